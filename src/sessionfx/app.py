@@ -1,0 +1,330 @@
+"""One call of the program: check the input, run the levels asked for, and say how it went."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import uuid
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from sessionfx.errors import (
+    CommandLineError,
+    LevelError,
+    NothingMatchesError,
+    OutputError,
+    ParticipantError,
+    SessionFXError,
+)
+from sessionfx.execution import Done, Failure, end_on_sigterm, limited_threads, run_units, workers_within
+from sessionfx.firstlevel.contrasts import Contrast, parse_contrasts, selected_labels
+from sessionfx.inputs.dataset import check_raw_dataset, dataset_links, find_derivative_roots, open_dataset
+from sessionfx.inputs.runs import RunInputs, Selection, participants_with_runs, select_runs
+from sessionfx.naming import natural_key
+from sessionfx.outputs.derivatives import check_output_place, prepare_output
+from sessionfx.outputs.files import write_text
+from sessionfx.session_contrasts import check_specification, resolve_session_contrasts
+from sessionfx.settings import Settings
+
+if TYPE_CHECKING:
+    from sessionfx.participant import Outcome
+
+EXIT_SOME_FAILED = 1
+
+
+def run(settings: Settings) -> int:
+    """Carry out one call.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Raises
+    ------
+    SessionFXError
+        For problems that stop the whole call.
+    """
+    end_on_sigterm()
+    _quiet_libraries(settings.verbose)
+    for specification in settings.session_contrast:
+        check_specification(specification)
+    contrasts = parse_contrasts(settings.contrast) if "participant" in settings.levels else ()
+    raw = check_raw_dataset(settings.bids_dir, skip_validation=settings.skip_bids_validation)
+    check_output_place(settings.output_dir, {"raw": raw})
+    code = 0
+    if "participant" in settings.levels:
+        code = run_participants(settings, raw, contrasts)
+    if "group" in settings.levels and not (settings.dry_run and "participant" in settings.levels):
+        code = run_group(settings, raw) or code
+    return code
+
+
+def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast]) -> int:
+    """Run the participant level."""
+    roots = find_derivative_roots(raw, settings.derivatives)
+    links = dataset_links(raw, roots)
+    check_output_place(settings.output_dir, links)
+    _check_private_folders(settings, [raw, *roots])
+    known = participants_with_runs(roots)
+    for label in settings.participant_label:
+        if label not in known:
+            raise NothingMatchesError(
+                f"--participant-label {label} matches no participant in {', '.join(map(str, roots))}. "
+                f"What exists: {', '.join(known) or 'none'}."
+            )
+    dataset = open_dataset(
+        raw,
+        roots,
+        participants=settings.participant_label,
+        database_dir=settings.bids_database_dir,
+        work_dir=settings.work_dir,
+    )
+    selection = select_runs(dataset, settings)
+    for label in settings.participant_label:
+        if label not in selection.runs:
+            _say(f"sub-{label} has no preprocessed run of task {selection.task} in this selection.")
+    _check_conditions(selection, contrasts, settings)
+    session_contrasts = resolve_session_contrasts(settings.session_contrast, selection.sessions)
+
+    from sessionfx.participant import ParticipantAnalysis, analyse_participant
+
+    if settings.dry_run:
+        _describe_plan(selection, contrasts, [one.text for one in session_contrasts])
+        return 0
+    output_dir = prepare_output(settings.output_dir, links)
+    _keep_settings(settings, output_dir)
+    analysis = ParticipantAnalysis(
+        settings,
+        tuple(contrasts),
+        tuple(session_contrasts),
+        selection.entities,
+        selection.sessions,
+        output_dir,
+        links,
+    )
+    # longest first, so that no long one is left alone at the end
+    order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
+    units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
+    needs = [_memory_need(selection.runs[label]) for label in order] if settings.mem_gb else []
+    n_processes = workers_within(settings.mem_gb, needs, settings.nprocs)
+    failures: dict[str, Failure] = {}
+    progress = tqdm(total=len(units), desc="participants", unit="participant", disable=None)
+    with progress:
+        for done in run_units(
+            analyse_participant, units, n_processes=n_processes, n_threads=settings.omp_nthreads,
+            stop_on_failure=settings.stop_on_first_crash,
+        ):  # fmt: skip
+            progress.update()
+            _report_participant(done, settings)
+            if done.failure:
+                failures[done.unit] = done.failure
+    return _conclude(failures, len(units), settings, output_dir)
+
+
+def run_group(settings: Settings, raw: Path) -> int:
+    """Run the group level."""
+    from sessionfx.group import GroupAnalysis, analyse_contrast
+    from sessionfx.inputs.statmaps import find_first_level_maps, select_maps
+    from sessionfx.report.group import remove_group_refusal, write_group_refusal
+
+    roots = [settings.output_dir.absolute(), *(folder.absolute() for folder in settings.derivatives)]
+    for folder in settings.derivatives:
+        if not folder.is_dir():
+            raise NothingMatchesError(f"--derivatives {folder} does not exist. Correct the path.")
+    maps = find_first_level_maps([root for root in roots if root.is_dir()])
+    if not maps and not settings.derivatives and (raw / "derivatives").is_dir():
+        roots = sorted(folder for folder in (raw / "derivatives").iterdir() if folder.is_dir())
+        maps = find_first_level_maps(roots)
+    selection = select_maps(maps, settings, selected_labels(settings.contrast), roots)
+    sources = sorted({one.root for chosen in selection.maps.values() for one in chosen})
+    links = dataset_links(raw, [root for root in sources if root != settings.output_dir.absolute()])
+    session_contrasts = resolve_session_contrasts(settings.session_contrast, selection.sessions)
+    participants = sorted({one.participant for chosen in selection.maps.values() for one in chosen}, key=natural_key)
+    if settings.dry_run:
+        _say(
+            f"Would analyse {', '.join(selection.maps)} over {len(participants)} participants and the session "
+            "contrasts "
+            f"{', '.join(one.text for one in session_contrasts)}."
+        )
+        return 0
+    output_dir = prepare_output(settings.output_dir, links)
+    _keep_settings(settings, output_dir)
+    if len(participants) < 2:
+        sentence = (
+            "The group level needs at least two participants, and there are maps of one only "
+            f"(sub-{participants[0]}). Run the "
+            "participant level on more participants first."
+        )
+        if not settings.no_report:
+            write_group_refusal(output_dir, selection.entities, sentence)
+        raise LevelError(sentence)
+    remove_group_refusal(output_dir, selection.entities)
+    analysis = GroupAnalysis(settings, selection, tuple(session_contrasts), output_dir, links)
+    failures: dict[str, Failure] = {}
+    progress = tqdm(selection.maps, desc="group contrasts", unit="contrast", disable=None)
+    with limited_threads(settings.omp_nthreads):
+        for contrast in progress:
+            try:
+                status, messages = analyse_contrast(contrast, analysis)
+            except LevelError as error:
+                if len(selection.maps) == 1:
+                    raise
+                failures[f"contrast {contrast}"] = Failure(str(error), "", expected=True)
+                _say(f"contrast {contrast}: FAILED. {error}")
+                continue
+            for message in messages:
+                _say(f"  {message}")
+            _say(
+                f"group, contrast {contrast}: "
+                + ("done." if status == "done" else "finished before, skipped (--force redoes it).")
+            )
+    if not settings.no_report:
+        _say(f"Report: {output_dir / 'group.html'}")
+    return EXIT_SOME_FAILED if failures else 0
+
+
+def _check_conditions(selection: Selection, contrasts: Sequence[Contrast], settings: Settings) -> None:
+    """Make sure every contrast names conditions that occur in some run."""
+    from sessionfx.inputs.tables import read_table
+
+    suffixes = ["", *(f"_{part.strip()}" for part in settings.hrf_model.split("+")[1:])]
+    wanted = {name for contrast in contrasts for name in contrast.weights}
+    conditions: set[str] = set()
+    for path in dict.fromkeys(run.events for runs in selection.runs.values() for run in runs):
+        if path is None:
+            continue
+        try:
+            table = read_table(path)
+        except ParticipantError:
+            continue  # reported when that participant is analysed
+        if "trial_type" in table:
+            conditions |= {str(name) + suffix for name in table["trial_type"].dropna().unique() for suffix in suffixes}
+        if wanted and wanted <= conditions:
+            return
+    listed = ", ".join(sorted(conditions, key=natural_key)) or "none could be read"
+    if not contrasts:
+        raise CommandLineError(
+            f"No --contrast is given. Conditions there are: {listed}. Give at least one, such as --contrast 'A - B'."
+        )
+    if not conditions:
+        return  # no readable events at all: each participant's own message says why
+    for contrast in contrasts:
+        unknown = contrast.missing_from(sorted(conditions))
+        if unknown:
+            raise CommandLineError(
+                f"--contrast '{contrast.expression}' names the condition '{unknown[0]}', which no run has. "
+                f"Conditions there are: {listed}."
+            )
+
+
+def _check_private_folders(settings: Settings, inputs: Sequence[Path]) -> None:
+    for option, folder in (
+        ("--work-dir", settings.work_dir),
+        ("--bids-database-dir", settings.bids_database_dir),
+    ):
+        if folder is None:
+            continue
+        resolved = folder.resolve()
+        if any(resolved == root.resolve() or root.resolve() in resolved.parents for root in inputs):
+            raise OutputError(
+                f"{option} {folder} lies inside the input dataset, which must stay untouched. Choose another folder."
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{option} {folder} cannot be made ({error.strerror}). Choose another folder.") from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"{option} {folder} is not writable. Choose another folder.")
+
+
+def _describe_plan(selection: Selection, contrasts: Sequence[Contrast], questions: Sequence[str]) -> None:
+    place = ", ".join(f"{key} {label}" for key, label in selection.entities.items() if label)
+    lines = [f"Would analyse {place}:"]
+    for label, runs in selection.runs.items():
+        lines.append(f"  sub-{label}: {len(runs)} run(s)")
+        lines += [f"    {one.name}" for one in runs]
+    lines.append(f"Contrasts: {'; '.join(one.expression for one in contrasts)}")
+    lines.append(f"Session contrasts: {'; '.join(questions)}")
+    print("\n".join(lines))
+
+
+def _report_participant(done: Done[Outcome], settings: Settings) -> None:
+    if done.failure:
+        _say(f"{done.unit}: FAILED. {done.failure.message}")
+        if settings.verbose and done.failure.details:
+            _say(done.failure.details)
+        return
+    outcome = done.result
+    assert outcome is not None  # noqa: S101 - a unit has a result or a failure
+    if outcome.status == "finished":
+        _say(f"{done.unit}: finished before, skipped (--force redoes it).")
+        return
+    if settings.verbose:
+        for message in outcome.messages:
+            _say(f"  {message}")
+    remarks = f", {len(outcome.messages)} remark(s) in logs/" if outcome.messages else ""
+    _say(f"{done.unit}: done in {outcome.seconds:.1f} s{remarks}.")
+
+
+def _conclude(failures: dict[str, Failure], n_units: int, settings: Settings, output_dir: Path) -> int:
+    for unit, failure in failures.items():
+        text = f"{failure.message}\n\n{failure.details}"
+        write_text(output_dir / "logs" / f"{unit}_crash.txt", text)
+    if not failures:
+        if not settings.no_report:
+            _say(f"Reports: {output_dir}/sub-*.html")
+        return 0
+    _say(
+        f"{len(failures)} of {n_units} participants failed ({', '.join(failures)}); the others are finished and "
+        "kept. Details: "
+        f"{output_dir / 'logs'}. Correct the cause and give the same command again."
+    )
+    return EXIT_SOME_FAILED
+
+
+def _memory_need(runs: Sequence[RunInputs]) -> float:
+    """Estimate the memory a participant's largest run needs (GB), from headers alone.
+
+    The image as read, its single-precision copy, and the fit of the brain's share in double precision.
+    """
+    import numpy as np
+
+    from sessionfx.inputs.images import open_image
+
+    largest = 0.0
+    for one in runs:
+        try:
+            image = open_image(one.bold)
+        except SessionFXError:
+            continue  # reported when that participant is analysed
+        values = float(np.prod(image.shape))
+        largest = max(largest, values * (image.get_data_dtype().itemsize + 4 + 8))
+    return 0.5 + largest / 1e9
+
+
+def _keep_settings(settings: Settings, output_dir: Path) -> None:
+    """Save what was asked for, so that `--config-file` can ask for it again."""
+    name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}_config.toml"
+    write_text(output_dir / "logs" / name, settings.to_toml())
+
+
+def _quiet_libraries(verbose: int) -> None:
+    """Keep the libraries' remarks to themselves: ours name file and remedy."""
+    logging.basicConfig(level=logging.DEBUG if verbose > 1 else logging.ERROR)
+    if verbose < 2:
+        warnings.simplefilter("ignore")
+
+
+def _say(text: str) -> None:
+    tqdm.write(text, file=sys.stderr)

@@ -1,0 +1,219 @@
+"""Running independent units of work, one after the other or in processes, so that one failure stops only itself."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from sessionfx.errors import OutputError, SessionFXError
+
+Result = TypeVar("Result")
+
+# The linear algebra libraries read these when they are loaded, which happens in the worker processes.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_TERMINATED = 143  # 128 + SIGTERM, as shells report it
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a unit failed.
+
+    Attributes
+    ----------
+    message : str
+        One paragraph.
+    details : str
+        Traceback.
+    expected : bool
+        Whether it is a problem the program knows (bad data), not a crash.
+    """
+
+    message: str
+    details: str
+    expected: bool
+
+
+@dataclass(frozen=True)
+class Done(Generic[Result]):
+    """A finished unit: its result, or why it failed."""
+
+    unit: str
+    result: Result | None
+    failure: Failure | None
+
+
+def run_units(
+    work: Callable[..., Result],
+    units: Mapping[str, tuple[Any, ...]],
+    *,
+    n_processes: int,
+    n_threads: int,
+    stop_on_failure: bool = False,
+) -> Iterator[Done[Result]]:
+    """Run a function on every unit and yield results as they come.
+
+    Each process computes with `n_threads` threads whatever the number of processes, so that results do not depend
+    on it.
+
+    Parameters
+    ----------
+    work : callable
+        A module-level function.
+    units : mapping of str to tuple
+        Arguments by the unit's name.
+    n_processes, n_threads : int
+    stop_on_failure : bool, default=False
+        Give up the remaining units after a failure.
+
+    Yields
+    ------
+    Done
+    """
+    n_processes = min(n_processes, len(units))
+    if n_processes <= 1:
+        with limited_threads(n_threads):
+            for name, arguments in units.items():
+                done = Done(name, *_attempt(work, arguments))
+                yield done
+                if done.failure and stop_on_failure:
+                    return
+        return
+    remaining = dict(units)
+    while remaining:
+        crashed = False
+        for done in _run_pool(work, remaining, n_processes, n_threads):
+            if done is None:
+                crashed = True
+                break
+            del remaining[done.unit]
+            yield done
+            if done.failure and stop_on_failure:
+                return
+        if not crashed:
+            return
+        # A process was killed (memory, most often) and took the pool along. Alone, each unit shows whether it was the one.
+        for name in list(remaining):
+            outcome = list(_run_pool(work, {name: remaining.pop(name)}, 1, n_threads))[-1] or _killed(name)
+            yield outcome
+            if outcome.failure and stop_on_failure:
+                return
+
+
+class limited_threads:  # noqa: N801 - used like a function
+    """Context in which the linear algebra of this process uses a fixed number of threads."""
+
+    def __init__(self, n_threads: int) -> None:
+        self._n_threads = n_threads
+
+    def __enter__(self) -> None:
+        import numpy  # noqa: F401  (the libraries must be loaded to be limited)
+        import scipy.linalg  # noqa: F401
+        from threadpoolctl import threadpool_limits
+
+        self._limits = threadpool_limits(self._n_threads)
+
+    def __exit__(self, *_: object) -> None:
+        self._limits.restore_original_limits()
+
+
+def end_on_sigterm() -> None:
+    """Turn SIGTERM (docker stop, Slurm) into an orderly end: children are stopped, temporary files removed."""
+
+    def stop(_signal: int, _frame: object) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+        sys.exit(_TERMINATED)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _attempt(work: Callable[..., Result], arguments: tuple[Any, ...]) -> tuple[Result | None, Failure | None]:
+    try:
+        return work(*arguments), None
+    except OutputError:
+        raise  # no other unit could write either
+    except SessionFXError as error:
+        return None, Failure(str(error), traceback.format_exc(), expected=True)
+    except MemoryError:
+        return None, Failure("There is not enough memory for this participant.", traceback.format_exc(), expected=True)
+    except Exception as error:
+        return None, Failure(f"{type(error).__name__}: {error}", traceback.format_exc(), expected=False)
+
+
+def _killed(name: str) -> Done[Any]:
+    message = f"{name}: its process was killed, most likely for want of memory. Use a smaller --nprocs or more memory."
+    return Done(name, None, Failure(message, "", expected=True))
+
+
+def _run_pool(
+    work: Callable[..., Result], units: Mapping[str, tuple[Any, ...]], n_processes: int, n_threads: int
+) -> Iterator[Done[Result] | None]:
+    """Yield finished units; None once the pool broke."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["sessionfx.participant"])
+    saved = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(n_threads)))
+    pool = ProcessPoolExecutor(n_processes, mp_context=context, initializer=_prepare_worker, initargs=(n_threads,))
+    try:
+        pending: dict[Future[Any], str] = {
+            pool.submit(_attempt, work, arguments): name for name, arguments in units.items()
+        }
+        while pending:
+            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
+            for future in sorted(finished, key=lambda future: list(units).index(pending[future])):
+                name = pending.pop(future)
+                try:
+                    yield Done(name, *future.result())
+                except BrokenProcessPool:
+                    yield None
+                    return
+    finally:
+        pool.shutdown(wait=not sys.exc_info()[0], cancel_futures=True)
+        for name, value in saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _prepare_worker(n_threads: int) -> None:
+    # Ctrl-C goes to the whole process group; the parent decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.captureWarnings(True)
+    global _limits  # lives as long as the worker
+    _limits = limited_threads(n_threads)
+    _limits.__enter__()
+
+
+_limits: limited_threads | None = None
+
+
+def workers_within(memory_gb: float | None, needs_gb: Sequence[float], n_processes: int) -> int:
+    """How many units may run at a time.
+
+    Parameters
+    ----------
+    memory_gb : float or None
+        The budget.
+    needs_gb : sequence of float
+        What each unit needs.
+    n_processes : int
+        The most that were asked for.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    if memory_gb is None or not needs_gb:
+        return n_processes
+    return max(1, min(n_processes, int(memory_gb / max(needs_gb))))

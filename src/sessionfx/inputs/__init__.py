@@ -1,0 +1,1 @@
+"""Reading BIDS datasets and fMRIPrep derivatives; nothing here writes."""

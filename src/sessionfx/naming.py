@@ -1,0 +1,122 @@
+"""File names: BIDS entities, their order, and the labels made from user text.
+
+The only place that knows how an output is called. `statmap`, `contrast`, `sessions`, `strategy` and `stat`
+are not in BIDS yet (BEP041); the naming follows FitLins and nilearn.
+
+Vocabulary
+----------
+entities
+    A mapping from the short BIDS key (`sub`, `ses`, `task`, …) to its label, without the key.
+label
+    Alphanumeric text; anything else in a name given by the user is turned into camelCase.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+ENTITY_ORDER = (
+    "sub", "ses", "sample", "task", "tracksys", "acq", "ce", "trc", "stain", "rec", "dir", "run", "mod", "echo",
+    "flip", "inv", "mt", "part", "proc", "hemi", "space", "cohort", "split", "recording", "chunk", "atlas", "seg",
+    "scale", "res", "den", "label", "contrast", "sessions", "strategy", "stat", "desc",
+)  # fmt: skip
+
+STATMAP_SUFFIX = "statmap"
+STATISTICS = ("effect", "variance", "t", "z", "p")
+# nilearn's save_glm_to_bids and FitLins call the same maps by these values of `stat`
+EFFECT_STATISTICS = ("effect",)
+
+# Entities that tell the versions of one acquired run apart; the rest of a preprocessed file's entities tell
+# runs apart.
+DERIVATIVE_ENTITIES = ("space", "cohort", "res", "den", "desc", "hemi", "label")
+
+LONG_NAMES = {
+    "sub": "subject", "ses": "session", "acq": "acquisition", "rec": "reconstruction", "dir": "direction",
+    "res": "resolution", "den": "density", "ce": "ceagent", "mod": "modality",
+}  # fmt: skip
+
+_ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)\Z")
+
+
+@dataclass(frozen=True)
+class ParsedName:
+    """A file name taken apart."""
+
+    entities: dict[str, str]
+    suffix: str
+    extension: str
+
+
+def parse_name(name: str) -> ParsedName | None:
+    """Take a BIDS file name apart.
+
+    Parameters
+    ----------
+    name : str
+        The last part of a path.
+
+    Returns
+    -------
+    ParsedName or None
+        None where the name is not made of `key-label` pairs and a suffix.
+    """
+    stem, dot, extension = name.partition(".")
+    *pairs, suffix = stem.split("_")
+    entities = {}
+    for pair in pairs:
+        found = _ENTITY.match(pair)
+        if not found:
+            return None
+        entities[found[1]] = found[2]
+    if not suffix or not suffix.isalnum():
+        return None
+    return ParsedName(entities, suffix, dot + extension)
+
+
+def entity_string(entities: Mapping[str, str | None]) -> str:
+    """Join entities in BIDS order, leaving out those without a label (`sub-01_ses-02_task-x`)."""
+    known = [f"{key}-{entities[key]}" for key in ENTITY_ORDER if entities.get(key)]
+    unknown = [f"{key}-{label}" for key, label in entities.items() if label and key not in ENTITY_ORDER]
+    return "_".join(known + unknown)
+
+
+def file_name(entities: Mapping[str, str | None], suffix: str, extension: str) -> str:
+    """Name a file from its entities."""
+    start = entity_string(entities)
+    return f"{start}_{suffix}{extension}" if start else f"{suffix}{extension}"
+
+
+def func_folder(participant: str, session: str | None = None) -> PurePosixPath:
+    """Folder of a participant's (and session's) functional outputs, relative to the output folder."""
+    folder = PurePosixPath(f"sub-{participant}")
+    if session:
+        folder /= f"ses-{session}"
+    return folder / "func"
+
+
+def words_to_label(words: Iterable[str]) -> str:
+    """Join words into one camelCase label of ASCII letters and digits.
+
+    >>> words_to_label(["incongruent", "minus", "congruent"])
+    'incongruentMinusCongruent'
+    """
+    label = ""
+    for word in words:
+        ascii_word = unicodedata.normalize("NFKD", word).encode("ascii", "ignore").decode()
+        for piece in re.findall(r"[a-zA-Z0-9]+", ascii_word):
+            label += piece[0].upper() + piece[1:] if label else piece
+    return label
+
+
+def natural_key(label: str) -> list[tuple[int, int | str]]:
+    """Sort key under which `ses-2` comes before `ses-10`."""
+    return [(0, int(piece)) if piece.isdigit() else (1, piece) for piece in re.findall(r"\d+|\D+", label)]
+
+
+def strip_prefix(label: str, key: str) -> str:
+    """Drop an optional `key-` in front of a label (`sub-01` and `01` are the same participant)."""
+    return label.removeprefix(f"{key}-")

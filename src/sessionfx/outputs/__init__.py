@@ -1,0 +1,1 @@
+"""Writing BIDS derivatives, and reading them back."""

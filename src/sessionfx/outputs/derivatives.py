@@ -1,0 +1,129 @@
+"""The output folder as a BIDS derivative dataset."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sessionfx import __version__
+from sessionfx.errors import OutputError
+from sessionfx.inputs.dataset import read_description
+from sessionfx.outputs.files import write_json, write_text
+
+BIDS_VERSION = "1.10.0"
+# What BIDS does not know yet; folders without a trailing slash, as the validator wants them.
+BIDSIGNORE = ("*_statmap.*", "*_design.*", "*_metrics.*", "*.html", "figures", "group", "logs")
+
+SOFTWARE = {"Name": "SessionFX", "Version": __version__}
+
+
+def prepare_output(output_dir: Path, inputs: Mapping[str, Path]) -> Path:
+    """Make the output folder and describe it as a derivative dataset.
+
+    Parameters
+    ----------
+    output_dir : Path
+        As given by the user.
+    inputs : mapping of str to Path
+        Input datasets by their name in BIDS URIs.
+
+    Returns
+    -------
+    Path
+        Absolute path.
+
+    Raises
+    ------
+    OutputError
+        If it is, or lies in, an input dataset, or cannot be written.
+    """
+    root = check_output_place(output_dir, inputs)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"The output folder {output_dir} cannot be made ({error.strerror}). Choose another place."
+        ) from None
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise OutputError(f"The output folder {output_dir} is not writable. Change its permissions or choose another.")
+    _write_if_changed(root / ".bidsignore", "\n".join(BIDSIGNORE) + "\n")
+    _describe(root, inputs)
+    return root
+
+
+def check_output_place(output_dir: Path, inputs: Mapping[str, Path]) -> Path:
+    """Refuse an output folder that is, or lies in, an input dataset."""
+    root = output_dir.absolute()
+    resolved = root.resolve()
+    if root.exists() and not root.is_dir():
+        raise OutputError(f"The output folder {output_dir} is a file. Choose another name.")
+    for folder in inputs.values():
+        source = folder.resolve()
+        if resolved == source or source in resolved.parents:
+            relation = "is" if resolved == source else "lies inside"
+            raise OutputError(
+                f"The output folder {output_dir} {relation} the input dataset {folder}, which must stay "
+                "untouched. Choose "
+                f"a folder beside it, such as {source.parent / 'sessionfx'}."
+            )
+    return root
+
+
+def bids_uri(path: Path, links: Mapping[str, Path], output_dir: Path) -> str:
+    """Name a file as a BIDS URI: `bids:raw:sub-01/…`, or `bids::sub-01/…` inside the output folder."""
+    best: tuple[int, str] | None = None
+    for name, root in [("", output_dir), *links.items()]:
+        if path.is_relative_to(root):
+            depth = len(root.parts)
+            if best is None or depth > best[0]:
+                best = (depth, f"bids:{name}:{PurePosixPath(path.relative_to(root))}")
+    return best[1] if best else path.as_uri()
+
+
+def _describe(root: Path, inputs: Mapping[str, Path]) -> None:
+    path = root / "dataset_description.json"
+    known = read_description(root) or {}
+    known_links = known.get("DatasetLinks")
+    links = {
+        **(known_links if isinstance(known_links, dict) else {}),
+        **{name: folder.as_uri() for name, folder in inputs.items()},
+    }
+    generated: dict[str, Any] = {
+        **SOFTWARE,
+        "Description": "Fixed effects over runs and sessions; group strategies compared",
+    }
+    container = container_description()
+    if container:
+        generated["Container"] = container
+    description = {
+        "Name": "SessionFX: fixed effects over sessions and group strategies",
+        "BIDSVersion": BIDS_VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [generated],
+        "SourceDatasets": [_source(folder) for folder in inputs.values()],
+        "DatasetLinks": links,
+    }
+    if description != known:
+        write_json(path, description)
+
+
+def container_description() -> dict[str, str] | None:
+    """Read what the image says of itself (set in the Dockerfile); None outside one."""
+    tag = os.environ.get("SESSIONFX_IMAGE")
+    return {"Type": os.environ.get("SESSIONFX_IMAGE_TYPE", "docker"), "Tag": tag} if tag else None
+
+
+def _source(folder: Path) -> dict[str, str]:
+    source = {"URL": folder.as_uri()}
+    description = read_description(folder) or {}
+    doi = description.get("DatasetDOI")
+    if isinstance(doi, str):
+        source["DOI"] = doi
+    return source
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        write_text(path, text)

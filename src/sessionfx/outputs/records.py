@@ -1,0 +1,71 @@
+"""What is finished: one record per participant and analysis, so that a rerun resumes.
+
+A record maps each piece of work (a contrast) to a fingerprint of everything that determines its numbers and to
+the files it made. Work whose fingerprint still holds and whose files are all there is not done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sessionfx.outputs.files import write_json
+
+
+def fingerprint(content: Any) -> str:
+    """Digest of plain data (dicts, lists, numbers, text, paths)."""
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_state(path: Path | None) -> list[Any] | None:
+    """Path, size and modification time: enough to notice that a file was replaced."""
+    if path is None:
+        return None
+    try:
+        status = path.stat()
+    except OSError:
+        return [str(path), None, None]
+    return [str(path), status.st_size, status.st_mtime_ns]
+
+
+class Record:
+    """The record of one participant (or of the group) in one analysis."""
+
+    def __init__(self, path: Path, output_dir: Path) -> None:
+        self._path = path
+        self._output_dir = output_dir
+        self._content: dict[str, dict[str, Any]] = {}
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+            return  # no record, or a damaged one: the work is done again
+        if isinstance(content, dict):
+            self._content = {key: value for key, value in content.items() if isinstance(value, dict)}
+
+    def is_finished(self, work: str, wanted: str) -> bool:
+        """Whether this work was finished under the same fingerprint and its files are still there."""
+        entry = self._content.get(work)
+        if entry is None or entry.get("fingerprint") != wanted:
+            return False
+        return all((self._output_dir / name).is_file() for name in entry.get("files", []))
+
+    def files(self, work: str) -> list[Path]:
+        """Files a finished work made."""
+        return [self._output_dir / name for name in self._content.get(work, {}).get("files", [])]
+
+    def finish(self, works: Mapping[str, tuple[str, Iterable[Path]]]) -> None:
+        """Note finished work: fingerprint and files by name."""
+        for work, (done, files) in works.items():
+            names = sorted(str(path.relative_to(self._output_dir)) for path in files)
+            self._content[work] = {"fingerprint": done, "files": names}
+        write_json(self._path, self._content)
+
+    def forget(self, works: Iterable[str]) -> None:
+        """Strike work that is about to be done again, so that a kill in between leaves no false claim."""
+        struck = [self._content.pop(work, None) for work in list(works)]
+        if any(entry is not None for entry in struck):
+            write_json(self._path, self._content)

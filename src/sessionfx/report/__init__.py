@@ -1,0 +1,1 @@
+"""Reports: pictures (``brain``, ``plots``) and the pages that hold them."""

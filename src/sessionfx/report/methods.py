@@ -1,0 +1,177 @@
+"""The methods section of a paper, as a pure function of what was done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from sessionfx import __version__
+from sessionfx.settings import Settings
+
+_REFERENCES = {
+    "nilearn": "Nilearn contributors. nilearn. doi:10.5281/zenodo.8397156",
+    "fmriprep": "Esteban O, et al. fMRIPrep: a robust preprocessing pipeline for functional MRI. Nat Methods 2019;16:111–116. "
+    "doi:10.1038/s41592-018-0235-4",
+    "bids": "Gorgolewski KJ, et al. The brain imaging data structure. Sci Data 2016;3:160044. doi:10.1038/sdata.2016.44",
+    "bids_apps": "Gorgolewski KJ, et al. BIDS apps. PLoS Comput Biol 2017;13:e1005209. doi:10.1371/journal.pcbi.1005209",
+    "pybids": "Yarkoni T, et al. PyBIDS. J Open Source Softw 2019;4:1294. doi:10.21105/joss.01294",
+    "glover": "Glover GH. Deconvolution of impulse response in event-related BOLD fMRI. NeuroImage 1999;9:416–429. "
+    "doi:10.1006/nimg.1998.0419",
+    "fdr": "Genovese CR, Lazar NA, Nichols T. Thresholding of statistical maps using the false discovery rate. NeuroImage "
+    "2002;15:870–878. doi:10.1006/nimg.2001.1037",
+    "holmes": "Holmes AP, Friston KJ. Generalisability, random effects & population inference. NeuroImage 1998;7:S754.",
+    "mumford": "Mumford JA, Nichols T. Simple group fMRI modeling and inference. NeuroImage 2009;47:1469–1475. "
+    "doi:10.1016/j.neuroimage.2009.05.034",
+    "bland_altman": "Bland JM, Altman DG. Statistical methods for assessing agreement between two methods of clinical "
+    "measurement. Lancet 1986;327:307–310. doi:10.1016/S0140-6736(86)90837-8",
+    "lin": "Lin LI. A concordance correlation coefficient to evaluate reproducibility. Biometrics 1989;45:255–268. "
+    "doi:10.2307/2532051",
+}
+
+
+@dataclass(frozen=True)
+class MethodsText:
+    """Text ready to paste, and the works it cites in order."""
+
+    paragraphs: tuple[str, ...]
+    references: tuple[str, ...]
+
+    def as_text(self) -> str:
+        """Plain text with a numbered list of references."""
+        listed = "\n".join(f"{number}. {work}" for number, work in enumerate(self.references, start=1))
+        return "\n\n".join([*self.paragraphs, listed]) + "\n"
+
+
+class _Citations:
+    """Numbers works in the order they are cited."""
+
+    def __init__(self) -> None:
+        self._keys: list[str] = []
+
+    def __call__(self, *keys: str) -> str:
+        for key in keys:
+            if key not in self._keys:
+                self._keys.append(key)
+        return "[" + ", ".join(str(self._keys.index(key) + 1) for key in keys) + "]"
+
+    def works(self) -> tuple[str, ...]:
+        return tuple(_REFERENCES[key] for key in self._keys)
+
+
+def participant_methods(settings: Settings, *, has_sessions: bool) -> MethodsText:
+    """Describe the participant level.
+
+    Parameters
+    ----------
+    settings : Settings
+    has_sessions : bool
+        Whether the dataset has sessions.
+
+    Returns
+    -------
+
+    MethodsText
+    -------
+    """
+    cite = _Citations()
+    opening = (
+        f"Task fMRI data organised as BIDS {cite('bids')} and preprocessed {cite('fmriprep')} were "
+        "analysed with SessionFX "
+    )
+    opening += (
+        f"{__version__}, a BIDS App {cite('bids_apps')} built on nilearn {_version('nilearn')} {cite('nilearn')} and "
+    )
+    opening += f"pybids {_version('pybids')} {cite('pybids')}."
+    confounds = ", ".join(settings.confounds) or "the six realignment parameters where a confounds file exists"
+    hrf = f"nilearn's '{settings.hrf_model}' haemodynamic response"
+    if settings.hrf_model.startswith("glover"):
+        hrf += f" {cite('glover')}"
+    drift = {
+        "cosine": f"cosine drifts up to {settings.high_pass:g} Hz",
+        "polynomial": "a linear drift",
+        "none": "no drift",
+    }[settings.drift_model]
+    noise = "a first-order autoregressive model" if settings.noise_model == "ar1" else "ordinary least squares"
+    smoothing = (
+        f"Volumes were smoothed with a Gaussian of {settings.smoothing_fwhm:g} mm full width at half maximum."
+        if settings.smoothing_fwhm
+        else "Volumes were not smoothed further."
+    )
+    first = (
+        f"{smoothing} Each run was modelled separately in percent of each voxel's mean: events were convolved "
+        f"with {hrf}; "
+        f"nuisance regressors were {confounds}, regressors of non-steady-state volumes, {drift} and a constant; the "
+        "noise was "
+        f"handled by {noise}."
+    )
+    weights = (
+        "equal weights" if settings.fixed_effects == "equal" else "weights inversely proportional to their variances"
+    )
+    levels = "runs within sessions, then sessions within participants," if has_sessions else "runs within participants"
+    second = (
+        f"Contrast estimates were combined by fixed effects over {levels} with {weights}, adding the runs' degrees "
+        "of freedom; "
+        "a voxel counts only where every input has data."
+    )
+    return MethodsText((opening, first, second), cite.works())
+
+
+def group_methods(settings: Settings, strategy_names: tuple[str, ...]) -> MethodsText:
+    """Describe the group level.
+
+    Parameters
+    ----------
+    settings : Settings
+    strategy_names : tuple of str
+        Strategies that were run.
+
+    Returns
+    -------
+
+    MethodsText
+    -------
+    """
+    cite = _Citations()
+    paragraphs = [
+        f"Group inference on session effects used SessionFX {__version__}, a BIDS App {cite('bids_apps')} built "
+        "on nilearn "
+        f"{_version('nilearn')} {cite('nilearn')}. Contrast estimates (not their t or z values) entered the "
+        "group models."
+    ]
+    if "fixed-effects" in strategy_names:
+        paragraphs.append(
+            "Fixed-effects strategy: the session contrast was computed within each participant "
+            f"({settings.fixed_effects} weights for means) and tested over participants by a one-sample t test "
+            f"(summary statistics approach {cite('holmes', 'mumford')})."
+        )
+    if "session-model" in strategy_names:
+        paragraphs.append(
+            "Session-model strategy: all session maps entered one ordinary least-squares model with one column "
+            "per session "
+            f"and subject effect '{settings.subject_effect}'"
+            + (
+                " (participant indicators for differences and trends, none for means)."
+                if settings.subject_effect == "auto"
+                else "."
+            )
+        )
+    correction = {
+        "fdr": f"a false discovery rate of {settings.alpha:g} {cite('fdr')}",
+        "bonferroni": f"a Bonferroni-corrected family-wise error rate of {settings.alpha:g}",
+        "none": f"an uncorrected rate of {settings.alpha:g}",
+    }[settings.correction]
+    paragraphs.append(f"Maps were thresholded two-sided at {correction}, over the voxels that all maps share.")
+    if len(strategy_names) > 1:
+        paragraphs.append(
+            "Strategies were compared on the same session contrast by the correlation of their z maps, limits of "
+            "agreement "
+            f"{cite('bland_altman')}, Lin's concordance {cite('lin')} and the Dice overlap of supra-threshold voxels."
+        )
+    return MethodsText(tuple(paragraphs), cite.works())
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

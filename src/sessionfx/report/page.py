@@ -1,0 +1,111 @@
+"""Report pages: sections kept one by one, and the self-contained HTML file made of all of them.
+
+A page (`sub-01.html`, `group.html`) covers every analysis in the output folder: each analysis keeps its sections
+as small files in a `figures` folder, and whoever finishes last puts the page together from all that are there.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from sessionfx import __version__
+from sessionfx.naming import natural_key
+from sessionfx.outputs.files import write_json, write_text
+
+SECTION_SUFFIX = "_section.json"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG with the words that belong to it."""
+
+    png: bytes
+    alt: str
+    caption: str = ""
+
+    @property
+    def source(self) -> str:
+        """The picture as a data URI, so that a page is one file."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template; every value is escaped."""
+    environment = Environment(
+        loader=PackageLoader("sessionfx", "report/templates"),
+        autoescape=select_autoescape(default=True, default_for_string=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["figure"] = _format_number
+    return environment.get_template(template).render(**values)
+
+
+def write_section(folder: Path, name: str, title: str, html: str) -> None:
+    """Keep a section of a page.
+
+    Parameters
+    ----------
+    folder : Path
+        The `figures` folder of the page.
+    name : str
+        File name without ending; sections are ordered by it.
+    title : str
+        For the table of contents.
+    html : str
+        Rendered section.
+    """
+    write_json(folder / f"{name}{SECTION_SUFFIX}", {"title": title, "html": html})
+
+
+def assemble_page(path: Path, folder: Path, *, title: str, lead: str) -> None:
+    """Write a page from all its sections.
+
+    Parameters
+    ----------
+    path : Path
+        The HTML file.
+    folder : Path
+        Where its sections are kept.
+    title, lead : str
+        Heading of the page and the sentence under it.
+    """
+    sections = []
+    for number, file in enumerate(
+        sorted(folder.glob(f"*{SECTION_SUFFIX}"), key=lambda file: natural_key(file.name)), start=1
+    ):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        # Sections were rendered by `render`, which escapes; they are not escaped twice.
+        html = Markup(content["html"].replace("SECTION-ID", f"section-{number}"))  # noqa: S704
+        sections.append({"id": f"section-{number}", "title": content["title"], "html": html})
+    write_text(path, render("page.html.j2", title=title, lead=lead, sections=sections, version=__version__))
+
+
+def table_rows(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
+    """Split records into header and rows for the table template."""
+    header = list(records[0]) if records else []
+    return header, [[record.get(column) for column in header] for record in records]
+
+
+def _format_number(value: Any) -> str:
+    """Format a cell: integers as they are, other numbers to three significant digits, NaN and infinity in words."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "—" if value is None else str(value)
+    number = float(value)
+    if number != number:
+        return "n/a"
+    if number in (float("inf"), float("-inf")):
+        return "none reached" if number > 0 else "−∞"
+    if number.is_integer() and abs(number) < 1e7:
+        return f"{int(number):d}".replace("-", "−")
+    shown = f"{number:.3f}" if 0.01 <= abs(number) < 1000 else f"{number:.3g}"
+    return shown.replace("-", "−")

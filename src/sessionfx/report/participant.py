@@ -1,0 +1,341 @@
+"""The report of one participant, `sub-XX.html`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sessionfx.errors import ParticipantError
+from sessionfx.firstlevel.contrasts import Contrast
+from sessionfx.inputs.events import read_events
+from sessionfx.inputs.images import read_volume
+from sessionfx.inputs.runs import RunInputs
+from sessionfx.maps import EstimateMap
+from sessionfx.naming import entity_string, func_folder
+from sessionfx.report.brain import draw_coverage, draw_stat_map
+from sessionfx.report.methods import participant_methods
+from sessionfx.report.page import SECTION_SUFFIX, Picture, assemble_page, render, write_section
+from sessionfx.report.plots import draw_design_correlation, draw_design_matrix, draw_events
+from sessionfx.report.tables import map_summary
+from sessionfx.session_contrasts import SessionContrast
+from sessionfx.settings import Settings
+from sessionfx.statistics.thresholds import z_threshold
+
+PERCENT = "percent signal change"
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What the report says of one run.
+
+    Attributes
+    ----------
+    name, session : str
+    design : DataFrame
+        As in `_design.tsv`.
+    facts : dict
+        As in `_design.json`.
+    events : DataFrame
+    """
+
+    name: str
+    session: str
+    design: pd.DataFrame
+    facts: dict[str, Any]
+    events: pd.DataFrame
+
+    @classmethod
+    def read(cls, run: RunInputs, design_path: Path) -> RunSummary:
+        """Read a run's design back from the output folder, and its events from the input."""
+        try:
+            design = pd.read_csv(design_path, sep="\t")
+            facts = json.loads(design_path.with_suffix(".json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ParticipantError(
+                f"{design_path} cannot be read back ({error}). Run the participant again with --force."
+            ) from None
+        end = facts["StartTime"] + facts["RepetitionTime"] * facts["NumberOfVolumes"]
+        if run.events is None:
+            raise ParticipantError(f"{run.name} has no events file any more. Restore it and run the participant again.")
+        events = read_events(run.events, first_volume=facts["StartTime"], end=end).table
+        return cls(run.name, run.session, design, facts, events)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the run (s)."""
+        return float(self.facts["RepetitionTime"] * self.facts["NumberOfVolumes"])
+
+
+@dataclass(frozen=True)
+class ParticipantResults:
+    """All that the sections of one analysis of one participant show.
+
+    Attributes
+    ----------
+    participant : str
+    entities : dict
+        task, space, res.
+    runs : tuple of RunSummary
+    contrasts : tuple of Contrast
+    session_contrasts : tuple of SessionContrast
+    sessions, combined : dict
+        Maps by contrast label and session, or session contrast label.
+    reference : Path
+        The participant's mean image.
+    settings : Settings
+    """
+
+    participant: str
+    entities: dict[str, str | None]
+    runs: tuple[RunSummary, ...]
+    contrasts: tuple[Contrast, ...]
+    session_contrasts: tuple[SessionContrast, ...]
+    sessions: Mapping[str, Mapping[str, EstimateMap]]
+    combined: Mapping[str, Mapping[str, EstimateMap]]
+    reference: Path
+    settings: Settings
+
+
+def figures_folder(output_dir: Path, participant: str) -> Path:
+    """Where the sections of a participant's page are kept."""
+    return output_dir / func_folder(participant).parent / "figures"
+
+
+def has_sections(output_dir: Path, participant: str, entities: Mapping[str, str | None], contrast: str) -> bool:
+    """Whether the page of a participant and its sections for a contrast are there."""
+    folder = figures_folder(output_dir, participant)
+    names = (_runs_section(participant, entities), _contrast_section(participant, entities, contrast))
+    return _page(output_dir, participant).is_file() and all(
+        (folder / f"{name}{SECTION_SUFFIX}").is_file() for name in names
+    )
+
+
+def write_participant_report(results: ParticipantResults, output_dir: Path) -> Path:
+    """Draw the sections of an analysis and put the participant's page together.
+
+    Parameters
+    ----------
+    results : ParticipantResults
+    output_dir : Path
+
+    Returns
+    -------
+    Path
+        The page.
+    """
+    folder = figures_folder(output_dir, results.participant)
+    place = " · ".join(f"{key} {label}" for key, label in results.entities.items() if label)
+    write_section(
+        folder,
+        _runs_section(results.participant, results.entities),
+        f"Runs: {place}",
+        _render_runs(results, place),
+    )
+    background = read_volume(results.reference)[0] if results.reference.is_file() else None
+    for contrast in results.contrasts:
+        html = _render_contrast(results, contrast, place, background)
+        name = _contrast_section(results.participant, results.entities, contrast.label)
+        write_section(folder, name, f"Contrast {contrast.label}: {place}", html)
+    page = _page(output_dir, results.participant)
+    assemble_page(
+        page,
+        folder,
+        title=f"Participant sub-{results.participant}",
+        lead=(
+            "Every run was fitted by itself; runs were combined within sessions, and sessions within the "
+            "participant, by fixed effects."
+        ),
+    )
+    return page
+
+
+def _page(output_dir: Path, participant: str) -> Path:
+    return output_dir / f"sub-{participant}.html"
+
+
+def _runs_section(participant: str, entities: Mapping[str, str | None]) -> str:
+    return entity_string({"sub": participant, **entities}) + "_a-runs"
+
+
+def _contrast_section(participant: str, entities: Mapping[str, str | None], contrast: str) -> str:
+    return entity_string({"sub": participant, **entities}) + f"_contrast-{contrast}"
+
+
+def _render_runs(results: ParticipantResults, place: str) -> str:
+    runs = results.runs
+    records = [
+        {
+            "run": run.name,
+            "volumes": run.facts["NumberOfVolumes"],
+            "TR (s)": run.facts["RepetitionTime"],
+            "first volume (s)": run.facts["StartTime"],
+            "events": len(run.events),
+            "regressors": run.design.shape[1],
+            "degrees of freedom": run.facts["DegreesOfFreedom"],
+            "brain mask (voxels)": run.facts["BrainMaskVoxels"],
+            "fitted (voxels)": run.facts["FittedVoxels"],
+        }
+        for run in runs
+    ]
+    remarks = [f"{run.name}: {note}" for run in runs for note in run.facts["Notes"]]
+    remarks += [
+        f"{run.name} is left out of contrast '{label}': {why}."
+        for run in runs
+        for label, why in run.facts["LeftOutContrasts"].items()
+    ]
+    events = draw_events(
+        {run.name: run.events for run in runs},
+        title="Events",
+        run_seconds={run.name: run.seconds for run in runs},
+    )
+    designs = [{"name": run.name, "pictures": _draw_design(run)} for run in runs]
+    n_sessions = len({run.session for run in runs if run.session})
+    return render(
+        "participant_runs.html.j2",
+        title=f"Runs ({place})",
+        summary=f"{len(runs)} run(s)" + (f" in {n_sessions} session(s)." if n_sessions else "."),
+        runs=records,
+        remarks=remarks,
+        events=Picture(
+            events,
+            "Timeline of the events of every run",
+            "When each condition was shown; grey lines mark the end of a run.",
+        ),
+        designs=designs,
+        methods=participant_methods(results.settings, has_sessions=n_sessions > 0),
+    )
+
+
+def _draw_design(run: RunSummary) -> list[Picture]:
+    conditions = tuple(run.facts["ConditionColumns"])
+    matrix = draw_design_matrix(run.design, title=run.name, row_label="volume", condition_columns=conditions)
+    correlation = draw_design_correlation(run.design, title=f"{run.name}: correlation of regressors")
+    return [
+        Picture(
+            matrix,
+            f"Design matrix of {run.name}",
+            "One row per volume, one column per regressor; conditions in bold.",
+        ),
+        Picture(
+            correlation,
+            f"Correlations between the regressors of {run.name}",
+            "Conditions that correlate strongly with confounds or with each other are estimated with little precision.",
+        ),
+    ]
+
+
+def _render_contrast(
+    results: ParticipantResults, contrast: Contrast, place: str, background: NDArray[np.float64] | None
+) -> str:
+    sessions, combined = results.sessions[contrast.label], results.combined[contrast.label]
+    title = f"Contrast {contrast.label} ({place})"
+    if not sessions:
+        summary = (
+            f"Contrast {contrast.expression} cannot be estimated from any run of this participant; "
+            "see the remarks above."
+        )
+        return render("participant_contrast.html.j2", title=title, summary=summary, maps=[], coverage=None, groups=[])
+    titles = {f"ses-{session}" if session else "all runs": one for session, one in sessions.items()}
+    questions = {one.label: one.text for one in results.session_contrasts}
+    titles |= {f"sessions: {_question(label, questions)}": one for label, one in combined.items()}
+    settings = results.settings
+    thresholds = {
+        title: z_threshold(one.estimate.z, settings.alpha, settings.correction) for title, one in titles.items()
+    }
+    records = [{"map": title, **map_summary(one, thresholds[title])} for title, one in titles.items()]
+    # maps of the same kind share their scale, so that sessions can be compared by eye
+    groups = []
+    for heading, names in (
+        (
+            "Sessions" if any(sessions) else "Runs combined",
+            [title for title in titles if not title.startswith("sessions:")],
+        ),
+        ("Sessions combined", [title for title in titles if title.startswith("sessions:")]),
+    ):
+        if not names:
+            continue
+        z_max = _shared_maximum([titles[name].estimate.z for name in names])
+        effect_max = _shared_maximum([titles[name].estimate.effect for name in names])
+        pictures = []
+        for name in names:
+            pictures += _draw_maps(titles[name], name, contrast, thresholds[name], background, z_max, effect_max)
+        groups.append({"title": heading, "pictures": pictures})
+    missing = sorted({run.session for run in results.runs} - set(sessions))
+    summary = f"Contrast {contrast.expression}. Thresholds: {_threshold_words(settings)}, two-sided."
+    if missing:
+        summary += f" No estimate in session(s) {', '.join(missing)}."
+    return render(
+        "participant_contrast.html.j2",
+        title=title,
+        summary=summary,
+        maps=records,
+        coverage=_draw_coverage(sessions),
+        groups=groups,
+    )
+
+
+def _question(label: str, questions: Mapping[str, str]) -> str:
+    text = questions.get(label, label)
+    return text if text == label else f"{text} ({label})"
+
+
+def _threshold_words(settings: Settings) -> str:
+    words = {
+        "fdr": "false discovery rate",
+        "bonferroni": "Bonferroni-corrected error rate",
+        "none": "uncorrected rate",
+    }
+    return f"{words[settings.correction]} {settings.alpha:g}"
+
+
+def _shared_maximum(values: Sequence[NDArray[np.float64]]) -> float | None:
+    peaks = [float(np.percentile(np.abs(one), 99.5)) for one in values if one.size]
+    return max(peaks) if peaks and max(peaks) > 0 else None
+
+
+def _draw_maps(
+    one: EstimateMap,
+    name: str,
+    contrast: Contrast,
+    threshold: float,
+    background: NDArray[np.float64] | None,
+    z_max: float | None,
+    effect_max: float | None,
+) -> list[Picture]:
+    if background is not None and background.shape != one.grid.shape:
+        background = None
+    z = draw_stat_map(
+        one.volume(one.estimate.z), one.mask, one.grid.affine, title=f"{name}: {contrast.expression}", unit="z",
+        threshold=threshold, background=background, vmax=z_max,
+    )  # fmt: skip
+    effect = draw_stat_map(
+        one.volume(one.estimate.effect), one.mask, one.grid.affine, title=f"{name}: {contrast.expression}, effect",
+        unit=PERCENT, background=background, vmax=effect_max,
+    )  # fmt: skip
+    return [
+        Picture(
+            z,
+            f"z map, {name}, contrast {contrast.label}",
+            "Supra-threshold voxels stand out; the others are shown faintly.",
+        ),
+        Picture(effect, f"Effect map, {name}, contrast {contrast.label}"),
+    ]
+
+
+def _draw_coverage(sessions: Mapping[str, EstimateMap]) -> Picture:
+    maps = list(sessions.values())
+    counts = np.sum([one.mask.astype(int) for one in maps], axis=0)
+    unit = "sessions with data" if any(sessions) else "maps with data"
+    png = draw_coverage(counts, len(maps), maps[0].grid.affine, title="Mask coverage", unit=unit)
+    return Picture(
+        png,
+        "How many sessions cover each voxel",
+        "A combined map has values only where all of its inputs have data.",
+    )

@@ -1,0 +1,194 @@
+"""Session contrasts: what is asked about the sessions of a study.
+
+Vocabulary
+----------
+study sessions
+    All session labels of the analysis, in time order; an empty tuple for a dataset without `ses-` entities.
+session contrast
+    The estimand over sessions: their `mean`, a difference, the `linear` trend, any weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+
+from sessionfx.errors import CommandLineError
+from sessionfx.expressions import ExpressionError, parse_expression, split_name
+from sessionfx.naming import words_to_label
+
+MEAN = "mean"
+LINEAR = "linear"
+
+
+@dataclass(frozen=True)
+class SessionContrast:
+    """One question about the sessions.
+
+    Attributes
+    ----------
+    label : str
+        Label in file names (`sessions-<label>`).
+    text : str
+        As written, for people.
+    kind : {'mean', 'linear', 'weights'}
+        `mean` and `linear` adapt to the sessions a participant has; `weights` do not.
+    sessions : tuple of str
+        The study sessions, in time order.
+    weights : tuple of float
+        One weight per study session, for a participant who has them all; empty where the question has no
+        meaning (a trend over one session).
+    """
+
+    label: str
+    text: str
+    kind: Literal["mean", "linear", "weights"]
+    sessions: tuple[str, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def is_within_participant(self) -> bool:
+        """Whether the weights sum to zero, so that a participant's own level cancels."""
+        return bool(self.weights) and abs(sum(self.weights)) < 1e-9 * max(map(abs, self.weights))
+
+    def weights_for(self, sessions: Sequence[str]) -> dict[str, float] | None:
+        """Weights for a participant who has only some sessions.
+
+        Parameters
+        ----------
+        sessions : sequence of str
+            Sessions this participant has.
+
+        Returns
+        -------
+        dict of str to float, or None
+            Non-zero weights by session; None where these sessions cannot answer the question: a trend needs two
+            sessions, given weights need every session whose weight is not zero.
+        """
+        present = [index for index, session in enumerate(self.sessions) if session in set(sessions)]
+        if not present:
+            return None
+        if self.kind == "mean":
+            return {self.sessions[index]: 1 / len(present) for index in present}
+        if self.kind == "linear":
+            if len(present) < 2:
+                return None
+            slopes = slope_weights(np.asarray(present, dtype=float))
+            named = zip(present, slopes, strict=True)
+            return {self.sessions[index]: float(weight) for index, weight in named if weight != 0}
+        needed = {session: weight for session, weight in zip(self.sessions, self.weights, strict=True) if weight != 0}
+        return needed if set(needed) <= set(sessions) else None
+
+
+def slope_weights(times: np.ndarray) -> np.ndarray:
+    """Weights whose sum with the values is their least-squares slope over `times`.
+
+    Parameters
+    ----------
+    times : ndarray of shape (S,)
+        At least two different values.
+
+    Returns
+    -------
+    ndarray of shape (S,)
+        (t − mean t) / Σ (t − mean t)²: change per unit of time.
+    """
+    centred = times - times.mean()
+    weights: np.ndarray = centred / (centred @ centred)
+    return weights
+
+
+def default_specifications(sessions: Sequence[str]) -> list[str]:
+    """Mean, every later-minus-earlier difference, and the trend from three sessions on."""
+    specifications = [MEAN]
+    specifications += [f"ses-{later} - ses-{earlier}" for earlier, later in combinations(sessions, 2)]
+    if len(sessions) >= 3:
+        specifications.append(LINEAR)
+    return specifications
+
+
+def resolve_session_contrasts(specifications: Sequence[str], sessions: Sequence[str]) -> list[SessionContrast]:
+    """Turn what the user wrote into session contrasts over the study's sessions.
+
+    Parameters
+    ----------
+    specifications : sequence of str
+        `mean`, `linear`, an expression over `ses-…`, or `NAME=` one of these; empty for the defaults.
+    sessions : sequence of str
+        Study sessions in time order; empty for a dataset without sessions.
+
+    Returns
+    -------
+    list of SessionContrast
+
+    Raises
+    ------
+    CommandLineError
+        For an unknown session, text that is no expression, or two contrasts with one label.
+    """
+    contrasts: list[SessionContrast] = []
+    for specification in specifications or default_specifications(sessions):
+        contrast = _resolve_one(specification, tuple(sessions))
+        twin = next((other for other in contrasts if other.label == contrast.label), None)
+        if twin is None:
+            contrasts.append(contrast)
+        elif twin.text != contrast.text:
+            raise CommandLineError(
+                f"The session contrasts '{twin.text}' and '{contrast.text}' would both be called "
+                f"'{contrast.label}' in file names. Give one a name of its own: --session-contrast "
+                f"'NAME={contrast.text}'."
+            )
+    return contrasts
+
+
+def check_specification(specification: str) -> None:
+    """Refuse text that no dataset could make sense of.
+
+    Raises
+    ------
+    CommandLineError
+        If the text is neither `mean` nor `linear` nor a linear expression.
+    """
+    name, body = split_name(specification)
+    if name is not None and not words_to_label([name]):
+        raise CommandLineError(
+            f"--session-contrast '{specification}': the name before '=' has no letter or digit to use in file names."
+        )
+    if body in (MEAN, LINEAR):
+        return
+    try:
+        parse_expression(body, session_names=True)
+    except ExpressionError as error:
+        raise CommandLineError(
+            f"--session-contrast '{specification}' cannot be read: {error}. Write 'mean', 'linear', or weighted "
+            "sessions such as 'ses-02 - ses-01' or '0.5*ses-02 + 0.5*ses-03 - ses-01'."
+        ) from None
+
+
+def _resolve_one(specification: str, sessions: tuple[str, ...]) -> SessionContrast:
+    check_specification(specification)
+    name, body = split_name(specification)
+    label = words_to_label([name]) if name else None
+    n_sessions = len(sessions)
+    if body == MEAN:
+        # A dataset without sessions has one map per participant: its mean is that map.
+        weights = (1 / n_sessions,) * n_sessions if n_sessions else (1.0,)
+        return SessionContrast(label or MEAN, body, "mean", sessions or ("",), weights)
+    if body == LINEAR:
+        slopes = slope_weights(np.arange(n_sessions, dtype=float)).tolist() if n_sessions >= 2 else []
+        return SessionContrast(label or LINEAR, body, "linear", sessions or ("",), tuple(slopes))
+    expression = parse_expression(body, session_names=True)
+    weights_by_session = {name.removeprefix("ses-"): weight for name, weight in expression.weights.items()}
+    unknown = [session for session in weights_by_session if session not in sessions]
+    if unknown:
+        known = ", ".join(f"ses-{session}" for session in sessions) or "none: this dataset has no ses- entity"
+        raise CommandLineError(
+            f"--session-contrast '{specification}' names ses-{unknown[0]}, which is not among the sessions "
+            f"analysed ({known}). Correct the name, or select that session with --session-label."
+        )
+    weights = tuple(weights_by_session.get(session, 0.0) for session in sessions)
+    return SessionContrast(label or expression.label, body, "weights", sessions, weights)

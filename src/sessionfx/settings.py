@@ -1,0 +1,98 @@
+"""What one run of the program was asked to do: a frozen value, and its TOML form."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HRF_MODELS = (
+    "glover",
+    "glover + derivative",
+    "glover + derivative + dispersion",
+    "spm",
+    "spm + derivative",
+    "spm + derivative + dispersion",
+)
+DRIFT_MODELS = ("cosine", "polynomial", "none")
+NOISE_MODELS = ("ar1", "ols")
+FIXED_EFFECTS_WEIGHTINGS = ("equal", "precision")
+SUBJECT_EFFECTS = ("auto", "indicator", "linear", "none")
+CORRECTIONS = ("fdr", "bonferroni", "none")
+LEVELS = ("participant", "group")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All options under the names of the command line; units: Hz, mm, GB.
+
+    Labels are without their `sub-`, `ses-`, … prefix. An empty tuple or None means "not given".
+    """
+
+    bids_dir: Path
+    output_dir: Path
+    levels: tuple[str, ...]
+    # selection
+    participant_label: tuple[str, ...] = ()
+    session_label: tuple[str, ...] = ()
+    task: str | None = None
+    space: str | None = None
+    res: str | None = None
+    derivatives: tuple[Path, ...] = ()
+    bids_filter_file: Path | None = None
+    bids_database_dir: Path | None = None
+    skip_bids_validation: bool = False
+    # first level
+    contrast: tuple[str, ...] = ()
+    hrf_model: str = "glover"
+    drift_model: str = "cosine"
+    high_pass: float = 0.01
+    noise_model: str = "ar1"
+    smoothing_fwhm: float | None = None
+    confounds: tuple[str, ...] = ()
+    fixed_effects: str = "equal"
+    keep_run_maps: bool = False
+    # group level
+    session_contrast: tuple[str, ...] = ()
+    strategy: tuple[str, ...] = ()
+    subject_effect: str = "auto"
+    alpha: float = 0.05
+    correction: str = "fdr"
+    cluster_threshold: int = 0
+    # execution
+    nprocs: int = 1
+    omp_nthreads: int = 1
+    mem_gb: float | None = None
+    work_dir: Path | None = None
+    force: bool = False
+    dry_run: bool = False
+    reports_only: bool = False
+    no_report: bool = False
+    stop_on_first_crash: bool = False
+    verbose: int = 0
+
+    def to_toml(self) -> str:
+        """Write the settings so that `--config-file` reads them back (positional arguments stand in a comment)."""
+        import tomli_w
+
+        options = dataclasses.asdict(self)
+        position = [options.pop(name) for name in ("bids_dir", "output_dir", "levels")]
+        table = {key.replace("_", "-"): _plain(value) for key, value in options.items()}
+        given = {key: value for key, value in table.items() if value not in (None, [], False)}
+        comment = f"# sessionfx {position[0]} {position[1]} {' '.join(position[2])} --config-file THIS_FILE\n"
+        return comment.replace("\r", " ") + tomli_w.dumps(given)
+
+
+def available_processors() -> int:
+    """Count the processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,46 @@
+"""Ordinary least squares of many voxels on one small design."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of
+
+
+def fit_ols(values: NDArray[np.floating], design: NDArray[np.float64], contrast: NDArray[np.float64]) -> Estimate:
+    """Estimate a contrast of the coefficients.
+
+    The dispersion is divided by the same degrees of freedom, N − rank(X), that the t statistic has; nilearn's
+    `OLSModel` divides by N − P, which shrinks t on rank-deficient designs.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N, V)
+        One row per map.
+    design : ndarray of shape (N, P)
+        Any rank below N.
+    contrast : ndarray of shape (P,)
+        An estimable contrast.
+
+    Returns
+    -------
+    Estimate
+        effect c′X⁺y, variance s² c′(X′X)⁺c with s² = ‖y − XX⁺y‖² / (N − rank X), dof N − rank X.
+
+    Raises
+    ------
+    ValueError
+        If no degrees of freedom are left.
+    """
+    dof = design.shape[0] - rank_of(design)
+    if dof < 1:
+        raise ValueError("no degrees of freedom are left for the error")
+    inverse = pseudo_inverse(design)
+    effects = inverse @ values
+    # Residuals, not y'y − b'X'y: the difference of two large numbers would lose digits.
+    residuals = values - design @ effects
+    dispersion = np.einsum("nv,nv->v", residuals, residuals) / dof
+    weights = contrast @ inverse
+    return Estimate(contrast @ effects, (weights @ weights) * dispersion, float(dof))

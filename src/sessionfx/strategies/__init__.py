@@ -1,0 +1,7 @@
+"""Group strategies, one file each; this table is where a new one is added."""
+
+from sessionfx.strategies.base import Strategy
+from sessionfx.strategies.fixed_effects import FixedEffects
+from sessionfx.strategies.session_model import SessionModel
+
+STRATEGIES: dict[str, Strategy] = {strategy.name: strategy for strategy in (SessionModel(), FixedEffects())}
