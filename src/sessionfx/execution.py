@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -82,9 +84,9 @@ def run_units(
     if n_processes <= 1:
         with limited_threads(n_threads):
             for name, arguments in units.items():
-                done = Done(name, *_attempt(work, arguments))
-                yield done
-                if done.failure and stop_on_failure:
+                finished = Done(name, *_attempt(work, arguments))
+                yield finished
+                if finished.failure and stop_on_failure:
                     return
         return
     remaining = dict(units)
@@ -100,7 +102,8 @@ def run_units(
                 return
         if not crashed:
             return
-        # A process was killed (memory, most often) and took the pool along. Alone, each unit shows whether it was the one.
+        # A process was killed (for want of memory, most often) and took the pool along. Alone, each unit shows
+        # whether it was the one.
         for name in list(remaining):
             outcome = list(_run_pool(work, {name: remaining.pop(name)}, 1, n_threads))[-1] or _killed(name)
             yield outcome
@@ -129,8 +132,7 @@ def end_on_sigterm() -> None:
     """Turn SIGTERM (docker stop, Slurm) into an orderly end: children are stopped, temporary files removed."""
 
     def stop(_signal: int, _frame: object) -> None:
-        for child in multiprocessing.active_children():
-            child.kill()
+        _kill_workers()
         sys.exit(_TERMINATED)
 
     signal.signal(signal.SIGTERM, stop)
@@ -177,7 +179,9 @@ def _run_pool(
                     yield None
                     return
     finally:
-        pool.shutdown(wait=not sys.exc_info()[0], cancel_futures=True)
+        if sys.exc_info()[0] is not None:
+            _kill_workers()  # given up: what they are at would be thrown away
+        pool.shutdown(cancel_futures=True)
         for name, value in saved.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -185,9 +189,16 @@ def _run_pool(
                 os.environ[name] = value
 
 
+def _kill_workers() -> None:
+    for child in multiprocessing.active_children():
+        child.kill()
+
+
 def _prepare_worker(n_threads: int) -> None:
     # Ctrl-C goes to the whole process group; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.captureWarnings(True)
     global _limits  # lives as long as the worker
     _limits = limited_threads(n_threads)
@@ -195,6 +206,14 @@ def _prepare_worker(n_threads: int) -> None:
 
 
 _limits: limited_threads | None = None
+
+
+def _end_with_parent() -> None:
+    """End this worker when the program is killed, so that none is left behind."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def workers_within(memory_gb: float | None, needs_gb: Sequence[float], n_processes: int) -> int:

@@ -80,8 +80,8 @@ class GroupMaps:
 
     Attributes
     ----------
-    effects : ndarray of shape (N, V), float32
-    variances : ndarray of shape (N, V), float32, or None
+    effects : ndarray of shape (N, V)
+    variances : ndarray of shape (N, V) or None
     layout : MapLayout
     mask : ndarray of bool, 3-D
         Voxels that every map has.
@@ -91,8 +91,8 @@ class GroupMaps:
     notes : tuple of str
     """
 
-    effects: NDArray[np.float32]
-    variances: NDArray[np.float32] | None
+    effects: NDArray[np.float64]
+    variances: NDArray[np.float64] | None
     layout: MapLayout
     mask: NDArray[np.bool_]
     grid: Grid
@@ -186,8 +186,8 @@ def read_maps(maps: Sequence[FirstLevelMap], *, needs_variances: bool) -> GroupM
             "--participant-label, or check its mask."
         )
     inside = [one.within(common).estimate for one in read]
-    effects = np.array([one.effect for one in inside], dtype=np.float32)
-    variances = np.array([one.variance for one in inside], dtype=np.float32) if needs_variances else None
+    effects = np.array([one.effect for one in inside])
+    variances = np.array([one.variance for one in inside]) if needs_variances else None
     layout = MapLayout(tuple(one.participant for one in maps), tuple(one.session for one in maps))
     return GroupMaps(effects, variances, layout, common, read[0].grid, coverage, tuple(_notes(maps, read, common)))
 

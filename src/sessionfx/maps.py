@@ -33,19 +33,10 @@ class EstimateMap:
     @classmethod
     def where_determined(cls, estimate: Estimate, mask: NDArray[np.bool_], grid: Grid) -> EstimateMap:
         """Keep the voxels with a finite effect and a finite variance above zero; no other may be combined."""
-        with np.errstate(over="ignore"):
-            # judged as float32, as it will be stored: a variance that rounds to zero is no variance
-            variance = estimate.variance.astype(np.float32)
-        good = np.isfinite(estimate.effect) & np.isfinite(variance) & (variance > 0)
+        good = np.isfinite(estimate.effect) & np.isfinite(estimate.variance) & (estimate.variance > 0)
         kept = mask.copy()
         kept[mask] = good
         return cls(Estimate(estimate.effect[good], estimate.variance[good], estimate.dof), kept, grid)
-
-    def as_stored(self) -> EstimateMap:
-        """Round to float32, as in files: what is computed from a map must not depend on whether it was read back."""
-        effect = self.estimate.effect.astype(np.float32).astype(np.float64)
-        variance = self.estimate.variance.astype(np.float32).astype(np.float64)
-        return EstimateMap(Estimate(effect, variance, self.estimate.dof), self.mask, self.grid)
 
     def within(self, mask: NDArray[np.bool_]) -> EstimateMap:
         """Restrict to the voxels of a mask, which must all be among this map's."""

@@ -178,7 +178,7 @@ def combine_runs(
     Returns
     -------
     maps : dict
-        By contrast and session, as they will be stored.
+        By contrast and session.
     messages : list of str
         Contrasts the participant has no run for.
 
@@ -198,7 +198,7 @@ def combine_runs(
                     [one.estimates[contrast.label] for one in used], [one.run.name for one in used]
                 )
                 combined = average([one.estimate for one in common], weighting)
-                by_session[session] = EstimateMap.where_determined(combined, common[0].mask, common[0].grid).as_stored()
+                by_session[session] = EstimateMap.where_determined(combined, common[0].mask, common[0].grid)
         if not by_session:
             reason = next(iter(fitted)).left_out[contrast.label]
             messages.append(f"Contrast '{contrast.label}' cannot be estimated from any run ({reason}).")

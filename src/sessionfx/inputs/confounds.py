@@ -32,7 +32,8 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "compcor": (*_AXES, *(f"a_comp_cor_{index:02d}" for index in range(5))),
     "scrub": (*_AXES, "motion_outlier*"),
 }
-# Volumes before the magnetisation reaches its steady state are modelled whatever else is chosen.
+# Volumes before the magnetisation reaches its steady state are modelled whatever else is chosen; only a plain
+# `none` means no confound at all, as for nilearn without confounds.
 ALWAYS = "non_steady_state_outlier*"
 
 _GLOB = re.compile(r"[*?\[]")
@@ -86,7 +87,8 @@ def expand_names(wanted: Sequence[str], columns: Sequence[str]) -> tuple[list[st
                 unmatched.append(pattern)
         else:
             missing.append(pattern)
-    chosen.update(dict.fromkeys(column for column in columns if fnmatch.fnmatchcase(column, ALWAYS)))
+    if set(wanted) != {"none"}:
+        chosen.update(dict.fromkeys(column for column in columns if fnmatch.fnmatchcase(column, ALWAYS)))
     return list(chosen), missing, unmatched
 
 

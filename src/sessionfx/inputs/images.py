@@ -156,9 +156,11 @@ def read_run(bold: Path, mask: Path | None, smoothing_fwhm: float | None) -> Run
     if smoothing_fwhm is None:
         # nilearn computes in the file's own precision, and in single precision for integers
         kind = series.dtype if series.dtype.kind == "f" else np.dtype(np.float32)
-        signal = np.ascontiguousarray(series[usable].T.astype(kind, copy=False))
+        signal = series[usable].astype(kind, copy=False).T
     else:
         signal = _smoothed(data, grid, smoothing_fwhm)[used].T
+    # Row by row in memory, as nilearn's maskers give it: single-precision means depend on the order of summation.
+    signal = np.ascontiguousarray(signal)
     return RunData(signal, used, signal.mean(axis=0), grid, n_brain, tuple(notes))
 
 

@@ -102,7 +102,7 @@ def _describe(root: Path, inputs: Mapping[str, Path]) -> None:
         "BIDSVersion": BIDS_VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [generated],
-        "SourceDatasets": [_source(folder) for folder in inputs.values()],
+        "SourceDatasets": _sources(known, inputs),
         "DatasetLinks": links,
     }
     if description != known:
@@ -115,10 +115,19 @@ def container_description() -> dict[str, str] | None:
     return {"Type": os.environ.get("SESSIONFX_IMAGE_TYPE", "docker"), "Tag": tag} if tag else None
 
 
+def _sources(known: Mapping[str, Any], inputs: Mapping[str, Path]) -> list[dict[str, str]]:
+    """List the input datasets of this call, and those earlier calls (another level) worked from."""
+    sources = {source["URL"]: source for source in map(_source, inputs.values())}
+    earlier = known.get("SourceDatasets")
+    for source in earlier if isinstance(earlier, list) else []:
+        if isinstance(source, dict) and isinstance(source.get("URL"), str):
+            sources.setdefault(source["URL"], source)
+    return sorted(sources.values(), key=lambda source: source["URL"])
+
+
 def _source(folder: Path) -> dict[str, str]:
     source = {"URL": folder.as_uri()}
-    description = read_description(folder) or {}
-    doi = description.get("DatasetDOI")
+    doi = (read_description(folder) or {}).get("DatasetDOI")
     if isinstance(doi, str):
         source["DOI"] = doi
     return source

@@ -61,9 +61,15 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_map(
-    path: Path, values: NDArray[np.floating], mask: NDArray[np.bool_], grid: Grid, *, outside: float = 0.0
+    path: Path,
+    values: NDArray[np.floating],
+    mask: NDArray[np.bool_],
+    grid: Grid,
+    *,
+    outside: float = 0.0,
+    dtype: type[np.floating] = np.float32,
 ) -> None:
-    """Write in-mask values as a float32 NIfTI image.
+    """Write in-mask values as a NIfTI image.
 
     Parameters
     ----------
@@ -75,10 +81,12 @@ def write_map(
     grid : Grid
     outside : float, default=0
         Value of voxels outside the mask.
+    dtype : floating type, default=float32
+        Type of the file's voxels.
     """
     import nibabel as nib
 
-    volume = np.full(grid.shape, outside, dtype=np.float32)
+    volume = np.full(grid.shape, outside, dtype=dtype)
     volume[mask] = values
     image = nib.Nifti1Image(volume, grid.affine)
     image.header.set_xyzt_units("mm")

@@ -22,14 +22,14 @@ def fingerprint(content: Any) -> str:
 
 
 def file_state(path: Path | None) -> list[Any] | None:
-    """Path, size and modification time: enough to notice that a file was replaced."""
+    """Name, size and modification time: enough to notice that a file was replaced, wherever folders are mounted."""
     if path is None:
         return None
     try:
         status = path.stat()
     except OSError:
-        return [str(path), None, None]
-    return [str(path), status.st_size, status.st_mtime_ns]
+        return [path.name, None, None]
+    return [path.name, status.st_size, status.st_mtime_ns]
 
 
 class Record:

@@ -26,6 +26,8 @@ _DESCRIPTIONS = {
     "z": "Normal deviate with the same one-sided p as t; 0 outside the mask",
     "p": "One-sided p value, upper tail (large positive effects have small p); 1 outside the mask",
 }
+# The next level computes from these: what it gives must not depend on whether they were read back from files.
+_FULL_PRECISION = ("effect", "variance")
 _UNITS = {"effect": "percent signal change", "variance": "(percent signal change)^2"}
 
 
@@ -63,7 +65,8 @@ def write_statmaps(
     paths = statmap_paths(folder, entities)
     for statistic, path in paths.items():
         outside = 1.0 if statistic == "p" else 0.0
-        write_map(path, values[statistic], estimate_map.mask, estimate_map.grid, outside=outside)
+        dtype = np.float64 if statistic in _FULL_PRECISION else np.float32
+        write_map(path, values[statistic], estimate_map.mask, estimate_map.grid, outside=outside, dtype=dtype)
         content = {
             "Description": f"{sidecar.get('Description', '')} {_DESCRIPTIONS[statistic]}.".strip(),
             "StatisticType": statistic,

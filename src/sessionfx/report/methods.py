@@ -82,7 +82,10 @@ def participant_methods(settings: Settings, *, has_sessions: bool) -> MethodsTex
         f"{__version__}, a BIDS App {cite('bids_apps')} built on nilearn {_version('nilearn')} {cite('nilearn')} and "
     )
     opening += f"pybids {_version('pybids')} {cite('pybids')}."
-    confounds = ", ".join(settings.confounds) or "the six realignment parameters where a confounds file exists"
+    nuisance = "no confounds, "
+    if settings.confounds != ("none",):
+        nuisance = ", ".join(settings.confounds) or "the six realignment parameters where a confounds file exists"
+        nuisance += ", regressors of non-steady-state volumes, "
     hrf = f"nilearn's '{settings.hrf_model}' haemodynamic response"
     if settings.hrf_model.startswith("glover"):
         hrf += f" {cite('glover')}"
@@ -100,8 +103,7 @@ def participant_methods(settings: Settings, *, has_sessions: bool) -> MethodsTex
     first = (
         f"{smoothing} Each run was modelled separately in percent of each voxel's mean: events were convolved "
         f"with {hrf}; "
-        f"nuisance regressors were {confounds}, regressors of non-steady-state volumes, {drift} and a constant; the "
-        "noise was "
+        f"nuisance regressors were {nuisance}{drift} and a constant; the noise was "
         f"handled by {noise}."
     )
     weights = (

@@ -734,7 +734,7 @@ def _draw_scatter(axes: Axes, pairs: _Pairs, thresholds: tuple[float | None, flo
     handles = [axes.plot([low, high], [low, high], color=MUTED, linewidth=1.1, linestyle=(0, (5, 2)))[0]]
     labels = ["identity"]
     spread = float(pairs.a.std())
-    if spread > 1e-9 * max(1.0, float(np.abs(pairs.a).max())):
+    if spread > 1e-9 * float(np.abs(pairs.a).max()):
         slope = float(((pairs.a - pairs.a.mean()) * (pairs.b - pairs.b.mean())).mean()) / spread**2
         line = np.array([pairs.a.min(), pairs.a.max()])
         handles += axes.plot(line, pairs.b.mean() + slope * (line - pairs.a.mean()), color=CATEGORIES[5], linewidth=1.6)

@@ -27,7 +27,7 @@ def fit_ols(values: NDArray[np.floating], design: NDArray[np.float64], contrast:
     Returns
     -------
     Estimate
-        effect c′X⁺y, variance s² c′(X′X)⁺c with s² = ‖y − XX⁺y‖² / (N − rank X), dof N − rank X.
+        effect c′X⁺y (exactly 0 variance where the residuals are rounding error only), variance s² c′(X′X)⁺c with s² = ‖y − XX⁺y‖² / (N − rank X), dof N − rank X.
 
     Raises
     ------
@@ -41,6 +41,9 @@ def fit_ols(values: NDArray[np.floating], design: NDArray[np.float64], contrast:
     effects = inverse @ values
     # Residuals, not y'y − b'X'y: the difference of two large numbers would lose digits.
     residuals = values - design @ effects
-    dispersion = np.einsum("nv,nv->v", residuals, residuals) / dof
+    squares = np.einsum("nv,nv->v", residuals, residuals)
+    # What rounding leaves of values that the design explains exactly is no error variance.
+    squares[squares <= (np.finfo(float).eps * len(values)) ** 2 * np.einsum("nv,nv->v", values, values)] = 0.0
+    dispersion = squares / dof
     weights = contrast @ inverse
     return Estimate(contrast @ effects, (weights @ weights) * dispersion, float(dof))

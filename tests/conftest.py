@@ -1,0 +1,49 @@
+"""Datasets and analyses that several tests look at, each made once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sessionfx.simulate import SimulationOptions, simulate_dataset
+
+CONTRAST = "incongruent - congruent"
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three participants, three sessions (one missing), two runs, on a coarse grid."""
+    options = SimulationOptions(
+        n_participants=3,
+        n_sessions=3,
+        n_runs=2,
+        n_volumes=60,
+        voxel_size=12.0,
+        missing=(("02", "03"),),
+        write_raw_bold=False,
+    )
+    return simulate_dataset(tmp_path_factory.mktemp("small") / "bids", options)
+
+
+@pytest.fixture(scope="session")
+def small_output(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both levels of the small dataset, reports included, run as a user does."""
+    output = tmp_path_factory.mktemp("small-out") / "sessionfx"
+    done = run_command(small_dataset, output, "participant", "group", "--contrast", CONTRAST, "--smoothing-fwhm", "8")
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+def run_command(*arguments: object, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the program in a process of its own."""
+    command = [sys.executable, "-m", "sessionfx", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=600)
+
+
+@pytest.fixture
+def run_sessionfx() -> Callable[..., subprocess.CompletedProcess[str]]:
+    return run_command

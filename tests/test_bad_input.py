@@ -1,0 +1,991 @@
+"""Bad input: every mistake gets its exit code and one plain paragraph; the input is never touched.
+
+A tiny dataset is simulated once, copied for every test, and broken in one place. `Study.call` runs the program in
+this process and checks what holds for every call: no traceback, and not a byte of the input changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from sessionfx.cli import main
+from sessionfx.simulate import SimulationOptions, simulate_dataset
+
+EXPRESSION = "incongruent - congruent"
+LABEL = "incongruentMinusCongruent"
+SPACE = "MNI152NLin2009cAsym"
+STATISTICS = ("effect", "variance", "t", "z", "p")
+OPTIONS = SimulationOptions(
+    n_participants=2, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=14, missing=(), write_raw_bold=False
+)
+RUN = "sub-01_ses-01_task-stroop_run-01"  # the run that is broken, unless a test says otherwise
+GRID, SMALLER_GRID = "11×14×12 voxels of 14×14×14 mm", "10×14×12 voxels of 14×14×14 mm"
+
+
+# Helpers ----------------------------------------------------------------------------------------------------
+
+
+def tree_state(root: Path) -> dict[str, str]:
+    """Digest of every file below a folder by its name; folders and links count too."""
+    state = {}
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        if path.is_symlink():
+            state[name] = f"link to {path.readlink()}"
+        else:
+            state[name] = "folder" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
+    return state
+
+
+def names_below(root: Path, *, outside: Path) -> set[Path]:
+    """Everything below `root` that is not `outside` or in it."""
+    return {path for path in root.rglob("*") if path != outside and outside not in path.parents}
+
+
+@dataclasses.dataclass(frozen=True)
+class Called:
+    """How a call ended: exit code, stdout and stderr."""
+
+    code: int
+    output: str
+    error: str
+
+    def refused(self, code: int, *fragments: str) -> str:
+        """Check that the call was refused as a whole, in one paragraph that holds every fragment."""
+        assert self.code == code, self.error
+        assert self.error.startswith("sessionfx: "), self.error
+        assert self.error.count("\n") == 1, f"more than one paragraph:\n{self.error}"
+        assert self.error.rstrip().endswith((".", "?")), "a sentence"
+        _require_fragments(self.error, fragments)
+        return self.error
+
+    def failed(self, participant: str, *fragments: str) -> str:
+        """Check that one participant failed, in one paragraph that holds every fragment, and the other was done."""
+        assert self.code == 1, self.error
+        lines = self.error.splitlines()
+        assert len(lines) == 3, f"two participants and a summary, one paragraph each:\n{self.error}"
+        mine = [line for line in lines if line.startswith(f"{participant}: ")]
+        assert len(mine) == 1, self.error
+        assert mine[0].startswith(f"{participant}: FAILED. "), self.error
+        _require_fragments(mine[0], fragments)
+        assert lines[-1].startswith(f"1 of 2 participants failed ({participant})"), self.error
+        assert "same command again" in lines[-1], "the remedy for the call as a whole"
+        return mine[0]
+
+
+def _require_fragments(text: str, fragments: tuple[str, ...]) -> None:
+    for fragment in fragments:
+        assert fragment in text, f"{fragment!r} is not in: {text}"
+
+
+@dataclasses.dataclass
+class Study:
+    """A copy of the dataset to break, and where its results go."""
+
+    pristine: Path
+    folder: Path
+    capsys: pytest.CaptureFixture[str]
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "bids"
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    @property
+    def fmriprep(self) -> Path:
+        return self.root / "derivatives" / "fmriprep"
+
+    def call(
+        self,
+        *options: str,
+        level: str = "participant",
+        contrast: str | None = EXPRESSION,
+        bids: Path | None = None,
+        out: Path | None = None,
+        report: bool = False,
+        noise_model: str | None = "ols",
+    ) -> Called:
+        """Run the program; whatever happens, the input stays as it is and no traceback is shown.
+
+        The noise model is the quickest one: no test here depends on it.
+        """
+        arguments = [str(bids or self.root), str(out or self.out), level, "--nprocs", "1"]
+        arguments += [] if contrast is None else [f"--contrast={contrast}"]
+        arguments += [] if noise_model is None else ["--noise-model", noise_model]
+        arguments += [] if report else ["--no-report"]
+        before = tree_state(self.root)
+        self.capsys.readouterr()
+        code = main([*arguments, *options])
+        captured = self.capsys.readouterr()
+        assert tree_state(self.root) == before, "the input was changed"
+        assert "Traceback" not in captured.err + captured.out
+        return Called(code, captured.out, captured.err)
+
+    def repair(self) -> None:
+        """Put the dataset back as it was, times included."""
+        intact = {path.relative_to(self.pristine) for path in self.pristine.rglob("*")}
+        for path in sorted(self.root.rglob("*"), reverse=True):
+            if path.is_symlink() or path.relative_to(self.root) not in intact:
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.copytree(self.pristine, self.root, dirs_exist_ok=True)
+
+    def events(self, run: str = RUN) -> Path:
+        return self.root / _func(run) / f"{run}_events.tsv"
+
+    def confounds(self, run: str = RUN) -> Path:
+        return self.fmriprep / _func(run) / f"{run}_desc-confounds_timeseries.tsv"
+
+    def bold(self, run: str = RUN) -> Path:
+        return self.fmriprep / _func(run) / f"{run}_space-{SPACE}_desc-preproc_bold.nii.gz"
+
+    def mask(self, run: str = RUN) -> Path:
+        return self.fmriprep / _func(run) / f"{run}_space-{SPACE}_desc-brain_mask.nii.gz"
+
+    def bold_json(self, run: str = RUN) -> Path:
+        return self.bold(run).with_name(self.bold(run).name.replace(".nii.gz", ".json"))
+
+    def log(self, participant: str = "sub-01") -> str:
+        """The remarks of a participant."""
+        (path,) = (self.out / "logs").glob(f"{participant}_*_log.txt")
+        return path.read_text(encoding="utf-8")
+
+    def session_map(self, statistic: str, run: str = RUN) -> Path:
+        subject, session = run.split("_")[:2]
+        name = f"{subject}_{session}_task-stroop_space-{SPACE}_contrast-{LABEL}_stat-{statistic}"
+        return self.out / _func(run) / f"{name}_desc-fixedEffects_statmap.nii.gz"
+
+
+def _func(run: str) -> Path:
+    subject, session = run.split("_")[:2]
+    return Path(subject, session, "func")
+
+
+def maps_of(out: Path, participant: str) -> dict[str, bytes]:
+    """Bytes of all statistical maps of a participant by name."""
+    return {path.name: path.read_bytes() for path in (out / participant).rglob("*_statmap.nii.gz")}
+
+
+def edit_table(path: Path, change: Callable[[pd.DataFrame], object]) -> None:
+    """Change a TSV file through a table of text; `change` works in place or returns the new table."""
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    changed = change(table)
+    table = changed if isinstance(changed, pd.DataFrame) else table
+    table.to_csv(path, sep="\t", index=False)
+
+
+def set_cell(path: Path, row: int, column: str, text: str) -> None:
+    """Set one cell of a TSV file; the row counts from zero below the header."""
+
+    def change(table: pd.DataFrame) -> None:
+        table.loc[row, column] = text
+
+    edit_table(path, change)
+
+
+def edit_image(path: Path, change: Callable[[np.ndarray], np.ndarray], *, shift: float = 0.0) -> None:
+    """Change the data of an image, and move it by `shift` mm."""
+    image = nib.load(path)
+    data = change(np.asarray(image.dataobj))
+    affine = image.affine.copy()
+    affine[:3, 3] += shift
+    header = image.header.copy()
+    header.set_data_dtype(data.dtype)
+    edited = nib.Nifti1Image(data, affine, header)
+    edited.header["pixdim"][4] = header["pixdim"][4]
+    nib.save(edited, path)
+
+
+def edit_json(path: Path, **fields: object) -> None:
+    """Set fields of a JSON file; None removes one."""
+    content = json.loads(path.read_text(encoding="utf-8")) | fields
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}), encoding="utf-8")
+
+
+def set_header_repetition_time(path: Path, seconds: float) -> None:
+    image = nib.load(path)
+    edited = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+    edited.header["pixdim"][4] = seconds
+    nib.save(edited, path)
+
+
+def link_to_nothing(path: Path) -> None:
+    """Make it a file of a DataLad dataset whose content was not fetched."""
+    path.unlink()
+    path.symlink_to("../../.git/annex/objects/nowhere")
+
+
+def truncate(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def rename_entity(root: Path, old: str, new: str, *, keep: bool = False) -> None:
+    """Replace a piece of all file names below a folder; with `keep`, add copies instead."""
+    for path in sorted(root.rglob(f"*{old}*")):
+        target = path.with_name(path.name.replace(old, new))
+        shutil.copy2(path, target) if keep else path.rename(target)
+
+
+# Fixtures ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = simulate_dataset(tmp_path_factory.mktemp("bad_input") / "bids", OPTIONS)
+    shutil.rmtree(root / "derivatives" / "truth")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    """The program takes SIGTERM for itself; give it back to pytest."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def study(pristine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Study:
+    one = Study(pristine, tmp_path / "study", capsys)
+    shutil.copytree(pristine, one.root)
+    return one
+
+
+@pytest.fixture(scope="session")
+def intact_maps(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
+    """Maps of both participants where nothing is broken."""
+    handler = signal.getsignal(signal.SIGTERM)
+    out = tmp_path_factory.mktemp("intact") / "out"
+    options = ["--contrast", EXPRESSION, "--nprocs", "1", "--no-report", "--noise-model", "ols"]
+    assert main([str(pristine), str(out), "participant", *options]) == 0
+    signal.signal(signal.SIGTERM, handler)
+    maps = {participant: maps_of(out, participant) for participant in ("sub-01", "sub-02")}
+    # two sessions, their mean and their difference, five statistics each
+    assert [len(one) for one in maps.values()] == [20, 20]
+    return maps
+
+
+# The input dataset ------------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_dataset_description_is_refused(study: Study) -> None:
+    (study.root / "dataset_description.json").unlink()
+    study.call().refused(16, str(study.root), "dataset_description.json", "--skip-bids-validation", "BIDSVersion")
+    assert not study.out.exists()
+
+
+@pytest.mark.parametrize("text", [None, "not JSON", "[1, 2]", '{"Name": "x"}'], ids=["none", "text", "list", "lacking"])
+def test_skip_bids_validation_accepts_a_missing_or_broken_description(study: Study, text: str | None) -> None:
+    path = study.root / "dataset_description.json"
+    path.unlink()
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    done = study.call("--skip-bids-validation", "--participant-label", "01")
+    assert done.code == 0, done.error
+    assert len(maps_of(study.out, "sub-01")) == 20
+
+
+@pytest.mark.parametrize(
+    ("content", "fragments"),
+    [
+        (b"{Name: x}", ("cannot be read as JSON", "Correct the file")),
+        (b"\xff\xfe{}", ("cannot be read as JSON", "Correct the file")),
+        (b"", ("cannot be read as JSON", "Correct the file")),
+        (b'["Name"]', ("JSON object", "Correct the file")),
+        (b'{"Name": "x"}', ("BIDSVersion", "Add it", "--skip-bids-validation")),
+    ],
+    ids=["not-json", "not-utf8", "empty", "list", "no-BIDSVersion"],
+)
+def test_an_unusable_dataset_description_is_refused(study: Study, content: bytes, fragments: tuple[str, ...]) -> None:
+    path = study.root / "dataset_description.json"
+    path.write_bytes(content)
+    study.call().refused(16, str(path), *fragments)
+
+
+def test_a_missing_bids_folder_is_refused(study: Study) -> None:
+    missing = study.folder / "nowhere"
+    study.call(bids=missing).refused(16, str(missing), "does not exist", "Give the root")
+
+
+def test_a_file_instead_of_a_bids_folder_is_refused(study: Study) -> None:
+    path = study.root / "README.md"
+    study.call(bids=path).refused(16, str(path), "Give the root")
+
+
+def test_a_dataset_without_derivatives_is_refused(study: Study) -> None:
+    shutil.rmtree(study.root / "derivatives")
+    study.call().refused(16, str(study.root / "derivatives"), "Run fMRIPrep", "--derivatives")
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["no-description", "missing"])
+def test_an_unusable_derivatives_folder_is_refused(study: Study, exists: bool) -> None:
+    folder = study.folder / "preprocessed"
+    if exists:
+        shutil.copytree(study.fmriprep, folder)
+        (folder / "dataset_description.json").unlink()
+    problem = "dataset_description.json" if exists else "does not exist"
+    study.call("--derivatives", str(folder)).refused(16, f"--derivatives {folder}", problem, "Give the folder")
+
+
+@pytest.mark.parametrize("text", ["not JSON", '["Name"]'], ids=["not-json", "list"])
+def test_an_unusable_description_of_derivatives_is_refused(study: Study, text: str) -> None:
+    path = study.fmriprep / "dataset_description.json"
+    path.write_text(text, encoding="utf-8")
+    study.call().refused(16, str(path), "JSON", "Correct the file")
+
+
+def test_derivatives_without_preprocessed_runs_are_refused(study: Study) -> None:
+    for path in study.fmriprep.rglob("*_bold.nii.gz"):
+        path.unlink()
+    study.call().refused(16, str(study.fmriprep), "desc-preproc_bold.nii.gz", "Run fMRIPrep")
+
+
+# Filters that match nothing ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "exists"),
+    [
+        ("--participant-label", ("01, 02",)),
+        ("--session-label", ("01, 02",)),
+        ("--task", ("stroop",)),
+        ("--space", (SPACE,)),
+        ("--res", ("none",)),
+    ],
+)
+def test_a_filter_that_matches_nothing_lists_what_exists(study: Study, option: str, exists: tuple[str, ...]) -> None:
+    study.call(option, "unknown9").refused(18, f"{option} unknown9", "What exists", *exists)
+    assert not study.out.exists()
+
+
+def test_an_unknown_resolution_lists_those_that_exist(study: Study) -> None:
+    rename_entity(study.fmriprep, f"_space-{SPACE}_", f"_space-{SPACE}_res-2_")
+    study.call("--res", "1").refused(18, "--res 1", "resolution", "What exists", ": 2.")
+
+
+def test_one_unknown_participant_among_known_ones_is_refused(study: Study) -> None:
+    study.call("--participant-label", "01", "sub-77").refused(18, "77", "01, 02")
+
+
+# Several choices --------------------------------------------------------------------------------------------
+
+
+def test_two_tasks_and_no_choice_are_refused_with_both_listed(study: Study) -> None:
+    rename_entity(study.root, "_task-stroop_", "_task-nback_", keep=True)
+    study.call().refused(2, "nback, stroop", "--task")
+    assert not study.out.exists()
+    assert study.call("--task", "nback", "--dry-run").code == 0
+
+
+def test_two_spaces_without_the_default_one_are_refused_with_both_listed(study: Study) -> None:
+    rename_entity(study.fmriprep, f"_space-{SPACE}_", "_space-T1w_", keep=True)
+    rename_entity(study.fmriprep, f"_space-{SPACE}_", "_space-MNI152NLin6Asym_")
+    study.call().refused(2, "MNI152NLin6Asym, T1w", "--space")
+
+
+def test_the_default_space_is_taken_among_several(study: Study, intact_maps: dict[str, dict[str, bytes]]) -> None:
+    rename_entity(study.fmriprep, f"_space-{SPACE}_", "_space-T1w_", keep=True)
+    done = study.call()
+    assert done.code == 0, done.error
+    assert maps_of(study.out, "sub-01") == intact_maps["sub-01"]
+    assert not list(study.out.rglob("*space-T1w*"))
+
+
+# Contrasts --------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_condition_is_refused_with_the_known_ones_listed(study: Study) -> None:
+    done = study.call(contrast="incongruent - neutral")
+    done.refused(2, "--contrast 'incongruent - neutral'", "'neutral'", "congruent, incongruent")
+    assert not study.out.exists()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["congruent -", "congruent incongruent", "(congruent", "congruent)", "", " ", "congruent*incongruent", "3",
+     "congruent/0", "congruent/incongruent", "congruent + 1", "`congruent", "congruent - congruent", "1e999*congruent",
+     "a - b\nc", "(" * 500 + "congruent"],
+    ids=lambda text: repr(text[:25]),
+)  # fmt: skip
+def test_a_contrast_that_is_no_expression_is_refused(study: Study, text: str) -> None:
+    study.call(contrast=text).refused(2, "--contrast '", "such as", "incongruent - congruent")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['__import__("os").system("touch X")', "@pd.read_csv", "congruent.__class__", "incongruent if 1 else congruent",
+     "[c for c in (1,)]", "lambda: 0", "`congruent`.mean()", "{congruent}", "exec('open(\"X\", \"w\")')",
+     "incongruent; open('X', 'w')", "${touch X}", "NAME=@open('X','w')"],
+)  # fmt: skip
+@pytest.mark.parametrize("option", ["--contrast", "--session-contrast"])
+def test_a_contrast_never_reaches_python(study: Study, text: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("the text was executed")
+
+    for owner, name in ((os, "system"), (pd, "eval"), (pd.DataFrame, "eval")):
+        monkeypatch.setattr(owner, name, forbidden)
+    monkeypatch.chdir(study.folder)
+    before = names_below(study.folder, outside=study.out)
+    options = () if option == "--contrast" else (f"{option}={text}",)
+    done = study.call(*options, contrast=text if option == "--contrast" else EXPRESSION)
+    done.refused(2, f"{option} '")
+    assert names_below(study.folder, outside=study.out) == before
+    assert not study.out.exists()
+
+
+def test_two_contrasts_with_one_label_are_refused(study: Study) -> None:
+    done = study.call("--contrast=x=incongruent", contrast="x=congruent")
+    done.refused(2, "'x'", "'congruent'", "'incongruent'", "NAME=incongruent")
+
+
+def test_two_session_contrasts_with_one_label_are_refused(study: Study) -> None:
+    done = study.call("--session-contrast=x=ses-01", "--session-contrast=x=ses-02")
+    done.refused(2, "'x'", "'ses-01'", "'ses-02'", "NAME=ses-02")
+
+
+def test_no_contrast_is_refused_with_the_conditions_listed(study: Study) -> None:
+    study.call(contrast=None).refused(2, "--contrast", "congruent, incongruent", "Give at least one")
+
+
+def test_an_unknown_session_in_a_session_contrast_is_refused(study: Study) -> None:
+    done = study.call("--session-contrast", "ses-03 - ses-01")
+    done.refused(2, "--session-contrast 'ses-03 - ses-01'", "ses-03", "ses-01, ses-02", "Correct the name")
+
+
+# One broken participant -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Broken:
+    """One thing wrong with sub-01: how, and what the message must hold; `{name}` are paths of the study."""
+
+    name: str
+    damage: Callable[[Study], object]
+    fragments: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
+def _shorten_run(study: Study, n_volumes: int) -> None:
+    edit_image(study.bold(), lambda data: data[..., :n_volumes])
+    edit_table(study.confounds(), lambda table: table.head(n_volumes))
+    edit_table(study.events(), lambda table: table.assign(onset=[str(0.1 * i) for i in range(len(table))]))
+
+
+def _session_on_other_grid(study: Study) -> None:
+    for path in (study.bold(), study.mask()):
+        edit_image(path, lambda data: data[:-1])
+
+
+def _no_repetition_time(study: Study) -> None:
+    edit_json(study.bold_json(), RepetitionTime=None)
+    set_header_repetition_time(study.bold(), 0.0)
+
+
+def _move_mask(study: Study) -> None:
+    edit_image(study.mask(), lambda data: data, shift=5.0)
+
+
+BROKEN = [
+    Broken("events-missing", lambda s: s.events().unlink(), (f"{RUN}_events.tsv", "Add it")),
+    Broken("events-not-fetched", lambda s: link_to_nothing(s.events()), ("{events}", "does not exist", "Get the file")),
+    Broken("bold-not-fetched", lambda s: link_to_nothing(s.bold()), ("{bold}", "does not exist", "Get the file")),
+    Broken(
+        "events-without-trial_type",
+        lambda s: edit_table(s.events(), lambda t: t.drop(columns="trial_type")),
+        ("{events}", "'trial_type'", "response_time", "Add a trial_type column"),
+    ),
+    Broken(
+        "events-without-onset",
+        lambda s: edit_table(s.events(), lambda t: t.drop(columns="onset")),
+        ("{events}", "'onset'", "seconds", "add the column"),
+    ),
+    Broken("events-empty", lambda s: s.events().write_bytes(b""), ("{events}", "Correct the file")),
+    Broken(
+        "events-header-only",
+        lambda s: edit_table(s.events(), lambda t: t.head(0)),
+        ("{events}", "no event"),
+    ),
+    Broken(
+        "events-binary",
+        lambda s: s.events().write_bytes(bytes(range(128, 256)) * 4),
+        ("{events}", "Correct the file"),
+    ),
+    Broken(
+        "events-ragged",
+        lambda s: s.events().write_text("onset\tduration\ttrial_type\n1\t1\tcongruent\n2\t1\tincongruent\tx\ty\n"),
+        ("{events}", "line 3", "Correct the file"),
+    ),
+    Broken(
+        "onset-missing",
+        lambda s: set_cell(s.events(), 3, "onset", "n/a"),
+        ("{events}", "'onset'", "line 5", "n/a", "Correct or remove"),
+    ),
+    Broken(
+        "onset-text",
+        lambda s: set_cell(s.events(), 3, "onset", "soon"),
+        ("{events}", "'onset'", "line 5", "'soon'", "Correct or remove"),
+    ),
+    Broken(
+        "onset-infinite",
+        lambda s: set_cell(s.events(), 3, "onset", "inf"),
+        ("{events}", "'onset'", "line 5", "'inf'", "Correct or remove"),
+    ),
+    Broken(
+        "onsets-in-milliseconds",
+        lambda s: edit_table(s.events(), lambda t: t.assign(onset=(t["onset"].astype(float) * 1000).astype(str))),
+        ("{events}", "no event falls into the run", "seconds", "correct the file"),
+    ),
+    Broken(
+        "duration-negative",
+        lambda s: set_cell(s.events(), 2, "duration", "-1.5"),
+        ("{events}", "'duration'", "line 4", "below zero", "Correct that row"),
+    ),
+    Broken(
+        "events-comma-separated",
+        lambda s: s.events().write_text(s.events().read_text().replace("\t", ",")),
+        ("{events}", "comma", "tabs", "Convert the file"),
+    ),
+    Broken("bold-truncated", lambda s: truncate(s.bold()), ("{bold}", "truncated", "anew")),
+    Broken("mask-truncated", lambda s: truncate(s.mask()), ("{mask}", "truncated", "anew")),
+    Broken("bold-text", lambda s: s.bold().write_text("no image"), ("{bold}", "cannot be read", "anew")),
+    Broken(
+        "bold-zipped-text",
+        lambda s: s.bold().write_bytes(gzip.compress(b"no image" * 100)),
+        ("{bold}", "cannot be read", "anew"),
+    ),
+    Broken("bold-empty", lambda s: s.bold().write_bytes(b""), ("{bold}", "cannot be read", "anew")),
+    Broken("bold-3d", lambda s: edit_image(s.bold(), lambda d: d[..., 0]), ("{bold}", "expected 4", "whole run")),
+    Broken("bold-one-volume", lambda s: _shorten_run(s, 1), ("{bold}", "whole run")),
+    Broken(
+        "bold-constant",
+        lambda s: edit_image(s.bold(), np.ones_like),
+        ("{bold}", "no voxel", "varying", "Check this run"),
+    ),
+    Broken(
+        "fewer-volumes-than-regressors",
+        lambda s: _shorten_run(s, 8),
+        (RUN, "8 volumes", "regressors", "--confounds"),
+    ),
+    Broken(
+        "confounds-with-too-few-rows",
+        lambda s: edit_table(s.confounds(), lambda t: t.head(37)),
+        ("{confounds}", "37 rows", "40 volumes", "same preprocessing"),
+    ),
+    Broken(
+        "confound-column-missing",
+        lambda s: edit_table(s.confounds(), lambda t: t.drop(columns="trans_y")),
+        ("{confounds}", "'trans_y'", "global_signal", "Choose among them", "--confounds none"),
+    ),
+    Broken(
+        "confound-n/a-in-the-middle",
+        lambda s: set_cell(s.confounds(), 20, "rot_x", "n/a"),
+        ("{confounds}", "'rot_x'", "line 22", "n/a", "Leave this column out"),
+    ),
+    Broken(
+        "confound-text",
+        lambda s: set_cell(s.confounds(), 20, "rot_x", "oops"),
+        ("{confounds}", "'rot_x'", "line 22", "'oops'", "Correct"),
+    ),
+    Broken(
+        "sessions-on-different-grids",
+        _session_on_other_grid,
+        ("sub-01", "ses-01", "ses-02", "different grids", "{grid}", "{smaller grid}", "Preprocess"),
+    ),
+    Broken("mask-empty", lambda s: edit_image(s.mask(), np.zeros_like), ("{mask}", "empty", "Check")),
+    Broken("mask-cropped", lambda s: edit_image(s.mask(), lambda d: d[1:]), ("{mask}", "{bold}", "grid", "Use the")),
+    Broken("mask-moved", _move_mask, ("{mask}", "grid", "{bold}", "Use the mask")),
+    Broken("repetition-time-missing", _no_repetition_time, (RUN, "RepetitionTime", "_bold.json")),
+    Broken(
+        "repetition-time-text",
+        lambda s: edit_json(s.bold_json(), RepetitionTime="2"),
+        (RUN, "RepetitionTime", "'2'", "seconds", "Correct the sidecar"),
+    ),
+    Broken(
+        "repetition-time-in-milliseconds",
+        lambda s: edit_json(s.bold_json(), RepetitionTime=2000),
+        (RUN, "RepetitionTime", "2000", "seconds", "Correct the sidecar"),
+    ),
+    Broken(
+        "repetition-time-infinite",
+        lambda s: edit_json(s.bold_json(), RepetitionTime=float("inf")),
+        (RUN, "RepetitionTime", "inf", "seconds", "Correct the sidecar"),
+    ),
+    Broken(
+        "start-time-not-a-number",
+        lambda s: edit_json(s.bold_json(), StartTime=float("nan")),
+        (RUN, "StartTime", "nan", "seconds", "Correct the sidecar"),
+    ),
+    Broken(
+        "condition-named-like-a-confound",
+        lambda s: set_cell(s.events(), 0, "trial_type", "rot_x"),
+        (RUN, "confound", "rename it in the events file"),
+    ),
+    Broken(
+        "sidecar-not-json",
+        lambda s: s.bold_json().write_text("{RepetitionTime: 2}"),
+        ("{bold_json}", "JSON", "Correct"),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=lambda case: case.name)
+def test_a_broken_participant_fails_alone_and_completes_after_repair(
+    study: Study, case: Broken, intact_maps: dict[str, dict[str, bytes]]
+) -> None:
+    case.damage(study)
+    known = {
+        "{events}": study.events(), "{bold}": study.bold(), "{mask}": study.mask(), "{confounds}": study.confounds(),
+        "{bold_json}": study.bold_json(), "{grid}": GRID, "{smaller grid}": SMALLER_GRID,
+    }  # fmt: skip
+    failed = study.call(*case.options)
+    failed.failed("sub-01", *(str(known.get(fragment, fragment)) for fragment in case.fragments))
+    assert "sub-02: done" in failed.error
+    assert maps_of(study.out, "sub-02") == intact_maps["sub-02"], "the other participant is finished and complete"
+    assert not maps_of(study.out, "sub-01")
+    assert not list((study.out / "logs").glob("sub-01_*_record.json"))
+    assert (study.out / "logs" / "sub-01_crash.txt").is_file()
+
+    study.repair()
+    done = study.call(*case.options)
+    assert done.code == 0, done.error
+    assert "sub-01: done" in done.error
+    assert "sub-02: finished before, skipped" in done.error
+    assert {participant: maps_of(study.out, participant) for participant in intact_maps} == intact_maps
+
+
+def test_a_participant_broken_after_success_is_no_longer_finished(
+    study: Study, intact_maps: dict[str, dict[str, bytes]]
+) -> None:
+    assert study.call().code == 0
+    truncate(study.bold())
+    study.call().failed("sub-01", str(study.bold()))
+    again = study.call()
+    again.failed("sub-01", str(study.bold()))
+    assert "sub-02: finished before" in again.error
+    study.repair()
+    done = study.call()
+    assert done.code == 0
+    assert "sub-01: done" in done.error
+    assert maps_of(study.out, "sub-01") == intact_maps["sub-01"]
+
+
+def test_maps_from_before_a_participant_broke_do_not_enter_the_group_unsaid(study: Study) -> None:
+    assert study.call().code == 0
+    set_cell(study.events(), 3, "onset", "n/a")
+    study.call().failed("sub-01", str(study.events()))
+    group = study.call(level="group")
+    assert "sub-01" in group.error, "its maps are of input that is no longer there"
+
+
+def test_a_repaired_participant_leaves_no_crash_report(study: Study) -> None:
+    study.events().unlink()
+    assert study.call().code == 1
+    study.repair()
+    assert study.call().code == 0
+    assert not list((study.out / "logs").glob("*_crash.txt"))
+
+
+def test_a_confound_column_nobody_has_fails_with_the_columns_listed(study: Study) -> None:
+    done = study.call("--confounds", "tarns_x")
+    assert done.code == 1
+    lines = done.error.splitlines()
+    assert len(lines) == 3, done.error
+    for participant, line in zip(("sub-01", "sub-02"), lines, strict=False):
+        assert line.startswith(f"{participant}: FAILED. ")
+        _require_fragments(line, ("'tarns_x'", "desc-confounds_timeseries.tsv", "global_signal", "Choose among them"))
+    assert lines[-1].startswith("2 of 2 participants failed (sub-01, sub-02)")
+    assert "the others are finished" not in lines[-1], "there are no others"
+
+
+def test_stop_on_first_crash_leaves_the_rest_undone_and_says_so(study: Study) -> None:
+    study.events().unlink()
+    done = study.call("--stop-on-first-crash")
+    assert done.code == 1
+    assert "sub-01: FAILED" in done.error
+    assert not maps_of(study.out, "sub-01")
+    assert not maps_of(study.out, "sub-02")
+    assert "the others are finished" not in done.error, "sub-02 was not analysed"
+    study.repair()
+    assert study.call("--stop-on-first-crash").code == 0
+
+
+# Oddities that are no errors --------------------------------------------------------------------------------
+
+
+def test_a_negative_onset_is_kept_with_a_remark(study: Study) -> None:
+    set_cell(study.events(), 0, "onset", "-3")
+    done = study.call()
+    assert done.code == 0, done.error
+    _require_fragments(study.log(), (study.events().name, "1 event", "negative onset"))
+    assert "remark" in done.error
+
+
+def test_onsets_beyond_the_end_are_set_aside_with_a_remark(study: Study) -> None:
+    onsets = pd.read_csv(study.events(), sep="\t")["onset"]
+    late = onsets.index[-2:]
+    for row in late:
+        set_cell(study.events(), int(row), "onset", str(onsets[row] + 1000))
+    done = study.call()
+    assert done.code == 0, done.error
+    _require_fragments(study.log(), (study.events().name, "2 events", "after the run's end", " s)"))
+
+
+@pytest.mark.parametrize("options", [(), ("--smoothing-fwhm", "20")], ids=["unsmoothed", "smoothed"])
+def test_voxels_that_are_constant_or_not_finite_are_left_out_and_counted(
+    study: Study, options: tuple[str, ...]
+) -> None:
+    runs = (RUN, RUN.replace("ses-01", "ses-02"))
+    common = np.logical_and.reduce([np.asarray(nib.load(study.mask(run)).dataobj) > 0 for run in runs])
+    voxels = np.argwhere(common)[:: int(common.sum()) // 6][:6]
+    constant, bad = voxels[:2], voxels[2:6]
+
+    def spoil(data: np.ndarray) -> np.ndarray:
+        data = data.astype(np.float32)
+        data[tuple(constant.T)] = 700.0
+        data[tuple(bad[:2].T)] = np.nan
+        data[(*bad[2], 11)] = np.nan  # a single volume is enough
+        data[(*bad[3], 12)] = np.inf
+        return data
+
+    edit_image(study.bold(), spoil)
+    done = study.call(*options)
+    assert done.code == 0, done.error
+    _require_fragments(study.log(), (RUN, "4 voxels with NaN", "2 voxels without any variation"))
+    paths = list((study.out / "sub-01").rglob("*_statmap.nii.gz"))
+    assert len(paths) == 20
+    spoiled = tuple(voxels.T)
+    for path in paths:
+        values = nib.load(path).get_fdata()
+        assert np.isfinite(values).all(), path.name
+        if "_ses-02_" not in path.name:
+            assert (values[spoiled] == (1 if "_stat-p_" in path.name else 0)).all(), path.name
+    variance = nib.load(study.session_map("variance")).get_fdata()
+    mask = np.asarray(nib.load(study.mask()).dataobj) > 0
+    mask[spoiled] = False
+    assert np.array_equal(variance > 0, mask)
+    design = json.loads((study.out / _func(RUN) / f"{RUN}_design.json").read_text())
+    assert design["FittedVoxels"] == mask.sum() == design["BrainMaskVoxels"] - 6
+
+
+def test_the_json_wins_over_a_contradicting_header_with_a_remark(
+    study: Study, intact_maps: dict[str, dict[str, bytes]]
+) -> None:
+    set_header_repetition_time(study.bold(), 3.0)
+    done = study.call()
+    assert done.code == 0, done.error
+    _require_fragments(study.log(), (RUN, "3 s", "2 s", "JSON"))
+    design = json.loads((study.out / _func(RUN) / f"{RUN}_design.json").read_text())
+    assert design["RepetitionTime"] == 2.0
+    assert maps_of(study.out, "sub-01") == intact_maps["sub-01"]
+
+
+# Places that cannot be written ------------------------------------------------------------------------------
+
+
+def test_an_output_folder_that_is_a_file_is_refused(study: Study) -> None:
+    study.out.write_text("in the way", encoding="utf-8")
+    study.call().refused(73, str(study.out), "is a file", "Choose another name")
+    assert study.out.read_text(encoding="utf-8") == "in the way"
+
+
+@pytest.mark.parametrize("level", ["participant", "group"])
+@pytest.mark.parametrize(
+    "place", ["", "results", "sub-01/ses-01/func/x", "derivatives/sessionfx", "derivatives/fmriprep", "a/../b"],
+    ids=lambda place: place or "itself",
+)  # fmt: skip
+def test_an_output_folder_in_the_input_is_refused(study: Study, place: str, level: str) -> None:
+    out = study.root / place
+    study.call(out=out, level=level).refused(73, str(out), "input dataset", "untouched", "Choose a folder")
+
+
+def test_an_output_folder_in_derivatives_elsewhere_is_refused(study: Study) -> None:
+    folder = study.folder / "preprocessed"
+    study.fmriprep.rename(folder)
+    before = tree_state(folder)
+    done = study.call("--derivatives", str(folder), out=folder / "sessionfx")
+    done.refused(73, str(folder / "sessionfx"), "lies inside", "Choose a folder")
+    assert tree_state(folder) == before
+
+
+def test_an_output_folder_that_links_to_the_input_is_refused(study: Study) -> None:
+    study.out.symlink_to(study.root, target_is_directory=True)
+    study.call().refused(73, str(study.out), "input dataset", "Choose a folder")
+
+
+@pytest.mark.parametrize("place", ["/proc/sessionfx-out", "below-a-file"])
+def test_an_output_folder_that_cannot_be_made_is_refused(study: Study, place: str) -> None:
+    if place == "below-a-file":
+        (study.folder / "file").write_text("", encoding="utf-8")
+        place = str(study.folder / "file" / "out")
+    study.call(out=Path(place)).refused(73, place, "Choose another")
+
+
+@pytest.mark.parametrize("option", ["--work-dir", "--bids-database-dir"])
+def test_a_working_folder_in_the_input_is_refused(study: Study, option: str) -> None:
+    for folder in (study.root / "work", study.fmriprep / "work"):
+        study.call(option, str(folder)).refused(73, f"{option} {folder}", "untouched", "Choose another")
+
+
+@pytest.mark.parametrize("option", ["--work-dir", "--bids-database-dir"])
+def test_a_working_folder_that_cannot_be_made_is_refused(study: Study, option: str) -> None:
+    study.call(option, "/proc/work").refused(73, f"{option} /proc/work", "Choose another")
+    path = study.folder / "file"
+    path.write_text("", encoding="utf-8")
+    study.call(option, str(path)).refused(73, f"{option} {path}", "Choose another")
+
+
+# Levels -----------------------------------------------------------------------------------------------------
+
+
+def test_group_before_participant_is_refused(study: Study) -> None:
+    study.call(level="group").refused(17, str(study.out), "no first-level maps", "participant level first")
+
+
+def test_group_with_one_participant_is_refused_and_the_report_says_so(study: Study) -> None:
+    assert study.call("--participant-label", "01").code == 0
+    sentence = study.call(level="group", report=True).refused(17, "two participants", "sub-01", "Run the")
+    page = (study.out / "group.html").read_text(encoding="utf-8")
+    assert sentence.removeprefix("sessionfx: ").strip() in page
+
+
+def test_group_with_an_unknown_contrast_lists_those_that_exist(study: Study) -> None:
+    assert study.call().code == 0
+    study.call(level="group", contrast="other").refused(18, "other", "What exists", LABEL)
+
+
+# Files with options -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "fragment"),
+    [("{bold: 1}", "JSON"), ("[]", "object"), ('{"bold": 1}', "object"), ('{"bolt": {}}', "bold"), (None, "read")],
+    ids=["not-json", "list", "no-object", "no-known-key", "missing"],
+)  # fmt: skip
+def test_an_unusable_filter_file_is_refused(study: Study, text: str | None, fragment: str) -> None:
+    path = study.folder / "filter.json"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    study.call("--bids-filter-file", str(path)).refused(2, f"--bids-filter-file {path}", fragment)
+
+
+@pytest.mark.parametrize(
+    ("text", "fragments"),
+    [
+        ("smoothing = 6", ("'smoothing'", "sessionfx --help")),
+        ("smoothing-fwhm: 6", ("TOML",)),
+        ("smoothing-fwhm = 'six'", ("smoothing-fwhm", "'six'")),
+        ("[group]\nalpha = 0.05", ("'group'",)),
+        ("config-file = 'x'", ("'config-file'",)),
+        (None, ("Check the path",)),
+    ],
+    ids=["unknown-key", "not-toml", "bad-value", "table", "itself", "missing"],
+)
+def test_an_unusable_config_file_is_refused(study: Study, text: str | None, fragments: tuple[str, ...]) -> None:
+    path = study.folder / "options.toml"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    named = () if fragments[0] == "smoothing-fwhm" else (f"--config-file {path}",)
+    study.call("--config-file", str(path)).refused(2, *named, *fragments)
+
+
+def test_a_config_file_is_used_and_the_command_line_wins(study: Study) -> None:
+    path = study.folder / "options.toml"
+    path.write_text(
+        'contrast = "incongruent"\nnoise_model = "ols"\ndrift-model = "polynomial"\nparticipant-label = ["02"]\n'
+        "keep-run-maps = false\n",
+        encoding="utf-8",
+    )
+    done = study.call("--config-file", str(path), "--drift-model", "none", noise_model=None)
+    assert done.code == 0, done.error
+    assert not (study.out / "sub-01").exists(), "participant-label comes from the file"
+    assert {LABEL} == {re.findall("contrast-([^_]+)", name)[0] for name in maps_of(study.out, "sub-02")}
+    sidecars = [json.loads(path.read_text()) for path in study.out.rglob("*ses-01*_statmap.json")]
+    assert {one["ModelParameters"]["NoiseModel"] for one in sidecars} == {"ols"}
+    assert {one["ModelParameters"]["DriftModel"] for one in sidecars} == {"none"}
+
+
+@pytest.mark.parametrize("given", [("-tstroop",), ("-t", "stroop"), ("--task-id=stroop",), ("--task_id", "stroop")])
+def test_the_command_line_wins_over_the_config_file_in_every_spelling(study: Study, given: tuple[str, ...]) -> None:
+    path = study.folder / "options.toml"
+    path.write_text('task = "nback"\n', encoding="utf-8")
+    study.call("--config-file", str(path)).refused(18, "--task nback", "stroop")
+    done = study.call("--config-file", str(path), "--dry-run", *given)
+    assert done.code == 0, done.error
+
+
+# The command line -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--nprocs", "0"), ("--nprocs", "-1"), ("--nprocs", "two"), ("--omp-nthreads", "0"), ("--mem-gb", "0"),
+     ("--alpha", "2"), ("--alpha", "0"), ("--alpha", "nan"), ("--high-pass", "0"), ("--high-pass", "inf"),
+     ("--smoothing-fwhm", "-1"), ("--cluster-threshold", "1.5"), ("--hrf-model", "gamma"), ("--strategy", "bayes")],
+)  # fmt: skip
+def test_an_impossible_value_is_refused(study: Study, option: str, value: str) -> None:
+    study.call(f"{option}={value}").refused(2, option, value, "--help")
+    assert not study.out.exists()
+
+
+def test_an_unknown_option_is_refused(study: Study) -> None:
+    study.call("--smoothing", "6").refused(2, "--smoothing", "--help")
+
+
+@pytest.mark.parametrize("option", ["--participant-label", "--session-label", "--task", "--space", "--res"])
+@pytest.mark.parametrize("label", ["../../etc", "", "a/b", "01_ses-02", "*", ".", "0\n1"])
+def test_a_label_that_is_no_bids_label_is_refused(study: Study, option: str, label: str) -> None:
+    before = names_below(study.folder, outside=study.out)
+    study.call(f"{option}={label}").refused(2, option, "not a BIDS label", "letters and digits")
+    assert names_below(study.folder, outside=study.out) == before
+
+
+def test_a_contrast_named_like_a_path_becomes_a_harmless_label(study: Study) -> None:
+    before = names_below(study.folder, outside=study.out)
+    options = ("--session-contrast=../../up=mean", "--keep-run-maps", "--participant-label", "01")
+    done = study.call(*options, contrast=f"../../etc/x={EXPRESSION}")
+    assert done.code == 0, done.error
+    assert names_below(study.folder, outside=study.out) == before
+    names = maps_of(study.out, "sub-01")
+    assert {re.findall("_contrast-([^_]*)_", name)[0] for name in names} == {"etcX"}
+    assert {found[0] for name in names if (found := re.findall("_sessions-([^_]*)_", name))} == {"up"}
+
+
+@pytest.mark.parametrize("name", ["..", "/", "__", ""])
+def test_a_contrast_name_without_letters_is_refused(study: Study, name: str) -> None:
+    study.call(contrast=f"{name}=congruent").refused(2, f"'{name}=congruent'", "letter or digit")
+    study.call(f"--session-contrast={name}=mean").refused(2, f"'{name}=mean'", "letter or digit")
+
+
+# Reports ----------------------------------------------------------------------------------------------------
+
+
+def test_conditions_with_markup_are_escaped_in_the_reports(study: Study) -> None:
+    script, image = "<script>alert(1)</script>", 'x"><img src=y onerror=alert(2)>'
+    for path in study.root.rglob("*_events.tsv"):
+        names = {"incongruent": script, "congruent": image}
+        edit_table(path, lambda table, names=names: table.assign(trial_type=table["trial_type"].map(names)))
+    options = ("--session-contrast=mean", "--session-label", "01", "--participant-label", "01")
+    done = study.call(*options, contrast=f"`{script}` - `{image}`", report=True)
+    assert done.code == 0, done.error
+    page = (study.out / "sub-01.html").read_text(encoding="utf-8")
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    for markup in (script, "<script>alert", "<img src=y"):
+        assert markup not in page
+    assert not [path for path in study.out.rglob("*") if set("<>\"'") & set(path.name)]

@@ -1,0 +1,245 @@
+"""Reruns resume, changed options redo what they affect, and nothing half-written bears a final name."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import CONTRAST, run_command
+
+from sessionfx.cli import main
+from sessionfx.simulate import SimulationOptions, simulate_dataset
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = SimulationOptions(
+        n_participants=3, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=14.0, missing=(), write_raw_bold=False
+    )
+    return simulate_dataset(tmp_path_factory.mktemp("rerun") / "bids", options)
+
+
+@pytest.fixture(scope="module")
+def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("finished") / "out"
+    assert analyse(dataset, output) == 0
+    return output
+
+
+@pytest.fixture
+def output(finished: Path, tmp_path: Path) -> Path:
+    """A copy of a finished analysis, times kept."""
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+def analyse(dataset: Path, output: Path, *options: str, levels: tuple[str, ...] = ("participant", "group")) -> int:
+    return main([str(dataset), str(output), *levels, "--contrast", CONTRAST, "--nprocs", "1", "--no-report", *options])
+
+
+def maps(output: Path, pattern: str = "**/*_statmap.nii.gz") -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(output)): (path.stat().st_mtime_ns, path.read_bytes()) for path in output.glob(pattern)
+    }
+
+
+def redone(before: dict[str, tuple[int, bytes]], after: dict[str, tuple[int, bytes]]) -> set[str]:
+    return {name for name in after if name not in before or after[name][0] != before[name][0]}
+
+
+def values(content: dict[str, tuple[int, bytes]]) -> dict[str, bytes]:
+    return {name: data for name, (_, data) in content.items()}
+
+
+def test_finished_work_is_skipped_with_a_line_saying_so(
+    dataset: Path, output: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = maps(output)
+    assert analyse(dataset, output) == 0
+    assert redone(before, maps(output)) == set()
+    said = capfd.readouterr().err
+    for participant in ("01", "02", "03"):
+        assert f"sub-{participant}: finished before, skipped" in said
+    assert "group, contrast incongruentMinusCongruent: finished before, skipped" in said
+
+
+def test_force_redoes_everything_to_the_same_bytes(dataset: Path, output: Path) -> None:
+    before = maps(output)
+    assert analyse(dataset, output, "--force") == 0
+    after = maps(output)
+    assert redone(before, after) == set(before)
+    assert values(after) == values(before)
+
+
+def test_group_option_redoes_the_group_only(dataset: Path, output: Path) -> None:
+    before = maps(output)
+    assert analyse(dataset, output, "--alpha", "0.01") == 0
+    assert {name.split("/")[0] for name in redone(before, maps(output))} == {"group"}
+
+
+def test_new_session_contrast_combines_anew_without_refitting(dataset: Path, output: Path) -> None:
+    before = maps(output)
+    assert analyse(dataset, output, "--session-contrast", "later=2*ses-02 - ses-01", levels=("participant",)) == 0
+    changed = redone(before, maps(output))
+    assert changed
+    assert all("_sessions-later_" in name for name in changed)
+
+
+def test_first_level_option_redoes_all_participants(dataset: Path, output: Path) -> None:
+    before = maps(output, "sub-*/**/*_statmap.nii.gz")
+    assert analyse(dataset, output, "--noise-model", "ols", levels=("participant",)) == 0
+    after = maps(output, "sub-*/**/*_statmap.nii.gz")
+    assert redone(before, after) == set(before)
+    assert all(after[name][1] != before[name][1] for name in before if "stat-variance" in name)
+
+
+def test_second_contrast_leaves_the_first_alone(dataset: Path, output: Path) -> None:
+    before = maps(output, "sub-*/**/*_statmap.nii.gz")
+    assert analyse(dataset, output, "--contrast", "congruent", levels=("participant",)) == 0
+    changed = redone(before, maps(output, "sub-*/**/*_statmap.nii.gz"))
+    assert changed
+    assert all("_contrast-congruent_" in name for name in changed)
+
+
+def test_changed_input_redoes_its_participant_only(dataset: Path, output: Path, tmp_path: Path) -> None:
+    changed_dataset = Path(shutil.copytree(dataset, tmp_path / "bids"))
+    moved = tmp_path / "moved"
+    assert analyse(changed_dataset, moved) == 0
+    before = maps(moved, "sub-*/**/*_statmap.nii.gz")
+    events = next(changed_dataset.glob("sub-02/ses-01/func/*_events.tsv"))
+    lines = events.read_text().splitlines()
+    events.write_text("\n".join(lines[:-1]) + "\n")
+    assert analyse(changed_dataset, moved) == 0
+    assert {name.split("/")[0] for name in redone(before, maps(moved, "sub-*/**/*_statmap.nii.gz"))} == {"sub-02"}
+
+
+def test_deleted_map_is_made_again(dataset: Path, output: Path) -> None:
+    victim = next(output.glob("sub-03/ses-01/func/*stat-t_*.nii.gz"))
+    content = victim.read_bytes()
+    victim.unlink()
+    assert analyse(dataset, output) == 0
+    assert victim.read_bytes() == content
+
+
+def test_reports_only_draws_without_touching_maps(dataset: Path, output: Path) -> None:
+    before = maps(output)
+    code = main(
+        [str(dataset), str(output), "participant", "group", "--contrast", CONTRAST, "--nprocs", "1", "--reports-only"]
+    )
+    assert code == 0
+    assert redone(before, maps(output)) == set()
+    assert {path.name for path in output.glob("*.html")} == {"sub-01.html", "sub-02.html", "sub-03.html", "group.html"}
+
+
+def test_reports_only_without_maps_is_a_failure_in_words(
+    dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = main(
+        [
+            str(dataset),
+            str(tmp_path / "empty"),
+            "participant",
+            "--contrast",
+            CONTRAST,
+            "--nprocs",
+            "1",
+            "--reports-only",
+        ]
+    )
+    assert code == 1
+    assert "Run without --reports-only first" in capfd.readouterr().err
+
+
+@pytest.mark.slow
+def test_any_number_of_processes_gives_the_same_bytes(dataset: Path, finished: Path, tmp_path: Path) -> None:
+    expected = values(maps(finished))
+    assert (
+        run_command(
+            dataset, tmp_path / "two", "participant", "group", "--contrast", CONTRAST, "--nprocs", "2", "--no-report"
+        ).returncode
+        == 0
+    )
+    assert values(maps(tmp_path / "two")) == expected
+
+
+@pytest.mark.slow
+def test_one_process_per_participant_into_one_folder_gives_the_same_bytes(
+    dataset: Path, finished: Path, tmp_path: Path
+) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "sessionfx",
+        str(dataset),
+        str(tmp_path / "out"),
+        "participant",
+        "--contrast",
+        CONTRAST,
+        "--no-report",
+    ]
+    jobs = [
+        subprocess.Popen([*command, "--participant-label", label], stderr=subprocess.PIPE, text=True)
+        for label in ("01", "02", "03")
+    ]
+    for job in jobs:
+        _, said = job.communicate(timeout=300)
+        assert job.returncode == 0, said
+    assert run_command(dataset, tmp_path / "out", "group", "--no-report").returncode == 0
+    assert values(maps(tmp_path / "out")) == values(maps(finished))
+
+
+def visible_files(output: Path) -> Iterator[Path]:
+    return (path for path in output.rglob("*") if path.is_file() and not path.name.startswith("."))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.05, 0.15, 0.3])
+def test_kill_leaves_no_half_written_file_and_the_rerun_completes(
+    dataset: Path, finished: Path, tmp_path: Path, delay: float
+) -> None:
+    output = tmp_path / "out"
+    arguments = [
+        str(dataset),
+        str(output),
+        "participant",
+        "group",
+        "--contrast",
+        CONTRAST,
+        "--nprocs",
+        "2",
+        "--no-report",
+    ]
+    process = subprocess.Popen([sys.executable, "-m", "sessionfx", *arguments], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not list(output.glob("sub-*/**/*_design.tsv")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.002)
+    time.sleep(delay)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(1)  # workers notice that their parent is gone
+    for path in visible_files(output):
+        if path.name.endswith(".nii.gz"):
+            gzip.decompress(path.read_bytes())  # raises where the stream ends early
+        else:
+            assert path.stat().st_size > 0
+    assert run_command(*arguments).returncode == 0
+    assert values(maps(output)) == values(maps(finished))
+
+
+@pytest.mark.slow
+def test_sigterm_ends_within_seconds_with_a_code_of_its_own(dataset: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    arguments = [str(dataset), str(output), "participant", "--contrast", CONTRAST, "--nprocs", "2"]
+    process = subprocess.Popen([sys.executable, "-m", "sessionfx", *arguments], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not output.is_dir() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(timeout=10) == 143
