@@ -432,5 +432,5 @@ def test_an_unreadable_file_is_named(content: bytes | None, tmp_path: Path) -> N
     path = tmp_path / "config.toml"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(CommandLineError, match="config.toml cannot be read"):
+    with pytest.raises(CommandLineError, match=r"config\.toml cannot be read"):
         parsed("--config-file", str(path))

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import CONTRAST, run_command
 
+from conftest import CONTRAST, run_command
 from sessionfx.cli import main
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 

@@ -8,7 +8,7 @@ import sys
 import time
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,9 +24,15 @@ from sessionfx.errors import (
 )
 from sessionfx.execution import Done, Failure, end_on_sigterm, limited_threads, run_units, workers_within
 from sessionfx.firstlevel.contrasts import Contrast, parse_contrasts, selected_labels
-from sessionfx.inputs.dataset import check_raw_dataset, dataset_links, find_derivative_roots, open_dataset
+from sessionfx.inputs.dataset import (
+    check_raw_dataset,
+    dataset_links,
+    find_derivative_roots,
+    open_dataset,
+    preprocessing_programs,
+)
 from sessionfx.inputs.runs import RunInputs, Selection, participants_with_runs, select_runs
-from sessionfx.naming import natural_key
+from sessionfx.naming import file_name, natural_key
 from sessionfx.outputs.derivatives import check_output_place, prepare_output
 from sessionfx.outputs.files import write_text
 from sessionfx.session_contrasts import check_specification, resolve_session_contrasts
@@ -34,6 +40,7 @@ from sessionfx.settings import Settings
 
 if TYPE_CHECKING:
     from sessionfx.participant import Outcome
+    from sessionfx.report.methods import MethodsText
 
 EXIT_SOME_FAILED = 1
 
@@ -65,9 +72,15 @@ def run(settings: Settings) -> int:
     code = 0
     if "participant" in settings.levels:
         code = run_participants(settings, raw, contrasts)
-    if "group" in settings.levels and not (settings.dry_run and "participant" in settings.levels):
-        code = run_group(settings, raw) or code
-    return code
+    if "group" not in settings.levels or (settings.dry_run and "participant" in settings.levels):
+        return code
+    if code:
+        _say(
+            "The group level is not run: it would silently go without the participants that failed. Correct the "
+            "cause and give the same command again, or run the group level by itself."
+        )
+        return code
+    return run_group(settings, raw)
 
 
 def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast]) -> int:
@@ -112,13 +125,15 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         selection.sessions,
         output_dir,
         links,
+        preprocessing_programs(roots),
     )
+    _keep_methods(analysis.methods, selection.entities, "participant", output_dir)
     # longest first, so that no long one is left alone at the end
     order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
     units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
     needs = [_memory_need(selection.runs[label]) for label in order] if settings.mem_gb else []
     n_processes = workers_within(settings.mem_gb, needs, settings.nprocs)
-    failures: dict[str, Failure] = {}
+    outcomes: dict[str, Failure | None] = {}
     progress = tqdm(total=len(units), desc="participants", unit="participant", disable=None)
     with progress:
         for done in run_units(
@@ -127,9 +142,8 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         ):  # fmt: skip
             progress.update()
             _report_participant(done, settings)
-            if done.failure:
-                failures[done.unit] = done.failure
-    return _conclude(failures, len(units), settings, output_dir)
+            outcomes[done.unit] = done.failure
+    return _conclude(outcomes, len(units), settings, output_dir)
 
 
 def run_group(settings: Settings, raw: Path) -> int:
@@ -144,8 +158,8 @@ def run_group(settings: Settings, raw: Path) -> int:
             raise NothingMatchesError(f"--derivatives {folder} does not exist. Correct the path.")
     maps = find_first_level_maps([root for root in roots if root.is_dir()])
     if not maps and not settings.derivatives and (raw / "derivatives").is_dir():
-        roots = sorted(folder for folder in (raw / "derivatives").iterdir() if folder.is_dir())
-        maps = find_first_level_maps(roots)
+        roots += sorted(folder for folder in (raw / "derivatives").iterdir() if folder.is_dir())
+        maps = find_first_level_maps(roots[1:])
     selection = select_maps(maps, settings, selected_labels(settings.contrast), roots)
     sources = sorted({one.root for chosen in selection.maps.values() for one in chosen})
     links = dataset_links(raw, [root for root in sources if root != settings.output_dir.absolute()])
@@ -171,6 +185,7 @@ def run_group(settings: Settings, raw: Path) -> int:
         raise LevelError(sentence)
     remove_group_refusal(output_dir, selection.entities)
     analysis = GroupAnalysis(settings, selection, tuple(session_contrasts), output_dir, links)
+    _keep_methods(analysis.methods, selection.entities, "group", output_dir)
     failures: dict[str, Failure] = {}
     progress = tqdm(selection.maps, desc="group contrasts", unit="contrast", disable=None)
     with limited_threads(settings.omp_nthreads):
@@ -277,17 +292,25 @@ def _report_participant(done: Done[Outcome], settings: Settings) -> None:
     _say(f"{done.unit}: done in {outcome.seconds:.1f} s{remarks}.")
 
 
-def _conclude(failures: dict[str, Failure], n_units: int, settings: Settings, output_dir: Path) -> int:
-    for unit, failure in failures.items():
-        text = f"{failure.message}\n\n{failure.details}"
-        write_text(output_dir / "logs" / f"{unit}_crash.txt", text)
+def _conclude(outcomes: dict[str, Failure | None], n_units: int, settings: Settings, output_dir: Path) -> int:
+    """Keep what crashed for later reading, sum up, and choose the exit code."""
+    failures = {unit: failure for unit, failure in outcomes.items() if failure}
+    for unit in outcomes:
+        crash = output_dir / "logs" / f"{unit}_crash.txt"
+        if unit in failures:
+            write_text(crash, f"{failures[unit].message}\n\n{failures[unit].details}")
+        else:
+            crash.unlink(missing_ok=True)
     if not failures:
         if not settings.no_report:
             _say(f"Reports: {output_dir}/sub-*.html")
         return 0
+    n_kept, n_begun = len(outcomes) - len(failures), len(outcomes)
+    others = f"{n_kept} finished and kept" if n_kept else "none is finished"
+    if n_begun < n_units:
+        others += f", {n_units - n_begun} not begun"
     _say(
-        f"{len(failures)} of {n_units} participants failed ({', '.join(failures)}); the others are finished and "
-        "kept. Details: "
+        f"{len(failures)} of {n_units} participants failed ({', '.join(failures)}); {others}. Details: "
         f"{output_dir / 'logs'}. Correct the cause and give the same command again."
     )
     return EXIT_SOME_FAILED
@@ -317,6 +340,11 @@ def _keep_settings(settings: Settings, output_dir: Path) -> None:
     """Save what was asked for, so that `--config-file` can ask for it again."""
     name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}_config.toml"
     write_text(output_dir / "logs" / name, settings.to_toml())
+
+
+def _keep_methods(methods: MethodsText, entities: Mapping[str, str | None], level: str, output_dir: Path) -> None:
+    name = file_name({**entities, "desc": level}, "methods", ".txt")
+    write_text(output_dir / "logs" / name, methods.as_text())
 
 
 def _quiet_libraries(verbose: int) -> None:

@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     select.add_argument("--task", "--task-id", "-t", type=_label_of("task"), metavar="TASK",
                         help="task; needed where several exist")  # fmt: skip
     select.add_argument("--space", type=_label_of("space"), metavar="SPACE",
-                        help="space of the preprocessed runs (MNI152NLin2009cAsym is taken where several exist)")  # fmt: skip
+                        help="space (MNI152NLin2009cAsym is taken where several exist)")  # fmt: skip
     select.add_argument("--res", type=_label_of("res"), metavar="RES", help="resolution entity of that space")
     select.add_argument("-d", "--derivatives", nargs="+", type=Path, default=(), metavar="PATH",
                         help="folders with preprocessed data (default: what lies in BIDS_DIR/derivatives); at the "
@@ -217,8 +217,11 @@ def _before_separator(argv: list[str]) -> list[str]:
 def _options_given(parser: argparse.ArgumentParser, argv: list[str]) -> set[str]:
     given = set()
     for action in parser._actions:
-        if any(argument.split("=")[0] == flag for argument in argv for flag in action.option_strings):
-            given.add(action.dest)
+        for flag in action.option_strings:
+            # -tTASK, --task=TASK, --task TASK
+            short = len(flag) == 2
+            if any(argument[:2] == flag if short else argument.split("=")[0] == flag for argument in argv):
+                given.add(action.dest)
     return given
 
 

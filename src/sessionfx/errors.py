@@ -9,6 +9,10 @@ class SessionFXError(Exception):
 
     exit_code = 1
 
+    def __init__(self, message: str) -> None:
+        # one paragraph, also where it quotes text with line breaks
+        super().__init__(" ".join(message.splitlines()))
+
 
 class ParticipantError(SessionFXError):
     """The data of one participant cannot be analysed; the others go on."""

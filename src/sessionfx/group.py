@@ -31,6 +31,7 @@ from sessionfx.report.group import (
     has_group_section,
     write_group_report,
 )
+from sessionfx.report.methods import MethodsText, group_methods
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.agreement import Agreement, compare
@@ -67,6 +68,11 @@ class GroupAnalysis:
     def options(self) -> GroupOptions:
         """Options of the strategies."""
         return GroupOptions(self.settings.subject_effect, self.settings.fixed_effects)
+
+    @property
+    def methods(self) -> MethodsText:
+        """What is done, for the methods section of a paper."""
+        return group_methods(self.settings, tuple(strategy.name for strategy in self.strategies))
 
     def record(self) -> Record:
         """Open the record of what is finished at the group level."""
@@ -142,7 +148,7 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
     questions = tuple(answer(question, group_maps, analysis) for question in analysis.session_contrasts)
     results = ContrastResults(
         contrast, analysis.selection.entities, group_maps.layout, group_maps.mask, group_maps.grid, group_maps.coverage,
-        questions, group_maps.notes, settings, tuple(one.name for one in analysis.strategies),
+        questions, group_maps.notes, settings, analysis.methods,
     )  # fmt: skip
     if not is_finished:
         record.forget([contrast])

@@ -25,9 +25,11 @@ from sessionfx.outputs.derivatives import SOFTWARE, bids_uri
 from sessionfx.outputs.files import remove_stale_temporaries, write_json, write_map, write_text
 from sessionfx.outputs.records import Record, file_state, fingerprint
 from sessionfx.outputs.statmaps import read_estimate, statmap_paths, write_statmaps
+from sessionfx.report.methods import MethodsText, participant_methods
 from sessionfx.report.participant import (
     ParticipantResults,
     RunSummary,
+    figures_folder,
     has_sections,
     write_participant_report,
 )
@@ -55,6 +57,8 @@ class ParticipantAnalysis:
         Absolute.
     links : dict of str to Path
         Input datasets by their name in BIDS URIs.
+    preprocessing : tuple of str
+        Programs that made the derivatives.
     """
 
     settings: Settings
@@ -64,6 +68,12 @@ class ParticipantAnalysis:
     sessions: tuple[str, ...]
     output_dir: Path
     links: dict[str, Path]
+    preprocessing: tuple[str, ...] = ()
+
+    @property
+    def methods(self) -> MethodsText:
+        """What is done, for the methods section of a paper."""
+        return participant_methods(self.settings, has_sessions=bool(self.sessions), preprocessing=self.preprocessing)
 
     @property
     def model(self) -> FirstLevelModel:
@@ -118,23 +128,31 @@ def analyse_participant(runs: Sequence[RunInputs], analysis: ParticipantAnalysis
     record = analysis.record(participant)
     marks = {contrast.label: _fingerprints(runs, contrast, analysis) for contrast in analysis.contrasts}
     to_fit = [
-        contrast for contrast in analysis.contrasts
+        contrast
+        for contrast in analysis.contrasts
         if settings.force or not record.is_finished(_fit_work(contrast), marks[contrast.label][0])
-    ]  # fmt: skip
+    ]
     to_combine = [
-        contrast for contrast in analysis.contrasts
+        contrast
+        for contrast in analysis.contrasts
         if contrast in to_fit or not record.is_finished(_combine_work(contrast), marks[contrast.label][1])
-    ]  # fmt: skip
+    ]
     if settings.reports_only and to_combine:
         raise ParticipantError(
             f"sub-{participant}: --reports-only needs finished maps with the same options, and contrast "
             f"'{to_combine[0].label}' has none. Run without --reports-only first."
         )
-    to_draw = [] if settings.no_report else [
-        contrast for contrast in analysis.contrasts
-        if contrast in to_combine or settings.reports_only
-        or not has_sections(analysis.output_dir, participant, analysis.entities, contrast.label)
-    ]  # fmt: skip
+    to_draw = (
+        []
+        if settings.no_report
+        else [
+            contrast
+            for contrast in analysis.contrasts
+            if contrast in to_combine
+            or settings.reports_only
+            or not has_sections(analysis.output_dir, participant, analysis.entities, contrast.label)
+        ]
+    )
     if not to_combine and not to_draw:
         return Outcome(participant, "finished", (), time.monotonic() - started)
 
@@ -148,11 +166,13 @@ def analyse_participant(runs: Sequence[RunInputs], analysis: ParticipantAnalysis
         messages += _messages(fitted)
         session_maps, absent = combine_runs(fitted, to_fit, settings.fixed_effects)
         messages += absent
+        for maps in session_maps.values():
+            combine_sessions(maps, analysis)  # sessions that do not fit together fail before anything is written
         written = _write_first_level(participant, fitted, session_maps, analysis)
         record.finish({_fit_work(c): (marks[c.label][0], written[c.label]) for c in to_fit})
     for contrast in to_combine:
         maps = read_session_maps(participant, contrast, runs, analysis)
-        combined = combine_sessions(maps, analysis) if analysis.sessions else {}
+        combined = combine_sessions(maps, analysis)
         files = _write_combined(participant, contrast, maps, combined, analysis)
         record.finish({_combine_work(contrast): (marks[contrast.label][1], files)})
     if to_draw:
@@ -230,7 +250,7 @@ def combine_sessions(
         Estimate and session weights, by the session contrast's label.
     """
     combined = {}
-    for session_contrast in analysis.session_contrasts:
+    for session_contrast in analysis.session_contrasts if analysis.sessions else ():
         weights = session_contrast.weights_for(list(maps))
         if weights is None:
             continue
@@ -271,9 +291,17 @@ def read_results(
             if paths["effect"].is_file():
                 combined[contrast.label][session_contrast.label] = read_estimate(paths["effect"], paths["variance"])
     return ParticipantResults(
-        participant, analysis.entities, tuple(summaries), tuple(contrasts), analysis.session_contrasts, sessions, combined,
-        reference_path(participant, analysis), analysis.settings,
-    )  # fmt: skip
+        participant,
+        analysis.entities,
+        tuple(summaries),
+        tuple(contrasts),
+        analysis.session_contrasts,
+        sessions,
+        combined,
+        reference_path(participant, analysis),
+        analysis.settings,
+        analysis.methods,
+    )
 
 
 def design_path(run: RunInputs, output_dir: Path) -> Path:
@@ -284,7 +312,7 @@ def design_path(run: RunInputs, output_dir: Path) -> Path:
 def reference_path(participant: str, analysis: ParticipantAnalysis) -> Path:
     """Where a participant's mean image is written, the background of pictures."""
     name = file_name({"sub": participant, **analysis.entities}, "boldref", ".nii.gz")
-    return analysis.output_dir / func_folder(participant) / name
+    return figures_folder(analysis.output_dir, participant) / name
 
 
 def _fit_work(contrast: Contrast) -> str:
@@ -299,14 +327,27 @@ def _fingerprints(runs: Sequence[RunInputs], contrast: Contrast, analysis: Parti
     """Digests of what determines the session maps, and of what determines their combination."""
     settings = analysis.settings
     inputs = [
-        [run.name, run.problem, run.metadata.get("RepetitionTime"), run.metadata.get("StartTime"),
-         *(file_state(path) for path in (run.bold, run.mask, run.events, run.confounds))]
+        [
+            run.name,
+            run.problem,
+            run.metadata.get("RepetitionTime"),
+            run.metadata.get("StartTime"),
+            *(file_state(path) for path in (run.bold, run.mask, run.events, run.confounds)),
+        ]
         for run in runs
-    ]  # fmt: skip
+    ]
     first = fingerprint(
-        [__version__, analysis.model.parameters(), settings.fixed_effects, settings.keep_run_maps, contrast.label,
-         contrast.weights, inputs, analysis.entities]
-    )  # fmt: skip
+        [
+            __version__,
+            analysis.model.parameters(),
+            settings.fixed_effects,
+            settings.keep_run_maps,
+            contrast.label,
+            contrast.weights,
+            inputs,
+            analysis.entities,
+        ]
+    )
     questions = [[one.label, one.kind, one.sessions, one.weights] for one in analysis.session_contrasts]
     return first, fingerprint([first, questions, analysis.sessions])
 
@@ -330,9 +371,12 @@ def _session_entities(
     participant: str, session: str, contrast: Contrast, analysis: ParticipantAnalysis
 ) -> dict[str, str | None]:
     return {
-        "sub": participant, "ses": session or None, **analysis.entities, "contrast": contrast.label,
+        "sub": participant,
+        "ses": session or None,
+        **analysis.entities,
+        "contrast": contrast.label,
         "desc": FIXED_EFFECTS_DESC,
-    }  # fmt: skip
+    }
 
 
 def _session_paths(
@@ -397,7 +441,8 @@ def _session_sidecar(runs: Sequence[FittedRun], contrast: Contrast, analysis: Pa
     used = [one for one in runs if contrast.label in one.estimates]
     left_out = {one.run.name: one.left_out[contrast.label] for one in runs if contrast.label in one.left_out}
     return {
-        "Description": f"Fixed effects over {len(used)} run(s) of one session." if runs[0].run.session
+        "Description": f"Fixed effects over {len(used)} run(s) of one session."
+        if runs[0].run.session
         else f"Fixed effects over {len(used)} run(s).",
         "Sources": [analysis.uri(path) for one in used for path in _source_files(one.run)],
         **_contrast_fields(contrast, analysis),
@@ -405,7 +450,7 @@ def _session_sidecar(runs: Sequence[FittedRun], contrast: Contrast, analysis: Pa
         "NumberOfInputs": len(used),
         "InputDegreesOfFreedom": [one.estimates[contrast.label].estimate.dof for one in used],
         **({"LeftOutInputs": left_out} if left_out else {}),
-    }  # fmt: skip
+    }
 
 
 def _source_files(run: RunInputs) -> list[Path]:

@@ -57,7 +57,7 @@ def parse_contrast(text: str) -> Contrast:
             "'incongruent - congruent' or 'NAME=0.5*a + 0.5*b - c'; names with other characters than letters, "
             "digits, '_' and '.' stand in backticks."
         ) from None
-    label = words_to_label([name]) if name else expression.label
+    label = words_to_label([name]) if name is not None else expression.label
     if not label:
         raise CommandLineError(
             f"--contrast '{text}' has no letter or digit to use in file names. Give it a name: --contrast "

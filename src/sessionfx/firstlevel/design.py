@@ -40,7 +40,7 @@ class Design:
 
 
 def frame_times(n_volumes: int, repetition_time: float, start_time: float) -> NDArray[np.float64]:
-    """Times that the volumes stand for (s): fMRIPrep's StartTime is where slice timing put the first one."""
+    """Give the times that volumes stand for (s): StartTime is where slice timing put the first one."""
     return np.asarray(start_time + repetition_time * np.arange(n_volumes), dtype=np.float64)
 
 

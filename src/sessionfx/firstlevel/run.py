@@ -23,6 +23,8 @@ from sessionfx.statistics.linear_algebra import independent_columns, is_estimabl
 
 # Repetition times of header and JSON that differ by more are not rounding (relative)
 _REPETITION_TIME_TOLERANCE = 1e-3
+# A longer one (s) is in milliseconds
+_LONGEST_REPETITION_TIME = 100.0
 
 
 @dataclass(frozen=True)
@@ -150,9 +152,20 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
     mean_image = np.full(data.grid.shape, np.nan, dtype=np.float32)
     mean_image[data.mask] = data.mean
     return FittedRun(
-        run, design, events, float(times[1] - times[0]), float(times[0]), data.n_brain, data.mask, mean_image, estimates,
-        left_out, redundant, float(n_volumes - len(kept)), tuple(notes),
-    )  # fmt: skip
+        run,
+        design,
+        events,
+        float(times[1] - times[0]),
+        float(times[0]),
+        data.n_brain,
+        data.mask,
+        mean_image,
+        estimates,
+        left_out,
+        redundant,
+        float(n_volumes - len(kept)),
+        tuple(notes),
+    )
 
 
 def model_run(run: RunInputs, model: FirstLevelModel) -> tuple[Design, Events, NDArray[np.float64], list[str]]:
@@ -173,12 +186,14 @@ def model_run(run: RunInputs, model: FirstLevelModel) -> tuple[Design, Events, N
             "dataset. Add it, or leave this run out with --bids-filter-file."
         )
     image = open_image(run.bold)
-    if len(image.shape) != 4:
-        raise ParticipantError(f"{run.bold} has {len(image.shape)} dimensions, expected 4. Provide the whole run.")
+    if len(image.shape) != 4 or image.shape[3] < 2:
+        raise ParticipantError(
+            f"{run.bold} has shape {image.shape}, expected a 4-D series of volumes. Provide the whole run."
+        )
     n_volumes = int(image.shape[3])
     repetition_time, notes = _repetition_time(run, image.header)
     times = frame_times(n_volumes, repetition_time, _start_time(run))
-    events = read_events(run.events, first_volume=float(times[0]), end=float(times[-1] + repetition_time))
+    events = read_events(run.events, first_volume=float(times[0]), end=n_volumes * repetition_time)
     confounds = read_confounds(run.confounds, model.confounds, n_volumes)
     try:
         design = make_design(times, events, confounds, model.design)
@@ -209,7 +224,7 @@ def _repetition_time(run: RunInputs, header: Any) -> tuple[float, list[str]]:
     """Repetition time (s): the JSON's, else the header's."""
     stated = run.metadata.get("RepetitionTime")
     in_header = _header_repetition_time(header)
-    if isinstance(stated, int | float) and not isinstance(stated, bool) and stated > 0:
+    if isinstance(stated, int | float) and not isinstance(stated, bool) and 0 < stated < _LONGEST_REPETITION_TIME:
         if in_header and abs(in_header - stated) > _REPETITION_TIME_TOLERANCE * stated:
             return float(stated), [
                 f"The image header says a repetition time of {in_header:g} s, the JSON {stated:g} s; the JSON counts."
@@ -237,7 +252,7 @@ def _header_repetition_time(header: Any) -> float | None:
 
 def _start_time(run: RunInputs) -> float:
     start = run.metadata.get("StartTime", 0.0)
-    if isinstance(start, bool) or not isinstance(start, int | float):
+    if isinstance(start, bool) or not isinstance(start, int | float) or not np.isfinite(start):
         raise ParticipantError(
             f"{run.name}: StartTime is {start!r} in the JSON, expected seconds. Correct the sidecar."
         )

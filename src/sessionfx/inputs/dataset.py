@@ -6,6 +6,7 @@ above the dataset (a dataset kept under `/home/sub-x/func/` would give every fil
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -21,6 +22,10 @@ SUFFIXES = ("bold", "mask", "events", "timeseries", "regressors")
 EXTENSIONS = (".nii.gz", ".nii", ".tsv", ".json")
 
 _IGNORED_FOLDERS = (re.compile(r"^/(code|models|sourcedata|stimuli|derivatives)(/|$)"),)
+
+
+class UnreadableDescriptionError(DatasetError):
+    """dataset_description.json is not JSON (pybids can do without one, but not with one of another type)."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,8 @@ def check_raw_dataset(bids_dir: Path, *, skip_validation: bool = False) -> Path:
     if not root.is_dir():
         raise DatasetError(f"The BIDS folder {bids_dir} does not exist. Give the root of the raw BIDS dataset.")
     if skip_validation:
+        with contextlib.suppress(UnreadableDescriptionError):
+            read_description(root)
         return root
     description = read_description(root)
     if description is None:
@@ -141,10 +148,22 @@ def read_description(root: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read as JSON ({error}). Correct the file.") from None
+        raise UnreadableDescriptionError(f"{path} cannot be read as JSON ({error}). Correct the file.") from None
     if not isinstance(description, dict):
         raise DatasetError(f"{path} should hold a JSON object. Correct the file.")
     return description
+
+
+def preprocessing_programs(roots: Sequence[Path]) -> tuple[str, ...]:
+    """Name the programs that made derivative datasets, with versions, as their descriptions say."""
+    names: dict[str, None] = {}
+    for root in roots:
+        generated = (read_description(root) or {}).get("GeneratedBy")
+        for program in generated if isinstance(generated, list) else []:
+            if isinstance(program, dict) and isinstance(program.get("Name"), str):
+                version = program.get("Version")
+                names[f"{program['Name']} {version}" if isinstance(version, str) else program["Name"]] = None
+    return tuple(names)
 
 
 def find_derivative_roots(bids_dir: Path, given: Sequence[Path]) -> tuple[Path, ...]:
@@ -172,6 +191,8 @@ def find_derivative_roots(bids_dir: Path, given: Sequence[Path]) -> tuple[Path, 
             f"No derivatives with a dataset_description.json were found in {bids_dir / 'derivatives'}. Run fMRIPrep "
             "first, or name its output folder with --derivatives."
         )
+    for root in roots:
+        read_description(root)  # pybids would fail on a broken one without a word for people
     return tuple(roots)
 
 

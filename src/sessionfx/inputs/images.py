@@ -89,7 +89,7 @@ def read_volume(path: Path) -> tuple[NDArray[np.float64], Grid]:
     image = open_image(path)
     try:
         data = np.asarray(image.dataobj, dtype=np.float64)
-    except _READ_ERRORS as error:
+    except (*_READ_ERRORS, TypeError) as error:
         raise _unreadable(path, error) from None
     if data.ndim == 4 and data.shape[3] == 1:
         data = data[..., 0]

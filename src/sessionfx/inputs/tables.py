@@ -30,8 +30,14 @@ def read_table(path: Path) -> pd.DataFrame:
         table = pd.read_csv(
             path, sep="\t", dtype=str, keep_default_na=False, na_values=["n/a", ""], encoding="utf-8-sig"
         )
+    except FileNotFoundError:
+        raise ParticipantError(
+            f"{path} does not exist (or is a link to data not fetched). Get the file first."
+        ) from None
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ParticipantError(f"{path} cannot be read as a tab-separated table: {error}. Correct the file.") from None
+        raise ParticipantError(
+            f"{path} cannot be read as a tab-separated table: {str(error).strip()}. Correct the file."
+        ) from None
     if len(table.columns) == 1 and "," in str(table.columns[0]):
         raise ParticipantError(f"{path} is separated by commas; BIDS asks for tabs. Convert the file.")
     return table

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sessionfx import __version__
-from sessionfx.errors import OutputError
+from sessionfx.errors import DatasetError, OutputError
 from sessionfx.inputs.dataset import read_description
 from sessionfx.outputs.files import write_json, write_text
 
@@ -127,7 +127,10 @@ def _sources(known: Mapping[str, Any], inputs: Mapping[str, Path]) -> list[dict[
 
 def _source(folder: Path) -> dict[str, str]:
     source = {"URL": folder.as_uri()}
-    doi = (read_description(folder) or {}).get("DatasetDOI")
+    try:
+        doi = (read_description(folder) or {}).get("DatasetDOI")
+    except DatasetError:
+        doi = None  # accepted with --skip-bids-validation
     if isinstance(doi, str):
         source["DOI"] = doi
     return source

@@ -65,7 +65,16 @@ class Record:
         write_json(self._path, self._content)
 
     def forget(self, works: Iterable[str]) -> None:
-        """Strike work that is about to be done again, so that a kill in between leaves no false claim."""
-        struck = [self._content.pop(work, None) for work in list(works)]
-        if any(entry is not None for entry in struck):
-            write_json(self._path, self._content)
+        """Strike work that is about to be done again, and remove its files.
+
+        Should it fail or be killed, nothing made from other inputs or options is left for a later level to take.
+        """
+        struck = [work for work in works if work in self._content]
+        if not struck:
+            return
+        files = [path for work in struck for path in self.files(work)]
+        for work in struck:
+            del self._content[work]
+        write_json(self._path, self._content)
+        for path in files:
+            path.unlink(missing_ok=True)

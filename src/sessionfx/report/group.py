@@ -15,17 +15,19 @@ from sessionfx.inputs.images import Grid
 from sessionfx.maps import EstimateMap
 from sessionfx.naming import entity_string
 from sessionfx.report.brain import draw_coverage, draw_stat_map
-from sessionfx.report.methods import group_methods
+from sessionfx.report.methods import MethodsText
 from sessionfx.report.page import SECTION_SUFFIX, Picture, assemble_page, render, write_section
 from sessionfx.report.plots import draw_comparison, draw_design_matrix, draw_distribution
-from sessionfx.report.tables import map_summary
+from sessionfx.report.tables import counted, map_summary
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.agreement import Agreement
-from sessionfx.strategies.base import MapLayout, Plan
+from sessionfx.strategies.base import MapLayout, Plan, list_names
 
 PERCENT = "percent signal change"
 SHOWN_CLUSTERS = 20
+
+_MAP_CAPTION = "Glass brain (largest value along each axis) and slices; what is below the threshold is shown faintly."
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,15 @@ class StrategyResult:
         if self.plan is None or self.located is None:
             return {"strategy": self.name, "status": "declined", "reason": self.refusal}
         participants = {name.split("_")[0] for name in self.plan.design_matrix.index}
+        summary = map_summary(self.located, self.threshold)
         return {
             "strategy": self.name,
             "status": "estimated",
             "participants": len(participants),
             "maps": len(self.plan.rows),
-            **{key.strip() if key.endswith(" ") else key: value for key, value in map_summary(self.located, self.threshold).items()
-               if not key.startswith("at ")},
+            **{name: value for name, value in summary.items() if not name.startswith("where")},
             "reason": "",
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class ContrastResults:
     questions: tuple[QuestionResults, ...]
     notes: tuple[str, ...]
     settings: Settings
-    strategy_names: tuple[str, ...]
+    methods: MethodsText
 
 
 def has_group_section(output_dir: Path, entities: Mapping[str, str | None], contrast: str) -> bool:
@@ -136,7 +138,8 @@ def write_group_report(results: ContrastResults, output_dir: Path) -> Path:
         coverage=_draw_coverage(results),
         overview=_overview(results),
         questions=[_question(results, question) for question in results.questions],
-        methods=group_methods(results.settings, results.strategy_names),
+        methods=results.methods,
+        verdicts=_verdicts(results),
     )
     name = _section_name(results.entities, results.contrast)
     write_section(_figures(output_dir), name, f"Contrast {results.contrast}" + (f": {place}" if place else ""), html)
@@ -183,27 +186,33 @@ def _summary(results: ContrastResults) -> str:
     layout = results.layout
     participants = layout.unique_participants
     sessions = len(set(layout.sessions))
-    text = f"{len(layout.participants)} maps of {len(participants)} participants"
+    text = f"{counted(len(layout.participants), 'map')} of {counted(len(participants), 'participant')}"
     if any(layout.sessions):
-        text += f" and {sessions} session(s)"
-        incomplete = [label for label in participants if len(layout.rows_of(label)) < sessions]
+        text += f" and {counted(sessions, 'session')}"
+        incomplete = [f"sub-{label}" for label in participants if len(layout.rows_of(label)) < sessions]
         if incomplete:
-            text += (
-                f"; {len(incomplete)} participant(s) miss sessions "
-                f"({', '.join(f'sub-{label}' for label in incomplete[:8])}"
-            )
-            text += ", …)" if len(incomplete) > 8 else ")"
+            text += f"; {list_names(incomplete)} missed sessions"
     return f"{text}. All strategies are compared on the {int(results.mask.sum())} voxels that every map has."
+
+
+def _verdicts(results: ContrastResults) -> list[dict[str, str]]:
+    """Verdicts with the session contrasts they are for; equal ones stand once."""
+    texts: dict[str, list[str]] = {}
+    for question in results.questions:
+        texts.setdefault(question.verdict, []).append(question.session_contrast.text)
+    return [{"questions": ", ".join(questions), "text": text} for text, questions in texts.items()]
 
 
 def _attendance(layout: MapLayout) -> list[dict[str, str]]:
     if not any(layout.sessions):
         return []
     sessions = sorted(set(layout.sessions), key=lambda session: layout.sessions.index(session))
-    return [
-        {"participant": f"sub-{label}", **{f"ses-{session}": "✓" if session in layout.rows_of(label) else "missing" for session in sessions}}
-        for label in layout.unique_participants
-    ]  # fmt: skip
+    rows = []
+    for label in layout.unique_participants:
+        there = layout.rows_of(label)
+        marks = {f"ses-{session}": "✓" if session in there else "missing" for session in sessions}
+        rows.append({"participant": f"sub-{label}", **marks})
+    return rows
 
 
 def _draw_coverage(results: ContrastResults) -> Picture:
@@ -273,13 +282,22 @@ def _strategy(
     located = one.located
     heading = f"{one.title}, {question.session_contrast.text}"
     z = draw_stat_map(
-        located.volume(located.estimate.z), located.mask, located.grid.affine, title=f"{heading}: z", unit="z",
-        threshold=one.threshold, vmax=maximum,
-    )  # fmt: skip
+        located.volume(located.estimate.z),
+        located.mask,
+        located.grid.affine,
+        title=f"{heading}: z",
+        unit="z",
+        threshold=one.threshold,
+        vmax=maximum,
+    )
     effect = draw_stat_map(
-        located.volume(located.estimate.effect), located.mask, located.grid.affine, title=f"{heading}: effect", unit=PERCENT,
+        located.volume(located.estimate.effect),
+        located.mask,
+        located.grid.affine,
+        title=f"{heading}: effect",
+        unit=PERCENT,
         vmax=effect_maximum,
-    )  # fmt: skip
+    )
     design = draw_design_matrix(one.plan.design_matrix, title=f"{heading}: design", row_label="observation")
     clusters = one.clusters.head(SHOWN_CLUSTERS).to_dict("records")
     return {
@@ -289,13 +307,13 @@ def _strategy(
         "contrast": _contrast_text(one.plan),
         "left_out": [f"sub-{label} {why}." for label, why in one.plan.left_out.items()],
         "pictures": [
-            Picture(z, f"z map, {heading}", "Glass brain (largest value along each axis) and slices; the others are shown faintly."),
+            Picture(z, f"z map, {heading}", _MAP_CAPTION),
             Picture(effect, f"Effect map, {heading}"),
         ],
         "design": Picture(design, f"Group design matrix, {heading}", "One row per observation of the group model."),
         "clusters": [{str(key): value for key, value in row.items()} for row in clusters],
         "n_clusters": len(one.clusters),
-    }  # fmt: skip
+    }
 
 
 def _contrast_text(plan: Plan) -> str:
@@ -308,15 +326,26 @@ def _pair(pair: PairResult, question: QuestionResults) -> dict[str, Any]:
     if pair.agreement is None or pair.z is None:
         return {"title": title, "reason": pair.reason, "rows": [], "picture": None}
     names = {
-        "pearson_r": "Pearson r", "concordance": "concordance (Lin)", "bias": "bias (z)", "loa_lower": "lower limit (z)",
-        "loa_upper": "upper limit (z)", "max_abs_difference": "largest |difference| (z)", "dice": "Dice", "n_voxels": "voxels",
-        "n_above_a": f"beyond threshold: {pair.a.title}", "n_above_b": f"beyond threshold: {pair.b.title}",
-    }  # fmt: skip
+        "pearson_r": "Pearson r",
+        "concordance": "concordance (Lin)",
+        "bias": "bias (z)",
+        "loa_lower": "lower limit (z)",
+        "loa_upper": "upper limit (z)",
+        "max_abs_difference": "largest |difference| (z)",
+        "dice": "Dice",
+        "n_voxels": "voxels",
+        "n_above_a": f"beyond threshold: {pair.a.title}",
+        "n_above_b": f"beyond threshold: {pair.b.title}",
+    }
     values = asdict(pair.agreement)
     png = draw_comparison(
-        *pair.z, label_a=pair.a.title, label_b=pair.b.title, unit="z", agreement=values,
+        *pair.z,
+        label_a=pair.a.title,
+        label_b=pair.b.title,
+        unit="z",
+        agreement=values,
         thresholds=(_finite(pair.a.threshold), _finite(pair.b.threshold)),
-    )  # fmt: skip
+    )
     caption = (
         "Left: z of the two strategies at each voxel. Right: their difference against their mean, with bias "
         "and limits of agreement."

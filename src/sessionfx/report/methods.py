@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -10,15 +11,17 @@ from sessionfx.settings import Settings
 
 _REFERENCES = {
     "nilearn": "Nilearn contributors. nilearn. doi:10.5281/zenodo.8397156",
-    "fmriprep": "Esteban O, et al. fMRIPrep: a robust preprocessing pipeline for functional MRI. Nat Methods 2019;16:111–116. "
-    "doi:10.1038/s41592-018-0235-4",
-    "bids": "Gorgolewski KJ, et al. The brain imaging data structure. Sci Data 2016;3:160044. doi:10.1038/sdata.2016.44",
-    "bids_apps": "Gorgolewski KJ, et al. BIDS apps. PLoS Comput Biol 2017;13:e1005209. doi:10.1371/journal.pcbi.1005209",
+    "fmriprep": "Esteban O, et al. fMRIPrep: a robust preprocessing pipeline for functional MRI. "
+    "Nat Methods 2019;16:111–116. doi:10.1038/s41592-018-0235-4",
+    "bids": "Gorgolewski KJ, et al. The brain imaging data structure. Sci Data 2016;3:160044. "
+    "doi:10.1038/sdata.2016.44",
+    "bids_apps": "Gorgolewski KJ, et al. BIDS apps. PLoS Comput Biol 2017;13:e1005209. "
+    "doi:10.1371/journal.pcbi.1005209",
     "pybids": "Yarkoni T, et al. PyBIDS. J Open Source Softw 2019;4:1294. doi:10.21105/joss.01294",
-    "glover": "Glover GH. Deconvolution of impulse response in event-related BOLD fMRI. NeuroImage 1999;9:416–429. "
-    "doi:10.1006/nimg.1998.0419",
-    "fdr": "Genovese CR, Lazar NA, Nichols T. Thresholding of statistical maps using the false discovery rate. NeuroImage "
-    "2002;15:870–878. doi:10.1006/nimg.2001.1037",
+    "glover": "Glover GH. Deconvolution of impulse response in event-related BOLD fMRI. "
+    "NeuroImage 1999;9:416–429. doi:10.1006/nimg.1998.0419",
+    "fdr": "Genovese CR, Lazar NA, Nichols T. Thresholding of statistical maps using the false discovery rate. "
+    "NeuroImage 2002;15:870–878. doi:10.1006/nimg.2001.1037",
     "holmes": "Holmes AP, Friston KJ. Generalisability, random effects & population inference. NeuroImage 1998;7:S754.",
     "mumford": "Mumford JA, Nichols T. Simple group fMRI modeling and inference. NeuroImage 2009;47:1469–1475. "
     "doi:10.1016/j.neuroimage.2009.05.034",
@@ -58,7 +61,7 @@ class _Citations:
         return tuple(_REFERENCES[key] for key in self._keys)
 
 
-def participant_methods(settings: Settings, *, has_sessions: bool) -> MethodsText:
+def participant_methods(settings: Settings, *, has_sessions: bool, preprocessing: Sequence[str]) -> MethodsText:
     """Describe the participant level.
 
     Parameters
@@ -66,22 +69,20 @@ def participant_methods(settings: Settings, *, has_sessions: bool) -> MethodsTex
     settings : Settings
     has_sessions : bool
         Whether the dataset has sessions.
+    preprocessing : sequence of str
+        Programs that made the derivatives, as their datasets say (GeneratedBy).
 
     Returns
     -------
-
     MethodsText
     -------
     """
     cite = _Citations()
     opening = (
-        f"Task fMRI data organised as BIDS {cite('bids')} and preprocessed {cite('fmriprep')} were "
-        "analysed with SessionFX "
+        f"Task fMRI data organised as BIDS {cite('bids')}{_preprocessed(preprocessing, cite)} were analysed with "
+        f"SessionFX {__version__}, a BIDS App {cite('bids_apps')} built on nilearn {_version('nilearn')} "
+        f"{cite('nilearn')} and pybids {_version('pybids')} {cite('pybids')}."
     )
-    opening += (
-        f"{__version__}, a BIDS App {cite('bids_apps')} built on nilearn {_version('nilearn')} {cite('nilearn')} and "
-    )
-    opening += f"pybids {_version('pybids')} {cite('pybids')}."
     nuisance = "no confounds, "
     if settings.confounds != ("none",):
         nuisance = ", ".join(settings.confounds) or "the six realignment parameters where a confounds file exists"
@@ -129,7 +130,6 @@ def group_methods(settings: Settings, strategy_names: tuple[str, ...]) -> Method
 
     Returns
     -------
-
     MethodsText
     -------
     """
@@ -170,6 +170,11 @@ def group_methods(settings: Settings, strategy_names: tuple[str, ...]) -> Method
             f"{cite('bland_altman')}, Lin's concordance {cite('lin')} and the Dice overlap of supra-threshold voxels."
         )
     return MethodsText(tuple(paragraphs), cite.works())
+
+
+def _preprocessed(programs: Sequence[str], cite: _Citations) -> str:
+    named = [f"{program} {cite('fmriprep')}" if "fmriprep" in program.lower() else program for program in programs]
+    return f" and preprocessed with {', '.join(named)}" if named else " and preprocessed"
 
 
 def _version(package: str) -> str:

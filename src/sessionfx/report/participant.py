@@ -20,10 +20,10 @@ from sessionfx.inputs.runs import RunInputs
 from sessionfx.maps import EstimateMap
 from sessionfx.naming import entity_string, func_folder
 from sessionfx.report.brain import draw_coverage, draw_stat_map
-from sessionfx.report.methods import participant_methods
+from sessionfx.report.methods import MethodsText
 from sessionfx.report.page import SECTION_SUFFIX, Picture, assemble_page, render, write_section
 from sessionfx.report.plots import draw_design_correlation, draw_design_matrix, draw_events
-from sessionfx.report.tables import map_summary
+from sessionfx.report.tables import counted, map_summary
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.thresholds import z_threshold
@@ -61,7 +61,7 @@ class RunSummary:
             raise ParticipantError(
                 f"{design_path} cannot be read back ({error}). Run the participant again with --force."
             ) from None
-        end = facts["StartTime"] + facts["RepetitionTime"] * facts["NumberOfVolumes"]
+        end = facts["RepetitionTime"] * facts["NumberOfVolumes"]
         if run.events is None:
             raise ParticipantError(f"{run.name} has no events file any more. Restore it and run the participant again.")
         events = read_events(run.events, first_volume=facts["StartTime"], end=end).table
@@ -90,6 +90,7 @@ class ParticipantResults:
     reference : Path
         The participant's mean image.
     settings : Settings
+    methods : MethodsText
     """
 
     participant: str
@@ -101,6 +102,7 @@ class ParticipantResults:
     combined: Mapping[str, Mapping[str, EstimateMap]]
     reference: Path
     settings: Settings
+    methods: MethodsText
 
 
 def figures_folder(output_dir: Path, participant: str) -> Path:
@@ -200,7 +202,7 @@ def _render_runs(results: ParticipantResults, place: str) -> str:
     return render(
         "participant_runs.html.j2",
         title=f"Runs ({place})",
-        summary=f"{len(runs)} run(s)" + (f" in {n_sessions} session(s)." if n_sessions else "."),
+        summary=counted(len(runs), "run") + (f" in {counted(n_sessions, 'session')}." if n_sessions else "."),
         runs=records,
         remarks=remarks,
         events=Picture(
@@ -209,7 +211,7 @@ def _render_runs(results: ParticipantResults, place: str) -> str:
             "When each condition was shown; grey lines mark the end of a run.",
         ),
         designs=designs,
-        methods=participant_methods(results.settings, has_sessions=n_sessions > 0),
+        methods=results.methods,
     )
 
 
@@ -312,13 +314,24 @@ def _draw_maps(
     if background is not None and background.shape != one.grid.shape:
         background = None
     z = draw_stat_map(
-        one.volume(one.estimate.z), one.mask, one.grid.affine, title=f"{name}: {contrast.expression}", unit="z",
-        threshold=threshold, background=background, vmax=z_max,
-    )  # fmt: skip
+        one.volume(one.estimate.z),
+        one.mask,
+        one.grid.affine,
+        title=f"{name}: {contrast.expression}",
+        unit="z",
+        threshold=threshold,
+        background=background,
+        vmax=z_max,
+    )
     effect = draw_stat_map(
-        one.volume(one.estimate.effect), one.mask, one.grid.affine, title=f"{name}: {contrast.expression}, effect",
-        unit=PERCENT, background=background, vmax=effect_max,
-    )  # fmt: skip
+        one.volume(one.estimate.effect),
+        one.mask,
+        one.grid.affine,
+        title=f"{name}: {contrast.expression}, effect",
+        unit=PERCENT,
+        background=background,
+        vmax=effect_max,
+    )
     return [
         Picture(
             z,

@@ -31,9 +31,9 @@ def map_summary(one: EstimateMap, threshold: float) -> dict[str, Any]:
         "threshold |z|": threshold,
         "voxels beyond": int((np.abs(z) >= threshold).sum()),
         "largest z": float(z[high]),
-        "at x, y, z (mm)": position_text(one, high),
+        "where (mm)": position_text(one, high),
         "smallest z": float(z[low]),
-        "at x, y, z (mm) ": position_text(one, low),
+        "where it is (mm)": position_text(one, low),
     }
 
 
@@ -42,3 +42,8 @@ def position_text(one: EstimateMap, index: int) -> str:
     voxel = np.argwhere(one.mask)[index]
     place = one.grid.affine[:3, :3] @ voxel + one.grid.affine[:3, 3]
     return ", ".join(f"{value:.0f}".replace("-", "−") for value in place)
+
+
+def counted(number: int, noun: str) -> str:
+    """Count things in words: `1 run`, `2 runs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

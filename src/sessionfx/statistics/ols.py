@@ -27,7 +27,8 @@ def fit_ols(values: NDArray[np.floating], design: NDArray[np.float64], contrast:
     Returns
     -------
     Estimate
-        effect c′X⁺y (exactly 0 variance where the residuals are rounding error only), variance s² c′(X′X)⁺c with s² = ‖y − XX⁺y‖² / (N − rank X), dof N − rank X.
+        effect c′X⁺y, variance s² c′(X′X)⁺c with s² = ‖y − XX⁺y‖² / (N − rank X), dof N − rank X. The variance is
+        exactly 0 where the residuals are rounding error.
 
     Raises
     ------

@@ -1,0 +1,53 @@
+# Tasks for people: `make help` lists them. Needs Python 3.11 or later, make, git and a package registry.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := demo
+# one process per core for tests that run whole programs
+JOBS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint format boutiques clean
+
+help: ## list these tasks
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "SessionFX needs Python 3.11 or later; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.runtime ## simulate a small multi-session dataset, analyse it, say where the report is
+	@test -d $(DEMO)/bids || $(BIN)/sessionfx-simulate $(DEMO)/bids
+	$(BIN)/sessionfx $(DEMO)/bids $(DEMO)/sessionfx participant group --contrast 'incongruent - congruent' --confounds scrub
+	@echo
+	@echo "The report: $(CURDIR)/$(DEMO)/sessionfx/group.html"
+	@echo "A participant: $(CURDIR)/$(DEMO)/sessionfx/sub-01.html"
+
+test: $(VENV)/.dev lint ## set up and run the whole suite
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-fast: $(VENV)/.dev ## the suite without whole-program tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
+
+lint: $(VENV)/.dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev ## let ruff format and mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+boutiques: $(VENV)/.runtime ## make boutiques.json from the command line's description
+	$(BIN)/python -m sessionfx.boutiques > boutiques.json
+
+clean: ## remove the environment, the demo and caches
+	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
