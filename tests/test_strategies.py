@@ -244,11 +244,8 @@ def test_estimability_agrees_with_the_rank_criterion(design: tuple[NDArray[np.bo
     attendance, seed = design
     rng = np.random.default_rng(seed)
     layout = layout_of(attendance)
-    matrix = (
-        pd.get_dummies(pd.Series(layout.participants))
-        .join(pd.get_dummies(pd.Series(layout.sessions)), rsuffix="s")
-        .to_numpy(float)
-    )
+    dummies = [pd.get_dummies(pd.Series(labels)).to_numpy(float) for labels in (layout.participants, layout.sessions)]
+    matrix = np.hstack(dummies)
     for contrast in (rng.normal(size=matrix.shape[1]), rng.normal(size=len(matrix)) @ matrix):
         expected = np.linalg.matrix_rank(np.vstack([matrix, contrast])) == np.linalg.matrix_rank(matrix)
         assert is_estimable(matrix, contrast) == expected

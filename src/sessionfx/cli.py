@@ -153,7 +153,7 @@ def parse_settings(argv: Sequence[str]) -> Settings:
     if namespace.config_file:
         given = _options_given(parser, argv)
         tokens = _config_tokens(parser, namespace.config_file, given)
-        namespace = parser.parse_args([*_before_separator(argv), *tokens])
+        namespace = parser.parse_args(_inserted(argv, tokens))
     if namespace.no_report and namespace.reports_only:
         raise CommandLineError("--no-report and --reports-only exclude each other. Give one of them.")
     options = vars(namespace)
@@ -210,8 +210,10 @@ def _with_hyphens(argument: str) -> str:
     return name.replace("_", "-") + equals + value
 
 
-def _before_separator(argv: list[str]) -> list[str]:
-    return [argument for argument in argv if argument != "--"]
+def _inserted(argv: list[str], tokens: list[str]) -> list[str]:
+    """Options stand before `--`, which ends a list of labels."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return [*argv[:end], *tokens, *argv[end:]]
 
 
 def _options_given(parser: argparse.ArgumentParser, argv: list[str]) -> set[str]:

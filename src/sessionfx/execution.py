@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from sessionfx.errors import OutputError, SessionFXError
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 # The linear algebra libraries read these when they are loaded, which happens in the worker processes.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -126,6 +127,15 @@ class limited_threads:  # noqa: N801 - used like a function
 
     def __exit__(self, *_: object) -> None:
         self._limits.restore_original_limits()
+
+
+def progress_bar(items: Sequence[Item], description: str, unit: str) -> Iterable[Item]:
+    """Show progress over items: on a terminal, in the program's own process, and gone when finished."""
+    from tqdm import tqdm
+
+    in_worker = multiprocessing.parent_process() is not None
+    bar: Iterable[Item] = tqdm(items, desc=description, unit=unit, leave=False, disable=True if in_worker else None)
+    return bar
 
 
 def end_on_sigterm() -> None:

@@ -96,13 +96,13 @@ def parse_expression(text: str, *, session_names: bool = False) -> LinearExpress
         raise ExpressionError(f"it is longer than {_MAX_LENGTH} characters")
     tokens = _tokenize(text, session_names)
     value = _Parser(tokens).parse()
+    if not all(map(math.isfinite, (value.constant, *value.weights.values()))):
+        raise ExpressionError("a weight is not a finite number")
     if value.constant != 0:
         raise ExpressionError(
             f"it adds the constant {value.constant:g} to names; only weighted names can be summed "
             "(a name that begins with a digit stands in backticks)"
         )
-    if not all(math.isfinite(weight) for weight in value.weights.values()):
-        raise ExpressionError("a weight is not a finite number")
     weights = {name: weight for name, weight in value.weights.items() if weight != 0}
     if not weights:
         raise ExpressionError("all its weights cancel to zero")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sessionfx import __version__
 from sessionfx.errors import LevelError, NotEstimableError, ParticipantError
+from sessionfx.execution import progress_bar
 from sessionfx.inputs.images import Grid
 from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
 from sessionfx.maps import EstimateMap
@@ -145,7 +146,10 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
     group_maps = read_maps(
         maps, needs_variances=any(one.needs_variances(analysis.options) for one in analysis.strategies)
     )
-    questions = tuple(answer(question, group_maps, analysis) for question in analysis.session_contrasts)
+    questions = tuple(
+        answer(question, group_maps, analysis)
+        for question in progress_bar(analysis.session_contrasts, contrast, "session contrast")
+    )
     results = ContrastResults(
         contrast, analysis.selection.entities, group_maps.layout, group_maps.mask, group_maps.grid, group_maps.coverage,
         questions, group_maps.notes, settings, analysis.methods,

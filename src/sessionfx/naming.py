@@ -112,9 +112,11 @@ def words_to_label(words: Iterable[str]) -> str:
     return label
 
 
-def natural_key(label: str) -> list[tuple[int, int | str]]:
+def natural_key(label: str) -> tuple[list[tuple[int, int | str]], str]:
     """Sort key under which `ses-2` comes before `ses-10`."""
-    return [(0, int(piece)) if piece.isdigit() else (1, piece) for piece in re.findall(r"\d+|\D+", label)]
+    pieces = re.findall(r"\d+|\D+", label)
+    # the label itself last: "1" and "01" must not tie, or their order would be that of a set
+    return [(0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces], label
 
 
 def strip_prefix(label: str, key: str) -> str:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from sessionfx import __version__
 from sessionfx.errors import ParticipantError
+from sessionfx.execution import progress_bar
 from sessionfx.firstlevel.contrasts import Contrast
 from sessionfx.firstlevel.run import FirstLevelModel, FittedRun, analyse_run
 from sessionfx.inputs.runs import RunInputs
@@ -162,7 +163,7 @@ def analyse_participant(runs: Sequence[RunInputs], analysis: ParticipantAnalysis
         remove_stale_temporaries(folder)
         record.forget([*map(_fit_work, to_fit), *map(_combine_work, to_combine)])
     if to_fit:
-        fitted = [analyse_run(run, to_fit, analysis.model) for run in runs]
+        fitted = [analyse_run(run, to_fit, analysis.model) for run in progress_bar(runs, f"sub-{participant}", "run")]
         messages += _messages(fitted)
         session_maps, absent = combine_runs(fitted, to_fit, settings.fixed_effects)
         messages += absent

@@ -105,10 +105,15 @@ def slope_weights(times: np.ndarray) -> np.ndarray:
 def default_specifications(sessions: Sequence[str]) -> list[str]:
     """Mean, every later-minus-earlier difference, and the trend from three sessions on."""
     specifications = [MEAN]
-    specifications += [f"ses-{later} - ses-{earlier}" for earlier, later in combinations(sessions, 2)]
+    specifications += [f"{_written(later)} - {_written(earlier)}" for earlier, later in combinations(sessions, 2)]
     if len(sessions) >= 3:
         specifications.append(LINEAR)
     return specifications
+
+
+def _written(session: str) -> str:
+    """Write a session as a name in an expression; labels with + need backticks."""
+    return f"ses-{session}" if session.isalnum() else f"`ses-{session}`"
 
 
 def resolve_session_contrasts(specifications: Sequence[str], sessions: Sequence[str]) -> list[SessionContrast]:
@@ -136,7 +141,7 @@ def resolve_session_contrasts(specifications: Sequence[str], sessions: Sequence[
         twin = next((other for other in contrasts if other.label == contrast.label), None)
         if twin is None:
             contrasts.append(contrast)
-        elif twin.text != contrast.text:
+        elif twin.weights != contrast.weights:
             raise CommandLineError(
                 f"The session contrasts '{twin.text}' and '{contrast.text}' would both be called "
                 f"'{contrast.label}' in file names. Give one a name of its own: --session-contrast "
@@ -182,7 +187,10 @@ def _resolve_one(specification: str, sessions: tuple[str, ...]) -> SessionContra
         slopes = slope_weights(np.arange(n_sessions, dtype=float)).tolist() if n_sessions >= 2 else []
         return SessionContrast(label or LINEAR, body, "linear", sessions or ("",), tuple(slopes))
     expression = parse_expression(body, session_names=True)
-    weights_by_session = {name.removeprefix("ses-"): weight for name, weight in expression.weights.items()}
+    weights_by_session: dict[str, float] = {}
+    for written, weight in expression.weights.items():
+        session = written.removeprefix("ses-")
+        weights_by_session[session] = weights_by_session.get(session, 0.0) + weight
     unknown = [session for session in weights_by_session if session not in sessions]
     if unknown:
         known = ", ".join(f"ses-{session}" for session in sessions) or "none: this dataset has no ses- entity"
@@ -191,4 +199,6 @@ def _resolve_one(specification: str, sessions: tuple[str, ...]) -> SessionContra
             f"analysed ({known}). Correct the name, or select that session with --session-label."
         )
     weights = tuple(weights_by_session.get(session, 0.0) for session in sessions)
+    if not any(weights):
+        raise CommandLineError(f"--session-contrast '{specification}': all its weights cancel to zero.")
     return SessionContrast(label or expression.label, body, "weights", sessions, weights)

@@ -81,8 +81,8 @@ class Settings:
         position = [options.pop(name) for name in ("bids_dir", "output_dir", "levels")]
         table = {key.replace("_", "-"): _plain(value) for key, value in options.items()}
         given = {key: value for key, value in table.items() if value not in (None, [], False)}
-        comment = f"# sessionfx {position[0]} {position[1]} {' '.join(position[2])} --config-file THIS_FILE\n"
-        return comment.replace("\r", " ") + tomli_w.dumps(given)
+        comment = f"# sessionfx {position[0]} {position[1]} {' '.join(position[2])} --config-file THIS_FILE"
+        return "".join(c if c.isprintable() else " " for c in comment) + "\n" + tomli_w.dumps(given)
 
 
 def available_processors() -> int:

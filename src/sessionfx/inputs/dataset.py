@@ -231,20 +231,26 @@ def open_dataset(
 
 
 def applicable_files(
-    files: Iterable[IndexedFile], entities: Mapping[str, str], *, suffixes: Sequence[str], extension: str
+    files: Iterable[IndexedFile],
+    entities: Mapping[str, str],
+    *,
+    suffixes: Sequence[str],
+    extension: str,
+    ignored: Sequence[str] = (),
 ) -> list[IndexedFile]:
-    """Files that apply to a run by the BIDS inheritance principle, the most specific last.
+    """Find the files that apply to a run by the BIDS inheritance principle, the most specific last.
 
-    A file applies when each of its entities is one of the run's.
+    A file applies when each of its entities (but those ignored) is one of the run's; one deeper in the folders
+    comes later.
     """
     applicable = [
         file
         for file in files
         if file.suffix in suffixes
         and file.extension == extension
-        and all(entities.get(key) == label for key, label in file.entities.items())
+        and all(entities.get(key) == label for key, label in file.entities.items() if key not in ignored)
     ]
-    return sorted(applicable, key=lambda file: (len(file.entities), file.depth, str(file.path)))
+    return sorted(applicable, key=lambda file: (file.depth, len(file.entities), str(file.path)))
 
 
 def inherited_metadata(files: Iterable[IndexedFile], entities: Mapping[str, str]) -> dict[str, Any]:
@@ -350,11 +356,12 @@ def _index(
         ]
     except OSError as error:
         raise DatasetError(f"{root} cannot be indexed: {error}. Check that all of it can be read.") from None
-    files = [_indexed(path, root) for path in paths]
+    files = [indexed_file(path, root) for path in paths]
     return tuple(sorted((file for file in files if file), key=lambda file: str(file.path)))
 
 
-def _indexed(path: Path, root: Path) -> IndexedFile | None:
+def indexed_file(path: Path, root: Path) -> IndexedFile | None:
+    """Describe a file by its name; None where it is not named as BIDS names files."""
     parsed = parse_name(path.name)
     return IndexedFile(path, root, parsed.entities, parsed.suffix, parsed.extension) if parsed else None
 

@@ -17,6 +17,7 @@ from sessionfx.inputs.dataset import (
     Dataset,
     IndexedFile,
     applicable_files,
+    indexed_file,
     inherited_metadata,
     matches_filter,
 )
@@ -25,6 +26,8 @@ from sessionfx.settings import Settings
 
 DEFAULT_SPACE = "MNI152NLin2009cAsym"
 IMAGE_EXTENSIONS = (".nii.gz", ".nii")
+# Which of several masks and tables is meant, unless --bids-filter-file says otherwise
+DEFAULT_FILTERS = {"mask": {"desc": "brain"}, "confounds": {"desc": "confounds"}}
 FILTER_KEYS = ("bold", "mask", "events", "confounds")
 
 
@@ -173,10 +176,9 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
     chosen = [file for file in chosen if file.entities.get("space") == space]
     res = _choose(chosen, "res", settings.res, "resolution", "--res")
     chosen = [file for file in chosen if file.entities.get("res") == res]
-    chosen = _narrow(chosen, "ses", settings.session_label, "session", "--session-label")
+    sessions = study_sessions(dataset.derivatives, {"task": task, "space": space, "res": res}, bold_filter)
+    chosen = _in_sessions(chosen, settings.session_label, sessions)
     _check_unique(chosen)
-
-    sessions = study_sessions(dataset.derivatives, task)
     if settings.session_label:
         sessions = tuple(label for label in settings.session_label if label in sessions)
     by_participant: dict[str, list[RunInputs]] = {}
@@ -186,7 +188,20 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
     return Selection(task, space, res, sessions, {label: tuple(by_participant[label]) for label in ordered})
 
 
-def study_sessions(roots: Sequence[Path], task: str) -> tuple[str, ...]:
+def _in_sessions(files: Sequence[IndexedFile], wanted: Sequence[str], sessions: Sequence[str]) -> list[IndexedFile]:
+    """Keep the sessions asked for; each must exist in the study, not for every participant."""
+    for label in wanted:
+        if label not in sessions:
+            listed = ", ".join(sessions) or "none: the files carry no ses- entity"
+            raise NothingMatchesError(
+                f"--session-label {label} matches no preprocessed run. What exists (session): {listed}."
+            )
+    return [file for file in files if not wanted or file.entities.get("ses") in wanted]
+
+
+def study_sessions(
+    roots: Sequence[Path], entities: Mapping[str, str | None], bold_filter: Mapping[str, Any]
+) -> tuple[str, ...]:
     """Session labels of all participants with preprocessed runs of a task, in natural order.
 
     Read from file names alone, so that a single participant's job numbers its sessions like a job with everyone:
@@ -194,8 +209,16 @@ def study_sessions(roots: Sequence[Path], task: str) -> tuple[str, ...]:
     """
     labels = set()
     for root in roots:
-        for path in root.glob(f"sub-*/ses-*/func/*_task-{task}_*_bold.nii*"):
-            labels.add(path.parts[-3][4:])
+        for path in root.glob("sub-*/ses-*/func/*_bold.nii*"):
+            file = indexed_file(path, root)
+            if (
+                file is not None
+                and file.extension in IMAGE_EXTENSIONS
+                and "ses" in file.entities
+                and all(file.entities.get(key) == label for key, label in entities.items())
+                and matches_filter(file, bold_filter)
+            ):
+                labels.add(file.entities["ses"])
     return tuple(sorted(labels, key=natural_key))
 
 
@@ -257,10 +280,12 @@ def _gather(bold: IndexedFile, dataset: Dataset, filters: Mapping[str, Mapping[s
 
     def pick(files: Sequence[IndexedFile], what: str, entities: Mapping[str, str], suffixes: Sequence[str],
              extensions: Sequence[str]) -> Path | None:  # fmt: skip
-        wanted = [file for file in files if matches_filter(file, filters.get(what, {}))]
+        entity_filter = {**DEFAULT_FILTERS.get(what, {}), **filters.get(what, {})}
+        wanted = [file for file in files if matches_filter(file, entity_filter)]
+        ignored = () if what == "events" else ("desc",)  # desc is chosen by the filter
         found = [
             file for extension in extensions
-            for file in applicable_files(wanted, entities, suffixes=suffixes, extension=extension)
+            for file in applicable_files(wanted, entities, ignored=ignored, suffixes=suffixes, extension=extension)
         ]  # fmt: skip
         if len(found) > 1 and len(found[-1].entities) == len(found[-2].entities) and found[-1].depth == found[-2].depth:
             problems.append(f"two files could be its {what}: {found[-2].path} and {found[-1].path}")
@@ -271,13 +296,11 @@ def _gather(bold: IndexedFile, dataset: Dataset, filters: Mapping[str, Mapping[s
         file for file in same_derivatives
         if all(file.entities.get(key) == bold.entities.get(key) for key in ("space", "cohort", "res"))
     ]  # fmt: skip
-    mask_desc = filters.get("mask", {}).get("desc", "brain")
-    mask = pick(masks, "mask", {**space_entities, "desc": mask_desc}, ("mask",), IMAGE_EXTENSIONS)
-    confounds_desc = filters.get("confounds", {}).get("desc", "confounds")
+    mask = pick(masks, "mask", space_entities, ("mask",), IMAGE_EXTENSIONS)
     confounds = pick(
         same_derivatives,
         "confounds",
-        {**acquired, "desc": confounds_desc},
+        acquired,
         ("timeseries", "regressors"),
         (".tsv",),
     )

@@ -118,16 +118,17 @@ def select_maps(
             "folder that has maps with --derivatives."
         )
     chosen = list(maps)
-    chosen = _narrow(chosen, "participant", settings.participant_label, "--participant-label")
     chosen, task = _choose(chosen, "task", settings.task, "--task", None)
     chosen, space = _choose(chosen, "space", settings.space, "--space", "MNI152NLin2009cAsym")
     chosen, res = _choose(chosen, "res", settings.res, "--res", None)
     chosen = _narrow(chosen, "contrast", contrast_labels, "--contrast")
-    chosen = _narrow(chosen, "session", settings.session_label, "--session-label")
-    _check_unique(chosen)
+    # before participants are chosen: the trend over sessions must not depend on who is analysed together
     sessions: tuple[str, ...] = tuple(sorted({one.session for one in chosen if one.session}, key=natural_key))
+    chosen = _narrow(chosen, "session", settings.session_label, "--session-label")
     if settings.session_label:
         sessions = tuple(label for label in settings.session_label if label in sessions)
+    chosen = _narrow(chosen, "participant", settings.participant_label, "--participant-label")
+    _check_unique(chosen)
     by_contrast: dict[str, list[FirstLevelMap]] = {}
     for one in sorted(
         chosen, key=lambda one: (natural_key(one.participant), sessions.index(one.session) if sessions else 0)

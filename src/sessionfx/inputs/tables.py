@@ -28,7 +28,13 @@ def read_table(path: Path) -> pd.DataFrame:
     """
     try:
         table = pd.read_csv(
-            path, sep="\t", dtype=str, keep_default_na=False, na_values=["n/a", ""], encoding="utf-8-sig"
+            path,
+            sep="\t",
+            dtype=str,
+            keep_default_na=False,
+            na_values=["n/a", ""],
+            encoding="utf-8-sig",
+            index_col=False,  # else a tab at the end of every row makes the first column the index
         )
     except FileNotFoundError:
         raise ParticipantError(

@@ -17,7 +17,7 @@ from sessionfx.session_contrasts import SessionContrast
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.linear_algebra import is_estimable, rank_of
 from sessionfx.statistics.ols import fit_ols
-from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Strategy
+from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Strategy, list_names
 
 POOLING = (
     "Pooling of correlated maps: the maps of one participant count as independent, so its standard error is too small "
@@ -60,16 +60,13 @@ class SessionModel(Strategy):
             raise NotEstimableError("There is one participant only; a group model needs at least two.")
         subject_effect = resolve_subject_effect(options.subject_effect, session_contrast)
         sessions = [session for session in session_contrast.sessions if session in layout.sessions]
-        absent = [
-            session for session, weight in zip(session_contrast.sessions, session_contrast.weights, strict=True)
-            if weight != 0 and session not in sessions
-        ]  # fmt: skip
-        if absent:
-            raise NotEstimableError(f"No participant has a map of ses-{absent[0]}.")
+        weights = session_contrast.weights_for(sessions)
+        if weights is None:
+            absent = [session for session in session_contrast.sessions if session not in sessions]
+            raise NotEstimableError(f"No participant has a map of {list_names([f'ses-{label}' for label in absent])}.")
         design = pd.concat([_session_columns(layout, sessions), _subject_columns(layout, subject_effect)], axis=1)
-        weights = dict(zip(session_contrast.sessions, session_contrast.weights, strict=True))
         n_subject_columns = design.shape[1] - len(sessions)
-        contrast = np.array([weights[session] for session in sessions] + [0.0] * n_subject_columns)
+        contrast = np.array([weights.get(session, 0.0) for session in sessions] + [0.0] * n_subject_columns)
         matrix = design.to_numpy()
         if not is_estimable(matrix, contrast):
             raise NotEstimableError(

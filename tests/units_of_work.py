@@ -1,0 +1,38 @@
+"""Functions that worker processes of test_execution.py import."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from sessionfx.errors import ParticipantError
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def refuse_odd(number: int) -> int:
+    if number % 2:
+        raise ParticipantError(f"{number} is odd. Give an even number.")
+    return number
+
+
+def crash_on_three(number: int) -> int:
+    if number == 3:
+        raise RuntimeError("an unforeseen fault")
+    return number
+
+
+def die_on_three(number: int) -> int:
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+    return number
+
+
+def die_once(number: int, mark: Path) -> int:
+    if number == 2 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
