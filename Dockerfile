@@ -4,6 +4,7 @@ FROM debian:trixie-slim AS build
 
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 python3-pip \
+    && apt-get clean \
     && rm -rf /var/lib/apt/lists/*
 
 # Before the source is copied, so that this layer is built anew only when a dependency changes. The test suites of the
@@ -17,7 +18,8 @@ RUN python3 -m venv --without-pip /opt/sessionfx \
 COPY LICENSE README.md pyproject.toml /tmp/source/
 COPY src /tmp/source/src
 COPY --chmod=755 run.py /opt/sessionfx/bin/
-RUN pip --python /opt/sessionfx install --no-cache-dir --no-deps /tmp/source
+RUN pip --python /opt/sessionfx install --no-cache-dir --no-deps /tmp/source \
+    && pip --python /opt/sessionfx check
 
 # One number for package, image and label: the build stops where they differ.
 ARG VERSION=0.1.0
@@ -28,6 +30,7 @@ FROM debian:trixie-slim
 
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3 \
+    && apt-get clean \
     && rm -rf /var/lib/apt/lists/*
 
 COPY --from=build /opt/sessionfx /opt/sessionfx

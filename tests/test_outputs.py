@@ -153,7 +153,7 @@ def test_metrics_have_a_row_per_pair_and_a_row_per_answer(small_output: Path) ->
     assert row["max_abs_difference"] == pytest.approx(np.abs(a - b)[mask].max(), abs=1e-5)
     answers = pd.read_csv(small_output / "group" / f"{start}_desc-answers_metrics.tsv", sep="\t")
     assert answers["strategy"].tolist() == ["session-model", "fixed-effects"]
-    assert answers["degrees of freedom"].tolist() == [8 - 3, 3 - 1]
+    assert answers["dof"].tolist() == [8 - 3, 3 - 1]
 
 
 def test_group_fixed_effects_equals_the_participants_maps(small_output: Path) -> None:

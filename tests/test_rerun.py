@@ -243,3 +243,83 @@ def test_sigterm_ends_within_seconds_with_a_code_of_its_own(dataset: Path, tmp_p
         time.sleep(0.01)
     process.terminate()
     assert process.wait(timeout=10) == 143
+
+
+def orphans(output: Path) -> list[Path]:
+    return [path for path in output.rglob("*_statmap.json") if not path.with_suffix(".nii.gz").is_file()]
+
+
+def test_narrower_call_leaves_the_other_sessions_maps(dataset: Path, output: Path) -> None:
+    before = maps(output, "sub-*/**/*_statmap.nii.gz")
+    assert analyse(dataset, output, "--session-label", "02", levels=("participant",)) == 0
+    after = maps(output, "sub-*/**/*_statmap.nii.gz")
+    assert set(after) == set(before)
+    # what "mean" means has changed: it is over the one session chosen
+    assert redone(before, after) == {name for name in before if "_sessions-mean_" in name}
+    assert orphans(output) == []
+
+
+def test_refit_session_takes_along_what_was_combined_from_it(dataset: Path, output: Path) -> None:
+    assert analyse(dataset, output, "--session-contrast", "later=2*ses-02 - ses-01", levels=("participant",)) == 0
+    assert list(output.glob("sub-01/func/*_sessions-later_*"))
+    assert analyse(dataset, output, "--noise-model", "ols", levels=("participant",)) == 0
+    assert not list(output.glob("sub-01/func/*_sessions-later_*")), "it was combined from maps that are no more"
+    assert orphans(output) == []
+
+
+def test_contrast_whose_design_was_overwritten_is_not_finished(dataset: Path, output: Path) -> None:
+    """Another contrast under another model rewrites the designs, which then are no longer those of the first."""
+    main(
+        [
+            str(dataset),
+            str(output),
+            "participant",
+            "--contrast",
+            "congruent",
+            "--confounds",
+            "none",
+            "--nprocs",
+            "1",
+            "--no-report",
+        ]
+    )
+    before = maps(output, "sub-*/**/*_statmap.nii.gz")
+    assert analyse(dataset, output, levels=("participant",)) == 0
+    assert {name for name in redone(before, maps(output)) if "/ses-" in name} == {
+        name for name in before if "/ses-" in name and "_contrast-incongruentMinusCongruent_" in name
+    }
+
+
+def test_another_threshold_draws_the_participants_pages_anew(dataset: Path, tmp_path: Path) -> None:
+    arguments = [
+        str(dataset),
+        str(tmp_path / "out"),
+        "participant",
+        "--participant-label",
+        "01",
+        "--contrast",
+        CONTRAST,
+        "--nprocs",
+        "1",
+    ]
+    page = tmp_path / "out" / "sub-01.html"
+    assert main(arguments) == 0
+    first = page.stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert page.stat().st_mtime_ns == first
+    assert main([*arguments, "--alpha", "0.2"]) == 0
+    assert page.stat().st_mtime_ns > first
+    assert "false discovery rate 0.2" in page.read_text()
+
+
+def test_selection_that_leaves_nothing_says_so(
+    dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Participant 02 has no second session here, although the study has one."""
+    partial = Path(shutil.copytree(dataset, tmp_path / "bids"))
+    shutil.rmtree(partial / "derivatives" / "fmriprep" / "sub-02" / "ses-02")
+    code = analyse(
+        partial, tmp_path / "out", "--participant-label", "02", "--session-label", "02", levels=("participant",)
+    )
+    assert code == 18
+    assert "--session-label" in capfd.readouterr().err

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from sessionfx.errors import (
     CommandLineError,
+    DatasetError,
     LevelError,
     NothingMatchesError,
     OutputError,
@@ -32,7 +33,7 @@ from sessionfx.inputs.dataset import (
     preprocessing_programs,
 )
 from sessionfx.inputs.runs import RunInputs, Selection, participants_with_runs, select_runs
-from sessionfx.naming import file_name, natural_key
+from sessionfx.naming import entity_string, file_name, natural_key
 from sessionfx.outputs.derivatives import check_output_place, prepare_output
 from sessionfx.outputs.files import write_text
 from sessionfx.session_contrasts import check_specification, resolve_session_contrasts
@@ -104,6 +105,11 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         work_dir=settings.work_dir,
     )
     selection = select_runs(dataset, settings)
+    if not selection.runs:
+        raise NothingMatchesError(
+            "No preprocessed run of these participants is in these sessions. Choose others with --participant-label or "
+            "--session-label."
+        )
     for label in settings.participant_label:
         if label not in selection.runs:
             _say(f"sub-{label} has no preprocessed run of task {selection.task} in this selection.")
@@ -120,9 +126,8 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     analysis = ParticipantAnalysis(
         settings,
         tuple(contrasts),
-        tuple(session_contrasts),
+        tuple(session_contrasts) if selection.sessions else (),
         selection.entities,
-        selection.sessions,
         output_dir,
         links,
         preprocessing_programs(roots),
@@ -143,7 +148,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
             progress.update()
             _report_participant(done, settings)
             outcomes[done.unit] = done.failure
-    return _conclude(outcomes, len(units), settings, output_dir)
+    return _conclude(outcomes, len(units), entity_string(selection.entities), settings, output_dir)
 
 
 def run_group(settings: Settings, raw: Path) -> int:
@@ -155,7 +160,7 @@ def run_group(settings: Settings, raw: Path) -> int:
     roots = [settings.output_dir.absolute(), *(folder.absolute() for folder in settings.derivatives)]
     for folder in settings.derivatives:
         if not folder.is_dir():
-            raise NothingMatchesError(f"--derivatives {folder} does not exist. Correct the path.")
+            raise DatasetError(f"--derivatives {folder} does not exist. Correct the path.")
     maps = find_first_level_maps([root for root in roots if root.is_dir()])
     if not maps and not settings.derivatives and (raw / "derivatives").is_dir():
         roots += sorted(folder for folder in (raw / "derivatives").iterdir() if folder.is_dir())
@@ -173,12 +178,13 @@ def run_group(settings: Settings, raw: Path) -> int:
         )
         return 0
     output_dir = prepare_output(settings.output_dir, links)
-    _keep_settings(settings, output_dir)
+    if "participant" not in settings.levels:
+        _keep_settings(settings, output_dir)
     if len(participants) < 2:
         sentence = (
             "The group level needs at least two participants, and there are maps of one only "
             f"(sub-{participants[0]}). Run the "
-            "participant level on more participants first."
+            "participant level on more participants first, or choose more."
         )
         if not settings.no_report:
             write_group_refusal(output_dir, selection.entities, sentence)
@@ -292,11 +298,13 @@ def _report_participant(done: Done[Outcome], settings: Settings) -> None:
     _say(f"{done.unit}: done in {outcome.seconds:.1f} s{remarks}.")
 
 
-def _conclude(outcomes: dict[str, Failure | None], n_units: int, settings: Settings, output_dir: Path) -> int:
+def _conclude(
+    outcomes: dict[str, Failure | None], n_units: int, analysed: str, settings: Settings, output_dir: Path
+) -> int:
     """Keep what crashed for later reading, sum up, and choose the exit code."""
     failures = {unit: failure for unit, failure in outcomes.items() if failure}
     for unit in outcomes:
-        crash = output_dir / "logs" / f"{unit}_crash.txt"
+        crash = output_dir / "logs" / f"{'_'.join(filter(None, (unit, analysed)))}_crash.txt"
         if unit in failures:
             write_text(crash, f"{failures[unit].message}\n\n{failures[unit].details}")
         else:

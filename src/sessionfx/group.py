@@ -73,7 +73,7 @@ class GroupAnalysis:
     @property
     def methods(self) -> MethodsText:
         """What is done, for the methods section of a paper."""
-        return group_methods(self.settings, tuple(strategy.name for strategy in self.strategies))
+        return group_methods(self.settings, [strategy.methods(self.options) for strategy in self.strategies])
 
     def record(self) -> Record:
         """Open the record of what is finished at the group level."""
@@ -133,7 +133,7 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
     mark = _fingerprint(contrast, maps, analysis)
     is_finished = record.is_finished(contrast, mark) and not settings.force
     needs_report = not settings.no_report and (
-        settings.reports_only or not has_group_section(analysis.output_dir, analysis.selection.entities, contrast)
+        settings.reports_only or not has_group_section(analysis.output_dir, analysis.selection.entities, contrast, mark)
     )
     if is_finished and not needs_report:
         return "finished", []
@@ -159,7 +159,7 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
         files = [path for question in questions for path in _write_question(contrast, question, maps, analysis)]
         record.finish({contrast: (mark, files)})
     if not settings.no_report:
-        write_group_report(results, analysis.output_dir)
+        write_group_report(results, mark, analysis.output_dir)
     return "done", [*group_maps.notes, *_refusals(contrast, questions)]
 
 
@@ -378,7 +378,6 @@ def _write_strategy(
         "Contrast": first.get("Contrast", contrast),
         "ContrastWeights": first.get("ContrastWeights"),
         "SessionContrast": question.text,
-        "SessionWeights": {f"ses-{s}": w for s, w in zip(question.sessions, question.weights, strict=True) if s},
         "CombinationLevel": "participant",
         "Strategy": result.name,
         "NumberOfInputs": len(plan.rows),
@@ -391,7 +390,7 @@ def _write_strategy(
             "SubjectEffect": analysis.settings.subject_effect,
         },
     }
-    files = list(write_statmaps(analysis.folder, entities, located, sidecar).values())
+    files = write_statmaps(analysis.folder, entities, located, sidecar)
     design = analysis.folder / file_name(entities, "design", ".tsv")
     table = plan.design_matrix.rename_axis("observation").reset_index()
     write_text(design, table.to_csv(sep="\t", index=False, na_rep="n/a"))

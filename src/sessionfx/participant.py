@@ -8,11 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from sessionfx import __version__
 from sessionfx.errors import ParticipantError
@@ -21,24 +18,16 @@ from sessionfx.firstlevel.contrasts import Contrast
 from sessionfx.firstlevel.run import FirstLevelModel, FittedRun, analyse_run
 from sessionfx.inputs.runs import RunInputs
 from sessionfx.maps import EstimateMap, on_common_voxels
-from sessionfx.naming import entity_string, file_name, func_folder, natural_key
-from sessionfx.outputs.derivatives import SOFTWARE, bids_uri
-from sessionfx.outputs.files import remove_stale_temporaries, write_json, write_map, write_text
+from sessionfx.naming import entity_string, func_folder
+from sessionfx.outputs.files import remove_stale_temporaries, write_text
+from sessionfx.outputs.firstlevel import FirstLevelFiles
 from sessionfx.outputs.records import Record, file_state, fingerprint
-from sessionfx.outputs.statmaps import read_estimate, statmap_paths, write_statmaps
+from sessionfx.outputs.statmaps import read_estimate
 from sessionfx.report.methods import MethodsText, participant_methods
-from sessionfx.report.participant import (
-    ParticipantResults,
-    RunSummary,
-    figures_folder,
-    has_sections,
-    write_participant_report,
-)
+from sessionfx.report.participant import ParticipantResults, RunSummary, has_sections, write_participant_report
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.fixed_effects import average, weighted_sum
-
-FIXED_EFFECTS_DESC = "fixedEffects"
 
 
 @dataclass(frozen=True)
@@ -50,10 +39,9 @@ class ParticipantAnalysis:
     settings : Settings
     contrasts : tuple of Contrast
     session_contrasts : tuple of SessionContrast
+        Empty for a dataset without sessions.
     entities : dict
         task, space and res of every output.
-    sessions : tuple of str
-        Study sessions in time order; empty for a dataset without sessions.
     output_dir : Path
         Absolute.
     links : dict of str to Path
@@ -66,29 +54,28 @@ class ParticipantAnalysis:
     contrasts: tuple[Contrast, ...]
     session_contrasts: tuple[SessionContrast, ...]
     entities: dict[str, str | None]
-    sessions: tuple[str, ...]
     output_dir: Path
     links: dict[str, Path]
     preprocessing: tuple[str, ...] = ()
 
-    @property
-    def methods(self) -> MethodsText:
-        """What is done, for the methods section of a paper."""
-        return participant_methods(self.settings, has_sessions=bool(self.sessions), preprocessing=self.preprocessing)
-
-    @property
+    @cached_property
     def model(self) -> FirstLevelModel:
         """First-level options."""
         return FirstLevelModel.from_settings(self.settings)
 
-    def uri(self, path: Path) -> str:
-        """BIDS URI of an input or output."""
-        return bids_uri(path, self.links, self.output_dir)
+    @cached_property
+    def files(self) -> FirstLevelFiles:
+        """Where results go."""
+        return FirstLevelFiles(
+            self.output_dir, self.entities, self.links, self.model.parameters(), self.settings.fixed_effects
+        )
 
-    def record(self, participant: str) -> Record:
-        """Open the record of what is finished of a participant in this analysis."""
-        name = file_name({"sub": participant, **self.entities}, "record", ".json")
-        return Record(self.output_dir / "logs" / name, self.output_dir)
+    @property
+    def methods(self) -> MethodsText:
+        """What is done, for the methods section of a paper."""
+        return participant_methods(
+            self.settings, has_sessions=bool(self.session_contrasts), preprocessing=self.preprocessing
+        )
 
 
 @dataclass(frozen=True)
@@ -101,8 +88,28 @@ class Outcome:
     seconds: float
 
 
-SessionMaps = dict[str, dict[str, EstimateMap]]  # contrast label → session ("" without sessions) → map
-CombinedMaps = dict[str, dict[str, EstimateMap]]  # contrast label → session contrast label → map
+@dataclass(frozen=True)
+class _Work:
+    """The pieces of work of one participant, with the digest of what determines each.
+
+    A session's maps of a contrast are one piece, a session contrast's another: changed files or options redo the
+    pieces they affect, and pieces of earlier calls that this one does not ask for stay.
+    """
+
+    fits: dict[tuple[str, str], str]  # by contrast label and session
+    combinations: dict[tuple[str, str], str]  # by contrast label and session contrast label
+    drawings: dict[str, str]  # by contrast label
+
+    @staticmethod
+    def fit_name(contrast: str, session: str) -> str:
+        return f"fit {contrast} ses {session}"
+
+    @staticmethod
+    def combination_name(contrast: str, question: str) -> str:
+        return f"combine {contrast} sessions {question}"
+
+
+SessionMaps = dict[str, EstimateMap]  # by session, "" in a dataset without sessions
 
 
 def analyse_participant(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Outcome:
@@ -125,113 +132,106 @@ def analyse_participant(runs: Sequence[RunInputs], analysis: ParticipantAnalysis
     """
     started = time.monotonic()
     participant = runs[0].participant
-    settings = analysis.settings
-    record = analysis.record(participant)
-    marks = {contrast.label: _fingerprints(runs, contrast, analysis) for contrast in analysis.contrasts}
-    to_fit = [
-        contrast
-        for contrast in analysis.contrasts
-        if settings.force or not record.is_finished(_fit_work(contrast), marks[contrast.label][0])
-    ]
+    settings, files = analysis.settings, analysis.files
+    record = Record(files.record(participant), analysis.output_dir)
+    work = _plan(runs, analysis)
+
+    def is_open(name: str, digest: str) -> bool:
+        return settings.force or not record.is_finished(name, digest)
+
+    to_fit = [key for key, digest in work.fits.items() if is_open(work.fit_name(*key), digest)]
+    refitted = {contrast for contrast, _ in to_fit}
     to_combine = [
-        contrast
-        for contrast in analysis.contrasts
-        if contrast in to_fit or not record.is_finished(_combine_work(contrast), marks[contrast.label][1])
+        key
+        for key, digest in work.combinations.items()
+        if key[0] in refitted or is_open(work.combination_name(*key), digest)
     ]
-    if settings.reports_only and to_combine:
+    changed = refitted | {contrast for contrast, _ in to_combine}
+    if settings.reports_only and changed:
         raise ParticipantError(
-            f"sub-{participant}: --reports-only needs finished maps with the same options, and contrast "
-            f"'{to_combine[0].label}' has none. Run without --reports-only first."
+            "--reports-only needs finished maps with the same options and unchanged input, and contrast "
+            f"'{min(changed)}' has none. Run without --reports-only first."
         )
-    to_draw = (
-        []
-        if settings.no_report
-        else [
-            contrast
-            for contrast in analysis.contrasts
-            if contrast in to_combine
-            or settings.reports_only
-            or not has_sections(analysis.output_dir, participant, analysis.entities, contrast.label)
-        ]
-    )
-    if not to_combine and not to_draw:
+    to_draw = [
+        contrast
+        for contrast in ([] if settings.no_report else analysis.contrasts)
+        if contrast.label in changed
+        or settings.reports_only
+        or not has_sections(
+            analysis.output_dir, participant, analysis.entities, contrast.label, work.drawings[contrast.label]
+        )
+    ]
+    if not changed and not to_draw:
         return Outcome(participant, "finished", (), time.monotonic() - started)
 
     messages: list[str] = []
-    if to_combine:
-        folder = analysis.output_dir / func_folder(participant).parent
-        remove_stale_temporaries(folder)
-        record.forget([*map(_fit_work, to_fit), *map(_combine_work, to_combine)])
+    asked = [*(work.fit_name(*key) for key in work.fits), *(work.combination_name(*key) for key in work.combinations)]
+    if changed:
+        remove_stale_temporaries(analysis.output_dir / func_folder(participant).parent)
+        # whatever was combined from maps that are made anew goes too, also what this call does not ask for
+        prefixes = tuple(work.combination_name(contrast, "") for contrast in refitted)
+        stale = [name for name in record.works() if prefixes and name.startswith(prefixes)]
+        record.forget(
+            [*(work.fit_name(*key) for key in to_fit), *(work.combination_name(*key) for key in to_combine), *stale]
+        )
     if to_fit:
-        fitted = [analyse_run(run, to_fit, analysis.model) for run in progress_bar(runs, f"sub-{participant}", "run")]
-        messages += _messages(fitted)
-        session_maps, absent = combine_runs(fitted, to_fit, settings.fixed_effects)
-        messages += absent
-        for maps in session_maps.values():
-            combine_sessions(maps, analysis)  # sessions that do not fit together fail before anything is written
-        written = _write_first_level(participant, fitted, session_maps, analysis)
-        record.finish({_fit_work(c): (marks[c.label][0], written[c.label]) for c in to_fit})
-    for contrast in to_combine:
-        maps = read_session_maps(participant, contrast, runs, analysis)
+        try:
+            messages += _fit(participant, runs, to_fit, work, record, analysis)
+        except ParticipantError:
+            # sessions that are in order must not enter a group analysis as if this participant had no others
+            record.forget(asked)
+            raise
+    contrasts = {contrast.label: contrast for contrast in analysis.contrasts}
+    for label in dict.fromkeys(contrast for contrast, _ in to_combine):
+        maps = read_session_maps(participant, contrasts[label], runs, analysis)
         combined = combine_sessions(maps, analysis)
-        files = _write_combined(participant, contrast, maps, combined, analysis)
-        record.finish({_combine_work(contrast): (marks[contrast.label][1], files)})
+        for question in analysis.session_contrasts:
+            if (label, question.label) not in to_combine:
+                continue
+            written: list[Path] = []
+            if question.label in combined:
+                located, weights = combined[question.label]
+                written = files.write_combined(participant, question, contrasts[label], located, weights, maps)
+            name = work.combination_name(label, question.label)
+            record.finish({name: (work.combinations[label, question.label], written)})
     if to_draw:
         results = read_results(participant, runs, to_draw, analysis)
-        write_participant_report(results, analysis.output_dir)
-    if to_combine:
-        _write_log(participant, messages, analysis)
+        write_participant_report(results, work.drawings, analysis.output_dir)
+    if to_fit:
+        name = entity_string({"sub": participant, **analysis.entities})
+        lines = messages or ["Nothing to remark."]
+        write_text(analysis.output_dir / "logs" / f"{name}_log.txt", "\n".join(lines) + "\n")
     return Outcome(participant, "done", tuple(messages), time.monotonic() - started)
 
 
-def combine_runs(
-    fitted: Sequence[FittedRun], contrasts: Sequence[Contrast], weighting: str
-) -> tuple[SessionMaps, list[str]]:
+def combine_runs(fitted: Sequence[FittedRun], contrast: Contrast, weighting: str) -> SessionMaps:
     """Average the runs of each session.
 
     Parameters
     ----------
     fitted : sequence of FittedRun
         Runs of one participant.
-    contrasts : sequence of Contrast
+    contrast : Contrast
     weighting : {'equal', 'precision'}
 
     Returns
     -------
-    maps : dict
-        By contrast and session.
-    messages : list of str
-        Contrasts the participant has no run for.
+    dict of str to EstimateMap
+        By session; without sessions no run of which has the contrast.
 
     Raises
     ------
     ParticipantError
-        If grids differ, no voxel is common, or the participant has none of the contrasts.
+        If grids differ or no voxel is common.
     """
     maps: SessionMaps = {}
-    messages = []
-    for contrast in contrasts:
-        by_session: dict[str, EstimateMap] = {}
-        for session, runs in _by_session(fitted).items():
-            used = [one for one in runs if contrast.label in one.estimates]
-            if used:
-                common = on_common_voxels(
-                    [one.estimates[contrast.label] for one in used], [one.run.name for one in used]
-                )
-                combined = average([one.estimate for one in common], weighting)
-                by_session[session] = EstimateMap.where_determined(combined, common[0].mask, common[0].grid)
-        if not by_session:
-            reason = next(iter(fitted)).left_out[contrast.label]
-            messages.append(f"Contrast '{contrast.label}' cannot be estimated from any run ({reason}).")
-        maps[contrast.label] = by_session
-    if not any(maps.values()):
-        conditions = sorted({name for one in fitted for name in one.design.condition_columns})
-        raise ParticipantError(
-            f"sub-{fitted[0].run.participant}: none of the contrasts can be estimated from any run. "
-            f"{' '.join(messages)} "
-            f"Conditions there are: {', '.join(conditions)}. Change --contrast or leave this participant out."
-        )
-    return maps, messages
+    for session in dict.fromkeys(one.run.session for one in fitted):
+        used = [one for one in fitted if one.run.session == session and contrast.label in one.estimates]
+        if used:
+            common = on_common_voxels([one.estimates[contrast.label] for one in used], [one.run.name for one in used])
+            combined = average([one.estimate for one in common], weighting)
+            maps[session] = EstimateMap.where_determined(combined, common[0].mask, common[0].grid)
+    return maps
 
 
 def combine_sessions(
@@ -251,29 +251,28 @@ def combine_sessions(
         Estimate and session weights, by the session contrast's label.
     """
     combined = {}
-    for session_contrast in analysis.session_contrasts if analysis.sessions else ():
-        weights = session_contrast.weights_for(list(maps))
+    for question in analysis.session_contrasts:
+        weights = question.weights_for(list(maps))
         if weights is None:
             continue
-        names = [f"ses-{session}" for session in weights]
-        common = on_common_voxels([maps[session] for session in weights], names)
+        common = on_common_voxels([maps[session] for session in weights], [f"ses-{session}" for session in weights])
         inputs = [one.estimate for one in common]
-        if session_contrast.kind == "mean":
+        if question.kind == "mean":
             estimate = average(inputs, analysis.settings.fixed_effects)
         else:
             estimate = weighted_sum(inputs, list(weights.values()))
         located = EstimateMap.where_determined(estimate, common[0].mask, common[0].grid)
-        combined[session_contrast.label] = (located, weights)
+        combined[question.label] = (located, weights)
     return combined
 
 
 def read_session_maps(
     participant: str, contrast: Contrast, runs: Sequence[RunInputs], analysis: ParticipantAnalysis
-) -> dict[str, EstimateMap]:
-    """Read a participant's session maps of a contrast back, by session."""
+) -> SessionMaps:
+    """Read a participant's session maps of a contrast back."""
     maps = {}
-    for session in sorted({run.session for run in runs}, key=natural_key):
-        paths = _session_paths(participant, session, contrast, analysis)
+    for session in dict.fromkeys(run.session for run in runs):
+        paths = analysis.files.session_maps(participant, session, contrast)
         if paths["effect"].is_file():
             maps[session] = read_estimate(paths["effect"], paths["variance"])
     return maps
@@ -283,270 +282,117 @@ def read_results(
     participant: str, runs: Sequence[RunInputs], contrasts: Sequence[Contrast], analysis: ParticipantAnalysis
 ) -> ParticipantResults:
     """Collect what the report of a participant shows from its finished files."""
-    summaries = [RunSummary.read(run, design_path(run, analysis.output_dir)) for run in runs]
-    sessions = {c.label: read_session_maps(participant, c, runs, analysis) for c in contrasts}
-    combined: CombinedMaps = {contrast.label: {} for contrast in contrasts}
+    files = analysis.files
+    combined: dict[str, dict[str, EstimateMap]] = {contrast.label: {} for contrast in contrasts}
     for contrast in contrasts:
-        for session_contrast in analysis.session_contrasts if analysis.sessions else ():
-            paths = _combined_paths(participant, session_contrast, contrast, analysis)
+        for question in analysis.session_contrasts:
+            paths = files.combined_maps(participant, question, contrast)
             if paths["effect"].is_file():
-                combined[contrast.label][session_contrast.label] = read_estimate(paths["effect"], paths["variance"])
+                combined[contrast.label][question.label] = read_estimate(paths["effect"], paths["variance"])
     return ParticipantResults(
         participant,
         analysis.entities,
-        tuple(summaries),
+        tuple(RunSummary.read(run, files.design(run)) for run in runs),
         tuple(contrasts),
         analysis.session_contrasts,
-        sessions,
+        {contrast.label: read_session_maps(participant, contrast, runs, analysis) for contrast in contrasts},
         combined,
-        reference_path(participant, analysis),
+        files.reference(participant),
         analysis.settings,
         analysis.methods,
     )
 
 
-def design_path(run: RunInputs, output_dir: Path) -> Path:
-    """Where a run's design matrix is written."""
-    return output_dir / func_folder(run.participant, run.session or None) / file_name(run.entities, "design", ".tsv")
-
-
-def reference_path(participant: str, analysis: ParticipantAnalysis) -> Path:
-    """Where a participant's mean image is written, the background of pictures."""
-    name = file_name({"sub": participant, **analysis.entities}, "boldref", ".nii.gz")
-    return figures_folder(analysis.output_dir, participant) / name
-
-
-def _fit_work(contrast: Contrast) -> str:
-    return f"sessions of {contrast.label}"
-
-
-def _combine_work(contrast: Contrast) -> str:
-    return f"combination of {contrast.label}"
-
-
-def _fingerprints(runs: Sequence[RunInputs], contrast: Contrast, analysis: ParticipantAnalysis) -> tuple[str, str]:
-    """Digests of what determines the session maps, and of what determines their combination."""
+def _plan(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> _Work:
+    """Digest what determines each piece of work."""
     settings = analysis.settings
-    inputs = [
-        [
-            run.name,
+    states = {
+        run.name: [
             run.problem,
             run.metadata.get("RepetitionTime"),
             run.metadata.get("StartTime"),
             *(file_state(path) for path in (run.bold, run.mask, run.events, run.confounds)),
         ]
         for run in runs
+    }
+    model = [__version__, analysis.model.parameters(), settings.fixed_effects, settings.keep_run_maps]
+    fits, combinations, drawings = {}, {}, {}
+    for contrast in analysis.contrasts:
+        for session in dict.fromkeys(run.session for run in runs):
+            inputs = {run.name: states[run.name] for run in runs if run.session == session}
+            fits[contrast.label, session] = fingerprint([model, contrast.weights, contrast.expression, inputs])
+        own = [digest for (label, _), digest in fits.items() if label == contrast.label]
+        for question in analysis.session_contrasts:
+            asked = [question.text, question.kind, question.sessions, question.weights]
+            combinations[contrast.label, question.label] = fingerprint([own, asked])
+        answers = [digest for (label, _), digest in combinations.items() if label == contrast.label]
+        drawings[contrast.label] = fingerprint([own, answers, settings.alpha, settings.correction])
+    return _Work(fits, combinations, drawings)
+
+
+def _fit(
+    participant: str,
+    runs: Sequence[RunInputs],
+    to_fit: Sequence[tuple[str, str]],
+    work: _Work,
+    record: Record,
+    analysis: ParticipantAnalysis,
+) -> list[str]:
+    """Fit the runs of the sessions that are open, combine them and write the session maps; return remarks."""
+    files = analysis.files
+    wanted = {
+        session: [contrast for contrast in analysis.contrasts if (contrast.label, session) in to_fit]
+        for _, session in to_fit
+    }
+    chosen = [run for run in runs if run.session in wanted]
+    fitted = [
+        analyse_run(run, wanted[run.session], analysis.model)
+        for run in progress_bar(chosen, f"sub-{participant}", "run")
     ]
-    first = fingerprint(
-        [
-            __version__,
-            analysis.model.parameters(),
-            settings.fixed_effects,
-            settings.keep_run_maps,
-            contrast.label,
-            contrast.weights,
-            inputs,
-            analysis.entities,
-        ]
-    )
-    questions = [[one.label, one.kind, one.sessions, one.weights] for one in analysis.session_contrasts]
-    return first, fingerprint([first, questions, analysis.sessions])
-
-
-def _by_session(fitted: Sequence[FittedRun]) -> dict[str, list[FittedRun]]:
-    sessions: dict[str, list[FittedRun]] = {}
-    for one in fitted:
-        sessions.setdefault(one.run.session, []).append(one)
-    return sessions
-
-
-def _messages(fitted: Sequence[FittedRun]) -> list[str]:
-    messages = []
-    for one in fitted:
-        messages += [f"{one.run.name}: {note}" for note in one.notes]
-        messages += [f"{one.run.name} is left out of contrast '{label}': {why}." for label, why in one.left_out.items()]
+    contrasts = [contrast for contrast in analysis.contrasts if any(contrast in asked for asked in wanted.values())]
+    maps = {}
+    for contrast in contrasts:
+        maps[contrast.label] = combine_runs(fitted, contrast, analysis.settings.fixed_effects)
+        before = read_session_maps(participant, contrast, runs, analysis)
+        # sessions that do not fit together fail before anything is written
+        combine_sessions({**before, **maps[contrast.label]}, analysis)
+    messages = _remarks(fitted)
+    messages += _check_any(fitted, maps)
+    designs = {one.run.name: files.write_design(one) for one in fitted}
+    if len(fitted) == len(runs) or not files.reference(participant).is_file():
+        files.write_reference(participant, fitted)
+    for label, session in to_fit:
+        contrast = next(one for one in contrasts if one.label == label)
+        own = [one for one in fitted if one.run.session == session]
+        written = [path for one in own for path in designs[one.run.name]]
+        if session in maps[label]:
+            written += files.write_session(participant, session, contrast, maps[label][session], own)
+        if analysis.settings.keep_run_maps:
+            kept = [one for one in own if label in one.estimates]
+            written += [path for one in kept for path in files.write_run_maps(one, contrast)]
+        record.finish({work.fit_name(label, session): (work.fits[label, session], written)})
     return messages
 
 
-def _session_entities(
-    participant: str, session: str, contrast: Contrast, analysis: ParticipantAnalysis
-) -> dict[str, str | None]:
-    return {
-        "sub": participant,
-        "ses": session or None,
-        **analysis.entities,
-        "contrast": contrast.label,
-        "desc": FIXED_EFFECTS_DESC,
-    }
+def _remarks(fitted: Sequence[FittedRun]) -> list[str]:
+    remarks = []
+    for one in fitted:
+        remarks += [f"{one.run.name}: {note}" for note in one.notes]
+        remarks += [f"{one.run.name} is left out of contrast '{label}': {why}." for label, why in one.left_out.items()]
+    return remarks
 
 
-def _session_paths(
-    participant: str, session: str, contrast: Contrast, analysis: ParticipantAnalysis
-) -> dict[str, Path]:
-    folder = analysis.output_dir / func_folder(participant, session or None)
-    return statmap_paths(folder, _session_entities(participant, session, contrast, analysis))
-
-
-def _combined_entities(
-    participant: str, session_contrast: SessionContrast, contrast: Contrast, analysis: ParticipantAnalysis
-) -> dict[str, str | None]:
-    return {**_session_entities(participant, "", contrast, analysis), "sessions": session_contrast.label}
-
-
-def _combined_paths(
-    participant: str, session_contrast: SessionContrast, contrast: Contrast, analysis: ParticipantAnalysis
-) -> dict[str, Path]:
-    folder = analysis.output_dir / func_folder(participant)
-    return statmap_paths(folder, _combined_entities(participant, session_contrast, contrast, analysis))
-
-
-def _contrast_fields(contrast: Contrast, analysis: ParticipantAnalysis) -> dict[str, Any]:
-    return {
-        "Contrast": contrast.expression,
-        "ContrastWeights": contrast.weights,
-        "FixedEffectsWeighting": analysis.settings.fixed_effects,
-        "ModelParameters": analysis.model.parameters(),
-    }
-
-
-def _write_first_level(
-    participant: str, fitted: Sequence[FittedRun], maps: SessionMaps, analysis: ParticipantAnalysis
-) -> dict[str, list[Path]]:
-    """Write designs, the mean image and session maps; files by contrast label."""
-    common = [path for one in fitted for path in _write_design(one, analysis)]
-    common.append(_write_reference(participant, fitted, analysis))
-    files: dict[str, list[Path]] = {}
-    contrasts = {contrast.label: contrast for contrast in analysis.contrasts}
-    for label, by_session in maps.items():
-        files[label] = list(common)
-        contrast = contrasts[label]
-        for session in sorted({one.run.session for one in fitted}):
-            if session not in by_session:
-                # a map of an earlier analysis must not stand for a session that has none now
-                for path in _session_paths(participant, session, contrast, analysis).values():
-                    path.unlink(missing_ok=True)
-        for session, one in by_session.items():
-            runs = [run for run in fitted if run.run.session == session]
-            entities = _session_entities(participant, session, contrast, analysis)
-            sidecar = _session_sidecar(runs, contrast, analysis)
-            folder = analysis.output_dir / func_folder(participant, session or None)
-            files[label] += write_statmaps(folder, entities, one, sidecar).values()
-        if analysis.settings.keep_run_maps:
-            files[label] += [
-                path for one in fitted if label in one.estimates for path in _write_run_maps(one, contrast, analysis)
-            ]
-    return files
-
-
-def _session_sidecar(runs: Sequence[FittedRun], contrast: Contrast, analysis: ParticipantAnalysis) -> dict[str, Any]:
-    used = [one for one in runs if contrast.label in one.estimates]
-    left_out = {one.run.name: one.left_out[contrast.label] for one in runs if contrast.label in one.left_out}
-    return {
-        "Description": f"Fixed effects over {len(used)} run(s) of one session."
-        if runs[0].run.session
-        else f"Fixed effects over {len(used)} run(s).",
-        "Sources": [analysis.uri(path) for one in used for path in _source_files(one.run)],
-        **_contrast_fields(contrast, analysis),
-        "CombinationLevel": "run",
-        "NumberOfInputs": len(used),
-        "InputDegreesOfFreedom": [one.estimates[contrast.label].estimate.dof for one in used],
-        **({"LeftOutInputs": left_out} if left_out else {}),
-    }
-
-
-def _source_files(run: RunInputs) -> list[Path]:
-    return [path for path in (run.bold, run.mask, run.events, run.confounds) if path is not None]
-
-
-def _write_run_maps(one: FittedRun, contrast: Contrast, analysis: ParticipantAnalysis) -> list[Path]:
-    entities = {**one.run.entities, **analysis.entities, "contrast": contrast.label}
-    sidecar = {
-        "Description": "Estimate of one run.",
-        "Sources": [analysis.uri(path) for path in _source_files(one.run)],
-        **_contrast_fields(contrast, analysis),
-        "NumberOfInputs": 1,
-    }
-    folder = analysis.output_dir / func_folder(one.run.participant, one.run.session or None)
-    return list(write_statmaps(folder, entities, one.estimates[contrast.label], sidecar).values())
-
-
-def _write_design(one: FittedRun, analysis: ParticipantAnalysis) -> list[Path]:
-    path = design_path(one.run, analysis.output_dir)
-    write_text(path, one.design.matrix.to_csv(sep="\t", index=False, na_rep="n/a"))
-    sidecar = path.with_suffix(".json")
-    write_json(
-        sidecar,
-        {
-            "Description": "Design matrix of one run: one row per volume, one column per regressor.",
-            "Sources": [analysis.uri(source) for source in _source_files(one.run)],
-            "RepetitionTime": one.repetition_time,
-            "StartTime": one.start_time,
-            "NumberOfVolumes": len(one.design.matrix),
-            "ConditionColumns": list(one.design.condition_columns),
-            "RedundantColumns": list(one.redundant),
-            "DegreesOfFreedom": one.dof,
-            "BrainMaskVoxels": one.n_brain,
-            "FittedVoxels": int(one.mask.sum()),
-            "Notes": list(one.notes),
-            "LeftOutContrasts": one.left_out,
-            "ModelParameters": analysis.model.parameters(),
-            "Software": SOFTWARE,
-        },
-    )
-    return [path, sidecar]
-
-
-def _write_reference(participant: str, fitted: Sequence[FittedRun], analysis: ParticipantAnalysis) -> Path:
-    path = reference_path(participant, analysis)
-    first = next(iter(fitted[0].estimates.values()), None) or next(m for one in fitted for m in one.estimates.values())
-    same = [one.mean_image for one in fitted if one.mean_image.shape == first.grid.shape]
-    counts = np.sum([np.isfinite(image) for image in same], axis=0)
-    total: NDArray[np.float64] = np.sum([np.nan_to_num(image) for image in same], axis=0)
-    mask = counts > 0
-    write_map(path, total[mask] / counts[mask], mask, first.grid)
-    write_json(
-        path.with_name(path.name.removesuffix(".nii.gz") + ".json"),
-        {
-            "Description": "Mean over time of the participant's analysed runs, for pictures.",
-            "Sources": [analysis.uri(one.run.bold) for one in fitted],
-            "Software": SOFTWARE,
-        },
-    )
-    return path
-
-
-def _write_combined(
-    participant: str,
-    contrast: Contrast,
-    maps: Mapping[str, EstimateMap],
-    combined: Mapping[str, tuple[EstimateMap, dict[str, float]]],
-    analysis: ParticipantAnalysis,
-) -> list[Path]:
-    files: list[Path] = []
-    folder = analysis.output_dir / func_folder(participant)
-    for session_contrast in analysis.session_contrasts if analysis.sessions else ():
-        if session_contrast.label not in combined:
-            for path in _combined_paths(participant, session_contrast, contrast, analysis).values():
-                path.unlink(missing_ok=True)
-            continue
-        located, weights = combined[session_contrast.label]
-        sources = [_session_paths(participant, session, contrast, analysis) for session in weights]
-        sidecar = {
-            "Description": f"Fixed effects over {len(weights)} session(s) of one participant.",
-            "Sources": [analysis.uri(paths[statistic]) for paths in sources for statistic in ("effect", "variance")],
-            **_contrast_fields(contrast, analysis),
-            "SessionContrast": session_contrast.text,
-            "SessionWeights": {f"ses-{session}": weight for session, weight in weights.items()},
-            "CombinationLevel": "session",
-            "NumberOfInputs": len(weights),
-            "InputDegreesOfFreedom": [maps[session].estimate.dof for session in weights],
-        }
-        entities = _combined_entities(participant, session_contrast, contrast, analysis)
-        files += write_statmaps(folder, entities, located, sidecar).values()
-    return files
-
-
-def _write_log(participant: str, messages: Sequence[str], analysis: ParticipantAnalysis) -> None:
-    name = entity_string({"sub": participant, **analysis.entities})
-    lines = messages or ["Nothing to remark."]
-    write_text(analysis.output_dir / "logs" / f"{name}_log.txt", "\n".join(lines) + "\n")
+def _check_any(fitted: Sequence[FittedRun], maps: Mapping[str, SessionMaps]) -> list[str]:
+    """Name the contrasts that no run has; it is an error where none has any."""
+    absent = [
+        f"Contrast '{label}' cannot be estimated from any run ({fitted[0].left_out[label]})."
+        for label, by_session in maps.items()
+        if not by_session and label in fitted[0].left_out
+    ]
+    if not any(maps.values()):
+        conditions = sorted({name for one in fitted for name in one.design.condition_columns})
+        raise ParticipantError(
+            f"None of the contrasts can be estimated from any run. {' '.join(absent)} Conditions there are: "
+            f"{', '.join(conditions)}. Change --contrast or leave this participant out."
+        )
+    return absent

@@ -165,6 +165,10 @@ def check_specification(specification: str) -> None:
         )
     if body in (MEAN, LINEAR):
         return
+    if body == "any":
+        raise CommandLineError(
+            "--session-contrast any (an F test over all sessions) does not exist yet. Ask for differences or 'linear'."
+        )
     try:
         parse_expression(body, session_names=True)
     except ExpressionError as error:

@@ -121,9 +121,9 @@ def select_maps(
     chosen, task = _choose(chosen, "task", settings.task, "--task", None)
     chosen, space = _choose(chosen, "space", settings.space, "--space", "MNI152NLin2009cAsym")
     chosen, res = _choose(chosen, "res", settings.res, "--res", None)
-    chosen = _narrow(chosen, "contrast", contrast_labels, "--contrast")
-    # before participants are chosen: the trend over sessions must not depend on who is analysed together
+    # before contrasts and participants are chosen: what a step of the trend is must not depend on them
     sessions: tuple[str, ...] = tuple(sorted({one.session for one in chosen if one.session}, key=natural_key))
+    chosen = _narrow(chosen, "contrast", contrast_labels, "--contrast")
     chosen = _narrow(chosen, "session", settings.session_label, "--session-label")
     if settings.session_label:
         sessions = tuple(label for label in settings.session_label if label in sessions)

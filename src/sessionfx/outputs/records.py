@@ -46,35 +46,45 @@ class Record:
         if isinstance(content, dict):
             self._content = {key: value for key, value in content.items() if isinstance(value, dict)}
 
+    def works(self) -> list[str]:
+        """Names of the finished pieces of work."""
+        return list(self._content)
+
     def is_finished(self, work: str, wanted: str) -> bool:
-        """Whether this work was finished under the same fingerprint and its files are still there."""
+        """Whether this work was finished under the same fingerprint and its files are still there.
+
+        Design matrices are shared by the contrasts of a run: they must also still be the ones of this work.
+        """
         entry = self._content.get(work)
         if entry is None or entry.get("fingerprint") != wanted:
             return False
-        return all((self._output_dir / name).is_file() for name in entry.get("files", []))
-
-    def files(self, work: str) -> list[Path]:
-        """Files a finished work made."""
-        return [self._output_dir / name for name in self._content.get(work, {}).get("files", [])]
+        files = entry.get("files", {})
+        return all(self._is_intact(self._output_dir / name, digest) for name, digest in files.items())
 
     def finish(self, works: Mapping[str, tuple[str, Iterable[Path]]]) -> None:
         """Note finished work: fingerprint and files by name."""
         for work, (done, files) in works.items():
-            names = sorted(str(path.relative_to(self._output_dir)) for path in files)
-            self._content[work] = {"fingerprint": done, "files": names}
+            digests = {str(path.relative_to(self._output_dir)): self._digest(path) for path in sorted(files)}
+            self._content[work] = {"fingerprint": done, "files": digests}
         write_json(self._path, self._content)
 
     def forget(self, works: Iterable[str]) -> None:
         """Strike work that is about to be done again, and remove its files.
 
         Should it fail or be killed, nothing made from other inputs or options is left for a later level to take.
+        Files that other finished work needs too (designs) stay.
         """
-        struck = [work for work in works if work in self._content]
+        struck = [work for work in dict.fromkeys(works) if work in self._content]
         if not struck:
             return
-        files = [path for work in struck for path in self.files(work)]
-        for work in struck:
-            del self._content[work]
+        files = {name for work in struck for name in self._content.pop(work).get("files", {})}
+        needed = {name for entry in self._content.values() for name in entry.get("files", {})}
         write_json(self._path, self._content)
-        for path in files:
-            path.unlink(missing_ok=True)
+        for name in files - needed:
+            (self._output_dir / name).unlink(missing_ok=True)
+
+    def _digest(self, path: Path) -> str | None:
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.name.endswith("_design.tsv") else None
+
+    def _is_intact(self, path: Path, digest: str | None) -> bool:
+        return path.is_file() and (digest is None or digest == self._digest(path))

@@ -41,7 +41,7 @@ def statmap_paths(folder: Path, entities: Mapping[str, str | None]) -> dict[str,
 
 def write_statmaps(
     folder: Path, entities: Mapping[str, str | None], estimate_map: EstimateMap, sidecar: Mapping[str, Any]
-) -> dict[str, Path]:
+) -> list[Path]:
     """Write effect, variance, t, z and p with their sidecars.
 
     Parameters
@@ -55,8 +55,8 @@ def write_statmaps(
 
     Returns
     -------
-    dict of str to Path
-        The images by statistic.
+    list of Path
+        Images and sidecars.
     """
     estimate = estimate_map.estimate
     values = {
@@ -76,7 +76,7 @@ def write_statmaps(
             "Software": SOFTWARE,
         }
         write_json(sidecar_path(path), content)
-    return paths
+    return [*paths.values(), *map(sidecar_path, paths.values())]
 
 
 def sidecar_path(path: Path) -> Path:

@@ -16,9 +16,9 @@ from sessionfx.maps import EstimateMap
 from sessionfx.naming import entity_string
 from sessionfx.report.brain import draw_coverage, draw_stat_map
 from sessionfx.report.methods import MethodsText
-from sessionfx.report.page import SECTION_SUFFIX, Picture, assemble_page, render, write_section
+from sessionfx.report.page import SECTION_SUFFIX, Picture, assemble_page, render, section_mark, write_section
 from sessionfx.report.plots import draw_comparison, draw_design_matrix, draw_distribution
-from sessionfx.report.tables import counted, map_summary
+from sessionfx.report.tables import counted, map_summary, titled
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.agreement import Agreement
@@ -61,13 +61,12 @@ class StrategyResult:
         if self.plan is None or self.located is None:
             return {"strategy": self.name, "status": "declined", "reason": self.refusal}
         participants = {name.split("_")[0] for name in self.plan.design_matrix.index}
-        summary = map_summary(self.located, self.threshold)
         return {
             "strategy": self.name,
             "status": "estimated",
-            "participants": len(participants),
-            "maps": len(self.plan.rows),
-            **{name: value for name, value in summary.items() if not name.startswith("where")},
+            "n_participants": len(participants),
+            "n_maps": len(self.plan.rows),
+            **map_summary(self.located, self.threshold),
             "reason": "",
         }
 
@@ -109,18 +108,20 @@ class ContrastResults:
     methods: MethodsText
 
 
-def has_group_section(output_dir: Path, entities: Mapping[str, str | None], contrast: str) -> bool:
-    """Whether the page and the section of a contrast are there."""
-    section = _figures(output_dir) / f"{_section_name(entities, contrast)}{SECTION_SUFFIX}"
-    return (output_dir / "group.html").is_file() and section.is_file()
+def has_group_section(output_dir: Path, entities: Mapping[str, str | None], contrast: str, mark: str) -> bool:
+    """Whether the page and the section of a contrast are there and show this work."""
+    is_there = (output_dir / "group.html").is_file()
+    return is_there and section_mark(_figures(output_dir), _section_name(entities, contrast)) == mark
 
 
-def write_group_report(results: ContrastResults, output_dir: Path) -> Path:
+def write_group_report(results: ContrastResults, mark: str, output_dir: Path) -> Path:
     """Draw the section of a contrast and put the group page together.
 
     Parameters
     ----------
     results : ContrastResults
+    mark : str
+        Digest of what the section shows.
     output_dir : Path
 
     Returns
@@ -142,7 +143,8 @@ def write_group_report(results: ContrastResults, output_dir: Path) -> Path:
         verdicts=_verdicts(results),
     )
     name = _section_name(results.entities, results.contrast)
-    write_section(_figures(output_dir), name, f"Contrast {results.contrast}" + (f": {place}" if place else ""), html)
+    title = f"Contrast {results.contrast}" + (f": {place}" if place else "")
+    write_section(_figures(output_dir), name, title, html, mark)
     return assemble_group_page(output_dir)
 
 
@@ -256,7 +258,10 @@ def _question(results: ContrastResults, question: QuestionResults) -> dict[str, 
         "text": question.session_contrast.text,
         "verdict": question.verdict,
         "strategies": [_strategy(results, question, one, maximum, effect_maximum) for one in question.strategies],
-        "answers": [one.summary() for one in answered],
+        "answers": [
+            {key: value for key, value in titled(one.summary()).items() if key not in ("status", "reason")}
+            for one in answered
+        ],
         "pairs": [_pair(pair, question) for pair in question.pairs],
         "distribution": _draw_distribution(question, answered),
     }

@@ -119,19 +119,19 @@ def participant_methods(settings: Settings, *, has_sessions: bool, preprocessing
     return MethodsText((opening, first, second), cite.works())
 
 
-def group_methods(settings: Settings, strategy_names: tuple[str, ...]) -> MethodsText:
+def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str, ...]]]) -> MethodsText:
     """Describe the group level.
 
     Parameters
     ----------
     settings : Settings
-    strategy_names : tuple of str
-        Strategies that were run.
+    strategies : sequence of (str, tuple of str)
+        What each strategy says of itself, and the works it cites.
 
     Returns
     -------
     MethodsText
-    -------
+        Paragraphs and references.
     """
     cite = _Citations()
     paragraphs = [
@@ -140,30 +140,14 @@ def group_methods(settings: Settings, strategy_names: tuple[str, ...]) -> Method
         f"{_version('nilearn')} {cite('nilearn')}. Contrast estimates (not their t or z values) entered the "
         "group models."
     ]
-    if "fixed-effects" in strategy_names:
-        paragraphs.append(
-            "Fixed-effects strategy: the session contrast was computed within each participant "
-            f"({settings.fixed_effects} weights for means) and tested over participants by a one-sample t test "
-            f"(summary statistics approach {cite('holmes', 'mumford')})."
-        )
-    if "session-model" in strategy_names:
-        paragraphs.append(
-            "Session-model strategy: all session maps entered one ordinary least-squares model with one column "
-            "per session "
-            f"and subject effect '{settings.subject_effect}'"
-            + (
-                " (participant indicators for differences and trends, none for means)."
-                if settings.subject_effect == "auto"
-                else "."
-            )
-        )
+    paragraphs += [text.replace("{cite}", cite(*works) if works else "") for text, works in strategies]
     correction = {
         "fdr": f"a false discovery rate of {settings.alpha:g} {cite('fdr')}",
         "bonferroni": f"a Bonferroni-corrected family-wise error rate of {settings.alpha:g}",
         "none": f"an uncorrected rate of {settings.alpha:g}",
     }[settings.correction]
     paragraphs.append(f"Maps were thresholded two-sided at {correction}, over the voxels that all maps share.")
-    if len(strategy_names) > 1:
+    if len(strategies) > 1:
         paragraphs.append(
             "Strategies were compared on the same session contrast by the correlation of their z maps, limits of "
             "agreement "

@@ -50,7 +50,7 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def write_section(folder: Path, name: str, title: str, html: str) -> None:
+def write_section(folder: Path, name: str, title: str, html: str, mark: str = "") -> None:
     """Keep a section of a page.
 
     Parameters
@@ -63,8 +63,19 @@ def write_section(folder: Path, name: str, title: str, html: str) -> None:
         For the table of contents.
     html : str
         Rendered section.
+    mark : str
+        Digest of what it shows, for `section_mark`.
     """
-    write_json(folder / f"{name}{SECTION_SUFFIX}", {"title": title, "html": html})
+    write_json(folder / f"{name}{SECTION_SUFFIX}", {"title": title, "mark": mark, "html": html})
+
+
+def section_mark(folder: Path, name: str) -> str | None:
+    """Digest of what a kept section shows; None where there is no such section."""
+    try:
+        content = json.loads((folder / f"{name}{SECTION_SUFFIX}").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return str(content.get("mark", "")) if isinstance(content, dict) else None
 
 
 def assemble_page(path: Path, folder: Path, *, title: str, lead: str) -> None:

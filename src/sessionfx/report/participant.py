@@ -21,9 +21,9 @@ from sessionfx.maps import EstimateMap
 from sessionfx.naming import entity_string, func_folder
 from sessionfx.report.brain import draw_coverage, draw_stat_map
 from sessionfx.report.methods import MethodsText
-from sessionfx.report.page import SECTION_SUFFIX, Picture, assemble_page, render, write_section
+from sessionfx.report.page import Picture, assemble_page, render, section_mark, write_section
 from sessionfx.report.plots import draw_design_correlation, draw_design_matrix, draw_events
-from sessionfx.report.tables import counted, map_summary
+from sessionfx.report.tables import counted, map_summary, titled
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.thresholds import z_threshold
@@ -105,26 +105,27 @@ class ParticipantResults:
     methods: MethodsText
 
 
-def figures_folder(output_dir: Path, participant: str) -> Path:
-    """Where the sections of a participant's page are kept."""
-    return output_dir / func_folder(participant).parent / "figures"
-
-
-def has_sections(output_dir: Path, participant: str, entities: Mapping[str, str | None], contrast: str) -> bool:
-    """Whether the page of a participant and its sections for a contrast are there."""
-    folder = figures_folder(output_dir, participant)
-    names = (_runs_section(participant, entities), _contrast_section(participant, entities, contrast))
-    return _page(output_dir, participant).is_file() and all(
-        (folder / f"{name}{SECTION_SUFFIX}").is_file() for name in names
+def has_sections(
+    output_dir: Path, participant: str, entities: Mapping[str, str | None], contrast: str, mark: str
+) -> bool:
+    """Whether the page of a participant and its section for a contrast are there and show this work."""
+    folder = _figures(output_dir, participant)
+    is_there = section_mark(folder, _runs_section(participant, entities)) is not None
+    return (
+        is_there
+        and _page(output_dir, participant).is_file()
+        and section_mark(folder, _contrast_section(participant, entities, contrast)) == mark
     )
 
 
-def write_participant_report(results: ParticipantResults, output_dir: Path) -> Path:
+def write_participant_report(results: ParticipantResults, marks: Mapping[str, str], output_dir: Path) -> Path:
     """Draw the sections of an analysis and put the participant's page together.
 
     Parameters
     ----------
     results : ParticipantResults
+    marks : mapping of str to str
+        Digest of what each contrast's section shows.
     output_dir : Path
 
     Returns
@@ -132,7 +133,7 @@ def write_participant_report(results: ParticipantResults, output_dir: Path) -> P
     Path
         The page.
     """
-    folder = figures_folder(output_dir, results.participant)
+    folder = _figures(output_dir, results.participant)
     place = " · ".join(f"{key} {label}" for key, label in results.entities.items() if label)
     write_section(
         folder,
@@ -144,7 +145,7 @@ def write_participant_report(results: ParticipantResults, output_dir: Path) -> P
     for contrast in results.contrasts:
         html = _render_contrast(results, contrast, place, background)
         name = _contrast_section(results.participant, results.entities, contrast.label)
-        write_section(folder, name, f"Contrast {contrast.label}: {place}", html)
+        write_section(folder, name, f"Contrast {contrast.label}: {place}", html, marks[contrast.label])
     page = _page(output_dir, results.participant)
     assemble_page(
         page,
@@ -156,6 +157,10 @@ def write_participant_report(results: ParticipantResults, output_dir: Path) -> P
         ),
     )
     return page
+
+
+def _figures(output_dir: Path, participant: str) -> Path:
+    return output_dir / func_folder(participant).parent / "figures"
 
 
 def _page(output_dir: Path, participant: str) -> Path:
@@ -251,7 +256,7 @@ def _render_contrast(
     thresholds = {
         title: z_threshold(one.estimate.z, settings.alpha, settings.correction) for title, one in titles.items()
     }
-    records = [{"map": title, **map_summary(one, thresholds[title])} for title, one in titles.items()]
+    records = [{"map": title, **titled(map_summary(one, thresholds[title]))} for title, one in titles.items()]
     # maps of the same kind share their scale, so that sessions can be compared by eye
     groups = []
     for heading, names in (

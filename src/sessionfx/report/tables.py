@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from sessionfx.maps import EstimateMap
+
+# How columns of tables are called for people; in files they have the short names.
+TITLES = {
+    "dof": "degrees of freedom",
+    "n_voxels": "voxels",
+    "threshold": "threshold |z|",
+    "n_above": "voxels beyond",
+    "largest_z": "largest z",
+    "largest_at_mm": "at x, y, z (mm)",
+    "smallest_z": "smallest z",
+    "smallest_at_mm": "at x, y, z (mm) ",
+    "n_participants": "participants",
+    "n_maps": "maps",
+}
+
+
+def titled(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the columns of a row the names people read."""
+    return {TITLES.get(name, name): value for name, value in record.items()}
 
 
 def map_summary(one: EstimateMap, threshold: float) -> dict[str, Any]:
@@ -26,14 +46,14 @@ def map_summary(one: EstimateMap, threshold: float) -> dict[str, Any]:
     z = one.estimate.z
     high, low = int(np.argmax(z)), int(np.argmin(z))
     return {
-        "degrees of freedom": one.estimate.dof,
-        "voxels": int(z.size),
-        "threshold |z|": threshold,
-        "voxels beyond": int((np.abs(z) >= threshold).sum()),
-        "largest z": float(z[high]),
-        "where (mm)": position_text(one, high),
-        "smallest z": float(z[low]),
-        "where it is (mm)": position_text(one, low),
+        "dof": one.estimate.dof,
+        "n_voxels": int(z.size),
+        "threshold": threshold,
+        "n_above": int((np.abs(z) >= threshold).sum()),
+        "largest_z": float(z[high]),
+        "largest_at_mm": position_text(one, high),
+        "smallest_z": float(z[low]),
+        "smallest_at_mm": position_text(one, low),
     }
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -84,6 +85,8 @@ class Plan(ABC):
         What is estimated, as a sentence.
     caution : str
         What a reader must know before trusting it; empty where there is nothing.
+    details : dict
+        Fields for the sidecars.
     """
 
     design_matrix: pd.DataFrame
@@ -92,6 +95,7 @@ class Plan(ABC):
     left_out: dict[str, str] = field(default_factory=dict)
     description: str = ""
     caution: str = ""
+    details: dict[str, Any] = field(default_factory=dict)
 
     @abstractmethod
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate:
@@ -120,6 +124,18 @@ class Strategy(ABC):
     def needs_variances(self, options: GroupOptions) -> bool:
         """Whether the maps' sampling variances enter."""
         return False
+
+    @abstractmethod
+    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
+        """Describe the strategy for a methods section.
+
+        Returns
+        -------
+        text : str
+            Sentences with `{cite}` where the works are to be cited.
+        works : tuple of str
+            Keys of `report.methods`.
+        """
 
     @abstractmethod
     def plan(self, layout: MapLayout, session_contrast: SessionContrast, options: GroupOptions) -> Plan:

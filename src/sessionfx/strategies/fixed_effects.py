@@ -20,6 +20,11 @@ INCOMPLETE_MEAN = (
     "differ, it mixes "
     "who was scanned with when, and is biased."
 )
+INCOMPLETE_TREND = (
+    "Some participants miss sessions, and their trend is over the sessions they have: where change is not a "
+    "straight line, "
+    "it is not the same quantity for everyone."
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,16 @@ class FixedEffects(Strategy):
         """Only precision weights need them."""
         return options.fixed_effects == "precision"
 
+    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
+        """Describe the summary-statistics approach; see `Strategy.methods`."""
+        text = (
+            "Fixed-effects strategy: the session contrast was computed within each participant "
+            f"({options.fixed_effects} "
+            "weights for means) and tested over participants by a one-sample t test (summary statistics approach "
+            "{cite})."
+        )
+        return text, ("holmes", "mumford")
+
     def plan(self, layout: MapLayout, session_contrast: SessionContrast, options: GroupOptions) -> FixedEffectsPlan:
         """Choose the participants whose sessions can answer the question; see `Strategy.plan`."""
         if not session_contrast.weights:
@@ -84,6 +99,7 @@ class FixedEffects(Strategy):
                 f"{len(combinations)} participant(s) have the sessions this contrast needs; a group model needs at "
                 "least two."
             )
+        precision = session_contrast.kind == "mean" and options.fixed_effects == "precision"
         design = pd.DataFrame({"intercept": 1.0}, index=[f"sub-{participant}" for participant in combinations])
         return FixedEffectsPlan(
             design,
@@ -92,7 +108,18 @@ class FixedEffects(Strategy):
             left_out,
             f"One-sample model on {len(combinations)} participants, one fixed-effects value each"
             + (f" ({options.fixed_effects} weights)." if session_contrast.kind == "mean" else "."),
-            INCOMPLETE_MEAN if incomplete and session_contrast.kind == "mean" else "",
+            {"mean": INCOMPLETE_MEAN, "linear": INCOMPLETE_TREND}.get(session_contrast.kind, "") if incomplete else "",
+            {
+                "FixedEffectsWeighting": options.fixed_effects if session_contrast.kind == "mean" else "equal",
+                "ParticipantWeights": {
+                    f"sub-{participant}": "precision"
+                    if precision
+                    else {
+                        f"ses-{layout.sessions[row]}": weight for row, weight in weights.items() if layout.sessions[row]
+                    }
+                    for participant, weights in combinations.items()
+                },
+            },
             tuple(combinations.values()),
-            session_contrast.kind == "mean" and options.fixed_effects == "precision",
+            precision,
         )

@@ -52,6 +52,16 @@ class SessionModel(Strategy):
     name = "session-model"
     title = "Session model"
 
+    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
+        """Describe OLS on all session maps; see `Strategy.methods`."""
+        text = (
+            "Session-model strategy: all session maps entered one ordinary least-squares model with one column per "
+            f"session and subject effect '{options.subject_effect}'"
+        )
+        if options.subject_effect == "auto":
+            text += " (participant indicators for differences and trends, none for means)"
+        return text + ".", ()
+
     def plan(self, layout: MapLayout, session_contrast: SessionContrast, options: GroupOptions) -> SessionModelPlan:
         """Code sessions and participants; see `Strategy.plan`."""
         if not session_contrast.weights:
@@ -86,6 +96,10 @@ class SessionModel(Strategy):
             "session and "
             f"subject effect '{subject_effect}'.",
             _caution(session_contrast, subject_effect, len(sessions)),
+            {
+                "SubjectEffect": subject_effect,
+                "SessionWeights": {f"ses-{session}": weight for session, weight in weights.items() if session},
+            },
         )
 
 

@@ -1,0 +1,205 @@
+"""The participant level's files: where each lies, what its sidecar says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.firstlevel.contrasts import Contrast
+from sessionfx.firstlevel.run import FittedRun
+from sessionfx.inputs.runs import RunInputs
+from sessionfx.maps import EstimateMap
+from sessionfx.naming import file_name, func_folder
+from sessionfx.outputs.derivatives import SOFTWARE, bids_uri
+from sessionfx.outputs.files import write_json, write_map, write_text
+from sessionfx.outputs.statmaps import statmap_paths, write_statmaps
+from sessionfx.session_contrasts import SessionContrast
+
+FIXED_EFFECTS_DESC = "fixedEffects"
+
+
+@dataclass(frozen=True)
+class FirstLevelFiles:
+    """Files of one analysis (task, space, resolution) in an output folder.
+
+    Attributes
+    ----------
+    output_dir : Path
+        Absolute.
+    entities : dict
+        task, space and res of every map.
+    links : dict of str to Path
+        Input datasets by their name in BIDS URIs.
+    model_parameters : dict
+        First-level options, for sidecars.
+    weighting : {'equal', 'precision'}
+        Of fixed effects.
+    """
+
+    output_dir: Path
+    entities: dict[str, str | None]
+    links: dict[str, Path]
+    model_parameters: dict[str, Any]
+    weighting: str
+
+    def record(self, participant: str) -> Path:
+        """Where it is noted what is finished of a participant."""
+        return self.output_dir / "logs" / file_name({"sub": participant, **self.entities}, "record", ".json")
+
+    def figures(self, participant: str) -> Path:
+        """Folder of the sections of a participant's page."""
+        return self.output_dir / func_folder(participant).parent / "figures"
+
+    def design(self, run: RunInputs) -> Path:
+        """Path of a run's design matrix."""
+        folder = self.output_dir / func_folder(run.participant, run.session or None)
+        return folder / file_name(run.entities, "design", ".tsv")
+
+    def reference(self, participant: str) -> Path:
+        """Path of a participant's mean image, the background of pictures."""
+        return self.figures(participant) / file_name({"sub": participant, **self.entities}, "boldref", ".nii.gz")
+
+    def session_maps(self, participant: str, session: str, contrast: Contrast) -> dict[str, Path]:
+        """Paths of the maps of one session (of all runs, without sessions) by statistic."""
+        folder = self.output_dir / func_folder(participant, session or None)
+        return statmap_paths(folder, self._session_entities(participant, session, contrast))
+
+    def combined_maps(self, participant: str, question: SessionContrast, contrast: Contrast) -> dict[str, Path]:
+        """Paths of the maps of a session contrast by statistic."""
+        folder = self.output_dir / func_folder(participant)
+        return statmap_paths(folder, self._combined_entities(participant, question, contrast))
+
+    def write_design(self, one: FittedRun) -> list[Path]:
+        """Write a run's design matrix and what is to be known of the run."""
+        path = self.design(one.run)
+        write_text(path, one.design.matrix.to_csv(sep="\t", index=False, na_rep="n/a"))
+        write_json(
+            path.with_suffix(".json"),
+            {
+                "Description": "Design matrix of one run: one row per volume, one column per regressor.",
+                "Sources": self._uris(_source_files(one.run)),
+                "RepetitionTime": one.repetition_time,
+                "StartTime": one.start_time,
+                "NumberOfVolumes": len(one.design.matrix),
+                "ConditionColumns": list(one.design.condition_columns),
+                "RedundantColumns": list(one.redundant),
+                "DegreesOfFreedom": one.dof,
+                "BrainMaskVoxels": one.n_brain,
+                "FittedVoxels": int(one.mask.sum()),
+                "Notes": list(one.notes),
+                "LeftOutContrasts": {**_left_out_before(path), **one.left_out},
+                "ModelParameters": self.model_parameters,
+                "Software": SOFTWARE,
+            },
+        )
+        return [path, path.with_suffix(".json")]
+
+    def write_reference(self, participant: str, fitted: Sequence[FittedRun]) -> None:
+        """Write the mean over time of a participant's runs."""
+        path = self.reference(participant)
+        first = next(one for run in fitted for one in run.estimates.values())
+        images = [run.mean_image for run in fitted if run.mean_image.shape == first.grid.shape]
+        counts = np.sum([np.isfinite(image) for image in images], axis=0)
+        total: NDArray[np.float64] = np.sum([np.nan_to_num(image) for image in images], axis=0)
+        mask = counts > 0
+        write_map(path, total[mask] / counts[mask], mask, first.grid)
+
+    def write_run_maps(self, one: FittedRun, contrast: Contrast) -> list[Path]:
+        """Write the maps of one run."""
+        entities = {**one.run.entities, **self.entities, "contrast": contrast.label}
+        sidecar = {
+            "Description": "Estimate of one run.",
+            "Sources": self._uris(_source_files(one.run)),
+            **self._contrast_fields(contrast),
+            "NumberOfInputs": 1,
+        }
+        folder = self.output_dir / func_folder(one.run.participant, one.run.session or None)
+        return write_statmaps(folder, entities, one.estimates[contrast.label], sidecar)
+
+    def write_session(
+        self, participant: str, session: str, contrast: Contrast, combined: EstimateMap, runs: Sequence[FittedRun]
+    ) -> list[Path]:
+        """Write the combination of a session's runs."""
+        used = [one for one in runs if contrast.label in one.estimates]
+        left_out = {one.run.name: one.left_out[contrast.label] for one in runs if contrast.label in one.left_out}
+        sidecar = {
+            "Description": f"Fixed effects over {len(used)} run(s){' of one session' if session else ''}.",
+            "Sources": self._uris([path for one in used for path in _source_files(one.run)]),
+            **self._contrast_fields(contrast),
+            "CombinationLevel": "run",
+            "NumberOfInputs": len(used),
+            "InputDegreesOfFreedom": [one.estimates[contrast.label].estimate.dof for one in used],
+            **({"LeftOutInputs": left_out} if left_out else {}),
+        }
+        folder = self.output_dir / func_folder(participant, session or None)
+        return write_statmaps(folder, self._session_entities(participant, session, contrast), combined, sidecar)
+
+    def write_combined(
+        self,
+        participant: str,
+        question: SessionContrast,
+        contrast: Contrast,
+        combined: EstimateMap,
+        weights: Mapping[str, float],
+        inputs: Mapping[str, EstimateMap],
+    ) -> list[Path]:
+        """Write the answer to a session contrast."""
+        sources = [self.session_maps(participant, session, contrast) for session in weights]
+        precision = question.kind == "mean" and self.weighting == "precision"
+        sidecar = {
+            "Description": f"Fixed effects over {len(weights)} session(s) of one participant.",
+            "Sources": self._uris([paths[statistic] for paths in sources for statistic in ("effect", "variance")]),
+            **self._contrast_fields(contrast),
+            "SessionContrast": question.text,
+            # precisions differ from voxel to voxel
+            "SessionWeights": {f"ses-{s}": "precision" if precision else weight for s, weight in weights.items()},
+            "CombinationLevel": "session",
+            "NumberOfInputs": len(weights),
+            "InputDegreesOfFreedom": [inputs[session].estimate.dof for session in weights],
+        }
+        folder = self.output_dir / func_folder(participant)
+        return write_statmaps(folder, self._combined_entities(participant, question, contrast), combined, sidecar)
+
+    def _session_entities(self, participant: str, session: str, contrast: Contrast) -> dict[str, str | None]:
+        return {
+            "sub": participant,
+            "ses": session or None,
+            **self.entities,
+            "contrast": contrast.label,
+            "desc": FIXED_EFFECTS_DESC,
+        }
+
+    def _combined_entities(
+        self, participant: str, question: SessionContrast, contrast: Contrast
+    ) -> dict[str, str | None]:
+        return {**self._session_entities(participant, "", contrast), "sessions": question.label}
+
+    def _contrast_fields(self, contrast: Contrast) -> dict[str, Any]:
+        return {
+            "Contrast": contrast.expression,
+            "ContrastWeights": contrast.weights,
+            "FixedEffectsWeighting": self.weighting,
+            "ModelParameters": self.model_parameters,
+        }
+
+    def _uris(self, paths: Sequence[Path]) -> list[str]:
+        return [bids_uri(path, self.links, self.output_dir) for path in paths]
+
+
+def _source_files(run: RunInputs) -> list[Path]:
+    return [path for path in (run.bold, run.mask, run.events, run.confounds) if path is not None]
+
+
+def _left_out_before(design: Path) -> dict[str, str]:
+    """Contrasts an earlier call left this run out of: its design is the same, its contrasts were others."""
+    try:
+        content = json.loads(design.with_suffix(".json").read_text(encoding="utf-8"))
+        return dict(content["LeftOutContrasts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
