@@ -195,6 +195,18 @@ def test_one_process_per_participant_into_one_folder_gives_the_same_bytes(
     assert values(maps(tmp_path / "out")) == values(maps(finished))
 
 
+def test_leftover_of_a_killed_process_is_not_taken_for_a_map(dataset: Path, output: Path) -> None:
+    """As after a kill within the first session: maps of the second are incomplete, and the record claims neither."""
+    expected = values(maps(output))
+    (record,) = output.glob("logs/sub-01_*_record.json")
+    record.unlink()
+    for statistic in ("variance", "t"):
+        (path,) = output.glob(f"sub-01/ses-02/func/*_stat-{statistic}_*.nii.gz")
+        path.unlink()
+    assert analyse(dataset, output) == 0
+    assert values(maps(output)) == expected
+
+
 def visible_files(output: Path) -> Iterator[Path]:
     return (path for path in output.rglob("*") if path.is_file() and not path.name.startswith("."))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 import time
 import uuid
 import warnings
@@ -65,6 +66,7 @@ def run(settings: Settings) -> int:
     """
     end_on_sigterm()
     _quiet_libraries(settings.verbose)
+    _check_temporary_folder()
     for specification in settings.session_contrast:
         check_specification(specification)
     contrasts = parse_contrasts(settings.contrast) if "participant" in settings.levels else ()
@@ -247,6 +249,17 @@ def _check_conditions(selection: Selection, contrasts: Sequence[Contrast], setti
                 f"--contrast '{contrast.expression}' names the condition '{unknown[0]}', which no run has. "
                 f"Conditions there are: {listed}."
             )
+
+
+def _check_temporary_folder() -> None:
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        raise OutputError(
+            "No folder for temporary files is writable, which matplotlib needs. Provide one: --tmpfs /tmp for "
+            "docker run, or "
+            "the variable TMPDIR."
+        ) from None
 
 
 def _check_private_folders(settings: Settings, inputs: Sequence[Path]) -> None:

@@ -353,7 +353,9 @@ def _fit(
     maps = {}
     for contrast in contrasts:
         maps[contrast.label] = combine_runs(fitted, contrast, analysis.settings.fixed_effects)
-        before = read_session_maps(participant, contrast, runs, analysis)
+        # of the other sessions; what lies there of those about to be fitted is what a killed process left
+        others = [run for run in runs if (contrast.label, run.session) not in to_fit]
+        before = read_session_maps(participant, contrast, others, analysis)
         # sessions that do not fit together fail before anything is written
         combine_sessions({**before, **maps[contrast.label]}, analysis)
     messages = _remarks(fitted)
@@ -367,6 +369,8 @@ def _fit(
         written = [path for one in own for path in designs[one.run.name]]
         if session in maps[label]:
             written += files.write_session(participant, session, contrast, maps[label][session], own)
+        else:
+            files.remove_session(participant, session, contrast)
         if analysis.settings.keep_run_maps:
             kept = [one for one in own if label in one.estimates]
             written += [path for one in kept for path in files.write_run_maps(one, contrast)]

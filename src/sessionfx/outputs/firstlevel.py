@@ -18,7 +18,7 @@ from sessionfx.maps import EstimateMap
 from sessionfx.naming import file_name, func_folder
 from sessionfx.outputs.derivatives import SOFTWARE, bids_uri
 from sessionfx.outputs.files import write_json, write_map, write_text
-from sessionfx.outputs.statmaps import statmap_paths, write_statmaps
+from sessionfx.outputs.statmaps import sidecar_path, statmap_paths, write_statmaps
 from sessionfx.session_contrasts import SessionContrast
 
 FIXED_EFFECTS_DESC = "fixedEffects"
@@ -139,6 +139,12 @@ class FirstLevelFiles:
         }
         folder = self.output_dir / func_folder(participant, session or None)
         return write_statmaps(folder, self._session_entities(participant, session, contrast), combined, sidecar)
+
+    def remove_session(self, participant: str, session: str, contrast: Contrast) -> None:
+        """Remove what a killed process may have left of a session that has no map."""
+        for path in self.session_maps(participant, session, contrast).values():
+            path.unlink(missing_ok=True)
+            sidecar_path(path).unlink(missing_ok=True)
 
     def write_combined(
         self,

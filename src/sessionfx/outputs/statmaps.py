@@ -63,10 +63,10 @@ def write_statmaps(
         "effect": estimate.effect, "variance": estimate.variance, "t": estimate.t, "z": estimate.z, "p": estimate.p,
     }  # fmt: skip
     paths = statmap_paths(folder, entities)
-    for statistic, path in paths.items():
+    # The effect comes last: who finds one (the group level does so by name) finds the others whole.
+    for statistic, path in reversed(paths.items()):
         outside = 1.0 if statistic == "p" else 0.0
         dtype = np.float64 if statistic in _FULL_PRECISION else np.float32
-        write_map(path, values[statistic], estimate_map.mask, estimate_map.grid, outside=outside, dtype=dtype)
         content = {
             "Description": f"{sidecar.get('Description', '')} {_DESCRIPTIONS[statistic]}.".strip(),
             "StatisticType": statistic,
@@ -76,6 +76,7 @@ def write_statmaps(
             "Software": SOFTWARE,
         }
         write_json(sidecar_path(path), content)
+        write_map(path, values[statistic], estimate_map.mask, estimate_map.grid, outside=outside, dtype=dtype)
     return [*paths.values(), *map(sidecar_path, paths.values())]
 
 
