@@ -181,12 +181,17 @@ def test_motion24_is_parameters_derivatives_and_the_squares_of_both(tmp_path: Pa
     assert chosen == twelve | {f"{name}_power2" for name in twelve}
 
 
-def test_scrub_takes_one_column_per_outlier_or_says_there_is_none(tmp_path: Path) -> None:
+def test_scrub_takes_one_column_per_outlier_and_a_run_may_have_none(tmp_path: Path) -> None:
     with_outliers = chosen_columns(tmp_path, "scrub", motion_outlier00=one_at(3), motion_outlier01=one_at(7))
     assert with_outliers == [*AXES, "motion_outlier00", "motion_outlier01"]
     without = read_confounds(written(confounds_table(), tmp_path), ["scrub"], N_VOLUMES)
     assert list(without.table) == AXES
-    assert "no column matches 'motion_outlier*'" in without.notes[0]
+    assert without.notes == ()
+
+
+def test_a_glob_the_user_wrote_that_matches_nothing_is_named(tmp_path: Path) -> None:
+    notes = read_confounds(written(confounds_table(), tmp_path), ["motion6", "w_comp_cor_*"], N_VOLUMES).notes
+    assert notes == ("No confound matches 'w_comp_cor_*'.",)
 
 
 @pytest.mark.parametrize("wanted", [[], ["motion6"], ["global_signal"], ["rot_*"], ["none", "trans_x"], [ALWAYS]])

@@ -89,8 +89,7 @@ def run(settings: Settings) -> int:
 def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast]) -> int:
     """Run the participant level."""
     roots = find_derivative_roots(raw, settings.derivatives)
-    links = dataset_links(raw, roots)
-    check_output_place(settings.output_dir, links)
+    check_output_place(settings.output_dir, dataset_links(raw, roots))
     _check_private_folders(settings, [raw, *roots])
     known = participants_with_runs(roots)
     for label in settings.participant_label:
@@ -123,6 +122,9 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     if settings.dry_run:
         _describe_plan(selection, contrasts, [one.text for one in session_contrasts])
         return 0
+    bolds = [run.bold for runs in selection.runs.values() for run in runs]
+    sources = [root for root in roots if any(bold.is_relative_to(root) for bold in bolds)]
+    links = dataset_links(raw, sources)
     output_dir = prepare_output(settings.output_dir, links)
     _keep_settings(settings, output_dir)
     analysis = ParticipantAnalysis(
@@ -132,7 +134,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         selection.entities,
         output_dir,
         links,
-        preprocessing_programs(roots),
+        preprocessing_programs(sources),
     )
     _keep_methods(analysis.methods, selection.entities, "participant", output_dir)
     # longest first, so that no long one is left alone at the end
@@ -185,8 +187,7 @@ def run_group(settings: Settings, raw: Path) -> int:
     if len(participants) < 2:
         sentence = (
             "The group level needs at least two participants, and there are maps of one only "
-            f"(sub-{participants[0]}). Run the "
-            "participant level on more participants first, or choose more."
+            f"(sub-{participants[0]}). Run the participant level on more participants first, or choose more."
         )
         if not settings.no_report:
             write_group_refusal(output_dir, selection.entities, sentence)

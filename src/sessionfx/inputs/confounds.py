@@ -32,6 +32,14 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "compcor": (*_AXES, *(f"a_comp_cor_{index:02d}" for index in range(5))),
     "scrub": (*_AXES, "motion_outlier*"),
 }
+PRESET_WORDS = {
+    "none": "no confounds",
+    "motion6": "the six realignment parameters",
+    "motion12": "the six realignment parameters and their derivatives",
+    "motion24": "the six realignment parameters, their derivatives, and the squares of both",
+    "compcor": "the six realignment parameters and the first five anatomical CompCor components",
+    "scrub": "the six realignment parameters and one regressor for each volume marked as a motion outlier",
+}
 # Volumes before the magnetisation reaches its steady state are modelled whatever else is chosen; only a plain
 # `none` means no confound at all, as for nilearn without confounds.
 ALWAYS = "non_steady_state_outlier*"
@@ -72,7 +80,7 @@ def expand_names(wanted: Sequence[str], columns: Sequence[str]) -> tuple[list[st
     missing : list of str
         Names that are not columns.
     unmatched : list of str
-        Globs that match no column.
+        Globs the user wrote that match no column (a preset's may: a run can be without motion outliers).
     """
     patterns = [name for item in wanted for name in PRESETS.get(item, (item,))]
     chosen: dict[str, None] = {}
@@ -83,7 +91,7 @@ def expand_names(wanted: Sequence[str], columns: Sequence[str]) -> tuple[list[st
         elif _GLOB.search(pattern):
             found = [column for column in columns if fnmatch.fnmatchcase(column, pattern)]
             chosen.update(dict.fromkeys(found))
-            if not found:
+            if not found and pattern in wanted:
                 unmatched.append(pattern)
         else:
             missing.append(pattern)
@@ -135,7 +143,7 @@ def read_confounds(path: Path | None, wanted: Sequence[str], n_volumes: int) -> 
             f"{path} has no column '{missing[0]}', which --confounds {' '.join(wanted or (DEFAULT_PRESET,))} asks for. "
             f"Columns there are: {_shortened(columns)}. Choose among them, or use --confounds none."
         )
-    notes = [f"{path.name}: no column matches '{pattern}'." for pattern in unmatched]
+    notes = [f"No confound matches '{pattern}'." for pattern in unmatched]
     if not chosen:
         return Confounds(empty, tuple(notes))
     if len(table) != n_volumes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from sessionfx import __version__
+from sessionfx.inputs.confounds import DEFAULT_PRESET, PRESET_WORDS
 from sessionfx.settings import Settings
 
 _REFERENCES = {
@@ -18,6 +19,8 @@ _REFERENCES = {
     "bids_apps": "Gorgolewski KJ, et al. BIDS apps. PLoS Comput Biol 2017;13:e1005209. "
     "doi:10.1371/journal.pcbi.1005209",
     "pybids": "Yarkoni T, et al. PyBIDS. J Open Source Softw 2019;4:1294. doi:10.21105/joss.01294",
+    "compcor": "Behzadi Y, Restom K, Liau J, Liu TT. A component based noise correction method (CompCor) for BOLD and "
+    "perfusion based fMRI. NeuroImage 2007;37:90–101. doi:10.1016/j.neuroimage.2007.04.042",
     "glover": "Glover GH. Deconvolution of impulse response in event-related BOLD fMRI. "
     "NeuroImage 1999;9:416–429. doi:10.1006/nimg.1998.0419",
     "fdr": "Genovese CR, Lazar NA, Nichols T. Thresholding of statistical maps using the false discovery rate. "
@@ -83,10 +86,14 @@ def participant_methods(settings: Settings, *, has_sessions: bool, preprocessing
         f"SessionFX {__version__}, a BIDS App {cite('bids_apps')} built on nilearn {_version('nilearn')} "
         f"{cite('nilearn')} and pybids {_version('pybids')} {cite('pybids')}."
     )
-    nuisance = "no confounds, "
-    if settings.confounds != ("none",):
-        nuisance = ", ".join(settings.confounds) or "the six realignment parameters where a confounds file exists"
-        nuisance += ", regressors of non-steady-state volumes, "
+    chosen = settings.confounds or (DEFAULT_PRESET,)
+    nuisance = ", ".join(PRESET_WORDS.get(name, f"'{name}'") for name in chosen)
+    if not settings.confounds:
+        nuisance += " where a confounds file exists"
+    if "compcor" in chosen:
+        nuisance += f" {cite('compcor')}"
+    if chosen != ("none",):
+        nuisance += ", regressors of non-steady-state volumes"
     hrf = f"nilearn's '{settings.hrf_model}' haemodynamic response"
     if settings.hrf_model.startswith("glover"):
         hrf += f" {cite('glover')}"
@@ -104,7 +111,7 @@ def participant_methods(settings: Settings, *, has_sessions: bool, preprocessing
     first = (
         f"{smoothing} Each run was modelled separately in percent of each voxel's mean: events were convolved "
         f"with {hrf}; "
-        f"nuisance regressors were {nuisance}{drift} and a constant; the noise was "
+        f"nuisance regressors were {nuisance}, {drift} and a constant; the noise was "
         f"handled by {noise}."
     )
     weights = (

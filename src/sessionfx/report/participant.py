@@ -213,7 +213,7 @@ def _render_runs(results: ParticipantResults, place: str) -> str:
         events=Picture(
             events,
             "Timeline of the events of every run",
-            "When each condition was shown; grey lines mark the end of a run.",
+            "When each condition was shown; the line at the right marks the end of a run.",
         ),
         designs=designs,
         methods=results.methods,
