@@ -268,3 +268,14 @@ def test_condition_absent_from_a_run_leaves_that_run_out_and_says_so(small_datas
     }
     log = next((output / "logs").glob("sub-01_*_log.txt")).read_text()
     assert "sub-01_ses-01_task-stroop_run-01 is left out of contrast 'incongruentMinusCongruent'" in log
+
+
+def test_folder_of_another_program_is_left_alone(small_dataset: Path, tmp_path: Path) -> None:
+    description = tmp_path / "out" / "dataset_description.json"
+    description.parent.mkdir()
+    description.write_text('{"Name": "x", "BIDSVersion": "1.9.0", "GeneratedBy": [{"Name": "MRIQC"}]}')
+    before = description.read_bytes()
+    done = run_command(small_dataset, tmp_path / "out", "participant", "--contrast", CONTRAST, "--no-report")
+    assert done.returncode == 73
+    assert "MRIQC" in done.stderr
+    assert description.read_bytes() == before

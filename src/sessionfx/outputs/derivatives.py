@@ -37,9 +37,10 @@ def prepare_output(output_dir: Path, inputs: Mapping[str, Path]) -> Path:
     Raises
     ------
     OutputError
-        If it is, or lies in, an input dataset, or cannot be written.
+        If it is, or lies in, an input dataset, holds another program's dataset, or cannot be written.
     """
     root = check_output_place(output_dir, inputs)
+    _check_owner(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -69,6 +70,23 @@ def check_output_place(output_dir: Path, inputs: Mapping[str, Path]) -> Path:
                 f"a folder beside it, such as {source.parent / 'sessionfx'}."
             )
     return root
+
+
+def _check_owner(root: Path) -> None:
+    """Refuse a folder that another program describes as its own: its description would be lost."""
+    try:
+        description = read_description(root)
+    except DatasetError as error:
+        raise OutputError(f"{error} Or choose another output folder.") from None
+    if description is None:
+        return
+    generated = description.get("GeneratedBy")
+    programs = [item.get("Name") for item in generated if isinstance(item, dict)] if isinstance(generated, list) else []
+    if SOFTWARE["Name"] not in programs:
+        owner = ", ".join(map(str, programs)) or str(description.get("Name", "another dataset"))
+        raise OutputError(
+            f"The output folder {root} holds a dataset of its own ({owner}). Choose another, or an empty one."
+        )
 
 
 def bids_uri(path: Path, links: Mapping[str, Path], output_dir: Path) -> str:
