@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import units_of_work as work
-from sessionfx.execution import Done, run_units, workers_within
+from sessionfx.execution import Done, memory_limit_gb, run_units, workers_within
 
 
 def run(
@@ -66,6 +66,16 @@ def test_stop_on_failure_leaves_the_rest_undone() -> None:
 
 
 def test_memory_budget_limits_the_number_of_processes() -> None:
-    assert workers_within(None, [5.0], 8) == 8
+    assert workers_within(100.0, [5.0], 8) == 8
     assert workers_within(10.0, [2.0, 4.9], 8) == 2
     assert workers_within(1.0, [4.0], 8) == 1
+
+
+def test_memory_limit_is_the_control_groups_where_it_is_smaller(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "memory.max").write_text("2000000000\n")
+    monkeypatch.setattr("sessionfx.execution._CGROUP_LIMITS", (str(tmp_path / "memory.max"), str(tmp_path / "absent")))
+    assert memory_limit_gb() == 2.0
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory_limit_gb() > 0.1

@@ -17,6 +17,7 @@ from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.linear_algebra import is_estimable
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout
+from sessionfx.strategies.blocks import estimate_in_blocks
 from sessionfx.strategies.session_model import resolve_subject_effect
 
 N_VOXELS = 7
@@ -249,3 +250,15 @@ def test_estimability_agrees_with_the_rank_criterion(design: tuple[NDArray[np.bo
     for contrast in (rng.normal(size=matrix.shape[1]), rng.normal(size=len(matrix)) @ matrix):
         expected = np.linalg.matrix_rank(np.vstack([matrix, contrast])) == np.linalg.matrix_rank(matrix)
         assert is_estimable(matrix, contrast) == expected
+
+
+def test_blocks_of_voxels_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sessionfx.strategies.blocks.VOXELS_PER_BLOCK", 7)
+    layout = layout_of(np.ones((5, 3), dtype=bool))
+    effects = np.random.default_rng(4).normal(size=(15, 23))
+    for name in STRATEGIES:
+        plan = STRATEGIES[name].plan(layout, question("linear", 3), GroupOptions())
+        whole, blocks = plan.estimate(effects, None), estimate_in_blocks(plan, effects, None)
+        np.testing.assert_allclose(blocks.effect, whole.effect, rtol=1e-12)
+        np.testing.assert_allclose(blocks.variance, whole.variance, rtol=1e-12)
+        assert blocks.dof == whole.dof

@@ -24,7 +24,15 @@ from sessionfx.errors import (
     ParticipantError,
     SessionFXError,
 )
-from sessionfx.execution import Done, Failure, end_on_sigterm, limited_threads, run_units, workers_within
+from sessionfx.execution import (
+    Done,
+    Failure,
+    end_on_sigterm,
+    limited_threads,
+    memory_limit_gb,
+    run_units,
+    workers_within,
+)
 from sessionfx.firstlevel.contrasts import Contrast, parse_contrasts, selected_labels
 from sessionfx.inputs.dataset import (
     check_raw_dataset,
@@ -45,6 +53,9 @@ if TYPE_CHECKING:
     from sessionfx.report.methods import MethodsText
 
 EXIT_SOME_FAILED = 1
+# Memory of a worker: the libraries, and per value of the 4-D image beyond its own size
+_BASE_GB = 0.4
+_BYTES_PER_VALUE = 12
 
 
 def run(settings: Settings) -> int:
@@ -140,8 +151,12 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     # longest first, so that no long one is left alone at the end
     order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
     units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
-    needs = [_memory_need(selection.runs[label]) for label in order] if settings.mem_gb else []
-    n_processes = workers_within(settings.mem_gb, needs, settings.nprocs)
+    memory = settings.mem_gb or memory_limit_gb()
+    needs = {f"sub-{label}": _memory_need(selection.runs[label]) for label in order}
+    for unit, need in needs.items():
+        if need > memory:
+            _say(f"{unit}: its largest run needs about {need:.1f} GB, and there are {memory:.1f} GB; it may be killed.")
+    n_processes = workers_within(memory, list(needs.values()), settings.nprocs)
     outcomes: dict[str, Failure | None] = {}
     progress = tqdm(total=len(units), desc="participants", unit="participant", disable=None)
     with progress:
@@ -339,7 +354,7 @@ def _conclude(
 
 
 def _memory_need(runs: Sequence[RunInputs]) -> float:
-    """Estimate the memory a participant's largest run needs (GB), from headers alone.
+    """Estimate the memory a participant's largest run needs (GB), from its header alone.
 
     The image as read, its single-precision copy, and the fit of the brain's share in double precision.
     """
@@ -347,15 +362,14 @@ def _memory_need(runs: Sequence[RunInputs]) -> float:
 
     from sessionfx.inputs.images import open_image
 
-    largest = 0.0
-    for one in runs:
-        try:
-            image = open_image(one.bold)
-        except SessionFXError:
-            continue  # reported when that participant is analysed
-        values = float(np.prod(image.shape))
-        largest = max(largest, values * (image.get_data_dtype().itemsize + 4 + 8))
-    return 0.5 + largest / 1e9
+    files = [run.bold for run in runs if run.bold.exists()]
+    if not files:
+        return 0.0  # reported when that participant is analysed
+    try:
+        image = open_image(max(files, key=lambda path: path.stat().st_size))
+    except SessionFXError:
+        return 0.0
+    return _BASE_GB + float(np.prod(image.shape)) * (image.get_data_dtype().itemsize + _BYTES_PER_VALUE) / 1e9
 
 
 def _keep_settings(settings: Settings, output_dir: Path) -> None:

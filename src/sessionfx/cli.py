@@ -124,7 +124,10 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--omp-nthreads", type=_positive_count, default=1, metavar="N",
                      help="threads of the linear algebra in each process (default: %(default)s)")  # fmt: skip
     run.add_argument(
-        "--mem-gb", type=_positive, metavar="GB", help="memory to stay within: fewer participants at a time"
+        "--mem-gb",
+        type=_positive,
+        metavar="GB",
+        help="memory to stay within: fewer participants at a time (default: what container and machine allow)",
     )
     run.add_argument("-w", "--work-dir", type=Path, metavar="DIR", help="keep the pybids index here between runs")
     run.add_argument("--force", action="store_true", help="redo what is finished already")

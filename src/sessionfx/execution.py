@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sessionfx.errors import OutputError, SessionFXError
@@ -23,6 +24,8 @@ Item = TypeVar("Item")
 
 # The linear algebra libraries read these when they are loaded, which happens in the worker processes.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# Version 2 and version 1 of Linux control groups, as seen from inside a container
+_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _TERMINATED = 143  # 128 + SIGTERM, as shells report it
 
 
@@ -226,12 +229,23 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def workers_within(memory_gb: float | None, needs_gb: Sequence[float], n_processes: int) -> int:
+def memory_limit_gb() -> float:
+    """Find how much memory this process may use (GB): the container's or job's limit, else the machine's."""
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in _CGROUP_LIMITS:
+        try:
+            limits.append(int(Path(file).read_text()))
+        except (OSError, ValueError):
+            continue  # not this kind of control group, or "max"
+    return min(limits) / 1e9
+
+
+def workers_within(memory_gb: float, needs_gb: Sequence[float], n_processes: int) -> int:
     """How many units may run at a time.
 
     Parameters
     ----------
-    memory_gb : float or None
+    memory_gb : float
         The budget.
     needs_gb : sequence of float
         What each unit needs.
@@ -243,6 +257,4 @@ def workers_within(memory_gb: float | None, needs_gb: Sequence[float], n_process
     int
         At least 1.
     """
-    if memory_gb is None or not needs_gb:
-        return n_processes
     return max(1, min(n_processes, int(memory_gb / max(needs_gb))))

@@ -39,6 +39,7 @@ from sessionfx.statistics.agreement import Agreement, compare
 from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Strategy
+from sessionfx.strategies.blocks import estimate_in_blocks
 from sessionfx.verdict import verdict
 
 CLUSTER_COLUMNS = ("Cluster ID", "X", "Y", "Z", "Peak Stat", "Cluster Size (mm3)")
@@ -229,7 +230,7 @@ def _run_strategy(
         plan = strategy.plan(maps.layout, question, analysis.options)
     except NotEstimableError as refusal:
         return StrategyResult(strategy.name, strategy.label, strategy.title, str(refusal))
-    estimate = plan.estimate(maps.effects, maps.variances)
+    estimate = estimate_in_blocks(plan, maps.effects, maps.variances)
     located = EstimateMap.where_determined(estimate, maps.mask, maps.grid)
     if not located.mask.any():
         return StrategyResult(

@@ -1,0 +1,36 @@
+"""Estimating a plan block of voxels by block of voxels.
+
+Working arrays are as large as a block, not as the brain. The blocks have one fixed size, because the last bit of
+a matrix product can depend on its shape: results must not depend on who computes which block.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.statistics.estimates import Estimate
+from sessionfx.strategies.base import Plan
+
+VOXELS_PER_BLOCK = 16_384
+
+
+def estimate_in_blocks(plan: Plan, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate:
+    """Estimate all voxels.
+
+    Parameters
+    ----------
+    plan : Plan
+    effects : ndarray of shape (N, V)
+    variances : ndarray of shape (N, V) or None
+
+    Returns
+    -------
+    Estimate
+        Of V voxels.
+    """
+    blocks = [slice(start, start + VOXELS_PER_BLOCK) for start in range(0, effects.shape[1], VOXELS_PER_BLOCK)]
+    parts = [plan.estimate(effects[:, block], None if variances is None else variances[:, block]) for block in blocks]
+    return Estimate(
+        np.concatenate([part.effect for part in parts]), np.concatenate([part.variance for part in parts]), parts[0].dof
+    )
