@@ -8,7 +8,7 @@ DEMO := demo
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint format boutiques clean
+.PHONY: help demo test test-fast test-container lint format boutiques clean
 
 help: ## list these tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,7 +35,10 @@ test: $(VENV)/.dev lint ## set up and run the whole suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(VENV)/.dev ## the suite without whole-program tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not container'
+
+test-container: $(VENV)/.dev ## build the image and test it (needs docker or podman)
+	$(BIN)/python -m pytest tests/container -m container
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -92,6 +92,21 @@ def test_new_session_contrast_combines_anew_without_refitting(dataset: Path, out
     assert all("_sessions-later_" in name for name in changed)
 
 
+def test_group_answers_to_other_session_contrasts_stay(dataset: Path, output: Path) -> None:
+    before = maps(output, "group/*_statmap.nii.gz")
+    assert analyse(dataset, output, "--session-contrast", "later=2*ses-02 - ses-01", levels=("group",)) == 0
+    after = maps(output, "group/*_statmap.nii.gz")
+    assert set(before) < set(after)
+    assert all("_sessions-later_" in name for name in redone(before, after))
+
+
+def test_group_answers_from_other_maps_do_not_stay(dataset: Path, output: Path) -> None:
+    options = ("--noise-model", "ols", "--session-contrast", "mean")
+    assert analyse(dataset, output, *options) == 0
+    assert {name for name in maps(output, "group/*_statmap.nii.gz") if "_sessions-mean_" not in name} == set()
+    assert not list((output / "group").glob("*ses02MinusSes01*"))
+
+
 def test_first_level_option_redoes_all_participants(dataset: Path, output: Path) -> None:
     before = maps(output, "sub-*/**/*_statmap.nii.gz")
     assert analyse(dataset, output, "--noise-model", "ols", levels=("participant",)) == 0

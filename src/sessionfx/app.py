@@ -192,8 +192,7 @@ def run_group(settings: Settings, raw: Path) -> int:
     if settings.dry_run:
         _say(
             f"Would analyse {', '.join(selection.maps)} over {len(participants)} participants and the session "
-            "contrasts "
-            f"{', '.join(one.text for one in session_contrasts)}."
+            f"contrasts {', '.join(one.text for one in session_contrasts)}."
         )
         return 0
     output_dir = prepare_output(settings.output_dir, links)
@@ -273,8 +272,7 @@ def _check_temporary_folder() -> None:
     except FileNotFoundError:
         raise OutputError(
             "No folder for temporary files is writable, which matplotlib needs. Provide one: --tmpfs /tmp for "
-            "docker run, or "
-            "the variable TMPDIR."
+            "docker run, or the variable TMPDIR."
         ) from None
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sessionfx import __version__
-from sessionfx.errors import CommandLineError, SessionFXError
+from sessionfx.errors import INTERRUPTED, TERMINATED, CommandLineError, SessionFXError
 from sessionfx.naming import strip_prefix
 from sessionfx.settings import (
     CORRECTIONS,
@@ -29,7 +30,6 @@ from sessionfx.settings import (
 )
 
 STRATEGY_NAMES = ("session-model", "fixed-effects")  # the registry of strategies is checked against this
-INTERRUPTED = 130
 
 _LABEL = re.compile(r"[a-zA-Z0-9+]+\Z")
 
@@ -183,6 +183,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code (see `--help`).
     """
+    # docker stop and Slurm send it; without a handler the first process of a container ignores it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     arguments = list(sys.argv[1:] if argv is None else argv)
     verbose = any(re.fullmatch(r"-v+|--verbose", argument) for argument in arguments)
     try:

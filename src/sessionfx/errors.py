@@ -3,6 +3,10 @@
 Every message is one plain paragraph: what is wrong, where (file, column, label), and what to do about it.
 """
 
+# Ended by a signal, as shells report it: 128 and the signal's number
+INTERRUPTED = 130
+TERMINATED = 143
+
 
 class SessionFXError(Exception):
     """A problem the user can act on; printed without a traceback."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from sessionfx.errors import OutputError, SessionFXError
+from sessionfx.errors import TERMINATED, OutputError, SessionFXError
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
@@ -26,7 +26,6 @@ Item = TypeVar("Item")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # Version 2 and version 1 of Linux control groups, as seen from inside a container
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_TERMINATED = 143  # 128 + SIGTERM, as shells report it
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def end_on_sigterm() -> None:
 
     def stop(_signal: int, _frame: object) -> None:
         _kill_workers()
-        sys.exit(_TERMINATED)
+        sys.exit(TERMINATED)
 
     signal.signal(signal.SIGTERM, stop)
 

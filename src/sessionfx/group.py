@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from itertools import combinations
 from pathlib import Path
@@ -131,18 +131,19 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
     settings = analysis.settings
     maps = analysis.selection.maps[contrast]
     record = analysis.record()
-    mark = _fingerprint(contrast, maps, analysis)
-    is_finished = record.is_finished(contrast, mark) and not settings.force
+    marks = _fingerprints(contrast, maps, analysis)
+    is_finished = not settings.force and all(record.is_finished(work, mark) for work, mark in marks.items())
+    shown = fingerprint(marks)
     needs_report = not settings.no_report and (
-        settings.reports_only or not has_group_section(analysis.output_dir, analysis.selection.entities, contrast, mark)
+        settings.reports_only
+        or not has_group_section(analysis.output_dir, analysis.selection.entities, contrast, shown)
     )
     if is_finished and not needs_report:
         return "finished", []
     if settings.reports_only and not is_finished:
         raise LevelError(
             f"--reports-only needs finished group maps with the same options, and contrast '{contrast}' has "
-            "none. Run the "
-            "group level without --reports-only first."
+            "none. Run the group level without --reports-only first."
         )
     group_maps = read_maps(
         maps, needs_variances=any(one.needs_variances(analysis.options) for one in analysis.strategies)
@@ -156,11 +157,13 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
         questions, group_maps.notes, settings, analysis.methods,
     )  # fmt: skip
     if not is_finished:
-        record.forget([contrast])
-        files = [path for question in questions for path in _write_question(contrast, question, maps, analysis)]
-        record.finish({contrast: (mark, files)})
+        # answers to other session contrasts stay, unless they are from other first-level maps
+        stale = [work for work in record.works() if work.startswith(f"{contrast} ") and not _same_maps(work, marks)]
+        record.forget([*marks, *stale])
+        for (work, mark), question in zip(marks.items(), questions, strict=True):
+            record.finish({work: (mark, _write_question(contrast, question, maps, analysis))})
     if not settings.no_report:
-        write_group_report(results, mark, analysis.output_dir)
+        write_group_report(results, shown, analysis.output_dir)
     return "done", [*group_maps.notes, *_refusals(contrast, questions)]
 
 
@@ -183,8 +186,8 @@ def read_maps(maps: Sequence[FirstLevelMap], *, needs_variances: bool) -> GroupM
         if read and not read[0].grid.same_as(current.grid):
             raise LevelError(
                 f"{maps[0].effect} ({read[0].grid}) and {one.effect} ({current.grid}) lie on different grids. "
-                "Preprocess all "
-                "participants to one standard space, or choose maps with --space, --res or --participant-label."
+                "Preprocess all participants to one standard space, or choose maps with --space, --res or "
+                "--participant-label."
             )
         read.append(current)
     coverage: NDArray[np.int_] = np.sum([one.mask.astype(int) for one in read], axis=0)
@@ -193,8 +196,7 @@ def read_maps(maps: Sequence[FirstLevelMap], *, needs_variances: bool) -> GroupM
         least = int(np.argmin([one.mask.sum() for one in read]))
         raise LevelError(
             f"No voxel has data in all {len(read)} maps; {maps[least].effect} covers least. Leave that "
-            "participant out with "
-            "--participant-label, or check its mask."
+            "participant out with --participant-label, or check its mask."
         )
     inside = [one.within(common).estimate for one in read]
     effects = np.array([one.effect for one in inside])
@@ -299,8 +301,7 @@ def _notes(maps: Sequence[FirstLevelMap], read: Sequence[EstimateMap], common: N
         least = int(np.argmin(sizes))
         notes.append(
             f"The {len(read)} maps share {n_common} voxels, {n_common / typical:.0%} of the median map; "
-            f"{maps[least].effect.name} "
-            f"covers least ({int(sizes[least])} voxels)."
+            f"{maps[least].effect.name} covers least ({int(sizes[least])} voxels)."
         )
     models = {fingerprint([sidecar.get(key) for key in ("ModelParameters", "ContrastWeights", "FixedEffectsWeighting")])
               for one in maps if (sidecar := read_sidecar(one.effect))}  # fmt: skip
@@ -313,8 +314,7 @@ def _notes(maps: Sequence[FirstLevelMap], read: Sequence[EstimateMap], common: N
     if missing_variance:
         notes.append(
             f"{len(missing_variance)} maps have no variance map (made by another program); their voxels are those "
-            "with an effect "
-            "other than zero."
+            "with an effect other than zero."
         )
     return notes
 
@@ -326,14 +326,30 @@ def _refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
     ]  # fmt: skip
 
 
-def _fingerprint(contrast: str, maps: Sequence[FirstLevelMap], analysis: GroupAnalysis) -> str:
+def _fingerprints(contrast: str, maps: Sequence[FirstLevelMap], analysis: GroupAnalysis) -> dict[str, str]:
+    """Digest what determines the answers to each session contrast, by the name of that piece of work."""
     settings = analysis.settings
-    questions = [[one.label, one.kind, one.sessions, one.weights] for one in analysis.session_contrasts]
-    return fingerprint(
-        [__version__, contrast, analysis.selection.entities, questions, [one.name for one in analysis.strategies],
-         asdict(analysis.options), settings.alpha, settings.correction, settings.cluster_threshold,
-         [[one.key, file_state(one.effect), file_state(one.variance)] for one in maps]]
-    )  # fmt: skip
+    inputs = fingerprint([[one.key, file_state(one.effect), file_state(one.variance)] for one in maps])
+    options = [
+        __version__,
+        analysis.selection.entities,
+        [one.name for one in analysis.strategies],
+        asdict(analysis.options),
+        settings.alpha,
+        settings.correction,
+        settings.cluster_threshold,
+    ]
+    return {
+        f"{contrast} from {inputs[:16]} sessions {one.label}": fingerprint(
+            [inputs, options, one.text, one.kind, one.sessions, one.weights]
+        )
+        for one in analysis.session_contrasts
+    }
+
+
+def _same_maps(work: str, marks: Mapping[str, str]) -> bool:
+    """Whether an earlier piece of work is from the same first-level maps as those of this call."""
+    return work.split(" sessions ")[0] == next(iter(marks)).split(" sessions ")[0]
 
 
 def _write_question(

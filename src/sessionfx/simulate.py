@@ -196,14 +196,13 @@ class SimulationOptions:
         run_duration = self.n_volumes * self.repetition_time
         if run_duration < SHORTEST_RUN:
             raise ValueError(
-                f"A run of {run_duration:g} s is too short for the task: "
-                "n_volumes × repetition_time (--volumes, --repetition-time) "
-                f"must be {SHORTEST_RUN:g} s or more."
+                f"A run of {run_duration:g} s is too short for the task: n_volumes × repetition_time (--volumes, "
+                f"--repetition-time) must be {SHORTEST_RUN:g} s or more."
             )
         if not self.sessions_in_names and self.n_sessions != 1:
             raise ValueError(
-                "A dataset without ses- in its names has one session, "
-                f"but n_sessions (--sessions) is {self.n_sessions}."
+                "A dataset without ses- in its names has one session, but n_sessions (--sessions) is "
+                f"{self.n_sessions}."
             )
         if not list(_scanned_sessions(self)):
             raise ValueError("missing (--missing) leaves no session of any participant.")

@@ -48,8 +48,7 @@ def verdict(session_contrast: SessionContrast, layout: MapLayout, subject_effect
     if coding != "indicator":
         return (
             f"Trust fixed-effects. With subject effect '{coding}' the session-model does not take each "
-            "participant's own "
-            "level out of the comparison."
+            "participant's own level out of the comparison."
         )
     if len(sessions) == 2:
         return (
@@ -59,6 +58,6 @@ def verdict(session_contrast: SessionContrast, layout: MapLayout, subject_effect
         )
     return (
         "Trust fixed-effects. It makes no assumption about how sessions co-vary; the session-model pools "
-        "error over all "
-        f"{len(sessions)} sessions, has more degrees of freedom, and is valid only if sphericity can be defended."
+        f"error over all {len(sessions)} sessions, has more degrees of freedom, and is valid only if sphericity can "
+        "be defended."
     )

@@ -83,8 +83,7 @@ def make_design(times: NDArray[np.float64], events: Events, confounds: Confounds
         except ValueError as error:
             raise ParticipantError(
                 f"The design matrix cannot be made: {error}. If a condition bears the name of a confound or of "
-                "'constant', "
-                "rename it in the events file."
+                "'constant', rename it in the events file."
             ) from None
     # nilearn puts the events first: one column per condition, and one more for each "+ …" of the HRF model
     n_conditions = len(events.conditions) * (1 + model.hrf_model.count("+"))

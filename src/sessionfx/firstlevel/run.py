@@ -182,8 +182,7 @@ def model_run(run: RunInputs, model: FirstLevelModel) -> tuple[Design, Events, N
     if run.events is None:
         raise ParticipantError(
             f"{run.name} has no events file ({run.name}_events.tsv, or one that applies to it by inheritance) "
-            "in the raw "
-            "dataset. Add it, or leave this run out with --bids-filter-file."
+            "in the raw dataset. Add it, or leave this run out with --bids-filter-file."
         )
     image = open_image(run.bold)
     if len(image.shape) != 4 or image.shape[3] < 2:

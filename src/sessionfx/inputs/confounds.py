@@ -129,9 +129,8 @@ def read_confounds(path: Path | None, wanted: Sequence[str], n_volumes: int) -> 
     if path is None:
         if any(item != "none" for item in wanted):
             raise ParticipantError(
-                f"--confounds {' '.join(wanted)}: the run has no confounds file "
-                "(…_desc-confounds_timeseries.tsv) in the "
-                "derivatives. Provide it, or use --confounds none."
+                f"--confounds {' '.join(wanted)}: the run has no confounds file (…_desc-confounds_timeseries.tsv) in "
+                "the derivatives. Provide it, or use --confounds none."
             )
         note = () if wanted else ("The run has no confounds file; its model has no confound regressors.",)
         return Confounds(empty, note)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import re
+import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -327,6 +329,7 @@ def _index(
     database_dir: Path | None,
     work_dir: Path | None,
 ) -> tuple[IndexedFile, ...]:
+    _provide_home()
     from bids import BIDSLayout, BIDSLayoutIndexer  # takes a second to import
 
     ignore = list(_IGNORED_FOLDERS)
@@ -358,6 +361,14 @@ def _index(
         raise DatasetError(f"{root} cannot be indexed: {error}. Check that all of it can be read.") from None
     files = [indexed_file(path, root) for path in paths]
     return tuple(sorted((file for file in files if file), key=lambda file: str(file.path)))
+
+
+def _provide_home() -> None:
+    """Name a home where there is none (a container's user without an account): pybids asks for one on import."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.gettempdir()
 
 
 def indexed_file(path: Path, root: Path) -> IndexedFile | None:

@@ -108,7 +108,6 @@ def _set_aside(
     if negative.any():
         notes.append(
             f"{path.name}: {int(negative.sum())} events have negative onsets; what remains of their response "
-            "falls into "
-            "the run. If no volumes were removed, correct the onsets."
+            "falls into the run. If no volumes were removed, correct the onsets."
         )
     return events[~(unnamed | late | early)], tuple(notes)

@@ -151,8 +151,8 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
     if not candidates and settings.participant_label:
         raise NothingMatchesError(
             f"--participant-label {' '.join(settings.participant_label)}: no preprocessed run "
-            "(…_desc-preproc_bold.nii.gz) "
-            "of these participants exists in the derivatives. Run fMRIPrep on them first, or choose others."
+            "(…_desc-preproc_bold.nii.gz) of these participants exists in the derivatives. Run fMRIPrep on them "
+            "first, or choose others."
         )
     if not candidates:
         where = ", ".join(str(root) for root in dataset.derivatives)
@@ -165,8 +165,7 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
         descs = sorted({file.entities.get("desc", "none") for file in candidates})
         raise NothingMatchesError(
             f"No preprocessed run passes the filter {json.dumps(bold_filter)}. The files have desc: "
-            f"{', '.join(descs)}. "
-            "Change the 'bold' entry of --bids-filter-file."
+            f"{', '.join(descs)}. Change the 'bold' entry of --bids-filter-file."
         )
     chosen = _narrow(chosen, "sub", settings.participant_label, "participant", "--participant-label")
     task = _choose(chosen, "task", settings.task, "task", "--task")

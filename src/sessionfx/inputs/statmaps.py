@@ -114,8 +114,7 @@ def select_maps(
     if not maps:
         raise LevelError(
             f"There are no first-level maps in {', '.join(map(str, searched))}. Run the participant level first, "
-            "or name a "
-            "folder that has maps with --derivatives."
+            "or name a folder that has maps with --derivatives."
         )
     chosen = list(maps)
     chosen, task = _choose(chosen, "task", settings.task, "--task", None)
@@ -192,6 +191,5 @@ def _check_unique(maps: Sequence[FirstLevelMap]) -> None:
         if twin is not one:
             raise CommandLineError(
                 f"Two maps stand for the same participant, session and contrast: {twin.effect} and "
-                f"{one.effect}. Give one "
-                "folder with --derivatives, or an output folder without maps of its own."
+                f"{one.effect}. Give one folder with --derivatives, or an output folder without maps of its own."
             )

@@ -40,7 +40,6 @@ def prepare_output(output_dir: Path, inputs: Mapping[str, Path]) -> Path:
         If it is, or lies in, an input dataset, holds another program's dataset, or cannot be written.
     """
     root = check_output_place(output_dir, inputs)
-    _check_owner(root)
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,6 +48,7 @@ def prepare_output(output_dir: Path, inputs: Mapping[str, Path]) -> Path:
         ) from None
     if not os.access(root, os.W_OK | os.X_OK):
         raise OutputError(f"The output folder {output_dir} is not writable. Change its permissions or choose another.")
+    _check_owner(root)
     _write_if_changed(root / ".bidsignore", "\n".join(BIDSIGNORE) + "\n")
     _describe(root, inputs)
     return root
@@ -66,8 +66,7 @@ def check_output_place(output_dir: Path, inputs: Mapping[str, Path]) -> Path:
             relation = "is" if resolved == source else "lies inside"
             raise OutputError(
                 f"The output folder {output_dir} {relation} the input dataset {folder}, which must stay "
-                "untouched. Choose "
-                f"a folder beside it, such as {source.parent / 'sessionfx'}."
+                f"untouched. Choose a folder beside it, such as {source.parent / 'sessionfx'}."
             )
     return root
 

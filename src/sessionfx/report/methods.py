@@ -110,9 +110,7 @@ def participant_methods(settings: Settings, *, has_sessions: bool, preprocessing
     )
     first = (
         f"{smoothing} Each run was modelled separately in percent of each voxel's mean: events were convolved "
-        f"with {hrf}; "
-        f"nuisance regressors were {nuisance}, {drift} and a constant; the noise was "
-        f"handled by {noise}."
+        f"with {hrf}; nuisance regressors were {nuisance}, {drift} and a constant; the noise was handled by {noise}."
     )
     weights = (
         "equal weights" if settings.fixed_effects == "equal" else "weights inversely proportional to their variances"
@@ -120,8 +118,7 @@ def participant_methods(settings: Settings, *, has_sessions: bool, preprocessing
     levels = "runs within sessions, then sessions within participants," if has_sessions else "runs within participants"
     second = (
         f"Contrast estimates were combined by fixed effects over {levels} with {weights}, adding the runs' degrees "
-        "of freedom; "
-        "a voxel counts only where every input has data."
+        "of freedom; a voxel counts only where every input has data."
     )
     return MethodsText((opening, first, second), cite.works())
 
@@ -143,9 +140,8 @@ def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str,
     cite = _Citations()
     paragraphs = [
         f"Group inference on session effects used SessionFX {__version__}, a BIDS App {cite('bids_apps')} built "
-        "on nilearn "
-        f"{_version('nilearn')} {cite('nilearn')}. Contrast estimates (not their t or z values) entered the "
-        "group models."
+        f"on nilearn {_version('nilearn')} {cite('nilearn')}. Contrast estimates (not their t or z values) entered "
+        "the group models."
     ]
     paragraphs += [text.replace("{cite}", cite(*works) if works else "") for text, works in strategies]
     correction = {
@@ -157,8 +153,8 @@ def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str,
     if len(strategies) > 1:
         paragraphs.append(
             "Strategies were compared on the same session contrast by the correlation of their z maps, limits of "
-            "agreement "
-            f"{cite('bland_altman')}, Lin's concordance {cite('lin')} and the Dice overlap of supra-threshold voxels."
+            f"agreement {cite('bland_altman')}, Lin's concordance {cite('lin')} and the Dice overlap of "
+            "supra-threshold voxels."
         )
     return MethodsText(tuple(paragraphs), cite.works())
 

@@ -17,13 +17,11 @@ from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Strategy
 
 INCOMPLETE_MEAN = (
     "Some participants miss sessions, and their mean is over the sessions they have: where sessions truly "
-    "differ, it mixes "
-    "who was scanned with when, and is biased."
+    "differ, it mixes who was scanned with when, and is biased."
 )
 INCOMPLETE_TREND = (
     "Some participants miss sessions, and their trend is over the sessions they have: where change is not a "
-    "straight line, "
-    "it is not the same quantity for everyone."
+    "straight line, it is not the same quantity for everyone."
 )
 
 
@@ -72,9 +70,8 @@ class FixedEffects(Strategy):
         """Describe the summary-statistics approach; see `Strategy.methods`."""
         text = (
             "Fixed-effects strategy: the session contrast was computed within each participant "
-            f"({options.fixed_effects} "
-            "weights for means) and tested over participants by a one-sample t test (summary statistics approach "
-            "{cite})."
+            f"({options.fixed_effects} weights for means) and tested over participants by a one-sample t test "
+            f"(summary statistics approach {{cite}})."
         )
         return text, ("holmes", "mumford")
 

@@ -93,8 +93,7 @@ class SessionModel(Strategy):
             tuple(range(len(layout.participants))),
             {},
             f"OLS on {len(matrix)} maps of {len(layout.unique_participants)} participants with one column per "
-            "session and "
-            f"subject effect '{subject_effect}'.",
+            f"session and subject effect '{subject_effect}'.",
             _caution(session_contrast, subject_effect, len(sessions)),
             {
                 "SubjectEffect": subject_effect,

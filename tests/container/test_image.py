@@ -1,0 +1,308 @@
+"""The image: what is in it, and that it works under the conditions of a cluster."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shlex
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import sessionfx
+
+pytestmark = pytest.mark.container
+
+REPOSITORY = Path(__file__).parents[2]
+CONTRAST = ("--contrast", "incongruent - congruent")
+PYTHON = "/opt/sessionfx/bin/python3"
+TERMINATED = 143
+HOMES = {"unwritable": ["--env", "HOME=/nonexistent"], "empty": ["--env", "HOME="], "root folder": ["--env", "HOME=/"]}
+
+
+# What is in it
+
+
+@pytest.fixture(scope="module")
+def config(image: Any) -> dict[str, Any]:
+    found = json.loads(image.command("image", "inspect", image.name).stdout)[0]
+    return {**found["Config"], "Size": found["Size"]}
+
+
+def test_is_small(config: dict[str, Any]) -> None:
+    assert config["Size"] < 650e6
+
+
+def test_version_is_in_file_label_and_program(image: Any, config: dict[str, Any]) -> None:
+    assert image.run("/version", entrypoint="cat").stdout == f"{sessionfx.__version__}\n"
+    assert image.run("--version").stdout == f"sessionfx {sessionfx.__version__}\n"
+    assert config["Labels"]["org.opencontainers.image.version"] == sessionfx.__version__
+
+
+def test_labels_describe_it(config: dict[str, Any]) -> None:
+    labels = {name.removeprefix("org.opencontainers.image."): text for name, text in config["Labels"].items()}
+    assert labels["title"] == "SessionFX"
+    assert labels["licenses"] == "Apache-2.0"
+    assert labels["description"]
+    assert labels["authors"]
+
+
+def test_starts_the_program_without_a_shell(config: dict[str, Any]) -> None:
+    assert config["Entrypoint"][0] == PYTHON
+    assert config["Entrypoint"][-1].endswith("/run.py")
+    assert not config.get("Cmd")
+
+
+@pytest.mark.parametrize("program", ["run.py", "sessionfx", "sessionfx-simulate"])
+def test_programs_are_on_the_path(image: Any, program: str) -> None:
+    done = image.run("--help", entrypoint=program)
+    assert done.returncode == 0
+    assert "usage: " in done.stdout
+
+
+def test_no_compiler_and_no_installer(image: Any) -> None:
+    tools = "cc gcc g++ c++ cpp clang ld make cmake gfortran git curl wget pip pip3"
+    found = image.run("-c", f"for tool in {tools}; do command -v $tool; done; true", entrypoint="sh")
+    assert found.returncode == 0
+    assert found.stdout == ""
+    for python in (PYTHON, "/usr/bin/python3"):
+        assert "No module named pip" in image.run("-m", "pip", "--version", entrypoint=python).stderr
+
+
+def test_no_caches_and_no_build_leftovers(image: Any) -> None:
+    found = image.run("-c", "ls -A /tmp /var/lib/apt/lists /root/.cache 2>/dev/null | grep -v :", entrypoint="sh")
+    assert found.stdout.split() == []
+
+
+# Under the conditions of a cluster
+
+
+def test_conditions_are_in_force(image: Any, study: Path, new_output: Callable[[], Path]) -> None:
+    """The other tests would show little if these did not hold."""
+    checks = {
+        "no user name": "import os, pwd; pwd.getpwuid(os.getuid())",
+        "read-only root": "open('/var/tmp/x', 'w')",
+        "read-only input": "open('/data/x', 'w')",
+        "no network": "import socket; socket.create_connection(('192.0.2.1', 80), 3)",
+        "nothing executable in /tmp": "import os, subprocess; open('/tmp/x', 'w').write('#!/bin/sh'); os.chmod('/tmp/x', 0o755); subprocess.run('/tmp/x')",
+    }
+    options = image.options(study, new_output())
+    for name, code in checks.items():
+        assert "Error" in image.run("-c", code, options=options, entrypoint=PYTHON).stderr, name
+    status = image.run("/proc/self/status", options=options, entrypoint="cat").stdout
+    fields = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert int(fields["CapEff"], 16) == int(fields["CapBnd"], 16) == 0
+    assert fields["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize("home", HOMES)
+def test_version_and_help(image: Any, home: str) -> None:
+    options = [*image.options(), *HOMES[home]]
+    before = time.monotonic()
+    done = image.run("--version", options=options)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"sessionfx {sessionfx.__version__}\n", "")
+    assert time.monotonic() - before < 10
+    done = image.run("--help", options=options)
+    assert done.returncode == 0
+    assert "BIDS_DIR OUTPUT_DIR" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def output(image: Any, study: Path, new_output: Callable[[], Path]) -> Path:
+    """Participants one by one, as a scheduler runs them, each with another HOME, then the group level."""
+    folder = new_output()
+    options = image.options(study, folder)
+    participant = ("/data", "/out", "participant", *CONTRAST, "--participant-label")
+    done = [
+        image.run(*participant, label, options=[*options, *HOMES[home]])
+        for label, home in (("01", "root folder"), ("02", "unwritable"), ("03", "empty"))
+    ]
+    done.append(image.run("/data", "/out", "group", options=options))
+    assert [one.returncode for one in done] == [0, 0, 0, 0], "".join(one.stderr for one in done)
+    assert not any("Warning" in one.stderr for one in done)
+    return folder
+
+
+def test_maps_are_those_made_outside(output: Path, assert_as_expected: Callable[..., None]) -> None:
+    assert_as_expected(output, "participant", "group")
+
+
+def test_reports_are_there(output: Path) -> None:
+    for name in ("sub-01.html", "sub-02.html", "sub-03.html", "group.html"):
+        page = (output / name).read_text(encoding="utf-8")
+        assert page.rstrip().endswith("</html>")
+        assert page.count("<img") + page.count("<svg") >= 3
+
+
+def test_files_are_whole_and_no_temporary_ones_remain(output: Path) -> None:
+    assert_whole(output)
+    assert not list(output.rglob(".sessionfx-*"))
+
+
+def test_output_names_the_image(output: Path) -> None:
+    made_by = json.loads((output / "dataset_description.json").read_text())["GeneratedBy"][0]
+    assert made_by["Container"]["Tag"] == f"sessionfx/sessionfx:{sessionfx.__version__}"
+
+
+def test_home_may_be_unset(image: Any, study: Path) -> None:
+    command = ("-u", "HOME", PYTHON, "-I", "/opt/sessionfx/bin/run.py", "/data", "/out", "participant", *CONTRAST)
+    done = image.run(*command, "--dry-run", options=image.options(study), entrypoint="env")
+    assert done.returncode == 0, done.stderr
+
+
+def test_several_processes_at_a_time(
+    image: Any, study: Path, new_output: Callable[[], Path], assert_as_expected: Callable[..., None]
+) -> None:
+    output = new_output()
+    arguments = ("/data", "/out", "participant", *CONTRAST, "--nprocs", "2", "--no-report")
+    done = image.run(*arguments, options=image.options(study, output))
+    assert done.returncode == 0, done.stderr
+    assert_as_expected(output, "participant")
+
+
+def test_python_path_of_the_host_is_not_looked_at(image: Any, study: Path, tmp_path: Path) -> None:
+    for name in ("numpy", "pandas", "json"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a module of the host')\n")
+    tmp_path.chmod(0o755)
+    options = [*image.options(study), "--volume", f"{tmp_path}:/host:ro", "--env", "PYTHONPATH=/host"]
+    done = image.run("/data", "/out", "participant", *CONTRAST, "--dry-run", options=options)
+    assert done.returncode == 0, done.stderr
+    assert "Would analyse" in done.stdout
+
+
+def test_output_that_cannot_be_written_is_said_in_a_sentence(image: Any, study: Path) -> None:
+    done = image.run("/data", "/out", "participant", *CONTRAST, options=image.options(study))
+    assert done.returncode == 73
+    assert done.stderr.startswith("sessionfx: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_runs_within_limited_memory(
+    image: Any, study: Path, new_output: Callable[[], Path], assert_as_expected: Callable[..., None]
+) -> None:
+    output = new_output()
+    options = [*image.options(study, output), "--memory", "512m", "--memory-swap", "512m"]
+    files = "/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"
+    limit = image.run("-c", f"cat {files} 2>/dev/null", options=options, entrypoint="sh").stdout.strip()
+    if limit != str(512 * 2**20):
+        pytest.skip(f"{Path(image.engine).name} cannot limit the memory of a container here.")
+    arguments = ("/data", "/out", "participant", *CONTRAST, "--nprocs", "1", "--no-report")
+    done = image.run(*arguments, options=options)
+    assert done.returncode == 0, done.stderr
+    assert_as_expected(output, "participant")
+
+
+# Stopped in the middle
+
+
+@pytest.mark.parametrize(
+    ("how", "moment", "extra"),
+    [
+        ("stop", "logs/*_config.toml", ("--no-report",)),
+        ("kill", "sub-*/**/*_statmap.nii.gz", ("--no-report", "--nprocs", "2")),
+        ("stop", "sub-*/figures/*", ("--nprocs", "2")),
+    ],
+    ids=["stop at the beginning", "kill -TERM while maps are made", "stop while reports are drawn"],
+)
+def test_sigterm_leaves_whole_files_and_the_rerun_completes(
+    image: Any,
+    study: Path,
+    new_output: Callable[[], Path],
+    expected: dict[str, bytes],
+    maps_of: Callable[[Path], dict[str, bytes]],
+    assert_as_expected: Callable[..., None],
+    how: str,
+    moment: str,
+    extra: tuple[str, ...],
+) -> None:
+    output = new_output()
+    arguments = ("/data", "/out", "participant", *CONTRAST, *extra)
+    container = image.command("run", "--detach", *image.options(study, output), image.name, *arguments).stdout.strip()
+    try:
+        deadline = time.monotonic() + 60
+        while not any(output.glob(moment)):
+            assert time.monotonic() < deadline, image.command("logs", container).stderr
+            time.sleep(0.02)
+        before = time.monotonic()
+        image.command(*(("stop", "-t", "20") if how == "stop" else ("kill", "--signal", "TERM")), container)
+        code = int(image.command("wait", container).stdout)
+        assert time.monotonic() - before < 10
+        assert code == TERMINATED
+    finally:
+        image.command("rm", "--force", container)
+    assert_whole(output)
+    unfinished = maps_of(output)
+    assert len(unfinished) < sum(name.startswith("sub-") for name in expected), "it was stopped too late to show much"
+    assert [name for name in unfinished if unfinished[name] != expected[name]] == []
+
+    again = image.run(*arguments, options=image.options(study, output))
+    assert again.returncode == 0, again.stderr
+    assert_whole(output)
+    assert_as_expected(output, "participant")
+    assert len(list(output.glob("sub-*.html"))) == (0 if "--no-report" in extra else 3)
+
+
+def assert_whole(output: Path) -> None:
+    """Read every file to its end; names of temporary files are not final ones."""
+    for path in output.rglob("*"):
+        if path.is_dir() or path.name.startswith(".sessionfx-"):
+            continue
+        assert path.stat().st_size > 0, path
+        if path.name.endswith(".nii.gz"):
+            assert np.isfinite(np.asanyarray(nib.load(path).dataobj)).any(), path
+        elif path.suffix == ".gz":
+            gzip.decompress(path.read_bytes())
+        elif path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".toml":
+            tomllib.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".html":
+            assert path.read_text(encoding="utf-8").rstrip().endswith("</html>"), path
+        elif path.suffix in {".tsv", ".txt"}:
+            assert path.read_bytes().endswith(b"\n"), path
+
+
+# Boutiques
+
+
+def bosh(*arguments: object) -> str:
+    pytest.importorskip("boutiques", reason="The boutiques package, which runs the descriptor, is not installed.")
+    code = "import sys; from boutiques.bosh import bosh; sys.argv[0] = 'bosh'; sys.exit(bosh())"
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_boutiques_validates_the_descriptor() -> None:
+    assert "OK" in bosh("validate", REPOSITORY / "boutiques.json")
+
+
+def test_boutiques_command_runs_in_the_image(image: Any, study: Path, tmp_path: Path) -> None:
+    """Boutiques starts the command by a shell in the image."""
+    values = {
+        "bids_dir": "/data",
+        "output_dir": "/out",
+        "levels": ["participant"],
+        "participant_label": ["01", "03"],
+        "contrast": ["incongruent - congruent", "all=0.5*incongruent + 0.5*congruent"],
+        "dry_run": True,
+    }
+    invocation = tmp_path / "invocation.json"
+    invocation.write_text(json.dumps(values))
+    printed = bosh("exec", "simulate", REPOSITORY / "boutiques.json", "-i", invocation)
+    command = next(line for line in printed.splitlines() if line.startswith("sessionfx "))
+    assert shlex.split(command)[1:4] == ["/data", "/out", "participant"]
+    done = image.run("-c", command, options=image.options(study), entrypoint="/bin/sh")
+    assert done.returncode == 0, done.stderr
+    assert "sub-03" in done.stdout
+    assert "sub-02" not in done.stdout
