@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from program import CONTRAST, run_command
 from sessionfx.simulate import SimulationOptions, simulate_dataset
-
-CONTRAST = "incongruent - congruent"
 
 
 @pytest.fixture(scope="session")
@@ -36,14 +32,3 @@ def small_output(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
     done = run_command(small_dataset, output, "participant", "group", "--contrast", CONTRAST, "--smoothing-fwhm", "8")
     assert done.returncode == 0, done.stderr
     return output
-
-
-def run_command(*arguments: object, check: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run the program in a process of its own."""
-    command = [sys.executable, "-m", "sessionfx", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=600)
-
-
-@pytest.fixture
-def run_sessionfx() -> Callable[..., subprocess.CompletedProcess[str]]:
-    return run_command

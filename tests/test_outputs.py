@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import CONTRAST, run_command
+from program import CONTRAST, run_command
 from sessionfx.naming import STATISTICS
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 

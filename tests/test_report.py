@@ -8,7 +8,7 @@ from pathlib import Path
 import html5lib
 import pytest
 
-from conftest import run_command
+from program import run_command
 
 
 def parse(page: Path) -> object:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CONTRAST, run_command
+from program import CONTRAST, run_command
 from sessionfx.cli import main
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 
