@@ -98,6 +98,11 @@ def func_folder(participant: str, session: str | None = None) -> PurePosixPath:
     return folder / "func"
 
 
+def figures_folder(participant: str) -> PurePosixPath:
+    """Folder of the sections of a participant's page, relative to the output folder."""
+    return PurePosixPath(f"sub-{participant}") / "figures"
+
+
 def words_to_label(words: Iterable[str]) -> str:
     """Join words into one camelCase label of ASCII letters and digits.
 

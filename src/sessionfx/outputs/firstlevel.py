@@ -15,7 +15,7 @@ from sessionfx.firstlevel.contrasts import Contrast
 from sessionfx.firstlevel.run import FittedRun
 from sessionfx.inputs.runs import RunInputs
 from sessionfx.maps import EstimateMap
-from sessionfx.naming import file_name, func_folder
+from sessionfx.naming import figures_folder, file_name, func_folder
 from sessionfx.outputs.derivatives import SOFTWARE, bids_uri
 from sessionfx.outputs.files import write_json, write_map, write_text
 from sessionfx.outputs.statmaps import sidecar_path, statmap_paths, write_statmaps
@@ -52,10 +52,6 @@ class FirstLevelFiles:
         """Where it is noted what is finished of a participant."""
         return self.output_dir / "logs" / file_name({"sub": participant, **self.entities}, "record", ".json")
 
-    def figures(self, participant: str) -> Path:
-        """Folder of the sections of a participant's page."""
-        return self.output_dir / func_folder(participant).parent / "figures"
-
     def design(self, run: RunInputs) -> Path:
         """Path of a run's design matrix."""
         folder = self.output_dir / func_folder(run.participant, run.session or None)
@@ -63,7 +59,8 @@ class FirstLevelFiles:
 
     def reference(self, participant: str) -> Path:
         """Path of a participant's mean image, the background of pictures."""
-        return self.figures(participant) / file_name({"sub": participant, **self.entities}, "boldref", ".nii.gz")
+        name = file_name({"sub": participant, **self.entities}, "boldref", ".nii.gz")
+        return self.output_dir / figures_folder(participant) / name
 
     def session_maps(self, participant: str, session: str, contrast: Contrast) -> dict[str, Path]:
         """Paths of the maps of one session (of all runs, without sessions) by statistic."""

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sessionfx.inputs.images import Grid
 from sessionfx.maps import EstimateMap
 from sessionfx.naming import entity_string
-from sessionfx.report.brain import draw_coverage, draw_stat_map
+from sessionfx.report.brain import draw_coverage
+from sessionfx.report.maps import draw_maps
 from sessionfx.report.methods import MethodsText
 from sessionfx.report.page import SECTION_SUFFIX, Picture, assemble_page, render, section_mark, write_section
 from sessionfx.report.plots import draw_comparison, draw_design_matrix, draw_distribution
@@ -24,7 +25,6 @@ from sessionfx.settings import Settings
 from sessionfx.statistics.agreement import Agreement
 from sessionfx.strategies.base import MapLayout, Plan, list_names
 
-PERCENT = "percent signal change"
 SHOWN_CLUSTERS = 20
 
 _MAP_CAPTION = "Glass brain (largest value along each axis) and slices; what is below the threshold is shown faintly."
@@ -286,23 +286,7 @@ def _strategy(
         }
     located = one.located
     heading = f"{one.title}, {question.session_contrast.text}"
-    z = draw_stat_map(
-        located.volume(located.estimate.z),
-        located.mask,
-        located.grid.affine,
-        title=f"{heading}: z",
-        unit="z",
-        threshold=one.threshold,
-        vmax=maximum,
-    )
-    effect = draw_stat_map(
-        located.volume(located.estimate.effect),
-        located.mask,
-        located.grid.affine,
-        title=f"{heading}: effect",
-        unit=PERCENT,
-        vmax=effect_maximum,
-    )
+    z, effect = draw_maps(located, heading, one.threshold, maximum, effect_maximum)
     design = draw_design_matrix(one.plan.design_matrix, title=f"{heading}: design", row_label="observation")
     clusters = one.clusters.head(SHOWN_CLUSTERS).to_dict("records")
     return {

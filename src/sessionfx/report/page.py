@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,12 +98,6 @@ def assemble_page(path: Path, folder: Path, *, title: str, lead: str) -> None:
         html = Markup(content["html"].replace("SECTION-ID", f"section-{number}"))  # noqa: S704
         sections.append({"id": f"section-{number}", "title": content["title"], "html": html})
     write_text(path, render("page.html.j2", title=title, lead=lead, sections=sections, version=__version__))
-
-
-def table_rows(records: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
-    """Split records into header and rows for the table template."""
-    header = list(records[0]) if records else []
-    return header, [[record.get(column) for column in header] for record in records]
 
 
 def _format_number(value: Any) -> str:

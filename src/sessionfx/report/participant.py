@@ -18,8 +18,9 @@ from sessionfx.inputs.events import read_events
 from sessionfx.inputs.images import read_volume
 from sessionfx.inputs.runs import RunInputs
 from sessionfx.maps import EstimateMap
-from sessionfx.naming import entity_string, func_folder
-from sessionfx.report.brain import draw_coverage, draw_stat_map
+from sessionfx.naming import entity_string, figures_folder
+from sessionfx.report.brain import draw_coverage
+from sessionfx.report.maps import draw_maps
 from sessionfx.report.methods import MethodsText
 from sessionfx.report.page import Picture, assemble_page, render, section_mark, write_section
 from sessionfx.report.plots import draw_design_correlation, draw_design_matrix, draw_events
@@ -27,8 +28,6 @@ from sessionfx.report.tables import counted, map_summary, titled
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.thresholds import z_threshold
-
-PERCENT = "percent signal change"
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def has_sections(
     output_dir: Path, participant: str, entities: Mapping[str, str | None], contrast: str, mark: str
 ) -> bool:
     """Whether the page of a participant and its section for a contrast are there and show this work."""
-    folder = _figures(output_dir, participant)
+    folder = output_dir / figures_folder(participant)
     is_there = section_mark(folder, _runs_section(participant, entities)) is not None
     return (
         is_there
@@ -133,7 +132,7 @@ def write_participant_report(results: ParticipantResults, marks: Mapping[str, st
     Path
         The page.
     """
-    folder = _figures(output_dir, results.participant)
+    folder = output_dir / figures_folder(results.participant)
     place = " · ".join(f"{key} {label}" for key, label in results.entities.items() if label)
     write_section(
         folder,
@@ -157,10 +156,6 @@ def write_participant_report(results: ParticipantResults, marks: Mapping[str, st
         ),
     )
     return page
-
-
-def _figures(output_dir: Path, participant: str) -> Path:
-    return output_dir / func_folder(participant).parent / "figures"
 
 
 def _page(output_dir: Path, participant: str) -> Path:
@@ -318,25 +313,7 @@ def _draw_maps(
 ) -> list[Picture]:
     if background is not None and background.shape != one.grid.shape:
         background = None
-    z = draw_stat_map(
-        one.volume(one.estimate.z),
-        one.mask,
-        one.grid.affine,
-        title=f"{name}: {contrast.expression}",
-        unit="z",
-        threshold=threshold,
-        background=background,
-        vmax=z_max,
-    )
-    effect = draw_stat_map(
-        one.volume(one.estimate.effect),
-        one.mask,
-        one.grid.affine,
-        title=f"{name}: {contrast.expression}, effect",
-        unit=PERCENT,
-        background=background,
-        vmax=effect_max,
-    )
+    z, effect = draw_maps(one, f"{name}: {contrast.expression}", threshold, z_max, effect_max, background)
     return [
         Picture(
             z,
