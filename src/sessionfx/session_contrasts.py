@@ -166,8 +166,13 @@ def resolve_session_contrasts(specifications: Sequence[str], sessions: Sequence[
     return contrasts
 
 
-def check_specification(specification: str) -> None:
+def check_specification(specification: str) -> str | None:
     """Refuse text that no dataset could make sense of.
+
+    Returns
+    -------
+    str or None
+        The session covariate that it takes as time.
 
     Raises
     ------
@@ -179,8 +184,11 @@ def check_specification(specification: str) -> None:
         raise CommandLineError(
             f"--session-contrast '{specification}': the name before '=' has no letter or digit to use in file names."
         )
-    if body in (MEAN, LINEAR, ANY) or _MEASURED_TREND.match(body):
-        return
+    if body in (MEAN, LINEAR, ANY):
+        return None
+    measured = _MEASURED_TREND.match(body)
+    if measured:
+        return measured[1].strip()
     try:
         parse_expression(body, session_names=True)
     except ExpressionError as error:
@@ -188,6 +196,7 @@ def check_specification(specification: str) -> None:
             f"--session-contrast '{specification}' cannot be read: {error}. Write 'mean', 'linear', 'any', or "
             "weighted sessions such as 'ses-02 - ses-01' or '0.5*ses-02 + 0.5*ses-03 - ses-01'."
         ) from None
+    return None
 
 
 def _resolve_one(specification: str, sessions: tuple[str, ...]) -> SessionContrast:
@@ -204,9 +213,8 @@ def _resolve_one(specification: str, sessions: tuple[str, ...]) -> SessionContra
         return SessionContrast(label or LINEAR, body, "linear", sessions or ("",), tuple(slopes))
     if body == ANY:
         return SessionContrast(label or ANY, body, "any", sessions or ("",), ())
-    measured = _MEASURED_TREND.match(body)
-    if measured:
-        time = measured[1].strip()
+    time = check_specification(specification)
+    if time is not None:
         return SessionContrast(label or words_to_label([LINEAR, time]), body, "slope", sessions or ("",), (), time)
     expression = parse_expression(body, session_names=True)
     weights_by_session: dict[str, float] = {}

@@ -6,23 +6,24 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from sessionfx.maps import EstimateMap
+from sessionfx.maps import Located
+from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.report.brain import draw_stat_map
 
 
 def draw_maps(
-    one: EstimateMap,
+    one: Located[Estimate] | Located[Estimate | FTest],
     title: str,
     threshold: float,
     z_max: float | None,
     effect_max: float | None,
     background: NDArray[Any] | None = None,
-) -> tuple[bytes, bytes]:
-    """Draw the z map with its threshold, and the effect map.
+) -> tuple[bytes, bytes | None]:
+    """Draw the z map with its threshold, and the effect map, which an F test has not.
 
     Parameters
     ----------
-    one : EstimateMap
+    one : Located
     title : str
     threshold : float
         On |z|.
@@ -34,10 +35,11 @@ def draw_maps(
     Returns
     -------
     z, effect : bytes
-        PNG files.
+        PNG files; the effect is None for an F test, of whose z the upper tail is drawn.
     """
+    z_values = one.estimate.z
     z = draw_stat_map(
-        one.volume(one.estimate.z),
+        one.volume(z_values if one.estimate.two_sided else z_values.clip(min=0)),
         one.mask,
         one.grid.affine,
         title=f"{title}: z",
@@ -46,6 +48,8 @@ def draw_maps(
         background=background,
         vmax=z_max,
     )
+    if not isinstance(one.estimate, Estimate):
+        return z, None
     effect = draw_stat_map(
         one.volume(one.estimate.effect),
         one.mask,

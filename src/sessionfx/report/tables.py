@@ -20,6 +20,7 @@ TITLES = {
     "largest_at_mm": "at x, y, z (mm)",
     "smallest_z": "smallest z",
     "smallest_at_mm": "at x, y, z (mm) ",
+    "valid": "to be trusted",
     "n_participants": "participants",
     "n_maps": "maps",
 }
