@@ -726,3 +726,10 @@ def test_what_sessions_cannot_have_is_an_error(tmp_path: Path) -> None:
     write_tsv(tmp_path / "sub-01" / "sub-01_sessions.tsv", [["session_id", "days"], ["ses-01", "0"], ["01", "1"]])
     with pytest.raises(LevelError, match=r"sub-01_sessions.tsv, line 3: ses-01 has a second row"):
         read_covariates(tmp_path, layout_of(2), [], ["days"])
+
+
+def test_a_covariate_of_sessions_may_not_be_called_like_a_column(tmp_path: Path) -> None:
+    for participant in ("01", "02"):
+        write_sessions(tmp_path, participant, {"intercept": ("0", "7")})
+    with pytest.raises(LevelError, match="'intercept' would mean two things"):
+        read_covariates(tmp_path, layout_of(2), [], ["intercept"])

@@ -198,7 +198,7 @@ def code_covariates(
             columns[covariate] = _centred(covariate, numbers)
             names.append(covariate)
             remarks.append(f"{covariate}: numeric, centred at {numbers.mean():g}")
-    _check_names(names)
+    _check_names([*names, *session_columns])
     if levels_of:
         remarks.append(
             f"The intercept is the mean over the levels of {_quoted(levels_of)}, each level counting the same however "
