@@ -36,6 +36,8 @@ INTERCEPT = "intercept"
 
 # A difference this small, relative to the values, is what rounding leaves of equal ones.
 CONSTANT_TOLERANCE = 1e-12
+# The squares of larger numbers overflow in a fit.
+LARGEST_NUMBER = 1e150
 # What BIDS writes as n/a is often written so elsewhere; as a level it deserves a remark.
 LOOKS_MISSING = frozenset({"na", "nan", "null", "none", "nil", "missing", "unknown", "#n/a", "-", "--", ".", "?"})
 
@@ -179,23 +181,24 @@ def code_covariates(
     levels_of: dict[str, tuple[str, ...]] = {}
     remarks: list[str] = []
     names = [INTERCEPT]
-    for covariate, cells in values.items():
-        texts = [cell for cell in cells if isinstance(cell, str)]
+    for written, cells in values.items():
+        covariate = _composed(written)
+        texts = [_composed(cell) for cell in cells if isinstance(cell, str)]
         if texts:
-            _check_levels(covariate, texts, why_categorical.get(covariate, "it holds text"))
+            _check_levels(covariate, texts, why_categorical.get(written, "it holds text"))
             levels = tuple(sorted(set(texts), key=natural_key))
             codes = sum_codes(len(levels))[[levels.index(text) for text in texts]]
             coded = [_qualified(covariate, level) for level in levels]
             columns |= dict(zip(coded[:-1], codes.T, strict=True))
             levels_of[covariate] = levels
             names += [covariate, *coded]
-            remarks += _remarks_on_levels(covariate, texts, levels, why_categorical.get(covariate, ""))
+            remarks += _remarks_on_levels(covariate, texts, levels, why_categorical.get(written, ""))
         else:
             numbers = np.asarray(cells, dtype=float)
             columns[covariate] = _centred(covariate, numbers)
             names.append(covariate)
             remarks.append(f"{covariate}: numeric, centred at {numbers.mean():g}")
-    _check_names(names)
+    _check_names([*names, *session_columns])
     if levels_of:
         remarks.append(
             f"The intercept is the mean over the levels of {_quoted(levels_of)}, each level counting the same however "
@@ -215,6 +218,11 @@ def code_covariates(
     )
 
 
+def _composed(text: str) -> str:
+    """Write an é as one character: tables and command lines may hold two for it, and both are one name."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _qualified(covariate: str, level: str) -> str:
     return f"{covariate}[{level}]"
 
@@ -227,19 +235,19 @@ def _quoted(names: Iterable[str], limit: int = 8) -> str:
 
 
 def _centred(covariate: str, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    largest = np.abs(numbers).max(initial=0.0)
+    if largest > LARGEST_NUMBER:
+        raise LevelError(
+            f"The covariate '{covariate}' has numbers too large to compute with (up to {largest:g}). Correct them, or "
+            "write the column in other units."
+        )
     # before centring, which leaves of equal numbers a rounding error that looks like a column of its own
-    if np.ptp(numbers) <= CONSTANT_TOLERANCE * np.abs(numbers).max(initial=0.0):
+    if np.ptp(numbers) <= CONSTANT_TOLERANCE * largest:
         raise LevelError(
             f"The covariate '{covariate}' has the same value ({numbers[0]:g}) for all {len(numbers)} participants with "
             "complete values, so its effect cannot be estimated. Leave it out of --covariates."
         )
-    with np.errstate(over="ignore", invalid="ignore"):
-        centred: NDArray[np.float64] = numbers - numbers.mean()
-    if not np.isfinite(centred).all():
-        raise LevelError(
-            f"The covariate '{covariate}' has numbers too large to compute with (up to "
-            f"{np.abs(numbers).max():g}). Correct them, or write the column in other units."
-        )
+    centred: NDArray[np.float64] = numbers - numbers.mean()
     return centred
 
 
@@ -373,7 +381,7 @@ def resolve_group_contrasts(specifications: Sequence[str], covariates: Covariate
     """
     contrasts: list[GroupContrast] = []
     for specification in specifications or default_group_specifications(covariates):
-        contrast = _resolve_one(unicodedata.normalize("NFC", specification), covariates)
+        contrast = _resolve_one(_composed(specification), covariates)
         # file systems of macOS and Windows take labels that differ in case only for one
         twin = next((other for other in contrasts if other.label.lower() == contrast.label.lower()), None)
         if twin is None:
