@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from sessionfx.covariates import INTERCEPT
 from sessionfx.errors import (
     CommandLineError,
     DatasetError,
@@ -33,6 +34,7 @@ from sessionfx.execution import (
     run_units,
     workers_within,
 )
+from sessionfx.expressions import split_name
 from sessionfx.firstlevel.contrasts import Contrast, parse_contrasts, selected_labels
 from sessionfx.inputs.dataset import (
     check_raw_dataset,

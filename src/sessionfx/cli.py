@@ -30,7 +30,13 @@ from sessionfx.settings import (
     available_processors,
 )
 
-STRATEGY_NAMES = ("session-model", "fixed-effects", "marginal", "mixed", "meta")  # the registry of strategies is checked against this
+STRATEGY_NAMES = (
+    "session-model",
+    "fixed-effects",
+    "marginal",
+    "mixed",
+    "meta",
+)  # the registry of strategies is checked against this
 
 _LABEL = re.compile(r"[a-zA-Z0-9+]+\Z")
 
@@ -105,8 +111,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("group level")
     group.add_argument("--session-contrast", action="append", default=[], metavar="SPEC",
-                       help="'mean', 'linear', 'linear(COVARIATE)', 'any', 'ses-02 - ses-01', any weights, or 'NAME=SPEC'; "
-                       "repeatable (default: mean, all differences, from three sessions on linear and any)")  # fmt: skip
+                       help="'mean', 'linear', 'linear(COVARIATE)', 'any', 'ses-02 - ses-01', any weights, or "
+                       "'NAME=SPEC'; "
+                       "repeatable (default: mean, all differences, from three sessions on linear and "
+                       "any)")  # fmt: skip
     group.add_argument("--strategy", nargs="+", choices=STRATEGY_NAMES, default=(), metavar="STRATEGY",
                        help=f"one or more of {', '.join(STRATEGY_NAMES)} (default: all but meta)")  # fmt: skip
     group.add_argument("--subject-effect", choices=SUBJECT_EFFECTS, default="auto",
@@ -133,7 +141,8 @@ def build_parser() -> argparse.ArgumentParser:
                        help="family-wise p values of the fixed-effects strategy from N permutations (voxels, cluster "
                        "size and mass, TFCE; default: none)")  # fmt: skip
     group.add_argument("--calibrate", type=_count, default=0, metavar="N",
-                       help="simulate N voxels of your own design, with the covariance your data have: false positives and "
+                       help="simulate N voxels of your own design, with the covariance your data have: false "
+                       "positives and "
                        "power of every strategy (default: not)")  # fmt: skip
     group.add_argument("--random-seed", type=_count, default=0, metavar="N",
                        help="of permutations and simulated voxels (default: %(default)s)")  # fmt: skip

@@ -40,8 +40,9 @@ class SessionContrast:
     text : str
         As written, for people.
     kind : {'mean', 'linear', 'weights', 'any', 'slope'}
-        `mean` and `linear` adapt to the sessions a participant has; `weights` do not. `any` is several contrasts at once,
-        `slope` the trend over a measured session covariate; neither has weights that hold for every participant.
+        `mean` and `linear` adapt to the sessions a participant has; `weights` do not. `any` is several contrasts
+        at once, `slope` the trend over a measured session covariate; neither has weights that hold for every
+        participant.
     sessions : tuple of str
         The study sessions, in time order.
     weights : tuple of float

@@ -19,6 +19,7 @@ from sessionfx.group.results import ContrastResults, Evidence, QuestionResults
 from sessionfx.group.stack import attendance, open_stack
 from sessionfx.inputs.covariates import read_covariates
 from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
+from sessionfx.maps import Located
 from sessionfx.naming import file_name
 from sessionfx.outputs.group import GroupFiles
 from sessionfx.outputs.records import Record, file_state, fingerprint
@@ -26,6 +27,7 @@ from sessionfx.report.group import has_group_section, write_group_report
 from sessionfx.report.methods import MethodsText, group_methods
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
+from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question, Strategy
 from sessionfx.strategies.blocks import MapOrdered, in_this_process
@@ -166,13 +168,10 @@ def find_results(
     ) as stack:
         evidence, reliability_maps = gather_evidence(stack, analysis.selection.sessions)
         answers = tuple(
-            respondent.answer(question, stack, evidence)
-            for question in progress_bar(questions, contrast, "question")
+            respondent.answer(question, stack, evidence) for question in progress_bar(questions, contrast, "question")
         )
         located, threshold = _mean_map(answers)
-        reliability = summarise_reliability(
-            reliability_maps, stack, located, threshold, settings.cluster_threshold
-        )
+        reliability = summarise_reliability(reliability_maps, stack, located, threshold, settings.cluster_threshold)
         return ContrastResults(
             contrast, analysis.selection.entities, stack.layout, stack.mask, stack.grid, stack.coverage, answers,
             (*stack.notes, *covariates.notes), covariates.left_out, evidence, reliability,
@@ -187,8 +186,8 @@ def _covariates(maps: Sequence[FirstLevelMap], analysis: GroupAnalysis) -> Covar
     return read_covariates(analysis.raw, attendance(maps), settings.covariates, settings.session_covariates)
 
 
-def _mean_map(answers: Sequence[QuestionResults]):
-    """Find the answer for the mean over sessions that the verdict recommends, for the regions of the reliability table."""
+def _mean_map(answers: Sequence[QuestionResults]) -> tuple[Located[Estimate | FTest] | None, float]:
+    """Find the recommended answer for the mean over sessions, which gives the regions of the reliability table."""
     for one in answers:
         if one.question.sessions.kind == "mean" and not one.question.group.label and one.verdict.recommended:
             chosen = next(result for result in one.strategies if result.name == one.verdict.recommended[0])
@@ -204,7 +203,8 @@ def _calibrate(
         return None
     if evidence.covariance is None:
         raise LevelError(
-            "--calibrate needs at least two participants with two sessions each, to estimate how sessions co-vary. Leave "
+            "--calibrate needs at least two participants with two sessions each, to estimate how sessions "
+            "co-vary. Leave "
             "it out."
         )
     sessions = tuple(session for session in analysis.selection.sessions if session in layout.sessions)
@@ -227,7 +227,7 @@ def _works(
     prefix = f"{contrast} from {inputs[:16]} "
     design = [
         covariates.columns,
-        covariates.values.tolist(),
+        covariates.values.tolist(),  # noqa: PD011 - an array
         covariates.session_columns,
         sorted((key, values) for key, values in covariates.session_values.items()),
         covariates.left_out,

@@ -96,9 +96,9 @@ class Respondent:
             axis=1,
         )
         return permute(
-            values[:, located.mask[stack.mask]], plan.design_matrix.to_numpy(), plan.contrast, located.mask, located.grid,
-            n_permutations=self.settings.permutations, seed=self.settings.random_seed, n_jobs=self.settings.nprocs,
-            description=question.text,
+            values[:, located.mask[stack.mask]], plan.design_matrix.to_numpy(), plan.contrast, located.mask,
+            located.grid, n_permutations=self.settings.permutations, seed=self.settings.random_seed,
+            n_jobs=self.settings.nprocs, description=question.text,
         )  # fmt: skip
 
 

@@ -219,7 +219,7 @@ class _PooledCovariance:
         self._n_voxels += int(varies.sum())
 
     def matrix(self) -> NDArray[np.float64] | None:
-        """Return the estimate, made positive semidefinite; pairs of sessions that nobody has both take the mean covariance."""
+        """Make the estimate positive semidefinite; pairs of sessions that nobody has both take the mean covariance."""
         counts = np.zeros_like(self._sums)
         for (a, b), rows in self._pairs.items():
             counts[a, b] = len(rows)

@@ -130,16 +130,16 @@ class Evidence:
     icc1, icc31 : float or None
         Median over voxels; None where no participant has two sessions.
     epsilon : float or None
-        Median Greenhouse–Geisser ε of the participants with every session; None with fewer than three sessions or too few
-        participants.
+        Median Greenhouse–Geisser ε of the participants with every session; None with fewer than three sessions or
+        too few participants.
     n_complete : int
         Participants with every session.
     missingness : float or None
-        Share of voxels in which the number of missed sessions correlates with the effect at p < .05; 5 % by chance. None
-        where nobody, or everybody alike, missed sessions.
+        Share of voxels in which the number of missed sessions correlates with the effect at p < .05; 5 % by
+        chance. None where nobody, or everybody alike, missed sessions.
     covariance : ndarray of shape (S, S) or None
-        Covariance of the sessions over participants, in units of the voxels' mean variance; None without two participants
-        with two sessions.
+        Covariance of the sessions over participants, in units of the voxels' mean variance; None without two
+        participants with two sessions.
     """
 
     icc1: float | None

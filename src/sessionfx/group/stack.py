@@ -59,11 +59,11 @@ class MapStack:
         return len(self.columns)
 
     def effects(self, voxels: slice) -> NDArray[np.float64]:
-        """Effects of some voxels, of shape (N, v)."""
+        """Read the effects of some voxels, of shape (N, v)."""
         return np.array(self.spooled[:, self.columns[voxels]])
 
     def variances(self, voxels: slice) -> NDArray[np.float64]:
-        """Sampling variances of some voxels, of shape (N, v)."""
+        """Read the sampling variances of some voxels, of shape (N, v)."""
         assert self.spooled_variances is not None  # noqa: S101 - spooled where a strategy needs them
         return np.array(self.spooled_variances[:, self.columns[voxels]])
 
@@ -110,7 +110,8 @@ def open_stack(
         common = coverage == len(maps)
         if not common.any():
             raise LevelError(
-                f"No voxel has data in all {len(maps)} maps; {maps[int(np.argmin(sizes))].effect} covers least. Leave that "
+                f"No voxel has data in all {len(maps)} maps; {maps[int(np.argmin(sizes))].effect} covers least. "
+                "Leave that "
                 "participant out with --participant-label, or check its mask."
             )
         yield MapStack(
@@ -159,7 +160,8 @@ def _spool(folder: Path, shape: tuple[int, int] | None) -> Iterator[NDArray[np.f
 def _read(one: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_variances: bool) -> EstimateMap:
     if needs_variances and one.variance is None:
         raise LevelError(
-            f"{one.effect} has no variance map, which --fixed-effects precision and --strategy meta need. Leave them out."
+            f"{one.effect} has no variance map, which --fixed-effects precision and --strategy meta need. Leave "
+            "them out."
         )
     try:
         current = read_estimate(one.effect, one.variance)

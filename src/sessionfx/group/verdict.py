@@ -1,7 +1,7 @@
 """Which strategies to trust for a question, from the design and from what the data say about their assumptions.
 
-The rules follow from exact results and from simulated null designs (docs/validity.md): marginal and fixed-effects keep a
-nominal 5 % whatever the covariance of the sessions; a pooled mean reaches 38 %; differences and trends of the
+The rules follow from exact results and from simulated null designs (docs/validity.md): marginal and fixed-effects keep
+a nominal 5 % whatever the covariance of the sessions; a pooled mean reaches 38 %; differences and trends of the
 session-model and of mixed effects over three or more sessions reach 21 % where sphericity fails.
 """
 
@@ -50,11 +50,12 @@ def judge(
     -------
     Verdict
     """
-    sessions = sorted({session for session in layout.sessions}, key=natural_key)
+    sessions = sorted(set(layout.sessions), key=natural_key)
     counts = [len(layout.rows_of(label)) for label in layout.unique_participants]
     k, n = len(sessions), len(counts)
     balanced = all(count == k for count in counts)
     coding = resolve_subject_effect(subject_effect, question.sessions)
+    dof = {one.name: _dof(one.located) for one in results if one.located is not None}
     facts = {
         "NumberOfParticipants": n,
         "NumberOfSessions": k,
@@ -66,12 +67,12 @@ def judge(
         "MedianICC31": evidence.icc31,
         "MedianGreenhouseGeisserEpsilon": evidence.epsilon,
         "ShareOfVoxelsWhereMissingSessionsCorrelateWithTheEffect": evidence.missingness,
-        "DegreesOfFreedom": {one.name: _dof(one.located) for one in results if one.located is not None},
+        "DegreesOfFreedom": dof,
     }
     rules = {
         "session-model": _judge_session_model(question, k, balanced, coding, evidence),
         "fixed-effects": _judge_fixed_effects(question, k, balanced),
-        "marginal": _judge_marginal(question, facts["DegreesOfFreedom"]),
+        "marginal": _judge_marginal(question, dof),
         "mixed": _judge_mixed(question, k, balanced, evidence),
         "meta": Judgement(
             "conditional", "it takes the variances of the maps as known, though few scans estimate them."
@@ -81,7 +82,7 @@ def judge(
         one.name: rules[one.name] if one.located is not None else Judgement("declined", one.refusal or "")
         for one in results
     }
-    recommended = _recommend(question, k, balanced, judgements, facts["DegreesOfFreedom"])
+    recommended = _recommend(question, k, balanced, judgements, dof)
     titles = {one.name: one.title for one in results}
     text = _sentences(question, k, balanced, n, recommended, judgements, titles, evidence)
     return Verdict(text, recommended, judgements, facts)
@@ -96,22 +97,24 @@ def _judge_session_model(question: Question, k: int, balanced: bool, coding: str
         icc = evidence.icc31
         if icc is not None and icc < NEGLIGIBLE_ICC:
             return Judgement(
-                "conditional", f"it pools the maps of each participant, which matters little at a median ICC of {icc:.2f}."
+                "conditional",
+                f"it pools the maps of each participant, which matters little at a median ICC of {icc:.2f}.",
             )
-        size = "" if icc is None else f" (median ICC {icc:.2f}: its t is about {np.sqrt(1 + (k - 1) * icc):.1f} times too large)"
+        size = (
+            ""
+            if icc is None
+            else f" (median ICC {icc:.2f}: its t is about {np.sqrt(1 + (k - 1) * icc):.1f} times too large)"
+        )
         return Judgement("no", f"it counts the maps of one participant as independent people{size}.")
     if coding != "indicator":
         return Judgement("no", f"with subject effect '{coding}' it does not compare participants with themselves.")
     if k == 2:
         return Judgement(
             "yes",
-            "with two sessions it is the paired t test"
-            + ("." if balanced else " of the participants who have both."),
+            "with two sessions it is the paired t test" + ("." if balanced else " of the participants who have both."),
         )
     if question.sessions.kind == "any":
-        return Judgement(
-            "conditional", f"its Greenhouse–Geisser correction is an approximation{_epsilon(evidence)}."
-        )
+        return Judgement("conditional", f"its Greenhouse–Geisser correction is an approximation{_epsilon(evidence)}.")
     return Judgement("conditional", f"it is exact only under sphericity{_epsilon(evidence)}.")
 
 
@@ -124,7 +127,8 @@ def _judge_fixed_effects(question: Question, k: int, balanced: bool) -> Judgemen
         )
     if k > 2 and not balanced and question.sessions.kind == "linear":
         return Judgement(
-            "conditional", "participants miss sessions: if change is not a straight line, their trends differ in meaning."
+            "conditional",
+            "participants miss sessions: if change is not a straight line, their trends differ in meaning.",
         )
     return Judgement("yes", "it has one value per participant and assumes nothing about how sessions co-vary.")
 
@@ -138,11 +142,11 @@ def _judge_marginal(question: Question, dof: Mapping[str, float]) -> Judgement:
 
 def _judge_mixed(question: Question, k: int, balanced: bool, evidence: Evidence) -> Judgement:
     if k > 2 and question.sessions.is_within_participant:
-        return Judgement(
-            "conditional", f"it takes all pairs of sessions to be equally correlated{_epsilon(evidence)}."
-        )
-    where = "" if question.sessions.is_within_participant else (
-        "; where it estimates no variance between participants it counts maps as independent"
+        return Judgement("conditional", f"it takes all pairs of sessions to be equally correlated{_epsilon(evidence)}.")
+    where = (
+        ""
+        if question.sessions.is_within_participant
+        else ("; where it estimates no variance between participants it counts maps as independent")
     )
     return Judgement("conditional" if where else "yes", f"it models participants by a random intercept{where}.")
 
@@ -188,17 +192,22 @@ def _sentences(
     if len(names) > 1 and not same:
         first = f"Trust {names[0]}; {_listed(names[1:], 'and')} is valid too and uses fewer maps" if k > 1 else first
     first += (
-        ", which are the same test here" if same and not (question.sessions.kind == "mean" and k > 1 and len(names) > 2) else ""
+        ", which are the same test here"
+        if same and not (question.sessions.kind == "mean" and k > 1 and len(names) > 2)
+        else ""
     )
     reason = judgements[recommended[0]].reason
-    design = f"{n} participants, {'one map each' if k == 1 else f'{k} sessions' + ('' if balanced else ', some missing')}"
+    design = (
+        f"{n} participants, {'one map each' if k == 1 else f'{k} sessions' + ('' if balanced else ', some missing')}"
+    )
     text = f"{first} ({design}): {reason}"
     rest = _others(recommended, judgements, titles)
     if rest:
         text += f" {rest}"
     if evidence.missingness is not None and evidence.missingness >= NOTABLE_MISSINGNESS * _CHANCE:
         text += (
-            f" Beware: participants who missed sessions differ from the others (in {evidence.missingness:.0%} of voxels, where "
+            f" Beware: participants who missed sessions differ from the others (in {evidence.missingness:.0%} of "
+            "voxels, where "
             "chance gives 5 %); no strategy mends dropout that depends on the effect itself."
         )
     return text

@@ -199,9 +199,7 @@ class GroupFiles:
         files = [self._write_table(reliability.summary, base, "reliability")]
         for name, values in reliability.maps.items():
             words, units = _RELIABILITY[name]
-            path = self.folder / file_name(
-                {**base, "stat": name, "desc": "reliability"}, STATMAP_SUFFIX, EXTENSION
-            )
+            path = self.folder / file_name({**base, "stat": name, "desc": "reliability"}, STATMAP_SUFFIX, EXTENSION)
             content = {
                 "Description": f"{words}; 0 outside the mask.",
                 "StatisticType": name,

@@ -14,7 +14,6 @@ from sessionfx.group.results import ContrastResults, PairResult, QuestionResults
 from sessionfx.naming import entity_string
 from sessionfx.outputs.group import answer_summary
 from sessionfx.report.brain import draw_coverage, draw_stat_map
-from sessionfx.report.calibration import draw_calibration
 from sessionfx.report.maps import draw_maps
 from sessionfx.report.methods import MethodsText
 from sessionfx.report.page import (
@@ -37,7 +36,8 @@ SHOWN_CLUSTERS = 20
 _VALIDITY = {"yes": "valid", "conditional": "with care", "no": "not valid", "declined": "—"}
 _ICC_TITLES = {"icc31": "ICC(3,1)", "icc1": "ICC(1)"}
 _ICC_CAPTIONS = {
-    "icc31": "How consistently participants differ once the sessions' own means are taken out: 1 is perfect, 0 is none.",
+    "icc31": "How consistently participants differ once the sessions' own means are taken out: 1 is perfect, 0 is "
+    "none.",
     "icc1": "Reliability of one session of one participant; differences between sessions count as error.",
 }
 PERMUTATION_TITLES = {
@@ -188,7 +188,12 @@ def _reliability(results: ContrastResults) -> dict[str, Any] | None:
     pictures = [
         Picture(
             draw_stat_map(
-                volume, results.mask, results.grid.affine, title=f"{_ICC_TITLES[name]}: {results.contrast}", unit="ICC", vmax=1.0
+                volume,
+                results.mask,
+                results.grid.affine,
+                title=f"{_ICC_TITLES[name]}: {results.contrast}",
+                unit="ICC",
+                vmax=1.0,
             ),
             f"Map of {_ICC_TITLES[name]}",
             _ICC_CAPTIONS[name],
@@ -198,7 +203,12 @@ def _reliability(results: ContrastResults) -> dict[str, Any] | None:
     rows = []
     for record in results.reliability.summary.to_dict("records"):
         row = {"region": record["region"], "voxels": record["n_voxels"]}
-        for name, title in (("icc31", "ICC(3,1)"), ("icc1", "ICC(1)"), ("between", "variance between"), ("within", "within")):
+        for name, title in (
+            ("icc31", "ICC(3,1)"),
+            ("icc1", "ICC(1)"),
+            ("between", "variance between"),
+            ("within", "within"),
+        ):
             quartiles = [format_number(record[f"{name}_{part}"]) for part in ("median", "q25", "q75")]
             row[f"{title}: median (quartiles)"] = f"{quartiles[0]} ({quartiles[1]} to {quartiles[2]})"
         rows.append(row)
@@ -208,6 +218,8 @@ def _reliability(results: ContrastResults) -> dict[str, Any] | None:
 def _calibration(results: ContrastResults, settings: Settings) -> dict[str, Any] | None:
     if results.calibration is None:
         return None
+    from sessionfx.report.calibration import draw_calibration
+
     picture = Picture(
         draw_calibration(results.calibration),
         "False positives and power of every strategy in simulated studies like this one",
@@ -262,7 +274,9 @@ def _overview(results: ContrastResults) -> list[dict[str, Any]]:
 def _question(results: ContrastResults, question: QuestionResults) -> dict[str, Any]:
     answered = [one for one in question.strategies if one.located is not None]
     maximum = max((_robust_maximum(one.located.estimate.z) for one in answered if one.located), default=None)
-    effects = [one.located.estimate.effect for one in answered if one.located and isinstance(one.located.estimate, Estimate)]
+    effects = [
+        one.located.estimate.effect for one in answered if one.located and isinstance(one.located.estimate, Estimate)
+    ]
     effect_maximum = max(map(_robust_maximum, effects), default=None)
     drawn = _drawn_pairs(question)
     return {
@@ -310,10 +324,10 @@ def _strategy(
             "left_out": [],
         }
     heading = f"{one.title}, {question.question.text}"
-    z, effect = draw_maps(one.located, heading, one.threshold, maximum, effect_maximum)
-    pictures = [Picture(z, f"z map, {heading}", _MAP_CAPTION)]
-    if effect is not None:
-        pictures.append(Picture(effect, f"Effect map, {heading}"))
+    drawn = draw_maps(one.located, heading, one.threshold, maximum, effect_maximum)
+    pictures = [Picture(drawn["z"], f"z map, {heading}", _MAP_CAPTION)]
+    if "effect" in drawn:
+        pictures.append(Picture(drawn["effect"], f"Effect map, {heading}"))
     design = draw_design_matrix(one.plan.design_matrix, title=f"{heading}: design", row_label="observation")
     clusters = one.clusters.head(SHOWN_CLUSTERS).to_dict("records")
     return {
@@ -363,7 +377,7 @@ def _contrast_text(plan: Plan) -> list[str]:
 
 def _pair(pair: PairResult, question: QuestionResults) -> dict[str, Any]:
     title = f"{pair.a.title} against {pair.b.title}"
-    assert pair.agreement is not None and pair.z is not None  # noqa: S101, PT018 - only compared pairs are drawn
+    assert pair.agreement is not None and pair.z is not None  # noqa: S101 - only compared pairs are drawn
     png = draw_comparison(
         *pair.z,
         label_a=pair.a.title,
@@ -381,7 +395,7 @@ def _pair(pair: PairResult, question: QuestionResults) -> dict[str, Any]:
 
 def _pair_row(pair: PairResult) -> dict[str, Any]:
     values = asdict(pair.agreement) if pair.agreement else {}
-    row = {"strategies": f"{pair.a.title} – {pair.b.title}"}
+    row: dict[str, Any] = {"strategies": f"{pair.a.title} – {pair.b.title}"}
     row |= {title: values.get(name) for name, title in _AGREEMENT_TITLES.items()}
     return row
 

@@ -7,8 +7,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sessionfx.maps import Located
-from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.report.brain import draw_stat_map
+from sessionfx.statistics.estimates import Estimate, FTest
 
 
 def draw_maps(
@@ -18,7 +18,7 @@ def draw_maps(
     z_max: float | None,
     effect_max: float | None,
     background: NDArray[Any] | None = None,
-) -> tuple[bytes, bytes | None]:
+) -> dict[str, bytes]:
     """Draw the z map with its threshold, and the effect map, which an F test has not.
 
     Parameters
@@ -34,8 +34,8 @@ def draw_maps(
 
     Returns
     -------
-    z, effect : bytes
-        PNG files; the effect is None for an F test, of whose z the upper tail is drawn.
+    dict of str to bytes
+        PNG files `z` and `effect`. An F test has no effect, and of its z the upper tail is drawn.
     """
     z_values = one.estimate.z
     z = draw_stat_map(
@@ -49,7 +49,7 @@ def draw_maps(
         vmax=z_max,
     )
     if not isinstance(one.estimate, Estimate):
-        return z, None
+        return {"z": z}
     effect = draw_stat_map(
         one.volume(one.estimate.effect),
         one.mask,
@@ -59,4 +59,4 @@ def draw_maps(
         background=background,
         vmax=effect_max,
     )
-    return z, effect
+    return {"z": z, "effect": effect}

@@ -34,11 +34,13 @@ _REFERENCES = {
     "doi:10.1214/aoms/1177732979",
     "bell_mccaffrey": "Bell RM, McCaffrey DF. Bias reduction in standard errors for linear regression with multi-stage "
     "samples. Surv Methodol 2002;28:169–181.",
-    "pustejovsky": "Pustejovsky JE, Tipton E. Small-sample methods for cluster-robust variance estimation and hypothesis "
+    "pustejovsky": "Pustejovsky JE, Tipton E. Small-sample methods for cluster-robust variance estimation and "
+    "hypothesis "
     "testing in fixed effects models. J Bus Econ Stat 2018;36:672–683. doi:10.1080/07350015.2016.1247004",
     "lmertest": "Kuznetsova A, Brockhoff PB, Christensen RHB. lmerTest package: tests in linear mixed effects models. "
     "J Stat Softw 2017;82(13). doi:10.18637/jss.v082.i13",
-    "kenward_roger": "Kenward MG, Roger JH. Small sample inference for fixed effects from restricted maximum likelihood. "
+    "kenward_roger": "Kenward MG, Roger JH. Small sample inference for fixed effects from restricted maximum "
+    "likelihood. "
     "Biometrics 1997;53:983–997. doi:10.2307/2533558",
     "shrout_fleiss": "Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. Psychol Bull "
     "1979;86:420–428. doi:10.1037/0033-2909.86.2.420",
@@ -163,7 +165,8 @@ def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str,
     covariates = [f"'{name}'" for name in (*settings.covariates, *settings.session_covariates)]
     if covariates:
         paragraphs.append(
-            f"Group models held the covariates {', '.join(covariates)} (numbers centred, groups sum-coded), each with its own "
+            f"Group models held the covariates {', '.join(covariates)} (numbers centred, groups sum-coded), each "
+            "with its own "
             "effect in every session."
         )
     paragraphs.append(
@@ -190,18 +193,10 @@ def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str,
 
 
 def _with_citations(text: str, works: Sequence[str], cite: _Citations) -> str:
-    """Give each `{cite}` its work in turn; the last one takes those that are left."""
-    *single, last = text.split("{cite}") if "{cite}" in text else [text, ""]
-    pieces = [piece for piece in single]
-    keys = list(works)
-    out = ""
-    for index, piece in enumerate(pieces):
-        out += piece
-        if "{cite}" in text:
-            chosen = keys if index == len(pieces) - 1 else keys[:1]
-            keys = [] if index == len(pieces) - 1 else keys[1:]
-            out += cite(*chosen)
-    return out + last
+    """Give each `{cite}` a work in turn, and the last one those that are left."""
+    *pieces, rest = text.split("{cite}")
+    shares = [works[index : index + 1] for index in range(len(pieces) - 1)] + [works[max(len(pieces) - 1, 0) :]]
+    return "".join(piece + cite(*share) for piece, share in zip(pieces, shares, strict=False)) + rest
 
 
 def _preprocessed(programs: Sequence[str], cite: _Citations) -> str:

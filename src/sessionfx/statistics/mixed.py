@@ -145,11 +145,7 @@ def _kenward_roger(
     b2 = contrast.squares[:, None]
     cubed = (b2 * shrunk**3).sum(axis=0)
     adjusted = relative + 2 * cubed * (covariance[0] - 2 * ratio * covariance[1] + ratio**2 * covariance[2])
-    shared = (
-        contrast.shared
-        - 2 * ratio * (b2 * shrunk).sum(axis=0)
-        + ratio**2 * (b2 * xi * shrunk**2).sum(axis=0)
-    )
+    shared = contrast.shared - 2 * ratio * (b2 * shrunk).sum(axis=0) + ratio**2 * (b2 * xi * shrunk**2).sum(axis=0)
     own = contrast.own + ratio**2 * (b2 * shrunk**2).sum(axis=0)
     squared = covariance[0] * shared**2 + 2 * covariance[1] * shared * own + covariance[2] * own**2
     return adjusted, 2 * relative**2 / squared

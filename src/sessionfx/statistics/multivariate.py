@@ -13,9 +13,7 @@ from sessionfx.statistics.estimates import FTest
 from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of
 
 
-def hotelling(
-    values: NDArray[np.floating], design: NDArray[np.float64], contrast: NDArray[np.float64]
-) -> FTest:
+def hotelling(values: NDArray[np.floating], design: NDArray[np.float64], contrast: NDArray[np.float64]) -> FTest:
     """Test that a contrast over participants is zero for all Q values (Hotelling 1931, doi:10.1214/aoms/1177732979).
 
     Parameters

@@ -92,7 +92,9 @@ class ParticipantSpectrum:
             if index != largest:
                 _sum_squares(basis.T @ values, found[index])
         # The largest space is what the others leave: cheaper, and as good unless most of the total cancels.
-        found[largest] = total - _sum_squares(self.fitted_basis.T @ values) - np.delete(found, largest, axis=0).sum(axis=0)
+        found[largest] = (
+            total - _sum_squares(self.fitted_basis.T @ values) - np.delete(found, largest, axis=0).sum(axis=0)
+        )
         cancelled = np.nonzero(found[largest] <= _CANCELLED * total)[0]
         if len(cancelled):
             found[largest, cancelled] = _sum_squares(self.bases[largest].T @ values[:, cancelled])
@@ -280,7 +282,8 @@ def _profile_terms(
     return first, second, penalty_1, penalty_2
 
 
-# One working correlation for all voxels: its profile deviance is summed over voxels at these nodes of κ and interpolated.
+# One working correlation for all voxels: its profile deviance is summed over voxels at these nodes of κ and
+# interpolated.
 _POOLING_LIMIT = 1e3  # λ, an intraclass correlation of 0.999
 _POOLING_NODES = 32
 _LOGS_TOGETHER = 8  # ratios of sums lie between 1e-4 and 1, so that the product of eight cannot vanish

@@ -1,10 +1,10 @@
 """Test–retest reliability: variance between and within participants, and the intraclass correlations they give.
 
-ICC(1) is that of one random session of a random participant, differences between sessions counting as error; ICC(3,1) is
-the consistency of participants once the sessions' own means are taken out (Shrout & Fleiss 1979,
+ICC(1) is that of one random session of a random participant, differences between sessions counting as error;
+ICC(3,1) is the consistency of participants once the sessions' own means are taken out (Shrout & Fleiss 1979,
 doi:10.1037/0033-2909.86.2.420). The variances are Henderson's method-3 estimates (1953, doi:10.2307/3001853), which for
-complete data are the mean squares of the analysis of variance, (MSB − MSW)/k and MSW, and which missing sessions do not
-upset. They come from the spectral form of `participant_variance`.
+complete data are the mean squares of the analysis of variance, (MSB − MSW)/k and MSW, and which missing sessions do
+not upset. They come from the spectral form of `participant_variance`.
 """
 
 from __future__ import annotations

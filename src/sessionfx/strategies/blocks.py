@@ -6,6 +6,7 @@ a matrix product can depend on its shape: results must not depend on who compute
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -95,11 +96,13 @@ def estimate_in_blocks(
     """
     blocks = blocks_of(maps.n_voxels)
     if plan.pools:
-        plan = plan.informed(sum(map_ordered(pooled_sums, ((plan, maps.effects(block)) for block in blocks))))
+        parts = map_ordered(pooled_sums, ((plan, maps.effects(block)) for block in blocks))
+        # one after the other, so that the last bit of the sum does not depend on who computed the parts
+        plan = plan.informed(functools.reduce(np.add, parts))
     variances = (maps.variances(block) if plan.uses_variances else None for block in blocks)
     arguments = ((plan, maps.effects(block), variance) for block, variance in zip(blocks, variances, strict=True))
-    parts = list(map_ordered(estimate, arguments))
-    return plan, type(parts[0]).joined(parts)
+    results = list(map_ordered(estimate, arguments))
+    return plan, type(results[0]).joined(results)
 
 
 def pooled_sums(plan: Plan, effects: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -107,8 +110,6 @@ def pooled_sums(plan: Plan, effects: NDArray[np.float64]) -> NDArray[np.float64]
     return plan.pooled_sums(effects)
 
 
-def estimate(
-    plan: Plan, effects: NDArray[np.float64], variances: NDArray[np.float64] | None
-) -> Estimate | FTest:
+def estimate(plan: Plan, effects: NDArray[np.float64], variances: NDArray[np.float64] | None) -> Estimate | FTest:
     """Call the plan's method; a function of a module travels to other processes."""
     return plan.estimate(effects, variances)

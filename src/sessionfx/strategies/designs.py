@@ -124,7 +124,9 @@ def session_design(layout: MapLayout, question: Question) -> SessionDesign:
             parts = [session] if covariate == "intercept" else [session, covariate]
             named[":".join(filter(None, parts)) or "intercept"] = column * between[covariate].to_numpy()
     design = SessionDesign(
-        pd.DataFrame(named, index=layout.row_names()), np.kron(over_sessions, group_weights), session_weights
+        pd.DataFrame(named, index=layout.row_names()),
+        np.asarray(np.kron(over_sessions, group_weights), dtype=np.float64),
+        session_weights,
     )
     names, values = layout.adjusting_covariates(asked)
     return design.with_columns(pd.DataFrame(values, columns=list(names), index=layout.row_names()))
@@ -132,5 +134,7 @@ def session_design(layout: MapLayout, question: Question) -> SessionDesign:
 
 def difference_contrasts(n_sessions: int) -> NDArray[np.float64]:
     """Orthonormal contrasts of shape (S − 1, S) that are all zero where no session differs (Helmert's)."""
-    rows = np.array([[1.0] * (step + 1) + [-(step + 1.0)] + [0.0] * (n_sessions - step - 2) for step in range(n_sessions - 1)])
+    rows = np.array(
+        [[1.0] * (step + 1) + [-(step + 1.0)] + [0.0] * (n_sessions - step - 2) for step in range(n_sessions - 1)]
+    )
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))

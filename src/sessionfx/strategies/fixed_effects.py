@@ -70,7 +70,8 @@ class FixedEffectsPlan(Plan):
         values = np.empty((len(self.combination), effects.shape[1]))
         for value, weights in zip(values, self.combination, strict=True):
             inputs = [
-                Estimate(effects[row].astype(float), variances[row].astype(float), 0.0) for row in np.nonzero(weights)[0]
+                Estimate(effects[row].astype(float), variances[row].astype(float), 0.0)
+                for row in np.nonzero(weights)[0]
             ]
             value[:] = average(inputs, "precision").effect
         return values
@@ -116,7 +117,7 @@ class FixedEffects(Strategy):
             f"({options.fixed_effects} weights for means) and tested over participants by a t test "
             "(summary statistics approach {cite}); a test over all sessions was Hotelling's T² {cite}."
         )
-        return text, ("holmes", "mumford", "hotelling")
+        return text, ("mumford", "hotelling")
 
     def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> Plan:
         """Choose the participants whose sessions can answer the question; see `Strategy.plan`."""
@@ -131,9 +132,7 @@ class FixedEffects(Strategy):
         return plan_over_participants(layout, question, options, combinations, left_out, incomplete)
 
 
-def combine_sessions(
-    layout: MapLayout, asked: SessionContrast
-) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
+def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
     """Find the weight of each map in each participant's value.
 
     Returns
@@ -169,7 +168,8 @@ def combine_sessions(
         combinations[participant] = {rows[session]: weight for session, weight in weights.items()}
     if len(combinations) < 2:
         raise NotEstimableError(
-            f"{len(combinations)} participant(s) have the sessions this contrast needs; a group model needs at least two."
+            f"{len(combinations)} participant(s) have the sessions this contrast needs; a group model needs at "
+            "least two."
         )
     return combinations, left_out
 
@@ -237,12 +237,14 @@ def check_over_participants(design: pd.DataFrame, contrast: NDArray[np.float64])
         kept = independent_columns(matrix)
         explained = [str(name) for index, name in enumerate(design.columns) if index not in kept]
         raise NotEstimableError(
-            f"Over these {len(matrix)} participants {list_names(explained)} cannot be told apart from the other columns "
+            f"Over these {len(matrix)} participants {list_names(explained)} cannot be told apart from the other "
+            "columns "
             f"({list_names([str(design.columns[index]) for index in kept])})."
         )
     if len(matrix) - rank_of(matrix) < 1:
         raise NotEstimableError(
-            f"{len(matrix)} participants leave no degrees of freedom for the error of a model with {matrix.shape[1]} columns."
+            f"{len(matrix)} participants leave no degrees of freedom for the error of a model with "
+            f"{matrix.shape[1]} columns."
         )
 
 
@@ -259,7 +261,8 @@ def _plan_test(layout: MapLayout, question: Question) -> SessionVectorPlan:
     }
     if layout.adjusting_covariates(question.sessions)[0]:
         raise NotEstimableError(
-            "Hotelling's T² on participants' session vectors cannot adjust for session covariates; the marginal strategy "
+            "Hotelling's T² on participants' session vectors cannot adjust for session covariates; the marginal "
+            "strategy "
             "can."
         )
     n_differences = len(sessions) - 1

@@ -16,7 +16,8 @@ from sessionfx.strategies.designs import session_design
 
 COMPOUND_SYMMETRY = (
     "The model takes every pair of sessions to be equally correlated. Where participants change at different rates it "
-    "is too liberal for differences and trends over three or more sessions (up to 20 % at a nominal 5 % in simulations)."
+    "is too liberal for differences and trends over three or more sessions (up to 20 % at a nominal 5 % in "
+    "simulations)."
 )
 METHOD_NAMES = {"satterthwaite": "Satterthwaite", KENWARD_ROGER: "Kenward–Roger"}
 
@@ -38,7 +39,7 @@ class MixedPlan(Plan):
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Estimate by REML; see `Plan.estimate`."""
-        assert self.spectrum is not None and self.prepared is not None  # noqa: S101, PT018 - `plan` prepares them
+        assert self.spectrum is not None and self.prepared is not None  # noqa: S101 - `plan` prepares them
         return estimate_mixed(self.spectrum, self.prepared, effects, self.dof_method)[0]
 
 
@@ -51,7 +52,8 @@ class Mixed(Strategy):
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe the mixed-effects model; see `Strategy.methods`."""
         text = (
-            "Mixed-effects strategy: all session maps entered a model with one column per session and a random intercept per "
+            "Mixed-effects strategy: all session maps entered a model with one column per session and a random "
+            "intercept per "
             "participant, estimated by restricted maximum likelihood at every voxel, with "
             f"{METHOD_NAMES[options.mixed_dof]} degrees of freedom {{cite}}."
         )
@@ -61,7 +63,8 @@ class Mixed(Strategy):
         """Build the model of all session maps; see `Strategy.plan`."""
         if question.sessions.kind == "any":
             raise NotEstimableError(
-                "The mixed strategy has no test over all sessions at once here; marginal and fixed-effects have one that does "
+                "The mixed strategy has no test over all sessions at once here; marginal and fixed-effects have "
+                "one that does "
                 "not need its assumption of equal correlations."
             )
         design = session_design(layout, question)

@@ -34,7 +34,8 @@ SPHERICITY = (
     "participants. Where it fails, false positives rise (up to 20 % at a nominal 5 % in simulations)."
 )
 CORRECTED = (
-    "The Greenhouse–Geisser correction estimates the departure from sphericity at each voxel, which is uncertain with few "
+    "The Greenhouse–Geisser correction estimates the departure from sphericity at each voxel, which is uncertain "
+    "with few "
     "participants."
 )
 LINEAR_CODE = (
@@ -102,7 +103,8 @@ class SessionModel(Strategy):
         n_before = design.matrix.shape[1]
         whole = design.with_columns(_subject_columns(layout, subject_effect))
         whole.check(
-            f"with subject effect '{subject_effect}', it cannot be told apart from the participants' own levels (too few "
+            f"with subject effect '{subject_effect}', it cannot be told apart from the participants' own levels "
+            "(too few "
             "participants have more than one of these sessions, or it is about the participants themselves)."
         )
         # indicators that the columns before them explain are left out; the contrast does not touch them
@@ -131,13 +133,15 @@ class SessionModel(Strategy):
                 f"{len(complete)} participants have every session, too few to estimate the departure from sphericity."
             )
         return SessionTestPlan(
-            *common, CORRECTED if n_sessions > 2 else "", {**details, "Correction": "Greenhouse–Geisser"}, complete, between
+            *common,
+            CORRECTED if n_sessions > 2 else "",
+            {**details, "Correction": "Greenhouse–Geisser"},
+            complete,
+            between,
         )
 
 
-def complete_participants(
-    layout: MapLayout, asked: SessionContrast
-) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
+def complete_participants(layout: MapLayout, asked: SessionContrast) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
     """Find the participants who have every session.
 
     Returns
@@ -174,7 +178,8 @@ def _caution(session_contrast: SessionContrast, subject_effect: str, n_sessions:
         cautions.append(SPHERICITY)
     elif subject_effect != "indicator" and n_sessions > 1:
         cautions.append(
-            "Without participant indicators the maps of one participant count as independent; the test is blind to pairing."
+            "Without participant indicators the maps of one participant count as independent; the test is blind "
+            "to pairing."
         )
     return " ".join(cautions)
 
