@@ -133,7 +133,7 @@ def permute(
     seed : int
         Not negative.
     n_jobs : int
-        Processes. Each holds `values` about four times.
+        Processes. Each needs about five times the memory of `values`, in float64.
     description : str
         What the progress bar shows.
     cluster_forming_p : float, default=0.001
@@ -176,8 +176,11 @@ def permute(
     and of every resampling of them, so the test is valid; but a very strong effect makes the steps coarse and costs
     weaker ones some power, and the values are not FSL's.
 
-    Sign flipping with covariates and permutation with covariates are exact up to the estimation of the covariates'
-    effects (Winkler et al. 2014, table 2); sign flipping for the mean alone is exact.
+    Sign flipping for the mean alone, and permutation with no nuisance but the constant, are exact; with covariates in
+    the nuisance, both are exact but for the estimation of the covariates' effects.
+
+    For a session contrast, flipping a participant's value is exchanging the sessions that its weights set against
+    each other (pre and post; the first and the last of a trend).
     """
     from sessionfx.execution import progress_bar, run_units
 
@@ -243,7 +246,7 @@ def partition(design: NDArray[np.float64], contrast: NDArray[np.float64]) -> Par
     -----
     The estimate is c′β̂ = w′y with w = X⁺′c, which lies in the design's column space; the contrast is zero for those
     means Xβ that are orthogonal to w. So w is the tested regressor and its complement in the column space the
-    nuisance (the partition of Beckmann et al. and Ridgway, in Winkler et al. 2014, appendix A).
+    nuisance (the partition of Beckmann and Ridgway, in Winkler et al. 2014).
 
     Where the nuisance contains the constant (covariates, differences of groups), the question is about differences
     of participants, and labels are permuted. Where it does not (the mean, with or without covariates; the mean of
