@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage, stats
 
 from sessionfx.inputs.images import Grid
-from sessionfx.permutation import (
+from sessionfx.group.permutation import (
     BLOCK_SIZE,
     Partition,
     PermutationResult,
