@@ -76,6 +76,24 @@ class FixedEffectsPlan(Plan):
             value[:] = average(inputs, "precision").effect
         return values
 
+    def participant_variances(self, variances: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Find the sampling variances of the participants' values.
+
+        Parameters
+        ----------
+        variances : ndarray of shape (N, V)
+            Of the maps, which are independent of each other given the participant.
+
+        Returns
+        -------
+        ndarray of shape (n, V)
+            Σ c² v, or 1 / Σ 1/v for precision weights: variance within participants only.
+        """
+        if self.precision_weighted:
+            with np.errstate(divide="ignore", invalid="ignore"):  # variances of zero: undetermined voxels
+                return np.asarray(1 / ((self.combination != 0).astype(float) @ (1 / variances)))
+        return np.asarray(self.combination**2 @ variances)
+
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Combine, then estimate the contrast over participants; see `Plan.estimate`."""
         return fit_ols(self.participant_values(effects, variances), self.design_matrix.to_numpy(), self.contrast)
@@ -123,13 +141,24 @@ class FixedEffects(Strategy):
         """Choose the participants whose sessions can answer the question; see `Strategy.plan`."""
         if question.sessions.kind == "any":
             return _plan_test(layout, question)
-        combinations, left_out = combine_sessions(layout, question.sessions)
-        incomplete = any(
-            len(layout.rows_of(label)) < len(question.sessions.sessions)
-            for label in layout.unique_participants
-            if label not in left_out
-        )
-        return plan_over_participants(layout, question, options, combinations, left_out, incomplete)
+        return plan_values(layout, question, options)
+
+
+def plan_values(layout: MapLayout, question: Question, options: GroupOptions) -> FixedEffectsPlan:
+    """Plan one value per participant: whose sessions can answer, and the model over these participants.
+
+    Raises
+    ------
+    NotEstimableError
+        As `combine_sessions` and `plan_over_participants`.
+    """
+    combinations, left_out = combine_sessions(layout, question.sessions)
+    incomplete = any(
+        len(layout.rows_of(label)) < len(question.sessions.sessions)
+        for label in layout.unique_participants
+        if label not in left_out
+    )
+    return plan_over_participants(layout, question, options, combinations, left_out, incomplete)
 
 
 def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
