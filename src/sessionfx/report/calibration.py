@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import blended_transform_factory
 
-from sessionfx.calibration import DECLINED
+from sessionfx.group.calibration import DECLINED
 from sessionfx.report.plots import (
     CATEGORIES,
     FONT,
