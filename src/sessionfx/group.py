@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sessionfx import __version__
 from sessionfx.errors import LevelError, NotEstimableError, ParticipantError
-from sessionfx.execution import progress_bar
+from sessionfx.execution import MapOrdered, map_in_order, progress_bar
 from sessionfx.inputs.images import Grid
 from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
 from sessionfx.maps import EstimateMap
@@ -47,13 +47,17 @@ CLUSTER_COLUMNS = ("Cluster ID", "X", "Y", "Z", "Peak Stat", "Cluster Size (mm3)
 
 @dataclass(frozen=True)
 class GroupAnalysis:
-    """What all contrasts of one call share; see `ParticipantAnalysis`."""
+    """What all contrasts of one call share; see `ParticipantAnalysis`.
+
+    `map_ordered` is where blocks of voxels are worked on; see `Executor.map_ordered`.
+    """
 
     settings: Settings
     selection: GroupSelection
     session_contrasts: tuple[SessionContrast, ...]
     output_dir: Path
     links: dict[str, Path]
+    map_ordered: MapOrdered = map_in_order
 
     @property
     def folder(self) -> Path:
@@ -232,7 +236,7 @@ def _run_strategy(
         plan = strategy.plan(maps.layout, question, analysis.options)
     except NotEstimableError as refusal:
         return StrategyResult(strategy.name, strategy.label, strategy.title, str(refusal))
-    estimate = estimate_in_blocks(plan, maps.effects, maps.variances)
+    estimate = estimate_in_blocks(plan, maps.effects, maps.variances, map_ordered=analysis.map_ordered)
     located = EstimateMap.where_determined(estimate, maps.mask, maps.grid)
     if not located.mask.any():
         return StrategyResult(
