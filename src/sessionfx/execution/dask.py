@@ -20,6 +20,7 @@ import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,11 @@ from sessionfx.execution.threads import limited_threads
 # What the numbers depend on, and what carries them
 _EQUAL_PACKAGES = ("sessionfx", "nilearn", "numpy", "scipy", "pandas", "nibabel", "distributed")
 _CONNECT_SECONDS = 10.0
+_POLL_SECONDS = 0.05
 # A network file system may show a new file late.
 _SEE_SECONDS = 10.0
+# How often to look whether there is any worker left while no result comes
+_LOOK_SECONDS = 10.0
 # Items sent ahead for each worker, so that none waits; the rest is made when its turn comes
 _ITEMS_AHEAD = 2
 
@@ -83,7 +87,7 @@ class DaskExecutor(Executor):
     Parameters
     ----------
     address : str
-        Of the scheduler, `tcp://host:port`.
+        Of the scheduler, `tcp://host:port`; empty in a subclass that starts the cluster when it is needed.
     requirements : Requirements
 
     Raises
@@ -144,7 +148,10 @@ class DaskExecutor(Executor):
 
         names = {self._submit(client, attempt, (work, arguments)): name for name, arguments in units.items()}
         try:
-            for future in as_completed(list(names)):
+            finished = as_completed(list(names), loop=client.loop)
+            while names:
+                self._wait_until(finished.has_ready)
+                future = next(finished)
                 name = names.pop(future)
                 try:
                     yield Done(name, *self._result(future)), False
@@ -163,12 +170,13 @@ class DaskExecutor(Executor):
         ahead: deque[Any] = deque()
         try:
             while True:
-                wanted = _ITEMS_AHEAD * max(1, len(client.nthreads()))
+                wanted = _ITEMS_AHEAD * max(1, self._n_workers())
                 while len(ahead) < wanted and (item := next(remaining, None)) is not None:
                     ahead.append(self._submit(client, function, item))
                 if not ahead:
                     return
                 try:
+                    self._wait_until(ahead[0].done)
                     result = self._result(ahead.popleft())
                 except KilledWorker:
                     raise ExecutorError(
@@ -197,11 +205,35 @@ class DaskExecutor(Executor):
         need_gb : float or None
             What the largest unit needs.
         """
-        if not self._client.nthreads():
-            self.say(f"{self._name} has no workers yet; waiting for them.")
-            while not self._client.nthreads():
-                time.sleep(0.5)
+        self._wait_for_workers()
         return self._client
+
+    def _wait_for_workers(self) -> None:
+        """Return at once where there is a worker, else say so and wait for one."""
+        if not self._n_workers():
+            self.say(f"{self._name} has no workers; waiting for them.")
+            while not self._n_workers():
+                time.sleep(_POLL_SECONDS)
+
+    def _wait_until(self, is_ready: Callable[[], bool]) -> None:
+        """Wait for a result; say so when that is in vain, because no worker is left."""
+        looked = time.monotonic()
+        while not is_ready():
+            time.sleep(_POLL_SECONDS)
+            if time.monotonic() - looked > _LOOK_SECONDS:
+                self._wait_for_workers()
+                looked = time.monotonic()
+
+    def _n_workers(self) -> int:
+        try:
+            return len(self._client.nthreads())
+        except (CancelledError, OSError):
+            raise self._lost() from None
+
+    def _lost(self) -> ExecutorError:
+        return ExecutorError(
+            f"{self._name} was lost. What was finished is kept; when it is there again, the same command goes on."
+        )
 
     def _submit(self, client: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         if self._probe is None:
@@ -225,19 +257,14 @@ class DaskExecutor(Executor):
         Exception
             What the task raised.
         """
-        from concurrent.futures import CancelledError
-
         from distributed import KilledWorker
-        from distributed.comm import CommClosedError
 
         try:
             kind, value = future.result()
         except KilledWorker:
             raise
-        except (CancelledError, CommClosedError, OSError):
-            raise ExecutorError(
-                f"{self._name} was lost. What was finished is kept; when it is there again, the same command goes on."
-            ) from None
+        except (CancelledError, OSError):
+            raise self._lost() from None
         except Exception as error:
             raise ExecutorError(
                 f"{self._name}: scheduler or workers cannot take the work up ({type(error).__name__}: {error}). They "

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 from sessionfx.errors import ExecutorError
@@ -20,6 +21,8 @@ from sessionfx.execution.dask import DaskExecutor, Requirements
 _SPARE = 1.25
 _LEAST_GB = 1.0
 _POLL_SECONDS = 1.0
+# Dask counts a worker as lost after 15 s, and then submits a job in its place.
+_REPLACED_SECONDS = 30.0
 
 
 class SlurmExecutor(DaskExecutor):
@@ -47,7 +50,7 @@ class SlurmExecutor(DaskExecutor):
             )
         super().__init__("", requirements)
         self._name = "The Dask cluster of Slurm jobs"
-        self._n_workers = n_workers
+        self._n_workers_wanted = n_workers
         self._memory_gb = memory_gb
         self._cluster: Any = None
 
@@ -64,8 +67,7 @@ class SlurmExecutor(DaskExecutor):
 
             self._cluster = self._submit_jobs(need_gb)
             self._client = Client(self._cluster, set_as_default=False, name="sessionfx")
-        if not self._client.nthreads():
-            self._wait()
+        self._wait_for_workers()
         return self._client
 
     def _submit_jobs(self, need_gb: float | None) -> Any:
@@ -83,7 +85,7 @@ class SlurmExecutor(DaskExecutor):
             ) from None
         try:
             _check_script(cluster.job_script())
-            n_jobs = math.ceil(self._n_workers / options["processes"])
+            n_jobs = math.ceil(self._n_workers_wanted / options["processes"])
             cluster.adapt(minimum_jobs=n_jobs, maximum_jobs=n_jobs)
         except BaseException:
             cluster.close(timeout=10)
@@ -94,29 +96,39 @@ class SlurmExecutor(DaskExecutor):
         processes = int(_configured("processes") or 1)
         need = max(_LEAST_GB, _SPARE * (need_gb or 0.0)) * processes
         memory = f"{self._memory_gb}GB" if self._memory_gb else _configured("memory") or f"{need:.2f}GB"
-        return {
+        name = _configured("name") or "sessionfx"
+        options: dict[str, Any] = {
             "processes": processes,
             "cores": processes,  # one thread per worker
             "job_cpu": _configured("job-cpu") or _configured("cores") or processes * self._requirements.n_threads,
             "memory": memory,
-            "job_name": _configured("name") or "sessionfx",
-            "log_directory": _configured("log-directory") or str(self._requirements.output_dir / "logs"),
+            "job_name": name,
             "scheduler_options": {"dashboard_address": ":0", **(_configured("scheduler-options") or {})},
         }
+        if _configured("log-directory") is None:
+            options["job_extra_directives"] = [
+                *(_configured("job-extra-directives") or []),
+                f'--output="{_quotable(self._log_folder())}/{name}-%j.log"',
+            ]
+        return options
 
-    def _wait(self) -> None:
-        """Wait for the first worker, as long as there is a job that may become one."""
-        self.say(f"Waiting for Slurm to start the first of {self._n_workers} worker(s); squeue shows the jobs.")
-        logs = _configured("log-directory") or self._requirements.output_dir / "logs"
-        idle_checks = 0
-        while not self._client.nthreads():
+    def _log_folder(self) -> Path:
+        return Path(_configured("log-directory") or self._requirements.output_dir / "logs")
+
+    def _wait_for_workers(self) -> None:
+        """Wait for a worker, as long as there is a job that may become one."""
+        if self._n_workers():
+            return
+        self.say(f"Waiting for Slurm to start one of {self._n_workers_wanted} worker(s); squeue shows the jobs.")
+        last_queued = time.monotonic()
+        while not self._n_workers():
             time.sleep(_POLL_SECONDS)
             jobs = [job.job_id for job in list(self._cluster.workers.values()) if job.job_id]
-            # a job is listed until it has ended; twice, because one may end as its worker reports here
-            idle_checks = idle_checks + 1 if jobs and not _any_queued(jobs) else 0
-            if idle_checks > 1:
+            if not jobs or _any_queued(jobs):
+                last_queued = time.monotonic()
+            if time.monotonic() - last_queued > _REPLACED_SECONDS:
                 raise ExecutorError(
-                    f"The jobs that Slurm ran ended before a worker reported here. Their logs are in {logs}; often "
+                    f"The jobs that Slurm ran ended before a worker reported here. Their logs are in {self._log_folder()}; often "
                     "python or the network interface is not the right one on the nodes (jobqueue.slurm.python and "
                     "jobqueue.slurm.interface in Dask's configuration)."
                 )
@@ -127,6 +139,16 @@ def _configured(key: str) -> Any:
     import dask
 
     return dask.config.get(f"jobqueue.slurm.{key}", None, config=dask.config.collect())
+
+
+def _quotable(folder: Path) -> str:
+    """Write a path as the job script's quotes and Slurm's own % allow; the script is read by a shell."""
+    text = str(folder)
+    if not text.isprintable() or any(character in text for character in '"\\$`'):
+        raise ExecutorError(
+            f"The output folder {text!r} has characters that a job script cannot hold. Choose another name for it."
+        )
+    return text.replace("%", "%%")
 
 
 def _check_script(script: str) -> None:
