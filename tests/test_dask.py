@@ -86,7 +86,11 @@ def process(*command: object, **environment: str) -> Iterator[subprocess.Popen[s
         yield running
     finally:
         running.terminate()
-        running.communicate(timeout=30)
+        try:
+            running.communicate(timeout=15)
+        except subprocess.TimeoutExpired:  # Dask waits for much before it ends
+            running.kill()
+            running.communicate()
 
 
 @contextmanager
@@ -351,12 +355,14 @@ def test_workers_with_several_threads_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_waiting_for_workers_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with scheduler() as (address, _), DaskExecutor(address, Requirements(tmp_path, (), n_threads=1)) as executor:
-        begun = threading.Thread(target=lambda: list(executor.run_units(work.square, {"unit-1": (1,)})))
+        done: list[Any] = []
+        begun = threading.Thread(target=lambda: done.extend(executor.run_units(work.square, {"unit-3": (3,)})))
         begun.start()
         time.sleep(1)
-        with process(*worker_command(address)):
+        assert done == []
+        with process(*worker_command(address), PYTHONPATH=f"{SOURCE}:{Path(__file__).parent}"):
             begun.join(timeout=60)
-    assert not begun.is_alive()
+    assert [one.result for one in done] == [9]
     assert f"Dask scheduler {address} has no workers; waiting for them." in capfd.readouterr().err
 
 

@@ -128,9 +128,9 @@ class SlurmExecutor(DaskExecutor):
                 last_queued = time.monotonic()
             if time.monotonic() - last_queued > _REPLACED_SECONDS:
                 raise ExecutorError(
-                    f"The jobs that Slurm ran ended before a worker reported here. Their logs are in {self._log_folder()}; often "
-                    "python or the network interface is not the right one on the nodes (jobqueue.slurm.python and "
-                    "jobqueue.slurm.interface in Dask's configuration)."
+                    "The jobs that Slurm ran ended before a worker reported here. Their logs are in "
+                    f"{self._log_folder()}; often python or the network interface is not the right one on the nodes "
+                    "(jobqueue.slurm.python and jobqueue.slurm.interface in Dask's configuration)."
                 )
 
 
