@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 import units_of_work as work
-from sessionfx.execution import Done, memory_limit_gb, run_units, workers_within
+from sessionfx.execution import Done, LocalExecutor, memory_limit_gb, workers_within
 
 
 def run(
     function: Callable[..., int], *extra: object, n_processes: int, stop_on_failure: bool = False
 ) -> dict[str, Done[int]]:
     units = {f"unit-{number}": (number, *extra) for number in range(6)}
-    found = run_units(function, units, n_processes=n_processes, n_threads=1, stop_on_failure=stop_on_failure)
-    return {done.unit: done for done in found}
+    with LocalExecutor(n_processes, n_threads=1) as executor:
+        return {done.unit: done for done in executor.run_units(function, units, stop_on_failure=stop_on_failure)}
 
 
 @pytest.mark.parametrize("n_processes", [1, 2])
@@ -75,7 +75,9 @@ def test_memory_limit_is_the_control_groups_where_it_is_smaller(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "memory.max").write_text("2000000000\n")
-    monkeypatch.setattr("sessionfx.execution._CGROUP_LIMITS", (str(tmp_path / "memory.max"), str(tmp_path / "absent")))
+    monkeypatch.setattr(
+        "sessionfx.execution.memory._CGROUP_LIMITS", (str(tmp_path / "memory.max"), str(tmp_path / "absent"))
+    )
     assert memory_limit_gb() == 2.0
     (tmp_path / "memory.max").write_text("max\n")
     assert memory_limit_gb() > 0.1

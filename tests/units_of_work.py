@@ -1,11 +1,11 @@
-"""Functions that worker processes of test_execution.py import."""
+"""Functions that worker processes of the tests of execution import."""
 
 import os
 import signal
 import time
 from pathlib import Path
 
-from sessionfx.errors import ParticipantError
+from sessionfx.errors import OutputError, ParticipantError
 
 
 def square(number: int) -> int:
@@ -36,3 +36,11 @@ def die_once(number: int, mark: Path) -> int:
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return number
+
+
+def square_and_say_where(number: int) -> tuple[int, int]:
+    return number * number, os.getpid()
+
+
+def write_nowhere(number: int) -> int:
+    raise OutputError(f"{number} cannot be written. Check space and permissions.")

@@ -27,12 +27,11 @@ from sessionfx.errors import (
 )
 from sessionfx.execution import (
     Done,
+    Executor,
     Failure,
     end_on_sigterm,
     limited_threads,
-    memory_limit_gb,
-    run_units,
-    workers_within,
+    open_executor,
 )
 from sessionfx.expressions import split_name
 from sessionfx.firstlevel.contrasts import Contrast, parse_contrasts, selected_labels
@@ -85,20 +84,21 @@ def run(settings: Settings) -> int:
     raw = check_raw_dataset(settings.bids_dir, skip_validation=settings.skip_bids_validation)
     check_output_place(settings.output_dir, {"raw": raw})
     code = 0
-    if "participant" in settings.levels:
-        code = run_participants(settings, raw, contrasts)
-    if "group" not in settings.levels or (settings.dry_run and "participant" in settings.levels):
-        return code
-    if code:
-        _say(
-            "The group level is not run: it would silently go without the participants that failed. Correct the "
-            "cause and give the same command again, or run the group level by itself."
-        )
-        return code
-    return run_group(settings, raw)
+    with open_executor(settings) as executor:
+        if "participant" in settings.levels:
+            code = run_participants(settings, raw, contrasts, executor)
+        if "group" not in settings.levels or (settings.dry_run and "participant" in settings.levels):
+            return code
+        if code:
+            _say(
+                "The group level is not run: it would silently go without the participants that failed. Correct the "
+                "cause and give the same command again, or run the group level by itself."
+            )
+            return code
+        return run_group(settings, raw, executor)
 
 
-def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast]) -> int:
+def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast], executor: Executor) -> int:
     """Run the participant level."""
     roots = find_derivative_roots(raw, settings.derivatives)
     check_output_place(settings.output_dir, dataset_links(raw, roots))
@@ -153,26 +153,24 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     # longest first, so that no long one is left alone at the end
     order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
     units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
-    memory = settings.mem_gb or memory_limit_gb()
+    memory = executor.memory_gb
     needs = {f"sub-{label}": _memory_need(selection.runs[label]) for label in order}
     for unit, need in needs.items():
-        if need > memory:
+        if memory is not None and need > memory:
             _say(f"{unit}: its largest run needs about {need:.1f} GB, and there are {memory:.1f} GB; it may be killed.")
-    n_processes = workers_within(memory, list(needs.values()), settings.nprocs)
     outcomes: dict[str, Failure | None] = {}
     progress = tqdm(total=len(units), desc="participants", unit="participant", disable=None)
     with progress:
-        for done in run_units(
-            analyse_participant, units, n_processes=n_processes, n_threads=settings.omp_nthreads,
-            stop_on_failure=settings.stop_on_first_crash,
-        ):  # fmt: skip
+        for done in executor.run_units(
+            analyse_participant, units, needs_gb=needs, stop_on_failure=settings.stop_on_first_crash
+        ):
             progress.update()
             _report_participant(done, settings)
             outcomes[done.unit] = done.failure
     return _conclude(outcomes, len(units), entity_string(selection.entities), settings, output_dir)
 
 
-def run_group(settings: Settings, raw: Path) -> int:
+def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
     """Run the group level."""
     from sessionfx.group.analysis import GroupAnalysis, analyse_contrast
     from sessionfx.inputs.statmaps import find_first_level_maps, select_maps
@@ -209,7 +207,9 @@ def run_group(settings: Settings, raw: Path) -> int:
             write_group_refusal(output_dir, selection.entities, sentence)
         raise LevelError(sentence)
     remove_group_refusal(output_dir, selection.entities)
-    analysis = GroupAnalysis(settings, selection, tuple(session_contrasts), raw, output_dir, links)
+    analysis = GroupAnalysis(
+        settings, selection, tuple(session_contrasts), raw, output_dir, links, executor.map_ordered
+    )
     _keep_methods(analysis.methods, selection.entities, "group", output_dir)
     failures: dict[str, Failure] = {}
     progress = tqdm(selection.maps, desc="group contrasts", unit="contrast", disable=None)

@@ -20,6 +20,7 @@ from sessionfx.naming import strip_prefix
 from sessionfx.settings import (
     CORRECTIONS,
     DRIFT_MODELS,
+    EXECUTORS,
     FIXED_EFFECTS_WEIGHTINGS,
     HRF_MODELS,
     LEVELS,
@@ -55,7 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
         "(participant level), then compares the group strategies on the same question (group level).",
         epilog="Options may be written with underscores (--participant_label). "
         "Exit codes: 0 done, 1 some participant failed, 2 command line, 16 input dataset, 17 level not possible, "
-        "18 a filter matched nothing, 73 output cannot be written.",
+        "18 a filter matched nothing, 69 cluster not usable, 73 output cannot be written.",
     )
     parser.add_argument("bids_dir", type=Path, metavar="BIDS_DIR", help="the raw BIDS dataset")
     parser.add_argument("output_dir", type=Path, metavar="OUTPUT_DIR", help="where results go, outside the input")
@@ -158,6 +159,12 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="GB",
         help="memory to stay within: fewer participants at a time (default: what container and machine allow)",
     )
+    run.add_argument("--executor", choices=EXECUTORS, default="local",
+                     help="where participants and blocks of voxels are computed: on this machine, or by workers of a "
+                     "Dask cluster with the same installation and shared folders (default: %(default)s)")  # fmt: skip
+    run.add_argument("--scheduler", metavar="ADDRESS",
+                     help="of the Dask cluster: tcp://HOST:PORT of a running scheduler; or slurm, to submit --nprocs "
+                     "workers as jobs of --mem-gb each (further options: Dask's jobqueue.slurm)")  # fmt: skip
     run.add_argument("-w", "--work-dir", type=Path, metavar="DIR", help="keep the pybids index here between runs")
     run.add_argument("--force", action="store_true", help="redo what is finished already")
     run.add_argument("--dry-run", action="store_true", help="print what would be done, then stop")
@@ -188,6 +195,7 @@ def parse_settings(argv: Sequence[str]) -> Settings:
         namespace = parser.parse_args(_inserted(argv, tokens))
     if namespace.no_report and namespace.reports_only:
         raise CommandLineError("--no-report and --reports-only exclude each other. Give one of them.")
+    _check_scheduler(namespace.executor, namespace.scheduler)
     options = vars(namespace)
     options.pop("config_file")
     options["levels"] = tuple(level for level in LEVELS if level in namespace.levels)
@@ -197,6 +205,15 @@ def parse_settings(argv: Sequence[str]) -> Settings:
     if options["smoothing_fwhm"] == 0:
         options["smoothing_fwhm"] = None
     return Settings(**options)
+
+
+def _check_scheduler(executor: str, scheduler: str | None) -> None:
+    if scheduler is not None and executor != "dask":
+        raise CommandLineError("--scheduler needs --executor dask. Give both, or neither to compute on this machine.")
+    if executor == "dask" and scheduler is None:
+        raise CommandLineError(
+            "--executor dask needs --scheduler: the address of a running Dask scheduler (tcp://HOST:PORT), or slurm."
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

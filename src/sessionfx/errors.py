@@ -48,6 +48,12 @@ class NothingMatchesError(SessionFXError):
     exit_code = 18
 
 
+class ExecutorError(SessionFXError):
+    """The cluster that should do the work is not usable."""
+
+    exit_code = 69
+
+
 class OutputError(SessionFXError):
     """The output folder cannot be written."""
 

@@ -23,6 +23,8 @@ SUBJECT_EFFECTS = ("auto", "indicator", "linear", "none")
 MIXED_DOF_METHODS = ("satterthwaite", "kenward-roger")
 CORRECTIONS = ("fdr", "bonferroni", "none")
 LEVELS = ("participant", "group")
+EXECUTORS = ("local", "dask")
+SLURM = "slurm"  # in place of a scheduler's address
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class Settings:
     nprocs: int = 1
     omp_nthreads: int = 1
     mem_gb: float | None = None
+    executor: str = "local"
+    scheduler: str | None = None
     work_dir: Path | None = None
     force: bool = False
     dry_run: bool = False

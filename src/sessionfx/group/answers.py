@@ -13,17 +13,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
+from sessionfx.execution import MapOrdered, map_in_order
 from sessionfx.group.permutation import PermutationResult, permute
 from sessionfx.group.results import Evidence, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.group.verdict import judge
 from sessionfx.maps import Located
+from sessionfx.session_contrasts import MEAN, resolve_session_contrasts
 from sessionfx.settings import Settings
 from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import beyond, z_threshold
+from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, Question, Strategy
-from sessionfx.strategies.blocks import MapOrdered, blocks_of, estimate_in_blocks, in_this_process
+from sessionfx.strategies.blocks import blocks_of, estimate_in_blocks
 from sessionfx.strategies.fixed_effects import FixedEffectsPlan
 
 CLUSTER_COLUMNS = ("Cluster ID", "X", "Y", "Z", "Peak Stat", "Cluster Size (mm3)")
@@ -45,7 +48,7 @@ class Respondent:
     strategies: tuple[Strategy, ...]
     options: GroupOptions
     settings: Settings
-    map_ordered: MapOrdered = in_this_process
+    map_ordered: MapOrdered = map_in_order
 
     def answer(self, question: Question, stack: MapStack, evidence: Evidence) -> QuestionResults:
         """Let every strategy answer one question, and compare the answers.
@@ -65,6 +68,11 @@ class Respondent:
         pairs = tuple(_compare(a, b) for a, b in combinations(results, 2))
         verdict = judge(question, stack.layout, results, evidence, self.options.subject_effect)
         return QuestionResults(question, results, pairs, verdict)
+
+    def answer_mean(self, stack: MapStack, sessions: Sequence[str]) -> StrategyResult:
+        """Find where the mean over sessions is beyond the threshold, by the marginal strategy."""
+        (mean,) = resolve_session_contrasts([MEAN], sessions)
+        return self._run(STRATEGIES["marginal"], Question(mean), stack)
 
     def _run(self, strategy: Strategy, question: Question, stack: MapStack) -> StrategyResult:
         settings = self.settings

@@ -182,7 +182,7 @@ def permute(
     For a session contrast, flipping a participant's value is exchanging the sessions that its weights set against
     each other (pre and post; the first and the last of a trend).
     """
-    from sessionfx.execution import progress_bar, run_units
+    from sessionfx.execution import LocalExecutor, progress_bar
 
     if values.shape != (len(design), int(mask.sum())):
         raise ValueError(f"values of shape {values.shape} fit neither {len(design)} rows nor {mask.sum()} voxels")
@@ -201,7 +201,7 @@ def permute(
     first = next(iter(units))
     observed: dict[str, NDArray[np.float64]] = {}
     null_maxima: dict[str, dict[str, NDArray[np.float64]]] = {}
-    finished = run_units(permute_block, units, n_processes=n_jobs, n_threads=1, stop_on_failure=True)
+    finished = LocalExecutor(n_jobs, 1).run_units(permute_block, units, stop_on_failure=True)
     for done, _ in zip(finished, progress_bar(range(len(units)), description, "block"), strict=False):
         if done.failure is not None and done.failure.expected:
             raise SessionFXError(done.failure.message)

@@ -1,26 +1,24 @@
 """Estimating a plan block of voxels by block of voxels.
 
-Working arrays are as large as a block, not as the brain. The blocks have one fixed size, because the last bit of
-a matrix product can depend on its shape: results must not depend on who computes which block.
+Working arrays are as large as a block, not as the brain. The blocks have one fixed size, and arrays one
+memory layout, because the last bit of a matrix product can depend on them: results must not depend on who computes
+which block.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sessionfx.execution import MapOrdered, map_in_order
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.strategies.base import Plan
 
 VOXELS_PER_BLOCK = 16_384
-
-# Applies a function to tuples of arguments and yields the results in their order
-MapOrdered = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterator[Any]]
 
 
 class Maps(Protocol):
@@ -51,18 +49,12 @@ class MapsInMemory:
 
     def effects(self, voxels: slice) -> NDArray[np.float64]:
         """Effects of some voxels."""
-        return np.asarray(self.effect[:, voxels], dtype=np.float64)
+        return np.ascontiguousarray(self.effect[:, voxels], dtype=np.float64)
 
     def variances(self, voxels: slice) -> NDArray[np.float64]:
         """Variances of some voxels."""
         assert self.variance is not None  # noqa: S101 - asked for only where they were given
-        return np.asarray(self.variance[:, voxels], dtype=np.float64)
-
-
-def in_this_process(function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
-    """Apply a function to tuples of arguments, one after the other."""
-    for one in arguments:
-        yield function(*one)
+        return np.ascontiguousarray(self.variance[:, voxels], dtype=np.float64)
 
 
 def blocks_of(n_voxels: int) -> list[slice]:
@@ -70,9 +62,7 @@ def blocks_of(n_voxels: int) -> list[slice]:
     return [slice(start, min(start + VOXELS_PER_BLOCK, n_voxels)) for start in range(0, n_voxels, VOXELS_PER_BLOCK)]
 
 
-def estimate_in_blocks(
-    plan: Plan, maps: Maps, map_ordered: MapOrdered = in_this_process
-) -> tuple[Plan, Estimate | FTest]:
+def estimate_in_blocks(plan: Plan, maps: Maps, map_ordered: MapOrdered = map_in_order) -> tuple[Plan, Estimate | FTest]:
     """Estimate all voxels.
 
     Parameters
@@ -80,7 +70,7 @@ def estimate_in_blocks(
     plan : Plan
     maps : Maps
     map_ordered : callable
-        Who applies a function to the blocks; the results are the same whoever does.
+        Where the blocks are worked on; see `Executor.map_ordered`. One after the other in this process by default.
 
     Returns
     -------
@@ -101,7 +91,7 @@ def estimate_in_blocks(
         plan = plan.informed(functools.reduce(np.add, parts))
     variances = (maps.variances(block) if plan.uses_variances else None for block in blocks)
     arguments = ((plan, maps.effects(block), variance) for block, variance in zip(blocks, variances, strict=True))
-    results = list(map_ordered(estimate, arguments))
+    results: list[Any] = list(map_ordered(estimate, arguments))  # of one class
     return plan, type(results[0]).joined(results)
 
 

@@ -1,0 +1,23 @@
+"""Where the work is done: on this machine or on the workers of a Dask cluster, behind one small interface."""
+
+from sessionfx.execution.base import Done, Executor, Failure, MapOrdered, map_in_order
+from sessionfx.execution.choice import open_executor
+from sessionfx.execution.local import LocalExecutor, end_on_sigterm
+from sessionfx.execution.memory import memory_limit_gb, workers_within
+from sessionfx.execution.progress import progress_bar
+from sessionfx.execution.threads import limited_threads
+
+__all__ = [
+    "Done",
+    "Executor",
+    "Failure",
+    "LocalExecutor",
+    "MapOrdered",
+    "end_on_sigterm",
+    "limited_threads",
+    "map_in_order",
+    "memory_limit_gb",
+    "open_executor",
+    "progress_bar",
+    "workers_within",
+]
