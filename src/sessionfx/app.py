@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from sessionfx.covariates import INTERCEPT
 from sessionfx.errors import (
     CommandLineError,
     DatasetError,
@@ -32,6 +33,7 @@ from sessionfx.execution import (
     limited_threads,
     open_executor,
 )
+from sessionfx.expressions import split_name
 from sessionfx.firstlevel.contrasts import Contrast, parse_contrasts, selected_labels
 from sessionfx.inputs.dataset import (
     check_raw_dataset,
@@ -77,8 +79,7 @@ def run(settings: Settings) -> int:
     end_on_sigterm()
     _quiet_libraries(settings.verbose)
     _check_temporary_folder()
-    for specification in settings.session_contrast:
-        check_specification(specification)
+    _check_questions(settings)
     contrasts = parse_contrasts(settings.contrast) if "participant" in settings.levels else ()
     raw = check_raw_dataset(settings.bids_dir, skip_validation=settings.skip_bids_validation)
     check_output_place(settings.output_dir, {"raw": raw})
@@ -126,7 +127,8 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         if label not in selection.runs:
             _say(f"sub-{label} has no preprocessed run of task {selection.task} in this selection.")
     _check_conditions(selection, contrasts, settings)
-    session_contrasts = resolve_session_contrasts(settings.session_contrast, selection.sessions)
+    resolved = resolve_session_contrasts(settings.session_contrast, selection.sessions)
+    session_contrasts = [one for one in resolved if one.has_participant_map]
 
     from sessionfx.participant import ParticipantAnalysis, analyse_participant
 
@@ -170,7 +172,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
 
 def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
     """Run the group level."""
-    from sessionfx.group import GroupAnalysis, analyse_contrast
+    from sessionfx.group.analysis import GroupAnalysis, analyse_contrast
     from sessionfx.inputs.statmaps import find_first_level_maps, select_maps
     from sessionfx.report.group import remove_group_refusal, write_group_refusal
 
@@ -205,7 +207,9 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
             write_group_refusal(output_dir, selection.entities, sentence)
         raise LevelError(sentence)
     remove_group_refusal(output_dir, selection.entities)
-    analysis = GroupAnalysis(settings, selection, tuple(session_contrasts), output_dir, links, executor.map_ordered)
+    analysis = GroupAnalysis(
+        settings, selection, tuple(session_contrasts), raw, output_dir, links, executor.map_ordered
+    )
     _keep_methods(analysis.methods, selection.entities, "group", output_dir)
     failures: dict[str, Failure] = {}
     progress = tqdm(selection.maps, desc="group contrasts", unit="contrast", disable=None)
@@ -228,6 +232,23 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
     if not settings.no_report:
         _say(f"Report: {output_dir / 'group.html'}")
     return EXIT_SOME_FAILED if failures else 0
+
+
+def _check_questions(settings: Settings) -> None:
+    """Refuse what no dataset could answer, before anything is read."""
+    for specification in settings.session_contrast:
+        time_name = check_specification(specification)
+        if time_name is not None and time_name not in settings.session_covariates:
+            raise CommandLineError(
+                f"--session-contrast '{specification}' takes '{time_name}' as time, which is not among "
+                f"--session-covariates. Add --session-covariates {time_name}."
+            )
+    if settings.group_contrast and not settings.covariates:
+        asked = [one for one in settings.group_contrast if split_name(one)[1] != INTERCEPT]
+        if asked:
+            raise CommandLineError(
+                f"--group-contrast '{asked[0]}' asks about a covariate, and none is given. Add --covariates COLUMN."
+            )
 
 
 def _check_conditions(selection: Selection, contrasts: Sequence[Contrast], settings: Settings) -> None:

@@ -24,13 +24,20 @@ from sessionfx.settings import (
     FIXED_EFFECTS_WEIGHTINGS,
     HRF_MODELS,
     LEVELS,
+    MIXED_DOF_METHODS,
     NOISE_MODELS,
     SUBJECT_EFFECTS,
     Settings,
     available_processors,
 )
 
-STRATEGY_NAMES = ("session-model", "fixed-effects")  # the registry of strategies is checked against this
+STRATEGY_NAMES = (
+    "session-model",
+    "fixed-effects",
+    "marginal",
+    "mixed",
+    "meta",
+)  # the registry of strategies is checked against this
 
 _LABEL = re.compile(r"[a-zA-Z0-9+]+\Z")
 
@@ -105,12 +112,25 @@ def build_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("group level")
     group.add_argument("--session-contrast", action="append", default=[], metavar="SPEC",
-                       help="'mean', 'linear', 'ses-02 - ses-01', any weights, or 'NAME=SPEC'; repeatable "
-                       "(default: mean, all differences, and linear from three sessions on)")  # fmt: skip
+                       help="'mean', 'linear', 'linear(COVARIATE)', 'any', 'ses-02 - ses-01', any weights, or "
+                       "'NAME=SPEC'; "
+                       "repeatable (default: mean, all differences, from three sessions on linear and "
+                       "any)")  # fmt: skip
     group.add_argument("--strategy", nargs="+", choices=STRATEGY_NAMES, default=(), metavar="STRATEGY",
-                       help=f"one or more of {', '.join(STRATEGY_NAMES)} (default: all)")  # fmt: skip
+                       help=f"one or more of {', '.join(STRATEGY_NAMES)} (default: all but meta)")  # fmt: skip
     group.add_argument("--subject-effect", choices=SUBJECT_EFFECTS, default="auto",
                        help="how the session-model codes participants (default: %(default)s)")  # fmt: skip
+    group.add_argument("--mixed-dof", choices=MIXED_DOF_METHODS, default="satterthwaite",
+                       help="degrees of freedom of the mixed strategy (default: %(default)s)")  # fmt: skip
+    group.add_argument("--covariates", nargs="+", default=(), metavar="COLUMN",
+                       help="columns of participants.tsv: numbers are centred, other values are groups")  # fmt: skip
+    group.add_argument("--session-covariates", nargs="+", default=(), metavar="COLUMN",
+                       help="columns of the sub-XX_sessions.tsv files to adjust for, or to use as time in "
+                       "'linear(COLUMN)'")  # fmt: skip
+    group.add_argument("--group-contrast", action="append", default=[], metavar="SPEC",
+                       help="what to ask about the participants for each session contrast: 'intercept', a covariate, "
+                       "'patient - control', or 'NAME=SPEC'; repeatable (default: all of these that the covariates "
+                       "allow)")  # fmt: skip
     group.add_argument(
         "--alpha", type=_probability, default=0.05, help="error rate of the thresholds (default: %(default)s)"
     )
@@ -118,6 +138,15 @@ def build_parser() -> argparse.ArgumentParser:
                        help="for many voxels, two-sided (default: %(default)s)")  # fmt: skip
     group.add_argument("--cluster-threshold", type=_count, default=0, metavar="VOXELS",
                        help="smallest cluster in the tables (default: %(default)s)")  # fmt: skip
+    group.add_argument("--permutations", type=_count, default=0, metavar="N",
+                       help="family-wise p values of the fixed-effects strategy from N permutations (voxels, cluster "
+                       "size and mass, TFCE; default: none)")  # fmt: skip
+    group.add_argument("--calibrate", type=_count, default=0, metavar="N",
+                       help="simulate N voxels of your own design, with the covariance your data have: false "
+                       "positives and "
+                       "power of every strategy (default: not)")  # fmt: skip
+    group.add_argument("--random-seed", type=_count, default=0, metavar="N",
+                       help="of permutations and simulated voxels (default: %(default)s)")  # fmt: skip
 
     run = parser.add_argument_group("execution")
     run.add_argument("--nprocs", "--n-procs", "--n-cpus", type=_positive_count, default=available_processors(),

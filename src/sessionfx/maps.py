@@ -1,54 +1,58 @@
-"""Estimates in their place: the value of a contrast at the voxels of a mask."""
+"""Results in their place: the value of a statistic at the voxels of a mask."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
 from sessionfx.inputs.images import Grid
-from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.estimates import Estimate, Result
+
+R = TypeVar("R", bound=Result)
 
 
 @dataclass(frozen=True)
-class EstimateMap:
-    """An estimate at V voxels of a grid.
+class Located(Generic[R]):
+    """A result at V voxels of a grid.
 
     Attributes
     ----------
-    estimate : Estimate
+    estimate : Estimate or FTest
         Arrays of shape (V,).
     mask : ndarray of bool, 3-D
-        The V voxels that have data; the variance is above zero at each.
+        The V voxels at which the data determine it.
     grid : Grid
     """
 
-    estimate: Estimate
+    estimate: R
     mask: NDArray[np.bool_]
     grid: Grid
 
     @classmethod
-    def where_determined(cls, estimate: Estimate, mask: NDArray[np.bool_], grid: Grid) -> EstimateMap:
-        """Keep the voxels with a finite effect and a finite variance above zero; no other may be combined."""
-        good = np.isfinite(estimate.effect) & np.isfinite(estimate.variance) & (estimate.variance > 0)
+    def where_determined(cls, estimate: R, mask: NDArray[np.bool_], grid: Grid) -> Located[R]:
+        """Keep the voxels at which the data determine the result; no other may be combined."""
+        good = estimate.is_determined
         kept = mask.copy()
         kept[mask] = good
-        return cls(Estimate(estimate.effect[good], estimate.variance[good], estimate.dof), kept, grid)
+        return cls(estimate.at(good), kept, grid)
 
-    def within(self, mask: NDArray[np.bool_]) -> EstimateMap:
+    def within(self, mask: NDArray[np.bool_]) -> Located[R]:
         """Restrict to the voxels of a mask, which must all be among this map's."""
-        chosen = mask[self.mask]
-        estimate = Estimate(self.estimate.effect[chosen], self.estimate.variance[chosen], self.estimate.dof)
-        return EstimateMap(estimate, mask, self.grid)
+        return Located(self.estimate.at(mask[self.mask]), mask, self.grid)
 
     def volume(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """Put V values into a 3-D array, NaN outside the mask."""
         volume = np.full(self.grid.shape, np.nan)
         volume[self.mask] = values
         return volume
+
+
+EstimateMap = Located[Estimate]
 
 
 def on_common_voxels(maps: Sequence[EstimateMap], names: Sequence[str]) -> list[EstimateMap]:
@@ -80,3 +84,10 @@ def on_common_voxels(maps: Sequence[EstimateMap], names: Sequence[str]) -> list[
     if not common.any():
         raise ParticipantError(f"No voxel has data in all of {', '.join(names)}. Check the brain masks of these runs.")
     return [one.within(common) for one in maps]
+
+
+def position_text(mask: NDArray[np.bool_], grid: Grid, index: int) -> str:
+    """World coordinates (mm) of an in-mask voxel, for people."""
+    voxel = np.argwhere(mask)[index]
+    place = grid.affine[:3, :3] @ voxel + grid.affine[:3, 3]
+    return ", ".join(f"{value:.0f}".replace("-", "−") for value in place)

@@ -1,7 +1,7 @@
 """File names: BIDS entities, their order, and the labels made from user text.
 
-The only place that knows how an output is called. `statmap`, `contrast`, `sessions`, `strategy` and `stat`
-are not in BIDS yet (BEP041); the naming follows FitLins and nilearn.
+The only place that knows how an output is called. `statmap`, `contrast`, `sessions`, `covariate`,
+`strategy` and `stat` are not in BIDS yet (BEP041); the naming follows FitLins and nilearn.
 
 Vocabulary
 ----------
@@ -22,7 +22,7 @@ from pathlib import PurePosixPath
 ENTITY_ORDER = (
     "sub", "ses", "sample", "task", "tracksys", "acq", "ce", "trc", "stain", "rec", "dir", "run", "mod", "echo",
     "flip", "inv", "mt", "part", "proc", "hemi", "space", "cohort", "split", "recording", "chunk", "atlas", "seg",
-    "scale", "res", "den", "label", "contrast", "sessions", "strategy", "stat", "desc",
+    "scale", "res", "den", "label", "contrast", "sessions", "covariate", "strategy", "stat", "desc",
 )  # fmt: skip
 
 STATMAP_SUFFIX = "statmap"

@@ -5,11 +5,13 @@ Vocabulary
 study sessions
     All session labels of the analysis, in time order; an empty tuple for a dataset without `ses-` entities.
 session contrast
-    The estimand over sessions: their `mean`, a difference, the `linear` trend, any weights.
+    The estimand over sessions: their `mean`, a difference, the `linear` trend, any weights; or `any`, the F test
+    that no session differs.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -23,6 +25,8 @@ from sessionfx.naming import words_to_label
 
 MEAN = "mean"
 LINEAR = "linear"
+ANY = "any"
+_MEASURED_TREND = re.compile(r"linear\(([^()]+)\)\Z")
 
 
 @dataclass(frozen=True)
@@ -35,25 +39,37 @@ class SessionContrast:
         Label in file names (`sessions-<label>`).
     text : str
         As written, for people.
-    kind : {'mean', 'linear', 'weights'}
-        `mean` and `linear` adapt to the sessions a participant has; `weights` do not.
+    kind : {'mean', 'linear', 'weights', 'any', 'slope'}
+        `mean` and `linear` adapt to the sessions a participant has; `weights` do not. `any` is several contrasts
+        at once, `slope` the trend over a measured session covariate; neither has weights that hold for every
+        participant.
     sessions : tuple of str
         The study sessions, in time order.
     weights : tuple of float
         One weight per study session, for a participant who has them all; empty where the question has no
-        meaning (a trend over one session).
+        meaning (a trend over one session), and for `any` and `slope`.
+    time : str or None
+        The session covariate that a `slope` is over.
     """
 
     label: str
     text: str
-    kind: Literal["mean", "linear", "weights"]
+    kind: Literal["mean", "linear", "weights", "any", "slope"]
     sessions: tuple[str, ...]
     weights: tuple[float, ...]
+    time: str | None = None
 
     @property
     def is_within_participant(self) -> bool:
         """Whether the weights sum to zero, so that a participant's own level cancels."""
+        if self.kind in ("any", "slope"):
+            return True
         return bool(self.weights) and abs(sum(self.weights)) < 1e-9 * max(map(abs, self.weights))
+
+    @property
+    def has_participant_map(self) -> bool:
+        """Whether it is one value per participant that session maps alone determine."""
+        return self.kind not in ("any", "slope")
 
     def weights_for(self, sessions: Sequence[str]) -> dict[str, float] | None:
         """Weights for a participant who has only some sessions.
@@ -70,7 +86,7 @@ class SessionContrast:
             sessions, given weights need every session whose weight is not zero.
         """
         present = [index for index, session in enumerate(self.sessions) if session in set(sessions)]
-        if not present:
+        if not present or not self.has_participant_map:
             return None
         if self.kind == "mean":
             return {self.sessions[index]: 1 / len(present) for index in present}
@@ -103,11 +119,11 @@ def slope_weights(times: np.ndarray) -> np.ndarray:
 
 
 def default_specifications(sessions: Sequence[str]) -> list[str]:
-    """Mean, every later-minus-earlier difference, and the trend from three sessions on."""
+    """Mean, every later-minus-earlier difference, and from three sessions on the trend and the test over all."""
     specifications = [MEAN]
     specifications += [f"{_written(later)} - {_written(earlier)}" for earlier, later in combinations(sessions, 2)]
     if len(sessions) >= 3:
-        specifications.append(LINEAR)
+        specifications += [LINEAR, ANY]
     return specifications
 
 
@@ -122,7 +138,8 @@ def resolve_session_contrasts(specifications: Sequence[str], sessions: Sequence[
     Parameters
     ----------
     specifications : sequence of str
-        `mean`, `linear`, an expression over `ses-…`, or `NAME=` one of these; empty for the defaults.
+        `mean`, `linear`, `linear(COVARIATE)`, `any`, an expression over `ses-…`, or `NAME=` one of these; empty for
+        the defaults.
     sessions : sequence of str
         Study sessions in time order; empty for a dataset without sessions.
 
@@ -141,7 +158,7 @@ def resolve_session_contrasts(specifications: Sequence[str], sessions: Sequence[
         twin = next((other for other in contrasts if other.label == contrast.label), None)
         if twin is None:
             contrasts.append(contrast)
-        elif twin.weights != contrast.weights:
+        elif (twin.kind, twin.weights, twin.time) != (contrast.kind, contrast.weights, contrast.time):
             raise CommandLineError(
                 f"The session contrasts '{twin.text}' and '{contrast.text}' would both be called "
                 f"'{contrast.label}' in file names. Give one a name of its own: --session-contrast "
@@ -150,32 +167,37 @@ def resolve_session_contrasts(specifications: Sequence[str], sessions: Sequence[
     return contrasts
 
 
-def check_specification(specification: str) -> None:
+def check_specification(specification: str) -> str | None:
     """Refuse text that no dataset could make sense of.
+
+    Returns
+    -------
+    str or None
+        The session covariate that it takes as time.
 
     Raises
     ------
     CommandLineError
-        If the text is neither `mean` nor `linear` nor a linear expression.
+        If the text is neither one of the words nor a linear expression.
     """
     name, body = split_name(specification)
     if name is not None and not words_to_label([name]):
         raise CommandLineError(
             f"--session-contrast '{specification}': the name before '=' has no letter or digit to use in file names."
         )
-    if body in (MEAN, LINEAR):
-        return
-    if body == "any":
-        raise CommandLineError(
-            "--session-contrast any (an F test over all sessions) does not exist yet. Ask for differences or 'linear'."
-        )
+    if body in (MEAN, LINEAR, ANY):
+        return None
+    measured = _MEASURED_TREND.match(body)
+    if measured:
+        return measured[1].strip()
     try:
         parse_expression(body, session_names=True)
     except ExpressionError as error:
         raise CommandLineError(
-            f"--session-contrast '{specification}' cannot be read: {error}. Write 'mean', 'linear', or weighted "
-            "sessions such as 'ses-02 - ses-01' or '0.5*ses-02 + 0.5*ses-03 - ses-01'."
+            f"--session-contrast '{specification}' cannot be read: {error}. Write 'mean', 'linear', 'any', or "
+            "weighted sessions such as 'ses-02 - ses-01' or '0.5*ses-02 + 0.5*ses-03 - ses-01'."
         ) from None
+    return None
 
 
 def _resolve_one(specification: str, sessions: tuple[str, ...]) -> SessionContrast:
@@ -190,6 +212,11 @@ def _resolve_one(specification: str, sessions: tuple[str, ...]) -> SessionContra
     if body == LINEAR:
         slopes = slope_weights(np.arange(n_sessions, dtype=float)).tolist() if n_sessions >= 2 else []
         return SessionContrast(label or LINEAR, body, "linear", sessions or ("",), tuple(slopes))
+    if body == ANY:
+        return SessionContrast(label or ANY, body, "any", sessions or ("",), ())
+    time = check_specification(specification)
+    if time is not None:
+        return SessionContrast(label or words_to_label([LINEAR, time]), body, "slope", sessions or ("",), (), time)
     expression = parse_expression(body, session_names=True)
     weights_by_session: dict[str, float] = {}
     for written, weight in expression.weights.items():

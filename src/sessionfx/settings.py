@@ -20,6 +20,7 @@ DRIFT_MODELS = ("cosine", "polynomial", "none")
 NOISE_MODELS = ("ar1", "ols")
 FIXED_EFFECTS_WEIGHTINGS = ("equal", "precision")
 SUBJECT_EFFECTS = ("auto", "indicator", "linear", "none")
+MIXED_DOF_METHODS = ("satterthwaite", "kenward-roger")
 CORRECTIONS = ("fdr", "bonferroni", "none")
 LEVELS = ("participant", "group")
 EXECUTORS = ("local", "dask")
@@ -60,9 +61,16 @@ class Settings:
     session_contrast: tuple[str, ...] = ()
     strategy: tuple[str, ...] = ()
     subject_effect: str = "auto"
+    mixed_dof: str = "satterthwaite"
+    covariates: tuple[str, ...] = ()
+    session_covariates: tuple[str, ...] = ()
+    group_contrast: tuple[str, ...] = ()
     alpha: float = 0.05
     correction: str = "fdr"
     cluster_threshold: int = 0
+    permutations: int = 0
+    calibrate: int = 0
+    random_seed: int = 0
     # execution
     nprocs: int = 1
     omp_nthreads: int = 1

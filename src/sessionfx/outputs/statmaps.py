@@ -1,21 +1,22 @@
-"""Statistical maps as files: five images and sidecars per estimate, and reading them back."""
+"""Statistical maps as files: one image and sidecar per statistic of a result, and reading estimates back."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
-from sessionfx.inputs.images import read_volume
-from sessionfx.maps import EstimateMap
+from sessionfx.inputs.images import Grid, read_volume
+from sessionfx.maps import EstimateMap, Located
 from sessionfx.naming import STATISTICS, STATMAP_SUFFIX, file_name
 from sessionfx.outputs.derivatives import SOFTWARE
 from sessionfx.outputs.files import write_json, write_map
-from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.estimates import Estimate, FTest, Result
 
 EXTENSION = ".nii.gz"
 
@@ -25,59 +26,92 @@ _DESCRIPTIONS = {
     "t": "Student's t, effect / sqrt(variance); 0 outside the mask",
     "z": "Normal deviate with the same one-sided p as t; 0 outside the mask",
     "p": "One-sided p value, upper tail (large positive effects have small p); 1 outside the mask",
+    "F": "F statistic; 0 outside the mask",
+    "dof": "Degrees of freedom of the error at each voxel; 0 outside the mask",
+}
+_F_DESCRIPTIONS = {
+    "z": "Normal deviate with the same upper-tail p as F; 0 outside the mask",
+    "p": "p value, upper tail of F; 1 outside the mask",
 }
 # The next level computes from these: what it gives must not depend on whether they were read back from files.
 _FULL_PRECISION = ("effect", "variance")
 _UNITS = {"effect": "percent signal change", "variance": "(percent signal change)^2"}
 
 
-def statmap_paths(folder: Path, entities: Mapping[str, str | None]) -> dict[str, Path]:
-    """Paths of the five maps of an estimate by statistic."""
+def statmap_paths(
+    folder: Path, entities: Mapping[str, str | None], statistics: Iterable[str] = STATISTICS
+) -> dict[str, Path]:
+    """Paths of the maps of a result by statistic; those of an estimate by default."""
     return {
         statistic: folder / file_name({**entities, "stat": statistic}, STATMAP_SUFFIX, EXTENSION)
-        for statistic in STATISTICS
+        for statistic in statistics
     }
 
 
 def write_statmaps(
-    folder: Path, entities: Mapping[str, str | None], estimate_map: EstimateMap, sidecar: Mapping[str, Any]
+    folder: Path, entities: Mapping[str, str | None], located: Located[Any], sidecar: Mapping[str, Any]
 ) -> list[Path]:
-    """Write effect, variance, t, z and p with their sidecars.
+    """Write a result's maps (effect, variance, t, z and p of an estimate; F, z and p of an F test) with their sidecars.
 
     Parameters
     ----------
     folder : Path
     entities : mapping
         Entities of the file names, without `stat`.
-    estimate_map : EstimateMap
+    located : Located
     sidecar : mapping
-        Fields common to the five sidecars.
+        Fields common to the sidecars.
 
     Returns
     -------
     list of Path
         Images and sidecars.
     """
-    estimate = estimate_map.estimate
-    values = {
-        "effect": estimate.effect, "variance": estimate.variance, "t": estimate.t, "z": estimate.z, "p": estimate.p,
-    }  # fmt: skip
-    paths = statmap_paths(folder, entities)
+    result: Result = located.estimate
+    values = result.maps()
+    descriptions = _DESCRIPTIONS | ({} if result.two_sided else _F_DESCRIPTIONS)
+    dof: dict[str, Any] = {"DegreesOfFreedom": result.typical_dof}
+    if isinstance(result.dof, np.ndarray):
+        dof["DegreesOfFreedomAre"] = "median over voxels; see the map of stat-dof"
+    if isinstance(result, FTest):
+        dof["DegreesOfFreedomNumerator"] = float(np.median(result.dof_numerator))
+    paths = statmap_paths(folder, entities, values)
     # The effect comes last: who finds one (the group level does so by name) finds the others whole.
     for statistic, path in reversed(paths.items()):
-        outside = 1.0 if statistic == "p" else 0.0
-        dtype = np.float64 if statistic in _FULL_PRECISION else np.float32
         content = {
-            "Description": f"{sidecar.get('Description', '')} {_DESCRIPTIONS[statistic]}.".strip(),
+            "Description": f"{sidecar.get('Description', '')} {descriptions[statistic]}.".strip(),
             "StatisticType": statistic,
             **({"Units": _UNITS[statistic]} if statistic in _UNITS else {}),
             **{key: value for key, value in sidecar.items() if key != "Description"},
-            "DegreesOfFreedom": estimate.dof,
+            **dof,
             "Software": SOFTWARE,
         }
-        write_json(sidecar_path(path), content)
-        write_map(path, values[statistic], estimate_map.mask, estimate_map.grid, outside=outside, dtype=dtype)
+        write_statmap(path, values[statistic], located.mask, located.grid, content)
     return [*paths.values(), *map(sidecar_path, paths.values())]
+
+
+def write_statmap(
+    path: Path, values: NDArray[np.floating], mask: NDArray[np.bool_], grid: Grid, content: Mapping[str, Any]
+) -> None:
+    """Write one map and its sidecar.
+
+    Parameters
+    ----------
+    path : Path
+        Its `stat` entity says what the map holds.
+    values : ndarray of shape (V,)
+    mask : ndarray of bool, 3-D
+    grid : Grid
+    content : mapping
+        Of the sidecar; its StatisticType decides how the map is kept.
+    """
+    statistic = content["StatisticType"]
+    write_json(sidecar_path(path), dict(content))
+    write_map(
+        path, values, mask, grid,
+        outside=1.0 if statistic == "p" else 0.0,
+        dtype=np.float64 if statistic in _FULL_PRECISION else np.float32,
+    )  # fmt: skip
 
 
 def sidecar_path(path: Path) -> Path:

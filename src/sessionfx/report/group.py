@@ -3,109 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from sessionfx.inputs.images import Grid
-from sessionfx.maps import EstimateMap
+from sessionfx.group.results import ContrastResults, PairResult, QuestionResults, StrategyResult
 from sessionfx.naming import entity_string
-from sessionfx.report.brain import draw_coverage
+from sessionfx.outputs.group import answer_summary
+from sessionfx.report.brain import draw_coverage, draw_stat_map
 from sessionfx.report.maps import draw_maps
 from sessionfx.report.methods import MethodsText
-from sessionfx.report.page import SECTION_SUFFIX, Picture, assemble_page, render, section_mark, write_section
+from sessionfx.report.page import (
+    SECTION_SUFFIX,
+    Picture,
+    assemble_page,
+    format_number,
+    render,
+    section_mark,
+    write_section,
+)
 from sessionfx.report.plots import draw_comparison, draw_design_matrix, draw_distribution
 from sessionfx.report.tables import counted, map_summary, titled
-from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
-from sessionfx.statistics.agreement import Agreement
+from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies.base import MapLayout, Plan, list_names
 
 SHOWN_CLUSTERS = 20
 
+_VALIDITY = {"yes": "valid", "conditional": "with care", "no": "not valid", "declined": "—"}
+_ICC_TITLES = {"icc31": "ICC(3,1)", "icc1": "ICC(1)"}
+_ICC_CAPTIONS = {
+    "icc31": "How consistently participants differ once the sessions' own means are taken out: 1 is perfect, 0 is "
+    "none.",
+    "icc1": "Reliability of one session of one participant; differences between sessions count as error.",
+}
+PERMUTATION_TITLES = {
+    "voxelFWE": "voxels (max-t)",
+    "clusterSizeFWE": "cluster size",
+    "clusterMassFWE": "cluster mass",
+    "tfceFWE": "TFCE",
+}
+_AGREEMENT_TITLES = {
+    "pearson_r": "Pearson r",
+    "concordance": "concordance (Lin)",
+    "bias": "bias (z)",
+    "loa_lower": "lower limit (z)",
+    "loa_upper": "upper limit (z)",
+    "max_abs_difference": "largest |difference| (z)",
+    "dice": "Dice",
+    "n_above_a": "beyond threshold: first",
+    "n_above_b": "second",
+    "n_voxels": "voxels",
+}
 _MAP_CAPTION = "Glass brain (largest value along each axis) and slices; what is below the threshold is shown faintly."
-
-
-@dataclass(frozen=True)
-class StrategyResult:
-    """The answer of one strategy to one session contrast, or why it declines.
-
-    Attributes
-    ----------
-    name, label, title : str
-        On the command line, in file names, for people.
-    refusal : str or None
-        Why there is no answer.
-    plan : Plan or None
-    located : EstimateMap or None
-    threshold : float
-        On |z|; infinite where no voxel passes, NaN without an answer.
-    clusters : DataFrame
-    """
-
-    name: str
-    label: str
-    title: str
-    refusal: str | None
-    plan: Plan | None = None
-    located: EstimateMap | None = None
-    threshold: float = float("nan")
-    clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
-
-    def summary(self) -> dict[str, Any]:
-        """One row of the table of answers."""
-        if self.plan is None or self.located is None:
-            return {"strategy": self.name, "status": "declined", "reason": self.refusal}
-        participants = {name.split("_")[0] for name in self.plan.design_matrix.index}
-        return {
-            "strategy": self.name,
-            "status": "estimated",
-            "n_participants": len(participants),
-            "n_maps": len(self.plan.rows),
-            **map_summary(self.located, self.threshold),
-            "reason": "",
-        }
-
-
-@dataclass(frozen=True)
-class PairResult:
-    """How two strategies agree on one session contrast; `z` holds their values at common voxels."""
-
-    a: StrategyResult
-    b: StrategyResult
-    agreement: Agreement | None
-    reason: str
-    z: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
-
-
-@dataclass(frozen=True)
-class QuestionResults:
-    """All answers to one session contrast, their comparison, and which to trust."""
-
-    session_contrast: SessionContrast
-    strategies: tuple[StrategyResult, ...]
-    pairs: tuple[PairResult, ...]
-    verdict: str
-
-
-@dataclass(frozen=True)
-class ContrastResults:
-    """All that the group section of one first-level contrast shows."""
-
-    contrast: str
-    entities: dict[str, str | None]
-    layout: MapLayout
-    mask: NDArray[np.bool_]
-    grid: Grid
-    coverage: NDArray[np.int_]
-    questions: tuple[QuestionResults, ...]
-    notes: tuple[str, ...]
-    settings: Settings
-    methods: MethodsText
 
 
 def has_group_section(output_dir: Path, entities: Mapping[str, str | None], contrast: str, mark: str) -> bool:
@@ -114,12 +67,16 @@ def has_group_section(output_dir: Path, entities: Mapping[str, str | None], cont
     return is_there and section_mark(_figures(output_dir), _section_name(entities, contrast)) == mark
 
 
-def write_group_report(results: ContrastResults, mark: str, output_dir: Path) -> Path:
+def write_group_report(
+    results: ContrastResults, settings: Settings, methods: MethodsText, mark: str, output_dir: Path
+) -> Path:
     """Draw the section of a contrast and put the group page together.
 
     Parameters
     ----------
     results : ContrastResults
+    settings : Settings
+    methods : MethodsText
     mark : str
         Digest of what the section shows.
     output_dir : Path
@@ -139,8 +96,12 @@ def write_group_report(results: ContrastResults, mark: str, output_dir: Path) ->
         coverage=_draw_coverage(results),
         overview=_overview(results),
         questions=[_question(results, question) for question in results.questions],
-        methods=results.methods,
+        methods=methods,
         verdicts=_verdicts(results),
+        trust=_trust(results),
+        left_out=[f"sub-{label} {why}." for label, why in results.left_out.items()],
+        reliability=_reliability(results),
+        calibration=_calibration(results, settings),
     )
     name = _section_name(results.entities, results.contrast)
     title = f"Contrast {results.contrast}" + (f": {place}" if place else "")
@@ -198,11 +159,74 @@ def _summary(results: ContrastResults) -> str:
 
 
 def _verdicts(results: ContrastResults) -> list[dict[str, str]]:
-    """Verdicts with the session contrasts they are for; equal ones stand once."""
+    """Verdicts with the questions they are for; equal ones stand once."""
     texts: dict[str, list[str]] = {}
-    for question in results.questions:
-        texts.setdefault(question.verdict, []).append(question.session_contrast.text)
+    for one in results.questions:
+        texts.setdefault(one.verdict.text, []).append(one.question.text)
     return [{"questions": ", ".join(questions), "text": text} for text, questions in texts.items()]
+
+
+def _trust(results: ContrastResults) -> list[dict[str, str]]:
+    """One row per question: what each strategy is worth, the first choice marked."""
+    rows = []
+    for one in results.questions:
+        row = {"session contrast": one.question.text}
+        for strategy in one.strategies:
+            mark = _VALIDITY[one.verdict.strategies[strategy.name].valid]
+            row[strategy.title] = f"★ {mark}" if strategy.name in one.verdict.recommended[:1] else mark
+        rows.append(row)
+    return rows
+
+
+def _reliability(results: ContrastResults) -> dict[str, Any] | None:
+    if results.reliability is None:
+        return None
+    volumes = {}
+    for name in ("icc31", "icc1"):
+        volumes[name] = np.full(results.grid.shape, np.nan)
+        volumes[name][results.mask] = results.reliability.maps[name]
+    pictures = [
+        Picture(
+            draw_stat_map(
+                volume,
+                results.mask,
+                results.grid.affine,
+                title=f"{_ICC_TITLES[name]}: {results.contrast}",
+                unit="ICC",
+                vmax=1.0,
+            ),
+            f"Map of {_ICC_TITLES[name]}",
+            _ICC_CAPTIONS[name],
+        )
+        for name, volume in volumes.items()
+    ]
+    rows = []
+    for record in results.reliability.summary.to_dict("records"):
+        row = {"region": record["region"], "voxels": record["n_voxels"]}
+        for name, title in (
+            ("icc31", "ICC(3,1)"),
+            ("icc1", "ICC(1)"),
+            ("between", "variance between"),
+            ("within", "within"),
+        ):
+            quartiles = [format_number(record[f"{name}_{part}"]) for part in ("median", "q25", "q75")]
+            row[f"{title}: median (quartiles)"] = f"{quartiles[0]} ({quartiles[1]} to {quartiles[2]})"
+        rows.append(row)
+    return {"pictures": pictures, "rows": rows}
+
+
+def _calibration(results: ContrastResults, settings: Settings) -> dict[str, Any] | None:
+    if results.calibration is None:
+        return None
+    from sessionfx.report.calibration import draw_calibration
+
+    picture = Picture(
+        draw_calibration(results.calibration),
+        "False positives and power of every strategy in simulated studies like this one",
+        f"{settings.calibrate} simulated voxels with this study's participants, sessions and covariates, and with the "
+        "covariance of sessions found in these data.",
+    )
+    return {"picture": picture, "rows": results.calibration.to_dict("records")}
 
 
 def _attendance(layout: MapLayout) -> list[dict[str, str]]:
@@ -227,7 +251,7 @@ def _overview(results: ContrastResults) -> list[dict[str, Any]]:
     rows = []
     for question in results.questions:
         for one in question.strategies:
-            row: dict[str, Any] = {"session contrast": question.session_contrast.text, "strategy": one.title}
+            row: dict[str, Any] = {"session contrast": question.question.text, "strategy": one.title}
             if one.plan is None or one.located is None:
                 row |= {
                     "degrees of freedom": None,
@@ -236,12 +260,12 @@ def _overview(results: ContrastResults) -> list[dict[str, Any]]:
                     "smallest z": None,
                 }
             else:
-                z = one.located.estimate.z
+                summary = map_summary(one.located, one.threshold)
                 row |= {
-                    "degrees of freedom": one.located.estimate.dof,
-                    "voxels beyond threshold": int((np.abs(z) >= one.threshold).sum()),
-                    "largest z": float(z.max()),
-                    "smallest z": float(z.min()),
+                    "degrees of freedom": summary["dof"],
+                    "voxels beyond threshold": summary["n_above"],
+                    "largest z": summary["largest_z"],
+                    "smallest z": summary["smallest_z"],
                 }
             rows.append({**row, "remark": one.refusal or (one.plan.caution if one.plan else "")})
     return rows
@@ -250,29 +274,44 @@ def _overview(results: ContrastResults) -> list[dict[str, Any]]:
 def _question(results: ContrastResults, question: QuestionResults) -> dict[str, Any]:
     answered = [one for one in question.strategies if one.located is not None]
     maximum = max((_robust_maximum(one.located.estimate.z) for one in answered if one.located), default=None)
-    effect_maximum = max(
-        (_robust_maximum(one.located.estimate.effect) for one in answered if one.located), default=None
-    )
+    effects = [
+        one.located.estimate.effect for one in answered if one.located and isinstance(one.located.estimate, Estimate)
+    ]
+    effect_maximum = max(map(_robust_maximum, effects), default=None)
+    drawn = _drawn_pairs(question)
     return {
-        "label": question.session_contrast.label,
-        "text": question.session_contrast.text,
-        "verdict": question.verdict,
-        "strategies": [_strategy(results, question, one, maximum, effect_maximum) for one in question.strategies],
+        "label": question.question.label,
+        "text": question.question.text,
+        "verdict": question.verdict.text,
+        "strategies": [_strategy(question, one, maximum, effect_maximum) for one in question.strategies],
         "answers": [
-            {key: value for key, value in titled(one.summary()).items() if key not in ("status", "reason")}
+            {
+                key: value
+                for key, value in titled(answer_summary(one, question.verdict)).items()
+                if key not in ("status", "reason")
+            }
             for one in answered
         ],
-        "pairs": [_pair(pair, question) for pair in question.pairs],
+        "pairs": [_pair(pair, question) for pair in drawn],
+        "agreement": [_pair_row(pair) for pair in question.pairs],
         "distribution": _draw_distribution(question, answered),
     }
 
 
+def _drawn_pairs(question: QuestionResults) -> list[PairResult]:
+    """Pairs worth a picture: the first choice against every other, and the two usual strategies."""
+    first = question.verdict.recommended[:1]
+    usual = ("session-model", "fixed-effects")
+    return [
+        pair
+        for pair in question.pairs
+        if pair.agreement is not None
+        and (pair.a.name in first or pair.b.name in first or (pair.a.name, pair.b.name) == usual)
+    ]
+
+
 def _strategy(
-    results: ContrastResults,
-    question: QuestionResults,
-    one: StrategyResult,
-    maximum: float | None,
-    effect_maximum: float | None,
+    question: QuestionResults, one: StrategyResult, maximum: float | None, effect_maximum: float | None
 ) -> dict[str, Any]:
     if one.plan is None or one.located is None:
         return {
@@ -284,9 +323,11 @@ def _strategy(
             "n_clusters": 0,
             "left_out": [],
         }
-    located = one.located
-    heading = f"{one.title}, {question.session_contrast.text}"
-    z, effect = draw_maps(located, heading, one.threshold, maximum, effect_maximum)
+    heading = f"{one.title}, {question.question.text}"
+    drawn = draw_maps(one.located, heading, one.threshold, maximum, effect_maximum)
+    pictures = [Picture(drawn["z"], f"z map, {heading}", _MAP_CAPTION)]
+    if "effect" in drawn:
+        pictures.append(Picture(drawn["effect"], f"Effect map, {heading}"))
     design = draw_design_matrix(one.plan.design_matrix, title=f"{heading}: design", row_label="observation")
     clusters = one.clusters.head(SHOWN_CLUSTERS).to_dict("records")
     return {
@@ -295,64 +336,75 @@ def _strategy(
         "plan": one.plan,
         "contrast": _contrast_text(one.plan),
         "left_out": [f"sub-{label} {why}." for label, why in one.plan.left_out.items()],
-        "pictures": [
-            Picture(z, f"z map, {heading}", _MAP_CAPTION),
-            Picture(effect, f"Effect map, {heading}"),
-        ],
+        "pictures": pictures,
+        "permutation": _permutation(one),
         "design": Picture(design, f"Group design matrix, {heading}", "One row per observation of the group model."),
         "clusters": [{str(key): value for key, value in row.items()} for row in clusters],
         "n_clusters": len(one.clusters),
     }
 
 
-def _contrast_text(plan: Plan) -> str:
-    weights = zip(map(str, plan.design_matrix.columns), plan.contrast, strict=True)
-    return ", ".join(f"{column}: {weight:.3g}".replace("-0.", "−0.") for column, weight in weights if weight != 0)
+def _permutation(one: StrategyResult) -> dict[str, Any] | None:
+    permutation = one.permutation
+    if permutation is None:
+        return None
+    limit = -np.log10(0.05)
+    return {
+        "rows": [
+            {
+                "family-wise test": PERMUTATION_TITLES[kind],
+                "smallest p": float(10.0 ** -values.max()),
+                "voxels with p ≤ .05": int((values >= limit - 1e-12).sum()),
+            }
+            for kind, values in permutation.neg_log10_p.items()
+        ],
+        "n": permutation.n_permutations,
+        "cluster_forming_p": permutation.cluster_forming_p,
+        "note": permutation.note,
+    }
+
+
+def _contrast_text(plan: Plan) -> list[str]:
+    """Write the weights over the columns, a line per contrast."""
+    lines = []
+    for row in np.atleast_2d(plan.contrast):
+        weights = zip(map(str, plan.design_matrix.columns), row, strict=True)
+        lines.append(
+            ", ".join(f"{column}: {weight:.3g}".replace("-0.", "−0.") for column, weight in weights if weight != 0)
+        )
+    return lines
 
 
 def _pair(pair: PairResult, question: QuestionResults) -> dict[str, Any]:
     title = f"{pair.a.title} against {pair.b.title}"
-    if pair.agreement is None or pair.z is None:
-        return {"title": title, "reason": pair.reason, "rows": [], "picture": None}
-    names = {
-        "pearson_r": "Pearson r",
-        "concordance": "concordance (Lin)",
-        "bias": "bias (z)",
-        "loa_lower": "lower limit (z)",
-        "loa_upper": "upper limit (z)",
-        "max_abs_difference": "largest |difference| (z)",
-        "dice": "Dice",
-        "n_voxels": "voxels",
-        "n_above_a": f"beyond threshold: {pair.a.title}",
-        "n_above_b": f"beyond threshold: {pair.b.title}",
-    }
-    values = asdict(pair.agreement)
+    assert pair.agreement is not None and pair.z is not None  # noqa: S101 - only compared pairs are drawn
     png = draw_comparison(
         *pair.z,
         label_a=pair.a.title,
         label_b=pair.b.title,
         unit="z",
-        agreement=values,
+        agreement=asdict(pair.agreement),
         thresholds=(_finite(pair.a.threshold), _finite(pair.b.threshold)),
     )
     caption = (
         "Left: z of the two strategies at each voxel. Right: their difference against their mean, with bias "
         "and limits of agreement."
     )
-    picture = Picture(png, f"{title}, {question.session_contrast.text}", caption)
-    return {
-        "title": title,
-        "reason": "",
-        "rows": [{names[key]: value for key, value in values.items()}],
-        "picture": picture,
-    }
+    return {"title": title, "picture": Picture(png, f"{title}, {question.question.text}", caption)}
+
+
+def _pair_row(pair: PairResult) -> dict[str, Any]:
+    values = asdict(pair.agreement) if pair.agreement else {}
+    row: dict[str, Any] = {"strategies": f"{pair.a.title} – {pair.b.title}"}
+    row |= {title: values.get(name) for name, title in _AGREEMENT_TITLES.items()}
+    return row
 
 
 def _draw_distribution(question: QuestionResults, answered: list[StrategyResult]) -> Picture | None:
     values = {one.title: one.located.estimate.z for one in answered if one.located is not None}
     if not values:
         return None
-    png = draw_distribution(values, title=f"Distribution of z, {question.session_contrast.text}")
+    png = draw_distribution(values, title=f"Distribution of z, {question.question.text}")
     return Picture(
         png,
         "Histogram of z per strategy beside the standard normal curve",

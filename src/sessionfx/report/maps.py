@@ -6,23 +6,24 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from sessionfx.maps import EstimateMap
+from sessionfx.maps import Located
 from sessionfx.report.brain import draw_stat_map
+from sessionfx.statistics.estimates import Estimate, FTest
 
 
 def draw_maps(
-    one: EstimateMap,
+    one: Located[Estimate] | Located[Estimate | FTest],
     title: str,
     threshold: float,
     z_max: float | None,
     effect_max: float | None,
     background: NDArray[Any] | None = None,
-) -> tuple[bytes, bytes]:
-    """Draw the z map with its threshold, and the effect map.
+) -> dict[str, bytes]:
+    """Draw the z map with its threshold, and the effect map, which an F test has not.
 
     Parameters
     ----------
-    one : EstimateMap
+    one : Located
     title : str
     threshold : float
         On |z|.
@@ -33,11 +34,12 @@ def draw_maps(
 
     Returns
     -------
-    z, effect : bytes
-        PNG files.
+    dict of str to bytes
+        PNG files `z` and `effect`. An F test has no effect, and of its z the upper tail is drawn.
     """
+    z_values = one.estimate.z
     z = draw_stat_map(
-        one.volume(one.estimate.z),
+        one.volume(z_values if one.estimate.two_sided else z_values.clip(min=0)),
         one.mask,
         one.grid.affine,
         title=f"{title}: z",
@@ -46,6 +48,8 @@ def draw_maps(
         background=background,
         vmax=z_max,
     )
+    if not isinstance(one.estimate, Estimate):
+        return {"z": z}
     effect = draw_stat_map(
         one.volume(one.estimate.effect),
         one.mask,
@@ -55,4 +59,4 @@ def draw_maps(
         background=background,
         vmax=effect_max,
     )
-    return z, effect
+    return {"z": z, "effect": effect}

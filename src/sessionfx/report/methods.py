@@ -28,6 +28,24 @@ _REFERENCES = {
     "holmes": "Holmes AP, Friston KJ. Generalisability, random effects & population inference. NeuroImage 1998;7:S754.",
     "mumford": "Mumford JA, Nichols T. Simple group fMRI modeling and inference. NeuroImage 2009;47:1469–1475. "
     "doi:10.1016/j.neuroimage.2009.05.034",
+    "greenhouse_geisser": "Geisser S, Greenhouse SW. An extension of Box's results on the use of the F distribution in "
+    "multivariate analysis. Ann Math Stat 1958;29:885–891. doi:10.1214/aoms/1177706545",
+    "hotelling": "Hotelling H. The generalization of Student's ratio. Ann Math Stat 1931;2:360–378. "
+    "doi:10.1214/aoms/1177732979",
+    "bell_mccaffrey": "Bell RM, McCaffrey DF. Bias reduction in standard errors for linear regression with multi-stage "
+    "samples. Surv Methodol 2002;28:169–181.",
+    "pustejovsky": "Pustejovsky JE, Tipton E. Small-sample methods for cluster-robust variance estimation and "
+    "hypothesis "
+    "testing in fixed effects models. J Bus Econ Stat 2018;36:672–683. doi:10.1080/07350015.2016.1247004",
+    "lmertest": "Kuznetsova A, Brockhoff PB, Christensen RHB. lmerTest package: tests in linear mixed effects models. "
+    "J Stat Softw 2017;82(13). doi:10.18637/jss.v082.i13",
+    "kenward_roger": "Kenward MG, Roger JH. Small sample inference for fixed effects from restricted maximum "
+    "likelihood. "
+    "Biometrics 1997;53:983–997. doi:10.2307/2533558",
+    "shrout_fleiss": "Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. Psychol Bull "
+    "1979;86:420–428. doi:10.1037/0033-2909.86.2.420",
+    "winkler": "Winkler AM, et al. Permutation inference for the general linear model. NeuroImage 2014;92:381–397. "
+    "doi:10.1016/j.neuroimage.2014.01.060",
     "bland_altman": "Bland JM, Altman DG. Statistical methods for assessing agreement between two methods of clinical "
     "measurement. Lancet 1986;327:307–310. doi:10.1016/S0140-6736(86)90837-8",
     "lin": "Lin LI. A concordance correlation coefficient to evaluate reproducibility. Biometrics 1989;45:255–268. "
@@ -143,7 +161,22 @@ def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str,
         f"on nilearn {_version('nilearn')} {cite('nilearn')}. Contrast estimates (not their t or z values) entered "
         "the group models."
     ]
-    paragraphs += [text.replace("{cite}", cite(*works) if works else "") for text, works in strategies]
+    paragraphs += [_with_citations(text, works, cite) for text, works in strategies]
+    covariates = [f"'{name}'" for name in (*settings.covariates, *settings.session_covariates)]
+    if covariates:
+        paragraphs.append(
+            f"Group models held the covariates {', '.join(covariates)} (numbers centred, groups sum-coded), each "
+            "with its own "
+            "effect in every session."
+        )
+    paragraphs.append(
+        f"Test–retest reliability was described by intraclass correlations {cite('shrout_fleiss')} at every voxel."
+    )
+    if settings.permutations:
+        paragraphs.append(
+            f"Family-wise p values of the fixed-effects strategy came from {settings.permutations} permutations "
+            f"{cite('winkler')} (nilearn's non_parametric_inference, seed {settings.random_seed})."
+        )
     correction = {
         "fdr": f"a false discovery rate of {settings.alpha:g} {cite('fdr')}",
         "bonferroni": f"a Bonferroni-corrected family-wise error rate of {settings.alpha:g}",
@@ -157,6 +190,13 @@ def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str,
             "supra-threshold voxels."
         )
     return MethodsText(tuple(paragraphs), cite.works())
+
+
+def _with_citations(text: str, works: Sequence[str], cite: _Citations) -> str:
+    """Give each `{cite}` a work in turn, and the last one those that are left."""
+    *pieces, rest = text.split("{cite}")
+    shares = [works[index : index + 1] for index in range(len(pieces) - 1)] + [works[max(len(pieces) - 1, 0) :]]
+    return "".join(piece + cite(*share) for piece, share in zip(pieces, shares, strict=False)) + rest
 
 
 def _preprocessed(programs: Sequence[str], cite: _Citations) -> str:

@@ -45,7 +45,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["figure"] = _format_number
+    environment.filters["figure"] = format_number
     return environment.get_template(template).render(**values)
 
 
@@ -100,7 +100,7 @@ def assemble_page(path: Path, folder: Path, *, title: str, lead: str) -> None:
     write_text(path, render("page.html.j2", title=title, lead=lead, sections=sections, version=__version__))
 
 
-def _format_number(value: Any) -> str:
+def format_number(value: Any) -> str:
     """Format a cell: integers as they are, other numbers to three significant digits, NaN and infinity in words."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "—" if value is None else str(value)

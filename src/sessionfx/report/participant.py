@@ -313,14 +313,14 @@ def _draw_maps(
 ) -> list[Picture]:
     if background is not None and background.shape != one.grid.shape:
         background = None
-    z, effect = draw_maps(one, f"{name}: {contrast.expression}", threshold, z_max, effect_max, background)
+    drawn = draw_maps(one, f"{name}: {contrast.expression}", threshold, z_max, effect_max, background)
     return [
         Picture(
-            z,
+            drawn["z"],
             f"z map, {name}, contrast {contrast.label}",
             "Supra-threshold voxels stand out; the others are shown faintly.",
         ),
-        Picture(effect, f"Effect map, {name}, contrast {contrast.label}"),
+        Picture(drawn["effect"], f"Effect map, {name}, contrast {contrast.label}"),
     ]
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from sessionfx.maps import EstimateMap
+from sessionfx.maps import Located, position_text
+from sessionfx.statistics.thresholds import beyond
 
 # How columns of tables are called for people; in files they have the short names.
 TITLES = {
@@ -19,6 +20,7 @@ TITLES = {
     "largest_at_mm": "at x, y, z (mm)",
     "smallest_z": "smallest z",
     "smallest_at_mm": "at x, y, z (mm) ",
+    "valid": "to be trusted",
     "n_participants": "participants",
     "n_maps": "maps",
 }
@@ -29,12 +31,12 @@ def titled(record: Mapping[str, Any]) -> dict[str, Any]:
     return {TITLES.get(name, name): value for name, value in record.items()}
 
 
-def map_summary(one: EstimateMap, threshold: float) -> dict[str, Any]:
+def map_summary(one: Located[Any], threshold: float) -> dict[str, Any]:
     """Describe a map in one row.
 
     Parameters
     ----------
-    one : EstimateMap
+    one : Located
     threshold : float
         On |z|.
 
@@ -46,22 +48,15 @@ def map_summary(one: EstimateMap, threshold: float) -> dict[str, Any]:
     z = one.estimate.z
     high, low = int(np.argmax(z)), int(np.argmin(z))
     return {
-        "dof": one.estimate.dof,
+        "dof": one.estimate.typical_dof,
         "n_voxels": int(z.size),
         "threshold": threshold,
-        "n_above": int((np.abs(z) >= threshold).sum()),
+        "n_above": int(beyond(z, threshold, two_sided=one.estimate.two_sided).sum()),
         "largest_z": float(z[high]),
-        "largest_at_mm": position_text(one, high),
+        "largest_at_mm": position_text(one.mask, one.grid, high),
         "smallest_z": float(z[low]),
-        "smallest_at_mm": position_text(one, low),
+        "smallest_at_mm": position_text(one.mask, one.grid, low),
     }
-
-
-def position_text(one: EstimateMap, index: int) -> str:
-    """World coordinates (mm) of an in-mask voxel, for people."""
-    voxel = np.argwhere(one.mask)[index]
-    place = one.grid.affine[:3, :3] @ voxel + one.grid.affine[:3, 3]
-    return ", ".join(f"{value:.0f}".replace("-", "−") for value in place)
 
 
 def counted(number: int, noun: str) -> str:

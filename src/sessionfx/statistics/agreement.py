@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sessionfx.statistics.thresholds import beyond
+
 # Normal quantile of the 95 % limits of agreement (Bland & Altman 1986, doi:10.1016/S0140-6736(86)90837-8)
 LIMITS_QUANTILE = 1.96
 
@@ -43,7 +45,14 @@ class Agreement:
     n_above_b: int
 
 
-def compare(a: NDArray[np.floating], b: NDArray[np.floating], threshold_a: float, threshold_b: float) -> Agreement:
+def compare(
+    a: NDArray[np.floating],
+    b: NDArray[np.floating],
+    threshold_a: float,
+    threshold_b: float,
+    *,
+    two_sided: bool = True,
+) -> Agreement:
     """Compare two maps.
 
     Parameters
@@ -52,6 +61,8 @@ def compare(a: NDArray[np.floating], b: NDArray[np.floating], threshold_a: float
         Values of the same voxels, in the same unit.
     threshold_a, threshold_b : float
         A voxel is supra-threshold where |value| reaches this.
+    two_sided : bool, default=True
+        False where only large positive values count (F tests).
 
     Returns
     -------
@@ -66,7 +77,7 @@ def compare(a: NDArray[np.floating], b: NDArray[np.floating], threshold_a: float
     scatter = variance_a + variance_b + (mean_a - mean_b) ** 2
     bias = float(difference.mean())
     sd = float(difference.std(ddof=1)) if difference.size > 1 else 0.0
-    above_a, above_b = np.abs(a) >= threshold_a, np.abs(b) >= threshold_b
+    above_a, above_b = beyond(a, threshold_a, two_sided=two_sided), beyond(b, threshold_b, two_sided=two_sided)
     n_a, n_b = int(above_a.sum()), int(above_b.sum())
     both = int((above_a & above_b & (np.sign(a) == np.sign(b))).sum())
     return Agreement(

@@ -1,8 +1,18 @@
-"""An estimate with its sampling variance and degrees of freedom, and the t, z and p that follow from it."""
+"""What the program finds at a voxel: an estimate with its sampling variance, or an F test, and the z and p that follow.
+
+Vocabulary
+----------
+dof
+    Degrees of freedom of the error: one number for all voxels, or one per voxel where the method finds them from the
+    data.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,22 +21,75 @@ from scipy import special, stats
 # The smallest p that becomes a z, as in nilearn: z stays within ±37.
 SMALLEST_P = 1e-300
 
+Dof = float | NDArray[np.float64]
+
+
+class Result(ABC):
+    """A statistic at V voxels; a frozen dataclass whose arrays have shape (V,)."""
+
+    dof: Dof
+    two_sided: bool  # whether large negative z count as much as large positive ones
+
+    @property
+    @abstractmethod
+    def z(self) -> NDArray[np.float64]:
+        """The normal deviate with the same upper-tail p as the statistic."""
+
+    @property
+    @abstractmethod
+    def p(self) -> NDArray[np.float64]:
+        """Upper-tail p (nilearn's convention)."""
+
+    @property
+    @abstractmethod
+    def is_determined(self) -> NDArray[np.bool_]:
+        """Where the data determine the statistic."""
+
+    @abstractmethod
+    def maps(self) -> dict[str, NDArray[np.float64]]:
+        """Arrays of shape (V,) by the name of the statistic in file names."""
+
+    @property
+    def typical_dof(self) -> float:
+        """The degrees of freedom, or their median over voxels."""
+        return float(np.median(self.dof))
+
+    def at(self, chosen: NDArray[Any]) -> Self:
+        """Restrict to some voxels, chosen by a mask or by indices."""
+        parts = {name: _part(value, chosen) for name, value in self._values().items()}
+        return type(self)(**parts)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Put the results of blocks of voxels together."""
+        columns = {name: [part._values()[name] for part in parts] for name in parts[0]._values()}
+        return cls(**{name: np.concatenate(c) if isinstance(c[0], np.ndarray) else c[0] for name, c in columns.items()})
+
+    def _values(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in fields(cast(Any, self))}
+
+
+def _part(value: Any, chosen: NDArray[Any]) -> Any:
+    return value[chosen] if isinstance(value, np.ndarray) else value
+
 
 @dataclass(frozen=True)
-class Estimate:
+class Estimate(Result):
     """Effects of V voxels.
 
     Attributes
     ----------
     effect, variance : ndarray of shape (V,)
         Contrast estimate and its sampling variance.
-    dof : float
+    dof : float or ndarray of shape (V,)
         Degrees of freedom of effect / √variance.
     """
 
     effect: NDArray[np.float64]
     variance: NDArray[np.float64]
-    dof: float
+    dof: Dof
+
+    two_sided = True
 
     @property
     def t(self) -> NDArray[np.float64]:
@@ -49,15 +112,70 @@ class Estimate:
         """The normal deviate with the same p as t."""
         return t_to_z(self.t, self.dof)
 
+    @property
+    def is_determined(self) -> NDArray[np.bool_]:
+        """Where the effect is finite and the variance finite and above zero."""
+        return np.isfinite(self.effect) & np.isfinite(self.variance) & (self.variance > 0)
 
-def t_to_z(t: NDArray[np.float64], dof: float) -> NDArray[np.float64]:
+    def maps(self) -> dict[str, NDArray[np.float64]]:
+        """Effect, variance, t, z, p, and the dof where they differ between voxels."""
+        found = {"effect": self.effect, "variance": self.variance, "t": self.t, "z": self.z, "p": self.p}
+        return found | _dof_map(self.dof)
+
+
+@dataclass(frozen=True)
+class FTest(Result):
+    """An F test at V voxels.
+
+    Attributes
+    ----------
+    f : ndarray of shape (V,)
+        NaN where the data do not determine it.
+    dof_numerator, dof : float or ndarray of shape (V,)
+        Degrees of freedom of the hypothesis and of the error.
+    """
+
+    f: NDArray[np.float64]
+    dof_numerator: Dof
+    dof: Dof
+
+    two_sided = False
+
+    @property
+    def p(self) -> NDArray[np.float64]:
+        """Chance of an F as large as this one or larger."""
+        return np.asarray(special.fdtrc(self.dof_numerator, self.dof, np.maximum(self.f, 0.0)))
+
+    @property
+    def z(self) -> NDArray[np.float64]:
+        """The normal deviate with the same upper-tail p as F; below zero where F is smaller than its median."""
+        # the complement keeps the precision of p close to 1
+        upper = np.maximum(self.p, SMALLEST_P)
+        lower = np.maximum(special.fdtr(self.dof_numerator, self.dof, np.maximum(self.f, 0.0)), SMALLEST_P)
+        return np.asarray(np.where(upper < 0.5, stats.norm.isf(upper), stats.norm.ppf(lower)))
+
+    @property
+    def is_determined(self) -> NDArray[np.bool_]:
+        """Where F is finite."""
+        return np.isfinite(self.f)
+
+    def maps(self) -> dict[str, NDArray[np.float64]]:
+        """F, z, p, and the degrees of freedom where they differ between voxels."""
+        return {"F": self.f, "z": self.z, "p": self.p} | _dof_map(self.dof)
+
+
+def _dof_map(dof: Dof) -> dict[str, NDArray[np.float64]]:
+    return {"dof": dof} if isinstance(dof, np.ndarray) else {}
+
+
+def t_to_z(t: NDArray[np.float64], dof: Dof) -> NDArray[np.float64]:
     """Find the normal deviates with the same one-sided p as t.
 
     Parameters
     ----------
     t : ndarray
         Student's t.
-    dof : float
+    dof : float or ndarray
         Degrees of freedom.
 
     Returns

@@ -48,3 +48,33 @@ def fit_ols(values: NDArray[np.floating], design: NDArray[np.float64], contrast:
     dispersion = squares / dof
     weights = contrast @ inverse
     return Estimate(contrast @ effects, (weights @ weights) * dispersion, float(dof))
+
+
+def f_test(
+    values: NDArray[np.floating], design: NDArray[np.float64], contrasts: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float, float]:
+    """Test that several contrasts of the coefficients are all zero.
+
+    Parameters
+    ----------
+    values : ndarray of shape (N, V)
+    design : ndarray of shape (N, P)
+    contrasts : ndarray of shape (Q, P)
+        Estimable and independent.
+
+    Returns
+    -------
+    f : ndarray of shape (V,)
+        NaN where no error variance is left.
+    dof_numerator, dof : float
+        Q and N − rank X.
+    """
+    inverse = pseudo_inverse(design)
+    weights = contrasts @ inverse
+    effects = weights @ values
+    error = fit_ols(values, design, contrasts[0])
+    dispersion = error.variance / (weights[0] @ weights[0])
+    solved = np.linalg.solve(weights @ weights.T, effects)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        f = np.where(dispersion > 0, (effects * solved).sum(axis=0) / len(contrasts) / dispersion, np.nan)
+    return f, float(len(contrasts)), float(np.max(error.dof))

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 
-def z_threshold(z: NDArray[np.floating], alpha: float, correction: str) -> float:
-    """Two-sided threshold on |z|.
+def z_threshold(z: NDArray[np.floating], alpha: float, correction: str, *, two_sided: bool = True) -> float:
+    """Threshold on |z|, or on z where only the upper tail counts.
 
     Parameters
     ----------
@@ -18,17 +18,25 @@ def z_threshold(z: NDArray[np.floating], alpha: float, correction: str) -> float
         False discovery rate (`fdr`: Benjamini & Hochberg 1995), family-wise error rate (`bonferroni`), or
         voxelwise false-positive rate (`none`).
     correction : {'fdr', 'bonferroni', 'none'}
+    two_sided : bool, default=True
+        False for F tests.
 
     Returns
     -------
     float
-        Voxels with |z| at or above it are significant; infinite where FDR finds none.
+        Voxels with |z| (or z) at or above it are significant; infinite where FDR finds none.
     """
+    tails = 2 if two_sided else 1
     if correction == "none":
-        return float(stats.norm.isf(alpha / 2))
+        return float(stats.norm.isf(alpha / tails))
     if correction == "bonferroni":
-        return float(stats.norm.isf(alpha / 2 / z.size))
-    magnitude = np.sort(np.abs(z))[::-1].astype(np.float64)
-    two_sided_p = 2 * stats.norm.sf(magnitude)
-    passing = np.nonzero(two_sided_p <= alpha * np.arange(1, z.size + 1) / z.size)[0]
+        return float(stats.norm.isf(alpha / tails / z.size))
+    magnitude = np.sort(np.abs(z) if two_sided else z)[::-1].astype(np.float64)
+    p = tails * stats.norm.sf(magnitude)
+    passing = np.nonzero(p <= alpha * np.arange(1, z.size + 1) / z.size)[0]
     return float(magnitude[passing[-1]]) if passing.size else float("inf")
+
+
+def beyond(z: NDArray[np.floating], threshold: float, *, two_sided: bool = True) -> NDArray[np.bool_]:
+    """Say which voxels a threshold of `z_threshold` keeps, of shape (V,)."""
+    return np.asarray((np.abs(z) if two_sided else z) >= threshold)

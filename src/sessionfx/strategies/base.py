@@ -3,10 +3,12 @@
 Vocabulary
 ----------
 layout
-    Which participant and session each of the N maps belongs to.
+    Which participant and session each of the N maps belongs to, and the covariates of each.
+question
+    A session contrast, for one contrast over participants (their mean, a covariate, a difference of groups).
 plan
-    A strategy made ready for one session contrast: its design matrix, what it leaves out and why. Making it
-    needs no data, so it can be drawn, refused or calibrated before any map is read.
+    A strategy made ready for one question: its design matrix, what it leaves out and why. Making it needs no data, so
+    it can be drawn, refused or calibrated before any map is read.
 """
 
 from __future__ import annotations
@@ -14,29 +16,42 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sessionfx.covariates import GroupContrast
 from sessionfx.naming import words_to_label
 from sessionfx.session_contrasts import SessionContrast
-from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.estimates import Estimate, FTest
+
+INTERCEPT = GroupContrast("", "intercept", (1.0,))
 
 
 @dataclass(frozen=True)
 class MapLayout:
-    """Participant and session of each of N maps, in the order of the data's rows.
+    """Participant, session and covariates of each of N maps, in the order of the data's rows.
 
     Attributes
     ----------
     participants, sessions : tuple of str
         N labels each; the session is empty in a dataset without sessions.
+    covariate_names : tuple of Q str
+    covariates : ndarray of shape (N, Q)
+        The same in all rows of a participant; centred or sum-coded.
+    session_covariate_names : tuple of R str
+    session_covariates : ndarray of shape (N, R)
+        As measured.
     """
 
     participants: tuple[str, ...]
     sessions: tuple[str, ...]
+    covariate_names: tuple[str, ...] = ()
+    covariates: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    session_covariate_names: tuple[str, ...] = ()
+    session_covariates: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
 
     @property
     def unique_participants(self) -> tuple[str, ...]:
@@ -58,25 +73,76 @@ class MapLayout:
             for participant, session in zip(self.participants, self.sessions, strict=True)
         ]
 
+    def between(self, rows: Sequence[int]) -> pd.DataFrame:
+        """Columns over participants, a constant and the covariates, at some rows."""
+        values = self.covariates[list(rows)] if self.covariate_names else np.empty((len(rows), 0))
+        return pd.DataFrame(np.column_stack([np.ones(len(rows)), values]), columns=["intercept", *self.covariate_names])
+
+    def session_covariate(self, name: str) -> NDArray[np.float64]:
+        """Values of a session covariate at all rows, as measured."""
+        return np.asarray(self.session_covariates[:, self.session_covariate_names.index(name)])
+
+    def adjusting_covariates(self, session_contrast: SessionContrast) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+        """Session covariates that are adjusted for, centred over all maps: all but the one that serves as time."""
+        kept = [index for index, name in enumerate(self.session_covariate_names) if name != session_contrast.time]
+        if not kept:
+            return (), np.empty((len(self.participants), 0))
+        values = self.session_covariates[:, kept]
+        return tuple(self.session_covariate_names[index] for index in kept), values - values.mean(axis=0)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: a session contrast, for one contrast over participants."""
+
+    sessions: SessionContrast
+    group: GroupContrast = INTERCEPT
+
+    @property
+    def text(self) -> str:
+        """For people."""
+        return self.sessions.text + (f" × {self.group.text}" if self.group.label else "")
+
+    @property
+    def label(self) -> str:
+        """For identifiers; unlike for any two questions of one analysis."""
+        return "-".join(filter(None, (self.sessions.label, self.group.label)))
+
+    def group_weights(self, n_columns: int) -> NDArray[np.float64]:
+        """Weights over the constant and the covariates."""
+        weights = np.zeros(n_columns)
+        weights[: len(self.group.weights)] = self.group.weights
+        return weights
+
 
 @dataclass(frozen=True)
 class GroupOptions:
-    """Options of the strategies: subject effect of the session-model, weighting of fixed effects."""
+    """Options of the strategies.
+
+    Attributes
+    ----------
+    subject_effect : {'auto', 'indicator', 'linear', 'none'}
+        Of the session-model.
+    fixed_effects : {'equal', 'precision'}
+        Weights of means in the fixed-effects strategy.
+    mixed_dof : {'satterthwaite', 'kenward-roger'}
+    """
 
     subject_effect: str = "auto"
     fixed_effects: str = "equal"
+    mixed_dof: str = "satterthwaite"
 
 
 @dataclass(frozen=True)
 class Plan(ABC):
-    """A strategy made ready for one session contrast.
+    """A strategy made ready for one question.
 
     Attributes
     ----------
     design_matrix : DataFrame
         One named row per observation of the group model.
-    contrast : ndarray of shape (P,)
-        Over the columns of the design matrix.
+    contrast : ndarray of shape (P,) or (Q, P)
+        Over the columns of the design matrix; Q rows for a test that several contrasts are all zero.
     rows : tuple of int
         Maps that are used.
     left_out : dict of str to str
@@ -97,8 +163,37 @@ class Plan(ABC):
     caution: str = ""
     details: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def uses_variances(self) -> bool:
+        """Whether the maps' sampling variances enter."""
+        return False
+
+    @property
+    def pools(self) -> bool:
+        """Whether the plan must know of all voxels before it can estimate any; see `pooled_sums`."""
+        return False
+
+    def pooled_sums(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sum up what the plan must know of some voxels; the sums of blocks add up.
+
+        Parameters
+        ----------
+        effects : ndarray of shape (N, V)
+        """
+        raise NotImplementedError
+
+    def informed(self, sums: NDArray[np.float64]) -> Self:
+        """Make the plan ready with the sums over all voxels.
+
+        Raises
+        ------
+        NotEstimableError
+            If the design turns out to be unable to answer.
+        """
+        raise NotImplementedError
+
     @abstractmethod
-    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate:
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Estimate the session contrast.
 
         Parameters
@@ -111,10 +206,11 @@ class Plan(ABC):
 
 
 class Strategy(ABC):
-    """A way to answer a session contrast at the group level."""
+    """A way to answer a question at the group level."""
 
     name: str  # on the command line
     title: str  # in reports
+    is_default = True  # whether it runs without being asked for
 
     @property
     def label(self) -> str:
@@ -138,7 +234,7 @@ class Strategy(ABC):
         """
 
     @abstractmethod
-    def plan(self, layout: MapLayout, session_contrast: SessionContrast, options: GroupOptions) -> Plan:
+    def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> Plan:
         """Make the strategy ready.
 
         Raises

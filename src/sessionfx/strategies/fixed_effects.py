@@ -1,19 +1,23 @@
-"""fixed-effects: combine each participant's sessions first, then a one-sample model on one value per participant."""
+"""fixed-effects: combine each participant's sessions first, then an ordinary model on one value per participant."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
-from sessionfx.session_contrasts import SessionContrast
-from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.fixed_effects import average, weighted_sum
+from sessionfx.session_contrasts import SessionContrast, slope_weights
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.fixed_effects import average
+from sessionfx.statistics.linear_algebra import independent_columns, is_estimable, rank_of
+from sessionfx.statistics.multivariate import hotelling
 from sessionfx.statistics.ols import fit_ols
-from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Strategy
+from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy, list_names
+from sessionfx.strategies.designs import NO_DIFFERENCE, NO_TREND, difference_contrasts
+from sessionfx.strategies.session_model import complete_participants
 
 INCOMPLETE_MEAN = (
     "Some participants miss sessions, and their mean is over the sessions they have: where sessions truly "
@@ -31,29 +35,87 @@ class FixedEffectsPlan(Plan):
 
     Attributes
     ----------
-    combinations : tuple of dict
-        Weight of each map's row, per participant.
+    combination : ndarray of shape (n, N)
+        Weight of each map in each participant's value.
     precision_weighted : bool
         Whether the weights are replaced by the maps' precisions (means only).
     """
 
-    combinations: tuple[dict[int, float], ...] = ()
+    combination: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     precision_weighted: bool = False
 
-    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate:
-        """Combine, then estimate the mean; see `Plan.estimate`."""
-        values = np.empty((len(self.combinations), effects.shape[1]))
-        unused = np.zeros(effects.shape[1])
-        for index, weights in enumerate(self.combinations):
-            if self.precision_weighted:
-                if variances is None:
-                    raise ValueError("precision weights need the maps' variances")
-                inputs = [Estimate(effects[row].astype(float), variances[row].astype(float), 0.0) for row in weights]
-                values[index] = average(inputs, "precision").effect
-            else:
-                inputs = [Estimate(effects[row].astype(float), unused, 0.0) for row in weights]
-                values[index] = weighted_sum(inputs, list(weights.values())).effect
-        return fit_ols(values, self.design_matrix.to_numpy(), self.contrast)
+    @property
+    def uses_variances(self) -> bool:
+        """Precision weights do."""
+        return self.precision_weighted
+
+    def participant_values(
+        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
+    ) -> NDArray[np.float64]:
+        """Combine the sessions of each participant.
+
+        Parameters
+        ----------
+        effects, variances : ndarray of shape (N, V)
+            Variances are needed for precision weights only.
+
+        Returns
+        -------
+        ndarray of shape (n, V)
+        """
+        if not self.precision_weighted:
+            return np.asarray(self.combination @ effects)
+        if variances is None:
+            raise ValueError("precision weights need the maps' variances")
+        values = np.empty((len(self.combination), effects.shape[1]))
+        for value, weights in zip(values, self.combination, strict=True):
+            inputs = [
+                Estimate(effects[row].astype(float), variances[row].astype(float), 0.0)
+                for row in np.nonzero(weights)[0]
+            ]
+            value[:] = average(inputs, "precision").effect
+        return values
+
+    def participant_variances(self, variances: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Find the sampling variances of the participants' values.
+
+        Parameters
+        ----------
+        variances : ndarray of shape (N, V)
+            Of the maps, which are independent of each other given the participant.
+
+        Returns
+        -------
+        ndarray of shape (n, V)
+            Σ c² v, or 1 / Σ 1/v for precision weights: variance within participants only.
+        """
+        if self.precision_weighted:
+            with np.errstate(divide="ignore", invalid="ignore"):  # variances of zero: undetermined voxels
+                return np.asarray(1 / ((self.combination != 0).astype(float) @ (1 / variances)))
+        return np.asarray(self.combination**2 @ variances)
+
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
+        """Combine, then estimate the contrast over participants; see `Plan.estimate`."""
+        return fit_ols(self.participant_values(effects, variances), self.design_matrix.to_numpy(), self.contrast)
+
+
+@dataclass(frozen=True)
+class SessionVectorPlan(Plan):
+    """Hotelling's T² on each participant's differences between sessions.
+
+    Attributes
+    ----------
+    complete : ndarray of shape (n, S) of int
+        Rows of the maps of each participant who has every session.
+    """
+
+    complete: NDArray[np.int_] = field(default_factory=lambda: np.empty((0, 0), dtype=int))
+
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
+        """Test the differences; see `Plan.estimate`."""
+        contrasts = difference_contrasts(self.complete.shape[1])
+        differences = np.einsum("qs,nsv->qnv", contrasts, effects[self.complete])
+        return hotelling(differences, self.design_matrix.to_numpy(), self.contrast)
 
 
 class FixedEffects(Strategy):
@@ -70,53 +132,186 @@ class FixedEffects(Strategy):
         """Describe the summary-statistics approach; see `Strategy.methods`."""
         text = (
             "Fixed-effects strategy: the session contrast was computed within each participant "
-            f"({options.fixed_effects} weights for means) and tested over participants by a one-sample t test "
-            f"(summary statistics approach {{cite}})."
+            f"({options.fixed_effects} weights for means) and tested over participants by a t test "
+            "(summary statistics approach {cite}); a test over all sessions was Hotelling's T² {cite}."
         )
-        return text, ("holmes", "mumford")
+        return text, ("mumford", "hotelling")
 
-    def plan(self, layout: MapLayout, session_contrast: SessionContrast, options: GroupOptions) -> FixedEffectsPlan:
+    def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> Plan:
         """Choose the participants whose sessions can answer the question; see `Strategy.plan`."""
-        if not session_contrast.weights:
-            raise NotEstimableError("There is one session only, so there is no trend over sessions to estimate.")
-        combinations: dict[str, dict[int, float]] = {}
-        left_out: dict[str, str] = {}
-        incomplete = False
-        for participant in layout.unique_participants:
-            rows = layout.rows_of(participant)
-            weights = session_contrast.weights_for(list(rows))
-            if weights is None:
-                missing = [session for session in session_contrast.sessions if session not in rows]
-                left_out[participant] = f"has no map of {', '.join(f'ses-{session}' for session in missing)}"
-                continue
-            incomplete |= len(rows) < len(session_contrast.sessions)
-            combinations[participant] = {rows[session]: weight for session, weight in weights.items()}
-        if len(combinations) < 2:
-            raise NotEstimableError(
-                f"{len(combinations)} participant(s) have the sessions this contrast needs; a group model needs at "
-                "least two."
-            )
-        precision = session_contrast.kind == "mean" and options.fixed_effects == "precision"
-        design = pd.DataFrame({"intercept": 1.0}, index=[f"sub-{participant}" for participant in combinations])
-        return FixedEffectsPlan(
-            design,
-            np.array([1.0]),
-            tuple(sorted({row for weights in combinations.values() for row in weights})),
-            left_out,
-            f"One-sample model on {len(combinations)} participants, one fixed-effects value each"
-            + (f" ({options.fixed_effects} weights)." if session_contrast.kind == "mean" else "."),
-            {"mean": INCOMPLETE_MEAN, "linear": INCOMPLETE_TREND}.get(session_contrast.kind, "") if incomplete else "",
-            {
-                "FixedEffectsWeighting": options.fixed_effects if session_contrast.kind == "mean" else "equal",
-                "ParticipantWeights": {
-                    f"sub-{participant}": "precision"
-                    if precision
-                    else {
-                        f"ses-{layout.sessions[row]}": weight for row, weight in weights.items() if layout.sessions[row]
-                    }
-                    for participant, weights in combinations.items()
-                },
-            },
-            tuple(combinations.values()),
-            precision,
+        if question.sessions.kind == "any":
+            return _plan_test(layout, question)
+        return plan_values(layout, question, options)
+
+
+def plan_values(layout: MapLayout, question: Question, options: GroupOptions) -> FixedEffectsPlan:
+    """Plan one value per participant: whose sessions can answer, and the model over these participants.
+
+    Raises
+    ------
+    NotEstimableError
+        As `combine_sessions` and `plan_over_participants`.
+    """
+    combinations, left_out = combine_sessions(layout, question.sessions)
+    incomplete = any(
+        len(layout.rows_of(label)) < len(question.sessions.sessions)
+        for label in layout.unique_participants
+        if label not in left_out
+    )
+    return plan_over_participants(layout, question, options, combinations, left_out, incomplete)
+
+
+def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
+    """Find the weight of each map in each participant's value.
+
+    Returns
+    -------
+    combinations : dict of str to dict of int to float
+        Weight of each row, by participant.
+    left_out : dict of str to str
+        Participants who cannot answer, and why.
+
+    Raises
+    ------
+    NotEstimableError
+        If the question has no meaning, or fewer than two participants can answer it.
+    """
+    if asked.kind == "linear" and not asked.weights:
+        raise NotEstimableError(NO_TREND)
+    combinations: dict[str, dict[int, float]] = {}
+    left_out: dict[str, str] = {}
+    for participant in layout.unique_participants:
+        rows = layout.rows_of(participant)
+        if asked.time is not None:
+            times = layout.session_covariate(asked.time)[list(rows.values())]
+            if np.ptp(times) > 0:
+                combinations[participant] = dict(zip(rows.values(), slope_weights(times).tolist(), strict=True))
+            else:
+                left_out[participant] = f"has no two sessions with different values of '{asked.time}'"
+            continue
+        weights = asked.weights_for(list(rows))
+        if weights is None:
+            missing = [session for session in asked.sessions if session not in rows]
+            left_out[participant] = f"has no map of {', '.join(f'ses-{session}' for session in missing)}"
+            continue
+        combinations[participant] = {rows[session]: weight for session, weight in weights.items()}
+    if len(combinations) < 2:
+        raise NotEstimableError(
+            f"{len(combinations)} participant(s) have the sessions this contrast needs; a group model needs at "
+            "least two."
         )
+    return combinations, left_out
+
+
+def plan_over_participants(
+    layout: MapLayout,
+    question: Question,
+    options: GroupOptions,
+    combinations: dict[str, dict[int, float]],
+    left_out: dict[str, str],
+    incomplete: bool,
+) -> FixedEffectsPlan:
+    """Build the model of one value per participant: a constant, the covariates, and what session covariates add up to.
+
+    Raises
+    ------
+    NotEstimableError
+        If the model does not determine the contrast over participants, or leaves no error.
+    """
+    asked = question.sessions
+    combination = np.zeros((len(combinations), len(layout.participants)))
+    for row, weights in zip(combination, combinations.values(), strict=True):
+        row[list(weights)] = list(weights.values())
+    first_rows = [next(iter(weights)) for weights in combinations.values()]
+    between = layout.between(first_rows)
+    names, values = layout.adjusting_covariates(asked)
+    design = pd.concat([between, pd.DataFrame(combination @ values, columns=list(names))], axis=1)
+    design.index = pd.Index([f"sub-{participant}" for participant in combinations])
+    contrast = np.concatenate([question.group_weights(between.shape[1]), np.zeros(len(names))])
+    check_over_participants(design, contrast)
+    is_mean = asked.kind == "mean"
+    precision = is_mean and options.fixed_effects == "precision"
+    columns = list_names([str(name) for name in design.columns[1:]])
+    return FixedEffectsPlan(
+        design,
+        contrast,
+        tuple(sorted({row for weights in combinations.values() for row in weights})),
+        left_out,
+        f"{f'Model of {columns}' if columns else 'One-sample model'} on {len(combinations)} participants, one "
+        "fixed-effects value each" + (f" ({options.fixed_effects} weights)." if is_mean else "."),
+        {"mean": INCOMPLETE_MEAN, "linear": INCOMPLETE_TREND}.get(asked.kind, "") if incomplete else "",
+        {
+            "FixedEffectsWeighting": options.fixed_effects if is_mean else "equal",
+            "ParticipantWeights": {
+                f"sub-{participant}": "precision"
+                if precision
+                else {f"ses-{layout.sessions[row]}": weight for row, weight in weights.items() if layout.sessions[row]}
+                for participant, weights in combinations.items()
+            },
+        },
+        combination,
+        precision,
+    )
+
+
+def check_over_participants(design: pd.DataFrame, contrast: NDArray[np.float64]) -> None:
+    """Make sure that a model over participants determines a contrast and leaves error.
+
+    Raises
+    ------
+    NotEstimableError
+    """
+    matrix = design.to_numpy()
+    if not is_estimable(matrix, contrast):
+        kept = independent_columns(matrix)
+        explained = [str(name) for index, name in enumerate(design.columns) if index not in kept]
+        raise NotEstimableError(
+            f"Over these {len(matrix)} participants {list_names(explained)} cannot be told apart from the other "
+            "columns "
+            f"({list_names([str(design.columns[index]) for index in kept])})."
+        )
+    if len(matrix) - rank_of(matrix) < 1:
+        raise NotEstimableError(
+            f"{len(matrix)} participants leave no degrees of freedom for the error of a model with "
+            f"{matrix.shape[1]} columns."
+        )
+
+
+def _plan_test(layout: MapLayout, question: Question) -> SessionVectorPlan:
+    sessions = [session for session in question.sessions.sessions if session in layout.sessions]
+    if len(sessions) < 2:
+        raise NotEstimableError(NO_DIFFERENCE)
+    complete, between = complete_participants(layout, question.sessions)
+    participants = [layout.participants[rows[0]] for rows in complete]
+    left_out = {
+        label: f"has no map of {', '.join(f'ses-{one}' for one in sessions if one not in layout.rows_of(label))}"
+        for label in layout.unique_participants
+        if label not in participants
+    }
+    if layout.adjusting_covariates(question.sessions)[0]:
+        raise NotEstimableError(
+            "Hotelling's T² on participants' session vectors cannot adjust for session covariates; the marginal "
+            "strategy "
+            "can."
+        )
+    n_differences = len(sessions) - 1
+    design = pd.DataFrame(
+        between, columns=layout.between([]).columns, index=[f"sub-{participant}" for participant in participants]
+    )
+    contrast = question.group_weights(between.shape[1])
+    if len(complete) - rank_of(between) < n_differences:
+        raise NotEstimableError(
+            f"{len(complete)} participants have all {len(sessions)} sessions, too few for Hotelling's T² (at least "
+            f"{n_differences + between.shape[1]})."
+        )
+    check_over_participants(design, contrast)
+    return SessionVectorPlan(
+        design,
+        contrast,
+        tuple(sorted(complete.ravel().tolist())),
+        left_out,
+        f"Hotelling's T² on the {n_differences} differences between sessions of {len(complete)} participants.",
+        "",
+        {"FixedEffectsWeighting": "equal"},
+        complete,
+    )

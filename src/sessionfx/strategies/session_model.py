@@ -1,12 +1,12 @@
 """session-model: every session map is a row of one group model with session columns and a subject effect.
 
-Full-rank coding: one column per session (cell means), and for the subject effect either nothing, one centred
-column 1 … n (`linear`, as in the forum script this program grew from), or n − 1 sum-to-zero indicators.
+Full-rank coding: the session columns of `designs`, and for the subject effect either nothing, one centred column
+1 … n (`linear`, as in the forum script this program grew from), or n − 1 sum-to-zero indicators.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
 from sessionfx.session_contrasts import SessionContrast
-from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.linear_algebra import is_estimable, rank_of
-from sessionfx.statistics.ols import fit_ols
-from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Strategy, list_names
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.linear_algebra import independent_columns, rank_of
+from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
+from sessionfx.statistics.ols import f_test, fit_ols
+from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.strategies.designs import SessionDesign, difference_contrasts, session_design
 
 POOLING = (
     "Pooling of correlated maps: the maps of one participant count as independent, so its standard error is too small "
@@ -31,6 +33,11 @@ SPHERICITY = (
     "With three or more sessions this test assumes sphericity: every difference between sessions varies equally over "
     "participants. Where it fails, false positives rise (up to 20 % at a nominal 5 % in simulations)."
 )
+CORRECTED = (
+    "The Greenhouse–Geisser correction estimates the departure from sphericity at each voxel, which is uncertain "
+    "with few "
+    "participants."
+)
 LINEAR_CODE = (
     "The subject effect is one straight line over the order of the participants' labels; the result changes when they "
     "are renamed."
@@ -41,9 +48,35 @@ LINEAR_CODE = (
 class SessionModelPlan(Plan):
     """OLS on all session maps."""
 
-    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate:
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Estimate the contrast by OLS, see `Plan.estimate`."""
         return fit_ols(effects[list(self.rows)], self.design_matrix.to_numpy(), self.contrast)
+
+
+@dataclass(frozen=True)
+class SessionTestPlan(Plan):
+    """F test that no session differs, with Greenhouse–Geisser's correction where participants have indicators.
+
+    Attributes
+    ----------
+    complete : ndarray of shape (n, S) of int
+        Rows of the maps of each participant who has every session.
+    between : ndarray of shape (n, P)
+        Constant and covariates of these participants.
+    """
+
+    complete: NDArray[np.int_] = field(default_factory=lambda: np.empty((0, 0), dtype=int))
+    between: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
+        """Test by OLS, see `Plan.estimate`."""
+        f, numerator, dof = f_test(effects[list(self.rows)], self.design_matrix.to_numpy(), self.contrast)
+        if not len(self.complete):
+            return FTest(f, numerator, dof)
+        contrasts = difference_contrasts(self.complete.shape[1])
+        differences = np.einsum("qs,nsv->qnv", contrasts, effects[self.complete])
+        epsilon = greenhouse_geisser(residual_covariance(differences, self.between))
+        return FTest(f, epsilon * numerator, epsilon * dof)
 
 
 class SessionModel(Strategy):
@@ -60,46 +93,68 @@ class SessionModel(Strategy):
         )
         if options.subject_effect == "auto":
             text += " (participant indicators for differences and trends, none for means)"
-        return text + ".", ()
+        return text + "; a test over all sessions was corrected for non-sphericity {cite}.", ("greenhouse_geisser",)
 
-    def plan(self, layout: MapLayout, session_contrast: SessionContrast, options: GroupOptions) -> SessionModelPlan:
+    def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> Plan:
         """Code sessions and participants; see `Strategy.plan`."""
-        if not session_contrast.weights:
-            raise NotEstimableError("There is one session only, so there is no trend over sessions to estimate.")
-        if len(layout.unique_participants) < 2:
-            raise NotEstimableError("There is one participant only; a group model needs at least two.")
-        subject_effect = resolve_subject_effect(options.subject_effect, session_contrast)
-        sessions = [session for session in session_contrast.sessions if session in layout.sessions]
-        weights = session_contrast.weights_for(sessions)
-        if weights is None:
-            absent = [session for session in session_contrast.sessions if session not in sessions]
-            raise NotEstimableError(f"No participant has a map of {list_names([f'ses-{label}' for label in absent])}.")
-        design = pd.concat([_session_columns(layout, sessions), _subject_columns(layout, subject_effect)], axis=1)
-        n_subject_columns = design.shape[1] - len(sessions)
-        contrast = np.array([weights.get(session, 0.0) for session in sessions] + [0.0] * n_subject_columns)
-        matrix = design.to_numpy()
-        if not is_estimable(matrix, contrast):
-            raise NotEstimableError(
-                f"The design does not determine this contrast: with subject effect '{subject_effect}', sessions and "
-                "participants cannot be told apart (too few participants have more than one of these sessions)."
-            )
-        if len(matrix) - rank_of(matrix) < 1:
-            raise NotEstimableError(
-                f"{len(matrix)} maps leave no degrees of freedom for the error of a model of rank {rank_of(matrix)}."
-            )
-        return SessionModelPlan(
-            design,
+        asked = question.sessions
+        subject_effect = resolve_subject_effect(options.subject_effect, asked)
+        design = session_design(layout, question)
+        n_before = design.matrix.shape[1]
+        whole = design.with_columns(_subject_columns(layout, subject_effect))
+        whole.check(
+            f"with subject effect '{subject_effect}', it cannot be told apart from the participants' own levels "
+            "(too few "
+            "participants have more than one of these sessions, or it is about the participants themselves)."
+        )
+        # indicators that the columns before them explain are left out; the contrast does not touch them
+        kept = independent_columns(whole.matrix.to_numpy())
+        if any(column not in kept for column in range(n_before) if np.any(np.atleast_2d(whole.contrast)[:, column])):
+            kept = list(range(whole.matrix.shape[1]))
+        matrix, contrast = whole.matrix.iloc[:, kept], whole.contrast[..., kept]
+        n_sessions = len([session for session in asked.sessions if session in layout.sessions])
+        common: tuple[pd.DataFrame, NDArray[np.float64], tuple[int, ...], dict[str, str], str] = (
+            matrix,
             contrast,
             tuple(range(len(layout.participants))),
             {},
-            f"OLS on {len(matrix)} maps of {len(layout.unique_participants)} participants with one column per "
-            f"session and subject effect '{subject_effect}'.",
-            _caution(session_contrast, subject_effect, len(sessions)),
-            {
-                "SubjectEffect": subject_effect,
-                "SessionWeights": {f"ses-{session}": weight for session, weight in weights.items() if session},
-            },
+            f"{'F test' if asked.kind == 'any' else 'OLS'} on {len(matrix)} maps of {len(layout.unique_participants)} "
+            f"participants with one column per session and subject effect '{subject_effect}'.",
         )
+        caution = _caution(asked, subject_effect, n_sessions)
+        details = {"SubjectEffect": subject_effect, "SessionWeights": _named(design)}
+        if asked.kind != "any":
+            return SessionModelPlan(*common, caution, details)
+        if subject_effect != "indicator":
+            return SessionTestPlan(*common, caution, details)
+        complete, between = complete_participants(layout, asked)
+        if len(complete) - rank_of(between) < 1:
+            raise NotEstimableError(
+                f"{len(complete)} participants have every session, too few to estimate the departure from sphericity."
+            )
+        return SessionTestPlan(
+            *common,
+            CORRECTED if n_sessions > 2 else "",
+            {**details, "Correction": "Greenhouse–Geisser"},
+            complete,
+            between,
+        )
+
+
+def complete_participants(layout: MapLayout, asked: SessionContrast) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
+    """Find the participants who have every session.
+
+    Returns
+    -------
+    rows : ndarray of shape (n, S) of int
+    between : ndarray of shape (n, P)
+        Their constant and covariates.
+    """
+    sessions = [session for session in asked.sessions if session in layout.sessions]
+    found = [layout.rows_of(label) for label in layout.unique_participants]
+    rows = np.array([[one[session] for session in sessions] for one in found if set(sessions) <= set(one)], dtype=int)
+    rows = rows.reshape(-1, len(sessions))
+    return rows, layout.between(rows[:, 0].tolist()).to_numpy()
 
 
 def resolve_subject_effect(subject_effect: str, session_contrast: SessionContrast) -> str:
@@ -107,6 +162,10 @@ def resolve_subject_effect(subject_effect: str, session_contrast: SessionContras
     if subject_effect != "auto":
         return subject_effect
     return "indicator" if session_contrast.is_within_participant else "none"
+
+
+def _named(design: SessionDesign) -> dict[str, float]:
+    return {f"ses-{session}": weight for session, weight in design.session_weights.items()}
 
 
 def _caution(session_contrast: SessionContrast, subject_effect: str, n_sessions: int) -> str:
@@ -117,19 +176,12 @@ def _caution(session_contrast: SessionContrast, subject_effect: str, n_sessions:
         cautions.append(WRONG_ERROR_TERM if subject_effect == "indicator" else POOLING)
     elif subject_effect == "indicator" and n_sessions > 2:
         cautions.append(SPHERICITY)
-    elif subject_effect == "none" and n_sessions > 1:
+    elif subject_effect != "indicator" and n_sessions > 1:
         cautions.append(
-            "Without a subject effect the maps of one participant count as independent; the test is blind to pairing."
+            "Without participant indicators the maps of one participant count as independent; the test is blind "
+            "to pairing."
         )
     return " ".join(cautions)
-
-
-def _session_columns(layout: MapLayout, sessions: list[str]) -> pd.DataFrame:
-    columns = {
-        f"ses-{session}" if session else "mean": [float(own == session) for own in layout.sessions]
-        for session in sessions
-    }
-    return pd.DataFrame(columns, index=layout.row_names())
 
 
 def _subject_columns(layout: MapLayout, subject_effect: str) -> pd.DataFrame:

@@ -1,0 +1,252 @@
+"""The group level of one first-level contrast, from its maps to files and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sessionfx import __version__
+from sessionfx.covariates import Covariates, resolve_group_contrasts
+from sessionfx.errors import LevelError
+from sessionfx.execution import progress_bar
+from sessionfx.group.answers import Respondent, refusals
+from sessionfx.group.calibration import Covariance, calibrate
+from sessionfx.group.evidence import gather_evidence, summarise_reliability
+from sessionfx.group.results import ContrastResults, Evidence, QuestionResults
+from sessionfx.group.stack import attendance, open_stack
+from sessionfx.inputs.covariates import read_covariates
+from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
+from sessionfx.maps import Located
+from sessionfx.naming import file_name
+from sessionfx.outputs.group import GroupFiles
+from sessionfx.outputs.records import Record, file_state, fingerprint
+from sessionfx.report.group import has_group_section, write_group_report
+from sessionfx.report.methods import MethodsText, group_methods
+from sessionfx.session_contrasts import SessionContrast
+from sessionfx.settings import Settings
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.strategies import STRATEGIES
+from sessionfx.strategies.base import GroupOptions, MapLayout, Question, Strategy
+from sessionfx.strategies.blocks import MapOrdered, in_this_process
+
+
+@dataclass(frozen=True)
+class GroupAnalysis:
+    """What all contrasts of one call share; see `ParticipantAnalysis`."""
+
+    settings: Settings
+    selection: GroupSelection
+    session_contrasts: tuple[SessionContrast, ...]
+    raw: Path
+    output_dir: Path
+    links: dict[str, Path]
+    map_ordered: MapOrdered = in_this_process
+
+    @property
+    def strategies(self) -> tuple[Strategy, ...]:
+        """Strategies asked for, in the registry's order."""
+        wanted = self.settings.strategy or tuple(name for name, one in STRATEGIES.items() if one.is_default)
+        return tuple(strategy for name, strategy in STRATEGIES.items() if name in wanted)
+
+    @property
+    def options(self) -> GroupOptions:
+        """Options of the strategies."""
+        return GroupOptions(self.settings.subject_effect, self.settings.fixed_effects, self.settings.mixed_dof)
+
+    @property
+    def methods(self) -> MethodsText:
+        """What is done, for the methods section of a paper."""
+        return group_methods(self.settings, [strategy.methods(self.options) for strategy in self.strategies])
+
+    def record(self) -> Record:
+        """Open the record of what is finished at the group level."""
+        name = file_name({**self.selection.entities}, "group", ".json")
+        return Record(self.output_dir / "logs" / name, self.output_dir)
+
+
+@dataclass(frozen=True)
+class _Works:
+    """Fingerprints of the pieces of work of one contrast, by name.
+
+    Attributes
+    ----------
+    questions : dict of str to str
+        In the order of the questions.
+    whole : str
+        Name of the piece that belongs to no question: reliability and calibration.
+    marks : dict of str to str
+        All of them.
+    prefix : str
+        With which the names of all work from these first-level maps begin.
+    """
+
+    questions: dict[str, str]
+    whole: str
+    marks: dict[str, str]
+    prefix: str
+
+
+def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[str]]:
+    """Analyse one first-level contrast at the group level, unless that is finished.
+
+    Parameters
+    ----------
+    contrast : str
+        Label of the first-level contrast.
+    analysis : GroupAnalysis
+
+    Returns
+    -------
+    status : str
+        `done` or `finished`.
+    messages : list of str
+
+    Raises
+    ------
+    LevelError
+        If the maps cannot be put together, or covariates cannot be used.
+    """
+    settings = analysis.settings
+    covariates = _covariates(analysis.selection.maps[contrast], analysis)
+    maps = [one for one in analysis.selection.maps[contrast] if one.participant in covariates.participants]
+    questions = [
+        Question(asked, group)
+        for asked in analysis.session_contrasts
+        for group in resolve_group_contrasts(settings.group_contrast, covariates)
+    ]
+    record = analysis.record()
+    works = _works(contrast, maps, covariates, questions, analysis)
+    is_finished = not settings.force and all(record.is_finished(work, mark) for work, mark in works.marks.items())
+    shown = fingerprint(works.marks)
+    needs_report = not settings.no_report and (
+        settings.reports_only
+        or not has_group_section(analysis.output_dir, analysis.selection.entities, contrast, shown)
+    )
+    if is_finished and not needs_report:
+        return "finished", []
+    if settings.reports_only and not is_finished:
+        raise LevelError(
+            f"--reports-only needs finished group maps with the same options, and contrast '{contrast}' has "
+            "none. Run the group level without --reports-only first."
+        )
+    results = find_results(contrast, maps, covariates, questions, analysis)
+    if not is_finished:
+        # answers to other questions stay, unless they are from other first-level maps
+        own = [work for work in record.works() if work.startswith(f"{contrast} from ")]
+        record.forget([*works.marks, *(work for work in own if not work.startswith(works.prefix))])
+        files = GroupFiles(contrast, maps, analysis.selection, settings, analysis.output_dir, analysis.links)
+        for work, question in zip(works.questions, results.questions, strict=True):
+            record.finish({work: (works.marks[work], files.write_question(question, covariates))})
+        record.finish({works.whole: (works.marks[works.whole], files.write_whole(results))})
+    if not settings.no_report:
+        write_group_report(results, settings, analysis.methods, shown, analysis.output_dir)
+    return "done", [*results.notes, *refusals(contrast, results.questions)]
+
+
+def find_results(
+    contrast: str,
+    maps: Sequence[FirstLevelMap],
+    covariates: Covariates,
+    questions: Sequence[Question],
+    analysis: GroupAnalysis,
+) -> ContrastResults:
+    """Read the maps and find everything that is to be known from them.
+
+    Raises
+    ------
+    LevelError
+        If the maps cannot be put together.
+    """
+    settings = analysis.settings
+    respondent = Respondent(analysis.strategies, analysis.options, settings, analysis.map_ordered)
+    needs_variances = any(one.needs_variances(analysis.options) for one in analysis.strategies)
+    with open_stack(
+        maps, covariates, settings.work_dir or analysis.output_dir, needs_variances=needs_variances
+    ) as stack:
+        evidence, reliability_maps = gather_evidence(stack, analysis.selection.sessions)
+        answers = tuple(
+            respondent.answer(question, stack, evidence) for question in progress_bar(questions, contrast, "question")
+        )
+        located, threshold = _mean_map(answers)
+        reliability = summarise_reliability(reliability_maps, stack, located, threshold, settings.cluster_threshold)
+        return ContrastResults(
+            contrast, analysis.selection.entities, stack.layout, stack.mask, stack.grid, stack.coverage, answers,
+            (*stack.notes, *covariates.notes), covariates.left_out, evidence, reliability,
+            _calibrate(questions, stack.layout, evidence, analysis),
+        )  # fmt: skip
+
+
+def _covariates(maps: Sequence[FirstLevelMap], analysis: GroupAnalysis) -> Covariates:
+    settings = analysis.settings
+    if not (settings.covariates or settings.session_covariates):
+        return Covariates.none(attendance(maps))
+    return read_covariates(analysis.raw, attendance(maps), settings.covariates, settings.session_covariates)
+
+
+def _mean_map(answers: Sequence[QuestionResults]) -> tuple[Located[Estimate | FTest] | None, float]:
+    """Find the recommended answer for the mean over sessions, which gives the regions of the reliability table."""
+    for one in answers:
+        if one.question.sessions.kind == "mean" and not one.question.group.label and one.verdict.recommended:
+            chosen = next(result for result in one.strategies if result.name == one.verdict.recommended[0])
+            return chosen.located, chosen.threshold
+    return None, float("inf")
+
+
+def _calibrate(
+    questions: Sequence[Question], layout: MapLayout, evidence: Evidence, analysis: GroupAnalysis
+) -> pd.DataFrame | None:
+    settings = analysis.settings
+    if not settings.calibrate:
+        return None
+    if evidence.covariance is None:
+        raise LevelError(
+            "--calibrate needs at least two participants with two sessions each, to estimate how sessions "
+            "co-vary. Leave "
+            "it out."
+        )
+    sessions = tuple(session for session in analysis.selection.sessions if session in layout.sessions)
+    return calibrate(
+        layout, questions, {one.name: one for one in analysis.strategies}, analysis.options, sessions,
+        Covariance(evidence.covariance), n_voxels=settings.calibrate, seed=settings.random_seed,
+    )  # fmt: skip
+
+
+def _works(
+    contrast: str,
+    maps: Sequence[FirstLevelMap],
+    covariates: Covariates,
+    questions: Sequence[Question],
+    analysis: GroupAnalysis,
+) -> _Works:
+    """Digest what determines each piece of work."""
+    settings = analysis.settings
+    inputs = fingerprint([[one.key, file_state(one.effect), file_state(one.variance)] for one in maps])
+    prefix = f"{contrast} from {inputs[:16]} "
+    design = [
+        covariates.columns,
+        covariates.values.tolist(),  # noqa: PD011 - an array
+        covariates.session_columns,
+        sorted((key, values) for key, values in covariates.session_values.items()),
+        covariates.left_out,
+    ]
+    options = [
+        __version__,
+        analysis.selection.entities,
+        [one.name for one in analysis.strategies],
+        asdict(analysis.options),
+        settings.alpha,
+        settings.correction,
+        settings.cluster_threshold,
+        [settings.permutations, settings.random_seed] if settings.permutations else None,
+        design,
+    ]
+    marks: Mapping[str, str] = {
+        f"{prefix}sessions {one.label}": fingerprint([inputs, options, asdict(one.sessions), asdict(one.group)])
+        for one in questions
+    }
+    whole = f"{prefix}reliability and calibration"
+    calibration = [settings.calibrate, settings.random_seed] if settings.calibrate else None
+    return _Works(dict(marks), whole, {**marks, whole: fingerprint([sorted(marks.items()), calibration])}, prefix)

@@ -1,0 +1,157 @@
+"""Every strategy answers a question on the same voxels, and the answers are compared."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sessionfx.errors import NotEstimableError
+from sessionfx.group.permutation import PermutationResult, permute
+from sessionfx.group.results import Evidence, PairResult, QuestionResults, StrategyResult
+from sessionfx.group.stack import MapStack
+from sessionfx.group.verdict import judge
+from sessionfx.maps import Located
+from sessionfx.settings import Settings
+from sessionfx.statistics.agreement import compare
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.thresholds import beyond, z_threshold
+from sessionfx.strategies.base import GroupOptions, Question, Strategy
+from sessionfx.strategies.blocks import MapOrdered, blocks_of, estimate_in_blocks, in_this_process
+from sessionfx.strategies.fixed_effects import FixedEffectsPlan
+
+CLUSTER_COLUMNS = ("Cluster ID", "X", "Y", "Z", "Peak Stat", "Cluster Size (mm3)")
+
+
+@dataclass(frozen=True)
+class Respondent:
+    """Who answers the questions about one contrast, and how.
+
+    Attributes
+    ----------
+    strategies : tuple of Strategy
+    options : GroupOptions
+    settings : Settings
+    map_ordered : callable
+        Who applies a function to blocks of voxels.
+    """
+
+    strategies: tuple[Strategy, ...]
+    options: GroupOptions
+    settings: Settings
+    map_ordered: MapOrdered = in_this_process
+
+    def answer(self, question: Question, stack: MapStack, evidence: Evidence) -> QuestionResults:
+        """Let every strategy answer one question, and compare the answers.
+
+        Parameters
+        ----------
+        question : Question
+        stack : MapStack
+        evidence : Evidence
+            What the data say about the strategies' assumptions.
+
+        Returns
+        -------
+        QuestionResults
+        """
+        results = tuple(self._run(strategy, question, stack) for strategy in self.strategies)
+        pairs = tuple(_compare(a, b) for a, b in combinations(results, 2))
+        verdict = judge(question, stack.layout, results, evidence, self.options.subject_effect)
+        return QuestionResults(question, results, pairs, verdict)
+
+    def _run(self, strategy: Strategy, question: Question, stack: MapStack) -> StrategyResult:
+        settings = self.settings
+        names = (strategy.name, strategy.label, strategy.title)
+        try:
+            plan = strategy.plan(stack.layout, question, self.options)
+            plan, result = estimate_in_blocks(plan, stack, self.map_ordered)
+        except NotEstimableError as refusal:
+            return StrategyResult(*names, str(refusal))
+        located = Located.where_determined(result, stack.mask, stack.grid)
+        if not located.mask.any():
+            return StrategyResult(*names, "No voxel varies over the observations, so there is nothing to test against.")
+        two_sided = located.estimate.two_sided
+        threshold = z_threshold(located.estimate.z, settings.alpha, settings.correction, two_sided=two_sided)
+        clusters = cluster_table(located, threshold, settings.cluster_threshold)
+        permutation = None
+        if settings.permutations and isinstance(plan, FixedEffectsPlan):
+            permutation = self._permute(plan, question, stack, located)
+        return StrategyResult(*names, None, plan, located, threshold, clusters, permutation)
+
+    def _permute(
+        self, plan: FixedEffectsPlan, question: Question, stack: MapStack, located: Located[Estimate | FTest]
+    ) -> PermutationResult:
+        values: NDArray[np.float64] = np.concatenate(
+            [
+                plan.participant_values(stack.effects(block), stack.variances(block) if plan.uses_variances else None)
+                for block in blocks_of(stack.n_voxels)
+            ],
+            axis=1,
+        )
+        return permute(
+            values[:, located.mask[stack.mask]], plan.design_matrix.to_numpy(), plan.contrast, located.mask,
+            located.grid, n_permutations=self.settings.permutations, seed=self.settings.random_seed,
+            n_jobs=self.settings.nprocs, description=question.text,
+        )  # fmt: skip
+
+
+def _compare(a: StrategyResult, b: StrategyResult) -> PairResult:
+    if a.located is None or b.located is None:
+        refused = [one for one in (a, b) if one.located is None]
+        return PairResult(a, b, None, " ".join(f"{one.title}: {one.refusal}" for one in refused))
+    common = a.located.mask & b.located.mask
+    z_a, z_b = (one.within(common).estimate.z for one in (a.located, b.located))
+    agreement = compare(z_a, z_b, a.threshold, b.threshold, two_sided=a.located.estimate.two_sided)
+    return PairResult(a, b, agreement, "", (z_a, z_b))
+
+
+def cluster_table(one: Located[Any], threshold: float, minimum_voxels: int) -> pd.DataFrame:
+    """Make a table of the clusters of a z map.
+
+    Parameters
+    ----------
+    one : Located
+    threshold : float
+        On |z|; on z for an F test.
+    minimum_voxels : int
+        Smaller clusters are not listed.
+
+    Returns
+    -------
+    DataFrame
+        nilearn's columns; sub-peaks have a letter in their cluster's number.
+    """
+    import nibabel as nib
+    from nilearn.reporting import get_clusters_table
+
+    z, two_sided = one.estimate.z, one.estimate.two_sided
+    if not np.isfinite(threshold) or not beyond(z, threshold, two_sided=two_sided).any():
+        return pd.DataFrame(columns=list(CLUSTER_COLUMNS))
+    volume = np.zeros(one.grid.shape, dtype=np.float32)
+    volume[one.mask] = z
+    # nilearn keeps voxels strictly above the threshold; FDR thresholds are values that occur
+    just_below = float(np.nextafter(np.float32(threshold), np.float32(0)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table = get_clusters_table(
+            nib.Nifti1Image(volume, one.grid.affine),
+            just_below,
+            cluster_threshold=minimum_voxels,
+            two_sided=two_sided,
+        )
+    return pd.DataFrame(table)
+
+
+def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
+    """Name the answers that were declined, for the log."""
+    return [
+        f"Contrast '{contrast}', sessions '{one.question.text}', {strategy.name}: {strategy.refusal}"
+        for one in questions for strategy in one.strategies if strategy.refusal
+    ]  # fmt: skip

@@ -1,0 +1,237 @@
+"""What the data say about the assumptions of the strategies, and test–retest reliability, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import ndimage, stats
+
+from sessionfx.group.results import Evidence, Reliability
+from sessionfx.group.stack import MapStack
+from sessionfx.maps import Located, position_text
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.linear_algebra import pseudo_inverse
+from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
+from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
+from sessionfx.statistics.reliability import variance_components
+from sessionfx.strategies.base import MapLayout
+from sessionfx.strategies.blocks import blocks_of
+from sessionfx.strategies.designs import difference_contrasts
+
+LISTED_REGIONS = 20
+_QUANTITIES = {"icc1": "ICC(1)", "icc31": "ICC(3,1)", "between": "variance between", "within": "variance within"}
+
+
+def gather_evidence(stack: MapStack, sessions: Sequence[str]) -> tuple[Evidence, dict[str, NDArray[np.float64]]]:
+    """Go through the maps once.
+
+    Parameters
+    ----------
+    stack : MapStack
+    sessions : sequence of str
+        Study sessions.
+
+    Returns
+    -------
+    evidence : Evidence
+    maps : dict of str to ndarray of shape (V,)
+        `icc1`, `icc31`, `between`, `within`; empty where they cannot be told apart.
+    """
+    layout = stack.layout
+    there = [session for session in sessions if session in layout.sessions]
+    cells = _session_columns(layout, there)
+    spectra = [_spectrum(np.ones((len(cells), 1)), layout), _spectrum(cells, layout)]
+    complete = _complete_rows(layout, there)
+    has_epsilon = len(there) > 2 and len(complete) > 1
+    missed = _missed_sessions(layout, len(there))
+    parts: dict[str, list[NDArray[np.float64]]] = {}
+    covariance = _PooledCovariance(layout, there)
+    for block in blocks_of(stack.n_voxels):
+        values = stack.effects(block)
+        found: dict[str, NDArray[np.float64]] = {}
+        if spectra[0] is not None and spectra[1] is not None:
+            pooled, adjusted = (variance_components(one, values) for one in spectra if one is not None)
+            found = {"icc1": pooled.icc, "icc31": adjusted.icc, "between": adjusted.between, "within": adjusted.within}
+        if has_epsilon:
+            differences = np.einsum("qs,nsv->qnv", difference_contrasts(len(there)), values[complete])
+            found["epsilon"] = greenhouse_geisser(residual_covariance(differences, np.ones((len(complete), 1))))
+        if missed is not None:
+            found["missingness"] = _correlation(missed, _participant_levels(layout, cells, values))
+        if len(there) > 1:
+            covariance.add(cells, values)
+        for name, part in found.items():
+            parts.setdefault(name, []).append(part)
+    maps = {name: np.concatenate(part) for name, part in parts.items()}
+    evidence = Evidence(
+        _median(maps.get("icc1")),
+        _median(maps.get("icc31")),
+        _median(maps.get("epsilon")),
+        len(complete),
+        _share_significant(maps.get("missingness"), len(layout.unique_participants)),
+        covariance.matrix(),
+    )
+    return evidence, {name: maps[name] for name in _QUANTITIES if name in maps}
+
+
+def summarise_reliability(
+    maps: dict[str, NDArray[np.float64]],
+    stack: MapStack,
+    mean_map: Located[Estimate | FTest] | None,
+    threshold: float,
+    smallest_cluster: int,
+) -> Reliability | None:
+    """Summarise reliability in the mask and in each region in which the session mean is beyond its threshold.
+
+    Parameters
+    ----------
+    maps : dict of str to ndarray of shape (V,)
+        From `gather_evidence`.
+    stack : MapStack
+    mean_map : Located or None
+        The answer for the mean over sessions, where it was asked.
+    threshold : float
+        On |z| of the mean.
+    smallest_cluster : int
+        Regions with fewer voxels are not listed.
+
+    Returns
+    -------
+    Reliability or None
+        None without maps.
+    """
+    if not maps:
+        return None
+    regions: list[tuple[str, NDArray[np.bool_]]] = [("all voxels", np.ones(stack.n_voxels, dtype=bool))]
+    if mean_map is not None:
+        z = np.zeros(mean_map.grid.shape)
+        z[mean_map.mask] = mean_map.estimate.z
+        found = []
+        for sign, words in ((1, "positive"), (-1, "negative")):
+            labels, n_labels = ndimage.label(sign * z >= threshold)
+            for label in range(1, n_labels + 1):
+                region = (labels == label)[stack.mask]
+                if region.sum() >= max(smallest_cluster, 1):
+                    peak = int(np.argmax(np.where(region, sign * z[stack.mask], -np.inf)))
+                    place = position_text(stack.mask, stack.grid, peak)
+                    found.append((int(region.sum()), f"mean {words}, peak at {place} mm", region))
+        found.sort(key=lambda one: -one[0])
+        if found:
+            regions.append(("mean beyond threshold", np.any([one[2] for one in found], axis=0)))
+        regions += [(name, region) for _, name, region in found[:LISTED_REGIONS]]
+    rows = []
+    for name, region in regions:
+        row: dict[str, float | str | int] = {"region": name, "n_voxels": int(region.sum())}
+        for quantity, values in maps.items():
+            inside = values[region]
+            inside = inside[np.isfinite(inside)]
+            quartiles = np.percentile(inside, [25, 50, 75]) if inside.size else [np.nan] * 3
+            names = (f"{quantity}_q25", f"{quantity}_median", f"{quantity}_q75")
+            row |= dict(zip(names, map(float, quartiles), strict=True))
+        rows.append(row)
+    return Reliability(maps, pd.DataFrame(rows))
+
+
+def _spectrum(design: NDArray[np.float64], layout: MapLayout) -> ParticipantSpectrum | None:
+    if len(layout.unique_participants) < 2:
+        return None
+    try:
+        spectrum = participant_spectrum(design, layout.participants)
+    except ValueError:
+        return None
+    return spectrum if spectrum.separates and spectrum.eigenvalues[0] == 0 else None
+
+
+def _session_columns(layout: MapLayout, sessions: Sequence[str]) -> NDArray[np.float64]:
+    return np.array([[float(own == session) for session in sessions] for own in layout.sessions])
+
+
+def _complete_rows(layout: MapLayout, sessions: Sequence[str]) -> NDArray[np.int_]:
+    found = [layout.rows_of(label) for label in layout.unique_participants]
+    rows = [[one[session] for session in sessions] for one in found if set(sessions) <= set(one)]
+    return np.array(rows, dtype=int).reshape(-1, len(sessions))
+
+
+def _missed_sessions(layout: MapLayout, n_sessions: int) -> NDArray[np.float64] | None:
+    missed = np.array([float(n_sessions - len(layout.rows_of(label))) for label in layout.unique_participants])
+    return missed if np.ptp(missed) > 0 and len(missed) > 3 else None
+
+
+def _participant_levels(
+    layout: MapLayout, cells: NDArray[np.float64], values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Mean of each participant's maps, of shape (n, V), once differences between sessions are taken out."""
+    labels = layout.unique_participants
+    memberships = np.array([[float(own == label) for label in labels] for own in layout.participants])
+    indicators = memberships[:, :-1] - memberships[:, -1:]
+    design = np.column_stack([cells, indicators])
+    coefficients = pseudo_inverse(design) @ values
+    levels = coefficients[cells.shape[1] :]
+    return np.vstack([levels, -levels.sum(axis=0)])
+
+
+def _correlation(x: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    x = x - x.mean()
+    centred = values - values.mean(axis=0)
+    scale = np.sqrt((x @ x) * np.einsum("nv,nv->v", centred, centred))
+    return np.divide(x @ centred, scale, where=scale > 0, out=np.zeros(values.shape[1]))
+
+
+def _share_significant(correlation: NDArray[np.float64] | None, n: int) -> float | None:
+    if correlation is None:
+        return None
+    t = stats.t.isf(0.025, n - 2)
+    limit = t / np.sqrt(n - 2 + t**2)
+    return float((np.abs(correlation) > limit).mean())
+
+
+def _median(values: NDArray[np.float64] | None) -> float | None:
+    if values is None or not np.isfinite(values).any():
+        return None
+    return float(np.nanmedian(values))
+
+
+class _PooledCovariance:
+    """Covariance of the sessions over participants, averaged over voxels scaled to equal mean variance."""
+
+    def __init__(self, layout: MapLayout, sessions: Sequence[str]) -> None:
+        rows = [layout.rows_of(label) for label in layout.unique_participants]
+        self._pairs = {
+            (a, b): [(one[first], one[second]) for one in rows if first in one and second in one]
+            for a, first in enumerate(sessions)
+            for b, second in enumerate(sessions)
+            if a <= b
+        }
+        self._sums = np.zeros((len(sessions), len(sessions)))
+        self._n_voxels = 0
+
+    def add(self, cells: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+        residuals = values - cells @ (pseudo_inverse(cells) @ values)
+        scale = np.einsum("nv,nv->v", residuals, residuals) / max(len(values) - cells.shape[1], 1)
+        varies = scale > 0
+        residuals = residuals[:, varies] / np.sqrt(scale[varies])
+        for (a, b), rows in self._pairs.items():
+            first, second = (residuals[list(one)] for one in zip(*rows, strict=True)) if rows else (None, None)
+            if first is not None and second is not None:
+                self._sums[a, b] += np.einsum("nv,nv->", first, second)
+        self._n_voxels += int(varies.sum())
+
+    def matrix(self) -> NDArray[np.float64] | None:
+        """Make the estimate positive semidefinite; pairs of sessions that nobody has both take the mean covariance."""
+        counts = np.zeros_like(self._sums)
+        for (a, b), rows in self._pairs.items():
+            counts[a, b] = len(rows)
+        if not self._n_voxels or (np.diag(counts) < 2).any():
+            return None
+        found = np.divide(
+            self._sums, (counts - 1) * self._n_voxels, where=counts > 1, out=np.full_like(self._sums, np.nan)
+        )
+        upper = np.triu_indices(len(found), 1)
+        if np.isnan(found[upper]).all():
+            return None
+        found[upper] = np.where(np.isnan(found[upper]), np.nanmean(found[upper]), found[upper])
+        symmetric = np.triu(found) + np.triu(found, 1).T
+        eigenvalues, vectors = np.linalg.eigh(symmetric)
+        return np.asarray((vectors * np.maximum(eigenvalues, 0.0)) @ vectors.T)

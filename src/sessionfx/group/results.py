@@ -1,0 +1,168 @@
+"""What the group level finds, as values for the files, the report and the verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sessionfx.inputs.images import Grid
+from sessionfx.maps import Located
+from sessionfx.statistics.agreement import Agreement
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.strategies.base import MapLayout, Plan, Question
+
+if TYPE_CHECKING:
+    from sessionfx.group.permutation import PermutationResult
+
+
+@dataclass(frozen=True)
+class StrategyResult:
+    """The answer of one strategy to one question, or why it declines.
+
+    Attributes
+    ----------
+    name, label, title : str
+        On the command line, in file names, for people.
+    refusal : str or None
+        Why there is no answer.
+    plan : Plan or None
+    located : Located or None
+    threshold : float
+        On |z| (on z for F tests); infinite where no voxel passes, NaN without an answer.
+    clusters : DataFrame
+    permutation : PermutationResult or None
+    """
+
+    name: str
+    label: str
+    title: str
+    refusal: str | None
+    plan: Plan | None = None
+    located: Located[Estimate | FTest] | None = None
+    threshold: float = float("nan")
+    clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
+    permutation: PermutationResult | None = None
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """How two strategies agree on one question; `z` holds their values at common voxels."""
+
+    a: StrategyResult
+    b: StrategyResult
+    agreement: Agreement | None
+    reason: str
+    z: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Whether a strategy's p values can be taken at their word.
+
+    Attributes
+    ----------
+    valid : {'yes', 'conditional', 'no', 'declined'}
+    reason : str
+        A sentence.
+    """
+
+    valid: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which strategies to trust for a question.
+
+    Attributes
+    ----------
+    text : str
+        Sentences a reader can quote.
+    recommended : tuple of str
+        Names of strategies, the first choice first.
+    strategies : dict of str to Judgement
+    facts : dict
+        What of design and data it rests on.
+    """
+
+    text: str
+    recommended: tuple[str, ...]
+    strategies: dict[str, Judgement]
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class QuestionResults:
+    """All answers to one question, their comparison, and which to trust."""
+
+    question: Question
+    strategies: tuple[StrategyResult, ...]
+    pairs: tuple[PairResult, ...]
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Test–retest reliability of a first-level contrast.
+
+    Attributes
+    ----------
+    maps : dict of str to ndarray of shape (V,)
+        `icc1`, `icc31`, `between` and `within` (variances).
+    summary : DataFrame
+        Quartiles of each, in the mask and in each region beyond the threshold of the session mean.
+    """
+
+    maps: dict[str, NDArray[np.float64]]
+    summary: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the data of a contrast say about the assumptions of the strategies.
+
+    Attributes
+    ----------
+    icc1, icc31 : float or None
+        Median over voxels; None where no participant has two sessions.
+    epsilon : float or None
+        Median Greenhouse–Geisser ε of the participants with every session; None with fewer than three sessions or
+        too few participants.
+    n_complete : int
+        Participants with every session.
+    missingness : float or None
+        Share of voxels in which the number of missed sessions correlates with the effect at p < .05; 5 % by
+        chance. None where nobody, or everybody alike, missed sessions.
+    covariance : ndarray of shape (S, S) or None
+        Covariance of the sessions over participants, in units of the voxels' mean variance; None without two
+        participants with two sessions.
+    """
+
+    icc1: float | None
+    icc31: float | None
+    epsilon: float | None
+    n_complete: int
+    missingness: float | None
+    covariance: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class ContrastResults:
+    """All that is found for one first-level contrast."""
+
+    contrast: str
+    entities: dict[str, str | None]
+    layout: MapLayout
+    mask: NDArray[np.bool_]
+    grid: Grid
+    coverage: NDArray[np.int_]
+    questions: tuple[QuestionResults, ...]
+    notes: tuple[str, ...]
+    left_out: dict[str, str]
+    evidence: Evidence
+    reliability: Reliability | None
+    calibration: pd.DataFrame | None

@@ -1,0 +1,234 @@
+"""Which strategies to trust for a question, from the design and from what the data say about their assumptions.
+
+The rules follow from exact results and from simulated null designs (docs/validity.md): marginal and fixed-effects keep
+a nominal 5 % whatever the covariance of the sessions; a pooled mean reaches 38 %; differences and trends of the
+session-model and of mixed effects over three or more sessions reach 21 % where sphericity fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from sessionfx.group.results import Evidence, Judgement, StrategyResult, Verdict
+from sessionfx.maps import Located
+from sessionfx.naming import natural_key
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.strategies.base import MapLayout, Question
+from sessionfx.strategies.marginal import FEW_DOF
+from sessionfx.strategies.session_model import resolve_subject_effect
+
+# Below this, pooling the maps of one participant inflates t by less than 5 % for three sessions
+NEGLIGIBLE_ICC = 0.05
+# Missing sessions are called related to the effect when the share of voxels is this many times what chance gives
+NOTABLE_MISSINGNESS = 2.0
+_CHANCE = 0.05
+
+
+def judge(
+    question: Question,
+    layout: MapLayout,
+    results: Sequence[StrategyResult],
+    evidence: Evidence,
+    subject_effect: str,
+) -> Verdict:
+    """Say which strategies to trust.
+
+    Parameters
+    ----------
+    question : Question
+    layout : MapLayout
+        All maps of the analysis.
+    results : sequence of StrategyResult
+        The strategies that were run; only these are recommended.
+    evidence : Evidence
+    subject_effect : {'auto', 'indicator', 'linear', 'none'}
+        Of the session-model.
+
+    Returns
+    -------
+    Verdict
+    """
+    sessions = sorted(set(layout.sessions), key=natural_key)
+    counts = [len(layout.rows_of(label)) for label in layout.unique_participants]
+    k, n = len(sessions), len(counts)
+    balanced = all(count == k for count in counts)
+    coding = resolve_subject_effect(subject_effect, question.sessions)
+    dof = {one.name: _dof(one.located) for one in results if one.located is not None}
+    facts = {
+        "NumberOfParticipants": n,
+        "NumberOfSessions": k,
+        "NumberOfMaps": len(layout.participants),
+        "Balanced": balanced,
+        "ParticipantsWithEverySession": evidence.n_complete,
+        "SubjectEffect": coding,
+        "MedianICC1": evidence.icc1,
+        "MedianICC31": evidence.icc31,
+        "MedianGreenhouseGeisserEpsilon": evidence.epsilon,
+        "ShareOfVoxelsWhereMissingSessionsCorrelateWithTheEffect": evidence.missingness,
+        "DegreesOfFreedom": dof,
+    }
+    rules = {
+        "session-model": _judge_session_model(question, k, balanced, coding, evidence),
+        "fixed-effects": _judge_fixed_effects(question, k, balanced),
+        "marginal": _judge_marginal(question, dof),
+        "mixed": _judge_mixed(question, k, balanced, evidence),
+        "meta": Judgement(
+            "conditional", "it takes the variances of the maps as known, though few scans estimate them."
+        ),
+    }
+    judgements = {
+        one.name: rules[one.name] if one.located is not None else Judgement("declined", one.refusal or "")
+        for one in results
+    }
+    recommended = _recommend(question, k, balanced, judgements, dof)
+    titles = {one.name: one.title for one in results}
+    text = _sentences(question, k, balanced, n, recommended, judgements, titles, evidence)
+    return Verdict(text, recommended, judgements, facts)
+
+
+def _judge_session_model(question: Question, k: int, balanced: bool, coding: str, evidence: Evidence) -> Judgement:
+    if k == 1:
+        return Judgement("yes", "there is one map per participant, so that it is the one-sample model.")
+    if not question.sessions.is_within_participant:
+        if coding == "indicator":
+            return Judgement("no", "it tests a mean against within-participant error only.")
+        icc = evidence.icc31
+        if icc is not None and icc < NEGLIGIBLE_ICC:
+            return Judgement(
+                "conditional",
+                f"it pools the maps of each participant, which matters little at a median ICC of {icc:.2f}.",
+            )
+        size = (
+            ""
+            if icc is None
+            else f" (median ICC {icc:.2f}: its t is about {np.sqrt(1 + (k - 1) * icc):.1f} times too large)"
+        )
+        return Judgement("no", f"it counts the maps of one participant as independent people{size}.")
+    if coding != "indicator":
+        return Judgement("no", f"with subject effect '{coding}' it does not compare participants with themselves.")
+    if k == 2:
+        return Judgement(
+            "yes",
+            "with two sessions it is the paired t test" + ("." if balanced else " of the participants who have both."),
+        )
+    if question.sessions.kind == "any":
+        return Judgement("conditional", f"its Greenhouse–Geisser correction is an approximation{_epsilon(evidence)}.")
+    return Judgement("conditional", f"it is exact only under sphericity{_epsilon(evidence)}.")
+
+
+def _judge_fixed_effects(question: Question, k: int, balanced: bool) -> Judgement:
+    if k > 1 and not balanced and question.sessions.kind == "mean":
+        return Judgement(
+            "conditional",
+            "participants miss sessions, and their means are over the sessions they have: if sessions truly differ, it "
+            "mixes who was scanned with when.",
+        )
+    if k > 2 and not balanced and question.sessions.kind == "linear":
+        return Judgement(
+            "conditional",
+            "participants miss sessions: if change is not a straight line, their trends differ in meaning.",
+        )
+    return Judgement("yes", "it has one value per participant and assumes nothing about how sessions co-vary.")
+
+
+def _judge_marginal(question: Question, dof: Mapping[str, float]) -> Judgement:
+    own = dof.get("marginal")
+    if own is not None and own < FEW_DOF:
+        return Judgement("conditional", f"with {own:.1f} degrees of freedom its p values are approximate.")
+    return Judgement("yes", "its errors are valid whatever the covariance of the sessions, also with missing sessions.")
+
+
+def _judge_mixed(question: Question, k: int, balanced: bool, evidence: Evidence) -> Judgement:
+    if k > 2 and question.sessions.is_within_participant:
+        return Judgement("conditional", f"it takes all pairs of sessions to be equally correlated{_epsilon(evidence)}.")
+    where = (
+        ""
+        if question.sessions.is_within_participant
+        else ("; where it estimates no variance between participants it counts maps as independent")
+    )
+    return Judgement("conditional" if where else "yes", f"it models participants by a random intercept{where}.")
+
+
+def _recommend(
+    question: Question, k: int, balanced: bool, judgements: Mapping[str, Judgement], dof: Mapping[str, float]
+) -> tuple[str, ...]:
+    """Order the strategies that are valid; the first is the one to report."""
+    preference = ["marginal", "fixed-effects"]
+    if dof.get("marginal", FEW_DOF) < FEW_DOF:
+        preference.reverse()
+    if k == 1 or (k == 2 and question.sessions.is_within_participant):
+        preference += ["session-model"]
+    chosen = [name for name in preference if name in judgements and judgements[name].valid == "yes"]
+    if not chosen:
+        chosen = [
+            name
+            for name in (*preference, "mixed", "session-model", "meta")
+            if name in judgements and judgements[name].valid == "conditional"
+        ][:1]
+    return tuple(chosen)
+
+
+def _sentences(
+    question: Question,
+    k: int,
+    balanced: bool,
+    n: int,
+    recommended: tuple[str, ...],
+    judgements: Mapping[str, Judgement],
+    titles: Mapping[str, str],
+    evidence: Evidence,
+) -> str:
+    names = [titles[name] for name in recommended]
+    if not names:
+        return (
+            "None of the strategies that were run can be trusted for this question. "
+            + _others(recommended, judgements, titles)
+            + " Run marginal or fixed-effects (--strategy)."
+        )
+    same = (balanced or k == 1) and len(names) > 1
+    first = f"Trust {_listed(names, 'and' if same else 'or')}"
+    if len(names) > 1 and not same:
+        first = f"Trust {names[0]}; {_listed(names[1:], 'and')} is valid too and uses fewer maps" if k > 1 else first
+    first += (
+        ", which are the same test here"
+        if same and not (question.sessions.kind == "mean" and k > 1 and len(names) > 2)
+        else ""
+    )
+    reason = judgements[recommended[0]].reason
+    design = (
+        f"{n} participants, {'one map each' if k == 1 else f'{k} sessions' + ('' if balanced else ', some missing')}"
+    )
+    text = f"{first} ({design}): {reason}"
+    rest = _others(recommended, judgements, titles)
+    if rest:
+        text += f" {rest}"
+    if evidence.missingness is not None and evidence.missingness >= NOTABLE_MISSINGNESS * _CHANCE:
+        text += (
+            f" Beware: participants who missed sessions differ from the others (in {evidence.missingness:.0%} of "
+            "voxels, where "
+            "chance gives 5 %); no strategy mends dropout that depends on the effect itself."
+        )
+    return text
+
+
+def _others(recommended: Sequence[str], judgements: Mapping[str, Judgement], titles: Mapping[str, str]) -> str:
+    words = {"yes": "is valid:", "conditional": "only with care:", "no": "not to be trusted:"}
+    return " ".join(
+        f"{titles[name]} {words[one.valid]} {one.reason}"
+        for name, one in judgements.items()
+        if name not in recommended and one.valid in words
+    )
+
+
+def _listed(names: Sequence[str], word: str) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+
+
+def _epsilon(evidence: Evidence) -> str:
+    return "" if evidence.epsilon is None else f" (median Greenhouse–Geisser ε {evidence.epsilon:.2f}; 1 is sphericity)"
+
+
+def _dof(located: Located[Estimate | FTest]) -> float:
+    return float(located.estimate.typical_dof)

@@ -1,0 +1,249 @@
+"""The files of the group level: maps, designs, tables and verdicts of one first-level contrast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sessionfx.covariates import Covariates
+from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
+from sessionfx.maps import Located
+from sessionfx.naming import STATMAP_SUFFIX, entity_string, file_name
+from sessionfx.outputs.derivatives import SOFTWARE, bids_uri
+from sessionfx.outputs.files import write_json, write_text
+from sessionfx.outputs.statmaps import EXTENSION, read_sidecar, sidecar_path, write_statmap, write_statmaps
+from sessionfx.report.tables import map_summary
+from sessionfx.settings import Settings
+from sessionfx.statistics.agreement import Agreement
+from sessionfx.strategies import STRATEGIES
+from sessionfx.strategies.base import Plan, Question
+
+if TYPE_CHECKING:
+    from sessionfx.group.results import ContrastResults, QuestionResults, Reliability, StrategyResult, Verdict
+
+_RELIABILITY = {
+    "icc1": ("ICC(1): reliability of one session, differences between sessions counting as error", None),
+    "icc31": ("ICC(3,1): consistency of participants over sessions", None),
+    "between": ("Variance between participants; can be estimated below 0", "(percent signal change)^2"),
+    "within": ("Variance within participants", "(percent signal change)^2"),
+}
+
+
+@dataclass(frozen=True)
+class GroupFiles:
+    """Writes what is found for one first-level contrast.
+
+    Attributes
+    ----------
+    contrast : str
+    maps : sequence of FirstLevelMap
+        In the order of the rows.
+    selection : GroupSelection
+    settings : Settings
+    output_dir : Path
+    links : dict of str to Path
+        Datasets by their name in BIDS URIs.
+    """
+
+    contrast: str
+    maps: Sequence[FirstLevelMap]
+    selection: GroupSelection
+    settings: Settings
+    output_dir: Path
+    links: dict[str, Path]
+
+    @property
+    def folder(self) -> Path:
+        """Where group results go."""
+        return self.output_dir / "group"
+
+    def write_question(self, results: QuestionResults, covariates: Covariates) -> list[Path]:
+        """Write the answers to one question, their comparison, and the verdict."""
+        base = self._entities(results.question)
+        for strategy in STRATEGIES.values():
+            chosen = next((one for one in results.strategies if one.name == strategy.name), None)
+            if chosen is None or chosen.located is None:
+                # maps of an earlier analysis must not stand beside the tables of this one
+                for path in self.folder.glob(entity_string({**base, "strategy": strategy.label}) + "_*"):
+                    path.unlink(missing_ok=True)
+        files: list[Path] = []
+        for result in results.strategies:
+            if result.plan is not None and result.located is not None:
+                files += self._write_strategy(results.question, result, result.plan, result.located, covariates)
+        files += self._write_tables(results, base)
+        path = self.folder / file_name(base, "validity", ".json")
+        write_json(path, _describe_verdict(results.question, results.verdict))
+        return [*files, path]
+
+    def write_whole(self, results: ContrastResults) -> list[Path]:
+        """Write what belongs to no question: reliability and calibration."""
+        files: list[Path] = []
+        base = {**self.selection.entities, "contrast": self.contrast}
+        if results.reliability is not None:
+            files += self._write_reliability(results, results.reliability, base)
+        if results.calibration is not None:
+            files.append(self._write_table(results.calibration, base, "calibration"))
+        return files
+
+    def _entities(self, question: Question) -> dict[str, str | None]:
+        return {
+            **self.selection.entities,
+            "contrast": self.contrast,
+            "sessions": question.sessions.label if self.selection.sessions else None,
+            "covariate": question.group.label or None,
+        }
+
+    def _write_strategy(
+        self, question: Question, result: StrategyResult, plan: Plan, located: Located[Any], covariates: Covariates
+    ) -> list[Path]:
+        entities = {**self._entities(question), "strategy": result.label}
+        first = read_sidecar(self.maps[0].effect)
+        participants = tuple(dict.fromkeys(self.maps[row].participant for row in plan.rows))
+        left_out = {**covariates.left_out, **plan.left_out}
+        sidecar: dict[str, Any] = {
+            "Description": plan.description,
+            "Sources": [bids_uri(self.maps[row].effect, self.links, self.output_dir) for row in plan.rows],
+            "Contrast": first.get("Contrast", self.contrast),
+            "ContrastWeights": first.get("ContrastWeights"),
+            "SessionContrast": question.sessions.text,
+            "GroupContrast": question.group.text,
+            "CombinationLevel": "participant",
+            "Strategy": result.name,
+            "NumberOfInputs": len(plan.rows),
+            "NumberOfParticipants": len(participants),
+            "LeftOutParticipants": {f"sub-{label}": why for label, why in left_out.items()},
+            "Caution": plan.caution,
+            "FixedEffectsWeighting": self.settings.fixed_effects,
+            **plan.details,
+            "ModelParameters": {
+                **first.get("ModelParameters", {}),
+                "SubjectEffect": self.settings.subject_effect,
+                "Covariates": list(self.settings.covariates),
+                "SessionCovariates": list(self.settings.session_covariates),
+            },
+        }
+        files = write_statmaps(self.folder, entities, located, sidecar)
+        if result.permutation is not None:
+            files += self._write_permutation(result, located, entities, sidecar)
+        design = self.folder / file_name(entities, "design", ".tsv")
+        table = plan.design_matrix.rename_axis("observation").reset_index()
+        write_text(design, table.to_csv(sep="\t", index=False, na_rep="n/a"))
+        columns = list(map(str, plan.design_matrix.columns))
+        contrasts = [dict(zip(columns, map(float, row), strict=True)) for row in np.atleast_2d(plan.contrast)]
+        description = {
+            "Description": "Group design matrix: one row per observation, one column per regressor.",
+            "Contrast": contrasts[0] if plan.contrast.ndim == 1 else contrasts,
+            "DegreesOfFreedom": located.estimate.typical_dof,
+            "Strategy": result.name,
+            "Software": SOFTWARE,
+        }
+        write_json(design.with_suffix(".json"), description)
+        clusters = self.folder / file_name(entities, "clusters", ".tsv")
+        write_text(clusters, result.clusters.to_csv(sep="\t", index=False, na_rep="n/a"))
+        return [*files, design, design.with_suffix(".json"), clusters]
+
+    def _write_permutation(
+        self, result: StrategyResult, located: Located[Any], entities: dict[str, str | None], sidecar: dict[str, Any]
+    ) -> list[Path]:
+        permutation = result.permutation
+        assert permutation is not None  # noqa: S101 - the caller checks
+        files = []
+        for kind, neg_log10_p in permutation.neg_log10_p.items():
+            path = self.folder / file_name({**entities, "stat": "p", "desc": kind}, STATMAP_SUFFIX, EXTENSION)
+            content = {
+                **sidecar,
+                "Description": f"{sidecar['Description']} Two-sided family-wise p value ({kind}) from "
+                f"{permutation.n_permutations} permutations; 1 outside the mask.",
+                "StatisticType": "p",
+                "NumberOfPermutations": permutation.n_permutations,
+                "RandomSeed": self.settings.random_seed,
+                "ClusterFormingP": permutation.cluster_forming_p,
+                "SmallestAttainableP": permutation.smallest_p,
+                "PermutationNote": permutation.note,
+                "Software": SOFTWARE,
+            }
+            write_statmap(path, 10.0**-neg_log10_p, located.mask, located.grid, content)
+            files += [path, sidecar_path(path)]
+        return files
+
+    def _write_tables(self, results: QuestionResults, base: dict[str, str | None]) -> list[Path]:
+        agreement = pd.DataFrame(
+            [
+                {
+                    "strategy_a": pair.a.name,
+                    "strategy_b": pair.b.name,
+                    "status": "compared" if pair.agreement else "declined",
+                    **(
+                        asdict(pair.agreement)
+                        if pair.agreement
+                        else dict.fromkeys(one.name for one in fields(Agreement))
+                    ),
+                    "threshold_a": pair.a.threshold,
+                    "threshold_b": pair.b.threshold,
+                    "reason": pair.reason,
+                }
+                for pair in results.pairs
+            ]
+        )
+        answers = pd.DataFrame(answer_summary(one, results.verdict) for one in results.strategies)
+        return [self._write_table(agreement, base, "agreement"), self._write_table(answers, base, "answers")]
+
+    def _write_reliability(
+        self, results: ContrastResults, reliability: Reliability, base: dict[str, str | None]
+    ) -> list[Path]:
+        files = [self._write_table(reliability.summary, base, "reliability")]
+        for name, values in reliability.maps.items():
+            words, units = _RELIABILITY[name]
+            path = self.folder / file_name({**base, "stat": name, "desc": "reliability"}, STATMAP_SUFFIX, EXTENSION)
+            content = {
+                "Description": f"{words}; 0 outside the mask.",
+                "StatisticType": name,
+                **({"Units": units} if units else {}),
+                "Sources": [bids_uri(one.effect, self.links, self.output_dir) for one in self.maps],
+                "NumberOfInputs": len(self.maps),
+                "NumberOfParticipants": len(results.layout.unique_participants),
+                "Software": SOFTWARE,
+            }
+            write_statmap(path, np.nan_to_num(values), results.mask, results.grid, content)
+            files += [path, sidecar_path(path)]
+        return files
+
+    def _write_table(self, table: pd.DataFrame, base: dict[str, str | None], desc: str) -> Path:
+        path = self.folder / file_name({**base, "desc": desc}, "metrics", ".tsv")
+        write_text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.10g"))
+        return path
+
+
+def answer_summary(one: StrategyResult, verdict: Verdict) -> dict[str, Any]:
+    """One row of the table of answers."""
+    valid = verdict.strategies[one.name].valid
+    if one.plan is None or one.located is None:
+        return {"strategy": one.name, "status": "declined", "valid": valid, "reason": one.refusal}
+    participants = {name.split("_")[0] for name in one.plan.design_matrix.index}
+    return {
+        "strategy": one.name,
+        "status": "estimated",
+        "valid": valid,
+        "n_participants": len(participants),
+        "n_maps": len(one.plan.rows),
+        **map_summary(one.located, one.threshold),
+        "reason": "",
+    }
+
+
+def _describe_verdict(question: Question, verdict: Verdict) -> dict[str, Any]:
+    return {
+        "Description": "Which strategies can be trusted for this session contrast, from the design and the data.",
+        "SessionContrast": question.sessions.text,
+        "GroupContrast": question.group.text,
+        "Verdict": verdict.text,
+        "Recommended": list(verdict.recommended),
+        "Strategies": {name: {"Valid": one.valid, "Reason": one.reason} for name, one in verdict.strategies.items()},
+        "Facts": verdict.facts,
+        "Software": SOFTWARE,
+    }

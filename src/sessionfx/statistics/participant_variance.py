@@ -1,0 +1,363 @@
+"""Repeated measures with a random participant intercept: y = Xβ + Zb + e, b ~ N(0, λσ²), e ~ N(0, σ²).
+
+One eigendecomposition of the design serves every voxel. With S = I − XX⁺ and S ZZ′ S = U Ξ U′ on the residual space
+(m = N − rank X dimensions), the coordinates η = U′y of a voxel are independent with variances σ²(1 + λξ), so that the
+restricted likelihood and everything that follows from it depend on the data through sums of η² alone (Patterson &
+Thompson 1971, doi:10.1093/biomet/58.3.545; the spectral form follows Lippert et al. 2011, doi:10.1038/nmeth.1681).
+
+Shapes: N maps, P regressors, V voxels, G distinct eigenvalues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of, scale_columns
+
+# Eigenvalues closer than this, relative to the largest, are one: counts of maps have no finer structure.
+_EQUAL_EIGENVALUES = 1e-9
+# κ = log(1 + λ n_max) is searched: equal steps of it are about equal steps of the intraclass correlation at both ends.
+_GRID_POINTS = 25
+_GRID_LIMIT = 1e5  # λ at the grid's upper end, an intraclass correlation of 0.99999
+LARGEST_RATIO = 1e8
+_NEWTON_STEPS = 60
+_NEWTON_TOLERANCE = 1e-11  # of κ
+# Below this share of the total a difference of sums has lost digits that count, and is computed anew.
+_CANCELLED = 1e-3
+
+
+@dataclass(frozen=True)
+class ParticipantSpectrum:
+    """The design of N maps, seen from the residual space of X.
+
+    Attributes
+    ----------
+    eigenvalues : ndarray of shape (G,)
+        Distinct ξ, ascending.
+    multiplicities : ndarray of shape (G,)
+        How many dimensions each has; together m.
+    bases : tuple of ndarray of shape (N, multiplicity)
+        Orthonormal basis of each eigenspace.
+    inverse : ndarray of shape (P, N)
+        X⁺.
+    memberships : ndarray of shape (N, n)
+        Z, one column of zeros and ones per participant.
+    fitted_basis : ndarray of shape (N, rank X)
+        Orthonormal basis of the space that X spans.
+    """
+
+    eigenvalues: NDArray[np.float64]
+    multiplicities: NDArray[np.float64]
+    bases: tuple[NDArray[np.float64], ...]
+    inverse: NDArray[np.float64]
+    memberships: NDArray[np.float64]
+    fitted_basis: NDArray[np.float64]
+
+    @property
+    def n_residual(self) -> int:
+        """Dimensions of the residual space, m = N − rank X."""
+        return int(self.multiplicities.sum())
+
+    @property
+    def largest_participant(self) -> float:
+        """Most maps any participant has, n_max."""
+        return float(self.memberships.sum(axis=0).max())
+
+    @property
+    def separates(self) -> bool:
+        """Whether the data can tell variance between participants from variance within them."""
+        return len(self.eigenvalues) > 1
+
+    def squares(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sum η² over each eigenspace.
+
+        Parameters
+        ----------
+        values : ndarray of shape (N, V)
+
+        Returns
+        -------
+        ndarray of shape (G, V)
+            Sums that are rounding error beside the data are exactly 0.
+        """
+        total = np.einsum("nv,nv->v", values, values)
+        found = np.empty((len(self.bases), values.shape[1]))
+        largest = int(np.argmax(self.multiplicities))
+        for index, basis in enumerate(self.bases):
+            if index != largest:
+                _sum_squares(basis.T @ values, found[index])
+        # The largest space is what the others leave: cheaper, and as good unless most of the total cancels.
+        found[largest] = (
+            total - _sum_squares(self.fitted_basis.T @ values) - np.delete(found, largest, axis=0).sum(axis=0)
+        )
+        cancelled = np.nonzero(found[largest] <= _CANCELLED * total)[0]
+        if len(cancelled):
+            found[largest, cancelled] = _sum_squares(self.bases[largest].T @ values[:, cancelled])
+        found[found <= (np.finfo(float).eps * len(values)) ** 2 * total] = 0.0
+        return found
+
+
+def _sum_squares(coordinates: NDArray[np.float64], out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    return np.asarray(np.einsum("jv,jv->v", coordinates, coordinates, out=out))
+
+
+def participant_spectrum(design: NDArray[np.float64], participants: Sequence[str]) -> ParticipantSpectrum:
+    """Decompose the residual space of a design by participants.
+
+    Parameters
+    ----------
+    design : ndarray of shape (N, P)
+        Any rank below N.
+    participants : sequence of N str
+        Whose map each row is.
+
+    Returns
+    -------
+    ParticipantSpectrum
+
+    Raises
+    ------
+    ValueError
+        If the residual space is empty.
+    """
+    order = {label: column for column, label in enumerate(dict.fromkeys(participants))}
+    memberships = np.zeros((len(participants), len(order)))
+    memberships[np.arange(len(participants)), [order[label] for label in participants]] = 1.0
+    rank = rank_of(design)
+    if rank >= len(design):
+        raise ValueError("the design leaves no residual space")
+    left = linalg.svd(scale_columns(design)[0])[0] if design.size else np.eye(len(design))
+    residual_basis = left[:, rank:]
+    projected = residual_basis.T @ memberships
+    eigenvalues, vectors = linalg.eigh(projected @ projected.T)
+    bounds = np.nonzero(np.diff(eigenvalues) > _EQUAL_EIGENVALUES * eigenvalues[-1])[0] + 1
+    groups = np.split(np.arange(len(eigenvalues)), bounds)
+    distinct = np.array([eigenvalues[group].mean() for group in groups])
+    distinct[np.abs(distinct) <= _EQUAL_EIGENVALUES * memberships.sum(axis=0).max()] = 0.0
+    return ParticipantSpectrum(
+        distinct,
+        np.array([float(len(group)) for group in groups]),
+        tuple(np.ascontiguousarray(residual_basis @ vectors[:, group]) for group in groups),
+        pseudo_inverse(design),
+        memberships,
+        np.ascontiguousarray(left[:, :rank]),
+    )
+
+
+def deviance(spectrum: ParticipantSpectrum, squares: NDArray[np.float64], ratio: NDArray[np.float64]) -> NDArray:
+    """Profile REML deviance, up to a constant: m log Σ η²/(1+λξ) + Σ log(1+λξ).
+
+    Parameters
+    ----------
+    spectrum : ParticipantSpectrum
+    squares : ndarray of shape (G, V)
+    ratio : ndarray of shape (V,) or (K, 1)
+        λ; of shape (K, 1) for K values at every voxel.
+
+    Returns
+    -------
+    ndarray of shape (V,) or (K, V)
+    """
+    scale = 1 + np.multiply.outer(ratio, spectrum.eigenvalues)  # (…, G)
+    penalty = (spectrum.multiplicities * np.log(scale)).sum(axis=-1)
+    weighted = (squares.T / scale).sum(axis=-1)
+    with np.errstate(divide="ignore"):
+        return np.asarray(spectrum.n_residual * np.log(weighted) + penalty)
+
+
+def estimate_ratio(spectrum: ParticipantSpectrum, squares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Find the ratio λ of variance between to variance within participants at each voxel, by REML.
+
+    Parameters
+    ----------
+    spectrum : ParticipantSpectrum
+        With two eigenvalues at least.
+    squares : ndarray of shape (G, V)
+
+    Returns
+    -------
+    ndarray of shape (V,)
+        The global optimum within 0 … 1e8. In closed form, max(0, (MSB/MSW − 1)/ξ), where there are two eigenvalues
+        and the smaller is 0 (balanced data). Otherwise the deviance is evaluated on a grid, and every local minimum
+        found there is refined by Newton's method within its bracket: with few participants the deviance can have two.
+    """
+    if len(spectrum.eigenvalues) == 2 and spectrum.eigenvalues[0] == 0:
+        within, between = squares / spectrum.multiplicities[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = (between / within - 1) / spectrum.eigenvalues[1]
+        return np.clip(np.nan_to_num(ratio, nan=0.0, posinf=LARGEST_RATIO), 0.0, LARGEST_RATIO)
+    n_max = spectrum.largest_participant
+    nodes = np.linspace(0.0, np.log1p(_GRID_LIMIT * n_max), _GRID_POINTS)
+    ratios = np.expm1(nodes) / n_max
+    weights = 1 / (1 + np.outer(ratios, spectrum.eigenvalues))
+    penalty = np.log1p(np.outer(ratios, spectrum.eigenvalues)) @ spectrum.multiplicities
+    with np.errstate(divide="ignore"):
+        grid = spectrum.n_residual * np.log(weights @ squares) + penalty[:, None]
+    bounds = np.append(nodes, np.log1p(LARGEST_RATIO * n_max))
+    padded = np.pad(grid, ((1, 1), (0, 0)), constant_values=np.inf)
+    is_minimum = (grid <= padded[:-2]) & (grid < padded[2:])
+    best = np.zeros(squares.shape[1])
+    lowest = np.full(squares.shape[1], np.inf)
+    index_of, voxels = np.nonzero(is_minimum)
+    # one pass for the first minimum of every voxel, further passes for the few that have more
+    order = np.lexsort((index_of, voxels))
+    index_of, voxels = index_of[order], voxels[order]
+    rank_within = np.arange(len(voxels)) - np.searchsorted(voxels, voxels)
+    for rank in range(int(rank_within.max(initial=-1)) + 1):
+        chosen = rank_within == rank
+        where, start = voxels[chosen], index_of[chosen]
+        part = squares[:, where]
+        found = _refine(spectrum, part, bounds[np.maximum(start - 1, 0)], bounds[start], bounds[start + 1])
+        value = deviance(spectrum, part, found)
+        better = value < lowest[where]
+        best[where[better]], lowest[where[better]] = found[better], value[better]
+    return best
+
+
+def _refine(
+    spectrum: ParticipantSpectrum,
+    squares: NDArray[np.float64],
+    lower: NDArray[np.float64],
+    start: NDArray[np.float64],
+    upper: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Newton's method on κ within [lower, upper], with bisection where a step would leave the bracket."""
+    n_max = spectrum.largest_participant
+    kappa, low, high = start.copy(), lower.copy(), upper.copy()
+    active = np.arange(len(kappa))
+    for _ in range(_NEWTON_STEPS):
+        at = kappa[active]
+        slope, curvature = _derivatives(spectrum, squares[:, active], at, n_max)
+        rising = slope > 0
+        high[active[rising]], low[active[~rising]] = at[rising], at[~rising]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = at - slope / curvature
+        inside = (curvature > 0) & (step > low[active]) & (step < high[active])
+        new = np.where(inside, step, (low[active] + high[active]) / 2)
+        kappa[active] = new
+        # at the lower bound 0 bisection would take long to say so: a rising deviance at 0 is a minimum there
+        moving = (np.abs(new - at) > _NEWTON_TOLERANCE) & (high[active] - low[active] > _NEWTON_TOLERANCE)
+        at_zero = rising & (at == 0)
+        kappa[active[at_zero]] = 0.0
+        active = active[moving & ~at_zero]
+        if not len(active):
+            break
+    return np.expm1(kappa) / n_max
+
+
+def _derivatives(
+    spectrum: ParticipantSpectrum, squares: NDArray[np.float64], kappa: NDArray[np.float64], n_max: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """First and second derivative of the deviance with respect to κ."""
+    jacobian = np.exp(kappa) / n_max  # dλ/dκ, which is also d²λ/dκ²
+    ratio = np.expm1(kappa) / n_max
+    xi = spectrum.eigenvalues[:, None]
+    shrunk = 1 / (1 + ratio * xi)
+    first, second, penalty_1, penalty_2 = _profile_terms(spectrum, squares, shrunk)
+    m = spectrum.n_residual
+    by_ratio = m * first + penalty_1
+    by_ratio_2 = m * (second - first**2) - penalty_2
+    return by_ratio * jacobian, by_ratio_2 * jacobian**2 + by_ratio * jacobian
+
+
+def _profile_terms(
+    spectrum: ParticipantSpectrum, squares: NDArray[np.float64], shrunk: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """R′/R, R″/R of R = Σ η²/(1+λξ), and Σ ξ/(1+λξ), Σ ξ²/(1+λξ)², for `shrunk` = 1/(1+λξ) of shape (G, V)."""
+    xi = spectrum.eigenvalues[:, None]
+    scaled = xi * shrunk
+    terms = squares * shrunk
+    total = np.maximum(terms.sum(axis=0), np.finfo(float).tiny)
+    terms *= scaled
+    first = -terms.sum(axis=0) / total
+    terms *= scaled
+    second = 2 * terms.sum(axis=0) / total
+    penalty_1 = spectrum.multiplicities @ scaled
+    penalty_2 = spectrum.multiplicities @ scaled**2
+    return first, second, penalty_1, penalty_2
+
+
+# One working correlation for all voxels: its profile deviance is summed over voxels at these nodes of κ and
+# interpolated.
+_POOLING_LIMIT = 1e3  # λ, an intraclass correlation of 0.999
+_POOLING_NODES = 32
+_LOGS_TOGETHER = 8  # ratios of sums lie between 1e-4 and 1, so that the product of eight cannot vanish
+
+
+class PooledRatio:
+    """The ratio λ that maximises the REML summed over voxels, from sums that blocks of voxels add up.
+
+    The deviance over κ = log(1 + λ n_max) is analytic in a strip of half-width π around the interval, so that its
+    Chebyshev interpolant at 32 nodes is exact to about 1e-9 (Trefethen 2013, Approximation Theory, theorem 8.2).
+
+    Parameters
+    ----------
+    spectrum : ParticipantSpectrum
+    """
+
+    def __init__(self, spectrum: ParticipantSpectrum) -> None:
+        self._spectrum = spectrum
+        self._n_max = spectrum.largest_participant
+        self._top = np.log1p(_POOLING_LIMIT * self._n_max)
+        angles = np.pi * np.arange(_POOLING_NODES + 1) / _POOLING_NODES
+        nodes = (np.cos(angles) + 1) / 2 * self._top
+        ratios = np.expm1(nodes) / self._n_max
+        self._shrunk = 1 / (1 + np.outer(ratios, spectrum.eigenvalues))
+        self._penalty = np.log1p(np.outer(ratios, spectrum.eigenvalues)) @ spectrum.multiplicities
+
+    def sums(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sum over voxels log Σ η²/(1+λξ) − log Σ η² at every node, and count the voxels.
+
+        Parameters
+        ----------
+        values : ndarray of shape (N, V)
+
+        Returns
+        -------
+        ndarray of shape (34,)
+            Additive over blocks of voxels; the last element is the number of voxels. Voxels without residual
+            variation do not count.
+        """
+        squares = self._spectrum.squares(values)
+        total = squares.sum(axis=0)
+        varies = total > 0
+        if not varies.all():
+            squares, total = squares[:, varies], total[varies]
+        squares /= total
+        n_voxels = squares.shape[1]
+        padded = -n_voxels % _LOGS_TOGETHER
+        shares = self._shrunk @ squares
+        if padded:
+            shares = np.pad(shares, ((0, 0), (0, padded)), constant_values=1.0)
+        products = shares.reshape(len(shares), _LOGS_TOGETHER, -1).prod(axis=1)
+        return np.append(np.log(products).sum(axis=1), n_voxels)
+
+    def estimate(self, sums: NDArray[np.float64]) -> float:
+        """Find λ from the sums over all voxels; 0 where there are none."""
+        from numpy.polynomial import Chebyshev
+        from scipy.optimize import minimize_scalar
+
+        n_voxels = sums[-1]
+        if not n_voxels:
+            return 0.0
+        mean_deviance = self._spectrum.n_residual * sums[:-1] / n_voxels + self._penalty
+        angles = np.pi * np.arange(_POOLING_NODES + 1) / _POOLING_NODES
+        curve = Chebyshev.fit(np.cos(angles), mean_deviance, _POOLING_NODES, domain=[-1, 1])
+        fine = np.linspace(-1, 1, 2001)
+        lowest = int(np.argmin(curve(fine)))
+        slope = curve.deriv()
+        low, high = fine[max(lowest - 1, 0)], fine[min(lowest + 1, len(fine) - 1)]
+        if lowest == 0 and slope(-1.0) >= 0:
+            return 0.0
+        if slope(low) < 0 < slope(high):
+            from scipy.optimize import brentq
+
+            best = brentq(slope, low, high, xtol=1e-14)
+        else:
+            best = minimize_scalar(curve, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
+        return float(np.expm1((best + 1) / 2 * self._top) / self._n_max)

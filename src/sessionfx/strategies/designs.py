@@ -1,0 +1,140 @@
+"""The model of all session maps that session-model, marginal and mixed share.
+
+One column per session (cell means) for the constant and for each covariate over participants, so that every question,
+also how a change between sessions depends on a covariate, is a contrast of one model; then the session covariates that
+are adjusted for. A trend over a measured time has that time instead of the session columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sessionfx.errors import NotEstimableError
+from sessionfx.statistics.linear_algebra import is_estimable, rank_of
+from sessionfx.strategies.base import MapLayout, Question, list_names
+
+TOO_FEW_PARTICIPANTS = "There is one participant only; a group model needs at least two."
+NO_TREND = "There is one session only, so there is no trend over sessions to estimate."
+NO_DIFFERENCE = "There is one session only, so no session can differ from another."
+
+
+@dataclass(frozen=True)
+class SessionDesign:
+    """Design and contrast of a question in the model of all session maps.
+
+    Attributes
+    ----------
+    matrix : DataFrame
+        N named rows.
+    contrast : ndarray of shape (P,) or (Q, P)
+    session_weights : dict of str to float
+        Of each session; empty for a test over several contrasts and for a measured time.
+    """
+
+    matrix: pd.DataFrame
+    contrast: NDArray[np.float64]
+    session_weights: dict[str, float]
+
+    def with_columns(self, columns: pd.DataFrame) -> SessionDesign:
+        """Add columns that the contrast does not ask about."""
+        zeros = np.zeros((*self.contrast.shape[:-1], columns.shape[1]))
+        return SessionDesign(
+            pd.concat([self.matrix, columns], axis=1),
+            np.concatenate([self.contrast, zeros], axis=-1),
+            self.session_weights,
+        )
+
+    def check(self, hint: str) -> None:
+        """Make sure that the design determines the contrast and leaves error to test it against.
+
+        Parameters
+        ----------
+        hint : str
+            Why it may not determine it.
+
+        Raises
+        ------
+        NotEstimableError
+        """
+        matrix = self.matrix.to_numpy()
+        for row in np.atleast_2d(self.contrast):
+            if not is_estimable(matrix, row):
+                raise NotEstimableError(f"The design does not determine this contrast: {hint}")
+        rank = rank_of(matrix)
+        if len(matrix) - rank < 1:
+            raise NotEstimableError(
+                f"{len(matrix)} maps leave no degrees of freedom for the error of a model of rank {rank}."
+            )
+
+
+def session_design(layout: MapLayout, question: Question) -> SessionDesign:
+    """Build the model of all session maps.
+
+    Parameters
+    ----------
+    layout : MapLayout
+    question : Question
+
+    Returns
+    -------
+    SessionDesign
+        Of full rank or not; see `SessionDesign.check`.
+
+    Raises
+    ------
+    NotEstimableError
+        If the question has no meaning for these sessions, or a session that it needs has no map.
+    """
+    asked = question.sessions
+    if len(layout.unique_participants) < 2:
+        raise NotEstimableError(TOO_FEW_PARTICIPANTS)
+    between = layout.between(range(len(layout.participants)))
+    group_weights = question.group_weights(between.shape[1])
+    over_sessions: NDArray[np.float64]
+    session_weights: dict[str, float] = {}
+    if asked.time is not None:
+        columns = {"": np.ones(len(layout.participants)), asked.time: layout.session_covariate(asked.time)}
+        over_sessions = np.array([0.0, 1.0])
+    else:
+        sessions = [session for session in asked.sessions if session in layout.sessions]
+        columns = {session: np.array([float(own == session) for own in layout.sessions]) for session in sessions}
+        columns = {f"ses-{session}" if session else "": column for session, column in columns.items()}
+        if asked.kind == "any":
+            if len(sessions) < 2:
+                raise NotEstimableError(NO_DIFFERENCE)
+            over_sessions = difference_contrasts(len(sessions))
+        else:
+            if not asked.weights:
+                raise NotEstimableError(NO_TREND)
+            weights = asked.weights_for(sessions)
+            if weights is None:
+                absent = [session for session in asked.sessions if session not in sessions]
+                raise NotEstimableError(
+                    f"No participant has a map of {list_names([f'ses-{label}' for label in absent])}."
+                )
+            over_sessions = np.array([weights.get(session, 0.0) for session in sessions])
+            session_weights = {session: weight for session, weight in weights.items() if session}
+    named = {}
+    for session, column in columns.items():
+        for covariate in between.columns:
+            parts = [session] if covariate == "intercept" else [session, covariate]
+            named[":".join(filter(None, parts)) or "intercept"] = column * between[covariate].to_numpy()
+    design = SessionDesign(
+        pd.DataFrame(named, index=layout.row_names()),
+        np.asarray(np.kron(over_sessions, group_weights), dtype=np.float64),
+        session_weights,
+    )
+    names, values = layout.adjusting_covariates(asked)
+    return design.with_columns(pd.DataFrame(values, columns=list(names), index=layout.row_names()))
+
+
+def difference_contrasts(n_sessions: int) -> NDArray[np.float64]:
+    """Orthonormal contrasts of shape (S − 1, S) that are all zero where no session differs (Helmert's)."""
+    rows = np.array(
+        [[1.0] * (step + 1) + [-(step + 1.0)] + [0.0] * (n_sessions - step - 2) for step in range(n_sessions - 1)]
+    )
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True))

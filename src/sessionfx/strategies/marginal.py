@@ -1,0 +1,128 @@
+"""marginal: all session maps, one working correlation for all voxels, and cluster-robust errors by participants.
+
+Valid whatever the covariance of the sessions is, also with missing sessions and covariates; see
+`statistics.cluster_robust`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.errors import NotEstimableError
+from sessionfx.statistics.cluster_robust import RobustContrast, estimate_robust, robust_contrast, wald_robust
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.participant_variance import ParticipantSpectrum, PooledRatio, participant_spectrum
+from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.strategies.designs import session_design
+
+# Below this the t distribution's tails depend strongly on the dof, which is itself approximate (Pustejovsky & Tipton
+# 2018, section 4)
+FEW_DOF = 4.0
+
+
+@dataclass(frozen=True)
+class MarginalPlan(Plan):
+    """Generalised least squares with cluster-robust variance.
+
+    Attributes
+    ----------
+    participants : tuple of str
+        Of each row.
+    spectrum : ParticipantSpectrum
+    prepared : RobustContrast
+    """
+
+    participants: tuple[str, ...] = ()
+    spectrum: ParticipantSpectrum | None = None
+    prepared: RobustContrast | None = None
+
+    @property
+    def pools(self) -> bool:
+        """Whether there is a working correlation to estimate."""
+        return self.spectrum is not None and self.spectrum.separates
+
+    def pooled_sums(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sum the profile REML over voxels; see `Plan.pooled_sums`."""
+        assert self.spectrum is not None  # noqa: S101 - `plan` gives it
+        return PooledRatio(self.spectrum).sums(effects)
+
+    def informed(self, sums: NDArray[np.float64]) -> Self:
+        """Estimate the working correlation and prepare the contrast with it; see `Plan.informed`."""
+        assert self.spectrum is not None  # noqa: S101 - only a plan with sums is informed
+        ratio = PooledRatio(self.spectrum).estimate(sums)
+        return self.with_ratio(ratio)
+
+    def with_ratio(self, ratio: float) -> Self:
+        """Prepare the contrast with a working correlation.
+
+        Parameters
+        ----------
+        ratio : float
+            Variance between over variance within participants.
+
+        Raises
+        ------
+        NotEstimableError
+            If too few participants carry the contrast.
+        """
+        prepared = robust_contrast(self.design_matrix.to_numpy(), self.participants, self.contrast, ratio)
+        q = len(np.atleast_2d(self.contrast))
+        if not prepared.dof - q + 1 >= 0.5:
+            raise NotEstimableError(
+                f"Too few participants carry this contrast: {prepared.dof:.1f} degrees of freedom"
+                + (f" for {q} differences." if q > 1 else ".")
+            )
+        correlation = ratio / (1 + ratio)
+        dof = prepared.dof - q + 1
+        return replace(
+            self,
+            prepared=prepared,
+            caution=f"With {dof:.1f} degrees of freedom its p values are approximate." if dof < FEW_DOF else "",
+            description=f"{_description(self)}, working correlation {correlation:.2f}.",
+            details={**self.details, "WorkingCorrelation": correlation},
+        )
+
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
+        """Estimate or test with cluster-robust errors; see `Plan.estimate`."""
+        assert self.prepared is not None  # noqa: S101 - `plan` prepares it
+        return (estimate_robust if self.contrast.ndim == 1 else wald_robust)(self.prepared, effects)
+
+
+def _description(plan: MarginalPlan) -> str:
+    n_maps, n_participants = len(plan.participants), len(set(plan.participants))
+    kind = "Wald F test" if plan.contrast.ndim > 1 else "Marginal model"
+    return f"{kind} of {n_maps} maps with cluster-robust errors (CR2) over {n_participants} participants"
+
+
+class Marginal(Strategy):
+    """Working correlation and cluster-robust errors."""
+
+    name = "marginal"
+    title = "Marginal"
+
+    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
+        """Describe generalised estimating equations with small-sample corrections; see `Strategy.methods`."""
+        text = (
+            "Marginal strategy: all session maps entered a generalised least-squares model with one column per "
+            "session and an "
+            "exchangeable working correlation within participants, estimated over all voxels by restricted maximum "
+            "likelihood; standard errors were cluster-robust with the CR2 correction and Satterthwaite degrees of "
+            "freedom {cite}."
+        )
+        return text, ("bell_mccaffrey", "pustejovsky")
+
+    def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> MarginalPlan:
+        """Build the model of all session maps; see `Strategy.plan`."""
+        design = session_design(layout, question)
+        design.check("too few participants have these sessions, or covariates cannot be told apart from sessions.")
+        weights = {f"ses-{session}": weight for session, weight in design.session_weights.items()}
+        start = MarginalPlan(
+            design.matrix, design.contrast, tuple(range(len(layout.participants))), details={"SessionWeights": weights},
+            participants=layout.participants,
+            spectrum=participant_spectrum(design.matrix.to_numpy(), layout.participants),
+        )  # fmt: skip
+        return start.with_ratio(0.0)
