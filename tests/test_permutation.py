@@ -13,7 +13,6 @@ from nilearn.mass_univariate import permuted_ols
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
-from sessionfx.inputs.images import Grid
 from sessionfx.group.permutation import (
     BLOCK_SIZE,
     Partition,
@@ -23,6 +22,7 @@ from sessionfx.group.permutation import (
     permute,
     permute_block,
 )
+from sessionfx.inputs.images import Grid
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.statistics.linear_algebra import pseudo_inverse
 from sessionfx.statistics.ols import fit_ols

@@ -180,27 +180,23 @@ def _sentences(
     titles: Mapping[str, str],
     evidence: Evidence,
 ) -> str:
-    names = [titles[name] for name in recommended]
-    if not names:
+    if not recommended:
         return (
             "None of the strategies that were run can be trusted for this question. "
             + _others(recommended, judgements, titles)
             + " Run marginal or fixed-effects (--strategy)."
         )
-    same = (balanced or k == 1) and len(names) > 1
-    first = f"Trust {_listed(names, 'and' if same else 'or')}"
-    if len(names) > 1 and not same:
-        first = f"Trust {names[0]}; {_listed(names[1:], 'and')} is valid too and uses fewer maps" if k > 1 else first
-    first += (
-        ", which are the same test here"
-        if same and not (question.sessions.kind == "mean" and k > 1 and len(names) > 2)
-        else ""
+    first, *others = (titles[name] for name in recommended)
+    people = (
+        f"{n} participants with {'one map each' if k == 1 else f'{k} sessions'}{'' if balanced else ', some missing'}"
     )
-    reason = judgements[recommended[0]].reason
-    design = (
-        f"{n} participants, {'one map each' if k == 1 else f'{k} sessions' + ('' if balanced else ', some missing')}"
-    )
-    text = f"{first} ({design}): {reason}"
+    text = f"Report {first} ({people}): {judgements[recommended[0]].reason}"
+    if others:
+        text += f" {_listed(others)} {'gives' if len(others) == 1 else 'give'} " + (
+            "the same answer here."
+            if balanced or k == 1
+            else "a valid answer too, from the participants who can give one."
+        )
     rest = _others(recommended, judgements, titles)
     if rest:
         text += f" {rest}"
@@ -214,16 +210,16 @@ def _sentences(
 
 
 def _others(recommended: Sequence[str], judgements: Mapping[str, Judgement], titles: Mapping[str, str]) -> str:
-    words = {"yes": "is valid:", "conditional": "only with care:", "no": "not to be trusted:"}
+    words = {"yes": "is valid too", "conditional": "with care only", "no": "is not to be trusted"}
     return " ".join(
-        f"{titles[name]} {words[one.valid]} {one.reason}"
+        f"{titles[name]} {words[one.valid]}: {one.reason}"
         for name, one in judgements.items()
         if name not in recommended and one.valid in words
     )
 
 
-def _listed(names: Sequence[str], word: str) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _epsilon(evidence: Evidence) -> str:

@@ -46,6 +46,12 @@ _REFERENCES = {
     "1979;86:420–428. doi:10.1037/0033-2909.86.2.420",
     "winkler": "Winkler AM, et al. Permutation inference for the general linear model. NeuroImage 2014;92:381–397. "
     "doi:10.1016/j.neuroimage.2014.01.060",
+    "viechtbauer": "Viechtbauer W. Bias and efficiency of meta-analytic variance estimators in the random-effects "
+    "model. "
+    "J Educ Behav Stat 2005;30:261–293. doi:10.3102/10769986030003261",
+    "knapp_hartung": "Knapp G, Hartung J. Improved tests for a random effects meta-regression with a single covariate. "
+    "Stat Med 2003;22:2693–2710. doi:10.1002/sim.1482",
+    "pymare": "PyMARE developers. PyMARE: Python Meta-Analysis & Regression Engine. github.com/neurostuff/PyMARE",
     "bland_altman": "Bland JM, Altman DG. Statistical methods for assessing agreement between two methods of clinical "
     "measurement. Lancet 1986;327:307–310. doi:10.1016/S0140-6736(86)90837-8",
     "lin": "Lin LI. A concordance correlation coefficient to evaluate reproducibility. Biometrics 1989;45:255–268. "

@@ -109,7 +109,7 @@ def format_number(value: Any) -> str:
         return "n/a"
     if number in (float("inf"), float("-inf")):
         return "none reached" if number > 0 else "−∞"
-    if number.is_integer() and abs(number) < 1e7:
-        return f"{int(number):d}".replace("-", "−")
+    if abs(number - round(number)) < 1e-9 and abs(number) < 1e7:
+        return f"{round(number):d}".replace("-", "−")
     shown = f"{number:.3f}" if 0.01 <= abs(number) < 1000 else f"{number:.3g}"
     return shown.replace("-", "−")
