@@ -36,7 +36,10 @@ class Maps(Protocol):
 
 @dataclass(frozen=True)
 class MapsInMemory:
-    """Maps as arrays of shape (N, V)."""
+    """Maps as arrays of shape (N, V).
+
+    Blocks are contiguous: the last bit can depend on the layout in memory, and sending makes arrays contiguous.
+    """
 
     effect: NDArray[np.floating]
     variance: NDArray[np.floating] | None = None
@@ -48,12 +51,12 @@ class MapsInMemory:
 
     def effects(self, voxels: slice) -> NDArray[np.float64]:
         """Effects of some voxels."""
-        return np.asarray(self.effect[:, voxels], dtype=np.float64)
+        return np.ascontiguousarray(self.effect[:, voxels], dtype=np.float64)
 
     def variances(self, voxels: slice) -> NDArray[np.float64]:
         """Variances of some voxels."""
         assert self.variance is not None  # noqa: S101 - asked for only where they were given
-        return np.asarray(self.variance[:, voxels], dtype=np.float64)
+        return np.ascontiguousarray(self.variance[:, voxels], dtype=np.float64)
 
 
 def blocks_of(n_voxels: int) -> list[slice]:
