@@ -12,8 +12,8 @@ from matplotlib import image
 from numpy.typing import NDArray
 from scipy import stats
 
-from sessionfx.group.calibration import Covariance, binomial_interval, calibrate, simulate
 from sessionfx.covariates import GroupContrast
+from sessionfx.group.calibration import Covariance, binomial_interval, calibrate, simulate
 from sessionfx.report.calibration import draw_calibration
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.strategies import STRATEGIES

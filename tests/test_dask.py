@@ -64,7 +64,17 @@ def local_output(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def arguments(dataset: Path, output: Path) -> list[str]:
-    return [str(dataset), str(output), "participant", "group", "--contrast", CONTRAST, "--no-report"]
+    return [
+        str(dataset),
+        str(output),
+        "participant",
+        "group",
+        "--contrast",
+        CONTRAST,
+        "--no-report",
+        "--permutations",
+        "70",
+    ]
 
 
 def on_dask(address: str) -> list[str]:

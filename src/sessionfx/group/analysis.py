@@ -11,7 +11,7 @@ import pandas as pd
 from sessionfx import __version__
 from sessionfx.covariates import Covariates, resolve_group_contrasts
 from sessionfx.errors import LevelError
-from sessionfx.execution import progress_bar
+from sessionfx.execution import Executor, progress_bar
 from sessionfx.group.answers import Respondent, refusals
 from sessionfx.group.calibration import Covariance, calibrate
 from sessionfx.group.evidence import gather_evidence, summarise_reliability
@@ -30,7 +30,6 @@ from sessionfx.settings import Settings
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question, Strategy
-from sessionfx.strategies.blocks import MapOrdered, in_this_process
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class GroupAnalysis:
     raw: Path
     output_dir: Path
     links: dict[str, Path]
-    map_ordered: MapOrdered = in_this_process
+    executor: Executor
 
     @property
     def strategies(self) -> tuple[Strategy, ...]:
@@ -161,7 +160,7 @@ def find_results(
         If the maps cannot be put together.
     """
     settings = analysis.settings
-    respondent = Respondent(analysis.strategies, analysis.options, settings, analysis.map_ordered)
+    respondent = Respondent(analysis.strategies, analysis.options, settings, analysis.executor)
     needs_variances = any(one.needs_variances(analysis.options) for one in analysis.strategies)
     with open_stack(
         maps, covariates, settings.work_dir or analysis.output_dir, needs_variances=needs_variances

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
+from sessionfx.execution import Executor
 from sessionfx.group.permutation import PermutationResult, permute
 from sessionfx.group.results import Evidence, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
@@ -23,7 +24,7 @@ from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import beyond, z_threshold
 from sessionfx.strategies.base import GroupOptions, Question, Strategy
-from sessionfx.strategies.blocks import MapOrdered, blocks_of, estimate_in_blocks, in_this_process
+from sessionfx.strategies.blocks import blocks_of, estimate_in_blocks
 from sessionfx.strategies.fixed_effects import FixedEffectsPlan
 
 CLUSTER_COLUMNS = ("Cluster ID", "X", "Y", "Z", "Peak Stat", "Cluster Size (mm3)")
@@ -38,14 +39,14 @@ class Respondent:
     strategies : tuple of Strategy
     options : GroupOptions
     settings : Settings
-    map_ordered : callable
-        Who applies a function to blocks of voxels.
+    executor : Executor
+        Where blocks of voxels and of permutations are computed.
     """
 
     strategies: tuple[Strategy, ...]
     options: GroupOptions
     settings: Settings
-    map_ordered: MapOrdered = in_this_process
+    executor: Executor
 
     def answer(self, question: Question, stack: MapStack, evidence: Evidence) -> QuestionResults:
         """Let every strategy answer one question, and compare the answers.
@@ -71,7 +72,7 @@ class Respondent:
         names = (strategy.name, strategy.label, strategy.title)
         try:
             plan = strategy.plan(stack.layout, question, self.options)
-            plan, result = estimate_in_blocks(plan, stack, self.map_ordered)
+            plan, result = estimate_in_blocks(plan, stack, self.executor.map_ordered)
         except NotEstimableError as refusal:
             return StrategyResult(*names, str(refusal))
         located = Located.where_determined(result, stack.mask, stack.grid)
@@ -98,7 +99,7 @@ class Respondent:
         return permute(
             values[:, located.mask[stack.mask]], plan.design_matrix.to_numpy(), plan.contrast, located.mask,
             located.grid, n_permutations=self.settings.permutations, seed=self.settings.random_seed,
-            n_jobs=self.settings.nprocs, description=question.text,
+            executor=self.executor, description=question.text,
         )  # fmt: skip
 
 
