@@ -24,9 +24,10 @@ from sessionfx.errors import ExecutorError, OutputError
 from sessionfx.execution.dask import DaskExecutor, Requirements
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.simulate import SimulationOptions, simulate_dataset
+from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import GroupOptions, MapLayout
-from sessionfx.strategies.blocks import VOXELS_PER_BLOCK, estimate_in_blocks
+from sessionfx.strategies.base import GroupOptions, MapLayout, Question
+from sessionfx.strategies.blocks import VOXELS_PER_BLOCK, MapsInMemory, estimate_in_blocks
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'sessionfx[dask]'")
 
@@ -63,7 +64,17 @@ def local_output(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def arguments(dataset: Path, output: Path) -> list[str]:
-    return [str(dataset), str(output), "participant", "group", "--contrast", CONTRAST, "--no-report"]
+    return [
+        str(dataset),
+        str(output),
+        "participant",
+        "group",
+        "--contrast",
+        CONTRAST,
+        "--no-report",
+        "--permutations",
+        "70",
+    ]
 
 
 def on_dask(address: str) -> list[str]:
@@ -174,16 +185,22 @@ def test_what_a_function_raises_is_raised_here(executor: DaskExecutor) -> None:
 
 
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
-def test_blocks_of_voxels_give_the_same_bits_as_here(executor: DaskExecutor, strategy: str) -> None:
+@pytest.mark.parametrize("fixed_effects", ["equal", "precision"])
+def test_blocks_of_voxels_give_the_same_bits_as_here(executor: DaskExecutor, strategy: str, fixed_effects: str) -> None:
     sessions = ("01", "02", "03")
-    layout = MapLayout(tuple(label for label in ("a", "b", "c", "d", "e") for _ in sessions), tuple(sessions * 5))
-    plan = STRATEGIES[strategy].plan(layout, resolve_session_contrasts(["linear"], sessions)[0], GroupOptions())
-    effects = np.random.default_rng(3).normal(size=(15, 2 * VOXELS_PER_BLOCK + 100))
-    here = estimate_in_blocks(plan, effects, None)
-    there = estimate_in_blocks(plan, effects, None, map_ordered=executor.map_ordered)
+    layout = MapLayout(tuple(label for label in "abcde" for _ in sessions), sessions * 5)
+    asked = Question(resolve_session_contrasts(["mean"], sessions)[0])
+    plan = STRATEGIES[strategy].plan(layout, asked, GroupOptions(fixed_effects=fixed_effects))
+    rng = np.random.default_rng(3)
+    shape = (15, 2 * VOXELS_PER_BLOCK + 100)
+    maps = MapsInMemory(rng.normal(size=shape), rng.uniform(0.5, 2.0, size=shape))
+    _, here = estimate_in_blocks(plan, maps)
+    _, there = estimate_in_blocks(plan, maps, executor.map_ordered)
+    assert isinstance(here, Estimate)
+    assert isinstance(there, Estimate)
     assert there.effect.tobytes() == here.effect.tobytes()
     assert there.variance.tobytes() == here.variance.tobytes()
-    assert there.dof == here.dof
+    assert np.asarray(there.dof).tobytes() == np.asarray(here.dof).tobytes()
 
 
 def test_nothing_is_left_in_the_output_folder(cluster: Any, tmp_path: Path) -> None:

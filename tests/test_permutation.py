@@ -13,6 +13,7 @@ from nilearn.mass_univariate import permuted_ols
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
+from sessionfx.execution import LocalExecutor
 from sessionfx.group.permutation import (
     BLOCK_SIZE,
     Partition,
@@ -49,7 +50,12 @@ def smooth_values(n: int, seed: int, effect: float = 0.0) -> NDArray[np.float64]
 
 
 def run(values: NDArray, design: NDArray, contrast: NDArray, n_permutations: int, **options) -> PermutationResult:
-    settings = {"seed": 7, "n_jobs": 1, "description": "permutations", "cluster_forming_p": FORMING_P} | options
+    settings = {
+        "seed": 7,
+        "executor": LocalExecutor(1, n_threads=1),
+        "description": "permutations",
+        "cluster_forming_p": FORMING_P,
+    } | options
     return permute(values, design, contrast, MASK, GRID, n_permutations=n_permutations, **settings)
 
 
@@ -247,7 +253,10 @@ def test_p_counts_the_null_maxima_of_all_blocks_together() -> None:
 
 def test_same_seed_gives_the_same_bytes_whatever_the_number_of_processes() -> None:
     values, n_permutations = smooth_values(8, seed=8, effect=0.6), 2 * BLOCK_SIZE + 5
-    one, again, two = (run(values, *intercept(8), n_permutations, tfce=False, n_jobs=jobs) for jobs in (1, 1, 2))
+    one, again, two = (
+        run(values, *intercept(8), n_permutations, tfce=False, executor=LocalExecutor(jobs, n_threads=1))
+        for jobs in (1, 1, 2)
+    )
     other = run(values, *intercept(8), n_permutations, tfce=False, seed=8)
     for name, p in one.neg_log10_p.items():
         assert p.tobytes() == again.neg_log10_p[name].tobytes() == two.neg_log10_p[name].tobytes()

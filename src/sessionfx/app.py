@@ -207,9 +207,7 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
             write_group_refusal(output_dir, selection.entities, sentence)
         raise LevelError(sentence)
     remove_group_refusal(output_dir, selection.entities)
-    analysis = GroupAnalysis(
-        settings, selection, tuple(session_contrasts), raw, output_dir, links, executor.map_ordered
-    )
+    analysis = GroupAnalysis(settings, selection, tuple(session_contrasts), raw, output_dir, links, executor)
     _keep_methods(analysis.methods, selection.entities, "group", output_dir)
     failures: dict[str, Failure] = {}
     progress = tqdm(selection.maps, desc="group contrasts", unit="contrast", disable=None)

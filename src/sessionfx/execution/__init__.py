@@ -1,6 +1,6 @@
 """Where the work is done: on this machine or on the workers of a Dask cluster, behind one small interface."""
 
-from sessionfx.execution.base import Done, Executor, Failure, MapOrdered, map_in_order
+from sessionfx.execution.base import Done, Executor, Failure, MapOrdered, in_this_process
 from sessionfx.execution.choice import open_executor
 from sessionfx.execution.local import LocalExecutor, end_on_sigterm
 from sessionfx.execution.memory import memory_limit_gb, workers_within
@@ -14,8 +14,8 @@ __all__ = [
     "LocalExecutor",
     "MapOrdered",
     "end_on_sigterm",
+    "in_this_process",
     "limited_threads",
-    "map_in_order",
     "memory_limit_gb",
     "open_executor",
     "progress_bar",

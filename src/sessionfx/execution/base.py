@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from sessionfx.errors import OutputError, SessionFXError
 
@@ -50,14 +50,8 @@ class Done(Generic[Result]):
     failure: Failure | None
 
 
-class MapOrdered(Protocol):
-    """A function with the shape of `map_in_order`."""
-
-    def __call__(
-        self, function: Callable[..., Result], items: Iterable[tuple[Any, ...]], /
-    ) -> Iterator[Result]:  # pragma: no cover
-        """Call a function on every item; see `map_in_order`."""
-        ...
+# Calls a function on every item and yields the results in the items' order
+MapOrdered = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterator[Any]]
 
 
 class Executor(ABC):
@@ -127,7 +121,7 @@ class Executor(ABC):
         self.close()
 
 
-def map_in_order(function: Callable[..., Result], items: Iterable[tuple[Any, ...]], /) -> Iterator[Result]:
+def in_this_process(function: Callable[..., Result], items: Iterable[tuple[Any, ...]], /) -> Iterator[Result]:
     """Call a function on every item in this process, one after the other.
 
     Parameters

@@ -37,8 +37,8 @@ _POLL_SECONDS = 0.05
 _SEE_SECONDS = 10.0
 # How often to look whether there is any worker left while no result comes
 _LOOK_SECONDS = 10.0
-# Items sent ahead for each worker, so that none waits; the rest is made when its turn comes
-_ITEMS_AHEAD = 2
+# Tasks sent for each worker, so that none waits; the rest, which may be large, stays here until its turn comes
+_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -146,10 +146,18 @@ class DaskExecutor(Executor):
         """Yield finished units, and whether workers were killed at it again and again."""
         from distributed import KilledWorker, as_completed
 
-        names = {self._submit(client, attempt, (work, arguments)): name for name, arguments in units.items()}
+        remaining = iter(units.items())
+        names: dict[Any, str] = {}  # of what is sent and not back
+        finished = as_completed(loop=client.loop)
         try:
-            finished = as_completed(list(names), loop=client.loop)
-            while names:
+            while True:
+                while len(names) < self._n_wanted() and (unit := next(remaining, None)) is not None:
+                    name, arguments = unit
+                    future = self._submit(client, attempt, (work, arguments))
+                    names[future] = name
+                    finished.add(future)
+                if not names:
+                    return
                 self._wait_until(finished.has_ready)
                 future = next(finished)
                 name = names.pop(future)
@@ -170,8 +178,7 @@ class DaskExecutor(Executor):
         ahead: deque[Any] = deque()
         try:
             while True:
-                wanted = _ITEMS_AHEAD * max(1, self._n_workers())
-                while len(ahead) < wanted and (item := next(remaining, None)) is not None:
+                while len(ahead) < self._n_wanted() and (item := next(remaining, None)) is not None:
                     ahead.append(self._submit(client, function, item))
                 if not ahead:
                     return
@@ -223,6 +230,9 @@ class DaskExecutor(Executor):
             if time.monotonic() - looked > _LOOK_SECONDS:
                 self._wait_for_workers()
                 looked = time.monotonic()
+
+    def _n_wanted(self) -> int:
+        return _AHEAD * max(1, self._n_workers())
 
     def _n_workers(self) -> int:
         try:

@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from sessionfx.errors import TERMINATED
-from sessionfx.execution.base import Done, Executor, Failure, Result, attempt, map_in_order
+from sessionfx.execution.base import Done, Executor, Failure, Result, attempt, in_this_process
 from sessionfx.execution.memory import memory_limit_gb, workers_within
 from sessionfx.execution.threads import limited_threads
 
@@ -90,7 +90,7 @@ class LocalExecutor(Executor):
 
     def map_ordered(self, function: Callable[..., Result], items: Iterable[tuple[Any, ...]], /) -> Iterator[Result]:
         """Work on the items in this process, under the caller's `limited_threads`; see `Executor.map_ordered`."""
-        return map_in_order(function, items)
+        return in_this_process(function, items)
 
     def close(self) -> None:
         """Nothing is held between calls: processes end with the units they were made for."""

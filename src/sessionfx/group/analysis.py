@@ -12,7 +12,7 @@ import pandas as pd
 from sessionfx import __version__
 from sessionfx.covariates import Covariates, resolve_group_contrasts
 from sessionfx.errors import LevelError
-from sessionfx.execution import MapOrdered, map_in_order, progress_bar
+from sessionfx.execution import Executor, progress_bar
 from sessionfx.group.answers import Respondent, refusals
 from sessionfx.group.calibration import Covariance, calibrate
 from sessionfx.group.evidence import gather_evidence, summarise_reliability
@@ -41,7 +41,7 @@ class GroupAnalysis:
     raw: Path
     output_dir: Path
     links: dict[str, Path]
-    map_ordered: MapOrdered = map_in_order
+    executor: Executor
 
     @property
     def strategies(self) -> tuple[Strategy, ...]:
@@ -174,7 +174,7 @@ def find_results(
         If the maps cannot be put together.
     """
     settings = analysis.settings
-    respondent = Respondent(analysis.strategies, analysis.options, settings, analysis.map_ordered)
+    respondent = Respondent(analysis.strategies, analysis.options, settings, analysis.executor)
     needs_variances = any(one.needs_variances(analysis.options) for one in analysis.strategies)
     with open_stack(
         maps, covariates, settings.work_dir or analysis.output_dir, needs_variances=needs_variances

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
-from sessionfx.execution import MapOrdered, map_in_order
+from sessionfx.execution import Executor
 from sessionfx.group.permutation import PermutationResult, permute
 from sessionfx.group.results import Evidence, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
@@ -41,14 +41,14 @@ class Respondent:
     strategies : tuple of Strategy
     options : GroupOptions
     settings : Settings
-    map_ordered : callable
-        Who applies a function to blocks of voxels.
+    executor : Executor
+        Where blocks of voxels and of permutations are computed.
     """
 
     strategies: tuple[Strategy, ...]
     options: GroupOptions
     settings: Settings
-    map_ordered: MapOrdered = map_in_order
+    executor: Executor
 
     def answer(self, question: Question, stack: MapStack, evidence: Evidence) -> QuestionResults:
         """Let every strategy answer one question, and compare the answers.
@@ -79,7 +79,7 @@ class Respondent:
         names = (strategy.name, strategy.label, strategy.title)
         try:
             plan = strategy.plan(stack.layout, question, self.options)
-            plan, result = estimate_in_blocks(plan, stack, self.map_ordered)
+            plan, result = estimate_in_blocks(plan, stack, self.executor.map_ordered)
         except NotEstimableError as refusal:
             return StrategyResult(*names, str(refusal))
         located = Located.where_determined(result, stack.mask, stack.grid)
@@ -106,7 +106,7 @@ class Respondent:
         return permute(
             values[:, located.mask[stack.mask]], plan.design_matrix.to_numpy(), plan.contrast, located.mask,
             located.grid, n_permutations=self.settings.permutations, seed=self.settings.random_seed,
-            n_jobs=self.settings.nprocs, description=question.text,
+            executor=self.executor, description=question.text,
         )  # fmt: skip
 
 

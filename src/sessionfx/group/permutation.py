@@ -20,6 +20,7 @@ from sessionfx.errors import SessionFXError
 from sessionfx.statistics.linear_algebra import is_estimable, pseudo_inverse, rank_of
 
 if TYPE_CHECKING:
+    from sessionfx.execution import Executor
     from sessionfx.inputs.images import Grid
 
 Scheme = Literal["sign-flipping", "label-permutation"]
@@ -30,6 +31,8 @@ BLOCK_SIZE = 50
 # Relative. Resamplings that give the same statistic as the data (members of a group exchanged, all signs flipped) may
 # add the same numbers in another order; without a tolerance rounding makes many of them look smaller, and p too small.
 TIE_TOLERANCE = 1e-6
+# Memory of a process before it holds any values
+BASE_GB = 0.4
 # Of the unit vectors' scalar product
 ORTHOGONAL = 1e-8
 
@@ -108,7 +111,7 @@ def permute(
     *,
     n_permutations: int,
     seed: int,
-    n_jobs: int,
+    executor: Executor,
     description: str,
     cluster_forming_p: float = 0.001,
     tfce: bool = True,
@@ -132,8 +135,8 @@ def permute(
         At least 1.
     seed : int
         Not negative.
-    n_jobs : int
-        Processes. Each needs about five times the memory of `values`, in float64.
+    executor : Executor
+        Where blocks of permutations are computed. Each needs about five times the memory of `values`, in float64.
     description : str
         What the progress bar shows.
     cluster_forming_p : float, default=0.001
@@ -182,7 +185,7 @@ def permute(
     For a session contrast, flipping a participant's value is exchanging the sessions that its weights set against
     each other (pre and post; the first and the last of a trend).
     """
-    from sessionfx.execution import LocalExecutor, progress_bar
+    from sessionfx.execution import progress_bar
 
     if values.shape != (len(design), int(mask.sum())):
         raise ValueError(f"values of shape {values.shape} fit neither {len(design)} rows nor {mask.sum()} voxels")
@@ -201,7 +204,8 @@ def permute(
     first = next(iter(units))
     observed: dict[str, NDArray[np.float64]] = {}
     null_maxima: dict[str, dict[str, NDArray[np.float64]]] = {}
-    finished = LocalExecutor(n_jobs, 1).run_units(permute_block, units, stop_on_failure=True)
+    need = BASE_GB + 5 * values.size * np.dtype(np.float64).itemsize / 1e9
+    finished = executor.run_units(permute_block, units, needs_gb=dict.fromkeys(units, need), stop_on_failure=True)
     for done, _ in zip(finished, progress_bar(range(len(units)), description, "block"), strict=False):
         if done.failure is not None and done.failure.expected:
             raise SessionFXError(done.failure.message)

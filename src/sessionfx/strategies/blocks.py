@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.execution import MapOrdered, map_in_order
+from sessionfx.execution import MapOrdered, in_this_process
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.strategies.base import Plan
 
@@ -37,7 +37,10 @@ class Maps(Protocol):
 
 @dataclass(frozen=True)
 class MapsInMemory:
-    """Maps as arrays of shape (N, V)."""
+    """Maps as arrays of shape (N, V).
+
+    Blocks are contiguous: the last bit can depend on the layout in memory, and sending makes arrays contiguous.
+    """
 
     effect: NDArray[np.floating]
     variance: NDArray[np.floating] | None = None
@@ -62,7 +65,9 @@ def blocks_of(n_voxels: int) -> list[slice]:
     return [slice(start, min(start + VOXELS_PER_BLOCK, n_voxels)) for start in range(0, n_voxels, VOXELS_PER_BLOCK)]
 
 
-def estimate_in_blocks(plan: Plan, maps: Maps, map_ordered: MapOrdered = map_in_order) -> tuple[Plan, Estimate | FTest]:
+def estimate_in_blocks(
+    plan: Plan, maps: Maps, map_ordered: MapOrdered = in_this_process
+) -> tuple[Plan, Estimate | FTest]:
     """Estimate all voxels.
 
     Parameters
@@ -70,7 +75,7 @@ def estimate_in_blocks(plan: Plan, maps: Maps, map_ordered: MapOrdered = map_in_
     plan : Plan
     maps : Maps
     map_ordered : callable
-        Where the blocks are worked on; see `Executor.map_ordered`. One after the other in this process by default.
+        Who applies a function to the blocks; the results are the same whoever does.
 
     Returns
     -------
