@@ -8,7 +8,7 @@ DEMO := demo
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-container lint format boutiques clean
+.PHONY: help demo test test-fast test-container lint format validity bench boutiques clean
 
 help: ## list these tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,10 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
 demo: $(VENV)/.runtime ## simulate a small multi-session dataset, analyse it, say where the report is
@@ -48,6 +52,12 @@ lint: $(VENV)/.dev ## ruff and mypy
 format: $(VENV)/.dev ## let ruff format and mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+validity: $(VENV)/.runtime ## simulate false positives and power of every strategy (docs/validity.md)
+	$(BIN)/python benchmarks/validity.py
+
+bench: $(VENV)/.bench ## time the group strategies beside other software (docs/benchmarks.md)
+	$(BIN)/python benchmarks/group_speed.py
 
 boutiques: $(VENV)/.runtime ## make boutiques.json from the command line's description
 	$(BIN)/python -m sessionfx.boutiques > boutiques.json
