@@ -153,16 +153,24 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
     memory = settings.mem_gb or memory_limit_gb()
     needs = {f"sub-{label}": _memory_need(selection.runs[label]) for label in order}
-    for unit, need in needs.items():
-        if need > memory:
-            _say(f"{unit}: its largest run needs about {need:.1f} GB, and there are {memory:.1f} GB; it may be killed.")
+    too_large = {unit: need for unit, need in needs.items() if need > memory}
+    for unit, need in too_large.items():
+        _say(
+            f"{unit}: its largest run needs about {need:.1f} GB, and there are {memory:.1f} GB; it may be killed. Give "
+            "the container or job more memory (docker run --memory, sbatch --mem); --mem-gb tells of more than was found."
+        )
     n_processes = workers_within(memory, list(needs.values()), settings.nprocs)
+    if n_processes < min(settings.nprocs, len(units)):
+        _say(
+            f"{n_processes} participant(s) at a time instead of {min(settings.nprocs, len(units))}: the largest needs "
+            f"about {max(needs.values()):.1f} GB, and there are {memory:.1f} GB."
+        )
     outcomes: dict[str, Failure | None] = {}
     progress = tqdm(total=len(units), desc="participants", unit="participant", disable=None)
     with progress:
         for done in run_units(
             analyse_participant, units, n_processes=n_processes, n_threads=settings.omp_nthreads,
-            stop_on_failure=settings.stop_on_first_crash,
+            stop_on_failure=settings.stop_on_first_crash, own_process=bool(too_large),
         ):  # fmt: skip
             progress.update()
             _report_participant(done, settings)
