@@ -153,11 +153,13 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
     memory = settings.mem_gb or memory_limit_gb()
     needs = {f"sub-{label}": _memory_need(selection.runs[label]) for label in order}
-    too_large = {unit: need for unit, need in needs.items() if need > memory}
-    for unit, need in too_large.items():
+    too_large = [unit for unit in units if needs[unit] > memory]
+    if too_large:
+        others = f" and {len(too_large) - 3} others" if len(too_large) > 3 else ""
         _say(
-            f"{unit}: its largest run needs about {need:.1f} GB, and there are {memory:.1f} GB; it may be killed. Give "
-            "the container or job more memory (docker run --memory, sbatch --mem); --mem-gb tells of more than was found."
+            f"A run needs about {max(needs.values()):.1f} GB, and there are {memory:.1f} GB; {', '.join(too_large[:3])}"
+            f"{others} may be killed. Give the container or job more memory (docker run --memory, sbatch --mem), or say "
+            "with --mem-gb that there is more."
         )
     n_processes = workers_within(memory, list(needs.values()), settings.nprocs)
     if n_processes < min(settings.nprocs, len(units)):

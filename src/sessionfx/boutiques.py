@@ -215,9 +215,7 @@ def _accepts(action: argparse.Action, text: str) -> bool:
 
 
 def _members(group: argparse._ArgumentGroup) -> list[str]:
-    return [
-        BIDS_APP_NAMES.get(action.dest, action.dest) for action in group._group_actions if _is_described(action)
-    ]
+    return [BIDS_APP_NAMES.get(action.dest, action.dest) for action in group._group_actions if _is_described(action)]
 
 
 def _is_described(action: argparse.Action) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -169,7 +170,7 @@ def _attempt(work: Callable[..., Result], arguments: tuple[Any, ...]) -> tuple[R
 
 
 def _killed(name: str) -> Done[Any]:
-    message = f"{name}: its process was killed, most likely for want of memory. Use a smaller --nprocs or more memory."
+    message = "Its process was killed, most likely for want of memory. Use a smaller --nprocs or more memory."
     return Done(name, None, Failure(message, "", expected=True))
 
 
@@ -215,6 +216,9 @@ def _prepare_worker(n_threads: int) -> None:
     # Ctrl-C goes to the whole process group; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Where memory runs out, the kernel is to kill this process and not the program, which says whose it was.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.captureWarnings(True)
     global _limits  # lives as long as the worker

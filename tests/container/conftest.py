@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ CONDITIONS = (
     *("--tmpfs", "/tmp:rw,noexec,nosuid,nodev,size=64m,mode=1777"),  # noqa: S108 - in the container
 )
 ONLY_PODMAN = ("--passwd=false", "--read-only-tmpfs=false")  # what docker does in any case
+
+FIGURES = pytest.StashKey[list[str]]()
 
 Process = subprocess.CompletedProcess[str]
 
@@ -73,6 +76,20 @@ class Image:
             raise
 
 
+@pytest.fixture(scope="session")
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Take down a figure, such as a size or a time, for the end of the test run."""
+    return request.config.stash.setdefault(FIGURES, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    figures = config.stash.get(FIGURES, [])
+    if figures:
+        terminalreporter.section("figures")
+        for figure in figures:
+            terminalreporter.line(figure)
+
+
 def call(command: Sequence[str], *, timeout: float, check: bool = True, cwd: Path | None = None) -> Process:
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
     if check:
@@ -89,7 +106,7 @@ def find_engine() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def image() -> Image:
+def image(report: Callable[[str], None]) -> Image:
     engine = find_engine()
     if engine is None:
         pytest.skip("Neither docker nor podman can run here, so no image can be built and tested.")
@@ -97,7 +114,9 @@ def image() -> Image:
     image = Image(engine, given or f"sessionfx-test:{sessionfx.__version__}")
     if not given:
         options = shlex.split(os.environ.get("SESSIONFX_BUILD_OPTIONS", ""))
+        before = time.monotonic()
         image.command("build", *options, "--tag", image.name, REPOSITORY, timeout=1200)
+        report(f"build of the image: {time.monotonic() - before:.0f} s (layers of an earlier build are used again)")
     return image
 
 
