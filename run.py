@@ -4,7 +4,7 @@
 import signal
 import sys
 
-# The first process of a container does not hear SIGTERM before it has a handler: not even the imports should come first.
+# The first process of a container does not hear SIGTERM before it has a handler: not even imports should come first.
 # 143 is what shells report of a program that it ended.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 

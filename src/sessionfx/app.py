@@ -157,9 +157,9 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     if too_large:
         others = f" and {len(too_large) - 3} others" if len(too_large) > 3 else ""
         _say(
-            f"A run needs about {max(needs.values()):.1f} GB, and there are {memory:.1f} GB; {', '.join(too_large[:3])}"
-            f"{others} may be killed. Give the container or job more memory (docker run --memory, sbatch --mem), or say "
-            "with --mem-gb that there is more."
+            f"A run needs about {max(needs.values()):.1f} GB, and there are {memory:.1f} GB: "
+            f"{', '.join(too_large[:3])}{others} may be killed. Give the container or job more memory "
+            "(docker run --memory, sbatch --mem), or say with --mem-gb that there is more."
         )
     n_processes = workers_within(memory, list(needs.values()), settings.nprocs)
     if n_processes < min(settings.nprocs, len(units)):

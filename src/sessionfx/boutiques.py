@@ -37,7 +37,7 @@ BIDS_APP_ORDER = ("bids_dir", "output_dir", "levels", "participant_label", "sess
 EXISTING_OUTPUT = {
     "id": "participant_level_dir",
     "name": "participant level dir",
-    "description": "where the results of the participant level are and those of the group level go; in place of output_dir",
+    "description": "where results of the participant level are and those of the group level go; in place of output_dir",
     "type": "File",
     "value-key": "[OUTPUT_DIR]",
     "optional": True,

@@ -176,3 +176,57 @@ def assert_as_expected(expected: dict[str, bytes]) -> Callable[..., None]:
         assert [name for name in wanted if found[name] != wanted[name]] == []
 
     return compare
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Apptainer, and a folder with everything it is to see: a stand-in may see no other."""
+
+    program: tuple[str, ...]
+    folder: Path
+
+    def apptainer(self, *arguments: object, timeout: float = 300) -> Process:
+        return call([*self.program, *map(str, arguments)], timeout=timeout, check=False, cwd=self.folder)
+
+    def programs(self) -> Path:
+        """Make a folder for PATH in which `apptainer` is what stands in for it."""
+        folder = self.folder / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / "apptainer").write_text(
+            f'#!/bin/bash\ncd {shlex.quote(str(self.folder))}\nexec {shlex.join(self.program)} "$@"\n'
+        )
+        (folder / "apptainer").chmod(0o755)
+        return folder
+
+    def run(self, output: Path | None, *arguments: object, options: tuple[str, ...]) -> str:
+        binds = ("--bind", f"{self.folder}/bids:/data:ro", *(("--bind", f"{output}:/out") if output else ()))
+        done = self.apptainer("run", *options, *binds, self.folder / "sessionfx.sif", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def new_output(self, name: str) -> Path:
+        output = self.folder / name
+        output.mkdir()
+        output.chmod(0o777)
+        return output
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    given = os.environ.get("SESSIONFX_APPTAINER", "")
+    program = ("apptainer",) if shutil.which("apptainer") else tuple(shlex.split(given))
+    if not program:
+        pytest.skip("Apptainer is not installed, and SESSIONFX_APPTAINER names no command that stands in for it.")
+    image: Image = request.getfixturevalue("image")
+    folder = tmp_path_factory.mktemp("cluster")
+    folder.chmod(0o777)
+    shutil.copytree(request.getfixturevalue("study"), folder / "bids")
+    kind = ("--format", "docker-archive") if Path(image.engine).name == "podman" else ()
+    image.command("save", *kind, "--output", folder / "image.tar", image.name, timeout=300)
+    (folder / "image.tar").chmod(0o644)
+    cluster = Cluster(program, folder)
+    faster = ("--mksquashfs-args", "-comp zstd -Xcompression-level 1")
+    done = cluster.apptainer("build", *faster, folder / "sessionfx.sif", f"docker-archive:{folder}/image.tar")
+    assert done.returncode == 0, done.stderr
+    (folder / "image.tar").unlink()
+    return cluster
