@@ -23,14 +23,15 @@ OUT=$(realpath -m -- "$OUT")
 OPTIONS=$(realpath -- "$OPTIONS")
 IMAGE=${IMAGE:-}
 [ -z "$IMAGE" ] || IMAGE=$(realpath -- "$IMAGE")
-PLATFORM=$(cd "$(dirname "$0")" && pwd)
 PARTICIPANTS=${PARTICIPANTS:-$(find "$BIDS" -mindepth 1 -maxdepth 1 -name 'sub-*' -printf '%f\n' | sort | tr '\n' ' ')}
-export BIDS OUT OPTIONS IMAGE PLATFORM PARTICIPANTS SESSIONFX=${SESSIONFX:-sessionfx}
+export BIDS OUT OPTIONS IMAGE PARTICIPANTS SESSIONFX=${SESSIONFX:-sessionfx}
 read -r -a labels <<< "$PARTICIPANTS"
 [ "${#labels[@]}" -gt 0 ] || stop "$BIDS has no sub-* folder. Correct BIDS."
 mkdir -p "$OUT"
 
-participants=$(sbatch --parsable --array="0-$((${#labels[@]} - 1))" "$@" "$PLATFORM/participants.sbatch")
+job=$(cd "$(dirname "$0")" && pwd)/sessionfx.sbatch
+participants=$(sbatch --parsable --array="0-$((${#labels[@]} - 1))" --output=sessionfx-%A_%a.log "$@" "$job")
 # afterok: the group level waits until every participant has succeeded
-group=$(sbatch --parsable --dependency="afterok:$participants" --kill-on-invalid-dep=yes "$@" "$PLATFORM/group.sbatch")
+group=$(sbatch --parsable --dependency="afterok:$participants" --kill-on-invalid-dep=yes \
+  --job-name=sessionfx-group --output=sessionfx-group-%j.log "$@" "$job")
 echo "participants: job $participants, group: job $group"
