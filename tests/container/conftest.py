@@ -1,8 +1,9 @@
 """The image, built once, and a small study to run it on.
 
 What is particular to a machine comes from environment variables: SESSIONFX_TEST_IMAGE names an image to test instead of
-building one, SESSIONFX_BUILD_OPTIONS holds further options of the build, SESSIONFX_APPTAINER a command that stands in for
-Apptainer. `tools/local-podman` sets the last two where there is only podman.
+building one, SESSIONFX_TEST_ENGINE the engine; SESSIONFX_BUILD_OPTIONS holds further options of the build,
+SESSIONFX_APPTAINER a command that stands in for Apptainer. `tools/local-podman` sets the last three where there is only
+podman, `tools/local-slurm` starts a Slurm.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def call(command: Sequence[str], *, timeout: float, check: bool = True, cwd: Pat
 
 
 def find_engine() -> str | None:
-    for name in ("docker", "podman"):
+    for name in os.environ.get("SESSIONFX_TEST_ENGINE", "docker podman").split():
         program = shutil.which(name)
         if program and call([program, "info"], timeout=60, check=False).returncode == 0:
             return program

@@ -23,18 +23,14 @@ RUNNING, FINISHED, FAILED, UNKNOWN = range(4)
 class Task:
     """One task of the platform: a folder with the App's files and config.json, and the hooks called in it."""
 
-    def __init__(
-        self, folder: Path, config: Mapping[str, object], programs: Path, *, hidden: str | None = None
-    ) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, object], programs: Path, *, slurm: bool) -> None:
         shutil.copytree(APP, folder)
         (folder / "config.json").write_text(json.dumps(config))
         (folder / "output").mkdir()
         for path in (folder, folder / "output"):
             path.chmod(0o777)
         self.folder = folder
-        path = f"{programs}:{os.environ['PATH']}"
-        if hidden:  # as where that program is not installed
-            path = ":".join(place for place in path.split(":") if not (Path(place) / hidden).exists())
+        path = f"{programs}:{os.environ['PATH']}" if slurm else without("sbatch", folder.parent / "programs", programs)
         self.environment = os.environ | {"PATH": path, "SESSIONFX_SIF": str(folder.parent / "sessionfx.sif")}
         self.hooks = json.loads((folder / "package.json").read_text())["abcd"]
 
@@ -54,6 +50,17 @@ class Task:
         return (self.folder / "sessionfx.log").read_text()
 
 
+def without(hidden: str, folder: Path, first: Path) -> str:
+    """Make a PATH on which everything is but one program, as where that is not installed."""
+    if not folder.exists():
+        folder.mkdir()
+        for place in map(Path, [str(first), *os.environ["PATH"].split(":")]):
+            for program in place.iterdir() if place.is_dir() else ():
+                if program.name != hidden and not (folder / program.name).is_symlink():
+                    (folder / program.name).symlink_to(program)
+    return str(folder)
+
+
 @pytest.fixture(params=["process", "slurm"])
 def new_task(request: pytest.FixtureRequest, cluster: Any, tmp_path: Path) -> Callable[..., Task]:
     if not shutil.which("jq"):
@@ -65,7 +72,7 @@ def new_task(request: pytest.FixtureRequest, cluster: Any, tmp_path: Path) -> Ca
     def make(**config: object) -> Task:
         # a name of its own below the folder that Apptainer sees
         folder = cluster.folder / tmp_path.name
-        return Task(folder, config, cluster.programs(), hidden=None if request.param == "slurm" else "sbatch")
+        return Task(folder, config, cluster.programs(), slurm=request.param == "slurm")
 
     return make
 
