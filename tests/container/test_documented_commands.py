@@ -74,7 +74,7 @@ def test_docker_lines_work(
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_apptainer_lines_work(page: str, cluster: Any, assert_as_expected: Callable[..., None]) -> None:
+def test_apptainer_lines_work(page: str, cluster: Any) -> None:
     for number, words in enumerate(lines_of(page, "apptainer")):
         if words[1] == "build":
             assert words[2:3] == ["sessionfx.sif"]
@@ -89,33 +89,44 @@ def test_apptainer_lines_work(page: str, cluster: Any, assert_as_expected: Calla
         assert made == {"sub-01"}
 
 
-@pytest.mark.parametrize("page", PAGES)
+def test_both_pages_submit_alike() -> None:
+    assert lines_of(PAGES[0], "platforms/slurm/submit.sh") == lines_of(PAGES[1], "platforms/slurm/submit.sh")
+
+
+@pytest.mark.parametrize(
+    "programs", [("platforms/slurm/submit.sh",), ("export", "sbatch")], ids=["submit.sh", "sbatch"]
+)
 def test_slurm_lines_work(
-    page: str, cluster: Any, assert_as_expected: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    programs: tuple[str, ...],
+    cluster: Any,
+    assert_as_expected: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not shutil.which("sinfo") or subprocess.run(["sinfo"], capture_output=True, timeout=60).returncode:
         pytest.skip("No Slurm answers here. tests/container/tools/local-slurm COMMAND runs a command beside one.")
     monkeypatch.setenv("PATH", f"{cluster.programs()}:{os.environ['PATH']}")
     (cluster.folder / "options.txt").write_text(documented_options())
-    ways = [lines_of(page, "platforms/slurm/submit.sh")]
-    if page != "README.md":
-        ways.append(lines_of(page, "export", "sbatch"))
-    for number, lines in enumerate(ways):
-        output = cluster.new_output(f"documented-slurm-{page.replace('/', '-')}-{number}")
-        folders = {"/data/bids": cluster.folder / "bids", "/data/sessionfx": output}
-        folders |= {name: cluster.folder / name for name in ("sessionfx.sif", "options.txt")}
-        script = "\n".join(shlex.join(with_folders(words, folders)) for words in lines)
-        script = re.sub(r"^'([A-Z]+=[^']*)'", r"\1", script)
-        script = script.replace("platforms/slurm/", f"{REPOSITORY}/platforms/slurm/")
-        done = subprocess.run(
-            ["bash", "-euc", script], cwd=cluster.folder, capture_output=True, text=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, f"{script}\n{done.stderr}"
-        deadline = time.monotonic() + 180
-        while subprocess.run(["squeue", "--me", "--noheader"], capture_output=True, text=True, check=True).stdout:
-            assert time.monotonic() < deadline
-            time.sleep(0.3)
-        assert_as_expected(output, "participant", "group")
+    output = cluster.new_output(f"documented-{programs[-1].replace('/', '-')}")
+    folders = {"/data/bids": cluster.folder / "bids", "/data/sessionfx": output}
+    folders |= {name: cluster.folder / name for name in ("sessionfx.sif", "options.txt")}
+    folders |= {f"platforms/slurm/{path.name}": path for path in (REPOSITORY / "platforms" / "slurm").iterdir()}
+    environment = dict(os.environ)
+    for words in lines_of("docs/clusters.md", *programs):
+        words = with_folders(words, folders)
+        program = program_of(words)
+        given = [word for word in words if re.match("[A-Z]+=", word)]
+        environment |= dict(word.split("=", 1) for word in given)  # before the program, or after `export`
+        command = [word for word in words if word not in given]
+        if program != "export":
+            done = subprocess.run(
+                command, cwd=cluster.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+            )
+            assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
+    deadline = time.monotonic() + 180
+    while subprocess.run(["squeue", "--me", "--noheader"], capture_output=True, text=True, check=True).stdout:
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    assert_as_expected(output, "participant", "group")
 
 
 def documented_options() -> str:

@@ -1,4 +1,7 @@
-"""An array of participants and the group level after it, on a real Slurm (`tools/local-slurm` starts one)."""
+"""An array of participants and the group level after it, on a real Slurm (`tools/local-slurm` starts one).
+
+With the image by Apptainer it is run in test_documented_commands.py.
+"""
 
 from __future__ import annotations
 
@@ -110,17 +113,6 @@ def test_group_waits_for_all_and_a_second_submission_completes(
     queue.submit("--mem=500M", **variables)
     queue.wait()
     assert "finished before, skipped" in queue.logs()
-    assert_as_expected(output, "participant", "group")
-
-
-def test_members_run_the_image_by_apptainer(
-    queue: Queue, cluster: Any, study: Path, assert_as_expected: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queue.folder = cluster.folder
-    output = cluster.new_output("slurm-out")
-    monkeypatch.setenv("PATH", f"{cluster.programs()}:{os.environ['PATH']}")
-    queue.submit("--mem=600M", BIDS=cluster.folder / "bids", OUT=output, IMAGE=cluster.folder / "sessionfx.sif")
-    queue.wait()
     assert_as_expected(output, "participant", "group")
 
 
