@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -40,6 +42,23 @@ def config(image: Any) -> dict[str, Any]:
 def test_is_small(config: dict[str, Any], report: Callable[[str], None]) -> None:
     report(f"image: {config['Size'] / 1e6:.0f} MB")
     assert config["Size"] < 650e6
+
+
+def test_buildah_builds_the_same_dockerfile(image: Any, config: dict[str, Any]) -> None:
+    if not shutil.which("buildah") or Path(image.engine).name != "podman":
+        pytest.skip("buildah is not installed, or not beside podman, whose layers it uses again.")
+    options = shlex.split(os.environ.get("SESSIONFX_BUILD_OPTIONS", ""))
+    name = f"localhost/{image.name}-buildah"
+    subprocess.run(["buildah", "build", "--layers", *options, "--tag", name, REPOSITORY], check=True,
+                   capture_output=True, timeout=600)  # fmt: skip
+    try:
+        built = json.loads(image.command("image", "inspect", name).stdout)[0]["Config"]
+        assert {key: built[key] for key in ("Entrypoint", "Env")} == {key: config[key] for key in ("Entrypoint", "Env")}
+        assert (
+            built["Labels"].items() >= {key: text for key, text in config["Labels"].items() if "image" in key}.items()
+        )
+    finally:
+        image.command("rmi", name)
 
 
 def test_version_is_in_file_label_and_program(image: Any, config: dict[str, Any]) -> None:
@@ -161,6 +180,48 @@ def test_files_are_whole_and_no_temporary_ones_remain(output: Path) -> None:
 def test_output_names_the_image(output: Path) -> None:
     made_by = json.loads((output / "dataset_description.json").read_text())["GeneratedBy"][0]
     assert made_by["Container"]["Tag"] == f"sessionfx/sessionfx:{sessionfx.__version__}"
+
+
+def test_demo_gives_the_same_maps(
+    image: Any, tmp_path: Path, new_output: Callable[[], Path], report: Callable[[str], None]
+) -> None:
+    """What `make demo` analyses: here some participants by label, then the others, then the group."""
+    study, inside, outside = tmp_path / "bids", new_output(), new_output()
+    options = (*CONTRAST, "--confounds", "scrub", "--nprocs", "2")
+    subprocess.run([sys.executable, "-m", "sessionfx.simulate", study], check=True, capture_output=True, timeout=300)
+    command = [sys.executable, "-m", "sessionfx", study, outside, "participant", "group", *options, "--no-report"]
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    for path in (tmp_path, study, *study.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+    # the program, then the most memory that its control group has used, files held in memory included
+    peak_files = "/sys/fs/cgroup/memory.peak /sys/fs/cgroup/memory/memory.max_usage_in_bytes"
+    script = f'run.py "$@" || exit; cat {peak_files} 2>/dev/null; true'
+    peaks = []
+    for level in (
+        ("participant", "--participant-label", "01", "02"),
+        ("participant", "--participant-label", *(f"0{number}" for number in range(3, 9)), "--no-report"),
+        ("group",),
+    ):
+        done = image.run("-c", script, "run", "/data", "/out", *level, *options, entrypoint="sh", timeout=600,
+                         options=image.options(study, inside))  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        peaks += [int(line) for line in done.stdout.split() if line.isdecimal()]
+    if peaks:
+        report(f"demo in the image, two participants at a time, with reports: {max(peaks) / 1e9:.2f} GB at most")
+    compare_maps(inside, outside)
+
+
+def compare_maps(found: Path, wanted: Path) -> None:
+    maps = {path.relative_to(wanted) for path in wanted.rglob("*_statmap.nii.gz")}
+    assert len(maps) > 100
+    assert {path.relative_to(found) for path in found.rglob("*_statmap.nii.gz")} == maps
+    differing = [
+        name
+        for name in maps
+        if gzip.decompress((found / name).read_bytes()) != gzip.decompress((wanted / name).read_bytes())
+    ]
+    assert differing == []
 
 
 def test_home_may_be_unset(image: Any, study: Path) -> None:
