@@ -41,8 +41,8 @@ test: $(VENV)/.dev lint ## set up and run the whole suite
 test-fast: $(VENV)/.dev ## the suite without whole-program tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not container'
 
-test-container: $(VENV)/.dev ## build the image and test it (needs docker or podman)
-	$(BIN)/python -m pytest tests/container -m container
+test-container: $(VENV)/.dev ## build the image and test it and the platforms (needs docker or podman)
+	$(BIN)/python -m pytest -m 'container or slurm'
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
