@@ -15,7 +15,7 @@ from sessionfx.errors import LevelError
 from sessionfx.execution import Executor, progress_bar
 from sessionfx.group.answers import Respondent, refusals
 from sessionfx.group.calibration import Covariance, calibrate
-from sessionfx.group.evidence import gather_evidence, summarise_reliability
+from sessionfx.group.evidence import gather_evidence, summarise_reliability, with_active_regions
 from sessionfx.group.results import ContrastResults, Evidence
 from sessionfx.group.stack import attendance, open_stack
 from sessionfx.inputs.covariates import read_covariates
@@ -180,10 +180,11 @@ def find_results(
         maps, covariates, settings.work_dir or analysis.output_dir, needs_variances=needs_variances
     ) as stack:
         evidence, reliability_maps = gather_evidence(stack, analysis.selection.sessions)
+        mean = respondent.answer_mean(stack, analysis.selection.sessions) if reliability_maps else None
+        evidence = with_active_regions(evidence, reliability_maps, stack, mean)
         answers = tuple(
             respondent.answer(question, stack, evidence) for question in progress_bar(questions, contrast, "question")
         )
-        mean = respondent.answer_mean(stack, analysis.selection.sessions) if reliability_maps else None
         reliability = summarise_reliability(reliability_maps, stack, mean, settings.cluster_threshold)
         return ContrastResults(
             contrast, analysis.selection.entities, stack.layout, stack.mask, stack.grid, stack.coverage, answers,

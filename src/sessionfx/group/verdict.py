@@ -65,7 +65,9 @@ def judge(
         "SubjectEffect": coding,
         "MedianICC1": evidence.icc1,
         "MedianICC31": evidence.icc31,
+        "MedianICC31WhereMeanIsBeyondThreshold": evidence.icc31_active,
         "MedianGreenhouseGeisserEpsilon": evidence.epsilon,
+        "GreenhouseGeisserEpsilonExpectedUnderSphericity": evidence.epsilon_expected,
         "ShareOfVoxelsWhereMissingSessionsCorrelateWithTheEffect": evidence.missingness,
         "DegreesOfFreedom": dof,
     }
@@ -94,18 +96,23 @@ def _judge_session_model(question: Question, k: int, balanced: bool, coding: str
     if not question.sessions.is_within_participant:
         if coding == "indicator":
             return Judgement("no", "it tests a mean against within-participant error only.")
-        icc = evidence.icc31
-        if icc is not None and icc < NEGLIGIBLE_ICC:
+        icc, where = evidence.icc31, "over all voxels"
+        if evidence.icc31_active is not None and (icc is None or evidence.icc31_active > icc):
+            icc, where = evidence.icc31_active, "where the mean is beyond its threshold"
+        if icc is None:
+            return Judgement("no", "it counts the maps of one participant as independent people.")
+        if icc < NEGLIGIBLE_ICC:
             return Judgement(
                 "conditional",
-                f"it pools the maps of each participant, which matters little at a median ICC of {icc:.2f}.",
+                f"it counts the maps of one participant as independent people, which matters little at a median ICC of "
+                f"{_figure(icc)} {where}.",
             )
-        size = (
-            ""
-            if icc is None
-            else f" (median ICC {icc:.2f}: its t is about {np.sqrt(1 + (k - 1) * icc):.1f} times too large)"
+        return Judgement(
+            "no",
+            f"it counts the maps of one participant as independent people; with a median ICC of {_figure(icc)} "
+            f"{where}, its "
+            f"t is about {np.sqrt(1 + (k - 1) * icc):.1f} times too large there.",
         )
-        return Judgement("no", f"it counts the maps of one participant as independent people{size}.")
     if coding != "indicator":
         return Judgement("no", f"with subject effect '{coding}' it does not compare participants with themselves.")
     if k == 2:
@@ -223,7 +230,15 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _epsilon(evidence: Evidence) -> str:
-    return "" if evidence.epsilon is None else f" (median Greenhouse–Geisser ε {evidence.epsilon:.2f}; 1 is sphericity)"
+    if evidence.epsilon is None or evidence.epsilon_expected is None:
+        return ""
+    return (
+        f" (median Greenhouse–Geisser ε {evidence.epsilon:.2f}; sphericity would give {evidence.epsilon_expected:.2f})"
+    )
+
+
+def _figure(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _dof(located: Located[Estimate | FTest]) -> float:

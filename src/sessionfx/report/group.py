@@ -287,7 +287,7 @@ def _question(results: ContrastResults, question: QuestionResults) -> dict[str, 
         "answers": [
             {
                 key: value
-                for key, value in titled(answer_summary(one, question.verdict)).items()
+                for key, value in titled(_in_words(answer_summary(one, question.verdict), one)).items()
                 if key not in ("status", "reason")
             }
             for one in answered
@@ -296,6 +296,10 @@ def _question(results: ContrastResults, question: QuestionResults) -> dict[str, 
         "agreement": [_pair_row(pair) for pair in question.pairs],
         "distribution": _draw_distribution(question, answered),
     }
+
+
+def _in_words(row: dict[str, Any], one: StrategyResult) -> dict[str, Any]:
+    return {**row, "strategy": one.title, "valid": _VALIDITY[row["valid"]]}
 
 
 def _drawn_pairs(question: QuestionResults) -> list[PairResult]:
