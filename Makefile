@@ -8,7 +8,7 @@ DEMO := demo
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-container lint format boutiques clean
+.PHONY: help demo test test-fast test-container lint format validity bench boutiques clean
 
 help: ## list these tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,10 @@ $(VENV)/.dev: $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
+$(VENV)/.bench: $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
 demo: $(VENV)/.runtime ## simulate a small multi-session dataset, analyse it, say where the report is
 	@test -d $(DEMO)/bids || $(BIN)/sessionfx-simulate $(DEMO)/bids
 	$(BIN)/sessionfx $(DEMO)/bids $(DEMO)/sessionfx participant group --contrast 'incongruent - congruent' --confounds scrub
@@ -37,8 +41,8 @@ test: $(VENV)/.dev lint ## set up and run the whole suite
 test-fast: $(VENV)/.dev ## the suite without whole-program tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not container'
 
-test-container: $(VENV)/.dev ## build the image and test it (needs docker or podman)
-	$(BIN)/python -m pytest tests/container -m container
+test-container: $(VENV)/.dev ## build the image and test it and the platforms (needs docker or podman)
+	$(BIN)/python -m pytest -m 'container or slurm'
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
@@ -48,6 +52,12 @@ lint: $(VENV)/.dev ## ruff and mypy
 format: $(VENV)/.dev ## let ruff format and mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+validity: $(VENV)/.runtime ## simulate false positives and power of every strategy (docs/validity.md)
+	$(BIN)/python benchmarks/validity.py
+
+bench: $(VENV)/.bench ## time the group strategies beside other software (docs/benchmarks.md)
+	$(BIN)/python benchmarks/group_speed.py
 
 boutiques: $(VENV)/.runtime ## make boutiques.json from the command line's description
 	$(BIN)/python -m sessionfx.boutiques > boutiques.json

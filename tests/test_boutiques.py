@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 import sessionfx
+from program import bosh
 from sessionfx.boutiques import describe_input, describe_program, render_descriptor
 from sessionfx.cli import build_parser, parse_settings
 
 REPOSITORY = Path(__file__).parents[1]
 DESCRIPTOR = REPOSITORY / "boutiques.json"
 PRINT_AND_STOP = {"help", "version"}
+BOUTIQUES_NAMES = {"levels": "analysis_level"}  # where they are not those of the settings
 
 
 @pytest.fixture
@@ -30,7 +32,10 @@ def descriptor() -> dict[str, Any]:
 def command_of(descriptor: dict[str, Any], values: dict[str, Any]) -> list[str]:
     """Fill in the command line as Boutiques does: quoted values, an empty string for what is not given."""
     command = descriptor["command-line"]
+    given = {item["value-key"] for item in descriptor["inputs"] if item["id"] in values}
     for item in descriptor["inputs"]:
+        if item["value-key"] in given and item["id"] not in values:
+            continue
         flag = item.get("command-line-flag", "")
         text = ""
         if item["id"] in values and item["type"] == "Flag":
@@ -41,7 +46,8 @@ def command_of(descriptor: dict[str, Any], values: dict[str, Any]) -> list[str]:
             joined = item.get("list-separator", " ").join(shlex.quote(str(part)) for part in many)
             text = flag + (item.get("command-line-flag-separator", " ") if flag else "") + joined
         command = command.replace(item["value-key"], text)
-    return shlex.split(command)[1:]
+    words = shlex.split(command)
+    return words[words.index("sessionfx") + 1 :]
 
 
 def example_value(item: dict[str, Any]) -> Any:
@@ -56,14 +62,31 @@ def test_file_is_what_the_module_prints() -> None:
 
 def test_every_argument_of_the_parser_is_an_input_in_one_group(descriptor: dict[str, Any]) -> None:
     ids = [item["id"] for item in descriptor["inputs"]]
-    arguments = {action.dest for action in build_parser()._actions} - {"help"}
-    assert set(ids) == arguments
-    assert sorted(member for group in descriptor["groups"] for member in group["members"]) == sorted(ids)
+    arguments = {BOUTIQUES_NAMES.get(action.dest, action.dest) for action in build_parser()._actions} - {"help"}
+    assert set(ids) - {"participant_level_dir"} == arguments
+    grouped = [name for group in descriptor["groups"] if "mutually-exclusive" not in group for name in group["members"]]
+    assert sorted([*grouped, "participant_level_dir"]) == sorted(ids)
+
+
+def test_every_input_says_type_choices_and_default_of_its_argument(descriptor: dict[str, Any]) -> None:
+    items = {item["id"]: item for item in descriptor["inputs"]}
+    for action in build_parser()._actions:
+        if action.dest == "help":
+            continue
+        item = items[BOUTIQUES_NAMES.get(action.dest, action.dest)]
+        assert item["type"] in {"Flag", "Number", "File", "String"}
+        assert item["description"]
+        assert item.get("value-choices") == (None if action.choices is None else list(action.choices))
+        if action.nargs != 0 and action.default not in (None, [], ()) and action.dest != "nprocs":
+            assert item["default-value"] == action.default
 
 
 def test_every_flag_is_one_of_the_parser(descriptor: dict[str, Any]) -> None:
     actions = {action.dest: action for action in build_parser()._actions}
     for item in descriptor["inputs"]:
+        if item["id"] in {"analysis_level", "participant_level_dir"}:
+            assert "command-line-flag" not in item
+            continue
         spellings = actions[item["id"]].option_strings
         assert item.get("command-line-flag") in (spellings or [None])
 
@@ -75,18 +98,22 @@ def test_ids_are_unique(descriptor: dict[str, Any]) -> None:
 
 
 def test_value_keys_are_the_words_of_the_command_line(descriptor: dict[str, Any]) -> None:
-    keys = [item["value-key"] for item in descriptor["inputs"]]
-    assert descriptor["command-line"].split() == ["sessionfx", *keys]
-    assert len(keys) == len(set(keys))
+    keys = list(dict.fromkeys(item["value-key"] for item in descriptor["inputs"]))
+    assert descriptor["command-line"].split() == ["mkdir", "-p", "[OUTPUT_DIR];", "sessionfx", *keys]
+    assert [item["id"] for item in descriptor["inputs"] if item["value-key"] == "[OUTPUT_DIR]"] == [
+        "output_dir",
+        "participant_level_dir",
+    ]
     assert all(output["path-template"] in keys for output in descriptor["output-files"])
 
 
 def test_command_with_every_option_is_understood(descriptor: dict[str, Any]) -> None:
-    left_out = PRINT_AND_STOP | {"config_file", "reports_only"}  # the last excludes no_report
+    # no_report excludes reports_only, output_dir the other one
+    left_out = PRINT_AND_STOP | {"config_file", "config_over_defaults", "reports_only", "participant_level_dir"}
     values = {item["id"]: example_value(item) for item in descriptor["inputs"] if item["id"] not in left_out}
     settings = parse_settings(command_of(descriptor, values))
     for name, value in values.items():
-        found = getattr(settings, name)
+        found = getattr(settings, {"analysis_level": "levels"}.get(name, name))
         kind = next(item["type"] for item in descriptor["inputs"] if item["id"] == name)
         if kind == "Flag":
             assert found
@@ -97,7 +124,7 @@ def test_command_with_every_option_is_understood(descriptor: dict[str, Any]) -> 
 
 
 def test_contrasts_with_spaces_and_minus_signs_survive(descriptor: dict[str, Any]) -> None:
-    values = {"bids_dir": "in", "output_dir": "out dir", "levels": ["participant", "group"]}
+    values = {"bids_dir": "in", "output_dir": "out dir", "analysis_level": ["participant", "group"]}
     contrasts = ["-1 * congruent + incongruent", "effect='a b' - c"]
     settings = parse_settings(
         command_of(descriptor, {**values, "contrast": contrasts, "hrf_model": "glover + derivative"})
@@ -107,11 +134,29 @@ def test_contrasts_with_spaces_and_minus_signs_survive(descriptor: dict[str, Any
     assert settings.output_dir == Path("out dir")
 
 
+def with_defaults(descriptor: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Add what platforms add: a default for each input that the user leaves alone."""
+    return {item["id"]: item["default-value"] for item in descriptor["inputs"] if "default-value" in item} | values
+
+
 def test_defaults_are_those_of_the_program(descriptor: dict[str, Any]) -> None:
-    given = {"bids_dir": "in", "output_dir": "out", "levels": ["group"]}
-    defaults = {item["id"]: item["default-value"] for item in descriptor["inputs"] if "default-value" in item}
-    assert parse_settings(command_of(descriptor, {**defaults, **given})) == parse_settings(["in", "out", "group"])
-    assert defaults["hrf_model"] == "glover"
+    given = {"bids_dir": "in", "output_dir": "out", "analysis_level": ["group"]}
+    values = with_defaults(descriptor, given)
+    assert parse_settings(command_of(descriptor, values)) == parse_settings(["in", "out", "group"])
+    assert values["hrf_model"] == "glover"
+
+
+def test_defaults_that_a_platform_adds_leave_the_choice_to_a_config_file(
+    descriptor: dict[str, Any], tmp_path: Path
+) -> None:
+    file = tmp_path / "study.toml"
+    file.write_text("hrf-model = 'spm'\nalpha = 0.01\ncorrection = 'bonferroni'\n")
+    given = {"bids_dir": "in", "output_dir": "out", "analysis_level": ["group"], "config_file": str(file)}
+    settings = parse_settings(command_of(descriptor, with_defaults(descriptor, {**given, "correction": "none"})))
+    assert (settings.hrf_model, settings.alpha) == ("spm", 0.01)
+    assert settings.correction == "none"  # not a default: the user's own choice wins
+    typed = parse_settings(["in", "out", "group", "--config-file", str(file), "--hrf-model", "glover"])
+    assert (typed.hrf_model, typed.alpha) == ("glover", 0.01)
 
 
 def test_descriptor_is_the_same_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,8 +196,40 @@ def test_image_is_the_one_the_dockerfile_builds(descriptor: dict[str, Any]) -> N
     assert [name.replace("$VERSION", sessionfx.__version__) for name in names] == [image]
 
 
-def test_boutiques_accepts_the_descriptor() -> None:
-    validator = pytest.importorskip(
-        "boutiques.validator", reason="the boutiques package, which checks descriptors, is not installed"
-    )
-    validator.validate_descriptor(json.loads(DESCRIPTOR.read_text(encoding="utf-8")))  # raises where it is not valid
+@pytest.mark.parametrize("checks", [(), ("--bids",)], ids=["schema", "BIDS App"])
+def test_boutiques_accepts_the_descriptor(checks: tuple[str, ...]) -> None:
+    assert "OK" in bosh("validate", *checks, DESCRIPTOR).stdout
+
+
+def test_boutiques_makes_the_command_this_test_makes(descriptor: dict[str, Any], tmp_path: Path) -> None:
+    values = {
+        "bids_dir": "/data/my bids",
+        "output_dir": "out; echo no",
+        "analysis_level": ["participant", "group"],
+        "participant_label": ["01", "03"],
+        "contrast": ["incongruent - congruent", "all=0.5*'a b' + 0.5*$(c)"],
+        "smoothing_fwhm": 5,
+        "dry_run": True,
+    }
+    invocation = tmp_path / "invocation.json"
+    invocation.write_text(json.dumps(values))
+    printed = bosh("exec", "simulate", DESCRIPTOR, "-i", invocation).stdout
+    words = shlex.split(next(line for line in printed.splitlines() if "sessionfx " in line))
+    assert words[:2] == ["mkdir", "-p"]
+    assert words[words.index("sessionfx") + 1 :] == command_of(descriptor, with_defaults(descriptor, values))
+
+
+def test_boutiques_refuses_values_that_the_program_refuses(tmp_path: Path) -> None:
+    good = {"bids_dir": "in", "output_dir": "out", "analysis_level": ["group"]}
+    for wrong in (
+        {"analysis_level": ["session"]},
+        {"hrf_model": "gamma"},
+        {"alpha": "much"},
+        {"nprocs": 0},
+        {"participant_level_dir": "out"},
+    ):
+        invocation = tmp_path / "invocation.json"
+        invocation.write_text(json.dumps(good | wrong))
+        assert bosh("invocation", DESCRIPTOR, "-i", invocation, check=False).returncode != 0, wrong
+    invocation.write_text(json.dumps(good))
+    bosh("invocation", DESCRIPTOR, "-i", invocation)

@@ -71,13 +71,80 @@ def test_memory_budget_limits_the_number_of_processes() -> None:
     assert workers_within(1.0, [4.0], 8) == 1
 
 
-def test_memory_limit_is_the_control_groups_where_it_is_smaller(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "memory.max").write_text("2000000000\n")
-    monkeypatch.setattr(
-        "sessionfx.execution.memory._CGROUP_LIMITS", (str(tmp_path / "memory.max"), str(tmp_path / "absent"))
+def test_own_process_survives_a_unit_that_is_killed() -> None:
+    """One after the other in this process, the unit would have ended the test itself."""
+    units = {f"unit-{number}": (number,) for number in range(5)}
+    done = list(
+        LocalExecutor(1, 1, memory_gb=0.5).run_units(work.die_on_three, units, needs_gb=dict.fromkeys(units, 1.0))
     )
-    assert memory_limit_gb() == 2.0
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory_limit_gb() > 0.1
+    assert {one.unit: one.failure is None for one in done} == {name: name != "unit-3" for name in units}
+    (failure,) = (one.failure for one in done if one.failure)
+    assert "for want of memory" in failure.message
+
+
+MACHINE = 8e12  # more than any machine these tests run on has
+
+
+@pytest.fixture
+def control_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
+    """Lay out control groups: `membership` as in /proc/self/cgroup, and the limits that stand in files."""
+    for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PHYS_PAGES": MACHINE / 4096, "SC_PAGE_SIZE": 4096}[name])
+    monkeypatch.setattr("sessionfx.execution.memory._CGROUP_ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr("sessionfx.execution.memory._CGROUPS_OF_THIS_PROCESS", tmp_path / "membership")
+
+    def lay_out(membership: str | None, **limits: object) -> None:
+        if membership is not None:
+            (tmp_path / "membership").write_text(membership)
+        for name, limit in limits.items():
+            file = tmp_path / "cgroup" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"{limit}\n")
+
+    return lay_out
+
+
+@pytest.mark.parametrize(
+    ("membership", "limits", "expected"),
+    [
+        ("0::/\n", {"memory.max": 2_000_000_000}, 2.0),
+        ("0::/\n", {"memory.max": "max"}, MACHINE / 1e9),
+        ("0::/slurm/job_7/step_0\n", {"slurm/job_7/memory.max": 3_000_000_000}, 3.0),
+        ("0::/a/b\n", {"a/memory.max": 1_000_000_000, "a/b/memory.max": 4_000_000_000}, 1.0),
+        ("4:memory:/docker/x\n", {"memory/memory.limit_in_bytes": 5_000_000_000}, 5.0),
+        ("9:pids:/z\n4:memory:/job\n", {"memory/job/memory.limit_in_bytes": 6_000_000_000}, 6.0),
+        ("4:memory:/job\n", {"memory/memory.limit_in_bytes": 9223372036854771712}, MACHINE / 1e9),
+        ("0::/../elsewhere\n", {"memory.max": 7_000_000_000}, 7.0),
+        (None, {"memory.max": 2_000_000_000}, 2.0),
+        (None, {}, MACHINE / 1e9),
+    ],
+    ids=["container", "no limit", "job", "outer group is stricter", "container, version 1", "job, version 1",
+         "no limit, version 1", "outside the mounted groups", "membership unknown", "no control groups"],
+)  # fmt: skip
+def test_memory_limit_is_that_of_container_or_job(
+    control_groups: Callable[..., None], membership: str | None, limits: dict[str, object], expected: float
+) -> None:
+    control_groups(membership, **limits)
+    assert memory_limit_gb() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("variables", "megabytes"),
+    [
+        ({"SLURM_MEM_PER_NODE": "4096"}, 4096),
+        ({"SLURM_MEM_PER_CPU": "1000", "SLURM_CPUS_ON_NODE": "3"}, 3000),
+        ({"SLURM_MEM_PER_NODE": "0"}, MACHINE / 2**20),
+        ({"SLURM_MEM_PER_CPU": "1000"}, MACHINE / 2**20),
+    ],
+)
+def test_memory_limit_is_what_slurm_granted(
+    control_groups: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    megabytes: float,
+) -> None:
+    control_groups(None)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert memory_limit_gb() == pytest.approx(megabytes * 2**20 / 1e9)

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import nibabel as nib
@@ -38,10 +39,14 @@ def test_all_maps_of_the_contract_are_there_and_finite(small_output: Path) -> No
                 continue
             start = f"sub-{participant}/func/sub-{participant}_task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-{question}"
             expected += [f"{start}_stat-{stat}_desc-fixedEffects_statmap" for stat in STATISTICS]
+    start = f"group/task-stroop_space-{SPACE}_contrast-{LABEL}"
     for question in SESSION_CONTRASTS:
-        for strategy in ("sessionModel", "fixedEffects"):
-            start = f"group/task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-{question}_strategy-{strategy}"
-            expected += [f"{start}_stat-{stat}_statmap" for stat in STATISTICS]
+        for strategy in ("sessionModel", "fixedEffects", "marginal", "mixed"):
+            statistics = (*STATISTICS, "dof") if strategy == "mixed" else STATISTICS
+            expected += [f"{start}_sessions-{question}_strategy-{strategy}_stat-{stat}_statmap" for stat in statistics]
+    # two of the three participants have all sessions: too few for Hotelling's T² and for Greenhouse–Geisser's ε to count
+    expected += [f"{start}_sessions-any_strategy-sessionModel_stat-{stat}_statmap" for stat in ("F", "z", "p", "dof")]
+    expected += [f"{start}_stat-{stat}_desc-reliability_statmap" for stat in ("icc1", "icc31", "between", "within")]
     found = {
         str(path.relative_to(small_output)).removesuffix(".nii.gz") for path in small_output.rglob("*_statmap.nii.gz")
     }
@@ -63,6 +68,10 @@ def test_t_z_and_p_follow_from_effect_variance_and_dof(small_output: Path) -> No
             "DegreesOfFreedom"
         ]
         mask = values["variance"] > 0
+        dof_map = effect_path.with_name(effect_path.name.replace("stat-effect", "stat-dof"))
+        if dof_map.exists():
+            assert dof == pytest.approx(np.median(load(dof_map)[mask]), rel=1e-6)
+            dof = load(dof_map)[mask]
         assert mask.any()
         t = values["effect"][mask] / np.sqrt(values["variance"][mask])
         np.testing.assert_allclose(values["t"][mask], t, rtol=1e-6)
@@ -140,7 +149,7 @@ def test_metrics_have_a_row_per_pair_and_a_row_per_answer(small_output: Path) ->
     start = f"task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-mean"
     agreement = pd.read_csv(small_output / "group" / f"{start}_desc-agreement_metrics.tsv", sep="\t")
     assert agreement[["strategy_a", "strategy_b", "status"]].to_numpy().tolist() == [
-        ["session-model", "fixed-effects", "compared"]
+        [a, b, "compared"] for a, b in combinations(["session-model", "fixed-effects", "marginal", "mixed"], 2)
     ]
     a, b = (
         load(small_output / "group" / f"{start}_strategy-{s}_stat-z_statmap.nii.gz")
@@ -152,8 +161,8 @@ def test_metrics_have_a_row_per_pair_and_a_row_per_answer(small_output: Path) ->
     assert row["bias"] == pytest.approx((a - b)[mask].mean(), abs=1e-6)
     assert row["max_abs_difference"] == pytest.approx(np.abs(a - b)[mask].max(), abs=1e-5)
     answers = pd.read_csv(small_output / "group" / f"{start}_desc-answers_metrics.tsv", sep="\t")
-    assert answers["strategy"].tolist() == ["session-model", "fixed-effects"]
-    assert answers["dof"].tolist() == [8 - 3, 3 - 1]
+    assert answers["strategy"].tolist() == ["session-model", "fixed-effects", "marginal", "mixed"]
+    assert answers["dof"].tolist()[:2] == [8 - 3, 3 - 1]
 
 
 def test_group_fixed_effects_equals_the_participants_maps(small_output: Path) -> None:

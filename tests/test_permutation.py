@@ -28,7 +28,7 @@ from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.statistics.linear_algebra import pseudo_inverse
 from sessionfx.statistics.ols import fit_ols
 from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import GroupOptions, MapLayout
+from sessionfx.strategies.base import GroupOptions, MapLayout, Question
 
 SHAPE = (7, 8, 6)
 GRID = Grid(SHAPE, np.diag([3.0, 3.0, 3.0, 1.0]))
@@ -268,7 +268,7 @@ def test_flipping_a_participants_difference_is_exchanging_the_two_sessions() -> 
     n = 7
     layout = MapLayout(tuple(f"{i:02d}" for i in range(n) for _ in range(2)), ("pre", "post") * n)
     effects = rng.normal(size=(2 * n, MASK.sum()))
-    question = resolve_session_contrasts(["post-pre"], ["pre", "post"])[0]
+    question = Question(resolve_session_contrasts(["post-pre"], ["pre", "post"])[0])
     plan = STRATEGIES["fixed-effects"].plan(layout, question, GroupOptions())
     differences = effects[1::2] - effects[::2]
     for flipped in ([0], [2, 5], [1, 3, 4, 6]):

@@ -76,4 +76,4 @@ def test_refusals_are_sentences_in_the_report_and_rows_in_the_metrics(
     (metrics,) = (tmp_path / "out" / "group").glob("*_sessions-linear_desc-agreement_metrics.tsv")
     assert "declined" in metrics.read_text()
     assert not list((tmp_path / "out" / "group").glob("*_sessions-linear_*statmap*"))
-    assert len(list((tmp_path / "out" / "group").glob("*_sessions-mean_*_statmap.nii.gz"))) == 10
+    assert len(list((tmp_path / "out" / "group").glob("*_sessions-mean_*_statmap.nii.gz"))) == 15

@@ -46,11 +46,11 @@ def attendances(draw: st.DrawFn, least: int = 1) -> tuple[tuple[str, ...], list[
         ((), ["mean"]),
         (("01",), ["mean"]),
         (("01", "02"), ["mean", "ses-02 - ses-01"]),
-        (("1", "2", "3"), ["mean", "ses-2 - ses-1", "ses-3 - ses-1", "ses-3 - ses-2", "linear"]),
+        (("1", "2", "3"), ["mean", "ses-2 - ses-1", "ses-3 - ses-1", "ses-3 - ses-2", "linear", "any"]),
         (
             ("pre", "post", "a", "b"),
             ["mean", "ses-post - ses-pre", "ses-a - ses-pre", "ses-b - ses-pre", "ses-a - ses-post",
-             "ses-b - ses-post", "ses-b - ses-a", "linear"],
+             "ses-b - ses-post", "ses-b - ses-a", "linear", "any"],
         ),
     ],
 )  # fmt: skip

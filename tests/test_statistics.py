@@ -20,7 +20,7 @@ from sessionfx.statistics.linear_algebra import independent_columns, pseudo_inve
 from sessionfx.statistics.ols import fit_ols
 from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import GroupOptions, MapLayout
+from sessionfx.strategies.base import GroupOptions, MapLayout, Question
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(1, 300), st.floats(0.1, 60))
@@ -108,7 +108,7 @@ def test_precision_weighted_group_tests_the_participants_precision_maps() -> Non
     rng = np.random.default_rng(9)
     effects, variances = rng.normal(size=(8, 5)), rng.uniform(0.2, 2, size=(8, 5))
     layout = MapLayout(tuple("aabbccdd"), ("1", "2") * 4)
-    asked = resolve_session_contrasts(["mean"], ["1", "2"])[0]
+    asked = Question(resolve_session_contrasts(["mean"], ["1", "2"])[0])
     plan = STRATEGIES["fixed-effects"].plan(layout, asked, GroupOptions(fixed_effects="precision"))
     weights = 1 / variances.reshape(4, 2, 5)
     combined = (weights * effects.reshape(4, 2, 5)).sum(axis=1) / weights.sum(axis=1)

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sessionfx.errors import NotEstimableError
-from sessionfx.session_contrasts import SessionContrast, resolve_session_contrasts
+from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.linear_algebra import is_estimable
 from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import GroupOptions, MapLayout
-from sessionfx.strategies.blocks import estimate_in_blocks
+from sessionfx.strategies.base import GroupOptions, MapLayout, Question
+from sessionfx.strategies.blocks import MapsInMemory, estimate_in_blocks
 from sessionfx.strategies.session_model import resolve_subject_effect
 
 N_VOXELS = 7
@@ -35,14 +35,18 @@ def layout_of(attendance: NDArray[np.bool_], names: list[str] | None = None) -> 
     return MapLayout(tuple(cell[0] for cell in cells), tuple(cell[1] for cell in cells))
 
 
-def question(text: str, n_sessions: int) -> SessionContrast:
-    return resolve_session_contrasts([text], [f"{j + 1:02d}" for j in range(n_sessions)])[0]
+def question(text: str, n_sessions: int) -> Question:
+    return Question(resolve_session_contrasts([text], [f"{j + 1:02d}" for j in range(n_sessions)])[0])
 
 
 def estimate(
-    name: str, layout: MapLayout, asked: SessionContrast, effects: NDArray[np.float64], **options: str
+    name: str, layout: MapLayout, asked: Question, effects: NDArray[np.float64], scale: float = 1.0, **options: str
 ) -> Estimate:
-    return STRATEGIES[name].plan(layout, asked, GroupOptions(**options)).estimate(effects, None)
+    """Estimate from maps whose sampling variances are all scale²."""
+    plan = STRATEGIES[name].plan(layout, asked, GroupOptions(**options))
+    _, result = estimate_in_blocks(plan, MapsInMemory(effects, np.full_like(effects, scale**2)))
+    assert isinstance(result, Estimate)
+    return result
 
 
 @st.composite
@@ -147,7 +151,7 @@ def test_t_changes_sign_with_the_data_and_ignores_their_scale(
     for text in ("mean", f"ses-{k:02d} - ses-01"):
         for name in STRATEGIES:
             before = estimate(name, layout, question(text, k), effects)
-            after = estimate(name, layout, question(text, k), -factor * effects)
+            after = estimate(name, layout, question(text, k), -factor * effects, scale=factor)
             np.testing.assert_allclose(after.t, -before.t, rtol=1e-7, atol=1e-9)
             np.testing.assert_allclose(after.z, -before.z, rtol=1e-6, atol=1e-8)
 
@@ -200,14 +204,24 @@ def test_incomplete_participants_are_used_as_far_as_their_sessions_allow() -> No
 def test_disconnected_participants_and_sessions_are_refused_in_a_sentence() -> None:
     """Half were scanned in the first session only, half in the second only: no within-participant difference exists."""
     layout = layout_of(np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=bool))
-    for name in STRATEGIES:
+    for name in set(STRATEGIES) - {"marginal"}:
         with pytest.raises(NotEstimableError, match=r"\.$"):
             STRATEGIES[name].plan(layout, question("ses-02 - ses-01", 2), GroupOptions("indicator"))
 
 
+def test_marginal_compares_different_people_by_welchs_t_and_says_so() -> None:
+    """With one map per participant CR2 is the heteroscedasticity-consistent variance HC2, which is Welch's here."""
+    layout = layout_of(np.array([[1, 0]] * 4 + [[0, 1]] * 6, dtype=bool))
+    effects = np.random.default_rng(2).normal(size=(10, N_VOXELS))
+    asked = question("ses-02 - ses-01", 2)
+    welch = stats.ttest_ind(effects[4:], effects[:4], equal_var=False)
+    np.testing.assert_allclose(estimate("marginal", layout, asked, effects).t, welch.statistic, rtol=1e-10)
+    assert "different people" in STRATEGIES["marginal"].plan(layout, asked, GroupOptions()).caution
+
+
 @pytest.mark.parametrize("name", list(STRATEGIES))
 def test_one_session_has_no_trend_and_one_participant_no_group(name: str) -> None:
-    one_session = resolve_session_contrasts(["linear"], ["01"])[0]
+    one_session = question("linear", 1)
     with pytest.raises(NotEstimableError, match="one session only"):
         STRATEGIES[name].plan(MapLayout(("1", "2", "3"), ("01",) * 3), one_session, GroupOptions())
     with pytest.raises(NotEstimableError, match="at least two"):
@@ -215,10 +229,10 @@ def test_one_session_has_no_trend_and_one_participant_no_group(name: str) -> Non
 
 
 def test_auto_subject_effect_depends_on_the_question() -> None:
-    assert resolve_subject_effect("auto", question("mean", 3)) == "none"
-    assert resolve_subject_effect("auto", question("ses-01", 3)) == "none"
+    assert resolve_subject_effect("auto", question("mean", 3).sessions) == "none"
+    assert resolve_subject_effect("auto", question("ses-01", 3).sessions) == "none"
     for text in ("linear", "ses-02 - ses-01", "2*ses-02 - ses-01 - ses-03"):
-        assert resolve_subject_effect("auto", question(text, 3)) == "indicator"
+        assert resolve_subject_effect("auto", question(text, 3).sessions) == "indicator"
 
 
 def test_pooled_mean_says_that_it_pools() -> None:
@@ -256,9 +270,15 @@ def test_blocks_of_voxels_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("sessionfx.strategies.blocks.VOXELS_PER_BLOCK", 7)
     layout = layout_of(np.ones((5, 3), dtype=bool))
     effects = np.random.default_rng(4).normal(size=(15, 23))
+    variances = np.random.default_rng(5).uniform(0.5, 2, size=(15, 23))
     for name in STRATEGIES:
         plan = STRATEGIES[name].plan(layout, question("linear", 3), GroupOptions())
-        whole, blocks = plan.estimate(effects, None), estimate_in_blocks(plan, effects, None)
+        if plan.pools:
+            plan = plan.informed(plan.pooled_sums(effects))
+        whole, (_, blocks) = (
+            plan.estimate(effects, variances),
+            estimate_in_blocks(plan, MapsInMemory(effects, variances)),
+        )
         np.testing.assert_allclose(blocks.effect, whole.effect, rtol=1e-12)
         np.testing.assert_allclose(blocks.variance, whole.variance, rtol=1e-12)
-        assert blocks.dof == whole.dof
+        np.testing.assert_allclose(blocks.dof, whole.dof, rtol=1e-12)

@@ -153,11 +153,8 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     # longest first, so that no long one is left alone at the end
     order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
     units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
-    memory = executor.memory_gb
     needs = {f"sub-{label}": _memory_need(selection.runs[label]) for label in order}
-    for unit, need in needs.items():
-        if memory is not None and need > memory:
-            _say(f"{unit}: its largest run needs about {need:.1f} GB, and there are {memory:.1f} GB; it may be killed.")
+    _say_about_memory(needs, executor, settings)
     outcomes: dict[str, Failure | None] = {}
     progress = tqdm(total=len(units), desc="participants", unit="participant", disable=None)
     with progress:
@@ -385,6 +382,30 @@ def _memory_need(runs: Sequence[RunInputs]) -> float:
     except SessionFXError:
         return 0.0
     return _BASE_GB + float(np.prod(image.shape)) * (image.get_data_dtype().itemsize + _BYTES_PER_VALUE) / 1e9
+
+
+def _say_about_memory(needs: Mapping[str, float], executor: Executor, settings: Settings) -> None:
+    """Name the runs that are too large, and say when fewer participants run at a time than could."""
+    memory, largest = executor.memory_gb, max(needs.values())
+    if memory is None:
+        return
+    too_large = [unit for unit, need in needs.items() if need > memory]
+    if too_large:
+        others = f" and {len(too_large) - 3} others" if len(too_large) > 3 else ""
+        _say(
+            f"A run needs about {largest:.1f} GB, and there are {memory:.1f} GB: "
+            f"{', '.join(too_large[:3])}{others} may be "
+            "killed. Give the container or job more memory (docker run --memory, sbatch --mem), or say with "
+            "--mem-gb that "
+            "there is more."
+        )
+    at_a_time, wanted = executor.at_a_time(needs), min(settings.nprocs, len(needs))
+    if at_a_time is not None and at_a_time < wanted:
+        _say(
+            f"{at_a_time} participant(s) at a time instead of {wanted}: the largest needs about {largest:.1f} GB, "
+            "and there "
+            f"are {memory:.1f} GB."
+        )
 
 
 def _keep_settings(settings: Settings, output_dir: Path) -> None:

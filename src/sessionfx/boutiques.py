@@ -1,8 +1,11 @@
 """The command line as a Boutiques descriptor, for platforms that build a form or a job from it.
 
-Made anew with `python -m sessionfx.boutiques > boutiques.json`. Everything said of an option is read from the parser,
-so that the descriptor cannot drift from the program. The format is Boutiques schema 0.5
-(Glatard et al. 2018, GigaScience 7:giy016).
+Made anew with `make boutiques`. Everything said of an option is read from the parser, so that the descriptor cannot
+drift from the program. The format is Boutiques schema 0.5 (Glatard et al. 2018, GigaScience 7:giy016), with the names
+and the order that `bosh validate --bids` asks of a BIDS App.
+
+Defaults are stated, so that a form shows them. Platforms then pass each of them as if the user had typed it, which
+would make `--config-file` ineffective; therefore they pass `--config-over-defaults` as well.
 """
 
 from __future__ import annotations
@@ -21,8 +24,24 @@ EXECUTABLE = "sessionfx"  # on PATH in the image: Boutiques replaces the image's
 
 # a platform asks that a File exists before the program starts; these folders the program makes itself
 MADE_BY_THE_PROGRAM = frozenset({"output_dir", "work_dir", "bids_database_dir"})
-# a platform hands defaults over as if the user had given them: only those that hold on every machine
+# only defaults that hold on every machine are stated
 DEPENDS_ON_THE_MACHINE = frozenset({"nprocs"})
+# flags that a platform sets where its user says nothing
+SET_BY_PLATFORMS = frozenset({"config_over_defaults"})
+
+# Boutiques' names of the arguments that all BIDS Apps have, in the order it expects them
+BIDS_APP_NAMES = {"levels": "analysis_level"}
+BIDS_APP_ORDER = ("bids_dir", "output_dir", "levels", "participant_label", "session_label")
+# The same argument twice, as that check demands: a new folder is a name, but one to go on in is a file, which platforms
+# bring to the program. bosh fills in only the one that comes first: with it, output_dir serves both levels.
+EXISTING_OUTPUT = {
+    "id": "participant_level_dir",
+    "name": "participant level dir",
+    "description": "where results of the participant level are and those of the group level go; in place of output_dir",
+    "type": "File",
+    "value-key": "[OUTPUT_DIR]",
+    "optional": True,
+}
 
 
 def describe_program(parser: argparse.ArgumentParser) -> dict[str, Any]:
@@ -38,7 +57,13 @@ def describe_program(parser: argparse.ArgumentParser) -> dict[str, Any]:
     dict
         The descriptor, ready for JSON.
     """
-    inputs = [describe_input(action) for action in parser._actions if _is_described(action)]
+    actions = {action.dest: action for action in parser._actions if _is_described(action)}
+    first = [actions.pop(name) for name in BIDS_APP_ORDER]
+    inputs = [describe_input(action) for action in (*first, *actions.values())]
+    keys = [item["value-key"] for item in inputs]
+    output = next(item for item in inputs if item["id"] == "output_dir")
+    output["optional"] = True  # one of the two
+    inputs.insert(inputs.index(output) + 1, EXISTING_OUTPUT)
     return {
         "schema-version": "0.5",
         "name": "SessionFX",
@@ -46,9 +71,19 @@ def describe_program(parser: argparse.ArgumentParser) -> dict[str, Any]:
         "tool-version": __version__,
         "author": AUTHOR,
         "container-image": {"type": "docker", "image": f"{IMAGE_NAME}:{__version__}"},
-        "command-line": " ".join([EXECUTABLE, *(item["value-key"] for item in inputs)]),
+        "command-line": f"mkdir -p [OUTPUT_DIR]; {EXECUTABLE} {' '.join(keys)}",
         "inputs": inputs,
-        "groups": [describe_group(group) for group in parser._action_groups if _members(group)],
+        "groups": [
+            *(describe_group(group) for group in parser._action_groups if _members(group)),
+            {
+                "id": "output_directory",
+                "name": "output directory",
+                "description": "a new folder, or for the group level the one that the participant level has filled",
+                "members": [output["id"], EXISTING_OUTPUT["id"]],
+                "mutually-exclusive": True,
+                "one-is-required": True,
+            },
+        ],
         "output-files": [
             {
                 "id": "results",
@@ -75,14 +110,15 @@ def describe_input(action: argparse.Action) -> dict[str, Any]:
     Returns
     -------
     dict
-        The input; its `id` is the argument's name in the settings.
+        The input; its `id` is the argument's name in the settings, or what Boutiques calls it.
     """
+    name = BIDS_APP_NAMES.get(action.dest, action.dest)
     described: dict[str, Any] = {
-        "id": action.dest,
-        "name": action.dest.replace("_", " "),
+        "id": name,
+        "name": name.replace("_", " "),
         "description": (action.help or "") % vars(action),
         "type": value_type(action),
-        "value-key": f"[{action.dest.upper()}]",
+        "value-key": f"[{name.upper()}]",
         "optional": not action.required,
     }
     if described["type"] == "Number":
@@ -91,6 +127,8 @@ def describe_input(action: argparse.Action) -> dict[str, Any]:
         described["value-choices"] = list(action.choices)
     if has_default(action):
         described["default-value"] = action.default
+    if action.dest in SET_BY_PLATFORMS:
+        described["default-value"] = True
     return described | _spelling(action)
 
 
@@ -177,7 +215,7 @@ def _accepts(action: argparse.Action, text: str) -> bool:
 
 
 def _members(group: argparse._ArgumentGroup) -> list[str]:
-    return [action.dest for action in group._group_actions if _is_described(action)]
+    return [BIDS_APP_NAMES.get(action.dest, action.dest) for action in group._group_actions if _is_described(action)]
 
 
 def _is_described(action: argparse.Action) -> bool:

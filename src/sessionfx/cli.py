@@ -173,6 +173,9 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--config-file", type=Path, metavar="FILE", help="TOML file with these options; the command line wins"
     )
+    run.add_argument("--config-over-defaults", action="store_true",
+                     help="an option given with its default value leaves the choice to --config-file: for platforms, "
+                     "which pass every default")  # fmt: skip
     run.add_argument("--stop-on-first-crash", action="store_true", help="do not go on when a participant fails")
     run.add_argument("-v", "--verbose", action="count", default=0, help="more messages; with tracebacks")
     return parser
@@ -191,13 +194,15 @@ def parse_settings(argv: Sequence[str]) -> Settings:
     namespace = parser.parse_args(argv)
     if namespace.config_file:
         given = _options_given(parser, argv)
+        if namespace.config_over_defaults:
+            given = {name for name in given if getattr(namespace, name) != parser.get_default(name)}
         tokens = _config_tokens(parser, namespace.config_file, given)
         namespace = parser.parse_args(_inserted(argv, tokens))
     if namespace.no_report and namespace.reports_only:
         raise CommandLineError("--no-report and --reports-only exclude each other. Give one of them.")
     _check_scheduler(namespace.executor, namespace.scheduler)
     options = vars(namespace)
-    options.pop("config_file")
+    del options["config_file"], options["config_over_defaults"]
     options["levels"] = tuple(level for level in LEVELS if level in namespace.levels)
     for name, value in options.items():
         if isinstance(value, list):
@@ -291,7 +296,7 @@ def _config_tokens(parser: argparse.ArgumentParser, path: Path, given: set[str])
     for key, value in table.items():
         name = key.replace("_", "-")
         action = actions.get(name)
-        if action is None or name in ("config-file", "help", "version"):
+        if action is None or name in ("config-file", "config-over-defaults", "help", "version"):
             raise CommandLineError(f"--config-file {path}: '{key}' is not an option. See 'sessionfx --help'.")
         if action.dest in given:
             continue

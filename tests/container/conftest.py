@@ -1,8 +1,9 @@
 """The image, built once, and a small study to run it on.
 
 What is particular to a machine comes from environment variables: SESSIONFX_TEST_IMAGE names an image to test instead of
-building one, SESSIONFX_BUILD_OPTIONS holds further options of the build, SESSIONFX_APPTAINER a command that stands in for
-Apptainer. `tools/local-podman` sets the last two where there is only podman.
+building one, SESSIONFX_TEST_ENGINE the engine; SESSIONFX_BUILD_OPTIONS holds further options of the build,
+SESSIONFX_APPTAINER a command that stands in for Apptainer. `tools/local-podman` sets the last three where there is only
+podman, `tools/local-slurm` starts a Slurm.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ CONDITIONS = (
     *("--tmpfs", "/tmp:rw,noexec,nosuid,nodev,size=64m,mode=1777"),  # noqa: S108 - in the container
 )
 ONLY_PODMAN = ("--passwd=false", "--read-only-tmpfs=false")  # what docker does in any case
+
+FIGURES = pytest.StashKey[list[str]]()
 
 Process = subprocess.CompletedProcess[str]
 
@@ -73,6 +77,20 @@ class Image:
             raise
 
 
+@pytest.fixture(scope="session")
+def report(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Take down a figure, such as a size or a time, for the end of the test run."""
+    return request.config.stash.setdefault(FIGURES, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    figures = config.stash.get(FIGURES, [])
+    if figures:
+        terminalreporter.section("figures")
+        for figure in figures:
+            terminalreporter.line(figure)
+
+
 def call(command: Sequence[str], *, timeout: float, check: bool = True, cwd: Path | None = None) -> Process:
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd)
     if check:
@@ -81,7 +99,7 @@ def call(command: Sequence[str], *, timeout: float, check: bool = True, cwd: Pat
 
 
 def find_engine() -> str | None:
-    for name in ("docker", "podman"):
+    for name in os.environ.get("SESSIONFX_TEST_ENGINE", "docker podman").split():
         program = shutil.which(name)
         if program and call([program, "info"], timeout=60, check=False).returncode == 0:
             return program
@@ -89,7 +107,7 @@ def find_engine() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def image() -> Image:
+def image(report: Callable[[str], None]) -> Image:
     engine = find_engine()
     if engine is None:
         pytest.skip("Neither docker nor podman can run here, so no image can be built and tested.")
@@ -97,7 +115,9 @@ def image() -> Image:
     image = Image(engine, given or f"sessionfx-test:{sessionfx.__version__}")
     if not given:
         options = shlex.split(os.environ.get("SESSIONFX_BUILD_OPTIONS", ""))
+        before = time.monotonic()
         image.command("build", *options, "--tag", image.name, REPOSITORY, timeout=1200)
+        report(f"build of the image: {time.monotonic() - before:.0f} s (layers of an earlier build are used again)")
     return image
 
 
@@ -157,3 +177,57 @@ def assert_as_expected(expected: dict[str, bytes]) -> Callable[..., None]:
         assert [name for name in wanted if found[name] != wanted[name]] == []
 
     return compare
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Apptainer, and a folder with everything it is to see: a stand-in may see no other."""
+
+    program: tuple[str, ...]
+    folder: Path
+
+    def apptainer(self, *arguments: object, timeout: float = 300) -> Process:
+        return call([*self.program, *map(str, arguments)], timeout=timeout, check=False, cwd=self.folder)
+
+    def programs(self) -> Path:
+        """Make a folder for PATH in which `apptainer` is what stands in for it."""
+        folder = self.folder / "bin"
+        folder.mkdir(exist_ok=True)
+        (folder / "apptainer").write_text(
+            f'#!/bin/bash\ncd {shlex.quote(str(self.folder))}\nexec {shlex.join(self.program)} "$@"\n'
+        )
+        (folder / "apptainer").chmod(0o755)
+        return folder
+
+    def run(self, output: Path | None, *arguments: object, options: tuple[str, ...]) -> str:
+        binds = ("--bind", f"{self.folder}/bids:/data:ro", *(("--bind", f"{output}:/out") if output else ()))
+        done = self.apptainer("run", *options, *binds, self.folder / "sessionfx.sif", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def new_output(self, name: str) -> Path:
+        output = self.folder / name
+        output.mkdir()
+        output.chmod(0o777)
+        return output
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Cluster:
+    given = os.environ.get("SESSIONFX_APPTAINER", "")
+    program = ("apptainer",) if shutil.which("apptainer") else tuple(shlex.split(given))
+    if not program:
+        pytest.skip("Apptainer is not installed, and SESSIONFX_APPTAINER names no command that stands in for it.")
+    image: Image = request.getfixturevalue("image")
+    folder = tmp_path_factory.mktemp("cluster")
+    folder.chmod(0o777)
+    shutil.copytree(request.getfixturevalue("study"), folder / "bids")
+    kind = ("--format", "docker-archive") if Path(image.engine).name == "podman" else ()
+    image.command("save", *kind, "--output", folder / "image.tar", image.name, timeout=300)
+    (folder / "image.tar").chmod(0o644)
+    cluster = Cluster(program, folder)
+    faster = ("--mksquashfs-args", "-comp zstd -Xcompression-level 1")
+    done = cluster.apptainer("build", *faster, folder / "sessionfx.sif", f"docker-archive:{folder}/image.tar")
+    assert done.returncode == 0, done.stderr
+    (folder / "image.tar").unlink()
+    return cluster

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -37,8 +39,26 @@ def config(image: Any) -> dict[str, Any]:
     return {**found["Config"], "Size": found["Size"]}
 
 
-def test_is_small(config: dict[str, Any]) -> None:
+def test_is_small(config: dict[str, Any], report: Callable[[str], None]) -> None:
+    report(f"image: {config['Size'] / 1e6:.0f} MB")
     assert config["Size"] < 650e6
+
+
+def test_buildah_builds_the_same_dockerfile(image: Any, config: dict[str, Any]) -> None:
+    if not shutil.which("buildah") or Path(image.engine).name != "podman":
+        pytest.skip("buildah is not installed, or not beside podman, whose layers it uses again.")
+    options = shlex.split(os.environ.get("SESSIONFX_BUILD_OPTIONS", ""))
+    name = f"localhost/{image.name}-buildah"
+    subprocess.run(["buildah", "build", "--layers", *options, "--tag", name, REPOSITORY], check=True,
+                   capture_output=True, timeout=600)  # fmt: skip
+    try:
+        built = json.loads(image.command("image", "inspect", name).stdout)[0]["Config"]
+        assert {key: built[key] for key in ("Entrypoint", "Env")} == {key: config[key] for key in ("Entrypoint", "Env")}
+        assert (
+            built["Labels"].items() >= {key: text for key, text in config["Labels"].items() if "image" in key}.items()
+        )
+    finally:
+        image.command("rmi", name)
 
 
 def test_version_is_in_file_label_and_program(image: Any, config: dict[str, Any]) -> None:
@@ -106,14 +126,23 @@ def test_conditions_are_in_force(image: Any, study: Path, new_output: Callable[[
 @pytest.mark.parametrize("home", HOMES)
 def test_version_and_help(image: Any, home: str) -> None:
     options = [*image.options(), *HOMES[home]]
-    before = time.monotonic()
     done = image.run("--version", options=options)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"sessionfx {sessionfx.__version__}\n", "")
-    assert time.monotonic() - before < 10
     done = image.run("--help", options=options)
     assert done.returncode == 0
     assert "BIDS_DIR OUTPUT_DIR" in done.stdout
     assert done.stderr == ""
+
+
+def test_version_is_there_at_once(image: Any, report: Callable[[str], None]) -> None:
+    """The engine's own time included; the best of three, since the machine may have other work."""
+    seconds = []
+    for _ in range(3):
+        before = time.monotonic()
+        assert image.run("--version", options=image.options()).returncode == 0
+        seconds.append(time.monotonic() - before)
+    report(f"--version in the read-only image: {min(seconds):.2f} s")
+    assert min(seconds) < 1.5
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +182,48 @@ def test_output_names_the_image(output: Path) -> None:
     assert made_by["Container"]["Tag"] == f"sessionfx/sessionfx:{sessionfx.__version__}"
 
 
+def test_demo_gives_the_same_maps(
+    image: Any, tmp_path: Path, new_output: Callable[[], Path], report: Callable[[str], None]
+) -> None:
+    """What `make demo` analyses: here some participants by label, then the others, then the group."""
+    study, inside, outside = tmp_path / "bids", new_output(), new_output()
+    options = (*CONTRAST, "--confounds", "scrub", "--nprocs", "2")
+    subprocess.run([sys.executable, "-m", "sessionfx.simulate", study], check=True, capture_output=True, timeout=300)
+    command = [sys.executable, "-m", "sessionfx", study, outside, "participant", "group", *options, "--no-report"]
+    subprocess.run(command, check=True, capture_output=True, timeout=600)
+    for path in (tmp_path, study, *study.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+    # the program, then the most memory that its control group has used, files held in memory included
+    peak_files = "/sys/fs/cgroup/memory.peak /sys/fs/cgroup/memory/memory.max_usage_in_bytes"
+    script = f'run.py "$@" || exit; cat {peak_files} 2>/dev/null; true'
+    peaks = []
+    for level in (
+        ("participant", "--participant-label", "01", "02"),
+        ("participant", "--participant-label", *(f"0{number}" for number in range(3, 9)), "--no-report"),
+        ("group",),
+    ):
+        done = image.run("-c", script, "run", "/data", "/out", *level, *options, entrypoint="sh", timeout=600,
+                         options=image.options(study, inside))  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        peaks += [int(line) for line in done.stdout.split() if line.isdecimal()]
+    if peaks:
+        report(f"demo in the image, two participants at a time, with reports: {max(peaks) / 1e9:.2f} GB at most")
+    compare_maps(inside, outside)
+
+
+def compare_maps(found: Path, wanted: Path) -> None:
+    maps = {path.relative_to(wanted) for path in wanted.rglob("*_statmap.nii.gz")}
+    assert len(maps) > 100
+    assert {path.relative_to(found) for path in found.rglob("*_statmap.nii.gz")} == maps
+    differing = [
+        name
+        for name in maps
+        if gzip.decompress((found / name).read_bytes()) != gzip.decompress((wanted / name).read_bytes())
+    ]
+    assert differing == []
+
+
 def test_home_may_be_unset(image: Any, study: Path) -> None:
     command = ("-u", "HOME", PYTHON, "-I", "/opt/sessionfx/bin/run.py", "/data", "/out", "participant", *CONTRAST)
     done = image.run(*command, "--dry-run", options=image.options(study), entrypoint="env")
@@ -186,22 +257,87 @@ def test_output_that_cannot_be_written_is_said_in_a_sentence(image: Any, study: 
     assert "Traceback" not in done.stderr
 
 
+# With limited memory
+
+
+@pytest.fixture(scope="module")
+def memory(image: Any) -> Callable[[int], list[str]]:
+    """Make options that limit a container to so many MiB."""
+
+    def limited(mebibytes: int) -> list[str]:
+        return ["--memory", f"{mebibytes}m", "--memory-swap", f"{mebibytes}m"]
+
+    files = "/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"
+    found = image.run("-c", f"cat {files} 2>/dev/null", options=limited(512), entrypoint="sh").stdout.strip()
+    if found != str(512 * 2**20):
+        pytest.skip(f"{Path(image.engine).name} cannot limit the memory of a container here.")
+    return limited
+
+
 def test_runs_within_limited_memory(
-    image: Any, study: Path, new_output: Callable[[], Path], assert_as_expected: Callable[..., None]
+    image: Any,
+    study: Path,
+    new_output: Callable[[], Path],
+    assert_as_expected: Callable[..., None],
+    memory: Callable[[int], list[str]],
 ) -> None:
     output = new_output()
-    options = [*image.options(study, output), "--memory", "512m", "--memory-swap", "512m"]
-    files = "/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"
-    limit = image.run("-c", f"cat {files} 2>/dev/null", options=options, entrypoint="sh").stdout.strip()
-    if limit != str(512 * 2**20):
-        pytest.skip(f"{Path(image.engine).name} cannot limit the memory of a container here.")
-    arguments = ("/data", "/out", "participant", *CONTRAST, "--nprocs", "1", "--no-report")
-    done = image.run(*arguments, options=options)
+    arguments = ("/data", "/out", "participant", "group", *CONTRAST, "--nprocs", "1", "--no-report")
+    done = image.run(*arguments, options=[*image.options(study, output), *memory(512)])
     assert done.returncode == 0, done.stderr
+    assert_as_expected(output, "participant", "group")
+
+
+def test_limit_of_the_container_lowers_the_number_of_participants_at_a_time(
+    image: Any,
+    study: Path,
+    new_output: Callable[[], Path],
+    assert_as_expected: Callable[..., None],
+    memory: Callable[[int], list[str]],
+) -> None:
+    output = new_output()
+    arguments = ("/data", "/out", "participant", *CONTRAST, "--nprocs", "3", "--no-report")
+    done = image.run(*arguments, options=[*image.options(study, output), *memory(1000)])
+    assert done.returncode == 0, done.stderr
+    assert "2 participant(s) at a time instead of 3" in done.stderr
     assert_as_expected(output, "participant")
 
 
+def test_run_that_does_not_fit_fails_in_words(
+    image: Any, tmp_path: Path, new_output: Callable[[], Path], memory: Callable[[int], list[str]]
+) -> None:
+    """The kernel kills the process that computes, never the program that says so."""
+    options = "--participants 2 --sessions 2 --runs 1 --volumes 120 --voxel-size 3 --no-raw-bold"
+    command = [sys.executable, "-m", "sessionfx.simulate", tmp_path / "bids", *options.split()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    for path in (tmp_path, *tmp_path.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    output = new_output()
+    arguments = ("/data", "/out", "participant", *CONTRAST, "--nprocs", "2", "--no-report")
+    done = image.run(*arguments, options=[*image.options(tmp_path / "bids", output), *memory(400)])
+    assert done.returncode == 1, done.stderr
+    assert "A run needs about 0.7 GB, and there are 0.4 GB" in done.stderr
+    assert "docker run --memory" in done.stderr
+    assert "sub-01: FAILED. Its process was killed, most likely for want of memory." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(output.rglob("*_statmap.nii.gz"))
+    assert "for want of memory" in next((output / "logs").glob("sub-01_*_crash.txt")).read_text()
+
+
 # Stopped in the middle
+
+
+def test_sigterm_is_heard_from_the_start(image: Any, tmp_path: Path) -> None:
+    """Before the libraries are there, let alone an output folder."""
+    os.mkfifo(tmp_path / "config.toml")  # whoever reads it waits
+    tmp_path.chmod(0o755)
+    options = [*image.options(tmp_path), image.name, "/data", "/out", "group", "--config-file", "/data/config.toml"]
+    container = image.command("run", "--detach", *options).stdout.strip()
+    try:
+        image.command("stop", "-t", "5", container)
+        assert int(image.command("wait", container).stdout) == TERMINATED
+    finally:
+        image.command("rm", "--force", container)
 
 
 @pytest.mark.parametrize(
@@ -269,40 +405,3 @@ def assert_whole(output: Path) -> None:
             assert path.read_text(encoding="utf-8").rstrip().endswith("</html>"), path
         elif path.suffix in {".tsv", ".txt"}:
             assert path.read_bytes().endswith(b"\n"), path
-
-
-# Boutiques
-
-
-def bosh(*arguments: object) -> str:
-    pytest.importorskip("boutiques", reason="The boutiques package, which runs the descriptor, is not installed.")
-    code = "import sys; from boutiques.bosh import bosh; sys.argv[0] = 'bosh'; sys.exit(bosh())"
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_boutiques_validates_the_descriptor() -> None:
-    assert "OK" in bosh("validate", REPOSITORY / "boutiques.json")
-
-
-def test_boutiques_command_runs_in_the_image(image: Any, study: Path, tmp_path: Path) -> None:
-    """Boutiques starts the command by a shell in the image."""
-    values = {
-        "bids_dir": "/data",
-        "output_dir": "/out",
-        "levels": ["participant"],
-        "participant_label": ["01", "03"],
-        "contrast": ["incongruent - congruent", "all=0.5*incongruent + 0.5*congruent"],
-        "dry_run": True,
-    }
-    invocation = tmp_path / "invocation.json"
-    invocation.write_text(json.dumps(values))
-    printed = bosh("exec", "simulate", REPOSITORY / "boutiques.json", "-i", invocation)
-    command = next(line for line in printed.splitlines() if line.startswith("sessionfx "))
-    assert shlex.split(command)[1:4] == ["/data", "/out", "participant"]
-    done = image.run("-c", command, options=image.options(study), entrypoint="/bin/sh")
-    assert done.returncode == 0, done.stderr
-    assert "sub-03" in done.stdout
-    assert "sub-02" not in done.stdout

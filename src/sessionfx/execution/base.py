@@ -62,6 +62,10 @@ class Executor(ABC):
     def memory_gb(self) -> float | None:
         """Memory that one unit may use (GB); None where that is not known beforehand."""
 
+    def at_a_time(self, needs_gb: Mapping[str, float]) -> int | None:
+        """Say how many units run at a time, given the memory each needs (GB); None where that is not known."""
+        return None
+
     @abstractmethod
     def run_units(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -12,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any
 
 from sessionfx.errors import TERMINATED
@@ -46,6 +48,12 @@ class LocalExecutor(Executor):
         """The budget: a unit that needs more than half of it runs alone."""
         return self._memory_gb
 
+    def at_a_time(self, needs_gb: Mapping[str, float]) -> int:
+        """As many units as were asked for and fit into memory; see `Executor.at_a_time`."""
+        if not needs_gb:
+            return self._n_processes
+        return workers_within(self._memory_gb, list(needs_gb.values()), self._n_processes)
+
     def run_units(
         self,
         work: Callable[..., Result],
@@ -55,10 +63,10 @@ class LocalExecutor(Executor):
         stop_on_failure: bool = False,
     ) -> Iterator[Done[Result]]:
         """Run units in as many processes as were asked for and fit into memory; see `Executor.run_units`."""
-        n_processes = min(self._n_processes, len(units))
-        if needs_gb:
-            n_processes = workers_within(self._memory_gb, list(needs_gb.values()), n_processes)
-        if n_processes <= 1:
+        n_processes = min(self.at_a_time(needs_gb or {}), len(units))
+        # A unit that is killed for want of memory would take this process, the whole program, along.
+        is_risky = max((needs_gb or {}).values(), default=0.0) > self._memory_gb
+        if n_processes <= 1 and not is_risky:
             with limited_threads(self._n_threads):
                 for name, arguments in units.items():
                     finished = Done(name, *attempt(work, arguments))
@@ -107,7 +115,7 @@ def end_on_sigterm() -> None:
 
 
 def _killed(name: str) -> Done[Any]:
-    message = f"{name}: its process was killed, most likely for want of memory. Use a smaller --nprocs or more memory."
+    message = "Its process was killed, most likely for want of memory. Use a smaller --nprocs or more memory."
     return Done(name, None, Failure(message, "", expected=True))
 
 
@@ -153,6 +161,9 @@ def _prepare_worker(n_threads: int) -> None:
     # Ctrl-C goes to the whole process group; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Where memory runs out, the kernel is to kill this process and not the program, which says whose it was.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.captureWarnings(True)
     global _limits  # lives as long as the worker

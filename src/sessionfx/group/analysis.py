@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,11 +16,10 @@ from sessionfx.execution import Executor, progress_bar
 from sessionfx.group.answers import Respondent, refusals
 from sessionfx.group.calibration import Covariance, calibrate
 from sessionfx.group.evidence import gather_evidence, summarise_reliability
-from sessionfx.group.results import ContrastResults, Evidence, QuestionResults
+from sessionfx.group.results import ContrastResults, Evidence
 from sessionfx.group.stack import attendance, open_stack
 from sessionfx.inputs.covariates import read_covariates
 from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
-from sessionfx.maps import Located
 from sessionfx.naming import file_name
 from sessionfx.outputs.group import GroupFiles
 from sessionfx.outputs.records import Record, file_state, fingerprint
@@ -27,7 +27,6 @@ from sessionfx.report.group import has_group_section, write_group_report
 from sessionfx.report.methods import MethodsText, group_methods
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
-from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question, Strategy
 
@@ -72,18 +71,19 @@ class _Works:
 
     Attributes
     ----------
-    questions : dict of str to str
-        In the order of the questions.
-    whole : str
-        Name of the piece that belongs to no question: reliability and calibration.
+    questions : tuple of str
+        Names of the answers, in the order of the questions.
+    reliability, calibration : str
+        Names of the pieces that belong to no single question; the latter is empty where it is not asked for.
     marks : dict of str to str
         All of them.
     prefix : str
         With which the names of all work from these first-level maps begin.
     """
 
-    questions: dict[str, str]
-    whole: str
+    questions: tuple[str, ...]
+    reliability: str
+    calibration: str
     marks: dict[str, str]
     prefix: str
 
@@ -118,31 +118,45 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
     ]
     record = analysis.record()
     works = _works(contrast, maps, covariates, questions, analysis)
-    is_finished = not settings.force and all(record.is_finished(work, mark) for work, mark in works.marks.items())
+    to_do = {work for work, mark in works.marks.items() if settings.force or not record.is_finished(work, mark)}
     shown = fingerprint(works.marks)
     needs_report = not settings.no_report and (
         settings.reports_only
         or not has_group_section(analysis.output_dir, analysis.selection.entities, contrast, shown)
     )
-    if is_finished and not needs_report:
+    if not to_do and not needs_report:
         return "finished", []
-    if settings.reports_only and not is_finished:
+    if settings.reports_only and to_do:
         raise LevelError(
             f"--reports-only needs finished group maps with the same options, and contrast '{contrast}' has "
             "none. Run the group level without --reports-only first."
         )
     results = find_results(contrast, maps, covariates, questions, analysis)
-    if not is_finished:
+    if to_do:
         # answers to other questions stay, unless they are from other first-level maps
         own = [work for work in record.works() if work.startswith(f"{contrast} from ")]
-        record.forget([*works.marks, *(work for work in own if not work.startswith(works.prefix))])
+        record.forget([*to_do, *(work for work in own if not work.startswith(works.prefix))])
         files = GroupFiles(contrast, maps, analysis.selection, settings, analysis.output_dir, analysis.links)
-        for work, question in zip(works.questions, results.questions, strict=True):
-            record.finish({work: (works.marks[work], files.write_question(question, covariates))})
-        record.finish({works.whole: (works.marks[works.whole], files.write_whole(results))})
+        for work, write in _writers(works, results, covariates, files):
+            if work in to_do:
+                record.finish({work: (works.marks[work], write())})
     if not settings.no_report:
         write_group_report(results, settings, analysis.methods, shown, analysis.output_dir)
     return "done", [*results.notes, *refusals(contrast, results.questions)]
+
+
+def _writers(
+    works: _Works, results: ContrastResults, covariates: Covariates, files: GroupFiles
+) -> Iterator[tuple[str, Callable[[], list[Path]]]]:
+    """Yield what writes each piece of work, by its name."""
+    for work, question in zip(works.questions, results.questions, strict=True):
+        yield work, partial(files.write_question, question, covariates)
+    if results.reliability is not None:
+        yield works.reliability, partial(files.write_reliability, results, results.reliability)
+    else:
+        yield works.reliability, list
+    if results.calibration is not None:
+        yield works.calibration, partial(files.write_calibration, results.calibration)
 
 
 def find_results(
@@ -169,8 +183,8 @@ def find_results(
         answers = tuple(
             respondent.answer(question, stack, evidence) for question in progress_bar(questions, contrast, "question")
         )
-        located, threshold = _mean_map(answers)
-        reliability = summarise_reliability(reliability_maps, stack, located, threshold, settings.cluster_threshold)
+        mean = respondent.answer_mean(stack, analysis.selection.sessions) if reliability_maps else None
+        reliability = summarise_reliability(reliability_maps, stack, mean, settings.cluster_threshold)
         return ContrastResults(
             contrast, analysis.selection.entities, stack.layout, stack.mask, stack.grid, stack.coverage, answers,
             (*stack.notes, *covariates.notes), covariates.left_out, evidence, reliability,
@@ -183,15 +197,6 @@ def _covariates(maps: Sequence[FirstLevelMap], analysis: GroupAnalysis) -> Covar
     if not (settings.covariates or settings.session_covariates):
         return Covariates.none(attendance(maps))
     return read_covariates(analysis.raw, attendance(maps), settings.covariates, settings.session_covariates)
-
-
-def _mean_map(answers: Sequence[QuestionResults]) -> tuple[Located[Estimate | FTest] | None, float]:
-    """Find the recommended answer for the mean over sessions, which gives the regions of the reliability table."""
-    for one in answers:
-        if one.question.sessions.kind == "mean" and not one.question.group.label and one.verdict.recommended:
-            chosen = next(result for result in one.strategies if result.name == one.verdict.recommended[0])
-            return chosen.located, chosen.threshold
-    return None, float("inf")
 
 
 def _calibrate(
@@ -231,21 +236,20 @@ def _works(
         sorted((key, values) for key, values in covariates.session_values.items()),
         covariates.left_out,
     ]
+    common = [__version__, analysis.selection.entities, settings.alpha, settings.correction, settings.cluster_threshold]
     options = [
-        __version__,
-        analysis.selection.entities,
+        common,
         [one.name for one in analysis.strategies],
         asdict(analysis.options),
-        settings.alpha,
-        settings.correction,
-        settings.cluster_threshold,
         [settings.permutations, settings.random_seed] if settings.permutations else None,
         design,
     ]
-    marks: Mapping[str, str] = {
+    answers = {
         f"{prefix}sessions {one.label}": fingerprint([inputs, options, asdict(one.sessions), asdict(one.group)])
         for one in questions
     }
-    whole = f"{prefix}reliability and calibration"
-    calibration = [settings.calibrate, settings.random_seed] if settings.calibrate else None
-    return _Works(dict(marks), whole, {**marks, whole: fingerprint([sorted(marks.items()), calibration])}, prefix)
+    reliability, calibration = f"{prefix}reliability", f"{prefix}calibration" if settings.calibrate else ""
+    marks = {**answers, reliability: fingerprint([inputs, common, covariates.left_out])}
+    if calibration:
+        marks[calibration] = fingerprint([sorted(answers.items()), settings.calibrate, settings.random_seed])
+    return _Works(tuple(answers), reliability, calibration, marks, prefix)

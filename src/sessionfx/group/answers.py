@@ -19,10 +19,12 @@ from sessionfx.group.results import Evidence, PairResult, QuestionResults, Strat
 from sessionfx.group.stack import MapStack
 from sessionfx.group.verdict import judge
 from sessionfx.maps import Located
+from sessionfx.session_contrasts import MEAN, resolve_session_contrasts
 from sessionfx.settings import Settings
 from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import beyond, z_threshold
+from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, Question, Strategy
 from sessionfx.strategies.blocks import blocks_of, estimate_in_blocks
 from sessionfx.strategies.fixed_effects import FixedEffectsPlan
@@ -66,6 +68,11 @@ class Respondent:
         pairs = tuple(_compare(a, b) for a, b in combinations(results, 2))
         verdict = judge(question, stack.layout, results, evidence, self.options.subject_effect)
         return QuestionResults(question, results, pairs, verdict)
+
+    def answer_mean(self, stack: MapStack, sessions: Sequence[str]) -> StrategyResult:
+        """Find where the mean over sessions is beyond the threshold, by the marginal strategy."""
+        (mean,) = resolve_session_contrasts([MEAN], sessions)
+        return self._run(STRATEGIES["marginal"], Question(mean), stack)
 
     def _run(self, strategy: Strategy, question: Question, stack: MapStack) -> StrategyResult:
         settings = self.settings

@@ -9,10 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
-from sessionfx.group.results import Evidence, Reliability
+from sessionfx.group.results import Evidence, Reliability, StrategyResult
 from sessionfx.group.stack import MapStack
-from sessionfx.maps import Located, position_text
-from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.maps import position_text
 from sessionfx.statistics.linear_algebra import pseudo_inverse
 from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
@@ -41,10 +40,10 @@ def gather_evidence(stack: MapStack, sessions: Sequence[str]) -> tuple[Evidence,
         `icc1`, `icc31`, `between`, `within`; empty where they cannot be told apart.
     """
     layout = stack.layout
-    there = [session for session in sessions if session in layout.sessions]
-    cells = _session_columns(layout, there)
+    there = [session for session in sessions or ("",) if session in layout.sessions]
+    cells = layout.session_columns(there)
     spectra = [_spectrum(np.ones((len(cells), 1)), layout), _spectrum(cells, layout)]
-    complete = _complete_rows(layout, there)
+    complete = layout.complete_rows(there)
     has_epsilon = len(there) > 2 and len(complete) > 1
     missed = _missed_sessions(layout, len(there))
     parts: dict[str, list[NDArray[np.float64]]] = {}
@@ -79,8 +78,7 @@ def gather_evidence(stack: MapStack, sessions: Sequence[str]) -> tuple[Evidence,
 def summarise_reliability(
     maps: dict[str, NDArray[np.float64]],
     stack: MapStack,
-    mean_map: Located[Estimate | FTest] | None,
-    threshold: float,
+    mean: StrategyResult | None,
     smallest_cluster: int,
 ) -> Reliability | None:
     """Summarise reliability in the mask and in each region in which the session mean is beyond its threshold.
@@ -90,10 +88,8 @@ def summarise_reliability(
     maps : dict of str to ndarray of shape (V,)
         From `gather_evidence`.
     stack : MapStack
-    mean_map : Located or None
-        The answer for the mean over sessions, where it was asked.
-    threshold : float
-        On |z| of the mean.
+    mean : StrategyResult or None
+        The answer for the mean over sessions, with its threshold.
     smallest_cluster : int
         Regions with fewer voxels are not listed.
 
@@ -105,12 +101,13 @@ def summarise_reliability(
     if not maps:
         return None
     regions: list[tuple[str, NDArray[np.bool_]]] = [("all voxels", np.ones(stack.n_voxels, dtype=bool))]
-    if mean_map is not None:
+    if mean is not None and mean.located is not None:
+        mean_map = mean.located
         z = np.zeros(mean_map.grid.shape)
         z[mean_map.mask] = mean_map.estimate.z
         found = []
         for sign, words in ((1, "positive"), (-1, "negative")):
-            labels, n_labels = ndimage.label(sign * z >= threshold)
+            labels, n_labels = ndimage.label(sign * z >= mean.threshold)
             for label in range(1, n_labels + 1):
                 region = (labels == label)[stack.mask]
                 if region.sum() >= max(smallest_cluster, 1):
@@ -142,16 +139,6 @@ def _spectrum(design: NDArray[np.float64], layout: MapLayout) -> ParticipantSpec
     except ValueError:
         return None
     return spectrum if spectrum.separates and spectrum.eigenvalues[0] == 0 else None
-
-
-def _session_columns(layout: MapLayout, sessions: Sequence[str]) -> NDArray[np.float64]:
-    return np.array([[float(own == session) for session in sessions] for own in layout.sessions])
-
-
-def _complete_rows(layout: MapLayout, sessions: Sequence[str]) -> NDArray[np.int_]:
-    found = [layout.rows_of(label) for label in layout.unique_participants]
-    rows = [[one[session] for session in sessions] for one in found if set(sessions) <= set(one)]
-    return np.array(rows, dtype=int).reshape(-1, len(sessions))
 
 
 def _missed_sessions(layout: MapLayout, n_sessions: int) -> NDArray[np.float64] | None:

@@ -60,12 +60,12 @@ class MapStack:
 
     def effects(self, voxels: slice) -> NDArray[np.float64]:
         """Read the effects of some voxels, of shape (N, v)."""
-        return np.array(self.spooled[:, self.columns[voxels]])
+        return np.ascontiguousarray(self.spooled[:, self.columns[voxels]])
 
     def variances(self, voxels: slice) -> NDArray[np.float64]:
         """Read the sampling variances of some voxels, of shape (N, v)."""
         assert self.spooled_variances is not None  # noqa: S101 - spooled where a strategy needs them
-        return np.array(self.spooled_variances[:, self.columns[voxels]])
+        return np.ascontiguousarray(self.spooled_variances[:, self.columns[voxels]])
 
 
 @contextmanager

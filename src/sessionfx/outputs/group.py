@@ -80,15 +80,9 @@ class GroupFiles:
         write_json(path, _describe_verdict(results.question, results.verdict))
         return [*files, path]
 
-    def write_whole(self, results: ContrastResults) -> list[Path]:
-        """Write what belongs to no question: reliability and calibration."""
-        files: list[Path] = []
-        base = {**self.selection.entities, "contrast": self.contrast}
-        if results.reliability is not None:
-            files += self._write_reliability(results, results.reliability, base)
-        if results.calibration is not None:
-            files.append(self._write_table(results.calibration, base, "calibration"))
-        return files
+    def write_calibration(self, table: pd.DataFrame) -> list[Path]:
+        """Write the rates found in simulated studies."""
+        return [self._write_table(table, {**self.selection.entities, "contrast": self.contrast}, "calibration")]
 
     def _entities(self, question: Question) -> dict[str, str | None]:
         return {
@@ -193,9 +187,9 @@ class GroupFiles:
         answers = pd.DataFrame(answer_summary(one, results.verdict) for one in results.strategies)
         return [self._write_table(agreement, base, "agreement"), self._write_table(answers, base, "answers")]
 
-    def _write_reliability(
-        self, results: ContrastResults, reliability: Reliability, base: dict[str, str | None]
-    ) -> list[Path]:
+    def write_reliability(self, results: ContrastResults, reliability: Reliability) -> list[Path]:
+        """Write the maps of reliability and their summary."""
+        base = {**self.selection.entities, "contrast": self.contrast}
         files = [self._write_table(reliability.summary, base, "reliability")]
         for name, values in reliability.maps.items():
             words, units = _RELIABILITY[name]

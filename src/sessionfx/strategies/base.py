@@ -66,6 +66,16 @@ class MapLayout:
             if owner == participant
         }
 
+    def complete_rows(self, sessions: Sequence[str]) -> NDArray[np.int_]:
+        """Rows of the maps of each participant who has all of some sessions, of shape (n, S)."""
+        found = [self.rows_of(label) for label in self.unique_participants]
+        rows = [[one[session] for session in sessions] for one in found if set(sessions) <= set(one)]
+        return np.array(rows, dtype=int).reshape(len(rows), len(sessions))
+
+    def session_columns(self, sessions: Sequence[str]) -> NDArray[np.float64]:
+        """Ones where a map is of a session, of shape (N, S)."""
+        return np.array([[float(own == session) for session in sessions] for own in self.sessions])
+
     def row_names(self) -> list[str]:
         """`sub-01_ses-02` for each map."""
         return [

@@ -1,14 +1,15 @@
 """Estimating a plan block of voxels by block of voxels.
 
-Working arrays are as large as a block, not as the brain. The blocks have one fixed size, because the last bit of
-a matrix product can depend on its shape: results must not depend on who computes which block.
+Working arrays are as large as a block, not as the brain. The blocks have one fixed size, and arrays one
+memory layout, because the last bit of a matrix product can depend on them: results must not depend on who computes
+which block.
 """
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,7 +96,7 @@ def estimate_in_blocks(
         plan = plan.informed(functools.reduce(np.add, parts))
     variances = (maps.variances(block) if plan.uses_variances else None for block in blocks)
     arguments = ((plan, maps.effects(block), variance) for block, variance in zip(blocks, variances, strict=True))
-    results = list(map_ordered(estimate, arguments))
+    results: list[Any] = list(map_ordered(estimate, arguments))  # of one class
     return plan, type(results[0]).joined(results)
 
 

@@ -101,8 +101,8 @@ def session_design(layout: MapLayout, question: Question) -> SessionDesign:
         over_sessions = np.array([0.0, 1.0])
     else:
         sessions = [session for session in asked.sessions if session in layout.sessions]
-        columns = {session: np.array([float(own == session) for own in layout.sessions]) for session in sessions}
-        columns = {f"ses-{session}" if session else "": column for session, column in columns.items()}
+        labels = [f"ses-{session}" if session else "" for session in sessions]
+        columns = dict(zip(labels, layout.session_columns(sessions).T, strict=True))
         if asked.kind == "any":
             if len(sessions) < 2:
                 raise NotEstimableError(NO_DIFFERENCE)

@@ -19,9 +19,13 @@ from sessionfx.statistics.participant_variance import ParticipantSpectrum, Poole
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
 from sessionfx.strategies.designs import session_design
 
+DIFFERENT_PEOPLE = (
+    "No participant has more than one of these sessions, so that sessions are compared between different people."
+)
 # Below this the t distribution's tails depend strongly on the dof, which is itself approximate (Pustejovsky & Tipton
 # 2018, section 4)
 FEW_DOF = 4.0
+_LEAST_DOF = 1 - 1e-6  # of two participants, rounding allowed for
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,14 @@ class MarginalPlan(Plan):
         Of each row.
     spectrum : ParticipantSpectrum
     prepared : RobustContrast
+    pairing : str
+        What a reader must know where sessions are not compared within participants.
     """
 
     participants: tuple[str, ...] = ()
     spectrum: ParticipantSpectrum | None = None
     prepared: RobustContrast | None = None
+    pairing: str = ""
 
     @property
     def pools(self) -> bool:
@@ -71,17 +78,17 @@ class MarginalPlan(Plan):
         """
         prepared = robust_contrast(self.design_matrix.to_numpy(), self.participants, self.contrast, ratio)
         q = len(np.atleast_2d(self.contrast))
-        if not prepared.dof - q + 1 >= 0.5:
+        if not prepared.dof - q + 1 >= _LEAST_DOF:
             raise NotEstimableError(
-                f"Too few participants carry this contrast: {prepared.dof:.1f} degrees of freedom"
-                + (f" for {q} differences." if q > 1 else ".")
+                f"Too few participants carry this contrast: {prepared.dof - q + 1:.1f} degrees of freedom."
             )
         correlation = ratio / (1 + ratio)
         dof = prepared.dof - q + 1
+        few = f"With {dof:.1f} degrees of freedom its p values are approximate." if dof < FEW_DOF else ""
         return replace(
             self,
             prepared=prepared,
-            caution=f"With {dof:.1f} degrees of freedom its p values are approximate." if dof < FEW_DOF else "",
+            caution=" ".join(filter(None, [self.pairing, few])),
             description=f"{_description(self)}, working correlation {correlation:.2f}.",
             details={**self.details, "WorkingCorrelation": correlation},
         )
@@ -90,6 +97,10 @@ class MarginalPlan(Plan):
         """Estimate or test with cluster-robust errors; see `Plan.estimate`."""
         assert self.prepared is not None  # noqa: S101 - `plan` prepares it
         return (estimate_robust if self.contrast.ndim == 1 else wald_robust)(self.prepared, effects)
+
+
+def _has_pairs(layout: MapLayout) -> bool:
+    return len(layout.unique_participants) < len(layout.participants)
 
 
 def _description(plan: MarginalPlan) -> str:
@@ -124,5 +135,6 @@ class Marginal(Strategy):
             design.matrix, design.contrast, tuple(range(len(layout.participants))), details={"SessionWeights": weights},
             participants=layout.participants,
             spectrum=participant_spectrum(design.matrix.to_numpy(), layout.participants),
+            pairing=DIFFERENT_PEOPLE if question.sessions.is_within_participant and not _has_pairs(layout) else "",
         )  # fmt: skip
         return start.with_ratio(0.0)

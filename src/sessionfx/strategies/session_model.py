@@ -151,9 +151,7 @@ def complete_participants(layout: MapLayout, asked: SessionContrast) -> tuple[ND
         Their constant and covariates.
     """
     sessions = [session for session in asked.sessions if session in layout.sessions]
-    found = [layout.rows_of(label) for label in layout.unique_participants]
-    rows = np.array([[one[session] for session in sessions] for one in found if set(sessions) <= set(one)], dtype=int)
-    rows = rows.reshape(-1, len(sessions))
+    rows = layout.complete_rows(sessions)
     return rows, layout.between(rows[:, 0].tolist()).to_numpy()
 
 
