@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 EXIT_SOME_FAILED = 1
 # Memory of a worker: the libraries, and per value of the 4-D image beyond its own size
 _BASE_GB = 0.4
-_BYTES_PER_VALUE = 12
+_BYTES_PER_VALUE = 16
 
 
 def run(settings: Settings) -> int:
