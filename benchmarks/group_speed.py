@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-
 from sessionfx.calibration import Covariance, simulate
+
 from sessionfx.execution import limited_threads
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.strategies import STRATEGIES

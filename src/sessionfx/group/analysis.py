@@ -142,7 +142,7 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
                 record.finish({work: (works.marks[work], write())})
     if not settings.no_report:
         write_group_report(results, settings, analysis.methods, shown, analysis.output_dir)
-    return "done", [*results.notes, *refusals(contrast, results.questions)]
+    return "done", [*results.notes, *results.covariate_notes, *refusals(contrast, results.questions)]
 
 
 def _writers(
@@ -188,7 +188,7 @@ def find_results(
         reliability = summarise_reliability(reliability_maps, stack, mean, settings.cluster_threshold)
         return ContrastResults(
             contrast, analysis.selection.entities, stack.layout, stack.mask, stack.grid, stack.coverage, answers,
-            (*stack.notes, *covariates.notes), covariates.left_out, evidence, reliability,
+            stack.notes, covariates.notes, covariates.left_out, evidence, reliability,
             _calibrate(questions, stack.layout, evidence, analysis),
         )  # fmt: skip
 

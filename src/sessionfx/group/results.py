@@ -168,6 +168,7 @@ class ContrastResults:
     coverage: NDArray[np.int_]
     questions: tuple[QuestionResults, ...]
     notes: tuple[str, ...]
+    covariate_notes: tuple[str, ...]
     left_out: dict[str, str]
     evidence: Evidence
     reliability: Reliability | None

@@ -99,6 +99,7 @@ def write_group_report(
         methods=methods,
         verdicts=_verdicts(results),
         trust=_trust(results),
+        covariates=results.covariate_notes,
         left_out=[f"sub-{label} {why}." for label, why in results.left_out.items()],
         reliability=_reliability(results),
         calibration=_calibration(results, settings),
@@ -159,9 +160,10 @@ def _summary(results: ContrastResults) -> str:
 
 
 def _verdicts(results: ContrastResults) -> list[dict[str, str]]:
-    """Verdicts with the questions they are for; equal ones stand once."""
+    """Verdicts with the questions they are for; equal ones stand once, those on covariates in their own sections."""
     texts: dict[str, list[str]] = {}
-    for one in results.questions:
+    asked = [one for one in results.questions if not one.question.group.label]
+    for one in asked or results.questions:
         texts.setdefault(one.verdict.text, []).append(one.question.text)
     return [{"questions": ", ".join(questions), "text": text} for text, questions in texts.items()]
 
