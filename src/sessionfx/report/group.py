@@ -269,7 +269,8 @@ def _overview(results: ContrastResults) -> list[dict[str, Any]]:
                     "largest z": summary["largest_z"],
                     "smallest z": summary["smallest_z"],
                 }
-            rows.append({**row, "remark": one.refusal or (one.plan.caution if one.plan else "")})
+            trust = _VALIDITY[question.verdict.strategies[one.name].valid]
+            rows.append({**row, "to be trusted": f"Declined. {one.refusal}" if one.refusal else trust})
     return rows
 
 
