@@ -1,6 +1,6 @@
 """Dask workers as jobs of a real Slurm: they come, are replaced when lost, and are gone when the program is.
 
-Runs where `sinfo` answers. On a single node without a network, DASK_JOBQUEUE__SLURM__INTERFACE=lo names the interface.
+Runs where `sinfo` answers; `tests/container/tools/local-slurm COMMAND` runs a command beside a Slurm of one node.
 """
 
 from __future__ import annotations
