@@ -46,7 +46,8 @@ def gather_evidence(stack: MapStack, sessions: Sequence[str]) -> tuple[Evidence,
     cells = layout.session_columns(there)
     spectra = [_spectrum(np.ones((len(cells), 1)), layout), _spectrum(cells, layout)]
     complete = layout.complete_rows(there)
-    has_epsilon = len(there) > 2 and len(complete) > 1
+    # with fewer participants than sessions the covariance is singular, and ε cannot reach 1 however spherical the truth
+    has_epsilon = 2 < len(there) <= len(complete)
     missed = _missed_sessions(layout, cells)
     parts: dict[str, list[NDArray[np.float64]]] = {}
     covariance = _PooledCovariance(layout, there)

@@ -131,7 +131,7 @@ class Evidence:
         Median over voxels; None where no participant has two sessions.
     epsilon : float or None
         Median Greenhouse–Geisser ε of the participants with every session; None with fewer than three sessions or
-        too few participants.
+        fewer of these participants than sessions.
     n_complete : int
         Participants with every session.
     missingness : float or None
