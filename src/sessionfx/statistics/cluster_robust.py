@@ -35,7 +35,8 @@ class RobustContrast:
     scores : ndarray of shape (Q, n, N)
         One row per participant: u = scores @ y, the variance is Σ u u′ over participants.
     dof : float
-        Satterthwaite's for Q = 1; η of the Hotelling approximation (HTZ) for Q > 1.
+        Satterthwaite's for Q = 1; η of the Hotelling approximation (HTZ) for Q > 1. 0 where the design leaves some
+        direction of the contrasts no variation between participants.
     expected : ndarray of shape (Q, Q)
         Expectation of the variance under the working model, in units of the dispersion.
     """
@@ -80,7 +81,11 @@ def robust_contrast(
         scores[:, index] = adjusted @ residual[rows]
     products = np.einsum("sin,tjn->stij", scores, scores)
     expected = np.einsum("stii->st", products)
-    return RobustContrast(weights @ whitening, scores @ whitening, _degrees_of_freedom(products, expected), expected)
+    # where every participant has coefficients of their own the scores are rounding error, whose dof mean nothing
+    root = _moore_penrose_root(weights @ weights.T / np.abs(weights @ weights.T).max())
+    seen = linalg.eigvalsh(root @ expected @ root / np.abs(weights @ weights.T).max())
+    dof = _degrees_of_freedom(products, expected) if seen[0] > _ZERO else 0.0
+    return RobustContrast(weights @ whitening, scores @ whitening, dof, expected)
 
 
 def inverse_root(n_rows: int, ratio: float) -> NDArray[np.float64]:
