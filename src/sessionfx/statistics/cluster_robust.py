@@ -129,9 +129,15 @@ def estimate_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> E
     """
     scores = prepared.scores[0] @ values
     variance = np.einsum("nv,nv->v", scores, scores)
-    rounding = (np.finfo(float).eps * len(values)) ** 2 * np.einsum("nv,nv->v", values, values)
-    variance[variance <= rounding * (prepared.scores[0] ** 2).sum(axis=1).max()] = 0.0
+    variance[variance <= _rounding(prepared, values)[0]] = 0.0
     return Estimate(prepared.weights[0] @ values, variance, prepared.dof)
+
+
+def _rounding(prepared: RobustContrast, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Find what rounding can leave of the variance of each contrast, of shape (Q, V)."""
+    squares = np.einsum("nv,nv->v", values, values)
+    largest = (prepared.scores**2).sum(axis=2).max(axis=1)
+    return np.outer(largest, (np.finfo(float).eps * len(values)) ** 2 * squares)
 
 
 def wald_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> FTest:
@@ -145,12 +151,15 @@ def wald_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> FTest
     Returns
     -------
     FTest
-        F = (η − q + 1)/(η q) · ĉ′V⁻¹ĉ on q and η − q + 1 degrees of freedom; NaN where V cannot be inverted.
+        F = (η − q + 1)/(η q) · ĉ′V⁻¹ĉ on q and η − q + 1 degrees of freedom; NaN where V cannot be inverted, or a
+        contrast's variance is rounding error.
     """
     q = len(prepared.weights)
     effects = prepared.weights @ values
     scores = prepared.scores @ values
     covariance = np.einsum("siv,tiv->vst", scores, scores)
+    varies = (np.einsum("vss->sv", covariance) > _rounding(prepared, values)).all(axis=0)
+    covariance[~varies] = 0.0
     dof = prepared.dof - q + 1
     return FTest(dof / (prepared.dof * q) * quadratic_form(effects, covariance), float(q), dof)
 
