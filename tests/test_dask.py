@@ -82,9 +82,11 @@ def on_dask(address: str) -> list[str]:
 
 
 def results(output: Path) -> dict[str, bytes]:
-    """All files but those with times in them."""
+    """All files but those with times in them, and the unfinished ones of killed processes, which bear no final name."""
     files = (path for path in output.rglob("*") if path.is_file() and path.parent.name != "logs")
-    return {str(path.relative_to(output)): path.read_bytes() for path in files}
+    return {
+        str(path.relative_to(output)): path.read_bytes() for path in files if not path.name.startswith(".sessionfx-")
+    }
 
 
 @contextmanager

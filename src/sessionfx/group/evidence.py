@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from sessionfx.group.results import Evidence, Reliability, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.maps import position_text
-from sessionfx.statistics.linear_algebra import pseudo_inverse
+from sessionfx.statistics.linear_algebra import is_estimable, pseudo_inverse
+from sessionfx.statistics.mixed import MixedContrast, estimate_mixed, spectral_contrast
 from sessionfx.statistics.multivariate import expected_epsilon, greenhouse_geisser, residual_covariance
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
 from sessionfx.statistics.reliability import variance_components
@@ -25,6 +26,7 @@ from sessionfx.strategies.designs import difference_contrasts
 LISTED_REGIONS = 20
 # Quartiles of fewer voxels say nothing
 SMALLEST_REGION = 5
+_SIGNIFICANT = 0.05  # two-sided
 _QUANTITIES = {"icc1": "ICC(1)", "icc31": "ICC(3,1)", "between": "variance between", "within": "variance within"}
 
 
@@ -48,8 +50,9 @@ def gather_evidence(stack: MapStack, sessions: Sequence[str]) -> tuple[Evidence,
     cells = layout.session_columns(there)
     spectra = [_spectrum(np.ones((len(cells), 1)), layout), _spectrum(cells, layout)]
     complete = layout.complete_rows(there)
-    has_epsilon = len(there) > 2 and len(complete) > 1
-    missed = _missed_sessions(layout, len(there))
+    # with fewer participants than sessions the covariance is singular, and ε cannot reach 1 however spherical the truth
+    has_epsilon = 2 < len(there) <= len(complete)
+    missed = _missed_sessions(layout, cells)
     parts: dict[str, list[NDArray[np.float64]]] = {}
     covariance = _PooledCovariance(layout, there)
     for block in blocks_of(stack.n_voxels):
@@ -62,7 +65,9 @@ def gather_evidence(stack: MapStack, sessions: Sequence[str]) -> tuple[Evidence,
             differences = np.einsum("qs,nsv->qnv", difference_contrasts(len(there)), values[complete])
             found["epsilon"] = greenhouse_geisser(residual_covariance(differences, np.ones((len(complete), 1))))
         if missed is not None:
-            found["missingness"] = _correlation(missed, _participant_levels(layout, cells, values))
+            estimate, _ = estimate_mixed(*missed, values)
+            p = 2 * np.minimum(estimate.p, 1 - estimate.p)
+            found["missingness"] = np.where(estimate.is_determined, p < _SIGNIFICANT, np.nan)
         if len(there) > 1:
             covariance.add(cells, values)
         for name, part in found.items():
@@ -75,7 +80,7 @@ def gather_evidence(stack: MapStack, sessions: Sequence[str]) -> tuple[Evidence,
         _median(maps.get("epsilon")),
         expected_epsilon(len(there) - 1, len(complete) - 1) if has_epsilon else None,
         len(complete),
-        _share_significant(maps.get("missingness"), len(layout.unique_participants)),
+        _share(maps.get("missingness")),
         covariance.matrix(),
     )
     return evidence, {name: maps[name] for name in _QUANTITIES if name in maps}
@@ -159,37 +164,25 @@ def _spectrum(design: NDArray[np.float64], layout: MapLayout) -> ParticipantSpec
     return spectrum if spectrum.separates and spectrum.eigenvalues[0] == 0 else None
 
 
-def _missed_sessions(layout: MapLayout, n_sessions: int) -> NDArray[np.float64] | None:
-    missed = np.array([float(n_sessions - len(layout.rows_of(label))) for label in layout.unique_participants])
-    return missed if np.ptp(missed) > 0 and len(missed) > 3 else None
+def _missed_sessions(layout: MapLayout, cells: NDArray[np.float64]) -> tuple[ParticipantSpectrum, MixedContrast] | None:
+    """Ask how the effect depends on the number of sessions that a participant missed, given the sessions' means.
 
-
-def _participant_levels(
-    layout: MapLayout, cells: NDArray[np.float64], values: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Mean of each participant's maps, of shape (n, V), once differences between sessions are taken out."""
-    labels = layout.unique_participants
-    memberships = np.array([[float(own == label) for label in labels] for own in layout.participants])
-    indicators = memberships[:, :-1] - memberships[:, -1:]
-    design = np.column_stack([cells, indicators])
-    coefficients = pseudo_inverse(design) @ values
-    levels = coefficients[cells.shape[1] :]
-    return np.vstack([levels, -levels.sum(axis=0)])
-
-
-def _correlation(x: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    x = x - x.mean()
-    centred = values - values.mean(axis=0)
-    scale = np.sqrt((x @ x) * np.einsum("nv,nv->v", centred, centred))
-    return np.divide(x @ centred, scale, where=scale > 0, out=np.zeros(values.shape[1]))
-
-
-def _share_significant(correlation: NDArray[np.float64] | None, n: int) -> float | None:
-    if correlation is None:
+    A random intercept gives participants with fewer maps less weight: their means vary more, and a correlation with
+    them would be found too often.
+    """
+    missed = {label: float(cells.shape[1] - len(layout.rows_of(label))) for label in layout.unique_participants}
+    design = np.column_stack([cells, [missed[label] for label in layout.participants]])
+    contrast = np.append(np.zeros(cells.shape[1]), 1.0)
+    if len(missed) < 4 or len(set(missed.values())) < 2 or not is_estimable(design, contrast):
         return None
-    t = stats.t.isf(0.025, n - 2)
-    limit = t / np.sqrt(n - 2 + t**2)
-    return float((np.abs(correlation) > limit).mean())
+    spectrum = _spectrum(design, layout)
+    return None if spectrum is None else (spectrum, spectral_contrast(spectrum, contrast))
+
+
+def _share(flags: NDArray[np.float64] | None) -> float | None:
+    if flags is None or not np.isfinite(flags).any():
+        return None
+    return float(np.nanmean(flags))
 
 
 def _median(values: NDArray[np.float64] | None) -> float | None:

@@ -133,14 +133,15 @@ class Evidence:
         Median of ICC(3,1) where the mean over sessions is beyond its threshold; None where it is nowhere.
     epsilon : float or None
         Median Greenhouse–Geisser ε of the participants with every session; None with fewer than three sessions or
-        too few participants.
+        fewer of these participants than sessions.
     epsilon_expected : float or None
         What ε would be under sphericity with as few participants.
     n_complete : int
         Participants with every session.
     missingness : float or None
-        Share of voxels in which the number of missed sessions correlates with the effect at p < .05; 5 % by
-        chance. None where nobody, or everybody alike, missed sessions.
+        Share of voxels in which the number of missed sessions goes with the effect at p < .05, in a model with a
+        random intercept per participant; 5 % by chance. None where nobody, or everybody alike, missed sessions, and
+        with fewer than four participants.
     covariance : ndarray of shape (S, S) or None
         Covariance of the sessions over participants, in units of the voxels' mean variance; None without two
         participants with two sessions.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.group.results import ContrastResults, PairResult, QuestionResults, StrategyResult
+from sessionfx.maps import map_summary
 from sessionfx.naming import entity_string
 from sessionfx.outputs.group import answer_summary
 from sessionfx.report.brain import draw_coverage, draw_stat_map
@@ -26,7 +27,7 @@ from sessionfx.report.page import (
     write_section,
 )
 from sessionfx.report.plots import draw_comparison, draw_design_matrix, draw_distribution
-from sessionfx.report.tables import counted, map_summary, titled
+from sessionfx.report.tables import counted, titled
 from sessionfx.settings import Settings
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies.base import MapLayout, Plan, list_names

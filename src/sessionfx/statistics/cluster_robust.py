@@ -35,7 +35,8 @@ class RobustContrast:
     scores : ndarray of shape (Q, n, N)
         One row per participant: u = scores @ y, the variance is Σ u u′ over participants.
     dof : float
-        Satterthwaite's for Q = 1; η of the Hotelling approximation (HTZ) for Q > 1.
+        Satterthwaite's for Q = 1; η of the Hotelling approximation (HTZ) for Q > 1. 0 where the design leaves some
+        direction of the contrasts no variation between participants.
     expected : ndarray of shape (Q, Q)
         Expectation of the variance under the working model, in units of the dispersion.
     """
@@ -80,7 +81,11 @@ def robust_contrast(
         scores[:, index] = adjusted @ residual[rows]
     products = np.einsum("sin,tjn->stij", scores, scores)
     expected = np.einsum("stii->st", products)
-    return RobustContrast(weights @ whitening, scores @ whitening, _degrees_of_freedom(products, expected), expected)
+    # where every participant has coefficients of their own the scores are rounding error, whose dof mean nothing
+    root = _moore_penrose_root(weights @ weights.T / np.abs(weights @ weights.T).max())
+    seen = linalg.eigvalsh(root @ expected @ root / np.abs(weights @ weights.T).max())
+    dof = _degrees_of_freedom(products, expected) if seen[0] > _ZERO else 0.0
+    return RobustContrast(weights @ whitening, scores @ whitening, dof, expected)
 
 
 def inverse_root(n_rows: int, ratio: float) -> NDArray[np.float64]:
@@ -124,9 +129,15 @@ def estimate_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> E
     """
     scores = prepared.scores[0] @ values
     variance = np.einsum("nv,nv->v", scores, scores)
-    rounding = (np.finfo(float).eps * len(values)) ** 2 * np.einsum("nv,nv->v", values, values)
-    variance[variance <= rounding * (prepared.scores[0] ** 2).sum(axis=1).max()] = 0.0
+    variance[variance <= _rounding(prepared, values)[0]] = 0.0
     return Estimate(prepared.weights[0] @ values, variance, prepared.dof)
+
+
+def _rounding(prepared: RobustContrast, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Find what rounding can leave of the variance of each contrast, of shape (Q, V)."""
+    squares = np.einsum("nv,nv->v", values, values)
+    largest = (prepared.scores**2).sum(axis=2).max(axis=1)
+    return np.outer(largest, (np.finfo(float).eps * len(values)) ** 2 * squares)
 
 
 def wald_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> FTest:
@@ -140,12 +151,15 @@ def wald_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> FTest
     Returns
     -------
     FTest
-        F = (η − q + 1)/(η q) · ĉ′V⁻¹ĉ on q and η − q + 1 degrees of freedom; NaN where V cannot be inverted.
+        F = (η − q + 1)/(η q) · ĉ′V⁻¹ĉ on q and η − q + 1 degrees of freedom; NaN where V cannot be inverted, or a
+        contrast's variance is rounding error.
     """
     q = len(prepared.weights)
     effects = prepared.weights @ values
     scores = prepared.scores @ values
     covariance = np.einsum("siv,tiv->vst", scores, scores)
+    varies = (np.einsum("vss->sv", covariance) > _rounding(prepared, values)).all(axis=0)
+    covariance[~varies] = 0.0
     dof = prepared.dof - q + 1
     return FTest(dof / (prepared.dof * q) * quadratic_form(effects, covariance), float(q), dof)
 

@@ -19,7 +19,7 @@ from scipy import linalg
 
 from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of, scale_columns
 
-# Eigenvalues closer than this, relative to the largest, are one: counts of maps have no finer structure.
+# Eigenvalues closer than this, relative to the most maps of a participant, are one: counts have no finer structure.
 _EQUAL_EIGENVALUES = 1e-9
 # κ = log(1 + λ n_max) is searched: equal steps of it are about equal steps of the intraclass correlation at both ends.
 _GRID_POINTS = 25
@@ -135,10 +135,12 @@ def participant_spectrum(design: NDArray[np.float64], participants: Sequence[str
     residual_basis = left[:, rank:]
     projected = residual_basis.T @ memberships
     eigenvalues, vectors = linalg.eigh(projected @ projected.T)
-    bounds = np.nonzero(np.diff(eigenvalues) > _EQUAL_EIGENVALUES * eigenvalues[-1])[0] + 1
+    # not relative to the largest eigenvalue: all are zero but for rounding where the design spans the participants
+    negligible = _EQUAL_EIGENVALUES * memberships.sum(axis=0).max()
+    bounds = np.nonzero(np.diff(eigenvalues) > negligible)[0] + 1
     groups = np.split(np.arange(len(eigenvalues)), bounds)
     distinct = np.array([eigenvalues[group].mean() for group in groups])
-    distinct[np.abs(distinct) <= _EQUAL_EIGENVALUES * memberships.sum(axis=0).max()] = 0.0
+    distinct[np.abs(distinct) <= negligible] = 0.0
     return ParticipantSpectrum(
         distinct,
         np.array([float(len(group)) for group in groups]),

@@ -81,7 +81,7 @@ class MarginalPlan(Plan):
         q = len(np.atleast_2d(self.contrast))
         if not prepared.dof - q + 1 >= _LEAST_DOF:
             raise NotEstimableError(
-                f"Too few participants carry this contrast: {prepared.dof - q + 1:.1f} degrees of freedom."
+                f"Too few participants carry this contrast: {max(prepared.dof - q + 1, 0.0):.1f} degrees of freedom."
             )
         correlation = ratio / (1 + ratio)
         dof = prepared.dof - q + 1

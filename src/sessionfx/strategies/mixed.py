@@ -74,7 +74,7 @@ class Mixed(Strategy):
         if not spectrum.separates:
             raise NotEstimableError(
                 "Variance between participants cannot be told apart from variance within them: no participant has more "
-                "than one map that the model leaves free."
+                "than one map that the model leaves free, or the covariates account for all participants."
             )
         n_sessions = len(set(layout.sessions))
         weights = {f"ses-{session}": weight for session, weight in design.session_weights.items()}
