@@ -11,6 +11,7 @@ from nilearn.glm.regression import OLSModel
 from numpy.typing import NDArray
 from scipy import stats
 
+from sessionfx.covariates import GroupContrast
 from sessionfx.errors import NotEstimableError
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.statistics.estimates import Estimate
@@ -282,3 +283,25 @@ def test_blocks_of_voxels_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPa
         np.testing.assert_allclose(blocks.effect, whole.effect, rtol=1e-12)
         np.testing.assert_allclose(blocks.variance, whole.variance, rtol=1e-12)
         np.testing.assert_allclose(blocks.dof, whole.dof, rtol=1e-12)
+
+
+def test_marginal_declines_what_rests_on_one_participant_alone() -> None:
+    """CR2 cannot see how the only one varies: false positives would reach 67 % for the session and 54 % for the group."""
+    attendance = np.ones((12, 3), dtype=bool)
+    attendance[1:, 2] = False
+    layout = layout_of(attendance)
+    marginal = STRATEGIES["marginal"]
+    for text in ("ses-03 - ses-01", "mean", "linear", "any"):
+        with pytest.raises(NotEstimableError, match="only participant"):
+            marginal.plan(layout, question(text, 3), GroupOptions())
+    marginal.plan(layout, question("ses-02 - ses-01", 3), GroupOptions())
+
+    group = np.repeat(np.array([[-1.0]] + [[1.0]] * 11), 2, axis=0)
+    whole = layout_of(np.ones((12, 2), dtype=bool))
+    with_group = MapLayout(whole.participants, whole.sessions, ("group[a]",), group)
+    asked = question("ses-02 - ses-01", 2)
+    for weights in ((0.0, 2.0), (1.0, 0.0)):
+        with pytest.raises(NotEstimableError, match="only participant"):
+            marginal.plan(with_group, Question(asked.sessions, GroupContrast("x", "x", weights)), GroupOptions())
+    many = GroupContrast("x", "x", (1.0, 1.0))  # the level that eleven participants have
+    marginal.plan(with_group, Question(asked.sessions, many), GroupOptions())
