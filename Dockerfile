@@ -13,7 +13,7 @@ COPY constraints.txt /tmp/
 RUN python3 -m venv --without-pip /opt/sessionfx \
     && pip --python /opt/sessionfx install --no-cache-dir --requirement /tmp/constraints.txt \
     && cd /opt/sessionfx/lib/python3.13/site-packages \
-    && find matplotlib nibabel numpy pandas scipy sklearn -type d -name tests -prune -exec rm -r {} +
+    && find dask matplotlib nibabel numpy pandas scipy sklearn -type d -name tests -prune -exec rm -r {} +
 
 COPY LICENSE README.md pyproject.toml /tmp/source/
 COPY src /tmp/source/src

@@ -39,7 +39,7 @@ test: $(VENV)/.dev lint ## set up and run the whole suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(VENV)/.dev ## the suite without whole-program tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not container'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not container and not slurm'
 
 test-container: $(VENV)/.dev ## build the image and test it and the platforms (needs docker or podman)
 	$(BIN)/python -m pytest -m 'container or slurm'

@@ -155,14 +155,13 @@ The same in per mille at a nominal 1 ‰. **Bold**: above 1.7 ‰.
 - **marginal** keeps its rate in all of these, is not biased by dropout, and of the strategies that keep their rate
   has the most power where sessions are missing. With few degrees of freedom it is conservative. Its limit is shown
   below: few participants, where dropout meets unequal variances.
-- **mixed** keeps 5 % for means, but not 1 ‰ with few participants. For differences and trends over three or more
-  sessions it needs sphericity; random slopes and unequal variances break it. Where participants hardly differ (ICC 0)
-  and are few, differences are a little liberal even where its model is true: its degrees of freedom take an estimated
-  variance of zero at its word.
+- **mixed** keeps about 5 % for means, but not 1 ‰ with few participants. For differences and trends over three or
+  more sessions it needs sphericity; random slopes and unequal variances break it. Where participants hardly differ
+  (ICC 0) and are few, differences are a little liberal even where its model is true: its degrees of freedom take an
+  estimated variance of zero at its word.
 - **session-model** keeps its rate for the difference between two sessions. Its mean pools the maps of a participant
   as if they were of different people, which is wrong wherever the ICC is above zero. Differences and trends over
-  three or more sessions need sphericity. Its test over all sessions corrects for that and keeps 5 %, but not always 1
-  ‰.
+  three or more sessions need sphericity. Its test over all sessions corrects for that: it keeps 5 %, not always 1 ‰.
 
 ## The designs
 
@@ -254,9 +253,9 @@ def write_page(
         exceeding=exceeding,
         power=_power(regular),
         curved=_by_design(curved[curved["strategy"].isin(recommended)], with_001=False),
-        both=_by_design(both[both["strategy"].isin(recommended)], with_001=False),
+        both=_by_design(both[both["strategy"].isin(recommended)]),
         all_designs="\n\n".join(
-            f"### {structure.capitalize()}\n\n{_by_design(group)}"
+            f"### {str(structure).capitalize()}\n\n{_by_design(group)}"
             for structure, group in regular.groupby("structure", sort=False)
         )
         + "\n",

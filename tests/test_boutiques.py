@@ -187,13 +187,16 @@ def test_input_is_described_by_its_action(options: dict[str, Any], expected: dic
     assert expected.items() <= described.items()
 
 
-def test_image_is_the_one_the_dockerfile_builds(descriptor: dict[str, Any]) -> None:
+def test_image_is_the_one_the_dockerfile_builds_and_platforms_run(descriptor: dict[str, Any]) -> None:
     image = descriptor["container-image"]["image"]
     dockerfile = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
     versions = set(re.findall(r"^ARG VERSION=(\S+)$", dockerfile, re.MULTILINE))
     assert versions == {sessionfx.__version__}
     names = re.findall(r'SESSIONFX_IMAGE="([^"]+)"', dockerfile)
     assert [name.replace("$VERSION", sessionfx.__version__) for name in names] == [image]
+    brainlife = REPOSITORY / "platforms" / "brainlife"
+    assert f"docker://{image}}}" in (brainlife / "main").read_text(encoding="utf-8")
+    assert json.loads((brainlife / "package.json").read_text(encoding="utf-8"))["version"] == sessionfx.__version__
 
 
 @pytest.mark.parametrize("checks", [(), ("--bids",)], ids=["schema", "BIDS App"])

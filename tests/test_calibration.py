@@ -86,7 +86,7 @@ def test_pooled_mean_has_a_t_with_the_sd_of_fact_7() -> None:
     """sd √(1+(k−1)ρ): with many participants the rate is that of a normal deviate so much wider."""
     k, icc = 4, 0.6
     table = table_of(
-        full(200, k), ["mean"], Covariance.compound_symmetry(k, icc, 1 - icc), strategies=["session-model"]
+        full(120, k), ["mean"], Covariance.compound_symmetry(k, icc, 1 - icc), strategies=["session-model"]
     )
     expected = 2 * stats.norm.sf(stats.norm.isf(0.025) / np.sqrt(1 + (k - 1) * icc))
     assert is_compatible(table["rate_0.05"].iloc[0], expected)
@@ -155,6 +155,34 @@ def test_power_for_a_covariate_is_that_of_its_regression(text: str) -> None:
         expected = t.sf(critical) + t.cdf(-critical)
     assert is_compatible(table["power_0.05"].iloc[0], expected)
     assert is_compatible(table["rate_0.05"].iloc[0], 0.05)
+
+
+def test_trend_over_a_measured_time_has_the_power_of_the_trend_over_sessions_when_the_times_are_equal() -> None:
+    n, sessions = 10, sessions_of(3)
+    asked = [Question(one) for one in resolve_session_contrasts(["linear", "linear(days)"], sessions)]
+    plain = layout_of(full(n, 3))
+    days = np.tile([0.0, 10.0, 20.0], n)[:, None]
+    layout = MapLayout(plain.participants, plain.sessions, session_covariate_names=("days",), session_covariates=days)
+    covariance = Covariance(np.array([[2.0, 0.5, 0.2], [0.5, 1.0, 0.6], [0.2, 0.6, 3.0]]))
+    strategies = {"fixed-effects": STRATEGIES["fixed-effects"]}
+    over_sessions, over_days = (
+        calibrate(one, [q], strategies, GroupOptions(), sessions, covariance, n_voxels=4000, seed=3).iloc[0]
+        for one, q in zip((plain, layout), asked, strict=True)
+    )
+    assert over_days["effect"] == pytest.approx(over_sessions["effect"] / 10)
+    for column in ("rate_0.05", "power_0.05"):
+        assert over_days[column] == pytest.approx(over_sessions[column], abs=2 / 4000)
+
+
+def test_power_refers_to_the_best_estimator_where_fixed_effects_cannot_answer() -> None:
+    """No participant has both sessions of the difference, so that it is one between two groups of 10 and 10 maps."""
+    attendance = full(20, 2)
+    attendance[:10, 1] = attendance[10:, 0] = False
+    table = table_of(attendance, ["ses-02 - ses-01"], Covariance(np.diag([1.0, 4.0])), n_voxels=200)
+    fixed_effects, marginal = (table.loc[("ses-02 - ses-01", name)] for name in ("fixed-effects", "marginal"))
+    assert fixed_effects["status"] == "declined"
+    assert marginal["effect"] == pytest.approx(3 * np.sqrt((1 + 4) / 10))
+    assert 0.6 < marginal["power_0.05"] < 0.95
 
 
 def test_incomplete_participants_enter_power_of_fixed_effects_as_they_enter_the_model() -> None:

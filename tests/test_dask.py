@@ -82,9 +82,11 @@ def on_dask(address: str) -> list[str]:
 
 
 def results(output: Path) -> dict[str, bytes]:
-    """All files but those with times in them."""
+    """All files but those with times in them, and the unfinished ones of killed processes, which bear no final name."""
     files = (path for path in output.rglob("*") if path.is_file() and path.parent.name != "logs")
-    return {str(path.relative_to(output)): path.read_bytes() for path in files}
+    return {
+        str(path.relative_to(output)): path.read_bytes() for path in files if not path.name.startswith(".sessionfx-")
+    }
 
 
 @contextmanager
@@ -105,9 +107,9 @@ def process(*command: object, **environment: str) -> Iterator[subprocess.Popen[s
 
 
 @contextmanager
-def scheduler() -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def scheduler(**environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host=127.0.0.1", "--port=0", "--no-dashboard"]
-    with process(*command) as running:
+    with process(*command, **environment) as running:
         assert running.stderr is not None
         address = next(line.split()[-1] for line in running.stderr if "Scheduler at:" in line)
         yield address, running
@@ -359,6 +361,22 @@ def test_workers_of_another_version_are_refused(dataset: Path, tmp_path: Path) -
     assert "has sessionfx 0.0.9, and here it is" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "out").glob("sub-*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("misfit", ["scheduler", "worker"])
+def test_installation_without_this_programs_functions_is_refused(tmp_path: Path, misfit: str) -> None:
+    (tmp_path / "sessionfx").mkdir()
+    (tmp_path / "sessionfx" / "__init__.py").write_text('__version__ = "0.0.1"\n')
+    (tmp_path / "sessionfx-0.0.1.dist-info").mkdir()
+    (tmp_path / "sessionfx-0.0.1.dist-info" / "METADATA").write_text("Name: sessionfx\nVersion: 0.0.1\n")
+    own, other = {"PYTHONPATH": str(SOURCE)}, {"PYTHONPATH": str(tmp_path)}
+    with (
+        scheduler(**(other if misfit == "scheduler" else own)) as (address, _),
+        process(*worker_command(address), **(other if misfit == "worker" else own)),
+    ):
+        message = refusal(address, Requirements(tmp_path, (), n_threads=1))
+    assert "has sessionfx 0.0.1 installed, and here it is" in message
 
 
 @pytest.mark.slow

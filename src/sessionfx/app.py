@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 EXIT_SOME_FAILED = 1
 # Memory of a worker: the libraries, and per value of the 4-D image beyond its own size
 _BASE_GB = 0.4
-_BYTES_PER_VALUE = 12
+_BYTES_PER_VALUE = 16
 
 
 def run(settings: Settings) -> int:
@@ -127,8 +127,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         if label not in selection.runs:
             _say(f"sub-{label} has no preprocessed run of task {selection.task} in this selection.")
     _check_conditions(selection, contrasts, settings)
-    resolved = resolve_session_contrasts(settings.session_contrast, selection.sessions)
-    session_contrasts = [one for one in resolved if one.has_participant_map]
+    session_contrasts = resolve_session_contrasts(settings.session_contrast, selection.sessions)
 
     from sessionfx.participant import ParticipantAnalysis, analyse_participant
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from sessionfx.errors import ParticipantError
 from sessionfx.inputs.images import Grid
 from sessionfx.statistics.estimates import Estimate, Result
+from sessionfx.statistics.thresholds import beyond
 
 R = TypeVar("R", bound=Result)
 
@@ -91,3 +92,31 @@ def position_text(mask: NDArray[np.bool_], grid: Grid, index: int) -> str:
     voxel = np.argwhere(mask)[index]
     place = grid.affine[:3, :3] @ voxel + grid.affine[:3, 3]
     return ", ".join(f"{value:.0f}".replace("-", "−") for value in place)
+
+
+def map_summary(one: Located[Any], threshold: float) -> dict[str, Any]:
+    """Describe a map in one row.
+
+    Parameters
+    ----------
+    one : Located
+    threshold : float
+        On |z|.
+
+    Returns
+    -------
+    dict
+        Degrees of freedom, voxels, threshold, supra-threshold voxels, largest and smallest z and where (mm).
+    """
+    z = one.estimate.z
+    high, low = int(np.argmax(z)), int(np.argmin(z))
+    return {
+        "dof": one.estimate.typical_dof,
+        "n_voxels": int(z.size),
+        "threshold": threshold,
+        "n_above": int(beyond(z, threshold, two_sided=one.estimate.two_sided).sum()),
+        "largest_z": float(z[high]),
+        "largest_at_mm": position_text(one.mask, one.grid, high),
+        "smallest_z": float(z[low]),
+        "smallest_at_mm": position_text(one.mask, one.grid, low),
+    }

@@ -66,11 +66,6 @@ class SessionContrast:
             return True
         return bool(self.weights) and abs(sum(self.weights)) < 1e-9 * max(map(abs, self.weights))
 
-    @property
-    def has_participant_map(self) -> bool:
-        """Whether it is one value per participant that session maps alone determine."""
-        return self.kind not in ("any", "slope")
-
     def weights_for(self, sessions: Sequence[str]) -> dict[str, float] | None:
         """Weights for a participant who has only some sessions.
 
@@ -83,10 +78,10 @@ class SessionContrast:
         -------
         dict of str to float, or None
             Non-zero weights by session; None where these sessions cannot answer the question: a trend needs two
-            sessions, given weights need every session whose weight is not zero.
+            sessions, given weights need every session whose weight is not zero; `any` and `slope` have none.
         """
         present = [index for index, session in enumerate(self.sessions) if session in set(sessions)]
-        if not present or not self.has_participant_map:
+        if not present or self.kind in ("any", "slope"):
             return None
         if self.kind == "mean":
             return {self.sessions[index]: 1 / len(present) for index in present}

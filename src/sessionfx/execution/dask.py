@@ -213,7 +213,22 @@ class DaskExecutor(Executor):
             What the largest unit needs.
         """
         self._wait_for_workers()
+        self._check_installations()
         return self._client
+
+    def _check_installations(self) -> None:
+        """Refuse a cluster that has no SessionFX or another: its workers would end at the first task, not say so."""
+        found = self._client.get_versions(packages=["sessionfx"])
+        ours = found["client"]["packages"]["sessionfx"]
+        if ours is None:
+            return  # not installed but found on a path: each task looks for itself
+        for who, there in {"the scheduler": found["scheduler"], **found["workers"]}.items():
+            theirs = there["packages"]["sessionfx"]
+            if theirs != ours:
+                raise ExecutorError(
+                    f"{self._name}: {who} has sessionfx {theirs or '(none)'} installed, and here it is {ours}. Start "
+                    "scheduler and workers from the same installation or image as this program."
+                )
 
     def _wait_for_workers(self) -> None:
         """Return at once where there is a worker, else say so and wait for one."""

@@ -67,8 +67,7 @@ class SlurmExecutor(DaskExecutor):
 
             self._cluster = self._submit_jobs(need_gb)
             self._client = Client(self._cluster, set_as_default=False, name="sessionfx")
-        self._wait_for_workers()
-        return self._client
+        return super()._start(need_gb)
 
     def _submit_jobs(self, need_gb: float | None) -> Any:
         import dask

@@ -15,7 +15,7 @@ from sessionfx.errors import LevelError
 from sessionfx.execution import Executor, progress_bar
 from sessionfx.group.answers import Respondent, refusals
 from sessionfx.group.calibration import Covariance, calibrate
-from sessionfx.group.evidence import gather_evidence, summarise_reliability
+from sessionfx.group.evidence import gather_evidence, summarise_reliability, with_active_regions
 from sessionfx.group.results import ContrastResults, Evidence
 from sessionfx.group.stack import attendance, open_stack
 from sessionfx.inputs.covariates import read_covariates
@@ -142,7 +142,7 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
                 record.finish({work: (works.marks[work], write())})
     if not settings.no_report:
         write_group_report(results, settings, analysis.methods, shown, analysis.output_dir)
-    return "done", [*results.notes, *refusals(contrast, results.questions)]
+    return "done", [*results.notes, *results.covariate_notes, *refusals(contrast, results.questions)]
 
 
 def _writers(
@@ -180,14 +180,15 @@ def find_results(
         maps, covariates, settings.work_dir or analysis.output_dir, needs_variances=needs_variances
     ) as stack:
         evidence, reliability_maps = gather_evidence(stack, analysis.selection.sessions)
+        mean = respondent.answer_mean(stack, analysis.selection.sessions) if reliability_maps else None
+        evidence = with_active_regions(evidence, reliability_maps, stack, mean)
         answers = tuple(
             respondent.answer(question, stack, evidence) for question in progress_bar(questions, contrast, "question")
         )
-        mean = respondent.answer_mean(stack, analysis.selection.sessions) if reliability_maps else None
         reliability = summarise_reliability(reliability_maps, stack, mean, settings.cluster_threshold)
         return ContrastResults(
             contrast, analysis.selection.entities, stack.layout, stack.mask, stack.grid, stack.coverage, answers,
-            (*stack.notes, *covariates.notes), covariates.left_out, evidence, reliability,
+            stack.notes, covariates.notes, covariates.left_out, evidence, reliability,
             _calibrate(questions, stack.layout, evidence, analysis),
         )  # fmt: skip
 

@@ -370,7 +370,7 @@ def _weights_of_sessions(
 ) -> NDArray[np.float64] | None:
     """Find the weights of shape (S,) of the sessions that have maps; None where the question has no fixed ones."""
     asked = question.sessions
-    if not asked.has_participant_map or not asked.weights:
+    if not asked.weights:
         return None
     named = asked.weights_for([session for session in asked.sessions if session in layout.sessions])
     return None if named is None else np.array([named.get(session, 0.0) for session in sessions])

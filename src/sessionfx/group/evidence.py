@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,14 +15,17 @@ from sessionfx.group.stack import MapStack
 from sessionfx.maps import position_text
 from sessionfx.statistics.linear_algebra import is_estimable, pseudo_inverse
 from sessionfx.statistics.mixed import MixedContrast, estimate_mixed, spectral_contrast
-from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
+from sessionfx.statistics.multivariate import expected_epsilon, greenhouse_geisser, residual_covariance
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
 from sessionfx.statistics.reliability import variance_components
+from sessionfx.statistics.thresholds import beyond
 from sessionfx.strategies.base import MapLayout
 from sessionfx.strategies.blocks import blocks_of
 from sessionfx.strategies.designs import difference_contrasts
 
 LISTED_REGIONS = 20
+# Quartiles of fewer voxels say nothing
+SMALLEST_REGION = 5
 _SIGNIFICANT = 0.05  # two-sided
 _QUANTITIES = {"icc1": "ICC(1)", "icc31": "ICC(3,1)", "between": "variance between", "within": "variance within"}
 
@@ -72,12 +76,25 @@ def gather_evidence(stack: MapStack, sessions: Sequence[str]) -> tuple[Evidence,
     evidence = Evidence(
         _median(maps.get("icc1")),
         _median(maps.get("icc31")),
+        None,
         _median(maps.get("epsilon")),
+        expected_epsilon(len(there) - 1, len(complete) - 1) if has_epsilon else None,
         len(complete),
         _share(maps.get("missingness")),
         covariance.matrix(),
     )
     return evidence, {name: maps[name] for name in _QUANTITIES if name in maps}
+
+
+def with_active_regions(
+    evidence: Evidence, maps: dict[str, NDArray[np.float64]], stack: MapStack, mean: StrategyResult | None
+) -> Evidence:
+    """Add the reliability where the session mean is beyond its threshold: there it matters to the strategies."""
+    if mean is None or mean.located is None:
+        return evidence
+    active = np.zeros(mean.located.grid.shape, dtype=bool)
+    active[mean.located.mask] = beyond(mean.located.estimate.z, mean.threshold)
+    return replace(evidence, icc31_active=_median(maps["icc31"][active[stack.mask]]))
 
 
 def summarise_reliability(
@@ -96,7 +113,7 @@ def summarise_reliability(
     mean : StrategyResult or None
         The answer for the mean over sessions, with its threshold.
     smallest_cluster : int
-        Regions with fewer voxels are not listed.
+        Regions with fewer voxels, or fewer than five, are not listed.
 
     Returns
     -------
@@ -115,13 +132,14 @@ def summarise_reliability(
             labels, n_labels = ndimage.label(sign * z >= mean.threshold)
             for label in range(1, n_labels + 1):
                 region = (labels == label)[stack.mask]
-                if region.sum() >= max(smallest_cluster, 1):
+                if region.sum() >= max(smallest_cluster, SMALLEST_REGION):
                     peak = int(np.argmax(np.where(region, sign * z[stack.mask], -np.inf)))
                     place = position_text(stack.mask, stack.grid, peak)
                     found.append((int(region.sum()), f"mean {words}, peak at {place} mm", region))
         found.sort(key=lambda one: -one[0])
-        if found:
-            regions.append(("mean beyond threshold", np.any([one[2] for one in found], axis=0)))
+        beyond_threshold = np.abs(z[stack.mask]) >= mean.threshold
+        if beyond_threshold.any():
+            regions.append(("mean beyond threshold", beyond_threshold))
         regions += [(name, region) for _, name, region in found[:LISTED_REGIONS]]
     rows = []
     for name, region in regions:

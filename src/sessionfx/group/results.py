@@ -129,9 +129,13 @@ class Evidence:
     ----------
     icc1, icc31 : float or None
         Median over voxels; None where no participant has two sessions.
+    icc31_active : float or None
+        Median of ICC(3,1) where the mean over sessions is beyond its threshold; None where it is nowhere.
     epsilon : float or None
         Median Greenhouse–Geisser ε of the participants with every session; None with fewer than three sessions or
         fewer of these participants than sessions.
+    epsilon_expected : float or None
+        What ε would be under sphericity with as few participants.
     n_complete : int
         Participants with every session.
     missingness : float or None
@@ -145,7 +149,9 @@ class Evidence:
 
     icc1: float | None
     icc31: float | None
+    icc31_active: float | None
     epsilon: float | None
+    epsilon_expected: float | None
     n_complete: int
     missingness: float | None
     covariance: NDArray[np.float64] | None
@@ -163,6 +169,7 @@ class ContrastResults:
     coverage: NDArray[np.int_]
     questions: tuple[QuestionResults, ...]
     notes: tuple[str, ...]
+    covariate_notes: tuple[str, ...]
     left_out: dict[str, str]
     evidence: Evidence
     reliability: Reliability | None

@@ -12,12 +12,11 @@ import pandas as pd
 
 from sessionfx.covariates import Covariates
 from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
-from sessionfx.maps import Located
+from sessionfx.maps import Located, map_summary
 from sessionfx.naming import STATMAP_SUFFIX, entity_string, file_name
 from sessionfx.outputs.derivatives import SOFTWARE, bids_uri
 from sessionfx.outputs.files import write_json, write_text
 from sessionfx.outputs.statmaps import EXTENSION, read_sidecar, sidecar_path, write_statmap, write_statmaps
-from sessionfx.report.tables import map_summary
 from sessionfx.settings import Settings
 from sessionfx.statistics.agreement import Agreement
 from sessionfx.strategies import STRATEGIES

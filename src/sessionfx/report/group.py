@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.group.results import ContrastResults, PairResult, QuestionResults, StrategyResult
+from sessionfx.maps import map_summary
 from sessionfx.naming import entity_string
 from sessionfx.outputs.group import answer_summary
 from sessionfx.report.brain import draw_coverage, draw_stat_map
@@ -26,7 +27,7 @@ from sessionfx.report.page import (
     write_section,
 )
 from sessionfx.report.plots import draw_comparison, draw_design_matrix, draw_distribution
-from sessionfx.report.tables import counted, map_summary, titled
+from sessionfx.report.tables import counted, titled
 from sessionfx.settings import Settings
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies.base import MapLayout, Plan, list_names
@@ -99,6 +100,7 @@ def write_group_report(
         methods=methods,
         verdicts=_verdicts(results),
         trust=_trust(results),
+        covariates=results.covariate_notes,
         left_out=[f"sub-{label} {why}." for label, why in results.left_out.items()],
         reliability=_reliability(results),
         calibration=_calibration(results, settings),
@@ -159,9 +161,10 @@ def _summary(results: ContrastResults) -> str:
 
 
 def _verdicts(results: ContrastResults) -> list[dict[str, str]]:
-    """Verdicts with the questions they are for; equal ones stand once."""
+    """Verdicts with the questions they are for; equal ones stand once, those on covariates in their own sections."""
     texts: dict[str, list[str]] = {}
-    for one in results.questions:
+    asked = [one for one in results.questions if not one.question.group.label]
+    for one in asked or results.questions:
         texts.setdefault(one.verdict.text, []).append(one.question.text)
     return [{"questions": ", ".join(questions), "text": text} for text, questions in texts.items()]
 
@@ -267,7 +270,8 @@ def _overview(results: ContrastResults) -> list[dict[str, Any]]:
                     "largest z": summary["largest_z"],
                     "smallest z": summary["smallest_z"],
                 }
-            rows.append({**row, "remark": one.refusal or (one.plan.caution if one.plan else "")})
+            trust = _VALIDITY[question.verdict.strategies[one.name].valid]
+            rows.append({**row, "to be trusted": f"Declined. {one.refusal}" if one.refusal else trust})
     return rows
 
 
@@ -287,7 +291,7 @@ def _question(results: ContrastResults, question: QuestionResults) -> dict[str, 
         "answers": [
             {
                 key: value
-                for key, value in titled(answer_summary(one, question.verdict)).items()
+                for key, value in titled(_in_words(answer_summary(one, question.verdict), one)).items()
                 if key not in ("status", "reason")
             }
             for one in answered
@@ -296,6 +300,10 @@ def _question(results: ContrastResults, question: QuestionResults) -> dict[str, 
         "agreement": [_pair_row(pair) for pair in question.pairs],
         "distribution": _draw_distribution(question, answered),
     }
+
+
+def _in_words(row: dict[str, Any], one: StrategyResult) -> dict[str, Any]:
+    return {**row, "strategy": one.title, "valid": _VALIDITY[row["valid"]]}
 
 
 def _drawn_pairs(question: QuestionResults) -> list[PairResult]:

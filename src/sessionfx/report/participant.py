@@ -17,14 +17,14 @@ from sessionfx.firstlevel.contrasts import Contrast
 from sessionfx.inputs.events import read_events
 from sessionfx.inputs.images import read_volume
 from sessionfx.inputs.runs import RunInputs
-from sessionfx.maps import EstimateMap
+from sessionfx.maps import EstimateMap, map_summary
 from sessionfx.naming import entity_string, figures_folder
 from sessionfx.report.brain import draw_coverage
 from sessionfx.report.maps import draw_maps
 from sessionfx.report.methods import MethodsText
 from sessionfx.report.page import Picture, assemble_page, render, section_mark, write_section
 from sessionfx.report.plots import draw_design_correlation, draw_design_matrix, draw_events
-from sessionfx.report.tables import counted, map_summary, titled
+from sessionfx.report.tables import counted, titled
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.thresholds import z_threshold

@@ -5,11 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from sessionfx.maps import Located, position_text
-from sessionfx.statistics.thresholds import beyond
-
 # How columns of tables are called for people; in files they have the short names.
 TITLES = {
     "dof": "degrees of freedom",
@@ -29,34 +24,6 @@ TITLES = {
 def titled(record: Mapping[str, Any]) -> dict[str, Any]:
     """Give the columns of a row the names people read."""
     return {TITLES.get(name, name): value for name, value in record.items()}
-
-
-def map_summary(one: Located[Any], threshold: float) -> dict[str, Any]:
-    """Describe a map in one row.
-
-    Parameters
-    ----------
-    one : Located
-    threshold : float
-        On |z|.
-
-    Returns
-    -------
-    dict
-        Degrees of freedom, voxels, threshold, supra-threshold voxels, largest and smallest z and where (mm).
-    """
-    z = one.estimate.z
-    high, low = int(np.argmax(z)), int(np.argmin(z))
-    return {
-        "dof": one.estimate.typical_dof,
-        "n_voxels": int(z.size),
-        "threshold": threshold,
-        "n_above": int(beyond(z, threshold, two_sided=one.estimate.two_sided).sum()),
-        "largest_z": float(z[high]),
-        "largest_at_mm": position_text(one.mask, one.grid, high),
-        "smallest_z": float(z[low]),
-        "smallest_at_mm": position_text(one.mask, one.grid, low),
-    }
 
 
 def counted(number: int, noun: str) -> str:

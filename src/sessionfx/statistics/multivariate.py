@@ -82,3 +82,23 @@ def greenhouse_geisser(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     squares = np.einsum("vst,vst->v", covariance, covariance)
     usable = squares > 0
     return np.where(usable, trace**2 / np.where(usable, q * squares, 1.0), 1.0)
+
+
+def expected_epsilon(n_contrasts: int, dof: int) -> float:
+    """Approximate the ε that sphericity itself gives: with few participants an estimate is well below 1.
+
+    Parameters
+    ----------
+    n_contrasts : int
+        Q, sessions − 1.
+    dof : int
+        Of the covariance estimate, participants − 1.
+
+    Returns
+    -------
+    float
+        (Qν + 2) / (Q (ν + Q + 1)), the ratio of the expectations of tr(W)² and Q tr(W²) for a Wishart matrix W with
+        identity scale.
+    """
+    q, nu = n_contrasts, dof
+    return (q * nu + 2) / (q * (nu + q + 1))
