@@ -35,16 +35,21 @@ class RobustContrast:
     scores : ndarray of shape (Q, n, N)
         One row per participant: u = scores @ y, the variance is Σ u u′ over participants.
     dof : float
-        Satterthwaite's for Q = 1; η of the Hotelling approximation (HTZ) for Q > 1. 0 where the design leaves some
-        direction of the contrasts no variation between participants.
+        Satterthwaite's for Q = 1; η of the Hotelling approximation (HTZ) for Q > 1. NaN where the design leaves some
+        combination of the contrasts no variation between participants.
     expected : ndarray of shape (Q, Q)
         Expectation of the variance under the working model, in units of the dispersion.
+    seen : float
+        Its share in the true variance under the working model, of the combination of the contrasts for which it is
+        smallest. 1, CR2 being unbiased, unless the contrasts rest on rows that are fitted exactly whatever the data,
+        such as those of the only participant with a session: their variance is not seen.
     """
 
     weights: NDArray[np.float64]
     scores: NDArray[np.float64]
     dof: float
     expected: NDArray[np.float64]
+    seen: float
 
 
 def robust_contrast(
@@ -81,11 +86,13 @@ def robust_contrast(
         scores[:, index] = adjusted @ residual[rows]
     products = np.einsum("sin,tjn->stij", scores, scores)
     expected = np.einsum("stii->st", products)
+    truth = weights @ weights.T
+    root = _moore_penrose_root(truth / np.abs(truth).max())
+    shares = linalg.eigvalsh(root @ expected @ root / np.abs(truth).max())
+    seen = float(shares[0])
     # where every participant has coefficients of their own the scores are rounding error, whose dof mean nothing
-    root = _moore_penrose_root(weights @ weights.T / np.abs(weights @ weights.T).max())
-    seen = linalg.eigvalsh(root @ expected @ root / np.abs(weights @ weights.T).max())
-    dof = _degrees_of_freedom(products, expected) if seen[0] > _ZERO else 0.0
-    return RobustContrast(weights @ whitening, scores @ whitening, dof, expected)
+    dof = _degrees_of_freedom(products, expected) if seen > _ZERO else float("nan")
+    return RobustContrast(weights @ whitening, scores @ whitening, dof, expected, seen)
 
 
 def inverse_root(n_rows: int, ratio: float) -> NDArray[np.float64]:

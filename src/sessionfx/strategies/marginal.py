@@ -26,6 +26,12 @@ DIFFERENT_PEOPLE = (
 # Below this the t distribution's tails depend strongly on the dof, which is itself approximate (Pustejovsky & Tipton
 # 2018, section 4)
 FEW_DOF = 4.0
+UNSEEN = (
+    "This contrast rests in part on maps that the model fits exactly, such as those of the only participant with a "
+    "session or with a level of a covariate. Cluster-robust errors cannot see how much these vary, and would be too "
+    "small."
+)
+_ALL_SEEN = 1 - 1e-6
 _LEAST_DOF = 1 - 1e-6  # of two participants, rounding allowed for
 
 
@@ -75,10 +81,12 @@ class MarginalPlan(Plan):
         Raises
         ------
         NotEstimableError
-            If too few participants carry the contrast.
+            If too few participants carry the contrast, or part of it is carried by one alone.
         """
         prepared = robust_contrast(self.design_matrix.to_numpy(), self.participants, self.contrast, ratio)
         q = len(np.atleast_2d(self.contrast))
+        if prepared.seen < _ALL_SEEN:
+            raise NotEstimableError(UNSEEN)
         if not prepared.dof - q + 1 >= _LEAST_DOF:
             raise NotEstimableError(
                 f"Too few participants carry this contrast: {max(prepared.dof - q + 1, 0.0):.1f} degrees of freedom."
