@@ -1,0 +1,138 @@
+"""The group level as users run it: real maps and tables in, files out, and what they say against the arrays put in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from group_study import (
+    AFFINE,
+    CONTRAST,
+    MISSING,
+    START,
+    GroupStudy,
+    empty_study,
+    group_map,
+    group_path,
+    make_study,
+    read,
+    strict_json,
+)
+from sessionfx.cli import main
+from test_report import text_of
+
+SESSION_CONTRASTS = ("mean", "ses02MinusSes01", "ses03MinusSes01", "ses03MinusSes02", "linear")
+LABELS = {"session-model": "sessionModel", "fixed-effects": "fixedEffects", "marginal": "marginal", "mixed": "mixed"}
+QUICK = ("--session-contrast", "mean", "--strategy", "fixed-effects")
+
+
+# Helpers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Called:
+    """How a call ended."""
+
+    code: int
+    error: str
+
+    def refused(self, code: int, *fragments: str) -> None:
+        """Check that it was refused in one paragraph which holds every fragment."""
+        assert self.code == code, self.error
+        assert self.error.startswith("sessionfx: "), self.error
+        assert self.error.count("\n") == 1, f"more than one paragraph:\n{self.error}"
+        for fragment in fragments:
+            assert fragment in self.error, f"{fragment!r} is not in: {self.error}"
+
+
+@dataclass
+class Caller:
+    """Calls the program on a study, and checks what holds for every call: no traceback, input untouched."""
+
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, study: GroupStudy, output: Path, *options: str, report: bool = False) -> Called:
+        arguments = [str(study.raw), str(output), "group", "-d", str(study.maps), "--nprocs", "1", *options]
+        before = state_of(study.raw), state_of(study.maps)
+        self.capsys.readouterr()
+        code = main(arguments if report else [*arguments, "--no-report"])
+        error = self.capsys.readouterr().err
+        assert "Traceback" not in error
+        assert (state_of(study.raw), state_of(study.maps)) == before, "the input was changed"
+        return Called(code, error)
+
+    def done(self, study: GroupStudy, output: Path, *options: str, report: bool = False) -> Path:
+        """Call the program, which must succeed."""
+        called = self(study, output, *options, report=report)
+        assert called.code == 0, called.error
+        return output
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Caller:
+    return Caller(capsys)
+
+
+def state_of(root: Path) -> dict[str, str]:
+    """Digest and time of every file by its name."""
+    return {
+        str(path.relative_to(root)): f"{path.stat().st_mtime_ns} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        if path.is_file()
+        else "folder"
+        for path in root.rglob("*")
+    }
+
+
+def times(output: Path, pattern: str = "group/*") -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in output.glob(pattern) if path.is_file()}
+
+
+def redone(before: dict[str, int], after: dict[str, int]) -> set[str]:
+    return {name for name in after if after[name] != before.get(name)}
+
+
+def contents(output: Path, pattern: str = "group/*") -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in output.glob(pattern) if path.is_file()}
+
+
+def hidden_files(output: Path) -> list[str]:
+    return [path.name for path in output.rglob(".*") if path.name != ".bidsignore"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> GroupStudy:
+    """Nine participants, three sessions, two maps missing; read only."""
+    return make_study(tmp_path_factory.mktemp("study"))
+
+
+# Bugs of their own ------------------------------------------------------------------------------------------
+
+
+def test_permutations_of_a_map_without_background(call: Caller, tmp_path: Path) -> None:
+    """A region of interest can fill its grid, down to one voxel."""
+    study = make_study(tmp_path, shape=(1, 1, 1))
+    output = call.done(study, tmp_path / "out", *QUICK, "--permutations", "19")
+    for kind in ("voxelFWE", "clusterSizeFWE", "clusterMassFWE", "tfceFWE"):
+        (p,) = group_map(output, "fixedEffects", "p", desc=kind)
+        assert 1 / 20 <= p <= 1
+    # with one voxel the family is that voxel: every test that it enters says the same
+    assert group_map(output, "fixedEffects", "p", desc="tfceFWE") == group_map(output, "fixedEffects", "p", desc="voxelFWE")
