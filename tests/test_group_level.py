@@ -135,4 +135,22 @@ def test_permutations_of_a_map_without_background(call: Caller, tmp_path: Path) 
         (p,) = group_map(output, "fixedEffects", "p", desc=kind)
         assert 1 / 20 <= p <= 1
     # with one voxel the family is that voxel: every test that it enters says the same
-    assert group_map(output, "fixedEffects", "p", desc="tfceFWE") == group_map(output, "fixedEffects", "p", desc="voxelFWE")
+    assert group_map(output, "fixedEffects", "p", desc="tfceFWE") == group_map(
+        output, "fixedEffects", "p", desc="voxelFWE"
+    )
+
+
+def test_voxels_that_vary_by_rounding_alone_are_not_significant(call: Caller, tmp_path: Path) -> None:
+    """Equal maps, or sessions that differ equally for everyone, leave no error to test against, in t and in F."""
+    study = make_study(tmp_path, missing=())
+    for (participant, session), effect in list(study.effects.items()):
+        effect[5, 5] = [0.1, 0.1 * int(session), 0.1 * int(participant), 0.0, 0.3, 0.7]
+        study.write(participant, session, effect, study.variances[participant, session])
+    output = call.done(study, tmp_path / "out")
+    for path in (output / "group").glob("*_stat-z_statmap.nii.gz"):
+        # the mean of participants that differ is the one thing that can be tested there
+        at = [0, 1, 3, 4, 5] if "_sessions-mean_" in path.name else [0, 1, 2, 3, 4, 5]
+        # REML bounds the ratio of variances, so that mixed says zero there rather than nothing
+        assert np.abs(read(path)[5, 5][at]).max() < 1e-6, path.name
+    assert (group_map(output, "fixedEffects", "p", "any").reshape(6, 6, 6)[5, 5] == 1).all()
+    assert (group_map(output, "marginal", "F", "any").reshape(6, 6, 6)[:5] > 0).all()

@@ -124,8 +124,7 @@ def estimate_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> E
     """
     scores = prepared.scores[0] @ values
     variance = np.einsum("nv,nv->v", scores, scores)
-    rounding = (np.finfo(float).eps * len(values)) ** 2 * np.einsum("nv,nv->v", values, values)
-    variance[variance <= rounding * (prepared.scores[0] ** 2).sum(axis=1).max()] = 0.0
+    variance[variance <= _rounding(prepared.scores[0], values)] = 0.0
     return Estimate(prepared.weights[0] @ values, variance, prepared.dof)
 
 
@@ -140,14 +139,23 @@ def wald_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> FTest
     Returns
     -------
     FTest
-        F = (η − q + 1)/(η q) · ĉ′V⁻¹ĉ on q and η − q + 1 degrees of freedom; NaN where V cannot be inverted.
+        F = (η − q + 1)/(η q) · ĉ′V⁻¹ĉ on q and η − q + 1 degrees of freedom; NaN where V cannot be inverted, or holds
+        rounding error in place of a variance.
     """
     q = len(prepared.weights)
     effects = prepared.weights @ values
     scores = prepared.scores @ values
     covariance = np.einsum("siv,tiv->vst", scores, scores)
+    for index, own in enumerate(prepared.scores):
+        covariance[covariance[:, index, index] <= _rounding(own, values), index, index] = 0.0
     dof = prepared.dof - q + 1
     return FTest(dof / (prepared.dof * q) * quadratic_form(effects, covariance), float(q), dof)
+
+
+def _rounding(scores: NDArray[np.float64], values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Bound, of shape (V,), the variance that rounding leaves where the design explains the values exactly."""
+    squares = np.einsum("nv,nv->v", values, values)
+    return np.asarray((np.finfo(float).eps * len(values)) ** 2 * squares * (scores**2).sum(axis=1).max())
 
 
 def quadratic_form(effects: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
