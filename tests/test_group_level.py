@@ -154,3 +154,60 @@ def test_voxels_that_vary_by_rounding_alone_are_not_significant(call: Caller, tm
         assert np.abs(read(path)[5, 5][at]).max() < 1e-6, path.name
     assert (group_map(output, "fixedEffects", "p", "any").reshape(6, 6, 6)[5, 5] == 1).all()
     assert (group_map(output, "marginal", "F", "any").reshape(6, 6, 6)[:5] > 0).all()
+
+
+def test_covariates_are_refused_before_anything_is_written(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    raw = shutil.copytree(study.raw, tmp_path / "bids")
+    table = pd.read_csv(raw / "participants.tsv", sep="\t")
+    table["months"] = 12 * table["age"]
+    table.to_csv(raw / "participants.tsv", sep="\t", index=False)
+    study = GroupStudy(Path(raw), study.maps)
+    output = tmp_path / "out"
+    for dry in ((), ("--dry-run",)):
+        call(study, output, "--covariates", "agee", *dry).refused(
+            2,
+            "participants.tsv has no column 'agee'",
+            "(columns: participant_id, age, group, site, months)",
+            "--covariates",
+        )
+        call(study, output, "--covariates", "age", "months", *dry).refused(
+            17, "'months' is a combination of 'age'", "Leave one of the covariates", "--covariates"
+        )
+        call(study, output, "--covariates", "site", *dry).refused(17, "'site' has one level only ('x')")
+        call(study, output, "--session-covariates", "weight", *dry).refused(
+            2, "sub-01_sessions.tsv has no column 'weight'", "--session-covariates"
+        )
+        call(study, output, "--covariates", "age", "--group-contrast", "height", *dry).refused(
+            2, "names 'height'", "'age'"
+        )
+    assert not output.exists()
+
+
+def test_labels_too_long_for_file_names_are_refused_with_a_remedy(
+    call: Caller, tmp_path: Path, study: GroupStudy
+) -> None:
+    output = tmp_path / "out"
+    long_sum = " + ".join(["ses-01"] * 40)
+    call(study, output, "--session-contrast", long_sum).refused(2, "--session-contrast", "too long", "NAME=")
+    call(study, output, "--covariates", "age", "--group-contrast", "+".join(["age"] * 60)).refused(
+        2, "--group-contrast", "too long", "NAME="
+    )
+    assert not output.exists()
+    call.done(study, output, *QUICK, "--covariates", "age", "--group-contrast", "sixty=" + "+".join(["age"] * 60))
+    assert group_path(output, "fixedEffects", "z", covariate="sixty").is_file()
+
+
+def test_work_dir_is_made_and_stays_out_of_the_input(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    work = tmp_path / "new" / "work"
+    output = call.done(study, tmp_path / "out", *QUICK, "--work-dir", str(work))
+    assert list(work.iterdir()) == []
+    assert hidden_files(output) == []
+    for inside in (study.raw, study.maps):
+        call(study, tmp_path / "none", *QUICK, "--work-dir", str(inside / "work")).refused(
+            73, "--work-dir", "lies inside the input dataset"
+        )
+    (tmp_path / "file").write_text("")
+    call(study, tmp_path / "none", *QUICK, "--work-dir", str(tmp_path / "file")).refused(
+        73, "--work-dir", "cannot be made"
+    )
+    assert not (tmp_path / "none").exists()
