@@ -211,3 +211,44 @@ def test_work_dir_is_made_and_stays_out_of_the_input(call: Caller, tmp_path: Pat
         73, "--work-dir", "cannot be made"
     )
     assert not (tmp_path / "none").exists()
+
+
+# Memory and disk --------------------------------------------------------------------------------------------
+
+MEASURED = (
+    "import resource, sys; from sessionfx.cli import main; code = main(sys.argv[1:]); "
+    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(code)"
+)
+SMALL_FILES = (
+    "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); from sessionfx.cli import main; "
+    "sys.exit(main(sys.argv[1:]))"
+)
+
+
+def run_python(code: str, study: GroupStudy, output: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, study.raw, output, "group", "-d", study.maps, "--no-report", *options]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_maps(tmp_path: Path) -> None:
+    """60 maps of 201,600 voxels against 15: in memory the other 45 would take 73 MB."""
+    peaks = []
+    for n_participants in (5, 20):
+        folder = tmp_path / str(n_participants)
+        study = make_study(folder, n_participants=n_participants, missing=(), shape=(60, 60, 56), variances=False)
+        done = run_python(
+            MEASURED, study, folder / "out", "--session-contrast", "mean", "--strategy", "fixed-effects", "marginal"
+        )
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout) * 1024)
+    assert peaks[1] - peaks[0] < 30e6
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, study: GroupStudy) -> None:
+    """A limit on the size of files stands in for it: 25 maps of 216 voxels take 43 kB."""
+    done = run_python(SMALL_FILES, study, tmp_path / "out", *QUICK)
+    assert done.returncode == 73, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "cannot hold the maps of the group level (File too large)" in done.stderr.splitlines()[-1]
+    assert "--work-dir" in done.stderr
