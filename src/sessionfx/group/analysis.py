@@ -20,8 +20,8 @@ from sessionfx.group.results import ContrastResults, Evidence
 from sessionfx.group.stack import attendance, open_stack
 from sessionfx.inputs.covariates import read_covariates
 from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
-from sessionfx.naming import file_name
-from sessionfx.outputs.group import GroupFiles
+from sessionfx.naming import check_name_length, file_name
+from sessionfx.outputs.group import GroupFiles, longest_group_name
 from sessionfx.outputs.records import Record, file_state, fingerprint
 from sessionfx.report.group import has_group_section, write_group_report
 from sessionfx.report.methods import MethodsText, group_methods
@@ -88,6 +88,35 @@ class _Works:
     prefix: str
 
 
+def check_questions(
+    selection: GroupSelection, session_contrasts: Sequence[SessionContrast], raw: Path, settings: Settings
+) -> None:
+    """Refuse what has no answer for any first-level contrast, before a file is written.
+
+    Raises
+    ------
+    CommandLineError
+        If a covariate or group contrast does not exist, or a file would get too long a name.
+    LevelError
+        If covariates cannot be used for any first-level contrast.
+    """
+    refused: LevelError | None = None
+    n_answerable = 0
+    for contrast, maps in selection.maps.items():
+        try:
+            covariates = _covariates(maps, raw, settings)
+        except LevelError as error:
+            refused = refused or error
+            continue
+        n_answerable += 1
+        for group in resolve_group_contrasts(settings.group_contrast, covariates):
+            for asked in session_contrasts:
+                labels = {"--session-contrast": asked.label, "--group-contrast": group.label}
+                check_name_length(longest_group_name(selection, contrast, Question(asked, group)), labels)
+    if refused is not None and not n_answerable:
+        raise refused
+
+
 def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[str]]:
     """Analyse one first-level contrast at the group level, unless that is finished.
 
@@ -109,7 +138,7 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
         If the maps cannot be put together, or covariates cannot be used.
     """
     settings = analysis.settings
-    covariates = _covariates(analysis.selection.maps[contrast], analysis)
+    covariates = _covariates(analysis.selection.maps[contrast], analysis.raw, settings)
     maps = [one for one in analysis.selection.maps[contrast] if one.participant in covariates.participants]
     questions = [
         Question(asked, group)
@@ -193,11 +222,10 @@ def find_results(
         )  # fmt: skip
 
 
-def _covariates(maps: Sequence[FirstLevelMap], analysis: GroupAnalysis) -> Covariates:
-    settings = analysis.settings
+def _covariates(maps: Sequence[FirstLevelMap], raw: Path, settings: Settings) -> Covariates:
     if not (settings.covariates or settings.session_covariates):
         return Covariates.none(attendance(maps))
-    return read_covariates(analysis.raw, attendance(maps), settings.covariates, settings.session_covariates)
+    return read_covariates(raw, attendance(maps), settings.covariates, settings.session_covariates)
 
 
 def _calibrate(

@@ -25,6 +25,7 @@ from sessionfx.strategies.base import Plan, Question
 if TYPE_CHECKING:
     from sessionfx.group.results import ContrastResults, QuestionResults, Reliability, StrategyResult, Verdict
 
+_LONGEST_DESC = "clusterMassFWE"  # of permutations
 _RELIABILITY = {
     "icc1": ("ICC(1): reliability of one session, differences between sessions counting as error", None),
     "icc31": ("ICC(3,1): consistency of participants over sessions", None),
@@ -84,12 +85,7 @@ class GroupFiles:
         return [self._write_table(table, {**self.selection.entities, "contrast": self.contrast}, "calibration")]
 
     def _entities(self, question: Question) -> dict[str, str | None]:
-        return {
-            **self.selection.entities,
-            "contrast": self.contrast,
-            "sessions": question.sessions.label if self.selection.sessions else None,
-            "covariate": question.group.label or None,
-        }
+        return _entities(self.selection, self.contrast, question)
 
     def _write_strategy(
         self, question: Question, result: StrategyResult, plan: Plan, located: Located[Any], covariates: Covariates
@@ -210,6 +206,22 @@ class GroupFiles:
         path = self.folder / file_name({**base, "desc": desc}, "metrics", ".tsv")
         write_text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.10g"))
         return path
+
+
+def longest_group_name(selection: GroupSelection, contrast: str, question: Question) -> str:
+    """Name the file of a question whose name is longest."""
+    strategy = max((one.label for one in STRATEGIES.values()), key=len)
+    entities = {**_entities(selection, contrast, question), "strategy": strategy, "stat": "p", "desc": _LONGEST_DESC}
+    return file_name(entities, STATMAP_SUFFIX, EXTENSION)
+
+
+def _entities(selection: GroupSelection, contrast: str, question: Question) -> dict[str, str | None]:
+    return {
+        **selection.entities,
+        "contrast": contrast,
+        "sessions": question.sessions.label if selection.sessions else None,
+        "covariate": question.group.label or None,
+    }
 
 
 def answer_summary(one: StrategyResult, verdict: Verdict) -> dict[str, Any]:
