@@ -13,12 +13,13 @@ import numpy as np
 
 from sessionfx.group.results import Evidence, Judgement, StrategyResult, Verdict
 from sessionfx.maps import Located
-from sessionfx.naming import natural_key
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.strategies.base import MapLayout, Question
 from sessionfx.strategies.marginal import FEW_DOF
 from sessionfx.strategies.session_model import resolve_subject_effect
 
+# Answers whose z differ by no more than this at any voxel are the same but for rounding
+SAME_Z = 1e-4
 # Below this, pooling the maps of one participant inflates t by less than 5 % for three sessions
 NEGLIGIBLE_ICC = 0.05
 # Missing sessions are called related to the effect when the share of voxels is this many times what chance gives
@@ -28,6 +29,10 @@ _CHANCE = 0.05
 # the marginal strategy exceed the nominal rate (docs/validity.md)
 NOTABLE_SPREAD = 1.5
 MANY_PARTICIPANTS = 40
+
+
+ORDINARY = "with one map per participant it is an ordinary group model."
+UNEQUAL_TIMES = "it takes change to vary equally over participants, whatever the time between their sessions."
 
 
 def judge(
@@ -54,10 +59,8 @@ def judge(
     -------
     Verdict
     """
-    sessions = sorted(set(layout.sessions), key=natural_key)
-    counts = [len(layout.rows_of(label)) for label in layout.unique_participants]
-    k, n = len(sessions), len(counts)
-    balanced = all(count == k for count in counts)
+    k, n = len(set(layout.sessions)), len(layout.unique_participants)
+    balanced = _is_balanced(layout)
     coding = resolve_subject_effect(subject_effect, question.sessions)
     dof = {one.name: _dof(one.located) for one in results if one.located is not None}
     facts = {
@@ -77,9 +80,9 @@ def judge(
         "DegreesOfFreedom": dof,
     }
     rules = {
-        "session-model": _judge_session_model(question, k, balanced, coding, evidence),
+        "session-model": _judge_session_model(question, layout, coding, evidence),
         "fixed-effects": _judge_fixed_effects(question, k, balanced),
-        "marginal": _judge_marginal(n, balanced, dof, evidence),
+        "marginal": _judge_marginal(question, layout, dof, evidence),
         "mixed": _judge_mixed(question, k, balanced, evidence),
         "meta": Judgement(
             "conditional", "it takes the variances of the maps as known, though few scans estimate them."
@@ -91,47 +94,77 @@ def judge(
     }
     recommended = _recommend(question, k, balanced, judgements, dof)
     titles = {one.name: one.title for one in results}
-    text = _sentences(question, k, balanced, n, recommended, judgements, titles, evidence)
+    same = _give_the_same([one for one in results if one.name in recommended])
+    text = _sentences(k, balanced, n, recommended, judgements, titles, evidence, same)
     return Verdict(text, recommended, judgements, facts)
 
 
-def _judge_session_model(question: Question, k: int, balanced: bool, coding: str, evidence: Evidence) -> Judgement:
+def _judge_session_model(question: Question, layout: MapLayout, coding: str, evidence: Evidence) -> Judgement:
+    k, balanced = len(set(layout.sessions)), _is_balanced(layout)
     if k == 1:
-        return Judgement("yes", "there is one map per participant, so that it is the one-sample model.")
+        if coding == "linear":
+            return Judgement(
+                "conditional", "it takes a straight line over the order of the participants' labels out of the maps."
+            )
+        return Judgement("yes", ORDINARY)
     if not question.sessions.is_within_participant:
         if coding == "indicator":
             return Judgement("no", "it tests a mean against within-participant error only.")
-        icc, where = evidence.icc31, "over all voxels"
-        if evidence.icc31_active is not None and (icc is None or evidence.icc31_active > icc):
-            icc, where = evidence.icc31_active, "where the mean is beyond its threshold"
-        if icc is None:
-            return Judgement("no", "it counts the maps of one participant as independent people.")
-        if icc < NEGLIGIBLE_ICC:
-            return Judgement(
-                "conditional",
-                f"it counts the maps of one participant as independent people, which matters little at a median ICC of "
-                f"{_figure(icc)} {where}.",
-            )
-        return Judgement(
-            "no",
-            f"it counts the maps of one participant as independent people; with a median ICC of {_figure(icc)} "
-            f"{where}, its "
-            f"t is about {np.sqrt(1 + (k - 1) * icc):.1f} times too large there.",
-        )
+        return _judge_pooling(question, layout, evidence)
     if coding != "indicator":
         return Judgement("no", f"with subject effect '{coding}' it does not compare participants with themselves.")
+    if k == 2 and question.sessions.time is not None:
+        return Judgement("conditional", UNEQUAL_TIMES)
     if k == 2:
+        has_covariates = bool(layout.covariate_names or layout.session_covariate_names)
         return Judgement(
             "yes",
-            "with two sessions it is the paired t test" + ("." if balanced else " of the participants who have both."),
+            f"with two sessions it is {'a regression of the differences' if has_covariates else 'the paired t test'}"
+            + ("." if balanced else " of the participants who have both."),
         )
     if question.sessions.kind == "any":
         return Judgement("conditional", f"its Greenhouse–Geisser correction is an approximation{_epsilon(evidence)}.")
     return Judgement("conditional", f"it is exact only under sphericity{_epsilon(evidence)}.")
 
 
+def _judge_pooling(question: Question, layout: MapLayout, evidence: Evidence) -> Judgement:
+    """Say how far a model without subject effect is off: its t is √(1 + (q − 1) ICC) times too large.
+
+    Under equal correlations; q = (Σc)² / Σc², the number of sessions for their mean.
+    """
+    pooling = "it counts the maps of one participant as independent people"
+    if question.sessions.kind == "mean":
+        counts = np.array([len(layout.rows_of(label)) for label in layout.unique_participants])
+        effective = float((counts**2).sum() / counts.sum())  # the number of sessions, where nobody misses any
+    else:
+        weights = np.array(question.sessions.weights)
+        effective = float(weights.sum() ** 2 / (weights @ weights))
+    icc, where = evidence.icc31, "over all voxels"
+    if evidence.icc31_active is not None and (icc is None or evidence.icc31_active > icc):
+        icc, where = evidence.icc31_active, "where the mean is beyond its threshold"
+    if icc is None:
+        return Judgement("no", f"{pooling}.")
+    if effective < 1 - 1e-9:
+        return Judgement("conditional", f"{pooling}, which makes its t too small for these weights.")
+    if effective < 1 + 1e-9:
+        return Judgement(
+            "conditional",
+            f"{pooling}; for one session that leaves its t right if all sessions vary equally, with too many degrees "
+            "of freedom.",
+        )
+    if icc < NEGLIGIBLE_ICC:
+        return Judgement("conditional", f"{pooling}, which matters little at a median ICC of {_figure(icc)} {where}.")
+    return Judgement(
+        "no",
+        f"{pooling}; with a median ICC of {_figure(icc)} {where}, its t is about "
+        f"{np.sqrt(1 + (effective - 1) * icc):.1f} times too large there.",
+    )
+
+
 def _judge_fixed_effects(question: Question, k: int, balanced: bool) -> Judgement:
-    if k > 1 and not balanced and question.sessions.kind == "mean":
+    if k == 1:
+        return Judgement("yes", ORDINARY)
+    if not balanced and question.sessions.kind == "mean":
         return Judgement(
             "conditional",
             "participants miss sessions, and their means are over the sessions they have: if sessions truly differ, it "
@@ -145,8 +178,14 @@ def _judge_fixed_effects(question: Question, k: int, balanced: bool) -> Judgemen
     return Judgement("yes", "it has one value per participant and assumes nothing about how sessions co-vary.")
 
 
-def _judge_marginal(n: int, balanced: bool, dof: Mapping[str, float], evidence: Evidence) -> Judgement:
+def _judge_marginal(question: Question, layout: MapLayout, dof: Mapping[str, float], evidence: Evidence) -> Judgement:
+    n, balanced = len(layout.unique_participants), _is_balanced(layout)
     own, spread = dof.get("marginal"), _spread_ratio(evidence)
+    if n == len(layout.participants) and question.sessions.is_within_participant:
+        return Judgement(
+            "conditional",
+            "no participant has more than one of these sessions, so that it compares different people.",
+        )
     if not balanced and spread is not None and spread >= NOTABLE_SPREAD and n < MANY_PARTICIPANTS:
         return Judgement(
             "conditional",
@@ -156,6 +195,8 @@ def _judge_marginal(n: int, balanced: bool, dof: Mapping[str, float], evidence: 
         )
     if own is not None and own < FEW_DOF:
         return Judgement("conditional", f"with {own:.1f} degrees of freedom its p values are approximate.")
+    if len(set(layout.sessions)) == 1:
+        return Judgement("yes", "with one map per participant its errors hold even where participants vary unequally.")
     return Judgement(
         "yes",
         "its errors do not depend on how sessions co-vary" + ("." if balanced else ", and it uses every map there is."),
@@ -163,6 +204,8 @@ def _judge_marginal(n: int, balanced: bool, dof: Mapping[str, float], evidence: 
 
 
 def _judge_mixed(question: Question, k: int, balanced: bool, evidence: Evidence) -> Judgement:
+    if k == 2 and question.sessions.time is not None:
+        return Judgement("conditional", UNEQUAL_TIMES)
     if k > 2 and question.sessions.is_within_participant:
         return Judgement("conditional", f"it takes all pairs of sessions to be equally correlated{_epsilon(evidence)}.")
     where = (
@@ -193,7 +236,6 @@ def _recommend(
 
 
 def _sentences(
-    question: Question,
     k: int,
     balanced: bool,
     n: int,
@@ -201,13 +243,20 @@ def _sentences(
     judgements: Mapping[str, Judgement],
     titles: Mapping[str, str],
     evidence: Evidence,
+    same: bool,
 ) -> str:
-    if not recommended:
-        return (
-            "None of the strategies that were run can be trusted for this question. "
-            + _others(recommended, judgements, titles)
-            + " Run marginal or fixed-effects (--strategy)."
+    if not recommended and all(one.valid == "declined" for one in judgements.values()):
+        reasons: dict[str, list[str]] = {}
+        for name, one in judgements.items():
+            reasons.setdefault(one.reason, []).append(titles[name])
+        return "No strategy that was run can answer this question. " + " ".join(
+            f"{_listed(names)}: {reason}" for reason, names in reasons.items()
         )
+    if not recommended:
+        text = "None of the strategies that were run can be trusted for this question. "
+        text += _others(recommended, judgements, titles)
+        untried = [name for name in ("marginal", "fixed-effects") if name not in judgements]
+        return text + (f" Run {' or '.join(untried)} (--strategy)." if untried else "")
     first, *others = (titles[name] for name in recommended)
     people = (
         f"{n} participants with {'one map each' if k == 1 else f'{k} sessions'}{'' if balanced else ', some missing'}"
@@ -217,19 +266,31 @@ def _sentences(
     if others:
         text += f" {_listed(others)} {'gives' if len(others) == 1 else 'give'} " + (
             "the same answer here."
-            if balanced or k == 1
-            else "a valid answer too, from the participants who can give one."
+            if same
+            else "a valid answer too" + ("." if balanced else ", from the participants who can give one.")
         )
     rest = _others(recommended, judgements, titles)
     if rest:
         text += f" {rest}"
     if evidence.missingness is not None and evidence.missingness >= NOTABLE_MISSINGNESS * _CHANCE:
         text += (
-            f" Beware: participants who missed sessions differ from the others (in {evidence.missingness:.0%} of "
-            "voxels, where "
-            "chance gives 5 %); no strategy mends dropout that depends on the effect itself."
+            f" Beware: participants who missed sessions differ from the others (in {100 * evidence.missingness:.0f} % "
+            "of voxels, where chance gives 5 %); no strategy mends dropout that depends on the effect itself."
         )
     return text
+
+
+def _is_balanced(layout: MapLayout) -> bool:
+    n_sessions = len(set(layout.sessions))
+    return all(len(layout.rows_of(label)) == n_sessions for label in layout.unique_participants)
+
+
+def _give_the_same(results: Sequence[StrategyResult]) -> bool:
+    """Whether answers are one: looked at rather than deduced, because covariates, times and weights all part them."""
+    found = [one.located for one in results if one.located is not None]
+    if not all(np.array_equal(one.mask, found[0].mask) for one in found):
+        return False
+    return all(np.abs(one.estimate.z - found[0].estimate.z).max() <= SAME_Z for one in found)
 
 
 def _others(recommended: Sequence[str], judgements: Mapping[str, Judgement], titles: Mapping[str, str]) -> str:

@@ -1,0 +1,359 @@
+"""Which strategies the verdict trusts, and what it says, on designs and data of every kind."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from sessionfx.covariates import GroupContrast
+from sessionfx.errors import NotEstimableError
+from sessionfx.group.evidence import gather_evidence
+from sessionfx.group.results import Evidence, StrategyResult, Verdict
+from sessionfx.group.stack import MapStack
+from sessionfx.group.verdict import judge
+from sessionfx.inputs.images import Grid
+from sessionfx.maps import Located
+from sessionfx.session_contrasts import resolve_session_contrasts
+from sessionfx.strategies import STRATEGIES
+from sessionfx.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
+from sessionfx.strategies.blocks import MapsInMemory, estimate_in_blocks
+
+SHAPE = (6, 5, 5)
+N_VOXELS = int(np.prod(SHAPE))
+GRID = Grid(SHAPE, np.diag([3.0, 3.0, 3.0, 1.0]))
+DEFAULT = ("session-model", "fixed-effects", "marginal", "mixed")
+
+
+class Study:
+    """Maps of some participants at some sessions, of correlation `icc` unless given otherwise."""
+
+    def __init__(
+        self,
+        attendance: NDArray[np.bool_],
+        *,
+        icc: float = 0.5,
+        covariates: NDArray[np.float64] | None = None,
+        days: bool = False,
+        level: NDArray[np.float64] | None = None,
+        spread: NDArray[np.float64] | None = None,
+        seed: int = 1,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        n, k = attendance.shape
+        owners, sessions = np.nonzero(attendance)
+        self.labels = [f"{j + 1:02d}" for j in range(k)]
+        self.layout = MapLayout(
+            tuple(f"{i + 1:02d}" for i in owners),
+            tuple(self.labels[j] for j in sessions),
+            () if covariates is None else tuple(f"x{q}" for q in range(covariates.shape[1])),
+            np.empty((0, 0)) if covariates is None else covariates[owners],
+            ("days",) if days else (),
+            (30.0 * sessions + rng.uniform(0, 9, size=len(sessions)))[:, None] if days else np.empty((0, 0)),
+        )
+        own = np.sqrt(icc) * rng.normal(size=(n, N_VOXELS)) + (0 if level is None else level[:, None])
+        self.effects = own[owners] + np.sqrt(1 - icc) * rng.normal(size=(len(owners), N_VOXELS))
+        if spread is not None:
+            self.effects *= spread[sessions][:, None]
+        self.variances = rng.uniform(0.5, 2, size=self.effects.shape)
+        stack = MapStack(
+            self.layout, np.ones(SHAPE, dtype=bool), GRID, np.full(SHAPE, len(owners)), (), self.effects,
+            self.variances, np.arange(N_VOXELS),
+        )  # fmt: skip
+        self.evidence, _ = gather_evidence(stack, self.labels)
+
+    def results(self, question: Question, names: Sequence[str], options: GroupOptions) -> list[StrategyResult]:
+        found = []
+        for name in names:
+            strategy = STRATEGIES[name]
+            try:
+                plan = strategy.plan(self.layout, question, options)
+                plan, result = estimate_in_blocks(plan, MapsInMemory(self.effects, self.variances))
+            except NotEstimableError as refusal:
+                found.append(StrategyResult(name, strategy.label, strategy.title, str(refusal)))
+                continue
+            located = Located.where_determined(result, np.ones(SHAPE, dtype=bool), GRID)
+            found.append(StrategyResult(name, strategy.label, strategy.title, None, plan, located, 3.0))
+        return found
+
+    def verdict(
+        self,
+        text: str,
+        names: Sequence[str] = DEFAULT,
+        *,
+        group: GroupContrast = INTERCEPT,
+        evidence: Evidence | None = None,
+        **options: str,
+    ) -> Verdict:
+        question = Question(resolve_session_contrasts([text], self.labels)[0], group)
+        chosen = GroupOptions(**options)
+        results = self.results(question, names, chosen)
+        return judge(question, self.layout, results, evidence or self.evidence, chosen.subject_effect)
+
+
+def everyone(n: int, k: int) -> NDArray[np.bool_]:
+    return np.ones((n, k), dtype=bool)
+
+
+def missing(n: int, k: int, *cells: tuple[int, int]) -> NDArray[np.bool_]:
+    attendance = everyone(n, k)
+    for cell in cells:
+        attendance[cell] = False
+    return attendance
+
+
+def validity(verdict: Verdict) -> dict[str, str]:
+    return {name: one.valid for name, one in verdict.strategies.items()}
+
+
+SOME_MISSING = missing(12, 2, (0, 1), (1, 1), (2, 1), (3, 0))
+SOME_OF_THREE = missing(14, 3, (0, 2), (1, 2), (2, 1), (3, 0))
+
+
+# Rules ------------------------------------------------------------------------------------------------------
+
+
+def test_mean_is_reported_by_marginal_or_fixed_effects_and_never_pooled() -> None:
+    found = Study(everyone(20, 2)).verdict("mean")
+    assert found.recommended == ("marginal", "fixed-effects")
+    assert validity(found) == {
+        "session-model": "no", "fixed-effects": "yes", "marginal": "yes", "mixed": "conditional",
+    }  # fmt: skip
+    assert found.facts["Balanced"] is True
+    assert found.facts["DegreesOfFreedom"]["marginal"] == pytest.approx(19)
+
+
+def test_mean_may_be_pooled_where_participants_do_not_differ() -> None:
+    found = Study(everyone(40, 2), icc=0.0).verdict("mean")
+    assert found.strategies["session-model"].valid == "conditional"
+    assert f"{found.facts['MedianICC31']:.2f}".replace("-", "−") in found.strategies["session-model"].reason
+    assert "session-model" not in found.recommended
+
+
+@pytest.mark.parametrize(("k", "icc"), [(2, 0.5), (3, 0.8), (5, 0.3)])
+def test_inflation_of_the_pooled_mean_is_said_in_numbers(k: int, icc: float) -> None:
+    found = Study(everyone(30, k), icc=icc).verdict("mean")
+    said = float(re.search(r"about (\d\.\d) times too large", found.strategies["session-model"].reason)[1])
+    assert said == pytest.approx(np.sqrt(1 + (k - 1) * found.facts["MedianICC31"]), abs=0.05)
+
+
+def test_one_session_alone_is_not_inflated_by_pooling() -> None:
+    """Its maps are of different people; only the degrees of freedom count the other sessions'."""
+    study = Study(everyone(20, 3), icc=0.8)
+    found = study.verdict("ses-01")
+    assert found.strategies["session-model"].valid == "conditional"
+    assert "too large" not in found.strategies["session-model"].reason
+    assert "degrees of freedom" in found.strategies["session-model"].reason
+    # the mean of two of three sessions counts two of them
+    two = study.verdict("0.5*ses-01 + 0.5*ses-02").strategies["session-model"]
+    assert f"about {np.sqrt(1 + study.evidence.icc31):.1f} times" in two.reason
+    assert study.verdict("2*ses-02 - ses-01").strategies["session-model"].valid == "conditional"
+
+
+def test_indicators_do_not_serve_a_mean_nor_their_absence_a_difference() -> None:
+    study = Study(everyone(20, 2))
+    assert study.verdict("mean", subject_effect="indicator").strategies["session-model"].valid == "no"
+    for coding in ("none", "linear"):
+        found = study.verdict("ses-02 - ses-01", subject_effect=coding)
+        assert found.strategies["session-model"].valid == "no"
+        assert f"'{coding}'" in found.strategies["session-model"].reason
+
+
+def test_difference_of_two_sessions_is_the_same_whoever_answers_when_balanced() -> None:
+    found = Study(everyone(20, 2)).verdict("ses-02 - ses-01")
+    assert found.recommended == ("marginal", "fixed-effects", "session-model")
+    assert set(validity(found).values()) == {"yes"}
+    assert "Fixed effects and Session model give the same answer here." in found.text
+
+
+def test_difference_of_two_sessions_is_marginals_when_some_are_missing() -> None:
+    found = Study(SOME_MISSING).verdict("ses-02 - ses-01")
+    assert found.recommended[0] == "marginal"
+    assert "same answer" not in found.text
+    assert "from the participants who can give one" in found.text
+    assert "12 participants with 2 sessions, some missing" in found.text
+    assert "paired t test of the participants who have both" in found.strategies["session-model"].reason
+
+
+@pytest.mark.parametrize("text", ["ses-02 - ses-01", "linear", "any"])
+def test_three_sessions_need_sphericity_of_session_model_and_mixed_only(text: str) -> None:
+    study = Study(everyone(20, 3))
+    found = study.verdict(text)
+    assert found.recommended == ("marginal", "fixed-effects")
+    assert found.strategies["session-model"].valid == "conditional"
+    assert found.strategies["mixed"].valid == ("declined" if text == "any" else "conditional")
+    assert f"ε {study.evidence.epsilon:.2f}" in found.text
+
+
+@pytest.mark.parametrize(("text", "valid"), [("mean", "conditional"), ("linear", "conditional"), ("any", "yes")])
+def test_missing_sessions_make_participants_own_means_and_trends_differ_in_meaning(text: str, valid: str) -> None:
+    found = Study(SOME_OF_THREE).verdict(text)
+    assert found.strategies["fixed-effects"].valid == valid
+    assert found.recommended[0] == "marginal"
+
+
+def test_few_degrees_of_freedom_put_fixed_effects_first() -> None:
+    found = Study(everyone(3, 2)).verdict("ses-02 - ses-01")
+    assert found.recommended[0] == "fixed-effects"
+    assert found.strategies["marginal"].valid == "conditional"
+    assert "2.0 degrees of freedom" in found.strategies["marginal"].reason
+
+
+def test_sessions_that_are_missing_and_vary_unequally_call_for_care_with_few_participants() -> None:
+    spread = np.array([1.0, 1.0, 3.0])
+    found = Study(SOME_OF_THREE, spread=spread).verdict("linear")
+    assert found.strategies["marginal"].valid == "conditional"
+    assert "-fold" in found.strategies["marginal"].reason
+    assert Study(everyone(14, 3), spread=spread).verdict("linear").strategies["marginal"].valid == "yes"
+    many = missing(60, 3, (0, 2), (1, 2), (2, 1))
+    assert Study(many, spread=spread).verdict("linear").strategies["marginal"].valid == "yes"
+
+
+def test_a_session_of_one_participant_is_nothing_marginal_can_answer_about() -> None:
+    attendance = everyone(12, 3)
+    attendance[1:, 2] = False
+    study = Study(attendance)
+    found = study.verdict("ses-03 - ses-01")
+    assert validity(found) == {
+        "session-model": "conditional", "fixed-effects": "declined", "marginal": "declined", "mixed": "conditional",
+    }  # fmt: skip
+    assert found.text.startswith("Report Mixed effects, with care")
+    assert study.verdict("ses-02 - ses-01").recommended[0] == "marginal"
+
+
+def test_different_people_in_each_session_are_said_to_be_that() -> None:
+    found = Study(np.repeat(np.eye(2, dtype=bool), 8, axis=0)).verdict("ses-02 - ses-01")
+    assert validity(found) == {
+        "session-model": "declined", "fixed-effects": "declined", "marginal": "conditional", "mixed": "declined",
+    }  # fmt: skip
+    assert "different people" in found.text
+
+
+def test_one_map_each_is_an_ordinary_group_model() -> None:
+    found = Study(everyone(12, 1)).verdict("mean")
+    assert found.recommended == ("marginal", "fixed-effects", "session-model")
+    assert "12 participants with one map each" in found.text
+    assert "sessions" not in found.text
+    by_label = Study(everyone(12, 1)).verdict("mean", subject_effect="linear")
+    assert by_label.strategies["session-model"].valid == "conditional"
+    assert "order of the participants' labels" in by_label.text
+
+
+# What is called the same ------------------------------------------------------------------------------------
+
+
+def test_the_same_answer_is_one_that_was_looked_at() -> None:
+    """Each of these parts marginal from fixed-effects although nobody misses a session."""
+    balanced = everyone(16, 3)
+    assert "the same answer here" in Study(balanced).verdict("mean").text
+    weighted = Study(balanced).verdict("mean", fixed_effects="precision")
+    measured = Study(balanced, days=True).verdict("linear(days)")
+    age = np.linspace(-1, 1, 16)[:, None]
+    related = Study(balanced, covariates=age).verdict("mean", group=GroupContrast("age", "age", (0.0, 1.0)))
+    for found in (weighted, measured, related):
+        assert found.recommended == ("marginal", "fixed-effects")
+        assert "Fixed effects gives a valid answer too." in found.text
+    groups = np.repeat([1.0, -1.0], 8)[:, None]
+    equal = Study(balanced, covariates=groups).verdict("linear", group=GroupContrast("g", "g", (0.0, 2.0)))
+    assert "the same answer here" in equal.text
+
+
+def test_two_sessions_at_unequal_times_are_no_paired_test() -> None:
+    found = Study(everyone(16, 2), days=True).verdict("linear(days)")
+    assert found.recommended == ("marginal", "fixed-effects")
+    assert "paired" not in found.text
+    for name in ("session-model", "mixed"):
+        assert "time between their sessions" in found.strategies[name].reason
+
+
+def test_covariates_make_the_paired_test_a_regression() -> None:
+    age = np.linspace(-1, 1, 16)[:, None]
+    found = Study(everyone(16, 2), covariates=age).verdict("ses-02 - ses-01")
+    assert "regression of the differences" in found.strategies["session-model"].reason
+
+
+# Where nothing can be recommended ---------------------------------------------------------------------------
+
+
+def test_only_what_was_run_is_recommended() -> None:
+    study = Study(everyone(12, 3))
+    assert study.verdict("linear", ["session-model"]).text.startswith("Report Session model, with care (12 part")
+    assert study.verdict("linear", ["mixed", "session-model"]).recommended == ("mixed",)
+    assert study.verdict("mean", ["fixed-effects"]).recommended == ("fixed-effects",)
+
+
+def test_a_pooled_mean_alone_is_not_recommended_and_what_to_run_is_said() -> None:
+    found = Study(everyone(12, 3), icc=0.8).verdict("mean", ["session-model"])
+    assert found.recommended == ()
+    assert found.text.startswith("None of the strategies that were run can be trusted for this question. Session")
+    assert found.text.endswith("Run marginal or fixed-effects (--strategy).")
+
+
+def test_where_every_strategy_declines_their_reasons_are_given_once() -> None:
+    found = Study(everyone(12, 1)).verdict("linear")
+    assert set(validity(found).values()) == {"declined"}
+    assert found.recommended == ()
+    assert found.text.count("one session only") == 1
+    assert "Run marginal" not in found.text  # it was
+
+
+def test_dropout_that_goes_with_the_effect_is_warned_of() -> None:
+    level = np.array([-3.0] * 5 + [0.0] * 7)
+    dropout = missing(12, 2, *((i, 1) for i in range(5)))
+    found = Study(dropout, level=level).verdict("mean")
+    assert "Beware: participants who missed sessions differ" in found.text
+    assert "Beware" not in Study(dropout, icc=0.5, seed=3).verdict("mean").text
+
+
+# Language ---------------------------------------------------------------------------------------------------
+
+STUDIES = {
+    "balanced": Study(everyone(20, 2)),
+    "without reliability": Study(everyone(40, 3), icc=0.0),
+    "three sessions": Study(everyone(20, 3)),
+    "missing": Study(SOME_MISSING),
+    "three, missing": Study(SOME_OF_THREE),
+    "unequal": Study(SOME_OF_THREE, spread=np.array([1.0, 1.0, 4.0])),
+    "dropout": Study(missing(12, 2, *((i, 1) for i in range(5))), level=np.array([-3.0] * 5 + [0.0] * 7)),
+    "different people": Study(np.repeat(np.eye(2, dtype=bool), 8, axis=0)),
+    "few": Study(everyone(3, 3)),
+    "two": Study(everyone(2, 3)),
+    "one": Study(everyone(1, 3)),
+    "one session": Study(everyone(12, 1)),
+    "days": Study(everyone(12, 2), days=True),
+}
+
+
+@pytest.mark.parametrize("name", list(STUDIES))
+def test_texts_are_whole_sentences(name: str) -> None:
+    study = STUDIES[name]
+    asked = ["mean", "ses-01", "linear", "any"]
+    asked += [f"ses-{later} - ses-{earlier}" for earlier, later in itertools.combinations(study.labels, 2)]
+    asked += ["linear(days)"] if study.layout.session_covariate_names else []
+    sets = [DEFAULT, (*DEFAULT, "meta"), ("session-model",), ("mixed",), ("session-model", "mixed")]
+    for text, names, coding in itertools.product(asked, sets, ("auto", "linear")):
+        found = study.verdict(text, names, subject_effect=coding)
+        assert re.fullmatch(r"[A-Z].*\.", found.text), found.text
+        for wrong in ("  ", "..", " .", " ,", "nan", "None)", "inf", "()", "%)%", ": :"):
+            assert wrong not in found.text.lower(), found.text
+        assert all(one.reason.endswith(".") for one in found.strategies.values())
+        assert set(found.recommended) <= {
+            n for n, one in found.strategies.items() if one.valid in ("yes", "conditional")
+        }
+        assert set(found.strategies) == set(names)
+        # with one judgement of each kind the words of the text are the judgements'
+        for strategy, one in found.strategies.items():
+            if one.valid == "no":
+                assert f"{STRATEGIES[strategy].title} is not to be trusted: {one.reason}" in found.text
+
+
+def test_verdict_can_be_written_as_json() -> None:
+    import json
+
+    for study in STUDIES.values():
+        facts = study.verdict("mean").facts
+        assert json.loads(json.dumps(facts)) == facts
