@@ -53,6 +53,11 @@ class GroupAnalysis:
         return tuple(strategy for name, strategy in STRATEGIES.items() if name in wanted)
 
     @property
+    def times(self) -> tuple[str, ...]:
+        """Session covariates that serve as time in some question."""
+        return tuple(sorted({one.time for one in self.session_contrasts if one.time is not None}))
+
+    @property
     def options(self) -> GroupOptions:
         """Options of the strategies."""
         return GroupOptions(self.settings.subject_effect, self.settings.fixed_effects, self.settings.mixed_dof)
@@ -166,7 +171,11 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
     files = GroupFiles(contrast, maps, analysis.selection, settings, analysis.output_dir, analysis.links)
     needs_variances = any(one.needs_variances(analysis.options) for one in analysis.strategies)
     with open_stack(
-        maps, covariates, settings.work_dir or analysis.output_dir, needs_variances=needs_variances
+        maps,
+        covariates,
+        settings.work_dir or analysis.output_dir,
+        needs_variances=needs_variances,
+        times=analysis.times,
     ) as stack:
         # answers to other questions stay, unless they are from other first-level maps
         own = [work for work in record.works() if work.startswith(f"{contrast} from ")]
@@ -273,6 +282,8 @@ def _works(
         covariates.session_columns,
         sorted((key, values) for key, values in covariates.session_values.items()),
         covariates.left_out,
+        # what serves as time in one question adjusts no other
+        analysis.times if covariates.session_columns else (),
     ]
     common = [__version__, analysis.selection.entities, settings.alpha, settings.correction, settings.cluster_threshold]
     options = [

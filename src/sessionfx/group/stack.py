@@ -70,7 +70,12 @@ class MapStack:
 
 @contextmanager
 def open_stack(
-    maps: Sequence[FirstLevelMap], covariates: Covariates, folder: Path, *, needs_variances: bool
+    maps: Sequence[FirstLevelMap],
+    covariates: Covariates,
+    folder: Path,
+    *,
+    needs_variances: bool,
+    times: tuple[str, ...] = (),
 ) -> Iterator[MapStack]:
     """Read the maps of a contrast and restrict them to the voxels all of them have.
 
@@ -82,6 +87,8 @@ def open_stack(
     folder : Path
         Where the maps are kept while the context lasts.
     needs_variances : bool
+    times : tuple of str
+        Session covariates that serve as time.
 
     Yields
     ------
@@ -113,12 +120,12 @@ def open_stack(
                 "participant out with --participant-label, or check its mask."
             )
         yield MapStack(
-            layout_of(maps, covariates), common, first.grid, coverage, tuple(_notes(maps, sizes, int(common.sum()))),
-            effects, variances, np.nonzero(common[first.mask])[0],
+            layout_of(maps, covariates, times), common, first.grid, coverage, tuple(_notes(maps, sizes,
+            int(common.sum()))), effects, variances, np.nonzero(common[first.mask])[0],
         )  # fmt: skip
 
 
-def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates) -> MapLayout:
+def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates, times: tuple[str, ...] = ()) -> MapLayout:
     """Say whose map each is, with the covariates of each."""
     return MapLayout(
         tuple(one.participant for one in maps),
@@ -129,6 +136,7 @@ def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates) -> MapLayou
         np.array(
             [covariates.session_values.get((one.participant, one.session), ()) for one in maps], dtype=float
         ).reshape(len(maps), -1),
+        times,
     )  # fmt: skip
 
 
