@@ -14,6 +14,7 @@ from sessionfx.inputs.images import Grid
 from sessionfx.maps import Located
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies.base import MapLayout
+from spooled import spooled
 
 SHAPE = (25, 20, 10)
 N_VOXELS = int(np.prod(SHAPE))
@@ -28,7 +29,7 @@ def layout_of(attendance: NDArray[np.bool_]) -> MapLayout:
 def stack_of(layout: MapLayout, effects: NDArray[np.float64], mask: NDArray[np.bool_] | None = None) -> MapStack:
     mask = np.ones(SHAPE, dtype=bool) if mask is None else mask
     grid = Grid(SHAPE, np.diag([3.0, 3.0, 3.0, 1.0]))
-    return MapStack(layout, mask, grid, mask * len(effects), (), effects, None, np.arange(effects.shape[1]))
+    return MapStack(layout, mask, grid, mask * len(effects), (), spooled(effects), None, np.arange(effects.shape[1]))
 
 
 def evidence_of(

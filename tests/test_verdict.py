@@ -22,6 +22,7 @@ from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
 from sessionfx.strategies.blocks import MapsInMemory, estimate_in_blocks
+from spooled import spooled
 
 SHAPE = (6, 5, 5)
 N_VOXELS = int(np.prod(SHAPE))
@@ -61,8 +62,8 @@ class Study:
             self.effects *= spread[sessions][:, None]
         self.variances = rng.uniform(0.5, 2, size=self.effects.shape)
         stack = MapStack(
-            self.layout, np.ones(SHAPE, dtype=bool), GRID, np.full(SHAPE, len(owners)), (), self.effects,
-            self.variances, np.arange(N_VOXELS),
+            self.layout, np.ones(SHAPE, dtype=bool), GRID, np.full(SHAPE, len(owners)), (),
+            spooled(self.effects), spooled(self.variances), np.arange(N_VOXELS),
         )  # fmt: skip
         self.evidence, _ = gather_evidence(stack, self.labels)
 
@@ -166,7 +167,7 @@ def test_indicators_do_not_serve_a_mean_nor_their_absence_a_difference() -> None
 def test_difference_of_two_sessions_is_the_same_whoever_answers_when_balanced() -> None:
     found = Study(everyone(20, 2)).verdict("ses-02 - ses-01")
     assert found.recommended == ("marginal", "fixed-effects", "session-model")
-    assert set(validity(found).values()) == {"yes"}
+    assert {name: valid for name, valid in validity(found).items() if valid != "yes"} == {"mixed": "conditional"}
     assert "Fixed effects and Session model give the same answer here." in found.text
 
 
