@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from sessionfx.calibration import Covariance, simulate
 
 from sessionfx.execution import limited_threads
+from sessionfx.group.calibration import Covariance, simulate
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question

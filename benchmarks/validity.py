@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sessionfx.calibration import Covariance, calibrate
 from tqdm import tqdm
 from validity_page import draw_validity, write_page
 
 from sessionfx.execution import limited_threads
+from sessionfx.group.calibration import Covariance, calibrate
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question

@@ -43,10 +43,10 @@ from sessionfx.inputs.dataset import (
     preprocessing_programs,
 )
 from sessionfx.inputs.runs import RunInputs, Selection, participants_with_runs, select_runs
-from sessionfx.naming import entity_string, file_name, natural_key
+from sessionfx.naming import STATMAP_SUFFIX, check_name_length, entity_string, file_name, natural_key
 from sessionfx.outputs.derivatives import check_output_place, prepare_output
-from sessionfx.outputs.files import write_text
-from sessionfx.session_contrasts import check_specification, resolve_session_contrasts
+from sessionfx.outputs.files import remove_stale_temporaries, write_text
+from sessionfx.session_contrasts import SessionContrast, check_specification, resolve_session_contrasts
 from sessionfx.settings import Settings
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
             _say(f"sub-{label} has no preprocessed run of task {selection.task} in this selection.")
     _check_conditions(selection, contrasts, settings)
     session_contrasts = resolve_session_contrasts(settings.session_contrast, selection.sessions)
+    _check_names(selection, contrasts, session_contrasts)
 
     from sessionfx.participant import ParticipantAnalysis, analyse_participant
 
@@ -168,7 +169,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
 
 def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
     """Run the group level."""
-    from sessionfx.group.analysis import GroupAnalysis, analyse_contrast
+    from sessionfx.group.analysis import GroupAnalysis, analyse_contrast, check_questions
     from sessionfx.inputs.statmaps import find_first_level_maps, select_maps
     from sessionfx.report.group import remove_group_refusal, write_group_refusal
 
@@ -182,8 +183,11 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
         maps = find_first_level_maps(roots[1:])
     selection = select_maps(maps, settings, selected_labels(settings.contrast), roots)
     sources = sorted({one.root for chosen in selection.maps.values() for one in chosen})
-    links = dataset_links(raw, [root for root in sources if root != settings.output_dir.absolute()])
+    foreign = [root for root in sources if root != settings.output_dir.absolute()]
+    links = dataset_links(raw, foreign)
+    _check_private_folders(settings, [raw, *foreign])
     session_contrasts = resolve_session_contrasts(settings.session_contrast, selection.sessions)
+    check_questions(selection, session_contrasts, raw, settings)
     participants = sorted({one.participant for chosen in selection.maps.values() for one in chosen}, key=natural_key)
     if settings.dry_run:
         _say(
@@ -203,6 +207,7 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
             write_group_refusal(output_dir, selection.entities, sentence)
         raise LevelError(sentence)
     remove_group_refusal(output_dir, selection.entities)
+    remove_stale_temporaries(output_dir / "group")
     analysis = GroupAnalysis(settings, selection, tuple(session_contrasts), raw, output_dir, links, executor)
     _keep_methods(analysis.methods, selection.entities, "group", output_dir)
     failures: dict[str, Failure] = {}
@@ -276,6 +281,23 @@ def _check_conditions(selection: Selection, contrasts: Sequence[Contrast], setti
             raise CommandLineError(
                 f"--contrast '{contrast.expression}' names the condition '{unknown[0]}', which no run has. "
                 f"Conditions there are: {listed}."
+            )
+
+
+def _check_names(
+    selection: Selection, contrasts: Sequence[Contrast], session_contrasts: Sequence[SessionContrast]
+) -> None:
+    """Refuse labels too long for file names before anything is fitted."""
+    participant, session = (max(labels, key=len, default="") for labels in (selection.runs, selection.sessions))
+    for contrast in contrasts:
+        entities = {**selection.entities, "sub": participant, "contrast": contrast.label, "stat": "variance",
+                    "desc": "fixedEffects"}  # fmt: skip
+        of_session = file_name({**entities, "ses": session}, STATMAP_SUFFIX, ".nii.gz")
+        check_name_length(of_session, {"--contrast": contrast.label})
+        for asked in session_contrasts:
+            check_name_length(
+                file_name({**entities, "sessions": asked.label}, STATMAP_SUFFIX, ".nii.gz"),
+                {"--contrast": contrast.label, "--session-contrast": asked.label},
             )
 
 
@@ -426,4 +448,5 @@ def _quiet_libraries(verbose: int) -> None:
 
 
 def _say(text: str) -> None:
-    tqdm.write(text, file=sys.stderr)
+    # names from files may hold what a terminal would obey
+    tqdm.write("".join(one if one.isprintable() or one == "\n" else " " for one in text), file=sys.stderr)

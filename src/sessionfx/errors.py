@@ -14,8 +14,8 @@ class SessionFXError(Exception):
     exit_code = 1
 
     def __init__(self, message: str) -> None:
-        # one paragraph, also where it quotes text with line breaks
-        super().__init__(" ".join(message.splitlines()))
+        # one paragraph, also where it quotes text with line breaks, or characters that a terminal would obey
+        super().__init__("".join(one if one.isprintable() else " " for one in " ".join(message.splitlines())))
 
 
 class ParticipantError(SessionFXError):

@@ -19,12 +19,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from sessionfx.errors import CommandLineError
+
 ENTITY_ORDER = (
     "sub", "ses", "sample", "task", "tracksys", "acq", "ce", "trc", "stain", "rec", "dir", "run", "mod", "echo",
     "flip", "inv", "mt", "part", "proc", "hemi", "space", "cohort", "split", "recording", "chunk", "atlas", "seg",
     "scale", "res", "den", "label", "contrast", "sessions", "covariate", "strategy", "stat", "desc",
 )  # fmt: skip
 
+# bytes, of the file systems in use
+LONGEST_NAME = 255
 STATMAP_SUFFIX = "statmap"
 STATISTICS = ("effect", "variance", "t", "z", "p")
 # nilearn's save_glm_to_bids and FitLins call the same maps by these values of `stat`
@@ -122,6 +126,29 @@ def natural_key(label: str) -> tuple[list[tuple[int, int | str]], str]:
     pieces = re.findall(r"\d+|\D+", label)
     # the label itself last: "1" and "01" must not tie, or their order would be that of a set
     return [(0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces], label
+
+
+def check_name_length(name: str, labels: Mapping[str, str]) -> None:
+    """Refuse labels that make a file name longer than file systems allow.
+
+    Parameters
+    ----------
+    name : str
+        The longest that there will be.
+    labels : mapping of str to str
+        Labels made from what the user wrote, by option.
+
+    Raises
+    ------
+    CommandLineError
+    """
+    excess = len(name.encode()) - LONGEST_NAME
+    if excess > 0:
+        option, label = max(labels.items(), key=lambda one: len(one[1]))
+        raise CommandLineError(
+            f"{option}: with the label '{label[:40]}…' ({len(label)} characters) file names would be {excess} "
+            f"characters too long. Give it a short name: {option} 'NAME=…'."
+        )
 
 
 def strip_prefix(label: str, key: str) -> str:

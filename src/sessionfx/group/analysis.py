@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from sessionfx import __version__
 from sessionfx.covariates import Covariates, resolve_group_contrasts
@@ -16,12 +18,13 @@ from sessionfx.execution import Executor, progress_bar
 from sessionfx.group.answers import Respondent, refusals
 from sessionfx.group.calibration import Covariance, calibrate
 from sessionfx.group.evidence import gather_evidence, summarise_reliability, with_active_regions
+from sessionfx.group.permutation import PermutationResult
 from sessionfx.group.results import ContrastResults, Evidence
-from sessionfx.group.stack import attendance, open_stack
+from sessionfx.group.stack import MapStack, attendance, open_stack
 from sessionfx.inputs.covariates import read_covariates
 from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
-from sessionfx.naming import file_name
-from sessionfx.outputs.group import GroupFiles
+from sessionfx.naming import check_name_length, file_name
+from sessionfx.outputs.group import GroupFiles, longest_group_name
 from sessionfx.outputs.records import Record, file_state, fingerprint
 from sessionfx.report.group import has_group_section, write_group_report
 from sessionfx.report.methods import MethodsText, group_methods
@@ -48,6 +51,11 @@ class GroupAnalysis:
         """Strategies asked for, in the registry's order."""
         wanted = self.settings.strategy or tuple(name for name, one in STRATEGIES.items() if one.is_default)
         return tuple(strategy for name, strategy in STRATEGIES.items() if name in wanted)
+
+    @property
+    def times(self) -> tuple[str, ...]:
+        """Session covariates that serve as time in some question."""
+        return tuple(sorted({one.time for one in self.session_contrasts if one.time is not None}))
 
     @property
     def options(self) -> GroupOptions:
@@ -88,6 +96,35 @@ class _Works:
     prefix: str
 
 
+def check_questions(
+    selection: GroupSelection, session_contrasts: Sequence[SessionContrast], raw: Path, settings: Settings
+) -> None:
+    """Refuse what has no answer for any first-level contrast, before a file is written.
+
+    Raises
+    ------
+    CommandLineError
+        If a covariate or group contrast does not exist, or a file would get too long a name.
+    LevelError
+        If covariates cannot be used for any first-level contrast.
+    """
+    refused: LevelError | None = None
+    n_answerable = 0
+    for contrast, maps in selection.maps.items():
+        try:
+            covariates = _covariates(maps, raw, settings)
+        except LevelError as error:
+            refused = refused or error
+            continue
+        n_answerable += 1
+        for group in resolve_group_contrasts(settings.group_contrast, covariates):
+            for asked in session_contrasts:
+                labels = {"--session-contrast": asked.label, "--group-contrast": group.label}
+                check_name_length(longest_group_name(selection, contrast, Question(asked, group)), labels)
+    if refused is not None and not n_answerable:
+        raise refused
+
+
 def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[str]]:
     """Analyse one first-level contrast at the group level, unless that is finished.
 
@@ -109,7 +146,7 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
         If the maps cannot be put together, or covariates cannot be used.
     """
     settings = analysis.settings
-    covariates = _covariates(analysis.selection.maps[contrast], analysis)
+    covariates = _covariates(analysis.selection.maps[contrast], analysis.raw, settings)
     maps = [one for one in analysis.selection.maps[contrast] if one.participant in covariates.participants]
     questions = [
         Question(asked, group)
@@ -131,91 +168,100 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
             f"--reports-only needs finished group maps with the same options, and contrast '{contrast}' has "
             "none. Run the group level without --reports-only first."
         )
-    results = find_results(contrast, maps, covariates, questions, analysis)
-    if to_do:
+    files = GroupFiles(contrast, maps, analysis.selection, settings, analysis.output_dir, analysis.links)
+    needs_variances = any(one.needs_variances(analysis.options) for one in analysis.strategies)
+    with open_stack(
+        maps,
+        covariates,
+        settings.work_dir or analysis.output_dir,
+        needs_variances=needs_variances,
+        times=analysis.times,
+    ) as stack:
         # answers to other questions stay, unless they are from other first-level maps
         own = [work for work in record.works() if work.startswith(f"{contrast} from ")]
-        record.forget([*to_do, *(work for work in own if not work.startswith(works.prefix))])
-        files = GroupFiles(contrast, maps, analysis.selection, settings, analysis.output_dir, analysis.links)
-        for work, write in _writers(works, results, covariates, files):
-            if work in to_do:
-                record.finish({work: (works.marks[work], write())})
+        record.forget([*to_do, *(work for work in own if not work.startswith(works.prefix))] if to_do else [])
+        results = _find_results(stack, covariates, questions, analysis, files, _Keeper(record, works, to_do))
     if not settings.no_report:
         write_group_report(results, settings, analysis.methods, shown, analysis.output_dir)
     return "done", [*results.notes, *results.covariate_notes, *refusals(contrast, results.questions)]
 
 
-def _writers(
-    works: _Works, results: ContrastResults, covariates: Covariates, files: GroupFiles
-) -> Iterator[tuple[str, Callable[[], list[Path]]]]:
-    """Yield what writes each piece of work, by its name."""
-    for work, question in zip(works.questions, results.questions, strict=True):
-        yield work, partial(files.write_question, question, covariates)
-    if results.reliability is not None:
-        yield works.reliability, partial(files.write_reliability, results, results.reliability)
-    else:
-        yield works.reliability, list
-    if results.calibration is not None:
-        yield works.calibration, partial(files.write_calibration, results.calibration)
+@dataclass(frozen=True)
+class _Keeper:
+    """Writes what is to be done and records it, piece by piece: what is finished is not lost with the rest."""
+
+    record: Record
+    works: _Works
+    to_do: set[str]
+
+    def keep(self, work: str, write: Callable[[], list[Path]]) -> None:
+        """Write a piece of work, unless it is finished."""
+        if work in self.to_do:
+            self.record.finish({work: (self.works.marks[work], write())})
 
 
-def find_results(
-    contrast: str,
-    maps: Sequence[FirstLevelMap],
+def _find_results(
+    stack: MapStack,
     covariates: Covariates,
     questions: Sequence[Question],
     analysis: GroupAnalysis,
+    files: GroupFiles,
+    keeper: _Keeper,
 ) -> ContrastResults:
-    """Read the maps and find everything that is to be known from them.
-
-    Raises
-    ------
-    LevelError
-        If the maps cannot be put together.
-    """
-    settings = analysis.settings
+    """Answer all questions; what takes long and is finished is read back for the report."""
+    settings, works = analysis.settings, keeper.works
     respondent = Respondent(analysis.strategies, analysis.options, settings, analysis.executor)
-    needs_variances = any(one.needs_variances(analysis.options) for one in analysis.strategies)
-    with open_stack(
-        maps, covariates, settings.work_dir or analysis.output_dir, needs_variances=needs_variances
-    ) as stack:
-        evidence, reliability_maps = gather_evidence(stack, analysis.selection.sessions)
-        mean = respondent.answer_mean(stack, analysis.selection.sessions) if reliability_maps else None
-        evidence = with_active_regions(evidence, reliability_maps, stack, mean)
-        answers = tuple(
-            respondent.answer(question, stack, evidence) for question in progress_bar(questions, contrast, "question")
-        )
-        reliability = summarise_reliability(reliability_maps, stack, mean, settings.cluster_threshold)
-        return ContrastResults(
-            contrast, analysis.selection.entities, stack.layout, stack.mask, stack.grid, stack.coverage, answers,
-            stack.notes, covariates.notes, covariates.left_out, evidence, reliability,
-            _calibrate(questions, stack.layout, evidence, analysis),
-        )  # fmt: skip
-
-
-def _covariates(maps: Sequence[FirstLevelMap], analysis: GroupAnalysis) -> Covariates:
-    settings = analysis.settings
-    if not (settings.covariates or settings.session_covariates):
-        return Covariates.none(attendance(maps))
-    return read_covariates(analysis.raw, attendance(maps), settings.covariates, settings.session_covariates)
-
-
-def _calibrate(
-    questions: Sequence[Question], layout: MapLayout, evidence: Evidence, analysis: GroupAnalysis
-) -> pd.DataFrame | None:
-    settings = analysis.settings
-    if not settings.calibrate:
-        return None
-    if evidence.covariance is None:
+    evidence, reliability_maps = gather_evidence(stack, analysis.selection.sessions)
+    if settings.calibrate and evidence.covariance is None:
         raise LevelError(
             "--calibrate needs at least two participants with two sessions each, to estimate how sessions "
             "co-vary. Leave "
             "it out."
         )
+    mean = respondent.answer_mean(stack, analysis.selection.sessions) if reliability_maps else None
+    evidence = with_active_regions(evidence, reliability_maps, stack, mean)
+    reliability = summarise_reliability(reliability_maps, stack, mean, settings.cluster_threshold)
+    keeper.keep(works.reliability, partial(files.write_reliability, reliability, stack.mask, stack.grid))
+    answers = []
+    pairs = list(zip(works.questions, questions, strict=True))
+    for work, question in progress_bar(pairs, files.contrast, "question"):
+        stored = partial(_stored_permutation, files, question) if work not in keeper.to_do else None
+        answer = respondent.answer(question, stack, evidence, stored)
+        keeper.keep(work, partial(files.write_question, answer, covariates))
+        answers.append(answer)
+    calibration = None
+    if works.calibration:
+        finished = works.calibration not in keeper.to_do
+        calibration = files.read_calibration() if finished else _calibrate(questions, stack.layout, evidence, analysis)
+        keeper.keep(works.calibration, partial(files.write_calibration, calibration))
+    return ContrastResults(
+        files.contrast, analysis.selection.entities, stack.layout, stack.mask, stack.grid, stack.coverage,
+        tuple(answers), stack.notes, covariates.notes, covariates.left_out, evidence, reliability, calibration,
+    )  # fmt: skip
+
+
+def _stored_permutation(files: GroupFiles, question: Question, mask: NDArray[np.bool_]) -> PermutationResult:
+    sidecar, values = files.read_permutation(question, mask)
+    return PermutationResult(
+        sidecar["NumberOfPermutations"], sidecar["NumberOfDistinctPermutations"], sidecar["PermutationScheme"],
+        sidecar["ClusterFormingP"], values, sidecar["SmallestAttainableP"], sidecar["PermutationNote"],
+    )  # fmt: skip
+
+
+def _covariates(maps: Sequence[FirstLevelMap], raw: Path, settings: Settings) -> Covariates:
+    if not (settings.covariates or settings.session_covariates):
+        return Covariates.none(attendance(maps))
+    return read_covariates(raw, attendance(maps), settings.covariates, settings.session_covariates)
+
+
+def _calibrate(
+    questions: Sequence[Question], layout: MapLayout, evidence: Evidence, analysis: GroupAnalysis
+) -> pd.DataFrame:
+    assert evidence.covariance is not None  # noqa: S101 - the caller makes sure
     sessions = tuple(session for session in analysis.selection.sessions if session in layout.sessions)
     return calibrate(
         layout, questions, {one.name: one for one in analysis.strategies}, analysis.options, sessions,
-        Covariance(evidence.covariance), n_voxels=settings.calibrate, seed=settings.random_seed,
+        Covariance(evidence.covariance), n_voxels=analysis.settings.calibrate, seed=analysis.settings.random_seed,
     )  # fmt: skip
 
 
@@ -236,6 +282,8 @@ def _works(
         covariates.session_columns,
         sorted((key, values) for key, values in covariates.session_values.items()),
         covariates.left_out,
+        # what serves as time in one question adjusts no other
+        analysis.times if covariates.session_columns else (),
     ]
     common = [__version__, analysis.selection.entities, settings.alpha, settings.correction, settings.cluster_threshold]
     options = [

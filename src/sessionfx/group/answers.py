@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -29,6 +29,7 @@ from sessionfx.strategies.base import GroupOptions, Question, Strategy
 from sessionfx.strategies.blocks import blocks_of, estimate_in_blocks
 from sessionfx.strategies.fixed_effects import FixedEffectsPlan
 
+StoredPermutation = Callable[[NDArray[np.bool_]], PermutationResult]
 CLUSTER_COLUMNS = ("Cluster ID", "X", "Y", "Z", "Peak Stat", "Cluster Size (mm3)")
 
 
@@ -50,7 +51,9 @@ class Respondent:
     settings: Settings
     executor: Executor
 
-    def answer(self, question: Question, stack: MapStack, evidence: Evidence) -> QuestionResults:
+    def answer(
+        self, question: Question, stack: MapStack, evidence: Evidence, stored: StoredPermutation | None = None
+    ) -> QuestionResults:
         """Let every strategy answer one question, and compare the answers.
 
         Parameters
@@ -59,12 +62,14 @@ class Respondent:
         stack : MapStack
         evidence : Evidence
             What the data say about the strategies' assumptions.
+        stored : callable, optional
+            Gives the permutation of a finished answer at the voxels of a mask.
 
         Returns
         -------
         QuestionResults
         """
-        results = tuple(self._run(strategy, question, stack) for strategy in self.strategies)
+        results = tuple(self._run(strategy, question, stack, stored) for strategy in self.strategies)
         pairs = tuple(_compare(a, b) for a, b in combinations(results, 2))
         verdict = judge(question, stack.layout, results, evidence, self.options.subject_effect)
         return QuestionResults(question, results, pairs, verdict)
@@ -74,7 +79,9 @@ class Respondent:
         (mean,) = resolve_session_contrasts([MEAN], sessions)
         return self._run(STRATEGIES["marginal"], Question(mean), stack)
 
-    def _run(self, strategy: Strategy, question: Question, stack: MapStack) -> StrategyResult:
+    def _run(
+        self, strategy: Strategy, question: Question, stack: MapStack, stored: StoredPermutation | None = None
+    ) -> StrategyResult:
         settings = self.settings
         names = (strategy.name, strategy.label, strategy.title)
         try:
@@ -90,7 +97,7 @@ class Respondent:
         clusters = cluster_table(located, threshold, settings.cluster_threshold)
         permutation = None
         if settings.permutations and isinstance(plan, FixedEffectsPlan):
-            permutation = self._permute(plan, question, stack, located)
+            permutation = stored(located.mask) if stored else self._permute(plan, question, stack, located)
         return StrategyResult(*names, None, plan, located, threshold, clusters, permutation)
 
     def _permute(

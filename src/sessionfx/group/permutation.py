@@ -307,9 +307,12 @@ def permute_block(
 
     # Clusters do not reach out of the mask: the box around it is enough, and a brain fills half of a usual image.
     box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(mask))
+    inside = mask[box].astype(np.uint8)
+    if inside.all():
+        inside = np.pad(inside, 1)  # nilearn counts clusters against a background, which there must be
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on the order of arrays in memory, and on how the mask was made
-        masker = NiftiMasker(nib.Nifti1Image(mask[box].astype(np.uint8), grid.affine)).fit()
+        masker = NiftiMasker(nib.Nifti1Image(inside, grid.affine)).fit()
         found = permuted_ols(
             parts.tested,
             np.asarray(values, dtype=np.float64),

@@ -5,9 +5,8 @@ Memory is then bounded by one map and one block of voxels, whatever the number o
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.covariates import Covariates
-from sessionfx.errors import LevelError, OutputError, ParticipantError
+from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.execution import progress_bar
+from sessionfx.group.spool import Spool, open_spool
 from sessionfx.inputs.images import Grid
 from sessionfx.inputs.statmaps import FirstLevelMap
 from sessionfx.maps import EstimateMap
@@ -38,8 +38,8 @@ class MapStack:
     coverage : ndarray of int, 3-D
         How many maps have each voxel.
     notes : tuple of str
-    spooled, spooled_variances : ndarray of shape (N, W)
-        On disk: the maps at the W voxels of the first one.
+    spooled, spooled_variances : Spool
+        On disk: the N maps at the W voxels of the first one.
     columns : ndarray of shape (V,)
         Which of these are common to all.
     """
@@ -49,8 +49,8 @@ class MapStack:
     grid: Grid
     coverage: NDArray[np.int_]
     notes: tuple[str, ...]
-    spooled: NDArray[np.float64]
-    spooled_variances: NDArray[np.float64] | None
+    spooled: Spool
+    spooled_variances: Spool | None
     columns: NDArray[np.int_]
 
     @property
@@ -60,17 +60,22 @@ class MapStack:
 
     def effects(self, voxels: slice) -> NDArray[np.float64]:
         """Read the effects of some voxels, of shape (N, v)."""
-        return np.ascontiguousarray(self.spooled[:, self.columns[voxels]])
+        return self.spooled.read(self.columns[voxels])
 
     def variances(self, voxels: slice) -> NDArray[np.float64]:
         """Read the sampling variances of some voxels, of shape (N, v)."""
         assert self.spooled_variances is not None  # noqa: S101 - spooled where a strategy needs them
-        return np.ascontiguousarray(self.spooled_variances[:, self.columns[voxels]])
+        return self.spooled_variances.read(self.columns[voxels])
 
 
 @contextmanager
 def open_stack(
-    maps: Sequence[FirstLevelMap], covariates: Covariates, folder: Path, *, needs_variances: bool
+    maps: Sequence[FirstLevelMap],
+    covariates: Covariates,
+    folder: Path,
+    *,
+    needs_variances: bool,
+    times: tuple[str, ...] = (),
 ) -> Iterator[MapStack]:
     """Read the maps of a contrast and restrict them to the voxels all of them have.
 
@@ -82,6 +87,8 @@ def open_stack(
     folder : Path
         Where the maps are kept while the context lasts.
     needs_variances : bool
+    times : tuple of str
+        Session covariates that serve as time.
 
     Yields
     ------
@@ -95,18 +102,16 @@ def open_stack(
         If the folder cannot be written.
     """
     first = _read(maps[0], maps[0], None, needs_variances)
-    shape = (len(maps), int(first.mask.sum()))
-    with _spool(folder, shape) as effects, _spool(folder, shape if needs_variances else None) as variances:
-        assert effects is not None  # noqa: S101 - a shape gives an array
+    with open_spool(folder) as effects, open_spool(folder) if needs_variances else nullcontext() as variances:
         coverage = np.zeros(first.grid.shape, dtype=int)
         sizes = []
         for row, one in enumerate(progress_bar(maps, "reading", "map")):
             current = first if row == 0 else _read(one, maps[0], first.grid, needs_variances)
             coverage += current.mask
             sizes.append(int(current.mask.sum()))
-            effects[row] = current.volume(current.estimate.effect)[first.mask]
+            effects.append(current.volume(current.estimate.effect)[first.mask])
             if variances is not None:
-                variances[row] = current.volume(current.estimate.variance)[first.mask]
+                variances.append(current.volume(current.estimate.variance)[first.mask])
         common = coverage == len(maps)
         if not common.any():
             raise LevelError(
@@ -115,12 +120,12 @@ def open_stack(
                 "participant out with --participant-label, or check its mask."
             )
         yield MapStack(
-            layout_of(maps, covariates), common, first.grid, coverage, tuple(_notes(maps, sizes, int(common.sum()))),
-            effects, variances, np.nonzero(common[first.mask])[0],
+            layout_of(maps, covariates, times), common, first.grid, coverage, tuple(_notes(maps, sizes,
+            int(common.sum()))), effects, variances, np.nonzero(common[first.mask])[0],
         )  # fmt: skip
 
 
-def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates) -> MapLayout:
+def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates, times: tuple[str, ...] = ()) -> MapLayout:
     """Say whose map each is, with the covariates of each."""
     return MapLayout(
         tuple(one.participant for one in maps),
@@ -131,6 +136,7 @@ def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates) -> MapLayou
         np.array(
             [covariates.session_values.get((one.participant, one.session), ()) for one in maps], dtype=float
         ).reshape(len(maps), -1),
+        times,
     )  # fmt: skip
 
 
@@ -140,21 +146,6 @@ def attendance(maps: Sequence[FirstLevelMap]) -> Mapping[str, tuple[str, ...]]:
     for one in maps:
         found.setdefault(one.participant, []).append(one.session)
     return {participant: tuple(sessions) for participant, sessions in found.items()}
-
-
-@contextmanager
-def _spool(folder: Path, shape: tuple[int, int] | None) -> Iterator[NDArray[np.float64] | None]:
-    """Keep an array in a file without a name, which is gone with the process however that ends."""
-    if shape is None:
-        yield None
-        return
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            yield np.memmap(file, dtype=np.float64, mode="w+", shape=shape)
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot hold the maps of the group level ({error.strerror}). Check space and permissions."
-        ) from None
 
 
 def _read(one: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_variances: bool) -> EstimateMap:

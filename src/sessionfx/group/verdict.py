@@ -175,6 +175,12 @@ def _judge_fixed_effects(question: Question, k: int, balanced: bool) -> Judgemen
             "conditional",
             "participants miss sessions: if change is not a straight line, their trends differ in meaning.",
         )
+    if not balanced and question.group.label and question.sessions.kind in ("linear", "slope"):
+        return Judgement(
+            "conditional",
+            "participants with fewer sessions, or closer ones, have less certain values, and it takes all as "
+            "equally certain.",
+        )
     return Judgement("yes", "it has one value per participant and assumes nothing about how sessions co-vary.")
 
 
@@ -208,12 +214,13 @@ def _judge_mixed(question: Question, k: int, balanced: bool, evidence: Evidence)
         return Judgement("conditional", UNEQUAL_TIMES)
     if k > 2 and question.sessions.is_within_participant:
         return Judgement("conditional", f"it takes all pairs of sessions to be equally correlated{_epsilon(evidence)}.")
-    where = (
-        ""
-        if question.sessions.is_within_participant
-        else ("; where it estimates no variance between participants it counts maps as independent")
+    if k == 1:
+        return Judgement("yes", ORDINARY)
+    return Judgement(
+        "conditional",
+        "where it estimates no variance between participants it takes that at its word, with too many degrees of "
+        "freedom.",
     )
-    return Judgement("conditional" if where else "yes", f"it models participants by a random intercept{where}.")
 
 
 def _recommend(

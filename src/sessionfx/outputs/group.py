@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from sessionfx.covariates import Covariates
+from sessionfx.inputs.images import Grid, read_volume
 from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
 from sessionfx.maps import Located, map_summary
-from sessionfx.naming import STATMAP_SUFFIX, entity_string, file_name
+from sessionfx.naming import STATMAP_SUFFIX, entity_string, file_name, parse_name
 from sessionfx.outputs.derivatives import SOFTWARE, bids_uri
 from sessionfx.outputs.files import write_json, write_text
 from sessionfx.outputs.statmaps import EXTENSION, read_sidecar, sidecar_path, write_statmap, write_statmaps
@@ -23,8 +25,9 @@ from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import Plan, Question
 
 if TYPE_CHECKING:
-    from sessionfx.group.results import ContrastResults, QuestionResults, Reliability, StrategyResult, Verdict
+    from sessionfx.group.results import QuestionResults, Reliability, StrategyResult, Verdict
 
+_LONGEST_DESC = "clusterMassFWE"  # of permutations
 _RELIABILITY = {
     "icc1": ("ICC(1): reliability of one session, differences between sessions counting as error", None),
     "icc31": ("ICC(3,1): consistency of participants over sessions", None),
@@ -81,15 +84,46 @@ class GroupFiles:
 
     def write_calibration(self, table: pd.DataFrame) -> list[Path]:
         """Write the rates found in simulated studies."""
-        return [self._write_table(table, {**self.selection.entities, "contrast": self.contrast}, "calibration")]
+        return [self._write_table(table, self._whole, "calibration")]
+
+    def read_calibration(self) -> pd.DataFrame:
+        """Read the rates back."""
+        path = self.folder / file_name({**self._whole, "desc": "calibration"}, "metrics", ".tsv")
+        return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False)
+
+    def read_permutation(
+        self, question: Question, mask: NDArray[np.bool_]
+    ) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
+        """Read the permutation of a finished answer back.
+
+        Parameters
+        ----------
+        question : Question
+        mask : ndarray of bool, 3-D
+            Voxels of the answer.
+
+        Returns
+        -------
+        sidecar : dict
+        neg_log10_p : dict of str to ndarray of shape (V,)
+        """
+        entities = {**self._entities(question), "strategy": STRATEGIES["fixed-effects"].label, "stat": "p"}
+        sidecar: dict[str, Any] = {}
+        values = {}
+        for path in sorted(self.folder.glob(f"{entity_string(entities)}_desc-*_{STATMAP_SUFFIX}{EXTENSION}")):
+            sidecar = read_sidecar(path)
+            parsed = parse_name(path.name)
+            assert parsed is not None  # noqa: S101 - named by this program
+            values[parsed.entities["desc"]] = -np.log10(read_volume(path)[0][mask])
+        return sidecar, values
+
+    @property
+    def _whole(self) -> dict[str, str | None]:
+        """Entities of what belongs to no single question."""
+        return {**self.selection.entities, "contrast": self.contrast}
 
     def _entities(self, question: Question) -> dict[str, str | None]:
-        return {
-            **self.selection.entities,
-            "contrast": self.contrast,
-            "sessions": question.sessions.label if self.selection.sessions else None,
-            "covariate": question.group.label or None,
-        }
+        return _entities(self.selection, self.contrast, question)
 
     def _write_strategy(
         self, question: Question, result: StrategyResult, plan: Plan, located: Located[Any], covariates: Covariates
@@ -155,6 +189,8 @@ class GroupFiles:
                 "StatisticType": "p",
                 "NumberOfPermutations": permutation.n_permutations,
                 "RandomSeed": self.settings.random_seed,
+                "NumberOfDistinctPermutations": permutation.n_possible,
+                "PermutationScheme": permutation.scheme,
                 "ClusterFormingP": permutation.cluster_forming_p,
                 "SmallestAttainableP": permutation.smallest_p,
                 "PermutationNote": permutation.note,
@@ -186,9 +222,11 @@ class GroupFiles:
         answers = pd.DataFrame(answer_summary(one, results.verdict) for one in results.strategies)
         return [self._write_table(agreement, base, "agreement"), self._write_table(answers, base, "answers")]
 
-    def write_reliability(self, results: ContrastResults, reliability: Reliability) -> list[Path]:
-        """Write the maps of reliability and their summary."""
-        base = {**self.selection.entities, "contrast": self.contrast}
+    def write_reliability(self, reliability: Reliability | None, mask: NDArray[np.bool_], grid: Grid) -> list[Path]:
+        """Write the maps of reliability and their summary, where there are any."""
+        if reliability is None:
+            return []
+        base = self._whole
         files = [self._write_table(reliability.summary, base, "reliability")]
         for name, values in reliability.maps.items():
             words, units = _RELIABILITY[name]
@@ -199,10 +237,10 @@ class GroupFiles:
                 **({"Units": units} if units else {}),
                 "Sources": [bids_uri(one.effect, self.links, self.output_dir) for one in self.maps],
                 "NumberOfInputs": len(self.maps),
-                "NumberOfParticipants": len(results.layout.unique_participants),
+                "NumberOfParticipants": len({one.participant for one in self.maps}),
                 "Software": SOFTWARE,
             }
-            write_statmap(path, np.nan_to_num(values), results.mask, results.grid, content)
+            write_statmap(path, np.nan_to_num(values), mask, grid, content)
             files += [path, sidecar_path(path)]
         return files
 
@@ -210,6 +248,22 @@ class GroupFiles:
         path = self.folder / file_name({**base, "desc": desc}, "metrics", ".tsv")
         write_text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.10g"))
         return path
+
+
+def longest_group_name(selection: GroupSelection, contrast: str, question: Question) -> str:
+    """Name the file of a question whose name is longest."""
+    strategy = max((one.label for one in STRATEGIES.values()), key=len)
+    entities = {**_entities(selection, contrast, question), "strategy": strategy, "stat": "p", "desc": _LONGEST_DESC}
+    return file_name(entities, STATMAP_SUFFIX, EXTENSION)
+
+
+def _entities(selection: GroupSelection, contrast: str, question: Question) -> dict[str, str | None]:
+    return {
+        **selection.entities,
+        "contrast": contrast,
+        "sessions": question.sessions.label if selection.sessions else None,
+        "covariate": question.group.label or None,
+    }
 
 
 def answer_summary(one: StrategyResult, verdict: Verdict) -> dict[str, Any]:

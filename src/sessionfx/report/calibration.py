@@ -169,7 +169,8 @@ def _draw_strategy(every: list[Axes], row: pd.Series, alphas: list[float], colou
     write(first, x, y, name, transform=beside, ha="right", va="center", color=MUTED if declined else INK)
     if declined:
         for axes in every:
-            _write_number(axes, "declined", y, color=MUTED, style="italic")
+            inside = blended_transform_factory(axes.transAxes, axes.transData)
+            write(axes, 0.5, y, "declined", transform=inside, ha="center", va="center", color=MUTED, style="italic")
         return
     for axes, alpha in zip(rate_panels, alphas, strict=True):
         rate, lower, upper = (float(row[f"rate_{alpha:g}{end}"]) for end in ("", "_lower", "_upper"))

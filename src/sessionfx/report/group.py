@@ -361,10 +361,12 @@ def _permutation(one: StrategyResult) -> dict[str, Any] | None:
         "rows": [
             {
                 "family-wise test": PERMUTATION_TITLES[kind],
-                "smallest p": float(10.0 ** -values.max()),
-                "voxels with p ≤ .05": int((values >= limit - 1e-12).sum()),
+                "smallest p": float(10.0 ** -permutation.neg_log10_p[kind].max()),
+                # p values in files are single precision
+                "voxels with p ≤ .05": int((permutation.neg_log10_p[kind] >= limit - 1e-6).sum()),
             }
-            for kind, values in permutation.neg_log10_p.items()
+            for kind in PERMUTATION_TITLES
+            if kind in permutation.neg_log10_p
         ],
         "n": permutation.n_permutations,
         "cluster_forming_p": permutation.cluster_forming_p,

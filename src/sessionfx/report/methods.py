@@ -168,12 +168,16 @@ def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str,
         "the group models."
     ]
     paragraphs += [_with_citations(text, works, cite) for text, works in strategies]
-    covariates = [f"'{name}'" for name in (*settings.covariates, *settings.session_covariates)]
-    if covariates:
+    if settings.covariates:
         paragraphs.append(
-            f"Group models held the covariates {', '.join(covariates)} (numbers centred, groups sum-coded), each "
-            "with its own "
-            "effect in every session."
+            f"Group models held the covariates {_quoted(settings.covariates)} (numbers centred, groups "
+            "sum-coded), each with "
+            "an effect of its own in every session."
+        )
+    if settings.session_covariates:
+        paragraphs.append(
+            f"They also held the session covariates {_quoted(settings.session_covariates)}, each with one effect over "
+            "sessions, but for those that served as time."
         )
     paragraphs.append(
         f"Test–retest reliability was described by intraclass correlations {cite('shrout_fleiss')} at every voxel."
@@ -181,7 +185,8 @@ def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str,
     if settings.permutations:
         paragraphs.append(
             f"Family-wise p values of the fixed-effects strategy came from {settings.permutations} permutations "
-            f"{cite('winkler')} (nilearn's non_parametric_inference, seed {settings.random_seed})."
+            f"{cite('winkler')} (sign flips or label permutations by nilearn's permuted_ols, seed "
+            f"{settings.random_seed})."
         )
     correction = {
         "fdr": f"a false discovery rate of {settings.alpha:g} {cite('fdr')}",
@@ -196,6 +201,10 @@ def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str,
             "supra-threshold voxels."
         )
     return MethodsText(tuple(paragraphs), cite.works())
+
+
+def _quoted(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def _with_citations(text: str, works: Sequence[str], cite: _Citations) -> str:

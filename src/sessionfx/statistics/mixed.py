@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.participant_variance import ParticipantSpectrum, _profile_terms, estimate_ratio
+from sessionfx.statistics.participant_variance import ParticipantSpectrum, estimate_ratio, profile_terms
 
 SATTERTHWAITE = "satterthwaite"
 KENWARD_ROGER = "kenward-roger"
@@ -113,7 +113,7 @@ def _satterthwaite(
 ) -> NDArray[np.float64]:
     """Compute dof = 2f²/(g′Ag) with A = 2 H⁻¹, H the Hessian of the deviance in (λ, log σ²), g the gradient of f."""
     m = float(spectrum.n_residual)
-    first, second, _, penalty_2 = _profile_terms(spectrum, squares, shrunk)
+    first, second, _, penalty_2 = profile_terms(spectrum, squares, shrunk)
     # at the optimum Σ η²/(1+λξ) = m σ²
     ratio_ratio = m * second - penalty_2
     ratio_scale = -m * first

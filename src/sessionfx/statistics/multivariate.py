@@ -26,7 +26,8 @@ def hotelling(values: NDArray[np.floating], design: NDArray[np.float64], contras
     Returns
     -------
     FTest
-        F = (ν − Q + 1)/(ν Q) · T² on Q and ν − Q + 1 degrees of freedom, ν = n − rank of the design.
+        F = (ν − Q + 1)/(ν Q) · T² on Q and ν − Q + 1 degrees of freedom, ν = n − rank of the design; NaN where the
+        design explains a value exactly, up to rounding.
 
     Raises
     ------
@@ -41,6 +42,9 @@ def hotelling(values: NDArray[np.floating], design: NDArray[np.float64], contras
     coefficients = np.einsum("pn,qnv->qpv", inverse, values)
     effects = np.einsum("p,qpv->qv", contrast, coefficients)
     covariance = residual_covariance(values, design)
+    rounding = (np.finfo(float).eps * len(design)) ** 2 * np.einsum("qnv,qnv->qv", values, values)
+    for index in range(q):
+        covariance[dof * covariance[:, index, index] <= rounding[index], index, index] = 0.0
     weights = contrast @ inverse
     statistic = quadratic_form(effects, covariance) / (weights @ weights)
     return FTest((dof - q + 1) / (dof * q) * statistic, float(q), float(dof - q + 1))

@@ -260,14 +260,14 @@ def _derivatives(
     ratio = np.expm1(kappa) / n_max
     xi = spectrum.eigenvalues[:, None]
     shrunk = 1 / (1 + ratio * xi)
-    first, second, penalty_1, penalty_2 = _profile_terms(spectrum, squares, shrunk)
+    first, second, penalty_1, penalty_2 = profile_terms(spectrum, squares, shrunk)
     m = spectrum.n_residual
     by_ratio = m * first + penalty_1
     by_ratio_2 = m * (second - first**2) - penalty_2
     return by_ratio * jacobian, by_ratio_2 * jacobian**2 + by_ratio * jacobian
 
 
-def _profile_terms(
+def profile_terms(
     spectrum: ParticipantSpectrum, squares: NDArray[np.float64], shrunk: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """R′/R, R″/R of R = Σ η²/(1+λξ), and Σ ξ/(1+λξ), Σ ξ²/(1+λξ)², for `shrunk` = 1/(1+λξ) of shape (G, V)."""

@@ -44,6 +44,8 @@ class MapLayout:
     session_covariate_names : tuple of R str
     session_covariates : ndarray of shape (N, R)
         As measured.
+    times : tuple of str
+        Session covariates that serve as time in some question of the analysis, and are adjusted for in none.
     """
 
     participants: tuple[str, ...]
@@ -52,6 +54,7 @@ class MapLayout:
     covariates: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     session_covariate_names: tuple[str, ...] = ()
     session_covariates: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    times: tuple[str, ...] = ()
 
     @property
     def unique_participants(self) -> tuple[str, ...]:
@@ -93,8 +96,9 @@ class MapLayout:
         return np.asarray(self.session_covariates[:, self.session_covariate_names.index(name)])
 
     def adjusting_covariates(self, session_contrast: SessionContrast) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-        """Session covariates that are adjusted for, centred over all maps: all but the one that serves as time."""
-        kept = [index for index, name in enumerate(self.session_covariate_names) if name != session_contrast.time]
+        """Session covariates that are adjusted for, centred over all maps: all but those that serve as time."""
+        times = {*self.times, session_contrast.time}
+        kept = [index for index, name in enumerate(self.session_covariate_names) if name not in times]
         if not kept:
             return (), np.empty((len(self.participants), 0))
         values = self.session_covariates[:, kept]

@@ -114,7 +114,11 @@ class SessionVectorPlan(Plan):
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Test the differences; see `Plan.estimate`."""
         contrasts = difference_contrasts(self.complete.shape[1])
-        differences = np.einsum("qs,nsv->qnv", contrasts, effects[self.complete])
+        vectors = effects[self.complete]
+        differences = np.einsum("qs,nsv->qnv", contrasts, vectors)
+        # sessions that are equal leave rounding error, which is no difference
+        rounding = np.finfo(float).eps * vectors.shape[1] * np.abs(vectors).max(axis=1)
+        differences[np.abs(differences) <= rounding] = 0.0
         return hotelling(differences, self.design_matrix.to_numpy(), self.contrast)
 
 

@@ -15,7 +15,7 @@ from sessionfx.strategies.fixed_effects import FixedEffectsPlan, plan_values
 
 NOT_INSTALLED = (
     "The meta strategy needs PyMARE 0.0.13 or later, which is not installed here. Install it with "
-    "pip install 'sessionfx[meta]'."
+    "pip install 'sessionfx[meta]' (the container image does not have it)."
 )
 NO_JOINT_TEST = (
     "The meta strategy estimates one effect at a time and has no test over all sessions at once; marginal and "
