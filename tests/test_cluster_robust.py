@@ -125,7 +125,7 @@ def test_wald_test_is_that_written_out(model: Model) -> None:
     assert (found.dof_numerator, found.dof) == pytest.approx((q, eta - q + 1), rel=1e-7, abs=1e-7)
     for voxel, one in enumerate(values.T):
         effects, variance = written.effects(one), written.variance(one)
-        if np.linalg.cond(variance) < 1e6:
+        if np.linalg.cond(variance) < 1e6 and eta - q + 1 > 0.01:  # with none left F is zero but for rounding
             expected = (eta - q + 1) / (eta * q) * effects @ np.linalg.solve(variance, effects)
             assert found.f[voxel] == pytest.approx(expected, rel=1e-5)
 
