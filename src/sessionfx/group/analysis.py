@@ -171,7 +171,8 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
                 record.finish({work: (works.marks[work], write())})
     if not settings.no_report:
         write_group_report(results, settings, analysis.methods, shown, analysis.output_dir)
-    return "done", [*results.notes, *results.covariate_notes, *refusals(contrast, results.questions)]
+    left_out = [f"sub-{label} is left out: it {why}." for label, why in results.left_out.items()]
+    return "done", [*results.notes, *results.covariate_notes, *left_out, *refusals(contrast, results.questions)]
 
 
 def _writers(
