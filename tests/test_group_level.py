@@ -317,6 +317,16 @@ def test_covariates_are_regressors_of_each_participants_difference(
             assert_maps(with_covariates, "fixedEffects", expected, sessions="ses02MinusSes01", covariate=covariate)
     found = {path.name.split("_covariate-")[1].split("_")[0] for path in (output / "group").glob("*_covariate-*")}
     assert found == {"age", "patientMinusControl"}
+    units = {
+        covariate: strict_json(path.with_suffix("").with_suffix(".json"))["Units"]
+        for covariate in weights
+        for path in [group_path(output, "fixedEffects", "effect", "ses02MinusSes01", covariate)]
+    }
+    assert units == {
+        None: "percent signal change",
+        "age": "percent signal change per unit of 'age'",
+        "patientMinusControl": "percent signal change",
+    }
     asked = {
         path.name.split("_covariate-")[1].split("_")[0] for path in (with_covariates / "group").glob("*_covariate-*")
     }

@@ -102,7 +102,9 @@ def check_questions(
     """
     refused: LevelError | None = None
     n_answerable = 0
-    for contrast, maps in selection.maps.items():
+    longest = max(selection.maps, key=len)
+    # most often all contrasts have maps of the same sessions, and the tables are read once
+    for maps in {tuple(attendance(maps).items()): maps for maps in selection.maps.values()}.values():
         try:
             covariates = _covariates(maps, raw, settings)
         except LevelError as error:
@@ -112,7 +114,7 @@ def check_questions(
         for group in resolve_group_contrasts(settings.group_contrast, covariates):
             for asked in session_contrasts:
                 labels = {"--session-contrast": asked.label, "--group-contrast": group.label}
-                check_name_length(longest_group_name(selection, contrast, Question(asked, group)), labels)
+                check_name_length(longest_group_name(selection, longest, Question(asked, group)), labels)
     if refused is not None and not n_answerable:
         raise refused
 

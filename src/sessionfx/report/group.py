@@ -32,6 +32,8 @@ from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies.base import MapLayout, Plan, list_names
 
 SHOWN_CLUSTERS = 20
+# what fits beside a colour bar
+LONGEST_UNITS = 45
 
 _VALIDITY = {"yes": "valid", "conditional": "with care", "no": "not valid", "declined": "—"}
 _ICC_TITLES = {"icc31": "ICC(3,1)", "icc1": "ICC(1)"}
@@ -249,8 +251,10 @@ def _draw_coverage(results: ContrastResults) -> Picture:
     return Picture(png, "How many maps cover each voxel", "Strategies are compared where every map has data.")
 
 
-def _overview(results: ContrastResults) -> list[dict[str, Any]]:
+def _overview(results: ContrastResults) -> dict[str, Any]:
+    """One row per answer, and the remarks on them, each once: they hold for many answers."""
     rows = []
+    numbers: dict[str, int] = {}
     for question in results.questions:
         for one in question.strategies:
             row: dict[str, Any] = {"session contrast": question.question.text, "strategy": one.title}
@@ -269,8 +273,9 @@ def _overview(results: ContrastResults) -> list[dict[str, Any]]:
                     "largest z": summary["largest_z"],
                     "smallest z": summary["smallest_z"],
                 }
-            rows.append({**row, "remark": one.refusal or (one.plan.caution if one.plan else "")})
-    return rows
+            remark = one.refusal or (one.plan.caution if one.plan else "")
+            rows.append({**row, "remark": f"({numbers.setdefault(remark, len(numbers) + 1)})" if remark else ""})
+    return {"rows": rows, "remarks": list(numbers)}
 
 
 def _question(results: ContrastResults, question: QuestionResults) -> dict[str, Any]:
@@ -330,7 +335,7 @@ def _strategy(
             "left_out": [],
         }
     heading = f"{one.title}, {question.question.text}"
-    drawn = draw_maps(one.located, heading, one.threshold, maximum, effect_maximum)
+    drawn = draw_maps(one.located, heading, one.threshold, maximum, effect_maximum, units=question.question.units)
     pictures = [Picture(drawn["z"], f"z map, {heading}", _MAP_CAPTION)]
     if "effect" in drawn:
         pictures.append(Picture(drawn["effect"], f"Effect map, {heading}"))
