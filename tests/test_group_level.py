@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
+from scipy import stats
 
 from group_study import (
+    AFFINE,
+    MISSING,
+    START,
     GroupStudy,
     group_map,
     group_path,
     make_study,
     read,
+    strict_json,
 )
 from sessionfx.cli import main
+from test_report import text_of
 
 SESSION_CONTRASTS = ("mean", "ses02MinusSes01", "ses03MinusSes01", "ses03MinusSes02", "linear")
 LABELS = {"session-model": "sessionModel", "fixed-effects": "fixedEffects", "marginal": "marginal", "mixed": "mixed"}
@@ -96,6 +109,15 @@ def contents(output: Path, pattern: str = "group/*") -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in output.glob(pattern) if path.is_file()}
 
 
+def open_below(pid: int, folder: Path) -> bool:
+    """Whether a process has a file open in a folder, with or without a name."""
+    try:
+        links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return False
+    return any(link.startswith(str(folder)) for link in links)
+
+
 def hidden_files(output: Path) -> list[str]:
     return [path.name for path in output.rglob(".*") if path.name != ".bidsignore"]
 
@@ -104,6 +126,684 @@ def hidden_files(output: Path) -> list[str]:
 def study(tmp_path_factory: pytest.TempPathFactory) -> GroupStudy:
     """Nine participants, three sessions, two maps missing; read only."""
     return make_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def defaults(study: GroupStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every default strategy and session contrast of that study; read only."""
+    output = tmp_path_factory.mktemp("defaults") / "out"
+    assert main([str(study.raw), str(output), "group", "-d", str(study.maps), "--nprocs", "1", "--no-report"]) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def with_covariates(study: GroupStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Age and group beside two session contrasts, with permutations and the report; read only."""
+    output = tmp_path_factory.mktemp("covariates") / "out"
+    command = [str(study.raw), str(output), "group", "-d", str(study.maps), "--nprocs", "1"]
+    command += ["--covariates", "age", "group", "--session-contrast", "ses-02 - ses-01", "--session-contrast", "any"]
+    command += ["--group-contrast", "intercept", "--group-contrast", "age", "--strategy", "fixed-effects", "marginal"]
+    assert main([*command, "--permutations", "40", "--calibrate", "150"]) == 0
+    return output
+
+
+def session_columns(study: GroupStudy, rows: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+    """Ones where a map is of session 01, 02, 03."""
+    return np.array([[float(session == column) for column in ("01", "02", "03")] for _, session in rows])
+
+
+def ols(y: NDArray[np.float64], x: NDArray[np.float64], c: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Textbook least squares of full-rank designs."""
+    inverse = np.linalg.inv(x.T @ x)
+    beta = inverse @ x.T @ y
+    dof = len(x) - x.shape[1]
+    dispersion = ((y - x @ beta) ** 2).sum(axis=0) / dof
+    effect, variance = c @ beta, c @ inverse @ c * dispersion
+    t = effect / np.sqrt(variance)
+    return {"effect": effect, "variance": variance, "t": t, "p": stats.t.sf(t, dof)}
+
+
+def assert_maps(output: Path, strategy: str, expected: dict[str, NDArray[np.float64]], **place: str) -> None:
+    for statistic, values in expected.items():
+        # effect and variance are kept in double precision, the others in single
+        rtol = 1e-9 if statistic in ("effect", "variance") else 2e-6
+        np.testing.assert_allclose(
+            group_map(output, strategy, statistic, **place), values, rtol=rtol, atol=1e-12, err_msg=statistic
+        )
+
+
+# What is written, and that it is the strategies' arithmetic --------------------------------------------------
+
+
+def test_every_default_strategy_answers_every_session_contrast(defaults: Path) -> None:
+    expected = {
+        group_path(defaults, label, statistic, asked).name
+        for asked in SESSION_CONTRASTS
+        for label in LABELS.values()
+        for statistic in ("effect", "variance", "t", "z", "p", *(["dof"] if label == "mixed" else []))
+    }
+    expected |= {
+        group_path(defaults, label, statistic, "any").name
+        for label in ("sessionModel", "fixedEffects", "marginal")
+        # Greenhouse–Geisser's dof differ between voxels, the others' do not
+        for statistic in ("F", "z", "p", *(["dof"] if label == "sessionModel" else []))
+    }
+    expected |= {
+        f"{START}_stat-{name}_desc-reliability_statmap.nii.gz" for name in ("icc1", "icc31", "between", "within")
+    }
+    assert {path.name for path in (defaults / "group").glob("*_statmap.nii.gz")} == expected
+    for path in (defaults / "group").glob("*_statmap.nii.gz"):
+        assert np.isfinite(read(path)).all(), path.name
+        assert np.allclose(nib.load(path).affine, AFFINE)
+        strict_json(path.with_name(path.name.replace(".nii.gz", ".json")))
+
+
+def test_fixed_effects_is_a_t_test_on_each_participants_combination(study: GroupStudy, defaults: Path) -> None:
+    complete = sorted({p for p, _ in study.keys} - {p for p, _ in MISSING})
+    maps = {key: effect.ravel() for key, effect in study.effects.items()}
+    one = np.ones(1)
+    difference = np.array([maps[p, "03"] - maps[p, "01"] for p in [*complete, "07"]])
+    assert_maps(defaults, "fixedEffects", ols(difference, np.ones((8, 1)), one), sessions="ses03MinusSes01")
+    everyone = sorted({p for p, _ in study.keys})
+    means = np.array([np.mean([maps[p, s] for q, s in study.keys if q == p], axis=0) for p in everyone])
+    assert_maps(defaults, "fixedEffects", ols(means, np.ones((9, 1)), one), sessions="mean")
+    vectors = np.array([[maps[p, "02"] - maps[p, "01"], maps[p, "03"] - maps[p, "01"]] for p in complete])
+    n, q = len(complete), 2
+    average, centred = vectors.mean(axis=0), vectors - vectors.mean(axis=0)
+    covariance = np.einsum("nqv,nrv->vqr", centred, centred) / (n - 1)
+    hotelling = n * np.einsum("qv,vqr,rv->v", average, np.linalg.inv(covariance), average)
+    f = (n - q) / (q * (n - 1)) * hotelling
+    np.testing.assert_allclose(group_map(defaults, "fixedEffects", "F", "any"), f, rtol=1e-5)
+    np.testing.assert_allclose(group_map(defaults, "fixedEffects", "p", "any"), stats.f.sf(f, q, n - q), rtol=1e-5)
+
+
+def test_session_model_is_least_squares_on_all_maps(study: GroupStudy, defaults: Path) -> None:
+    rows, y = study.keys, study.stacked
+    sessions = session_columns(study, rows)
+    assert_maps(defaults, "sessionModel", ols(y, sessions, np.ones(3) / 3), sessions="mean")
+    everyone = sorted({p for p, _ in rows})
+    dummies = np.array([[float(p == label) for label in everyone[1:]] for p, _ in rows])
+    assert_maps(
+        defaults, "sessionModel", ols(y, np.hstack([sessions, dummies]), np.array([-1, 0, 1] + [0] * 8)),
+        sessions="ses03MinusSes01",
+    )  # fmt: skip
+
+
+def test_mixed_is_the_restricted_likelihood_at_its_maximum(study: GroupStudy, defaults: Path) -> None:
+    """At a few voxels, by brute force over the ratio of variances; generalised least squares at the best one."""
+    rows, y = study.keys, study.stacked
+    x = session_columns(study, rows)
+    same = np.array([[float(p == q) for q, _ in rows] for p, _ in rows])
+    c = np.array([-1.0, 0.0, 1.0])
+    effect, variance = (group_map(defaults, "mixed", one, "ses03MinusSes01") for one in ("effect", "variance"))
+    for voxel in (0, 7, 100, 215):
+        best = None
+        for ratio in [0.0, *np.geomspace(1e-3, 1e3, 4001)]:
+            inverse = np.linalg.inv(np.eye(len(rows)) + ratio * same)
+            information = x.T @ inverse @ x
+            beta = np.linalg.solve(information, x.T @ inverse @ y[:, voxel])
+            residual = y[:, voxel] - x @ beta
+            scale = residual @ inverse @ residual / (len(rows) - 3)
+            deviance = (
+                -np.linalg.slogdet(inverse)[1] + np.linalg.slogdet(information)[1] + (len(rows) - 3) * np.log(scale)
+            )
+            if best is None or deviance < best[0]:
+                best = (deviance, c @ beta, scale * c @ np.linalg.solve(information, c))
+        assert best is not None
+        assert effect[voxel] == pytest.approx(best[1], rel=1e-3)
+        assert variance[voxel] == pytest.approx(best[2], rel=2e-3)
+
+
+def test_marginal_and_mixed_are_within_estimates_where_nobody_misses_a_session(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, missing=())
+    output = call.done(study, tmp_path / "out", "--session-contrast", "ses-02 - ses-01")
+    maps = {key: effect.ravel() for key, effect in study.effects.items()}
+    difference = np.array([maps[p, "02"] - maps[p, "01"] for p in sorted({p for p, _ in study.keys})])
+    paired = ols(difference, np.ones((9, 1)), np.ones(1))
+    for strategy in LABELS.values():
+        np.testing.assert_allclose(
+            group_map(output, strategy, "effect", "ses02MinusSes01"), paired["effect"], rtol=1e-9
+        )
+    # CR2 on balanced data is the paired t test
+    np.testing.assert_allclose(
+        group_map(output, "marginal", "variance", "ses02MinusSes01"), paired["variance"], rtol=1e-9
+    )
+    sidecar = strict_json(group_path(output, "marginal", "t", "ses02MinusSes01").with_suffix("").with_suffix(".json"))
+    assert sidecar["DegreesOfFreedom"] == pytest.approx(8)
+
+
+def test_meta_needs_variances_and_uses_them(call: Caller, tmp_path: Path) -> None:
+    pytest.importorskip("pymare")
+    study = make_study(tmp_path, n_participants=6, missing=())
+    output = call.done(study, tmp_path / "out", "--session-contrast", "mean", "--strategy", "meta", "fixed-effects")
+    plain = group_map(output, "fixedEffects", "effect")
+    weighted = group_map(output, "meta", "effect")
+    assert 0 < np.abs(plain - weighted).max() < 0.5
+    bare = make_study(tmp_path / "bare", n_participants=6, missing=(), variances=False)
+    for options in (("--strategy", "meta"), ("--fixed-effects", "precision")):
+        call(bare, tmp_path / "none", *options).refused(17, "has no variance map", "Leave them out")
+    assert not (tmp_path / "none" / "group").exists()
+
+
+# Covariates -------------------------------------------------------------------------------------------------
+
+
+def coded(study: GroupStudy, participants: Sequence[str]) -> NDArray[np.float64]:
+    """Constant, centred age and sum-coded group (control 1, patient −1) of participants."""
+    table = pd.read_csv(study.raw / "participants.tsv", sep="\t", dtype={"participant_id": str})
+    table["participant_id"] = table["participant_id"].str.removeprefix("sub-")
+    table["age"] = table["age"] - table["age"].mean()
+    table = table.set_index("participant_id").loc[list(participants)]
+    signs = np.where(table["group"] == "control", 1.0, -1.0)
+    return np.column_stack([np.ones(len(table)), table["age"], signs])
+
+
+def test_covariates_are_regressors_of_each_participants_difference(
+    call: Caller, tmp_path: Path, study: GroupStudy, with_covariates: Path
+) -> None:
+    output = call.done(
+        study, tmp_path / "out", "--covariates", "age", "group", "--session-contrast", "ses-02 - ses-01", "--strategy",
+        "fixed-effects",
+    )  # fmt: skip
+    maps = {key: effect.ravel() for key, effect in study.effects.items()}
+    participants = sorted({p for p, _ in study.keys} - {"07"})
+    y = np.array([maps[p, "02"] - maps[p, "01"] for p in participants])
+    x = coded(study, participants)
+    weights = {None: [1.0, 0, 0], "age": [0, 1.0, 0], "patientMinusControl": [0, 0, -2.0]}
+    for covariate, c in weights.items():
+        expected = ols(y, x, np.array(c))
+        assert_maps(output, "fixedEffects", expected, sessions="ses02MinusSes01", covariate=covariate)
+        if covariate != "patientMinusControl":
+            assert_maps(with_covariates, "fixedEffects", expected, sessions="ses02MinusSes01", covariate=covariate)
+    found = {path.name.split("_covariate-")[1].split("_")[0] for path in (output / "group").glob("*_covariate-*")}
+    assert found == {"age", "patientMinusControl"}
+    units = {
+        covariate: strict_json(path.with_suffix("").with_suffix(".json"))["Units"]
+        for covariate in weights
+        for path in [group_path(output, "fixedEffects", "effect", "ses02MinusSes01", covariate)]
+    }
+    assert units == {
+        None: "percent signal change",
+        "age": "percent signal change per unit of 'age'",
+        "patientMinusControl": "percent signal change",
+    }
+    asked = {
+        path.name.split("_covariate-")[1].split("_")[0] for path in (with_covariates / "group").glob("*_covariate-*")
+    }
+    assert asked == {"age"}, "--group-contrast selects"
+
+
+def test_covariates_equal_nilearns_second_level_model(study: GroupStudy, with_covariates: Path) -> None:
+    from nilearn.glm.second_level import SecondLevelModel
+
+    participants = sorted({p for p, _ in study.keys} - {"07"})
+    images = [nib.Nifti1Image(study.effects[p, "02"] - study.effects[p, "01"], AFFINE) for p in participants]
+    design = pd.DataFrame(coded(study, participants), columns=["intercept", "age", "group"])
+    mask = nib.Nifti1Image(np.ones((6, 6, 6), np.uint8), AFFINE)
+    model = SecondLevelModel(mask_img=mask, minimize_memory=False).fit(images, design_matrix=design)
+    for covariate, column in ((None, "intercept"), ("age", "age")):
+        found = model.compute_contrast(column, output_type="all")
+        for statistic, key in (
+            ("effect", "effect_size"),
+            ("variance", "effect_variance"),
+            ("t", "stat"),
+            ("z", "z_score"),
+        ):
+            np.testing.assert_allclose(
+                group_map(with_covariates, "fixedEffects", statistic, "ses02MinusSes01", covariate),
+                found[key].get_fdata().ravel(), rtol=1e-5, atol=1e-5,
+            )  # fmt: skip
+
+
+def test_participants_without_a_value_are_left_out_and_named_everywhere(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=8, missing=())
+    table = pd.read_csv(study.raw / "participants.tsv", sep="\t", dtype=str)
+    table.loc[table["participant_id"] == "sub-03", "age"] = "n/a"
+    table = table[table["participant_id"] != "sub-05"]
+    table.to_csv(study.raw / "participants.tsv", sep="\t", index=False)
+    called = call(study, tmp_path / "out", *QUICK, "--covariates", "age", report=True)
+    assert called.code == 0
+    output = tmp_path / "out"
+    sidecar = strict_json(group_path(output, "fixedEffects", "t").with_suffix("").with_suffix(".json"))
+    why = {
+        "sub-03": "has no value of 'age' in participants.tsv",
+        "sub-05": "has no row in participants.tsv",
+    }
+    assert sidecar["LeftOutParticipants"] == why
+    assert sidecar["NumberOfParticipants"] == 6
+    assert not [uri for uri in sidecar["Sources"] if "sub-03" in uri or "sub-05" in uri]  # type: ignore[union-attr]
+    content = text_of(output / "group.html")
+    for label, reason in why.items():
+        assert f"{label} {reason}" in content
+        assert f"{label} is left out: it {reason}" in called.error
+    kept = ["01", "02", "04", "06", "07", "08"]
+    ages = table.set_index("participant_id").loc[[f"sub-{p}" for p in kept], "age"].astype(float).to_numpy()
+    y = np.array([np.mean([study.effects[p, s].ravel() for s in ("01", "02", "03")], axis=0) for p in kept])
+    x = np.column_stack([np.ones(6), ages - ages.mean()])
+    assert_maps(output, "fixedEffects", ols(y, x, np.array([0, 1.0])), covariate="age")
+
+
+def test_session_covariates_adjust_and_serve_as_time(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    output = call.done(
+        study, tmp_path / "out", "--session-contrast", "ses-02 - ses-01", "--session-contrast", "linear(days)",
+        "--session-covariates", "mood", "days", "--strategy", "session-model", "fixed-effects",
+    )  # fmt: skip
+    rows, y = study.keys, study.stacked
+    tables = {
+        p: pd.read_csv(study.raw / f"sub-{p}" / f"sub-{p}_sessions.tsv", sep="\t").set_index("session_id")
+        for p, _ in rows
+    }
+    measured = np.array([[tables[p].loc[f"ses-{s}", name] for name in ("mood", "days")] for p, s in rows])
+    measured = measured - measured.mean(axis=0)
+    everyone = sorted({p for p, _ in rows})
+    dummies = np.array([[float(p == label) for label in everyone[1:]] for p, _ in rows])
+    x = np.hstack([session_columns(study, rows), measured, dummies])
+    c = np.zeros(x.shape[1])
+    c[:2] = -1, 1
+    assert_maps(output, "sessionModel", ols(y, x, c), sessions="ses02MinusSes01")
+    # the trend over days, adjusted for mood: slope per participant, mood's slope beside the constant
+    values, moods = [], []
+    for p in everyone:
+        own = [index for index, (q, _) in enumerate(rows) if q == p]
+        days = measured[own, 1] - measured[own, 1].mean()
+        values.append(days @ y[own] / (days @ days))
+        moods.append(days @ measured[own, 0] / (days @ days))
+    expected = ols(np.array(values), np.column_stack([np.ones(9), moods]), np.array([1.0, 0]))
+    assert_maps(output, "fixedEffects", expected, sessions="linearDays")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "fragments"),
+    [
+        (("--session-contrast", "linear(days)"), 2, ("takes 'days' as time", "Add --session-covariates days")),
+        (("--group-contrast", "age"), 2, ("asks about a covariate", "Add --covariates")),
+        (("--covariates", "age", "--session-covariates", "age"), 2, ("--covariates and by --session-covariates",)),
+        (("--session-contrast", "ses-09"), 2, ("ses-09", "ses-01, ses-02, ses-03")),
+    ],
+)
+def test_questions_that_cannot_be_asked(
+    call: Caller, tmp_path: Path, study: GroupStudy, options: tuple[str, ...], code: int, fragments: tuple[str, ...]
+) -> None:
+    call(study, tmp_path / "out", *options).refused(code, *fragments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_without_sessions_takes_covariates(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, sessions=(), missing=())
+    output = call.done(study, tmp_path / "out", "--covariates", "age", "group", "--permutations", "10")
+    assert not [path for path in (output / "group").iterdir() if "_sessions-" in path.name]
+    participants = [p for p, _ in study.keys]
+    expected = ols(study.stacked, coded(study, participants), np.array([0, 1.0, 0]))
+    for strategy in ("fixedEffects", "sessionModel"):
+        assert_maps(output, strategy, expected, sessions=None, covariate="age")
+
+
+# Permutation, reliability, calibration, verdict ---------------------------------------------------------------
+
+
+def test_permutation_maps_are_probabilities_and_say_how_they_came_about(with_covariates: Path) -> None:
+    for covariate in (None, "age"):
+        for kind in ("voxelFWE", "clusterSizeFWE", "clusterMassFWE", "tfceFWE"):
+            path = group_path(with_covariates, "fixedEffects", "p", "ses02MinusSes01", covariate, kind)
+            p = read(path)
+            assert ((p > 0) & (p <= 1)).all()
+            assert p.min() >= 1 / 41 - 1e-6
+            sidecar = strict_json(path.with_suffix("").with_suffix(".json"))
+            assert sidecar["NumberOfPermutations"] == 40
+            assert sidecar["RandomSeed"] == 0
+            assert sidecar["StatisticType"] == "p"
+            assert sidecar["SmallestAttainableP"] == pytest.approx(1 / 41, rel=1e-6)
+    voxelwise = group_map(with_covariates, "fixedEffects", "p", "ses02MinusSes01", desc="voxelFWE")
+    t = np.abs(group_map(with_covariates, "fixedEffects", "t", "ses02MinusSes01"))
+    assert (np.diff(voxelwise[np.argsort(t)]) <= 1e-6).all(), "the larger |t|, the smaller p"
+    # a test over all sessions has no sign to flip
+    assert not list((with_covariates / "group").glob("*_sessions-any_*FWE*"))
+    assert not list((with_covariates / "group").glob("*_strategy-marginal_*FWE*"))
+
+
+def test_permutations_and_calibration_follow_the_seed(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=6)
+    options = (*QUICK, "--permutations", "30", "--calibrate", "100")
+    one, two, other = (
+        contents(call.done(study, tmp_path / name, *options, "--random-seed", seed), "group/*")
+        for name, seed in (("one", "7"), ("two", "7"), ("other", "8"))
+    )
+    assert one == two
+    changed = {name for name in one if one[name] != other[name]}
+    assert any(name.endswith("_desc-voxelFWE_statmap.nii.gz") for name in changed)
+    assert f"{START}_desc-calibration_metrics.tsv" in changed
+    assert not [name for name in changed if not re.search("FWE|calibration", name)]
+
+
+def test_reliability_maps_are_the_analysis_of_variance(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, missing=())
+    output = call.done(study, tmp_path / "out", *QUICK)
+    y = study.stacked.reshape(9, 3, -1)  # participants, sessions, voxels
+    participants, sessions, mean = y.mean(axis=1, keepdims=True), y.mean(axis=0, keepdims=True), y.mean(axis=(0, 1))
+    between = 3 * ((participants[:, 0] - mean) ** 2).sum(axis=0) / 8
+    within = ((y - participants) ** 2).sum(axis=(0, 1)) / 18
+    error = ((y - participants - sessions + mean) ** 2).sum(axis=(0, 1)) / 16
+    expected = {
+        "icc1": (between - within) / (between + 2 * within),
+        "icc31": (between - error) / (between + 2 * error),
+        "between": (between - error) / 3,
+        "within": error,
+    }
+    summary = pd.read_csv(output / "group" / f"{START}_desc-reliability_metrics.tsv", sep="\t")
+    assert summary["region"].tolist()[0] == "all voxels"
+    assert summary["n_voxels"].tolist()[0] == 216
+    for name, values in expected.items():
+        found = read(output / "group" / f"{START}_stat-{name}_desc-reliability_statmap.nii.gz").ravel()
+        np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-6)
+        quartiles = [summary.loc[0, f"{name}_{part}"] for part in ("q25", "median", "q75")]
+        np.testing.assert_allclose(quartiles, np.percentile(values, [25, 50, 75]), rtol=1e-6)
+    # the corner with an effect is a region of its own
+    assert summary["region"].str.startswith("mean positive, peak at").any()
+
+
+def test_reliability_with_missing_sessions_is_that_of_variance_components(study: GroupStudy, defaults: Path) -> None:
+    from sessionfx.statistics.participant_variance import participant_spectrum
+    from sessionfx.statistics.reliability import variance_components
+
+    owners = [participant for participant, _ in study.keys]
+    designs = {"icc1": np.ones((len(owners), 1)), "icc31": session_columns(study, study.keys)}
+    for name, design in designs.items():
+        found = read(defaults / "group" / f"{START}_stat-{name}_desc-reliability_statmap.nii.gz").ravel()
+        direct = variance_components(participant_spectrum(design, owners), study.stacked).icc
+        np.testing.assert_allclose(found, direct, rtol=1e-5, atol=1e-6)
+
+
+def test_calibration_has_a_row_for_every_strategy_and_question(with_covariates: Path) -> None:
+    table = pd.read_csv(with_covariates / "group" / f"{START}_desc-calibration_metrics.tsv", sep="\t")
+    asked = ["ses-02 - ses-01", "ses-02 - ses-01 × age", "any", "any × age"]
+    assert list(zip(table["question"], table["strategy"], strict=True)) == [
+        (question, strategy) for question in asked for strategy in ("fixed-effects", "marginal")
+    ]
+    estimated = table[table["status"] == "estimated"]
+    assert (estimated["n_voxels"] == 150).all()
+    assert (estimated["rate_0.05"].between(0, 0.2)).all()
+    assert (estimated["rate_0.05_lower"] <= estimated["rate_0.05"]).all()
+
+
+def test_verdicts_are_valid_json_and_stand_in_the_report(with_covariates: Path) -> None:
+    content = text_of(with_covariates / "group.html")
+    paths = sorted((with_covariates / "group").glob("*_validity.json"))
+    assert len(paths) == 4
+    for path in paths:
+        verdict = strict_json(path)
+        assert set(verdict["Strategies"]) == {"fixed-effects", "marginal"}  # type: ignore[arg-type]
+        assert set(verdict["Recommended"]) <= {"fixed-effects", "marginal"}  # type: ignore[arg-type]
+        assert " ".join(str(verdict["Verdict"]).split()) in content
+    for path in with_covariates.rglob("*.json"):
+        strict_json(path)
+
+
+def test_report_names_every_question_and_the_permutations(with_covariates: Path) -> None:
+    content = text_of(with_covariates / "group.html")
+    for question in ("ses-02 - ses-01", "ses-02 - ses-01 × age", "any", "any × age"):
+        assert f"Session contrast: {question}" in content
+    assert "40 permutations, two-sided" in content
+    assert "age: numeric, centred at 27.5556" in content
+    assert "group: categorical (control 4, patient 5)" in content
+    assert "False positives and power in simulated studies like this one" in content
+
+
+# Reruns -----------------------------------------------------------------------------------------------------
+
+
+def test_reruns_redo_what_changed_and_nothing_else(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=6)
+    output = tmp_path / "out"
+    asked = ("--session-contrast", "mean", "--strategy", "fixed-effects", "marginal", "--covariates", "age")
+    options = (*asked, "--permutations", "20", "--calibrate", "50")
+    call.done(study, output, *options)
+    before = times(output)
+    assert "finished before, skipped" in call(study, output, *options).error
+    assert times(output) == before
+
+    call.done(study, output, *options, "--random-seed", "1")
+    changed = redone(before, before := times(output))
+    assert any("FWE" in name for name in changed)
+    assert not [name for name in changed if "reliability" in name], "no chance in there"
+
+    call.done(study, output, *asked, "--permutations", "20", "--random-seed", "1", "--calibrate", "60")
+    changed = redone(before, before := times(output))
+    assert changed == {f"{START}_desc-calibration_metrics.tsv"}
+
+    call.done(study, output, *asked, "--permutations", "21", "--random-seed", "1", "--calibrate", "60")
+    sidecar = (
+        group_path(output, "fixedEffects", "p", covariate="age", desc="tfceFWE").with_suffix("").with_suffix(".json")
+    )
+    assert strict_json(sidecar)["NumberOfPermutations"] == 21
+    before = times(output)
+
+    table = pd.read_csv(study.raw / "participants.tsv", sep="\t")
+    table["site"] = "another"  # a column nobody asked for
+    table.to_csv(study.raw / "participants.tsv", sep="\t", index=False)
+    call.done(study, output, *asked, "--permutations", "21", "--random-seed", "1", "--calibrate", "60")
+    assert times(output) == before
+
+    old = group_map(output, "fixedEffects", "effect", covariate="age")
+    table.loc[0, "age"] += 30
+    table.to_csv(study.raw / "participants.tsv", sep="\t", index=False)
+    call.done(study, output, *asked, "--permutations", "21", "--random-seed", "1", "--calibrate", "60")
+    changed = redone(before, before := times(output))
+    assert not np.allclose(group_map(output, "fixedEffects", "effect", covariate="age"), old)
+    assert not [name for name in changed if "reliability" in name]
+
+
+def test_new_first_level_map_redoes_everything(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=5)
+    output = call.done(study, tmp_path / "out", *QUICK)
+    before = times(output)
+    study.write("01", "01", study.effects["01", "01"] + 1.0, study.variances["01", "01"])
+    call.done(study, output, *QUICK)
+    assert redone(before, times(output)) == set(before)
+
+
+def test_without_permutations_their_maps_of_before_go(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    output = call.done(study, tmp_path / "out", *QUICK, "--permutations", "10")
+    assert list((output / "group").glob("*FWE*"))
+    call.done(study, output, *QUICK)
+    assert not list((output / "group").glob("*FWE*"))
+
+
+def test_maps_of_strategies_no_longer_asked_for_go(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    output = call.done(study, tmp_path / "out", "--session-contrast", "mean", "--session-contrast", "linear")
+    call.done(study, output, "--session-contrast", "mean", "--strategy", "marginal")
+    left = {
+        path.name.split("_strategy-")[1].split("_")[0] for path in (output / "group").glob("*_sessions-mean_*strategy*")
+    }
+    assert left == {"marginal"}
+    answers = pd.read_csv(output / "group" / f"{START}_sessions-mean_desc-answers_metrics.tsv", sep="\t")
+    assert answers["strategy"].tolist() == ["marginal"]
+    others = {
+        path.name.split("_strategy-")[1].split("_")[0]
+        for path in (output / "group").glob("*_sessions-linear_*strategy*")
+    }
+    assert others == set(LABELS.values()), "answers to the question that was not asked again stay as they were"
+
+
+def test_reports_only_draws_without_touching_maps(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    call(study, tmp_path / "none", *QUICK, "--reports-only", report=True).refused(
+        17, "--reports-only needs finished group maps", "without --reports-only first"
+    )
+    output = call.done(study, tmp_path / "out", *QUICK, "--permutations", "10")
+    assert not (output / "group.html").exists(), "--no-report"
+    before = times(output)
+    call.done(study, output, *QUICK, "--permutations", "10", "--reports-only", report=True)
+    assert times(output) == before
+    assert "10 permutations, two-sided" in text_of(output / "group.html")
+
+
+def test_dry_run_says_what_it_would_do_and_writes_nothing(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    called = call(study, tmp_path / "out", "--dry-run", "--covariates", "age")
+    assert called.code == 0
+    assert "aMinusB over 9 participants" in called.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_saved_settings_give_the_same_maps(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    options = (
+        "--session-contrast", "ses-02 - ses-01", "--session-contrast", "linear(days)", "--strategy", "fixed-effects",
+        "mixed", "--covariates", "age", "group", "--session-covariates", "days", "--group-contrast", "patient - control",
+        "--group-contrast", "old=age", "--permutations", "10", "--random-seed", "3", "--calibrate", "40", "--mixed-dof",
+        "kenward-roger", "--correction", "bonferroni", "--alpha", "0.01", "--cluster-threshold", "2",
+    )  # fmt: skip
+    first = call.done(study, tmp_path / "first", *options)
+    (config,) = (first / "logs").glob("*_config.toml")
+    second = tmp_path / "second"
+    assert main([str(study.raw), str(second), "group", "--config-file", str(config)]) == 0
+    assert contents(second) == contents(first)
+
+
+# Careless and malicious input ---------------------------------------------------------------------------------
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+SLASHES = "../../../etc/passwd"
+
+
+def test_no_text_of_the_tables_reaches_file_names_or_the_page_as_markup(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=6, missing=())
+    table = pd.read_csv(study.raw / "participants.tsv", sep="\t", dtype=str)
+    table["<script>alert(2)</script>"] = [HOSTILE, SLASHES] * 3
+    table["a\"b'c;$(touch x)`"[:-1]] = ['line\nbreak "q"', "{{ 7*7 }} \x1b[31m \x1c\x85 é"] * 3
+    table["../../up"] = ["1", "4", "2", "8", "5", "7"]
+    table.to_csv(study.raw / "participants.tsv", sep="\t", index=False)
+    for participant in ("01", "02", "03", "04", "05", "06"):
+        study.sessions_table(
+            participant, {"session_id": ["ses-01", "ses-02", "ses-03"], HOSTILE: [0, 1, int(participant)]}
+        )
+    for number, columns in enumerate((["<script>alert(2)</script>"], ["a\"b'c;$(touch x)"], ["../../up"])):
+        called = call(
+            study, tmp_path / f"out{number}", *QUICK, "--covariates", *columns, "--session-covariates", HOSTILE,
+            "--permutations", "5", report=True,
+        )  # fmt: skip
+        assert called.code == 0, called.error
+        assert "\x1b" not in called.error
+        output = tmp_path / f"out{number}"
+        for path in output.rglob("*"):
+            assert re.fullmatch(r"\.?[A-Za-z0-9_.+-]+", path.name), path.name
+        page = (output / "group.html").read_text(encoding="utf-8")
+        assert "<img src=x" not in page
+        assert "<script" not in page
+        assert "7*7" in page if number == 1 else True
+        text_of(output / "group.html")  # strictly valid HTML
+        for path in output.rglob("*.json"):
+            strict_json(path)
+        design = pd.read_csv(
+            next((output / "group").glob("*_sessions-mean_strategy-fixedEffects_design.tsv")), sep="\t"
+        )
+        assert len(design) == 6
+    assert {path.name for path in tmp_path.iterdir()} == {"bids", "firstlevel", "out0", "out1", "out2"}
+
+
+def test_two_participants_are_enough_and_one_is_not(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=2, missing=())
+    output = call.done(study, tmp_path / "out")
+    maps = {key: effect.ravel() for key, effect in study.effects.items()}
+    difference = np.array([maps[p, "02"] - maps[p, "01"] for p in ("01", "02")])
+    assert_maps(output, "fixedEffects", ols(difference, np.ones((2, 1)), np.ones(1)), sessions="ses02MinusSes01")
+    call(study, tmp_path / "none", "--participant-label", "02").refused(17, "at least two participants", "(sub-02)")
+    call(study, tmp_path / "none", "--covariates", "age").refused(17, "too few for a group design of 2 columns")
+
+
+def test_one_session_is_one_t_test_whatever_the_strategy(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, sessions=("01",), missing=())
+    output = call.done(study, tmp_path / "out", "--covariates", "age", "--group-contrast", "age")
+    x = coded(study, [p for p, _ in study.keys])[:, :2]
+    expected = ols(study.stacked, x, np.array([0, 1.0]))
+    for strategy in ("sessionModel", "fixedEffects"):
+        assert_maps(output, strategy, expected, sessions="mean", covariate="age")
+    assert not list((output / "group").glob("*reliability*"))
+    call(study, output, "--covariates", "age", "--calibrate", "50").refused(17, "--calibrate", "two sessions")
+
+
+def test_sessions_chosen_set_their_order_and_what_the_mean_is(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    output = call.done(
+        study, tmp_path / "out", "--session-label", "03", "01", "--strategy", "fixed-effects", "--session-contrast", "mean",
+        "--session-contrast", "linear",
+    )  # fmt: skip
+    maps = {key: effect.ravel() for key, effect in study.effects.items()}
+    participants = sorted({p for p, _ in study.keys} - {"02"})
+    difference = np.array([maps[p, "01"] - maps[p, "03"] for p in participants])
+    assert_maps(output, "fixedEffects", ols(difference, np.ones((8, 1)), np.ones(1)), sessions="linear")
+
+
+def test_voxels_some_map_lacks_are_left_out_of_all(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=5)
+    first = study.keys[0]
+    effect, variance = study.effects[first].copy(), study.variances[first].copy()
+    effect[0, 0, 0], effect[0, 0, 1] = np.nan, np.inf
+    variance[0, 0, 2], variance[0, 0, 3], variance[0, 0, 4] = 0, -1, np.nan
+    study.write(*first, effect, variance)
+    output = call.done(study, tmp_path / "out", *QUICK)
+    mask = group_map(output, "fixedEffects", "variance").reshape(6, 6, 6) > 0
+    assert mask.sum() == 216 - 5
+    assert not mask[0, 0, :5].any()
+    for path in (output / "group").glob("*_statmap.nii.gz"):
+        assert np.isfinite(read(path)).all()
+    half = np.zeros((6, 6, 6))
+    half[:3] = 0.1
+    study.write("01", "01", effect, half)
+    study.write("02", "01", study.effects["02", "01"], 0.1 - half)
+    call(study, tmp_path / "none", *QUICK).refused(17, "No voxel has data in all", "--participant-label")
+
+
+def test_other_grid_and_truncated_map_are_named(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=4)
+    study.write("03", "01", np.ones((5, 6, 6)), np.ones((5, 6, 6)))
+    call(study, tmp_path / "out", *QUICK).refused(17, "sub-03_ses-01", "5×6×6 voxels", "different grids")
+    path = study.map_path("03", "01")
+    path.write_bytes(path.read_bytes()[:60])
+    call(study, tmp_path / "out", *QUICK).refused(17, "sub-03_ses-01", "truncated or damaged", "--participant-label")
+
+
+def test_a_failing_contrast_does_not_stop_the_others(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=4, missing=())
+    for participant, session in study.keys:
+        grid = (5, 6, 6) if participant == "02" else (6, 6, 6)
+        study.write(participant, session, np.ones(grid), np.ones(grid), contrast="other")
+    called = call(study, tmp_path / "out", *QUICK)
+    assert called.code == 1
+    assert "contrast other: FAILED." in called.error
+    assert "group, contrast aMinusB: done." in called.error
+    assert group_path(tmp_path / "out", "fixedEffects", "z").is_file()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at the files a process has open")
+def test_killed_run_leaves_nothing_half_done(tmp_path: Path) -> None:
+    """SIGKILL while the maps are spooled: no temporary file, no map without its sidecar, and the rerun finishes."""
+    study = make_study(tmp_path, n_participants=6, shape=(20, 20, 20))
+    output, work = tmp_path / "out", tmp_path / "work"
+    command = [
+        sys.executable, "-m", "sessionfx", study.raw, output, "group", "-d", study.maps, "--no-report", "--work-dir", work,
+        "--session-contrast", "mean", "--strategy", "fixed-effects", "--permutations", "2000",
+    ]  # fmt: skip
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    limit = time.monotonic() + 60
+    while not open_below(process.pid, work) and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.02)
+    assert process.poll() is None
+    process.kill()
+    process.wait(timeout=30)
+    assert process.returncode == -signal.SIGKILL
+    assert list(work.iterdir()) == []
+    assert hidden_files(output) == []
+    assert not list(output.glob("group/*_statmap.nii.gz"))
+    command[-1] = "10"
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert group_path(output, "fixedEffects", "p", desc="tfceFWE").is_file()
+
+
+def test_boutiques_describes_every_option_of_the_group_level() -> None:
+    descriptor = json.loads((Path(__file__).parents[1] / "boutiques.json").read_text(encoding="utf-8"))
+    flags = {one.get("command-line-flag") for one in descriptor["inputs"]}
+    assert {
+        "--covariates", "--session-covariates", "--group-contrast", "--permutations", "--calibrate", "--random-seed",
+        "--strategy", "--mixed-dof", "--session-contrast",
+    } <= flags  # fmt: skip
 
 
 # Bugs of their own ------------------------------------------------------------------------------------------

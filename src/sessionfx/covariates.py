@@ -118,11 +118,14 @@ class GroupContrast:
         As written, for people.
     weights : tuple of float
         Over the intercept and the Q columns of the covariates.
+    covariate : str
+        The numeric covariate that an effect is per unit of; empty for levels and the intercept.
     """
 
     label: str
     text: str
     weights: tuple[float, ...]
+    covariate: str = field(default="", compare=False)
 
 
 # Coding -----------------------------------------------------------------------------------------------------
@@ -422,7 +425,9 @@ def _resolve_one(specification: str, covariates: Covariates) -> GroupContrast:
     for word, weight in weights.items():
         term = _look_up(specification, word, covariates, meanings)
         terms[term] = terms.get(term, 0.0) + weight
-    return GroupContrast(label or label_of_text, body, _weights_over_columns(specification, terms, covariates))
+    over_columns = _weights_over_columns(specification, terms, covariates)
+    numeric = next((term.covariate for term in terms if term.level is None), "")
+    return GroupContrast(label or label_of_text, body, over_columns, numeric)
 
 
 def _read_weights(specification: str, body: str, known: set[str]) -> tuple[dict[str, float], str]:

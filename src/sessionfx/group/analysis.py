@@ -110,7 +110,9 @@ def check_questions(
     """
     refused: LevelError | None = None
     n_answerable = 0
-    for contrast, maps in selection.maps.items():
+    longest = max(selection.maps, key=len)
+    # most often all contrasts have maps of the same sessions, and the tables are read once
+    for maps in {tuple(attendance(maps).items()): maps for maps in selection.maps.values()}.values():
         try:
             covariates = _covariates(maps, raw, settings)
         except LevelError as error:
@@ -120,7 +122,7 @@ def check_questions(
         for group in resolve_group_contrasts(settings.group_contrast, covariates):
             for asked in session_contrasts:
                 labels = {"--session-contrast": asked.label, "--group-contrast": group.label}
-                check_name_length(longest_group_name(selection, contrast, Question(asked, group)), labels)
+                check_name_length(longest_group_name(selection, longest, Question(asked, group)), labels)
     if refused is not None and not n_answerable:
         raise refused
 
@@ -183,7 +185,8 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
         results = _find_results(stack, covariates, questions, analysis, files, _Keeper(record, works, to_do))
     if not settings.no_report:
         write_group_report(results, settings, analysis.methods, shown, analysis.output_dir)
-    return "done", [*results.notes, *results.covariate_notes, *refusals(contrast, results.questions)]
+    left_out = [f"sub-{label} is left out: it {why}." for label, why in results.left_out.items()]
+    return "done", [*results.notes, *results.covariate_notes, *left_out, *refusals(contrast, results.questions)]
 
 
 @dataclass(frozen=True)

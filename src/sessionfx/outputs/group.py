@@ -154,7 +154,7 @@ class GroupFiles:
                 "SessionCovariates": list(self.settings.session_covariates),
             },
         }
-        files = write_statmaps(self.folder, entities, located, sidecar)
+        files = write_statmaps(self.folder, entities, located, sidecar, question.units)
         if result.permutation is not None:
             files += self._write_permutation(result, located, entities, sidecar)
         design = self.folder / file_name(entities, "design", ".tsv")

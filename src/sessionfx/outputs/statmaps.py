@@ -35,7 +35,6 @@ _F_DESCRIPTIONS = {
 }
 # The next level computes from these: what it gives must not depend on whether they were read back from files.
 _FULL_PRECISION = ("effect", "variance")
-_UNITS = {"effect": "percent signal change", "variance": "(percent signal change)^2"}
 
 
 def statmap_paths(
@@ -49,7 +48,11 @@ def statmap_paths(
 
 
 def write_statmaps(
-    folder: Path, entities: Mapping[str, str | None], located: Located[Any], sidecar: Mapping[str, Any]
+    folder: Path,
+    entities: Mapping[str, str | None],
+    located: Located[Any],
+    sidecar: Mapping[str, Any],
+    units: str = "percent signal change",
 ) -> list[Path]:
     """Write a result's maps (effect, variance, t, z and p of an estimate; F, z and p of an F test) with their sidecars.
 
@@ -61,6 +64,8 @@ def write_statmaps(
     located : Located
     sidecar : mapping
         Fields common to the sidecars.
+    units : str, default="percent signal change"
+        Of the effect.
 
     Returns
     -------
@@ -75,13 +80,14 @@ def write_statmaps(
         dof["DegreesOfFreedomAre"] = "median over voxels; see the map of stat-dof"
     if isinstance(result, FTest):
         dof["DegreesOfFreedomNumerator"] = float(np.median(result.dof_numerator))
+    units_of = {"effect": units, "variance": f"({units})^2"}
     paths = statmap_paths(folder, entities, values)
     # The effect comes last: who finds one (the group level does so by name) finds the others whole.
     for statistic, path in reversed(paths.items()):
         content = {
             "Description": f"{sidecar.get('Description', '')} {descriptions[statistic]}.".strip(),
             "StatisticType": statistic,
-            **({"Units": _UNITS[statistic]} if statistic in _UNITS else {}),
+            **({"Units": units_of[statistic]} if statistic in units_of else {}),
             **{key: value for key, value in sidecar.items() if key != "Description"},
             **dof,
             "Software": SOFTWARE,

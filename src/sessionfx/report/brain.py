@@ -580,7 +580,7 @@ def _draw_signed_bar(figure: Figure, layout: _Layout, scale: ColourScale, unit: 
         return
     for mark in (-scale.threshold, scale.threshold):
         axes.axhline(mark, color="black", linewidth=1.2)
-        write(axes, -0.25, mark, number(mark), ha="right", va="center", fontweight="bold")
+        write(axes, -0.1, mark, number(mark), ha="right", va="center", fontweight="bold")
 
 
 def _draw_count_bar(figure: Figure, layout: _Layout, palette: FloatArray, unit: str) -> None:

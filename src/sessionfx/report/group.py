@@ -33,6 +33,8 @@ from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies.base import MapLayout, Plan, list_names
 
 SHOWN_CLUSTERS = 20
+# what fits beside a colour bar
+LONGEST_UNITS = 45
 
 _VALIDITY = {"yes": "valid", "conditional": "with care", "no": "not valid", "declined": "—"}
 _ICC_TITLES = {"icc31": "ICC(3,1)", "icc1": "ICC(1)"}
@@ -250,8 +252,10 @@ def _draw_coverage(results: ContrastResults) -> Picture:
     return Picture(png, "How many maps cover each voxel", "Strategies are compared where every map has data.")
 
 
-def _overview(results: ContrastResults) -> list[dict[str, Any]]:
+def _overview(results: ContrastResults) -> dict[str, Any]:
+    """One row per answer, and the remarks on them, each once: they hold for many answers."""
     rows = []
+    numbers: dict[str, int] = {}
     for question in results.questions:
         for one in question.strategies:
             row: dict[str, Any] = {"session contrast": question.question.text, "strategy": one.title}
@@ -270,9 +274,11 @@ def _overview(results: ContrastResults) -> list[dict[str, Any]]:
                     "largest z": summary["largest_z"],
                     "smallest z": summary["smallest_z"],
                 }
-            trust = _VALIDITY[question.verdict.strategies[one.name].valid]
-            rows.append({**row, "to be trusted": f"Declined. {one.refusal}" if one.refusal else trust})
-    return rows
+            remark = one.refusal or (one.plan.caution if one.plan else "")
+            number = f"({numbers.setdefault(remark, len(numbers) + 1)})" if remark else ""
+            trust = "declined" if one.refusal else _VALIDITY[question.verdict.strategies[one.name].valid]
+            rows.append({**row, "to be trusted": trust, "remark": number})
+    return {"rows": rows, "remarks": list(numbers)}
 
 
 def _question(results: ContrastResults, question: QuestionResults) -> dict[str, Any]:
@@ -332,7 +338,7 @@ def _strategy(
             "left_out": [],
         }
     heading = f"{one.title}, {question.question.text}"
-    drawn = draw_maps(one.located, heading, one.threshold, maximum, effect_maximum)
+    drawn = draw_maps(one.located, heading, one.threshold, maximum, effect_maximum, units=question.question.units)
     pictures = [Picture(drawn["z"], f"z map, {heading}", _MAP_CAPTION)]
     if "effect" in drawn:
         pictures.append(Picture(drawn["effect"], f"Effect map, {heading}"))

@@ -18,6 +18,7 @@ def draw_maps(
     z_max: float | None,
     effect_max: float | None,
     background: NDArray[Any] | None = None,
+    units: str = "percent signal change",
 ) -> dict[str, bytes]:
     """Draw the z map with its threshold, and the effect map, which an F test has not.
 
@@ -31,6 +32,8 @@ def draw_maps(
         Ends of the colour scales; None to take them from the map.
     background : ndarray, 3-D, optional
         Shown in grey under the slices.
+    units : str, default="percent signal change"
+        Of the effect.
 
     Returns
     -------
@@ -55,7 +58,7 @@ def draw_maps(
         one.mask,
         one.grid.affine,
         title=f"{title}: effect",
-        unit="percent signal change",
+        unit=units,
         background=background,
         vmax=effect_max,
     )

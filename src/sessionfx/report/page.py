@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,12 @@ from sessionfx.naming import natural_key
 from sessionfx.outputs.files import write_json, write_text
 
 SECTION_SUFFIX = "_section.json"
+# controls, halves of characters, and what is no character
+_NOT_IN_HTML = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+    + "]"
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +51,17 @@ def render(template: str, **values: Any) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_without_controls,
     )
     environment.filters["figure"] = format_number
     return environment.get_template(template).render(**values)
+
+
+def _without_controls(value: Any) -> Any:
+    """Replace characters that HTML does not allow, which names from tables may hold."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _NOT_IN_HTML.sub("\N{REPLACEMENT CHARACTER}", value)
 
 
 def write_section(folder: Path, name: str, title: str, html: str, mark: str = "") -> None:

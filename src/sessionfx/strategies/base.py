@@ -122,6 +122,12 @@ class Question:
         """For identifiers; unlike for any two questions of one analysis."""
         return "-".join(filter(None, (self.sessions.label, self.group.label)))
 
+    @property
+    def units(self) -> str:
+        """Units of the effect."""
+        per = [f" per unit of '{name}'" for name in (self.sessions.time, self.group.covariate) if name]
+        return "percent signal change" + "".join(per)
+
     def group_weights(self, n_columns: int) -> NDArray[np.float64]:
         """Weights over the constant and the covariates."""
         weights = np.zeros(n_columns)
