@@ -125,8 +125,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--covariates", nargs="+", default=(), metavar="COLUMN",
                        help="columns of participants.tsv: numbers are centred, other values are groups")  # fmt: skip
     group.add_argument("--session-covariates", nargs="+", default=(), metavar="COLUMN",
-                       help="columns of the sub-XX_sessions.tsv files to adjust for, or to use as time in "
-                       "'linear(COLUMN)'")  # fmt: skip
+                       help="columns of the sub-XX_sessions.tsv files to adjust for; one that is time in "
+                       "'linear(COLUMN)' adjusts nothing")  # fmt: skip
     group.add_argument("--group-contrast", action="append", default=[], metavar="SPEC",
                        help="what to ask about the participants for each session contrast: 'intercept', a covariate, "
                        "'patient - control', or 'NAME=SPEC'; repeatable (default: all of these that the covariates "
