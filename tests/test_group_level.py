@@ -699,6 +699,46 @@ def test_no_text_of_the_tables_reaches_file_names_or_the_page_as_markup(call: Ca
     assert {path.name for path in tmp_path.iterdir()} == {"bids", "firstlevel", "out0", "out1", "out2"}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"ModelParameters": [1, 2], "Contrast": NaN, "DegreesOfFreedom": "many"}',
+        '{"ContrastWeights": {"a": Infinity}}',
+        "[1]",
+    ],
+)
+def test_odd_sidecars_of_other_programs_do_no_harm(call: Caller, tmp_path: Path, content: str) -> None:
+    study = make_study(tmp_path, n_participants=4)
+    path = study.map_path("01", "01")
+    path.with_name(path.name.replace(".nii.gz", ".json")).write_text(content)
+    output = call.done(study, tmp_path / "out", *QUICK)
+    for sidecar in output.rglob("*.json"):
+        strict_json(sidecar)
+
+
+def test_a_covariate_that_is_the_same_as_the_sessions_is_declined_in_words(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=5, missing=())
+    for participant in ("01", "02", "03", "04", "05"):
+        study.sessions_table(
+            participant, {"session_id": ["ses-01", "ses-02", "ses-03"], "order": [1, 2, 3], "flat": [5] * 3}
+        )
+    called = call(study, tmp_path / "out", "--session-covariates", "order", "--session-contrast", "ses-02 - ses-01")
+    assert called.code == 0
+    assert called.error.count("covariates cannot be told apart from sessions") == 3
+    assert "order cannot be told apart from the other columns (intercept)" in called.error
+    assert not list((tmp_path / "out" / "group").glob("*_strategy-*_statmap.nii.gz"))
+    called = call(study, tmp_path / "out", "--session-covariates", "flat", "--session-contrast", "linear(flat)")
+    assert "0 participant(s) have sessions with different values of 'flat'" in called.error
+
+
+def test_session_contrasts_that_differ_in_case_only_are_refused(
+    call: Caller, tmp_path: Path, study: GroupStudy
+) -> None:
+    call(study, tmp_path / "out", "--session-contrast", "mean", "--session-contrast", "Mean=ses-01").refused(
+        2, "would both be called", "NAME="
+    )
+
+
 def test_two_participants_are_enough_and_one_is_not(call: Caller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=2, missing=())
     output = call.done(study, tmp_path / "out")

@@ -150,7 +150,8 @@ def resolve_session_contrasts(specifications: Sequence[str], sessions: Sequence[
     contrasts: list[SessionContrast] = []
     for specification in specifications or default_specifications(sessions):
         contrast = _resolve_one(specification, tuple(sessions))
-        twin = next((other for other in contrasts if other.label == contrast.label), None)
+        # file systems of macOS and Windows take labels that differ in case only for one
+        twin = next((other for other in contrasts if other.label.lower() == contrast.label.lower()), None)
         if twin is None:
             contrasts.append(contrast)
         elif (twin.kind, twin.weights, twin.time) != (contrast.kind, contrast.weights, contrast.time):

@@ -186,7 +186,7 @@ def _notes(maps: Sequence[FirstLevelMap], sizes: Sequence[int], n_common: int) -
     missing_variance = [one for one in maps if one.variance is None]
     if missing_variance:
         notes.append(
-            f"{len(missing_variance)} maps have no variance map (made by another program); their voxels are those "
-            "with an effect other than zero."
+            f"{len(missing_variance)} {'maps have' if len(missing_variance) > 1 else 'map has'} no variance map (made "
+            "by another program); voxels are those with an effect other than zero."
         )
     return notes

@@ -130,6 +130,7 @@ class GroupFiles:
     ) -> list[Path]:
         entities = {**self._entities(question), "strategy": result.label}
         first = read_sidecar(self.maps[0].effect)
+        parameters = first.get("ModelParameters")
         participants = tuple(dict.fromkeys(self.maps[row].participant for row in plan.rows))
         left_out = {**covariates.left_out, **plan.left_out}
         sidecar: dict[str, Any] = {
@@ -148,7 +149,7 @@ class GroupFiles:
             "FixedEffectsWeighting": self.settings.fixed_effects,
             **plan.details,
             "ModelParameters": {
-                **first.get("ModelParameters", {}),
+                **(parameters if isinstance(parameters, dict) else {}),
                 "SubjectEffect": self.settings.subject_effect,
                 "Covariates": list(self.settings.covariates),
                 "SessionCovariates": list(self.settings.session_covariates),

@@ -134,7 +134,8 @@ def read_sidecar(path: Path) -> dict[str, Any]:
         If it is there and cannot be read.
     """
     try:
-        content = json.loads(sidecar_path(path).read_text(encoding="utf-8"))
+        # NaN is no JSON, and would be copied into sidecars of the next level
+        content = json.loads(sidecar_path(path).read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:

@@ -200,10 +200,8 @@ def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[st
             continue
         combinations[participant] = {rows[session]: weight for session, weight in weights.items()}
     if len(combinations) < 2:
-        raise NotEstimableError(
-            f"{len(combinations)} participant(s) have the sessions this contrast needs; a group model needs at "
-            "least two."
-        )
+        what = f"sessions with different values of '{asked.time}'" if asked.time else "the sessions this contrast needs"
+        raise NotEstimableError(f"{len(combinations)} participant(s) have {what}; a group model needs at least two.")
     return combinations, left_out
 
 

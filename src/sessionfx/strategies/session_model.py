@@ -103,9 +103,11 @@ class SessionModel(Strategy):
         n_before = design.matrix.shape[1]
         whole = design.with_columns(_subject_columns(layout, subject_effect))
         whole.check(
-            f"with subject effect '{subject_effect}', it cannot be told apart from the participants' own levels "
-            "(too few "
-            "participants have more than one of these sessions, or it is about the participants themselves)."
+            "too few participants have these sessions, or covariates cannot be told apart from sessions."
+            if subject_effect == "none"
+            else f"with subject effect '{subject_effect}', it cannot be told apart from the participants' own levels "
+            "(too few participants have more than one of these sessions, or it is about the participants themselves), "
+            "or covariates cannot be told apart from sessions."
         )
         # indicators that the columns before them explain are left out; the contrast does not touch them
         kept = independent_columns(whole.matrix.to_numpy())
