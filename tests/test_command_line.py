@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -86,6 +87,17 @@ def test_importing_the_command_line_imports_no_heavy_library() -> None:
 def test_every_entry_point_is_the_same_program(command: list[object]) -> None:
     done = subprocess.run([*map(str, command), "--version"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, f"sessionfx {sessionfx.__version__}\n")
+
+
+def test_run_py_hears_sigterm_before_anything_slow_is_imported(tmp_path: Path) -> None:
+    """The first process of a container would not hear it at all."""
+    package = tmp_path / "sessionfx"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "cli.py").write_text("import os, signal, time\nos.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(20)\n")
+    command = [sys.executable, str(REPOSITORY / "run.py"), "--version"]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, b"", b"")
 
 
 def test_strategies_on_the_command_line_are_those_there_are() -> None:

@@ -327,17 +327,30 @@ def test_run_that_does_not_fit_fails_in_words(
 # Stopped in the middle
 
 
-def test_sigterm_is_heard_from_the_start(image: Any, tmp_path: Path) -> None:
-    """Before the libraries are there, let alone an output folder."""
-    os.mkfifo(tmp_path / "config.toml")  # whoever reads it waits
+def test_sigterm_is_heard_before_there_is_an_output_folder(image: Any, tmp_path: Path) -> None:
+    """At the very start, too: test_command_line.py shows that the handler comes before the imports."""
+    config = tmp_path / "config.toml"
+    os.mkfifo(config)  # whoever reads it waits
     tmp_path.chmod(0o755)
     options = [*image.options(tmp_path), image.name, "/data", "/out", "group", "--config-file", "/data/config.toml"]
     container = image.command("run", "--detach", *options).stdout.strip()
     try:
-        image.command("stop", "-t", "5", container)
+        writer = open_when_read(config)
+        image.command("stop", "-t", "20", container)
         assert int(image.command("wait", container).stdout) == TERMINATED
+        os.close(writer)
     finally:
         image.command("rm", "--force", container)
+
+
+def open_when_read(fifo: Path) -> int:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads it yet
+            time.sleep(0.02)
+    raise TimeoutError(fifo)
 
 
 @pytest.mark.parametrize(
