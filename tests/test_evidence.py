@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from map_stacks import stack_of
 from sessionfx.group.evidence import gather_evidence, summarise_reliability
 from sessionfx.group.results import Evidence, StrategyResult
 from sessionfx.group.stack import MapStack
@@ -14,7 +15,6 @@ from sessionfx.inputs.images import Grid
 from sessionfx.maps import Located
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies.base import MapLayout
-from spooled import spooled
 
 SHAPE = (25, 20, 10)
 N_VOXELS = int(np.prod(SHAPE))
@@ -26,17 +26,18 @@ def layout_of(attendance: NDArray[np.bool_]) -> MapLayout:
     return MapLayout(tuple(cell[0] for cell in cells), tuple(cell[1] for cell in cells))
 
 
-def stack_of(layout: MapLayout, effects: NDArray[np.float64], mask: NDArray[np.bool_] | None = None) -> MapStack:
-    mask = np.ones(SHAPE, dtype=bool) if mask is None else mask
-    grid = Grid(SHAPE, np.diag([3.0, 3.0, 3.0, 1.0]))
-    return MapStack(layout, mask, grid, mask * len(effects), (), spooled(effects), None, np.arange(effects.shape[1]))
+def everywhere(layout: MapLayout, effects: NDArray[np.float64]) -> MapStack:
+    """Stack maps of at most N_VOXELS voxels."""
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask.flat[: effects.shape[1]] = True
+    return stack_of(layout, effects, mask)
 
 
 def evidence_of(
     attendance: NDArray[np.bool_], cube: NDArray[np.float64]
 ) -> tuple[Evidence, dict[str, NDArray[np.float64]]]:
     """From values of shape (n, k, V), of which only the attended ones are seen."""
-    stack = stack_of(layout_of(attendance), cube[attendance])
+    stack = everywhere(layout_of(attendance), cube[attendance])
     return gather_evidence(stack, [str(j + 1) for j in range(attendance.shape[1])])
 
 
@@ -195,21 +196,23 @@ def test_covariance_is_positive_semidefinite_whatever_is_missing() -> None:
         attendance[:, 0] |= ~attendance.any(axis=1)
         attendance[:2] = True
         cube = rng.normal(size=(5, 4, N_VOXELS))[:, :, :50]
-        matrix = gather_evidence(stack_of(layout_of(attendance), cube[attendance]), ["1", "2", "3", "4"])[0].covariance
+        matrix = gather_evidence(everywhere(layout_of(attendance), cube[attendance]), ["1", "2", "3", "4"])[
+            0
+        ].covariance
         np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)
         assert np.linalg.eigvalsh(matrix).min() > -1e-12
 
 
 def test_without_sessions_there_is_nothing_to_say() -> None:
     layout = MapLayout(("1", "2", "3"), ("", "", ""))
-    found, maps = gather_evidence(stack_of(layout, np.random.default_rng(12).normal(size=(3, N_VOXELS))), [])
+    found, maps = gather_evidence(everywhere(layout, np.random.default_rng(12).normal(size=(3, N_VOXELS))), [])
     assert found == Evidence(*(None,) * 5, n_complete=3, missingness=None, covariance=None)
     assert not maps
 
 
 def test_one_session_is_like_none() -> None:
     layout = MapLayout(("1", "2", "3"), ("a", "a", "a"))
-    found, maps = gather_evidence(stack_of(layout, np.random.default_rng(13).normal(size=(3, N_VOXELS))), ["a"])
+    found, maps = gather_evidence(everywhere(layout, np.random.default_rng(13).normal(size=(3, N_VOXELS))), ["a"])
     assert found == Evidence(*(None,) * 5, n_complete=3, missingness=None, covariance=None)
     assert not maps
 
@@ -281,7 +284,7 @@ def test_summary_has_quartiles_of_the_mask_and_of_each_region() -> None:
 
 
 def test_summary_without_regions_is_of_all_voxels() -> None:
-    stack = stack_of(layout_of(np.ones((3, 2), dtype=bool)), np.zeros((6, N_VOXELS)))
+    stack = everywhere(layout_of(np.ones((3, 2), dtype=bool)), np.zeros((6, N_VOXELS)))
     values = np.full(N_VOXELS, np.nan)
     no_region = answer_with(np.ones(SHAPE), np.ones(SHAPE, dtype=bool), np.inf)
     for mean in (None, no_region, StrategyResult("marginal", "marginal", "Marginal", "Declined.")):

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from map_stacks import stack_of
 from sessionfx.covariates import GroupContrast
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.evidence import gather_evidence
 from sessionfx.group.results import Evidence, StrategyResult, Verdict
-from sessionfx.group.stack import MapStack
 from sessionfx.group.verdict import judge
 from sessionfx.inputs.images import Grid
 from sessionfx.maps import Located
@@ -22,7 +22,6 @@ from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
 from sessionfx.strategies.blocks import MapsInMemory, estimate_in_blocks
-from spooled import spooled
 
 SHAPE = (6, 5, 5)
 N_VOXELS = int(np.prod(SHAPE))
@@ -61,10 +60,7 @@ class Study:
         if spread is not None:
             self.effects *= spread[sessions][:, None]
         self.variances = rng.uniform(0.5, 2, size=self.effects.shape)
-        stack = MapStack(
-            self.layout, np.ones(SHAPE, dtype=bool), GRID, np.full(SHAPE, len(owners)), (),
-            spooled(self.effects), spooled(self.variances), np.arange(N_VOXELS),
-        )  # fmt: skip
+        stack = stack_of(self.layout, self.effects, np.ones(SHAPE, dtype=bool))
         self.evidence, _ = gather_evidence(stack, self.labels)
 
     def results(self, question: Question, names: Sequence[str], options: GroupOptions) -> list[StrategyResult]:
@@ -167,7 +163,9 @@ def test_indicators_do_not_serve_a_mean_nor_their_absence_a_difference() -> None
 def test_difference_of_two_sessions_is_the_same_whoever_answers_when_balanced() -> None:
     found = Study(everyone(20, 2)).verdict("ses-02 - ses-01")
     assert found.recommended == ("marginal", "fixed-effects", "session-model")
-    assert {name: valid for name, valid in validity(found).items() if valid != "yes"} == {"mixed": "conditional"}
+    assert validity(found) == {
+        "session-model": "yes", "fixed-effects": "yes", "marginal": "yes", "mixed": "conditional",
+    }  # fmt: skip
     assert "Fixed effects and Session model give the same answer here." in found.text
 
 
@@ -195,6 +193,17 @@ def test_missing_sessions_make_participants_own_means_and_trends_differ_in_meani
     found = Study(SOME_OF_THREE).verdict(text)
     assert found.strategies["fixed-effects"].valid == valid
     assert found.recommended[0] == "marginal"
+
+
+def test_slopes_of_participants_with_fewer_sessions_are_less_certain_when_groups_are_compared() -> None:
+    """With two sessions the trend is their difference, and those who miss one are left out: all are equally certain."""
+    group = GroupContrast("g", "g", (0.0, 2.0))
+    codes = np.resize([1.0, -1.0], 14)[:, None]
+    measured = Study(SOME_OF_THREE, covariates=codes, days=True).verdict("linear(days)", group=group)
+    assert measured.strategies["fixed-effects"].valid == "conditional"
+    assert "equally certain" in measured.strategies["fixed-effects"].reason
+    two = Study(SOME_MISSING, covariates=codes[:12]).verdict("linear", group=group)
+    assert two.strategies["fixed-effects"].valid == "yes"
 
 
 def test_few_degrees_of_freedom_put_fixed_effects_first() -> None:

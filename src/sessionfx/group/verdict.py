@@ -175,7 +175,7 @@ def _judge_fixed_effects(question: Question, k: int, balanced: bool) -> Judgemen
             "conditional",
             "participants miss sessions: if change is not a straight line, their trends differ in meaning.",
         )
-    if not balanced and question.group.label and question.sessions.kind in ("linear", "slope"):
+    if not balanced and question.group.label and question.sessions.kind == "slope":
         return Judgement(
             "conditional",
             "participants with fewer sessions, or closer ones, have less certain values, and it takes all as "
