@@ -121,10 +121,9 @@ def _compare(a: StrategyResult, b: StrategyResult) -> PairResult:
     if a.located is None or b.located is None:
         refused = [one for one in (a, b) if one.located is None]
         return PairResult(a, b, None, " ".join(f"{one.title}: {one.refusal}" for one in refused))
-    common = a.located.mask & b.located.mask
-    z_a, z_b = (one.within(common).estimate.z for one in (a.located, b.located))
-    agreement = compare(z_a, z_b, a.threshold, b.threshold, two_sided=a.located.estimate.two_sided)
-    return PairResult(a, b, agreement, "", (z_a, z_b))
+    z = PairResult(a, b, None, "").z
+    agreement = compare(*z, a.threshold, b.threshold, two_sided=a.located.estimate.two_sided)
+    return PairResult(a, b, agreement, "")
 
 
 def cluster_table(one: Located[Any], threshold: float, minimum_voxels: int) -> pd.DataFrame:

@@ -50,13 +50,20 @@ class StrategyResult:
 
 @dataclass(frozen=True)
 class PairResult:
-    """How two strategies agree on one question; `z` holds their values at common voxels."""
+    """How two strategies agree on one question."""
 
     a: StrategyResult
     b: StrategyResult
     agreement: Agreement | None
     reason: str
-    z: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+
+    @property
+    def z(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Values of both at their common voxels, where both have answered."""
+        a, b = self.a.located, self.b.located
+        assert a is not None and b is not None  # noqa: S101 - asked for only where both have answered
+        common = a.mask & b.mask
+        return a.estimate.z[common[a.mask]], b.estimate.z[common[b.mask]]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Self, cast
 
 import numpy as np
@@ -107,7 +108,7 @@ class Estimate(Result):
         """One-sided p: the chance of a t as large as this one or larger (nilearn's convention)."""
         return np.asarray(special.stdtr(self.dof, -self.t))
 
-    @property
+    @cached_property
     def z(self) -> NDArray[np.float64]:
         """The normal deviate with the same p as t."""
         return t_to_z(self.t, self.dof)
@@ -146,7 +147,7 @@ class FTest(Result):
         """Chance of an F as large as this one or larger."""
         return np.asarray(special.fdtrc(self.dof_numerator, self.dof, np.maximum(self.f, 0.0)))
 
-    @property
+    @cached_property
     def z(self) -> NDArray[np.float64]:
         """The normal deviate with the same upper-tail p as F; below zero where F is smaller than its median."""
         # the complement keeps the precision of p close to 1
