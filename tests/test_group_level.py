@@ -451,6 +451,7 @@ def test_permutation_maps_are_probabilities_and_say_how_they_came_about(with_cov
             assert p.min() >= 1 / 41 - 1e-6
             sidecar = strict_json(path.with_suffix("").with_suffix(".json"))
             assert sidecar["NumberOfPermutations"] == 40
+            assert sidecar["PermutationScheme"] == ("label-permutation" if covariate else "sign-flipping")
             assert sidecar["RandomSeed"] == 0
             assert sidecar["StatisticType"] == "p"
             assert sidecar["SmallestAttainableP"] == pytest.approx(1 / 41, rel=1e-6)
@@ -543,7 +544,8 @@ def test_report_names_every_question_and_the_permutations(with_covariates: Path)
     content = text_of(with_covariates / "group.html")
     for question in ("ses-02 - ses-01", "ses-02 - ses-01 × age", "any", "any × age"):
         assert f"Session contrast: {question}" in content
-    assert "40 permutations, two-sided" in content
+    assert "40 permutations (signs of participants' values flipped), two-sided" in content
+    assert "40 permutations (participants' covariates exchanged), two-sided" in content
     assert "age: numeric, centred at 27.5556" in content
     assert "group: categorical (control 4, patient 5)" in content
     assert "False positives and power in simulated studies like this one" in content
@@ -634,7 +636,7 @@ def test_reports_only_draws_without_touching_maps(call: Caller, tmp_path: Path, 
     before = times(output)
     call.done(study, output, *QUICK, "--permutations", "10", "--reports-only", report=True)
     assert times(output) == before
-    assert "10 permutations, two-sided" in text_of(output / "group.html")
+    assert "10 permutations (signs of participants' values flipped), two-sided" in text_of(output / "group.html")
 
 
 def test_dry_run_says_what_it_would_do_and_writes_nothing(call: Caller, tmp_path: Path, study: GroupStudy) -> None:

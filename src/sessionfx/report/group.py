@@ -49,6 +49,10 @@ PERMUTATION_TITLES = {
     "clusterMassFWE": "cluster mass",
     "tfceFWE": "TFCE",
 }
+_SCHEMES = {
+    "sign-flipping": "signs of participants' values flipped",
+    "label-permutation": "participants' covariates exchanged",
+}
 _AGREEMENT_TITLES = {
     "pearson_r": "Pearson r",
     "concordance": "concordance (Lin)",
@@ -375,6 +379,7 @@ def _permutation(one: StrategyResult) -> dict[str, Any] | None:
             if kind in permutation.neg_log10_p
         ],
         "n": permutation.n_permutations,
+        "scheme": _SCHEMES[permutation.scheme],
         "cluster_forming_p": permutation.cluster_forming_p,
         "note": permutation.note,
     }
