@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -75,14 +75,25 @@ class Respondent:
         return QuestionResults(question, results, pairs, verdict)
 
     def answer_mean(self, stack: MapStack, sessions: Sequence[str]) -> StrategyResult:
-        """Find where the mean over sessions is beyond the threshold, by the marginal strategy."""
+        """Find where the mean over sessions is beyond the threshold, by the marginal strategy; without its clusters."""
         (mean,) = resolve_session_contrasts([MEAN], sessions)
-        return self._run(STRATEGIES["marginal"], Question(mean), stack)
+        return self._estimate(STRATEGIES["marginal"], Question(mean), stack)
 
     def _run(
-        self, strategy: Strategy, question: Question, stack: MapStack, stored: StoredPermutation | None = None
+        self, strategy: Strategy, question: Question, stack: MapStack, stored: StoredPermutation | None
     ) -> StrategyResult:
-        settings = self.settings
+        found = self._estimate(strategy, question, stack)
+        if found.plan is None or found.located is None:
+            return found
+        clusters = cluster_table(found.located, found.threshold, self.settings.cluster_threshold)
+        permutation = None
+        if self.settings.permutations and isinstance(found.plan, FixedEffectsPlan):
+            permutation = (
+                stored(found.located.mask) if stored else self._permute(found.plan, question, stack, found.located)
+            )
+        return replace(found, clusters=clusters, permutation=permutation)
+
+    def _estimate(self, strategy: Strategy, question: Question, stack: MapStack) -> StrategyResult:
         names = (strategy.name, strategy.label, strategy.title)
         try:
             plan = strategy.plan(stack.layout, question, self.options)
@@ -92,13 +103,13 @@ class Respondent:
         located = Located.where_determined(result, stack.mask, stack.grid)
         if not located.mask.any():
             return StrategyResult(*names, "No voxel varies over the observations, so there is nothing to test against.")
-        two_sided = located.estimate.two_sided
-        threshold = z_threshold(located.estimate.z, settings.alpha, settings.correction, two_sided=two_sided)
-        clusters = cluster_table(located, threshold, settings.cluster_threshold)
-        permutation = None
-        if settings.permutations and isinstance(plan, FixedEffectsPlan):
-            permutation = stored(located.mask) if stored else self._permute(plan, question, stack, located)
-        return StrategyResult(*names, None, plan, located, threshold, clusters, permutation)
+        threshold = z_threshold(
+            located.estimate.z,
+            self.settings.alpha,
+            self.settings.correction,
+            two_sided=located.estimate.two_sided,
+        )
+        return StrategyResult(*names, None, plan, located, threshold)
 
     def _permute(
         self, plan: FixedEffectsPlan, question: Question, stack: MapStack, located: Located[Estimate | FTest]
