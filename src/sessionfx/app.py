@@ -417,15 +417,13 @@ def _say_about_memory(needs: Mapping[str, float], executor: Executor, settings: 
             f"A run needs about {largest:.1f} GB, and there are {memory:.1f} GB: "
             f"{', '.join(too_large[:3])}{others} may be "
             "killed. Give the container or job more memory (docker run --memory, sbatch --mem), or say with "
-            "--mem-gb that "
-            "there is more."
+            "--mem-gb that there is more."
         )
     at_a_time, wanted = executor.at_a_time(needs), min(settings.nprocs, len(needs))
     if at_a_time is not None and at_a_time < wanted:
         _say(
             f"{at_a_time} participant(s) at a time instead of {wanted}: the largest needs about {largest:.1f} GB, "
-            "and there "
-            f"are {memory:.1f} GB."
+            f"and there are {memory:.1f} GB."
         )
 
 

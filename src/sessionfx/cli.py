@@ -113,8 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("group level")
     group.add_argument("--session-contrast", action="append", default=[], metavar="SPEC",
                        help="'mean', 'linear', 'linear(COVARIATE)', 'any', 'ses-02 - ses-01', any weights, or "
-                       "'NAME=SPEC'; "
-                       "repeatable (default: mean, all differences, from three sessions on linear and "
+                       "'NAME=SPEC'; repeatable (default: mean, all differences, from three sessions on linear and "
                        "any)")  # fmt: skip
     group.add_argument("--strategy", nargs="+", choices=STRATEGY_NAMES, default=(), metavar="STRATEGY",
                        help=f"one or more of {', '.join(STRATEGY_NAMES)} (default: all but meta)")  # fmt: skip

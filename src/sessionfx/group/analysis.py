@@ -218,8 +218,7 @@ def _find_results(
     if settings.calibrate and evidence.covariance is None:
         raise LevelError(
             "--calibrate needs at least two participants with two sessions each, to estimate how sessions "
-            "co-vary. Leave "
-            "it out."
+            "co-vary. Leave it out."
         )
     mean = respondent.answer_mean(stack, analysis.selection.sessions) if reliability_maps else None
     evidence = with_active_regions(evidence, reliability_maps, stack, mean)

@@ -116,8 +116,7 @@ def open_stack(
         if not common.any():
             raise LevelError(
                 f"No voxel has data in all {len(maps)} maps; {maps[int(np.argmin(sizes))].effect} covers least. "
-                "Leave that "
-                "participant out with --participant-label, or check its mask."
+                "Leave that participant out with --participant-label, or check its mask."
             )
         yield MapStack(
             layout_of(maps, covariates, times), common, first.grid, coverage, tuple(_notes(maps, sizes,

@@ -30,7 +30,6 @@ _CHANCE = 0.05
 NOTABLE_SPREAD = 1.5
 MANY_PARTICIPANTS = 40
 
-
 ORDINARY = "with one map per participant it is an ordinary group model."
 UNEQUAL_TIMES = "it takes change to vary equally over participants, whatever the time between their sessions."
 
@@ -83,7 +82,7 @@ def judge(
         "session-model": _judge_session_model(question, layout, coding, evidence),
         "fixed-effects": _judge_fixed_effects(question, k, balanced),
         "marginal": _judge_marginal(question, layout, dof, evidence),
-        "mixed": _judge_mixed(question, k, balanced, evidence),
+        "mixed": _judge_mixed(question, k, evidence),
         "meta": Judgement(
             "conditional", "it takes the variances of the maps as known, though few scans estimate them."
         ),
@@ -92,7 +91,7 @@ def judge(
         one.name: rules[one.name] if one.located is not None else Judgement("declined", one.refusal or "")
         for one in results
     }
-    recommended = _recommend(question, k, balanced, judgements, dof)
+    recommended = _recommend(question, k, judgements, dof)
     titles = {one.name: one.title for one in results}
     same = _give_the_same([one for one in results if one.name in recommended])
     text = _sentences(k, balanced, n, recommended, judgements, titles, evidence, same)
@@ -196,8 +195,7 @@ def _judge_marginal(question: Question, layout: MapLayout, dof: Mapping[str, flo
         return Judgement(
             "conditional",
             "sessions are missing and vary unequally over participants (their standard deviations differ "
-            f"{spread:.1f}-fold); "
-            f"with {n} participants its errors can then be somewhat too small.",
+            f"{spread:.1f}-fold); with {n} participants its errors can then be somewhat too small.",
         )
     if own is not None and own < FEW_DOF:
         return Judgement("conditional", f"with {own:.1f} degrees of freedom its p values are approximate.")
@@ -209,7 +207,7 @@ def _judge_marginal(question: Question, layout: MapLayout, dof: Mapping[str, flo
     )
 
 
-def _judge_mixed(question: Question, k: int, balanced: bool, evidence: Evidence) -> Judgement:
+def _judge_mixed(question: Question, k: int, evidence: Evidence) -> Judgement:
     if k == 2 and question.sessions.time is not None:
         return Judgement("conditional", UNEQUAL_TIMES)
     if k > 2 and question.sessions.is_within_participant:
@@ -224,7 +222,7 @@ def _judge_mixed(question: Question, k: int, balanced: bool, evidence: Evidence)
 
 
 def _recommend(
-    question: Question, k: int, balanced: bool, judgements: Mapping[str, Judgement], dof: Mapping[str, float]
+    question: Question, k: int, judgements: Mapping[str, Judgement], dof: Mapping[str, float]
 ) -> tuple[str, ...]:
     """Order the strategies that are valid; the first is the one to report."""
     preference = ["marginal", "fixed-effects"]

@@ -35,20 +35,17 @@ _REFERENCES = {
     "bell_mccaffrey": "Bell RM, McCaffrey DF. Bias reduction in standard errors for linear regression with multi-stage "
     "samples. Surv Methodol 2002;28:169–181.",
     "pustejovsky": "Pustejovsky JE, Tipton E. Small-sample methods for cluster-robust variance estimation and "
-    "hypothesis "
-    "testing in fixed effects models. J Bus Econ Stat 2018;36:672–683. doi:10.1080/07350015.2016.1247004",
+    "hypothesis testing in fixed effects models. J Bus Econ Stat 2018;36:672–683. doi:10.1080/07350015.2016.1247004",
     "lmertest": "Kuznetsova A, Brockhoff PB, Christensen RHB. lmerTest package: tests in linear mixed effects models. "
     "J Stat Softw 2017;82(13). doi:10.18637/jss.v082.i13",
     "kenward_roger": "Kenward MG, Roger JH. Small sample inference for fixed effects from restricted maximum "
-    "likelihood. "
-    "Biometrics 1997;53:983–997. doi:10.2307/2533558",
+    "likelihood. Biometrics 1997;53:983–997. doi:10.2307/2533558",
     "shrout_fleiss": "Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. Psychol Bull "
     "1979;86:420–428. doi:10.1037/0033-2909.86.2.420",
     "winkler": "Winkler AM, et al. Permutation inference for the general linear model. NeuroImage 2014;92:381–397. "
     "doi:10.1016/j.neuroimage.2014.01.060",
     "viechtbauer": "Viechtbauer W. Bias and efficiency of meta-analytic variance estimators in the random-effects "
-    "model. "
-    "J Educ Behav Stat 2005;30:261–293. doi:10.3102/10769986030003261",
+    "model. J Educ Behav Stat 2005;30:261–293. doi:10.3102/10769986030003261",
     "knapp_hartung": "Knapp G, Hartung J. Improved tests for a random effects meta-regression with a single covariate. "
     "Stat Med 2003;22:2693–2710. doi:10.1002/sim.1482",
     "pymare": "PyMARE developers. PyMARE: Python Meta-Analysis & Regression Engine. github.com/neurostuff/PyMARE",
@@ -171,8 +168,7 @@ def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str,
     if settings.covariates:
         paragraphs.append(
             f"Group models held the covariates {_quoted(settings.covariates)} (numbers centred, groups "
-            "sum-coded), each with "
-            "an effect of its own in every session."
+            "sum-coded), each with an effect of its own in every session."
         )
     if settings.session_covariates:
         paragraphs.append(

@@ -269,8 +269,7 @@ def check_over_participants(design: pd.DataFrame, contrast: NDArray[np.float64])
         explained = [str(name) for index, name in enumerate(design.columns) if index not in kept]
         raise NotEstimableError(
             f"Over these {len(matrix)} participants {list_names(explained)} cannot be told apart from the other "
-            "columns "
-            f"({list_names([str(design.columns[index]) for index in kept])})."
+            f"columns ({list_names([str(design.columns[index]) for index in kept])})."
         )
     if len(matrix) - rank_of(matrix) < 1:
         raise NotEstimableError(
@@ -293,8 +292,7 @@ def _plan_test(layout: MapLayout, question: Question) -> SessionVectorPlan:
     if layout.adjusting_covariates(question.sessions)[0]:
         raise NotEstimableError(
             "Hotelling's T² on participants' session vectors cannot adjust for session covariates; the marginal "
-            "strategy "
-            "can."
+            "strategy can."
         )
     n_differences = len(sessions) - 1
     design = pd.DataFrame(

@@ -128,10 +128,9 @@ class Marginal(Strategy):
         """Describe generalised estimating equations with small-sample corrections; see `Strategy.methods`."""
         text = (
             "Marginal strategy: all session maps entered a generalised least-squares model with one column per "
-            "session and an "
-            "exchangeable working correlation within participants, estimated over all voxels by restricted maximum "
-            "likelihood; standard errors were cluster-robust with the CR2 correction and Satterthwaite degrees of "
-            "freedom {cite}."
+            "session and an exchangeable working correlation within participants, estimated over all voxels by "
+            "restricted maximum likelihood; standard errors were cluster-robust with the CR2 correction and "
+            "Satterthwaite degrees of freedom {cite}."
         )
         return text, ("bell_mccaffrey", "pustejovsky")
 

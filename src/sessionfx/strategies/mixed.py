@@ -53,8 +53,7 @@ class Mixed(Strategy):
         """Describe the mixed-effects model; see `Strategy.methods`."""
         text = (
             "Mixed-effects strategy: all session maps entered a model with one column per session and a random "
-            "intercept per "
-            "participant, estimated by restricted maximum likelihood at every voxel, with "
+            "intercept per participant, estimated by restricted maximum likelihood at every voxel, with "
             f"{METHOD_NAMES[options.mixed_dof]} degrees of freedom {{cite}}."
         )
         return text, ("kenward_roger",) if options.mixed_dof == KENWARD_ROGER else ("lmertest",)
@@ -64,8 +63,7 @@ class Mixed(Strategy):
         if question.sessions.kind == "any":
             raise NotEstimableError(
                 "The mixed strategy has no test over all sessions at once here; marginal and fixed-effects have "
-                "one that does "
-                "not need its assumption of equal correlations."
+                "one that does not need its assumption of equal correlations."
             )
         design = session_design(layout, question)
         design.check("too few participants have these sessions, or covariates cannot be told apart from sessions.")

@@ -35,8 +35,7 @@ SPHERICITY = (
 )
 CORRECTED = (
     "The Greenhouse–Geisser correction estimates the departure from sphericity at each voxel, which is uncertain "
-    "with few "
-    "participants."
+    "with few participants."
 )
 LINEAR_CODE = (
     "The subject effect is one straight line over the order of the participants' labels; the result changes when they "
