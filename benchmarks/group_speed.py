@@ -29,6 +29,9 @@ from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.strategies.blocks import VOXELS_PER_BLOCK, MapsInMemory, estimate_in_blocks
 
+# those that need nothing but the effects
+MEASURED = tuple(name for name, strategy in STRATEGIES.items() if strategy.is_default)
+
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 N_PARTICIPANTS, SESSIONS = 20, ("01", "02", "03")
 COVARIANCE = Covariance.compound_symmetry(len(SESSIONS), 0.5, 0.5)
@@ -183,7 +186,7 @@ def measure(arguments: argparse.Namespace) -> int:
     }
     rates = {
         (name, label): arguments.voxels / strategy_seconds(name, maps, data[label], arguments.repeats)
-        for name in STRATEGIES
+        for name in MEASURED
         for label, maps in designs.items()
     }
     balanced = next(iter(designs))
@@ -196,7 +199,7 @@ def measure(arguments: argparse.Namespace) -> int:
         ["strategy", *(f"{label}, voxels/s" for label in designs), "wanted"],
         [
             [name, *(grouped(rates[name, label]) for label in designs), grouped(WANTED[name]) if name in WANTED else ""]
-            for name in STRATEGIES
+            for name in MEASURED
         ],
     )
     peers = table(
@@ -216,7 +219,7 @@ def measure(arguments: argparse.Namespace) -> int:
     )
     memory = table(
         ["strategy", *(f"{grouped(n)} voxels" for n in MEMORY_VOXELS)],
-        [[name, *(f"{peak_megabytes(name, n):.0f} MB" for n in MEMORY_VOXELS)] for name in STRATEGIES],
+        [[name, *(f"{peak_megabytes(name, n):.0f} MB" for n in MEMORY_VOXELS)] for name in MEASURED],
     )
     maps_megabytes = N_PARTICIPANTS * len(SESSIONS) * MEMORY_VOXELS[0] * 8 / 1e6
     page = f"""# How fast the group level is
