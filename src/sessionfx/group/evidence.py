@@ -21,13 +21,13 @@ from sessionfx.statistics.reliability import variance_components
 from sessionfx.statistics.thresholds import beyond
 from sessionfx.strategies.base import MapLayout
 from sessionfx.strategies.blocks import blocks_of
-from sessionfx.strategies.designs import difference_contrasts
+from sessionfx.strategies.designs import session_differences
 
 LISTED_REGIONS = 20
 # Quartiles of fewer voxels say nothing
 SMALLEST_REGION = 5
 _SIGNIFICANT = 0.05  # two-sided
-_QUANTITIES = {"icc1": "ICC(1)", "icc31": "ICC(3,1)", "between": "variance between", "within": "variance within"}
+_QUANTITIES = ("icc1", "icc31", "between", "within")
 
 
 def gather_evidence(stack: MapStack, sessions: Sequence[str]) -> tuple[Evidence, dict[str, NDArray[np.float64]]]:
@@ -62,7 +62,7 @@ def gather_evidence(stack: MapStack, sessions: Sequence[str]) -> tuple[Evidence,
             pooled, adjusted = (variance_components(one, values) for one in spectra if one is not None)
             found = {"icc1": pooled.icc, "icc31": adjusted.icc, "between": adjusted.between, "within": adjusted.within}
         if has_epsilon:
-            differences = np.einsum("qs,nsv->qnv", difference_contrasts(len(there)), values[complete])
+            differences = session_differences(values, complete)
             found["epsilon"] = greenhouse_geisser(residual_covariance(differences, np.ones((len(complete), 1))))
         if missed is not None:
             estimate, _ = estimate_mixed(*missed, values)

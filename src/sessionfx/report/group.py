@@ -33,8 +33,6 @@ from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies.base import MapLayout, Plan, list_names
 
 SHOWN_CLUSTERS = 20
-# what fits beside a colour bar
-LONGEST_UNITS = 45
 
 _VALIDITY = {"yes": "valid", "conditional": "with care", "no": "not valid", "declined": "—"}
 _ICC_TITLES = {"icc31": "ICC(3,1)", "icc1": "ICC(1)"}

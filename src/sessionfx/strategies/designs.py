@@ -132,6 +132,22 @@ def session_design(layout: MapLayout, question: Question) -> SessionDesign:
     return design.with_columns(pd.DataFrame(values, columns=list(names), index=layout.row_names()))
 
 
+def session_differences(effects: NDArray[np.floating], complete: NDArray[np.int_]) -> NDArray[np.float64]:
+    """Compute the orthonormal differences between sessions of participants who have them all.
+
+    Parameters
+    ----------
+    effects : ndarray of shape (N, V)
+    complete : ndarray of shape (n, S) of int
+        Rows of the maps of each participant; see `MapLayout.complete_rows`.
+
+    Returns
+    -------
+    ndarray of shape (S − 1, n, V)
+    """
+    return np.asarray(np.einsum("qs,nsv->qnv", difference_contrasts(complete.shape[1]), effects[complete]))
+
+
 def difference_contrasts(n_sessions: int) -> NDArray[np.float64]:
     """Orthonormal contrasts of shape (S − 1, S) that are all zero where no session differs (Helmert's)."""
     rows = np.array(

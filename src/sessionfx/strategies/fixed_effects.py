@@ -16,7 +16,7 @@ from sessionfx.statistics.linear_algebra import independent_columns, is_estimabl
 from sessionfx.statistics.multivariate import hotelling
 from sessionfx.statistics.ols import fit_ols
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy, list_names
-from sessionfx.strategies.designs import NO_DIFFERENCE, NO_TREND, difference_contrasts
+from sessionfx.strategies.designs import NO_DIFFERENCE, NO_TREND, session_differences
 from sessionfx.strategies.session_model import complete_participants
 
 INCOMPLETE_MEAN = (
@@ -113,9 +113,8 @@ class SessionVectorPlan(Plan):
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Test the differences; see `Plan.estimate`."""
-        contrasts = difference_contrasts(self.complete.shape[1])
         vectors = effects[self.complete]
-        differences = np.einsum("qs,nsv->qnv", contrasts, vectors)
+        differences = session_differences(effects, self.complete)
         # sessions that are equal leave rounding error, which is no difference
         rounding = np.finfo(float).eps * vectors.shape[1] * np.abs(vectors).max(axis=1)
         differences[np.abs(differences) <= rounding] = 0.0

@@ -19,7 +19,7 @@ from sessionfx.statistics.linear_algebra import independent_columns, rank_of
 from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
 from sessionfx.statistics.ols import f_test, fit_ols
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
-from sessionfx.strategies.designs import SessionDesign, difference_contrasts, session_design
+from sessionfx.strategies.designs import SessionDesign, session_design, session_differences
 
 POOLING = (
     "Pooling of correlated maps: the maps of one participant count as independent, so its standard error is too small "
@@ -72,8 +72,7 @@ class SessionTestPlan(Plan):
         f, numerator, dof = f_test(effects[list(self.rows)], self.design_matrix.to_numpy(), self.contrast)
         if not len(self.complete):
             return FTest(f, numerator, dof)
-        contrasts = difference_contrasts(self.complete.shape[1])
-        differences = np.einsum("qs,nsv->qnv", contrasts, effects[self.complete])
+        differences = session_differences(effects, self.complete)
         epsilon = greenhouse_geisser(residual_covariance(differences, self.between))
         return FTest(f, epsilon * numerator, epsilon * dof)
 
