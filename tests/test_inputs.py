@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from nilearn.image import smooth_img
 from nilearn.interfaces.fmriprep import load_confounds
 from nilearn.maskers import NiftiMasker
 from nilearn.masking import compute_epi_mask
@@ -22,6 +23,8 @@ from sessionfx.errors import (
     NothingMatchesError,
     ParticipantError,
 )
+from sessionfx.inputs.bold import RunData, open_series
+from sessionfx.inputs.bold import read_run as read_open_run
 from sessionfx.inputs.confounds import ALWAYS, PRESETS, read_confounds
 from sessionfx.inputs.dataset import (
     Dataset,
@@ -31,7 +34,7 @@ from sessionfx.inputs.dataset import (
     open_dataset,
 )
 from sessionfx.inputs.events import Events, read_events
-from sessionfx.inputs.images import read_run, read_volume
+from sessionfx.inputs.images import read_volume
 from sessionfx.inputs.runs import RunInputs, Selection, participants_with_runs, read_filters, select_runs
 from sessionfx.settings import Settings
 from sessionfx.simulate import SimulationOptions, simulate_dataset
@@ -273,6 +276,10 @@ def save_mask(path: Path, mask: NDArray[np.bool_], *, offset: float = 0.0) -> Pa
     return save_image(path, mask.astype(np.uint8), offset=offset)
 
 
+def read_run(bold: Path, mask: Path | None, smoothing_fwhm: float | None) -> RunData:
+    return read_open_run(open_series(bold), bold, mask, smoothing_fwhm)
+
+
 def random_mask() -> NDArray[np.bool_]:
     return np.random.default_rng(1).uniform(size=SHAPE) < 0.6
 
@@ -299,6 +306,21 @@ def test_a_run_holds_the_numbers_of_niftimasker(
     np.testing.assert_array_equal(ours.mask, random_mask())
     assert ours.n_brain == random_mask().sum()
     assert ours.notes == ()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int16, np.float64])
+@pytest.mark.parametrize("fwhm", [1.0, 6.0, 25.0])
+@pytest.mark.parametrize("place", ["inside", "at an edge", "one voxel"])
+def test_smoothing_gives_the_very_numbers_of_nilearn(kind: type, fwhm: float, place: str, tmp_path: Path) -> None:
+    """Only the mask's box and a margin are smoothed; that no digit differs shows that the margin is wide enough."""
+    rng = np.random.default_rng(5)
+    series = (800 + 100 * rng.normal(size=(21, 24, 17, 3))).astype(kind)
+    mask = np.zeros(series.shape[:3], bool)
+    box = {"inside": np.s_[9:13, 8:15, 6:9], "at an edge": np.s_[0:5, 20:24, 4:17], "one voxel": np.s_[10, 11, 8]}
+    mask[box[place]] = rng.uniform(size=mask[box[place]].shape) < 0.7 if place != "one voxel" else True
+    bold, brain = save_image(tmp_path / "bold.nii.gz", series), save_mask(tmp_path / "mask.nii.gz", mask)
+    theirs = smooth_img(nib.load(bold), fwhm).dataobj[mask].T
+    np.testing.assert_array_equal(read_run(bold, brain, fwhm).signal, theirs)
 
 
 def test_voxels_that_are_not_finite_or_do_not_vary_are_left_out_and_counted(tmp_path: Path) -> None:
