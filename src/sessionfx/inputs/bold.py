@@ -130,8 +130,8 @@ def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | 
     used[brain] = usable
     if not usable.all():
         n_usable = int(usable.sum())
-        for row in signal:  # in place, because a copy would double the memory
-            row[:n_usable] = row[usable]
+        for t in range(len(signal)):  # in place, because a copy would double the memory
+            signal[t, :n_usable] = signal[t][usable]
         signal = signal[:, :n_usable]
     return RunData(signal, used, signal.mean(axis=0), grid, n_brain, tuple(notes))
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
 
-READ_ERRORS = (OSError, EOFError, zlib.error, isal_zlib.error, ImageFileError, ValueError)
+_IsalError: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]  # which the package declares an instance
+READ_ERRORS = (OSError, EOFError, zlib.error, _IsalError, ImageFileError, ValueError)
 # Affines of one participant's files differ by rounding only
 AFFINE_TOLERANCE = 1e-3  # mm
 
@@ -102,7 +103,7 @@ def read_volumes(image: Any, path: Path) -> Iterator[NDArray[Any]]:
     shape = image.shape[:3]
     slope, intercept = np.asanyarray(image.dataobj.slope), np.asanyarray(image.dataobj.inter)
     volume = np.empty(shape, dtype=image.get_data_dtype(), order="F")
-    content = memoryview(volume.reshape(-1, order="F").view(np.uint8))
+    content = volume.reshape(-1, order="F").view(np.uint8).data
     try:
         with _decompressed(path) as stream:
             stream.seek(image.dataobj.offset)
