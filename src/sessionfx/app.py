@@ -54,9 +54,11 @@ if TYPE_CHECKING:
     from sessionfx.report.methods import MethodsText
 
 EXIT_SOME_FAILED = 1
-# Memory of a worker: the libraries, and per value of the 4-D image beyond its own size
+# Memory of a worker: the libraries; and per value of the 4-D image, of which at most half is brain in practice, the
+# signal in single precision, or the whole image and its copy where the brain mask must be computed from it
 _BASE_GB = 0.4
-_BYTES_PER_VALUE = 16
+_BYTES_OF_SIGNAL = 2.0
+_BYTES_WITHOUT_MASK = 8.0
 
 
 def run(settings: Settings) -> int:
@@ -100,6 +102,8 @@ def run(settings: Settings) -> int:
 
 def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast], executor: Executor) -> int:
     """Run the participant level."""
+    if not settings.dry_run and len(settings.participant_label) != 1:
+        executor.prepare(["sessionfx.participant", "nilearn.glm.first_level"])
     roots = find_derivative_roots(raw, settings.derivatives)
     check_output_place(settings.output_dir, dataset_links(raw, roots))
     _check_private_folders(settings, [raw, *roots])
@@ -154,7 +158,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
     units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
     needs = {f"sub-{label}": _memory_need(selection.runs[label]) for label in order}
-    _say_about_memory(needs, executor, settings)
+    _say_about_memory(needs, sum(map(len, selection.runs.values())), executor, settings)
     outcomes: dict[str, Failure | None] = {}
     progress = tqdm(total=len(units), desc="participants", unit="participant", disable=None)
     with progress:
@@ -387,26 +391,29 @@ def _conclude(
 
 
 def _memory_need(runs: Sequence[RunInputs]) -> float:
-    """Estimate the memory a participant's largest run needs (GB), from its header alone.
-
-    The image as read, its single-precision copy, and the fit of the brain's share in double precision.
-    """
+    """Estimate the memory a participant's largest run needs (GB), from its header alone."""
     import numpy as np
 
     from sessionfx.inputs.images import open_image
 
-    files = [run.bold for run in runs if run.bold.exists()]
-    if not files:
+    there = [run for run in runs if run.bold.exists()]
+    if not there:
         return 0.0  # reported when that participant is analysed
+    largest = max(there, key=lambda run: run.bold.stat().st_size)
     try:
-        image = open_image(max(files, key=lambda path: path.stat().st_size))
+        image = open_image(largest.bold)
     except SessionFXError:
         return 0.0
-    return _BASE_GB + float(np.prod(image.shape)) * (image.get_data_dtype().itemsize + _BYTES_PER_VALUE) / 1e9
+    # numbers that the header scales, or that are double, take twice as much
+    precision = 1 if image.dataobj.slope == 1 and image.get_data_dtype().itemsize <= 4 else 2
+    per_value = _BYTES_OF_SIGNAL * precision
+    if largest.mask is None:
+        per_value += image.get_data_dtype().itemsize * precision + _BYTES_WITHOUT_MASK
+    return _BASE_GB + float(np.prod(image.shape)) * per_value / 1e9
 
 
-def _say_about_memory(needs: Mapping[str, float], executor: Executor, settings: Settings) -> None:
-    """Name the runs that are too large, and say when fewer participants run at a time than could."""
+def _say_about_memory(needs: Mapping[str, float], n_runs: int, executor: Executor, settings: Settings) -> None:
+    """Name the runs that are too large, and say when fewer run at a time than could."""
     memory, largest = executor.memory_gb, max(needs.values())
     if memory is None:
         return
@@ -419,11 +426,11 @@ def _say_about_memory(needs: Mapping[str, float], executor: Executor, settings: 
             "killed. Give the container or job more memory (docker run --memory, sbatch --mem), or say with "
             "--mem-gb that there is more."
         )
-    at_a_time, wanted = executor.at_a_time(needs), min(settings.nprocs, len(needs))
+    at_a_time, wanted = executor.at_a_time(needs), min(settings.nprocs, n_runs)
     if at_a_time is not None and at_a_time < wanted:
         _say(
-            f"{at_a_time} participant(s) at a time instead of {wanted}: the largest needs about {largest:.1f} GB, "
-            f"and there are {memory:.1f} GB."
+            f"{at_a_time} run(s) at a time instead of {wanted}: the largest needs about {largest:.1f} GB, and there "
+            f"are {memory:.1f} GB."
         )
 
 
