@@ -83,13 +83,13 @@ def _write_run(
         }
     )
     confounds.to_csv(fmriprep / func / f"{name}_desc-confounds_timeseries.tsv", sep="\t", index=False)
-    brain, head = _tissues(study)
+    brain, head, active = _tissues(study)
     affine = np.diag([study.voxel_size] * 3 + [1.0])
     affine[:3, 3] = [-size / 2 for size in _BOX_MM]
     mask = nib.Nifti1Image(brain.astype(np.uint8), affine)
     _write_image(mask, fmriprep / func / f"{name}_space-{SPACE}_desc-brain_mask.nii.gz")
-    active = (events["trial_type"] == "a").to_numpy()
-    series = _series(brain, head, events["onset"].to_numpy()[active], study, rng)
+    onsets = events["onset"][events["trial_type"] == "a"].to_numpy()
+    series = _series(brain, head, active, onsets, study, rng)
     bold = nib.Nifti1Image(series, affine)
     bold.header.set_zooms((*[study.voxel_size] * 3, REPETITION_TIME))
     bold.header.set_xyzt_units("mm", "sec")
@@ -102,15 +102,19 @@ def _events(seconds: float, rng: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame({"onset": onsets, "duration": 2.0, "trial_type": conditions})
 
 
-def _tissues(study: Study) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _tissues(study: Study) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Masks of the brain, of the head, and of what responds: balls of 10 mm, a tenth of the brain."""
     coordinates = np.indices(study.shape) * study.voxel_size - np.array(_BOX_MM).reshape(3, 1, 1, 1) / 2
     distance = ((coordinates / np.array(_RADII_MM).reshape(3, 1, 1, 1)) ** 2).sum(axis=0)
-    return distance < 1, distance < 1.4
+    brain = distance < 1
+    balls = (((coordinates % 36) - 18) ** 2).sum(axis=0) < 10**2
+    return brain, distance < 1.4, brain & balls
 
 
 def _series(
     brain: NDArray[np.bool_],
     head: NDArray[np.bool_],
+    active: NDArray[np.bool_],
     onsets: NDArray[np.float64],
     study: Study,
     rng: np.random.Generator,
@@ -124,7 +128,7 @@ def _series(
     is_brain = brain.ravel(order="F")[inside]
     mean = np.where(is_brain, rng.uniform(600, 1400, inside.size), 60.0).astype(np.float32)
     sd = np.where(is_brain, 0.01, 0.3).astype(np.float32) * mean
-    effect = np.where(is_brain & (rng.random(inside.size) < 0.1), 0.01, 0.0).astype(np.float32) * mean
+    effect = np.where(active.ravel(order="F")[inside], 0.01, 0.0).astype(np.float32) * mean
     series = np.zeros((*study.shape, study.volumes), dtype=np.int16, order="F")
     flat = series.reshape((-1, study.volumes), order="F")
     noise = rng.standard_normal(inside.size, dtype=np.float32)
