@@ -24,11 +24,15 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @dataclass(frozen=True)
 class Usage:
-    """What a command took: wall time (s), processor time with its children (s), peak memory of all together (MB)."""
+    """What a command took: wall time (s), processor time with its children (s), peak memory of all together (MB).
+
+    And what it said.
+    """
 
     wall: float
     cpu: float
     peak: float
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def measure(command: Sequence[str], *, environment: Mapping[str, str] | None = N
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{b''.join(said).decode()}")
     peak = max(sampler.peak, resources.ru_maxrss * 1024) / 1e6
-    return Usage(wall, cpu, peak)
+    return Usage(wall, cpu, peak, b"".join(said).decode())
 
 
 def compare(
