@@ -40,10 +40,10 @@ root, label, database = sys.argv[1:4]
 layout = BIDSLayout(root, derivatives=f"{root}/derivatives/fmriprep", validate=False, database_path=database or None)
 runs = layout.get(subject=label, suffix="bold", desc="preproc", space="MNI152NLin2009cAsym", extension=".nii.gz")
 found = [(run.path, run.get_metadata()["RepetitionTime"]) for run in runs]
-found += layout.get(subject=label, suffix="mask", datatype="func", desc="brain", space="MNI152NLin2009cAsym", extension=".nii.gz")
+found += layout.get(subject=label, suffix="mask", datatype="func", desc="brain", space="MNI152NLin2009cAsym")
 found += layout.get(subject=label, suffix="events", extension=".tsv")
 found += layout.get(subject=label, suffix="timeseries", desc="confounds", extension=".tsv")
-assert len(found) == 16, len(found)
+assert len(found) == 20, len(found)
 """
 
 _RAW_RUN = ("bold.nii.gz", "bold.json", "events.tsv")
@@ -189,40 +189,43 @@ def rows(participants: Sequence[int] = PARTICIPANTS, *, repeats: int = 3, with_p
     for n in participants:
         with tempfile.TemporaryDirectory(prefix="indexing-") as folder:
             make_dataset(Path(folder) / "bids", n)
-            for what, command in _commands(Path(folder), n, with_peer=with_peer):
-                yield Row(n, what, _median(command, Path(folder) / "out", repeats))
+            for what, command, made in _commands(Path(folder), n, with_peer=with_peer):
+                yield Row(n, what, _median(command, made, repeats))
 
 
-def _commands(folder: Path, n_participants: int, *, with_peer: bool) -> Iterator[tuple[str, list[str]]]:
-    """Commands in the order in which they must run: some leave an index for those after them."""
+def _commands(folder: Path, n_participants: int, *, with_peer: bool) -> Iterator[tuple[str, list[str], Path]]:
+    """Give names, commands, and what to remove before each, in the order in which they must run.
+
+    Some leave an index for those after them.
+    """
+    out = folder / "out"
     label = participant_labels(n_participants)[n_participants // 2]
     ours = [
-        sys.executable, "-m", "sessionfx", str(folder / "bids"), str(folder / "out"), "participant",
+        sys.executable, "-m", "sessionfx", str(folder / "bids"), str(out), "participant",
         "--nprocs", "1", "--contrast", CONTRAST, "--no-report",
     ]  # fmt: skip
     one = [*ours, "--participant-label", label]
     work, database = (str(folder / name) for name in ("work", "database"))
     plan, plan_all = [*one, "--dry-run"], [*ours, "--dry-run"]
-    yield PLAN, plan
+    yield PLAN, plan, out
     measure([*plan, "--work-dir", work])
-    yield PLAN_KEPT, [*plan, "--work-dir", work]
+    yield PLAN_KEPT, [*plan, "--work-dir", work], out
     measure([*plan_all, "--bids-database-dir", database])
-    yield PLAN_COMPLETE, [*plan, "--bids-database-dir", database]
-    yield WHOLE, one
-    yield PLAN_ALL, plan_all
-    yield PLAN_ALL_KEPT, [*plan_all, "--bids-database-dir", database]
+    yield PLAN_COMPLETE, [*plan, "--bids-database-dir", database], out
+    yield WHOLE, one, out
+    yield PLAN_ALL, plan_all, out
+    yield PLAN_ALL_KEPT, [*plan_all, "--bids-database-dir", database], out
     if with_peer:
-        peer = [sys.executable, "-c", _PEER, str(folder / "bids"), label]
-        yield PEER, [*peer, ""]
-        kept = [*peer, str(folder / "pybids")]
-        measure(kept)
-        yield PEER_KEPT, kept
+        kept = folder / "pybids"
+        peer = [sys.executable, "-c", _PEER, str(folder / "bids"), label, str(kept)]
+        yield PEER, peer, kept
+        yield PEER_KEPT, peer, out
 
 
-def _median(command: Sequence[str], output: Path, repeats: int) -> Usage:
+def _median(command: Sequence[str], made: Path, repeats: int) -> Usage:
     usages: list[Usage] = []
     while len(usages) < repeats and (not usages or usages[0].wall < 60):
-        shutil.rmtree(output, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
         usages.append(measure(command))
     return Usage(*(statistics.median(getattr(one, name) for one in usages) for name in ("wall", "cpu", "peak")))
 
