@@ -395,11 +395,11 @@ def _memory_need(runs: Sequence[RunInputs]) -> float:
 
     files = [run.bold for run in runs if run.bold.exists()]
     if not files:
-        return 0.0  # reported when that participant is analysed
+        return _BASE_GB  # reported when that participant is analysed
     try:
         image = open_image(max(files, key=lambda path: path.stat().st_size))
     except SessionFXError:
-        return 0.0
+        return _BASE_GB
     return _BASE_GB + float(np.prod(image.shape)) * (image.get_data_dtype().itemsize + _BYTES_PER_VALUE) / 1e9
 
 

@@ -81,7 +81,7 @@ def participant_text(
     """
     progress = {label: participant_progress(runs, analysis) for label, runs in selection.runs.items()}
     n_runs = sum(len(runs) for runs in selection.runs.values())
-    limits = f"about {max(needs_gb.values()):.1f} GB for the largest run" if any(needs_gb.values()) else "not known"
+    limits = f"about {max(needs_gb.values()):.1f} GB for the largest run"
     at_a_time = None if at_a_time is None else min(at_a_time, len(selection.runs))
     lines = [
         f"Would analyse {_place(selection.entities)}: {_number(len(selection.runs), 'participant')}, "
@@ -98,9 +98,9 @@ def participant_text(
     if len(selection.runs) > LISTED_PARTICIPANTS:
         return "\n".join([*lines, *_counts(selection)])
     for label, runs in selection.runs.items():
-        need = needs_gb.get(f"sub-{label}")
-        memory = f", about {need:.1f} GB" if need else ""
-        lines.append(f"sub-{label}: {_number(len(runs), 'run')}, {progress[label]}{memory}")
+        lines.append(
+            f"sub-{label}: {_number(len(runs), 'run')}, {progress[label]}, about {needs_gb[f'sub-{label}']:.1f} GB"
+        )
         for run in runs:
             lines.append(f"  {run.name}")
             lines += [f"    {text}" for text in _files(run, analysis.links)]
@@ -178,7 +178,7 @@ def _counts(selection: Selection) -> list[str]:
     ]
     for what, names in lacking.items():
         if what.startswith("participants"):
-            lines.append(f"{len(names)} {what}: {_labels(names)}")
+            lines.append(f"{_number(len(names), 'participant')} without some session: {_labels(names)}")
         else:
             lines.append(f"{_number(len(names), 'run')} {what}: {_shortened(names)}")
     return [*lines, f"Files are named for up to {LISTED_PARTICIPANTS} participants: choose with --participant-label."]
