@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from sessionfx.covariates import INTERCEPT
+from sessionfx.dry_run import group_text, participant_text
 from sessionfx.errors import (
     CommandLineError,
     DatasetError,
@@ -114,6 +115,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
                 f"--participant-label {label} matches no participant in {', '.join(map(str, roots))}. "
                 f"What exists: {', '.join(known) or 'none'}."
             )
+    started = time.monotonic()
     dataset = open_dataset(
         raw,
         roots,
@@ -122,6 +124,9 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         work_dir=settings.work_dir,
     )
     selection = select_runs(dataset, settings)
+    if settings.verbose:
+        n_files = len(dataset.raw_files) + len(dataset.derivative_files)
+        _say(f"{n_files} files to choose from, found in {time.monotonic() - started:.1f} s.")
     if not selection.runs:
         raise NothingMatchesError(
             "No preprocessed run of these participants is in these sessions. Choose others with --participant-label or "
@@ -136,14 +141,10 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
 
     from sessionfx.participant import ParticipantAnalysis, analyse_participant
 
-    if settings.dry_run:
-        _describe_plan(selection, contrasts, [one.text for one in session_contrasts])
-        return 0
     bolds = [run.bold for runs in selection.runs.values() for run in runs]
     sources = [root for root in roots if any(bold.is_relative_to(root) for bold in bolds)]
     links = dataset_links(raw, sources)
-    output_dir = prepare_output(settings.output_dir, links)
-    _keep_settings(settings, output_dir)
+    output_dir = settings.output_dir.absolute()
     analysis = ParticipantAnalysis(
         settings,
         tuple(contrasts),
@@ -153,11 +154,19 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         links,
         preprocessing_programs(sources),
     )
+    needs = {f"sub-{label}": _memory_need(runs) for label, runs in selection.runs.items()}
+    if settings.dry_run:
+        questions = [one.text for one in session_contrasts]
+        _print(participant_text(selection, analysis, questions, needs, executor.at_a_time(needs)))
+        if "group" in settings.levels:
+            _print("Then the group level; --dry-run with it alone describes it once these maps are there.")
+        return 0
+    prepare_output(settings.output_dir, links)
+    _keep_settings(settings, output_dir)
     _keep_methods(analysis.methods, selection.entities, "participant", output_dir)
     # longest first, so that no long one is left alone at the end
     order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
     units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
-    needs = {f"sub-{label}": _memory_need(selection.runs[label]) for label in order}
     _say_about_memory(needs, sum(map(len, selection.runs.values())), executor, settings)
     outcomes: dict[str, Failure | None] = {}
     progress = tqdm(total=len(units), desc="participants", unit="participant", disable=None)
@@ -194,9 +203,9 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
     check_questions(selection, session_contrasts, raw, settings)
     participants = sorted({one.participant for chosen in selection.maps.values() for one in chosen}, key=natural_key)
     if settings.dry_run:
-        _say(
-            f"Would analyse {', '.join(selection.maps)} over {len(participants)} participants and the session "
-            f"contrasts {', '.join(one.text for one in session_contrasts)}."
+        output_dir = settings.output_dir.absolute()
+        _print(
+            group_text(GroupAnalysis(settings, selection, tuple(session_contrasts), raw, output_dir, links, executor))
         )
         return 0
     output_dir = prepare_output(settings.output_dir, links)
@@ -335,17 +344,6 @@ def _check_private_folders(settings: Settings, inputs: Sequence[Path]) -> None:
             raise OutputError(f"{option} {folder} is not writable. Choose another folder.")
 
 
-def _describe_plan(selection: Selection, contrasts: Sequence[Contrast], questions: Sequence[str]) -> None:
-    place = ", ".join(f"{key} {label}" for key, label in selection.entities.items() if label)
-    lines = [f"Would analyse {place}:"]
-    for label, runs in selection.runs.items():
-        lines.append(f"  sub-{label}: {len(runs)} run(s)")
-        lines += [f"    {one.name}" for one in runs]
-    lines.append(f"Contrasts: {'; '.join(one.expression for one in contrasts)}")
-    lines.append(f"Session contrasts: {'; '.join(questions)}")
-    print("\n".join(lines))
-
-
 def _report_participant(done: Done[Outcome], settings: Settings) -> None:
     if done.failure:
         _say(f"{done.unit}: FAILED. {done.failure.message}")
@@ -398,12 +396,12 @@ def _memory_need(runs: Sequence[RunInputs]) -> float:
 
     there = [run for run in runs if run.bold.exists()]
     if not there:
-        return 0.0  # reported when that participant is analysed
+        return _BASE_GB  # reported when that participant is analysed
     largest = max(there, key=lambda run: run.bold.stat().st_size)
     try:
         image = open_image(largest.bold)
     except SessionFXError:
-        return 0.0
+        return _BASE_GB
     # numbers that the header scales, or that are double, take twice as much
     precision = 1 if image.dataobj.slope == 1 and image.get_data_dtype().itemsize <= 4 else 2
     per_value = _BYTES_OF_SIGNAL * precision
@@ -453,5 +451,13 @@ def _quiet_libraries(verbose: int) -> None:
 
 
 def _say(text: str) -> None:
-    # names from files may hold what a terminal would obey
-    tqdm.write("".join(one if one.isprintable() or one == "\n" else " " for one in text), file=sys.stderr)
+    tqdm.write(_printable(text), file=sys.stderr)
+
+
+def _print(text: str) -> None:
+    print(_printable(text))
+
+
+def _printable(text: str) -> str:
+    """Names from files may hold what a terminal would obey."""
+    return "".join(one if one.isprintable() or one == "\n" else " " for one in text)

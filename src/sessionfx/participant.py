@@ -89,7 +89,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """The pieces of work of one participant, with the digest of what determines each.
 
     A session's maps of a contrast are one piece, a session contrast's another: changed files or options redo the
@@ -107,6 +107,29 @@ class _Work:
     @staticmethod
     def combination_name(contrast: str, question: str) -> str:
         return f"combine {contrast} sessions {question}"
+
+    def unfinished(self, record: Record, *, force: bool) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Find what is to be done: what is not recorded as finished, and what is combined from it.
+
+        Returns
+        -------
+        fits : list of (str, str)
+            Contrast label and session.
+        combinations : list of (str, str)
+            Contrast label and session contrast label.
+        """
+
+        def is_open(name: str, digest: str) -> bool:
+            return force or not record.is_finished(name, digest)
+
+        fits = [key for key, digest in self.fits.items() if is_open(self.fit_name(*key), digest)]
+        refitted = {contrast for contrast, _ in fits}
+        combinations = [
+            key
+            for key, digest in self.combinations.items()
+            if key[0] in refitted or is_open(self.combination_name(*key), digest)
+        ]
+        return fits, combinations
 
 
 SessionMaps = dict[str, EstimateMap]  # by session, "" in a dataset without sessions
@@ -134,18 +157,10 @@ def analyse_participant(runs: Sequence[RunInputs], analysis: ParticipantAnalysis
     participant = runs[0].participant
     settings, files = analysis.settings, analysis.files
     record = Record(files.record(participant), analysis.output_dir)
-    work = _plan(runs, analysis)
+    work = plan_work(runs, analysis)
 
-    def is_open(name: str, digest: str) -> bool:
-        return settings.force or not record.is_finished(name, digest)
-
-    to_fit = [key for key, digest in work.fits.items() if is_open(work.fit_name(*key), digest)]
+    to_fit, to_combine = work.unfinished(record, force=settings.force)
     refitted = {contrast for contrast, _ in to_fit}
-    to_combine = [
-        key
-        for key, digest in work.combinations.items()
-        if key[0] in refitted or is_open(work.combination_name(*key), digest)
-    ]
     changed = refitted | {contrast for contrast, _ in to_combine}
     if settings.reports_only and changed:
         raise ParticipantError(
@@ -365,8 +380,8 @@ def _results(held: _Held, contrasts: Sequence[Contrast]) -> ParticipantResults:
     )
 
 
-def _plan(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> _Work:
-    """Digest what determines each piece of work."""
+def plan_work(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Work:
+    """Name the pieces of work of a participant and digest what determines each."""
     settings = analysis.settings
     states = {
         run.name: [
@@ -389,10 +404,10 @@ def _plan(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> _Work:
             combinations[contrast.label, question.label] = fingerprint([own, asked])
         answers = [digest for (label, _), digest in combinations.items() if label == contrast.label]
         drawings[contrast.label] = fingerprint([own, answers, settings.alpha, settings.correction])
-    return _Work(fits, combinations, drawings)
+    return Work(fits, combinations, drawings)
 
 
-def _write_fits(held: _Held, work: _Work, record: Record) -> list[str]:
+def _write_fits(held: _Held, work: Work, record: Record) -> list[str]:
     """Write designs and session maps; return remarks."""
     analysis, files, participant = held.analysis, held.analysis.files, held.participant
     messages = _remarks(held.fitted)
