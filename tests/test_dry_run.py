@@ -34,7 +34,7 @@ def test_every_file_of_every_run_is_named(small_dataset: Path, tmp_path: Path) -
     assert "  contrasts: incongruentMinusCongruent = incongruent - congruent" in lines
     assert "  finished before: 0 of 3 participants" in lines
     (memory,) = [line for line in lines if line.startswith("  memory:")]
-    assert re.fullmatch(r"  memory: about 0\.\d GB for the largest run, 2 participants at a time", memory)
+    assert re.fullmatch(r"  memory: about 0\.\d GB for the largest run, 2 runs at a time", memory)
     roots = {name: Path(root) for name, root in (line.strip().split(": ") for line in lines[1:3])}
     named = [line.split(": ", 1)[1].split(": ") for line in lines if line.startswith(("    image", "    events"))]
     assert len(named) == 2 * 16

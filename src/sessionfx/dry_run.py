@@ -74,7 +74,7 @@ def participant_text(
     progress = {label: participant_progress(runs, analysis) for label, runs in selection.runs.items()}
     n_runs = sum(len(runs) for runs in selection.runs.values())
     limits = f"about {max(needs_gb.values()):.1f} GB for the largest run"
-    at_a_time = None if at_a_time is None else min(at_a_time, len(selection.runs))
+    at_a_time = None if at_a_time is None else min(at_a_time, sum(map(len, selection.runs.values())))
     lines = [
         f"Would analyse {_place(selection.entities)}: {_number(len(selection.runs), 'participant')}, "
         f"{_number(n_runs, 'run')}.",
@@ -83,7 +83,7 @@ def participant_text(
         f"  sessions, in their order: {', '.join(selection.sessions) or 'none'}",
         f"  contrasts: {'; '.join(_named(one.label, one.expression) for one in analysis.contrasts)}",
         f"  session contrasts: {'; '.join(session_contrasts)}" if selection.sessions else "",
-        f"  memory: {limits}" + ("" if at_a_time is None else f", {_number(at_a_time, 'participant')} at a time"),
+        f"  memory: {limits}" + ("" if at_a_time is None else f", {_number(at_a_time, 'run')} at a time"),
         f"  finished before: {_finished(progress)}",
     ]
     lines = [line for line in lines if line]

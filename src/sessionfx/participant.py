@@ -102,10 +102,12 @@ class Work:
 
     @staticmethod
     def fit_name(contrast: str, session: str) -> str:
+        """Name the work of a session's maps of a contrast in the record."""
         return f"fit {contrast} ses {session}"
 
     @staticmethod
     def combination_name(contrast: str, question: str) -> str:
+        """Name the work of a session contrast's maps of a contrast in the record."""
         return f"combine {contrast} sessions {question}"
 
     def unfinished(self, record: Record, *, force: bool) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
