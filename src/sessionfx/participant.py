@@ -24,7 +24,8 @@ from sessionfx.outputs.firstlevel import FirstLevelFiles
 from sessionfx.outputs.records import Record, file_state, fingerprint
 from sessionfx.outputs.statmaps import read_estimate
 from sessionfx.report.methods import MethodsText, participant_methods
-from sessionfx.report.participant import ParticipantResults, RunSummary, has_sections, write_participant_report
+from sessionfx.report.participant import has_sections, write_participant_report
+from sessionfx.report.results import ParticipantResults, RunSummary, read_reference
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.fixed_effects import average, weighted_sum
@@ -297,7 +298,7 @@ def read_results(
         analysis.session_contrasts,
         {contrast.label: read_session_maps(participant, contrast, runs, analysis) for contrast in contrasts},
         combined,
-        files.reference(participant),
+        read_reference(files.reference(participant)),
         analysis.settings,
         analysis.methods,
     )
