@@ -150,14 +150,15 @@ class Study:
         icc = {name: self.rng.uniform(-0.5, 1, int(self.mask.sum())) for name in ("icc1", "icc31", "between", "within")}
         quartiles = {f"{name}_{part}": 0.3 for name in icc for part in ("median", "q25", "q75")}
         summary = pd.DataFrame([{"region": "mask", "n_voxels": int(self.mask.sum()), **quartiles}])
+        coverage = partly_covered(self.mask, len(layout.participants))
         return ContrastResults(
-            CONTRAST.label, ENTITIES, layout, self.mask, self.grid, layout_coverage(self.mask, len(layout.participants)),
+            CONTRAST.label, ENTITIES, layout, self.mask, self.grid, coverage,
             tuple(questions), (), (), {}, evidence, Reliability(icc, summary), None,
         )  # fmt: skip
 
 
-def layout_coverage(mask: NDArray[np.bool_], n_maps: int) -> NDArray[np.int_]:
-    """Count maps: all of them inside the mask, but for a rim."""
+def partly_covered(mask: NDArray[np.bool_], n_maps: int) -> NDArray[np.int_]:
+    """Count maps: all of them in the mask, half of them in its lower part."""
     counts = n_maps * mask.astype(int)
     counts[..., :20] //= 2
     return counts
@@ -183,7 +184,7 @@ def pictures(study: Study) -> dict[str, Callable[[], bytes]]:
     affine = study.grid.affine
     agreement = asdict(compare(one.estimate.z, other.estimate.z, threshold, threshold))
     samples = {f"strategy {number}": study.estimate().estimate.z for number in range(4)}
-    counts = layout_coverage(study.mask, 4)
+    counts = partly_covered(study.mask, 4)
     return {
         "z map": lambda: draw_stat_map(
             z, study.mask, affine, title="z", unit="z", threshold=threshold, background=study.background
@@ -209,7 +210,7 @@ def pictures(study: Study) -> dict[str, Callable[[], bytes]]:
             unit="z",
             agreement=agreement,
             thresholds=(threshold, threshold),
-        ),  # fmt: skip
+        ),
         "distribution of z, four strategies": lambda: draw_distribution(samples, title="Distribution of z"),
     }
 

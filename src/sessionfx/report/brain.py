@@ -146,15 +146,14 @@ class BrainView:
     def __init__(
         self, mask: BoolArray, affine: FloatArray, background: NDArray[Any] | None = None, n_slices: int = 8
     ) -> None:
-        self._mask, self._affine = np.asarray(mask, dtype=bool), affine
-        self.is_empty = not self._mask.any()
-        if self.is_empty:
+        whole = np.asarray(mask, dtype=bool)
+        self._box = _Box.around(whole, affine) if whole.any() else None
+        if self._box is None:
             return
-        (self._inside, *rest), self._grid = _displayed_box(
-            [self._mask] if background is None else [self._mask, np.asarray(background)], affine
-        )
-        self._planes = slice_indices(self._grid.shape[2], n_slices)
-        self._grey = _grey_background(self._inside, rest[0] if rest else None, self._planes)
+        self._inside = self._box.cut(whole)
+        self._planes = slice_indices(self._box.grid.shape[2], n_slices)
+        under = None if background is None else self._box.cut(np.asarray(background))
+        self._grey = _grey_background(self._inside, under, self._planes)
 
     def draw(
         self,
@@ -166,29 +165,26 @@ class BrainView:
         vmax: float | None = None,
     ) -> bytes:
         """Draw a map; see `draw_stat_map`."""
-        if self.is_empty:
+        if self._box is None:
             return message_png(title, "empty mask")
-        (_, box), grid = _displayed_box([self._mask, np.asarray(values)], self._affine)
-        data = np.where(self._inside & np.isfinite(box), box, np.nan).astype(np.float32, copy=False)
-        if np.isnan(data).all():
+        box = self._box.cut(np.asarray(values, dtype=float))
+        data = np.where(self._inside & np.isfinite(box), box, np.nan)
+        known = data[~np.isnan(data)]
+        if not known.size:
             return message_png(title, "no finite value in the mask")
-        scale = colour_scale(data, threshold, vmax)
-        layout = _Layout.for_grid(grid, len(self._planes), header=header_height(title, WIDTH), glass=True)
-        canvas = Canvas(WIDTH, layout.height)
+        scale = colour_scale(known, threshold, vmax)
         passing = scale.passes(data)
-        canvas.header(title, _summary(data, passing, scale, unit))
-        _draw_glass(canvas, layout, np.where(passing, data, np.nan), self._inside, grid, scale)
-        planes = data[:, :, self._planes]
-        highlights = None if scale.threshold is None else passing[:, :, self._planes]
-        slices = to_bytes(_blend(self._grey, planes, scale))
-        _draw_slices(canvas, layout, slices, self._inside[:, :, self._planes], highlights, self._heights, grid)
+        grid, planes = self._box.grid, self._planes
+        layout = _Layout.for_grid(grid, len(planes), header=header_height(title, WIDTH), glass=True)
+        canvas = Canvas(WIDTH, layout.height)
+        canvas.header(title, _summary(known, int(passing.sum()), scale, unit))
+        _draw_glass(canvas, layout, np.where(passing, data, np.nan).astype(np.float32), self._inside, grid, scale)
+        slices = to_bytes(_blend(self._grey, data[:, :, planes], scale))
+        highlights = None if scale.threshold is None else passing[:, :, planes]
+        heights = [grid.centre(2, k) for k in planes]
+        _draw_slices(canvas, layout, slices, self._inside[:, :, planes], highlights, heights, grid)
         _draw_signed_bar(canvas, layout, scale, unit)
         return canvas.to_png()
-
-    @property
-    def _heights(self) -> list[float]:
-        """Coordinates of the slices (mm)."""
-        return [self._grid.centre(2, k) for k in self._planes]
 
 
 def draw_stat_map(
@@ -252,10 +248,11 @@ def draw_coverage(
     """
     n_inputs = max(int(n_inputs), 1)
     whole = np.asarray(counts)
-    covered_anywhere = whole > 0
-    if not covered_anywhere.any():
+    somewhere = whole > 0
+    if not somewhere.any():
         return message_png(title, "no voxel is covered")
-    (covered, box), grid = _displayed_box([covered_anywhere, whole], affine)
+    shown = _Box.around(somewhere, affine)
+    covered, box, grid = shown.cut(somewhere), shown.cut(whole), shown.grid
     planes = slice_indices(grid.shape[2], 16)
     layout = _Layout.for_grid(grid, len(planes), header=header_height(title, WIDTH), glass=False)
     canvas = Canvas(WIDTH, layout.height)
@@ -359,18 +356,30 @@ def rim(region: BoolArray) -> BoolArray:
     return found
 
 
-def _displayed_box(volumes: list[NDArray[Any]], affine: FloatArray) -> tuple[list[NDArray[Any]], Grid]:
-    """Reorient volumes and cut them to the bounding box of the first (bool, not empty)."""
-    turned = [to_canonical(volume, affine) for volume in volumes]
-    mask, canonical = turned[0]
-    bounds = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
-    box = tuple(slice(int(first), int(last) + 1) for first, last in bounds)
-    shape = tuple(cut.stop - cut.start for cut in box)
-    voxel_size = np.linalg.norm(canonical[:3, :3], axis=0)
-    middle = canonical[:3, :3] @ np.mean(bounds, axis=1) + canonical[:3, 3]
-    tilt = np.abs(canonical[:3, :3] - np.diag(voxel_size)).max() / voxel_size.min()
-    grid = Grid(middle - voxel_size * np.array(shape) / 2, voxel_size, shape, oblique=bool(tilt > 0.02))
-    return [volume[box] for volume, _ in turned], grid
+class _Box(NamedTuple):
+    """The part of a volume that is displayed: the bounding box of a mask, its axes turned to RAS."""
+
+    orientation: FloatArray
+    slices: tuple[slice, ...]
+    grid: Grid
+
+    @classmethod
+    def around(cls, mask: BoolArray, affine: FloatArray) -> _Box:
+        """Find the box of a mask that is not empty."""
+        turned, canonical = to_canonical(mask, affine)
+        bounds = [np.flatnonzero(turned.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
+        box = tuple(slice(int(first), int(last) + 1) for first, last in bounds)
+        shape = tuple(cut.stop - cut.start for cut in box)
+        voxel_size = np.linalg.norm(canonical[:3, :3], axis=0)
+        middle = canonical[:3, :3] @ np.mean(bounds, axis=1) + canonical[:3, 3]
+        tilt = np.abs(canonical[:3, :3] - np.diag(voxel_size)).max() / voxel_size.min()
+        grid = Grid(middle - voxel_size * np.array(shape) / 2, voxel_size, shape, oblique=bool(tilt > 0.02))
+        return cls(orientations.io_orientation(affine), box, grid)
+
+    def cut(self, volume: NDArray[Any]) -> NDArray[Any]:
+        """Turn a volume on the mask's grid, and cut it to the box."""
+        turned: NDArray[Any] = orientations.apply_orientation(volume, self.orientation)[self.slices]
+        return turned
 
 
 def _grey_background(inside: BoolArray, background: FloatArray | None, planes: list[int]) -> FloatArray:
@@ -402,15 +411,14 @@ def _count_colours(n_inputs: int) -> FloatArray:
     return np.vstack([[1.0, 1.0, 1.0], shades])
 
 
-def _summary(data: FloatArray, passing: BoolArray, scale: ColourScale, unit: str) -> str:
+def _summary(values: FloatArray, n_passing: int, scale: ColourScale, unit: str) -> str:
     """One line of facts: the range, and how much of the map passes the threshold."""
-    n_voxels = int(np.isfinite(data).sum())
-    text = f"range {number(float(np.nanmin(data)))} to {number(float(np.nanmax(data)))} {unit}"
+    text = f"range {number(float(values.min()))} to {number(float(values.max()))} {unit}"
     if scale.threshold is None:
-        return f"{text}; {n_voxels} voxels"
+        return f"{text}; {values.size} voxels"
     limit = f"|value| ≥ {number(scale.threshold)}" if math.isfinite(scale.threshold) else "the threshold"
     verb = "with" if math.isfinite(scale.threshold) else "beyond"
-    return f"{text}; {passing.sum()} of {n_voxels} voxels {verb} {limit}"
+    return f"{text}; {n_passing} of {values.size} voxels {verb} {limit}"
 
 
 # Layout and drawing -------------------------------------------------------------------------------
@@ -462,7 +470,7 @@ def _draw_glass(
         top = layout.header + 16 + (layout.glass_height - height) / 2
         horizontal, vertical = (axis for axis in range(3) if axis != along)
         panel = Panel(canvas, left, top, width, height, grid.extent(horizontal), grid.extent(vertical))
-        _draw_projection(panel, shown, inside.any(axis=along), scale, along)
+        _draw_projection(panel, shown, np.asarray(inside.any(axis=along)), scale, along)
         _draw_projection_axes(panel, grid, horizontal, vertical)
         if along == 1 and nothing:
             _write_none_survives(panel)
@@ -501,8 +509,8 @@ def _widened(limits: tuple[float, float], fraction: float) -> tuple[float, float
 
 def _write_none_survives(panel: Panel) -> None:
     message = "no voxel beyond threshold"
-    half = text_width(message) / 2 + 6
-    x, y = panel.left + panel.width / 2, panel.top + panel.height / 2
+    half = math.ceil(text_width(message) / 2) + 6
+    x, y = panel.left + panel.width // 2, panel.top + panel.height // 2
     panel.canvas.fill(x - half - 1, y - 12, x + half + 1, y + 12, MUTED)
     panel.canvas.fill(x - half, y - 11, x + half, y + 11, "#ffffff")
     panel.canvas.text(x, y, message, italic=True, across="centre")
@@ -571,12 +579,12 @@ def _draw_signed_bar(canvas: Canvas, layout: _Layout, scale: ColourScale, unit: 
     colours = to_bytes(_blend(np.full(values.shape, PAPER), values, scale))
     canvas.paste(np.repeat(colours, panel.width, axis=1), panel.left, panel.top)
     panel.frame()
-    panel.ticks_right(round_ticks(-scale.vmax, scale.vmax, 6), unit)
+    panel.ticks_right(round_ticks(-scale.vmax, scale.vmax, 8), unit)
     if scale.threshold is None or not 0 < scale.threshold <= scale.vmax:
         return
     for mark in (-scale.threshold, scale.threshold):
         y = panel.y(mark)
-        canvas.fill(panel.left, y - 0.5, panel.right, y + 0.5, "#000000")
+        canvas.fill(panel.left, y - 1, panel.right, y + 1, "#000000")
         canvas.text(panel.left - 4, y, number(mark), colour=INK, bold=True, across="right")
 
 

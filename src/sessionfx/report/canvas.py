@@ -104,9 +104,9 @@ class Canvas:
         return self.pixels[rows, columns], (own_rows, own_columns)
 
     def fill(self, left: float, top: float, right: float, bottom: float, colour: Colour, opacity: float = 1.0) -> None:
-        """Fill a rectangle, at least a pixel wide and high."""
-        x, y = max(round(left), 0), max(round(top), 0)
-        part = self.pixels[y : max(round(bottom), y + 1), x : max(round(right), x + 1)]
+        """Fill a rectangle, at least a pixel wide and high; what lies outside the picture is cut off."""
+        rows, columns = max(round(bottom) - round(top), 1), max(round(right) - round(left), 1)
+        part, _ = self.overlap((rows, columns), left, top)
         part[...] = rgb(colour) if opacity == 1 else part + (rgb(colour).astype(np.float32) - part) * opacity + 0.5
 
     def line(

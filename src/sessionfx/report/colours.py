@@ -41,7 +41,8 @@ _BLUE_TO_RED = ("#053061", "#2166ac", "#4393c3", "#92c5de", "#d1e5f0", "#f7f7f7"
 
 # Every sixteenth colour of viridis (Smith & van der Walt, CC0), light first
 _YELLOW_TO_VIOLET = ("#fde725", "#d5e21a", "#aadc32", "#81d34d", "#5cc863", "#3dbc74", "#27ad81", "#1f9f88",
-                     "#21918c", "#26828e", "#2c728e", "#33638d", "#3b528b", "#424086", "#472d7b", "#48186a", "#440154")  # fmt: skip
+                     "#21918c", "#26828e", "#2c728e", "#33638d", "#3b528b", "#424086", "#472d7b", "#48186a",
+                     "#440154")  # fmt: skip
 
 
 def rgb(colour: Colour) -> NDArray[np.uint8]:

@@ -180,7 +180,7 @@ def draw_design_correlation(matrix: pd.DataFrame, *, title: str) -> bytes:
 
 def _signed_colours(values: FloatArray) -> Pixels:
     """Colours (…, 3) of values from −1 to 1; white where there is none."""
-    colours = to_bytes(look_up(DIVERGING, np.nan_to_num(values) / 2 + 0.5))
+    colours = to_bytes(look_up(DIVERGING, np.where(np.isfinite(values), values, 0.0) / 2 + 0.5))
     colours[~np.isfinite(values)] = 255
     return colours
 
@@ -235,8 +235,8 @@ def _columns_with_room(n_columns: int, panel: float, fontsize: float, emphasised
 
 def _name_columns(panel: Panel, names: Mapping[int, str], fontsize: float, emphasised: Sequence[bool] = ()) -> None:
     for i, name in names.items():
-        style = {"size": fontsize, "bold": bool(emphasised and emphasised[i])}
-        panel.canvas.text(panel.x(i + 0.5), panel.bottom + 7, name, across="right", upright=True, **style)
+        x, y, bold = panel.x(i + 0.5), panel.bottom + 7, bool(emphasised and emphasised[i])
+        panel.canvas.text(x, y, name, size=fontsize, bold=bold, across="right", upright=True)
 
 
 def _name_rows(panel: Panel, names: Mapping[int, str]) -> None:
@@ -420,8 +420,8 @@ def _finish(panel: Panel, name: str, x_label: str, y_label: str) -> None:
     """Write what a panel shows, and what its axes are."""
     panel.canvas.text(panel.left, panel.top - 8, name, size=FONT + 1, down="bottom")
     panel.frame()
-    panel.ticks_below(round_ticks(*panel.x_range, 6), x_label)
-    panel.ticks_left(round_ticks(*panel.y_range, 7), y_label)
+    panel.ticks_below(round_ticks(*panel.x_range, 7), x_label)
+    panel.ticks_left(round_ticks(*panel.y_range, 8), y_label)
 
 
 def draw_distribution(z_by_label: Mapping[str, ArrayLike], *, title: str) -> bytes:
@@ -632,9 +632,12 @@ def _inside(threshold: float | None, low: float, high: float) -> list[float]:
 
 
 def _dotted(panel: Panel, mark: float, is_upright: bool) -> None:
-    place = math.floor(panel.x(mark) if is_upright else panel.y(mark)) + 0.5
-    ends = ((place, panel.top), (place, panel.bottom)) if is_upright else ((panel.left, place), (panel.right, place))
-    panel.canvas.line(*ends, INK, 1.0, (2, 4))
+    if is_upright:
+        x = math.floor(panel.x(mark)) + 0.5
+        panel.canvas.line((x, panel.top), (x, panel.bottom), INK, 1.0, (2, 4))
+    else:
+        y = math.floor(panel.y(mark)) + 0.5
+        panel.canvas.line((panel.left, y), (panel.right, y), INK, 1.0, (2, 4))
 
 
 def _draw_differences(panel: Panel, agreement: Mapping[str, float]) -> None:
