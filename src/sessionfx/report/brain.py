@@ -497,7 +497,7 @@ def _draw_projection_axes(panel: Panel, grid: Grid, horizontal: int, vertical: i
         for axis, size in ((horizontal, panel.width), (vertical, panel.height))
     ]
     around.ticks_below(ticks[0], f"{about}{AXIS_NAMES[horizontal]} (mm)")
-    around.ticks_left(ticks[1], f"{about}{AXIS_NAMES[vertical]} (mm)", distance=3)
+    around.ticks_left(ticks[1], f"{about}{AXIS_NAMES[vertical]} (mm)", distance=5)
     for x, letter, across in ((around.left, ENDS[horizontal][0], "left"), (around.right, ENDS[horizontal][1], "right")):
         panel.canvas.text(x, around.top - 4, letter, bold=True, across=across, down="bottom")
 

@@ -284,7 +284,7 @@ class Panel:
 
     def ticks_left(
         self, values: Sequence[float], label: str = "", texts: Sequence[str] | None = None, size: float = SMALL_FONT,
-        distance: float = 5,
+        distance: float = 8,
     ) -> None:  # fmt: skip
         """Draw ticks with their values at the left of the rectangle, and what they are, `distance` beside them."""
         texts = list(texts or tick_texts(values))
