@@ -1,9 +1,9 @@
 """What pictures are drawn on: an array of pixels, with text, lines and axes.
 
 A picture of a report is mostly an image (slices, matrices, densities) with a little text. Everything is drawn straight
-into one array, which costs a hundredth of a second; a general plotting library spends twenty times that on axes, ticks
-and layout. Pillow draws the text, in DejaVu Sans, which comes with matplotlib and has Greek letters, minus signs and
-accents.
+into one array, which costs one or two hundredths of a second; a general plotting library spends about ten times that,
+mostly on axes and ticks. Pillow draws the text, in DejaVu Sans, which comes with matplotlib and has Greek letters,
+minus signs and accents.
 
 Places are in pixels from the upper left corner, x to the right and y downwards. Text is written literally, whatever it
 holds: nothing in it is markup.
