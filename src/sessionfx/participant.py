@@ -6,10 +6,14 @@ One participant is one unit of work, independent of all others: it reads its own
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sessionfx import __version__
 from sessionfx.errors import ParticipantError
@@ -24,7 +28,8 @@ from sessionfx.outputs.firstlevel import FirstLevelFiles
 from sessionfx.outputs.records import Record, file_state, fingerprint
 from sessionfx.outputs.statmaps import read_estimate
 from sessionfx.report.methods import MethodsText, participant_methods
-from sessionfx.report.participant import ParticipantResults, RunSummary, has_sections, write_participant_report
+from sessionfx.report.participant import has_sections, write_participant_report
+from sessionfx.report.results import ParticipantResults, RunSummary, read_reference
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.fixed_effects import average, weighted_sum
@@ -245,6 +250,8 @@ class _Held:
         self.analysis = analysis
         self.to_fit = to_fit
         self.fitted: list[FittedRun] = []
+        self._facts: dict[str, dict[str, Any]] = {}
+        self._reference: NDArray[np.floating] | None = None
         self._made: dict[str, SessionMaps] = {}
         self._sessions: dict[str, SessionMaps] = {}
         self._combined: dict[str, dict[str, tuple[EstimateMap, dict[str, float]]]] = {}
@@ -292,6 +299,35 @@ class _Held:
             order = dict.fromkeys(run.session for run in self.runs)
             self._sessions[contrast.label] = {session: maps[session] for session in order if session in maps}
         return self._sessions[contrast.label]
+
+    def write_designs(self) -> dict[str, list[Path]]:
+        """Write the designs of the fitted runs and the mean image; return the designs' files by run."""
+        files = self.analysis.files
+        written = {}
+        for one in self.fitted:
+            paths, self._facts[one.run.name] = files.write_design(one)
+            written[one.run.name] = paths
+        if len(self.fitted) == len(self.runs) or not files.reference(self.participant).is_file():
+            self._reference = files.write_reference(self.participant, self.fitted)
+        return written
+
+    def summaries(self) -> Iterator[RunSummary]:
+        """Say of each run what a reader should know."""
+        fitted = {one.run.name: one for one in self.fitted}
+        for run in self.runs:
+            if run.name in fitted:
+                one = fitted[run.name]
+                facts = self._facts[run.name]
+                yield RunSummary(run.name, run.session, one.design.matrix, facts, one.events.table)
+            else:
+                yield RunSummary.read(run, self.analysis.files.design(run))
+
+    @property
+    def reference(self) -> NDArray[np.floating] | None:
+        """Mean image over the runs, 3-D; None where there is none."""
+        if self._reference is None:
+            self._reference = read_reference(self.analysis.files.reference(self.participant))
+        return self._reference
 
     def combined(self, contrast: Contrast) -> dict[str, tuple[EstimateMap, dict[str, float]]]:
         """Give estimates and session weights of the session contrasts; see `combine_sessions`."""
@@ -364,11 +400,11 @@ def combine_sessions(
 
 def _results(held: _Held, contrasts: Sequence[Contrast]) -> ParticipantResults:
     """Collect what the report of a participant shows."""
-    analysis, files = held.analysis, held.analysis.files
+    analysis = held.analysis
     return ParticipantResults(
         held.participant,
         analysis.entities,
-        tuple(RunSummary.read(run, files.design(run)) for run in held.runs),
+        tuple(held.summaries()),
         tuple(contrasts),
         analysis.session_contrasts,
         {contrast.label: held.sessions(contrast) for contrast in contrasts},
@@ -376,7 +412,7 @@ def _results(held: _Held, contrasts: Sequence[Contrast]) -> ParticipantResults:
             contrast.label: {label: located for label, (located, _) in held.combined(contrast).items()}
             for contrast in contrasts
         },
-        files.reference(held.participant),
+        held.reference,
         analysis.settings,
         analysis.methods,
     )
@@ -414,9 +450,7 @@ def _write_fits(held: _Held, work: Work, record: Record) -> list[str]:
     analysis, files, participant = held.analysis, held.analysis.files, held.participant
     messages = _remarks(held.fitted)
     messages += _check_any(held.fitted, {one.label: held.made(one) for one in held.contrasts_fitted})
-    designs = {one.run.name: files.write_design(one) for one in held.fitted}
-    if len(held.fitted) == len(held.runs) or not files.reference(participant).is_file():
-        files.write_reference(participant, held.fitted)
+    designs = held.write_designs()
     for contrast in held.contrasts_fitted:
         for session in dict.fromkeys(run.session for run in held.runs):
             if (contrast.label, session) not in held.to_fit:
