@@ -1,6 +1,6 @@
 """What a careful user of nilearn writes for a study of several sessions: the peer of the benchmarks.
 
-usage: nilearn_script.py BIDS_DIR OUT_DIR FWHM  (0 for no smoothing)
+usage: nilearn_script.py BIDS_DIR OUT_DIR FWHM [group]  (0 for no smoothing)
 
 Runs of a session are fitted together, sessions are combined by fixed effects, and the group is fitted on the sessions'
 maps and on the combined ones. It writes the maps that SessionFX writes: effect, variance, t, z and p.
@@ -27,8 +27,8 @@ COLUMNS = [f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz"]
 COLUMNS += [f"a_comp_cor_{i:02d}" for i in range(N_COMPONENTS)]
 
 
-def main(root: Path, out: Path, fwhm: float) -> None:
-    """Fit all participants and the group."""
+def main(root: Path, out: Path, fwhm: float, *, with_group: bool) -> None:
+    """Fit all participants, and the group."""
     warnings.simplefilter("ignore")
     sessions: dict[tuple[str, str], dict[str, Any]] = {}
     combined: dict[tuple[str, str], Any] = {}
@@ -43,7 +43,8 @@ def main(root: Path, out: Path, fwhm: float) -> None:
             save(out / participant / folder.name, f"{participant}_{folder.name}", maps)
         own = {session: sessions[participant, session] for session in degrees}
         combined |= combine(participant, own, degrees, out)
-    group(sessions, combined, out / "group")
+    if with_group:
+        group(sessions, combined, out / "group")
 
 
 def fit_session(root: Path, folder: Path, fwhm: float) -> FirstLevelModel:
@@ -112,4 +113,4 @@ def save(folder: Path, name: str, maps: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), with_group="group" in sys.argv[4:])

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import units_of_work as work
-from sessionfx.execution import Done, LocalExecutor, memory_limit_gb, workers_within
+from sessionfx.errors import ParticipantError
+from sessionfx.execution import Done, LocalExecutor, in_slots, memory_limit_gb, workers_within
+from sessionfx.execution.slots import own_slots
 
 
 def run(
@@ -148,3 +152,62 @@ def test_memory_limit_is_what_slurm_granted(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert memory_limit_gb() == pytest.approx(megabytes * 2**20 / 1e9)
+
+
+# Parts of units ---------------------------------------------------------------------------------------------
+
+
+def test_parts_are_computed_at_the_same_time_and_come_in_order() -> None:
+    """Three parts wait for each other, which they can only do side by side."""
+    meeting = threading.Barrier(3, timeout=30)
+
+    def meet(number: int) -> int:
+        meeting.wait()
+        return number * number
+
+    with own_slots(3):
+        assert list(in_slots(meet, [(number,) for number in range(6)])) == [0, 1, 4, 9, 16, 25]
+
+
+@pytest.mark.parametrize("n_slots", [1, 2])
+def test_no_more_parts_at_a_time_than_slots(n_slots: int) -> None:
+    now, most, lock = 0, 0, threading.Lock()
+
+    def count(_: int) -> None:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.01)
+        with lock:
+            now -= 1
+
+    with own_slots(n_slots):
+        list(in_slots(count, [(number,) for number in range(8)]))
+    assert most == n_slots
+
+
+def test_a_part_that_fails_raises_and_those_not_begun_are_given_up() -> None:
+    begun = []
+
+    def fail_on_one(number: int) -> int:
+        begun.append(number)
+        if number == 1:
+            raise ParticipantError("1 cannot be read. Provide the file.")
+        time.sleep(0.05)
+        return number
+
+    with own_slots(2), pytest.raises(ParticipantError, match="1 cannot be read"):
+        list(in_slots(fail_on_one, [(number,) for number in range(50)]))
+    assert len(begun) < 10
+
+
+def test_processes_share_their_slots() -> None:
+    """Two units of four parts each, with two slots: never more than two parts at a time over both processes."""
+    units = {f"unit-{number}": (number,) for number in range(2)}
+    with LocalExecutor(2, n_threads=1) as executor:
+        done = [one.result for one in executor.run_units(work.spans_of_parts, units)]
+    assert all(spans is not None and len(spans) == 4 for spans in done)
+    moments = sorted(moment for spans in done if spans for span in spans for moment in span)
+    at_a_time = [sum(start <= moment < end for spans in done if spans for start, end in spans) for moment in moments]
+    assert max(at_a_time) == 2

@@ -175,15 +175,14 @@ def test_reports_only_without_maps_is_a_failure_in_words(
 
 
 @pytest.mark.slow
-def test_any_number_of_processes_gives_the_same_bytes(dataset: Path, finished: Path, tmp_path: Path) -> None:
-    expected = values(maps(finished))
-    assert (
-        run_command(
-            dataset, tmp_path / "two", "participant", "group", "--contrast", CONTRAST, "--nprocs", "2", "--no-report"
-        ).returncode
-        == 0
-    )
-    assert values(maps(tmp_path / "two")) == expected
+@pytest.mark.parametrize("n_processes", [2, 5])
+def test_any_number_of_processes_gives_the_same_bytes(
+    n_processes: int, dataset: Path, finished: Path, tmp_path: Path
+) -> None:
+    """With more processes than participants, the runs of a participant are fitted at the same time."""
+    options = ("--contrast", CONTRAST, "--nprocs", n_processes, "--no-report")
+    assert run_command(dataset, tmp_path / "out", "participant", "group", *options).returncode == 0
+    assert values(maps(tmp_path / "out")) == values(maps(finished))
 
 
 @pytest.mark.slow

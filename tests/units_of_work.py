@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from sessionfx.errors import OutputError, ParticipantError
+from sessionfx.execution import in_slots
 
 
 def square(number: int) -> int:
@@ -44,3 +45,13 @@ def square_and_say_where(number: int) -> tuple[int, int]:
 
 def write_nowhere(number: int) -> int:
     raise OutputError(f"{number} cannot be written. Check space and permissions.")
+
+
+def _span(seconds: float) -> tuple[float, float]:
+    start = time.monotonic()
+    time.sleep(seconds)
+    return start, time.monotonic()
+
+
+def spans_of_parts(number: int) -> list[tuple[float, float]]:
+    return list(in_slots(_span, [(0.05,)] * 4))
