@@ -99,7 +99,8 @@ def scaling_table(rows: list[dict[str, Any]]) -> str:
         found: harness.Comparison = row["found"]
         lines.append(
             f"| {row['analysis']} | {found.median('peer', 'wall'):.1f} s | {found.median('ours', 'wall'):.1f} s "
-            f"| {found.ratio('wall'):.2f} | {found.median('peer', 'peak'):.0f} → {found.median('ours', 'peak'):.0f} MB |"
+            f"| {found.ratio('wall'):.2f} "
+            f"| {found.median('peer', 'peak'):.0f} → {found.median('ours', 'peak'):.0f} MB |"
         )
     return "\n".join(lines)
 
