@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
 from sessionfx.execution import Executor
+from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table
 from sessionfx.group.permutation import PermutationResult, permute
 from sessionfx.group.results import Evidence, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
@@ -30,7 +30,6 @@ from sessionfx.strategies.blocks import blocks_of, estimate_in_blocks
 from sessionfx.strategies.fixed_effects import FixedEffectsPlan
 
 StoredPermutation = Callable[[NDArray[np.bool_]], PermutationResult]
-CLUSTER_COLUMNS = ("Cluster ID", "X", "Y", "Z", "Peak Stat", "Cluster Size (mm3)")
 
 
 @dataclass(frozen=True)
@@ -153,25 +152,14 @@ def cluster_table(one: Located[Any], threshold: float, minimum_voxels: int) -> p
     DataFrame
         nilearn's columns; sub-peaks have a letter in their cluster's number.
     """
-    import nibabel as nib
-    from nilearn.reporting import get_clusters_table
-
     z, two_sided = one.estimate.z, one.estimate.two_sided
     if not np.isfinite(threshold) or not beyond(z, threshold, two_sided=two_sided).any():
         return pd.DataFrame(columns=list(CLUSTER_COLUMNS))
     volume = np.zeros(one.grid.shape, dtype=np.float32)
     volume[one.mask] = z
-    # nilearn keeps voxels strictly above the threshold; FDR thresholds are values that occur
+    # voxels strictly above the threshold are kept, and FDR thresholds are values that occur
     just_below = float(np.nextafter(np.float32(threshold), np.float32(0)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        table = get_clusters_table(
-            nib.Nifti1Image(volume, one.grid.affine),
-            just_below,
-            cluster_threshold=minimum_voxels,
-            two_sided=two_sided,
-        )
-    return pd.DataFrame(table)
+    return clusters_table(volume, one.grid.affine, just_below, minimum_voxels=minimum_voxels, two_sided=two_sided)
 
 
 def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
