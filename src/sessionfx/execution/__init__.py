@@ -5,7 +5,7 @@ from sessionfx.execution.choice import open_executor
 from sessionfx.execution.local import LocalExecutor, end_on_sigterm
 from sessionfx.execution.memory import memory_limit_gb, workers_within
 from sessionfx.execution.progress import progress_bar
-from sessionfx.execution.threads import limited_threads
+from sessionfx.execution.threads import in_threads, limited_threads
 
 __all__ = [
     "Done",
@@ -15,6 +15,7 @@ __all__ = [
     "MapOrdered",
     "end_on_sigterm",
     "in_this_process",
+    "in_threads",
     "limited_threads",
     "memory_limit_gb",
     "open_executor",

@@ -1,28 +1,34 @@
 """The maps of one contrast on the voxels all of them have, kept on disk and read block by block.
 
-Memory is then bounded by one map and one block of voxels, whatever the number of maps.
+Memory is then bounded by a few maps and blocks of voxels, whatever the number of maps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.covariates import Covariates
 from sessionfx.errors import LevelError, ParticipantError
-from sessionfx.execution import progress_bar
-from sessionfx.group.spool import Spool, open_spool
-from sessionfx.inputs.images import Grid
+from sessionfx.execution import in_threads, progress_bar
+from sessionfx.group.store import BlockStore, scratch_file
+from sessionfx.inputs.images import Grid, open_image
 from sessionfx.inputs.statmaps import FirstLevelMap
-from sessionfx.maps import EstimateMap
 from sessionfx.outputs.records import fingerprint
-from sessionfx.outputs.statmaps import read_estimate, read_sidecar
+from sessionfx.outputs.statmaps import read_effect, read_sidecar
 from sessionfx.strategies.base import MapLayout
+from sessionfx.strategies.blocks import block_width
+
+Read = TypeVar("Read")
+# effect, variance, the voxels that have both, and their grid
+Volumes = tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_], Grid]
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,10 @@ class MapStack:
     coverage : ndarray of int, 3-D
         How many maps have each voxel.
     notes : tuple of str
-    spooled, spooled_variances : Spool
+    stored, stored_variances : BlockStore
         On disk: the N maps at the W voxels of the first one.
-    columns : ndarray of shape (V,)
-        Which of these are common to all.
+    common : ndarray of bool, shape (W,)
+        Which of these every map has.
     """
 
     layout: MapLayout
@@ -49,23 +55,40 @@ class MapStack:
     grid: Grid
     coverage: NDArray[np.int_]
     notes: tuple[str, ...]
-    spooled: Spool
-    spooled_variances: Spool | None
-    columns: NDArray[np.int_]
+    stored: BlockStore
+    stored_variances: BlockStore | None
+    common: NDArray[np.bool_]
 
     @property
     def n_voxels(self) -> int:
         """Number of common voxels."""
-        return len(self.columns)
+        return int(self.common.sum())
 
-    def effects(self, voxels: slice) -> NDArray[np.float64]:
-        """Read the effects of some voxels, of shape (N, v)."""
-        return self.spooled.read(self.columns[voxels])
+    @property
+    def blocks(self) -> list[slice]:
+        """Blocks of stored voxels of which some are common."""
+        return [block for block in self.stored.blocks if self.common[block].any()]
 
-    def variances(self, voxels: slice) -> NDArray[np.float64]:
-        """Read the sampling variances of some voxels, of shape (N, v)."""
-        assert self.spooled_variances is not None  # noqa: S101 - spooled where a strategy needs them
-        return self.spooled_variances.read(self.columns[voxels])
+    def effects(self, block: slice) -> NDArray[np.floating]:
+        """Read the effects of the common voxels of a block, of shape (N, v)."""
+        return self._read(self.stored, block)
+
+    def variances(self, block: slice) -> NDArray[np.floating]:
+        """Read the sampling variances of the common voxels of a block, of shape (N, v)."""
+        assert self.stored_variances is not None  # noqa: S101 - stored where a strategy needs them
+        return self._read(self.stored_variances, block)
+
+    def _read(self, store: BlockStore, block: slice) -> NDArray[np.floating]:
+        common, values = self.common[block], store.read(block)
+        return values if common.all() else np.ascontiguousarray(values[:, common])
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is kept in memory of a map that has been read: its mask, and a digest of how it was made."""
+
+    mask: NDArray[np.bool_]
+    model: str | None
 
 
 @contextmanager
@@ -76,6 +99,7 @@ def open_stack(
     *,
     needs_variances: bool,
     times: tuple[str, ...] = (),
+    n_threads: int = 1,
 ) -> Iterator[MapStack]:
     """Read the maps of a contrast and restrict them to the voxels all of them have.
 
@@ -89,6 +113,8 @@ def open_stack(
     needs_variances : bool
     times : tuple of str
         Session covariates that serve as time.
+    n_threads : int, default=1
+        How many maps are read at a time; what is found does not depend on it.
 
     Yields
     ------
@@ -102,26 +128,69 @@ def open_stack(
         If the folder cannot be written.
     """
     first = _read(maps[0], maps[0], None, needs_variances)
-    with open_spool(folder) as effects, open_spool(folder) if needs_variances else nullcontext() as variances:
-        coverage = np.zeros(first.grid.shape, dtype=int)
-        sizes = []
-        for row, one in enumerate(progress_bar(maps, "reading", "map")):
-            current = first if row == 0 else _read(one, maps[0], first.grid, needs_variances)
-            coverage += current.mask
-            sizes.append(int(current.mask.sum()))
-            effects.append(current.volume(current.estimate.effect)[first.mask])
-            if variances is not None:
-                variances.append(current.volume(current.estimate.variance)[first.mask])
+    _, _, first_mask, grid = first
+    size = (len(maps), int(first_mask.sum()), block_width(len(maps)), _kept_type(maps, needs_variances))
+    with scratch_file(folder) as file, scratch_file(folder) if needs_variances else nullcontext() as second_file:
+        effects = BlockStore(file, folder, *size)
+        variances = None if second_file is None else BlockStore(second_file, folder, *size)
+
+        def take(row: int, one: FirstLevelMap) -> _Found:
+            current = first if row == 0 else _read(one, maps[0], grid, needs_variances)
+            return _take(row, one, current, first_mask, effects, variances)
+
+        coverage = np.zeros(grid.shape, dtype=int)
+        sizes, models = [], set()
+        rows = progress_bar(list(enumerate(maps)), "reading", "map")
+        for found in in_threads(n_threads, take, rows):
+            coverage += found.mask
+            sizes.append(int(found.mask.sum()))
+            models |= {found.model} - {None}
         common = coverage == len(maps)
         if not common.any():
             raise LevelError(
                 f"No voxel has data in all {len(maps)} maps; {maps[int(np.argmin(sizes))].effect} covers least. "
                 "Leave that participant out with --participant-label, or check its mask."
             )
+        notes = tuple(_notes(maps, sizes, int(common.sum()), len(models)))
         yield MapStack(
-            layout_of(maps, covariates, times), common, first.grid, coverage, tuple(_notes(maps, sizes,
-            int(common.sum()))), effects, variances, np.nonzero(common[first.mask])[0],
-        )  # fmt: skip
+            layout_of(maps, covariates, times), common, grid, coverage, notes, effects, variances, common[first_mask]
+        )
+
+
+def _kept_type(maps: Sequence[FirstLevelMap], needs_variances: bool) -> type[np.floating]:
+    """Choose single precision where the files have no more.
+
+    Double precision in the files counts: strategies tell rounding error from variation by it, and a difference that is
+    the same for all participants but for rounding must have no variance.
+    """
+    for one in maps:
+        for path in filter(None, (one.effect, one.variance if needs_variances else None)):
+            try:
+                data = open_image(path).dataobj
+            except ParticipantError:
+                return np.float64  # said when the map is read
+            if data.dtype not in (np.float32, np.float16) or data.slope != 1 or data.inter != 0:
+                return np.float64
+    return np.float32
+
+
+def _take(
+    row: int,
+    one: FirstLevelMap,
+    volumes: Volumes,
+    first_mask: NDArray[np.bool_],
+    effects: BlockStore,
+    variances: BlockStore | None,
+) -> _Found:
+    """Store a map at the voxels of the first one."""
+    effect, variance, mask, _ = volumes
+    with np.errstate(over="ignore", invalid="ignore"):  # of voxels that the map does not have
+        effects.write(row, effect[first_mask])
+        if variances is not None and variance is not None:
+            variances.write(row, variance[first_mask])
+    sidecar = _explained(one, partial(read_sidecar, one.effect))
+    made = [sidecar.get(key) for key in ("ModelParameters", "ContrastWeights", "FixedEffectsWeighting")]
+    return _Found(mask, fingerprint(made) if sidecar else None)
 
 
 def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates, times: tuple[str, ...] = ()) -> MapLayout:
@@ -147,26 +216,33 @@ def attendance(maps: Sequence[FirstLevelMap]) -> Mapping[str, tuple[str, ...]]:
     return {participant: tuple(sessions) for participant, sessions in found.items()}
 
 
-def _read(one: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_variances: bool) -> EstimateMap:
+def _read(
+    one: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_variances: bool
+) -> Volumes:
     if needs_variances and one.variance is None:
         raise LevelError(
             f"{one.effect} has no variance map, which --fixed-effects precision and --strategy meta need. Leave "
             "them out."
         )
-    try:
-        current = read_estimate(one.effect, one.variance)
-    except ParticipantError as error:
-        raise LevelError(f"{error} Or leave sub-{one.participant} out with --participant-label.") from None
-    if grid is not None and not grid.same_as(current.grid):
+    current = _explained(one, partial(read_effect, one.effect, one.variance))
+    if grid is not None and not grid.same_as(current[3]):
         raise LevelError(
-            f"{first.effect} ({grid}) and {one.effect} ({current.grid}) lie on different grids. "
+            f"{first.effect} ({grid}) and {one.effect} ({current[3]}) lie on different grids. "
             "Preprocess all participants to one standard space, or choose maps with --space, --res or "
             "--participant-label."
         )
     return current
 
 
-def _notes(maps: Sequence[FirstLevelMap], sizes: Sequence[int], n_common: int) -> list[str]:
+def _explained(one: FirstLevelMap, read: Callable[[], Read]) -> Read:
+    """Read, and say what to do where that fails."""
+    try:
+        return read()
+    except ParticipantError as error:
+        raise LevelError(f"{error} Or leave sub-{one.participant} out with --participant-label.") from None
+
+
+def _notes(maps: Sequence[FirstLevelMap], sizes: Sequence[int], n_common: int, n_models: int) -> list[str]:
     notes = []
     typical = float(np.median(sizes))
     if n_common < 0.9 * typical:
@@ -175,9 +251,7 @@ def _notes(maps: Sequence[FirstLevelMap], sizes: Sequence[int], n_common: int) -
             f"The {len(maps)} maps share {n_common} voxels, {n_common / typical:.0%} of the median map; "
             f"{maps[least].effect.name} covers least ({sizes[least]} voxels)."
         )
-    models = {fingerprint([sidecar.get(key) for key in ("ModelParameters", "ContrastWeights", "FixedEffectsWeighting")])
-              for one in maps if (sidecar := read_sidecar(one.effect))}  # fmt: skip
-    if len(models) > 1:
+    if n_models > 1:
         notes.append(
             "The first-level maps were made with different options (see ModelParameters in their sidecars). Run the "
             "participant level again so that all participants are treated alike."
