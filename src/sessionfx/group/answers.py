@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sessionfx.errors import NotEstimableError
 from sessionfx.execution import Executor
 from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table
+from sessionfx.group.evidence import gather
 from sessionfx.group.permutation import PermutationResult, permute
 from sessionfx.group.results import Evidence, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
@@ -25,11 +26,32 @@ from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import beyond, z_threshold
 from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import GroupOptions, Question, Strategy
-from sessionfx.strategies.blocks import blocks_of, estimate_in_blocks
+from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.strategies.blocks import as_block, distinct_pools, estimate_plans, informed
 from sessionfx.strategies.fixed_effects import FixedEffectsPlan
 
 StoredPermutation = Callable[[NDArray[np.bool_]], PermutationResult]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What two passes over the maps give.
+
+    Attributes
+    ----------
+    evidence : Evidence
+    reliability : dict of str to ndarray of shape (V,)
+        See `evidence.gather`.
+    mean : StrategyResult
+        The mean over sessions by the marginal strategy.
+    results : list of tuple of StrategyResult
+        Of each question, by the strategies in order, without clusters and permutations.
+    """
+
+    evidence: Evidence
+    reliability: dict[str, NDArray[np.float64]]
+    mean: StrategyResult
+    results: list[tuple[StrategyResult, ...]]
 
 
 @dataclass(frozen=True)
@@ -50,14 +72,57 @@ class Respondent:
     settings: Settings
     executor: Executor
 
-    def answer(
-        self, question: Question, stack: MapStack, evidence: Evidence, stored: StoredPermutation | None = None
+    def answers(self, questions: Sequence[Question], stack: MapStack, sessions: Sequence[str]) -> Answers:
+        """Estimate all questions by all strategies in two passes over the maps.
+
+        The first pass gathers the evidence and what plans must know of all voxels, the second one estimates.
+
+        Parameters
+        ----------
+        questions : sequence of Question
+        stack : MapStack
+        sessions : sequence of str
+            Study sessions.
+
+        Returns
+        -------
+        Answers
+        """
+        (mean,) = resolve_session_contrasts([MEAN], sessions)
+        wanted = [(strategy, question) for question in questions for strategy in self.strategies]
+        # regions for the reliability are where this answer is beyond its threshold
+        of_mean = (STRATEGIES["marginal"], Question(mean))
+        if of_mean not in wanted:
+            wanted.append(of_mean)
+        plans = [self._plan(strategy, question, stack.layout) for strategy, question in wanted]
+        made = [plan for plan in plans if isinstance(plan, Plan)]
+        evidence, reliability, sums = gather(stack, sessions, distinct_pools(made), self.executor.map_ordered)
+        ready = informed(made, sums)
+        known = [plan for plan in ready if isinstance(plan, Plan)]
+        estimates = iter(estimate_plans(known, stack, self.executor.map_ordered) if known else [])
+        informed_plans = iter(ready)
+        results = []
+        for (strategy, _), plan in zip(wanted, plans, strict=True):
+            outcome = next(informed_plans) if isinstance(plan, Plan) else plan
+            results.append(self._locate(strategy, outcome, estimates, stack))
+        each = len(self.strategies)
+        by_question = [tuple(results[at * each : (at + 1) * each]) for at in range(len(questions))]
+        return Answers(evidence, reliability, results[wanted.index(of_mean)], by_question)
+
+    def compared(
+        self,
+        question: Question,
+        results: Sequence[StrategyResult],
+        stack: MapStack,
+        evidence: Evidence,
+        stored: StoredPermutation | None = None,
     ) -> QuestionResults:
-        """Let every strategy answer one question, and compare the answers.
+        """Complete the answers to one question by clusters and permutations, compare and judge them.
 
         Parameters
         ----------
         question : Question
+        results : sequence of StrategyResult
         stack : MapStack
         evidence : Evidence
             What the data say about the strategies' assumptions.
@@ -68,20 +133,14 @@ class Respondent:
         -------
         QuestionResults
         """
-        results = tuple(self._run(strategy, question, stack, stored) for strategy in self.strategies)
-        pairs = tuple(_compare(a, b) for a, b in combinations(results, 2))
-        verdict = judge(question, stack.layout, results, evidence, self.options.subject_effect)
-        return QuestionResults(question, results, pairs, verdict)
+        complete = tuple(self._complete(one, question, stack, stored) for one in results)
+        pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))
+        verdict = judge(question, stack.layout, complete, evidence, self.options.subject_effect)
+        return QuestionResults(question, complete, pairs, verdict)
 
-    def answer_mean(self, stack: MapStack, sessions: Sequence[str]) -> StrategyResult:
-        """Find where the mean over sessions is beyond the threshold, by the marginal strategy; without its clusters."""
-        (mean,) = resolve_session_contrasts([MEAN], sessions)
-        return self._estimate(STRATEGIES["marginal"], Question(mean), stack)
-
-    def _run(
-        self, strategy: Strategy, question: Question, stack: MapStack, stored: StoredPermutation | None
+    def _complete(
+        self, found: StrategyResult, question: Question, stack: MapStack, stored: StoredPermutation | None
     ) -> StrategyResult:
-        found = self._estimate(strategy, question, stack)
         if found.plan is None or found.located is None:
             return found
         clusters = cluster_table(found.located, found.threshold, self.settings.cluster_threshold)
@@ -92,14 +151,24 @@ class Respondent:
             )
         return replace(found, clusters=clusters, permutation=permutation)
 
-    def _estimate(self, strategy: Strategy, question: Question, stack: MapStack) -> StrategyResult:
-        names = (strategy.name, strategy.label, strategy.title)
+    def _plan(self, strategy: Strategy, question: Question, layout: MapLayout) -> Plan | NotEstimableError:
         try:
-            plan = strategy.plan(stack.layout, question, self.options)
-            plan, result = estimate_in_blocks(plan, stack, self.executor.map_ordered)
+            return strategy.plan(layout, question, self.options)
         except NotEstimableError as refusal:
-            return StrategyResult(*names, str(refusal))
-        located = Located.where_determined(result, stack.mask, stack.grid)
+            return refusal
+
+    def _locate(
+        self,
+        strategy: Strategy,
+        plan: Plan | NotEstimableError,
+        estimates: Iterator[Estimate | FTest],
+        stack: MapStack,
+    ) -> StrategyResult:
+        """Find where an answer is determined and its threshold; the next estimate is that of the plan."""
+        names = (strategy.name, strategy.label, strategy.title)
+        if isinstance(plan, NotEstimableError):
+            return StrategyResult(*names, str(plan))
+        located = Located.where_determined(next(estimates), stack.mask, stack.grid)
         if not located.mask.any():
             return StrategyResult(*names, "No voxel varies over the observations, so there is nothing to test against.")
         threshold = z_threshold(
@@ -115,8 +184,10 @@ class Respondent:
     ) -> PermutationResult:
         values: NDArray[np.float64] = np.concatenate(
             [
-                plan.participant_values(stack.effects(block), stack.variances(block) if plan.uses_variances else None)
-                for block in blocks_of(stack.n_voxels)
+                plan.participant_values(
+                    as_block(stack.effects(block)), as_block(stack.variances(block)) if plan.uses_variances else None
+                )
+                for block in stack.blocks
             ],
             axis=1,
         )
