@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+_NO_MORE: Any = object()
 
 
 def in_threads(n_threads: int, function: Callable[..., Result], items: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
@@ -41,7 +42,7 @@ def in_threads(n_threads: int, function: Callable[..., Result], items: Iterable[
         ahead: deque[Future[Result]] = deque()
         try:
             while True:
-                while len(ahead) <= n_threads and (item := next(remaining, None)) is not None:
+                while len(ahead) <= n_threads and (item := next(remaining, _NO_MORE)) is not _NO_MORE:
                     ahead.append(pool.submit(function, *item))
                 if not ahead:
                     return

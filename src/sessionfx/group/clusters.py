@@ -59,8 +59,7 @@ def clusters_table(
         labels, sizes = _label(values >= threshold)
         values = np.where((sizes >= minimum_voxels)[labels] & (values > threshold), values, np.float32(0))
         labels, sizes = _label(values > 0)
-        highest = np.asarray(ndimage.maximum(values, labels, np.arange(1, len(sizes))), dtype=np.float32)
-        peaks = _find_peaks(values, labels, ndimage.find_objects(labels))
+        peaks, highest = _find_peaks(values, labels, ndimage.find_objects(labels))
         for order, cluster in enumerate((-highest).argsort() + 1):
             number = n_before + order + 1
             voxels = peaks[cluster - 1]
@@ -76,7 +75,7 @@ def clusters_table(
 
 
 def _label(chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
-    """Number the clusters of voxels that touch by faces; also the voxels of each, those of number 0 being none."""
+    """Give numbers to the clusters of voxels that touch by faces, and count the voxels of each; 0 is no cluster."""
     labels, _ = ndimage.label(chosen)
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
@@ -85,12 +84,13 @@ def _label(chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int_], NDArray[np.int_
 
 def _find_peaks(
     values: NDArray[np.float32], labels: NDArray[np.int_], boxes: list[tuple[slice, ...]]
-) -> list[NDArray[np.int_]]:
-    """Find the local maxima of each cluster, as voxels of shape (n, 3).
+) -> tuple[list[NDArray[np.int_]], NDArray[np.float32]]:
+    """Find the local maxima of each cluster, as voxels of shape (n, 3), and its largest value.
 
     Neighbours that are equally high are one maximum, at their centre or at the voxel of theirs nearest to it.
     """
     maxima = np.zeros(values.shape, dtype=bool)
+    highest = np.empty(len(boxes), dtype=np.float32)
     for number, box in enumerate(boxes, 1):
         wider = tuple(slice(max(one.start - 1, 0), one.stop + 1) for one in box)
         inside = labels[wider] == number
@@ -98,6 +98,7 @@ def _find_peaks(
         top = ndimage.maximum_filter(own, 3)
         found = inside & (own == top)
         heights = own[inside]
+        highest[number - 1] = heights.max()
         if not np.isclose(heights.max(), heights.min()):
             found &= top > ndimage.minimum_filter(own, 3)  # what is flat all around is no maximum
         maxima[wider] |= found
@@ -112,7 +113,7 @@ def _find_peaks(
         own_voxels = where[spot_of == spot]
         voxels[spot] = own_voxels[np.argmin(np.linalg.norm(own_voxels - voxels[spot], axis=1))]
     cluster_of = labels[tuple(voxels.T)]
-    return [voxels[cluster_of == number] for number in range(1, len(boxes) + 1)]
+    return [voxels[cluster_of == number] for number in range(1, len(boxes) + 1)], highest
 
 
 def _apart(places: NDArray[np.float64]) -> list[int]:

@@ -133,13 +133,14 @@ def summarise_reliability(
         z[mean_map.mask] = mean_map.estimate.z
         found = []
         for sign, words in ((1, "positive"), (-1, "negative")):
-            labels, n_labels = ndimage.label(sign * z >= mean.threshold)
-            for label in range(1, n_labels + 1):
-                region = (labels == label)[stack.mask]
-                if region.sum() >= max(smallest_cluster, SMALLEST_REGION):
-                    peak = int(np.argmax(np.where(region, sign * z[stack.mask], -np.inf)))
-                    place = position_text(stack.mask, stack.grid, peak)
-                    found.append((int(region.sum()), f"mean {words}, peak at {place} mm", region))
+            labels = ndimage.label(sign * z >= mean.threshold)[0][stack.mask]
+            sizes = np.bincount(labels)
+            sizes[0] = 0
+            for label in np.nonzero(sizes >= max(smallest_cluster, SMALLEST_REGION))[0]:
+                region = labels == label
+                peak = int(np.argmax(np.where(region, sign * z[stack.mask], -np.inf)))
+                place = position_text(stack.mask, stack.grid, peak)
+                found.append((int(sizes[label]), f"mean {words}, peak at {place} mm", region))
         found.sort(key=lambda one: -one[0])
         beyond_threshold = np.abs(z[stack.mask]) >= mean.threshold
         if beyond_threshold.any():

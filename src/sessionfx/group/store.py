@@ -75,7 +75,7 @@ class BlockStore:
 
     def _whole(self, transfer: Callable[[int, Any, int], int], content: NDArray[np.floating], place: int) -> None:
         """Write or read until nothing is left: the system may do a part only."""
-        left = memoryview(content.reshape(-1).view(np.uint8))
+        left = content.reshape(-1).view(np.uint8).data
         try:
             while left:
                 done = transfer(self._file.fileno(), left, place)
