@@ -33,7 +33,9 @@ def assert_same(
     volume: NDArray[np.float32], affine: NDArray[np.float64], threshold: float, minimum_voxels: int, two_sided: bool
 ) -> pd.DataFrame:
     ours = clusters_table(volume, affine, threshold, minimum_voxels=minimum_voxels, two_sided=two_sided)
-    pd.testing.assert_frame_equal(ours, nilearns(volume, affine, threshold, minimum_voxels, two_sided), check_exact=True)
+    pd.testing.assert_frame_equal(
+        ours, nilearns(volume, affine, threshold, minimum_voxels, two_sided), check_exact=True
+    )
     return ours
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
-from sessionfx.execution import Executor
+from sessionfx.execution import Executor, in_threads
 from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table
 from sessionfx.group.evidence import gather
 from sessionfx.group.permutation import PermutationResult, permute
@@ -45,7 +45,7 @@ class Answers:
     mean : StrategyResult
         The mean over sessions by the marginal strategy.
     results : list of tuple of StrategyResult
-        Of each question, by the strategies in order, without clusters and permutations.
+        Of each question, by the strategies in order, without permutations.
     """
 
     evidence: Evidence
@@ -100,11 +100,13 @@ class Respondent:
         ready = informed(made, sums)
         known = [plan for plan in ready if isinstance(plan, Plan)]
         estimates = iter(estimate_plans(known, stack, self.executor.map_ordered) if known else [])
-        informed_plans = iter(ready)
-        results = []
+        outcomes = iter(ready)
+        located = []
         for (strategy, _), plan in zip(wanted, plans, strict=True):
-            outcome = next(informed_plans) if isinstance(plan, Plan) else plan
-            results.append(self._locate(strategy, outcome, estimates, stack))
+            outcome = next(outcomes) if isinstance(plan, Plan) else plan
+            estimate = next(estimates) if isinstance(outcome, Plan) else None
+            located.append((strategy, outcome, estimate, stack))
+        results = list(in_threads(self.settings.nprocs, self._locate, located))
         each = len(self.strategies)
         by_question = [tuple(results[at * each : (at + 1) * each]) for at in range(len(questions))]
         return Answers(evidence, reliability, results[wanted.index(of_mean)], by_question)
@@ -117,7 +119,7 @@ class Respondent:
         evidence: Evidence,
         stored: StoredPermutation | None = None,
     ) -> QuestionResults:
-        """Complete the answers to one question by clusters and permutations, compare and judge them.
+        """Complete the answers to one question by permutations, compare and judge them.
 
         Parameters
         ----------
@@ -143,13 +145,12 @@ class Respondent:
     ) -> StrategyResult:
         if found.plan is None or found.located is None:
             return found
-        clusters = cluster_table(found.located, found.threshold, self.settings.cluster_threshold)
         permutation = None
         if self.settings.permutations and isinstance(found.plan, FixedEffectsPlan):
             permutation = (
                 stored(found.located.mask) if stored else self._permute(found.plan, question, stack, found.located)
             )
-        return replace(found, clusters=clusters, permutation=permutation)
+        return replace(found, permutation=permutation)
 
     def _plan(self, strategy: Strategy, question: Question, layout: MapLayout) -> Plan | NotEstimableError:
         try:
@@ -158,17 +159,13 @@ class Respondent:
             return refusal
 
     def _locate(
-        self,
-        strategy: Strategy,
-        plan: Plan | NotEstimableError,
-        estimates: Iterator[Estimate | FTest],
-        stack: MapStack,
+        self, strategy: Strategy, plan: Plan | NotEstimableError, estimate: Estimate | FTest | None, stack: MapStack
     ) -> StrategyResult:
-        """Find where an answer is determined and its threshold; the next estimate is that of the plan."""
+        """Find where an answer is determined, its threshold and its clusters; there is no estimate without a plan."""
         names = (strategy.name, strategy.label, strategy.title)
-        if isinstance(plan, NotEstimableError):
+        if isinstance(plan, NotEstimableError) or estimate is None:
             return StrategyResult(*names, str(plan))
-        located = Located.where_determined(next(estimates), stack.mask, stack.grid)
+        located = Located.where_determined(estimate, stack.mask, stack.grid)
         if not located.mask.any():
             return StrategyResult(*names, "No voxel varies over the observations, so there is nothing to test against.")
         threshold = z_threshold(
@@ -177,7 +174,8 @@ class Respondent:
             self.settings.correction,
             two_sided=located.estimate.two_sided,
         )
-        return StrategyResult(*names, None, plan, located, threshold)
+        clusters = cluster_table(located, threshold, self.settings.cluster_threshold)
+        return StrategyResult(*names, None, plan, located, threshold, clusters)
 
     def _permute(
         self, plan: FixedEffectsPlan, question: Question, stack: MapStack, located: Located[Estimate | FTest]

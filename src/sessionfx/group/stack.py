@@ -216,9 +216,7 @@ def attendance(maps: Sequence[FirstLevelMap]) -> Mapping[str, tuple[str, ...]]:
     return {participant: tuple(sessions) for participant, sessions in found.items()}
 
 
-def _read(
-    one: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_variances: bool
-) -> Volumes:
+def _read(one: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_variances: bool) -> Volumes:
     if needs_variances and one.variance is None:
         raise LevelError(
             f"{one.effect} has no variance map, which --fixed-effects precision and --strategy meta need. Leave "

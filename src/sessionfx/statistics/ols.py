@@ -38,7 +38,7 @@ class OlsContrasts:
     dof: float
 
     def residuals(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
-        """What the design leaves of voxels of shape (N, V)."""
+        """Take out what the design explains of voxels of shape (N, V)."""
         left = values - self.basis @ (self.basis.T @ values)
         if self.means is not None:
             left -= self.means.T @ (self.means @ values)
