@@ -6,7 +6,7 @@ Memory is then bounded by a few maps and blocks of voxels, whatever the number o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from sessionfx.covariates import Covariates
 from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.execution import in_threads, progress_bar
 from sessionfx.group.store import BlockStore, scratch_file
-from sessionfx.inputs.images import Grid, open_image
+from sessionfx.inputs.images import Grid
 from sessionfx.inputs.statmaps import FirstLevelMap
 from sessionfx.outputs.records import fingerprint
 from sessionfx.outputs.statmaps import read_effect, read_sidecar
@@ -83,14 +83,6 @@ class MapStack:
         return values if common.all() else np.ascontiguousarray(values[:, common])
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What is kept in memory of a map that has been read: its mask, and a digest of how it was made."""
-
-    mask: NDArray[np.bool_]
-    model: str | None
-
-
 @contextmanager
 def open_stack(
     maps: Sequence[FirstLevelMap],
@@ -128,50 +120,92 @@ def open_stack(
         If the folder cannot be written.
     """
     first = _read(maps[0], maps[0], None, needs_variances)
-    _, _, first_mask, grid = first
-    size = (len(maps), int(first_mask.sum()), block_width(len(maps)), _kept_type(maps, needs_variances))
-    with scratch_file(folder) as file, scratch_file(folder) if needs_variances else nullcontext() as second_file:
-        effects = BlockStore(file, folder, *size)
-        variances = None if second_file is None else BlockStore(second_file, folder, *size)
-
-        def take(row: int, one: FirstLevelMap) -> _Found:
-            current = first if row == 0 else _read(one, maps[0], grid, needs_variances)
-            return _take(row, one, current, first_mask, effects, variances)
-
-        coverage = np.zeros(grid.shape, dtype=int)
-        sizes, models = [], set()
-        rows = progress_bar(list(enumerate(maps)), "reading", "map")
-        for found in in_threads(n_threads, take, rows):
-            coverage += found.mask
-            sizes.append(int(found.mask.sum()))
-            models |= {found.model} - {None}
-        common = coverage == len(maps)
+    with ExitStack() as files:
+        try:
+            filled = _fill(maps, first, folder, files, needs_variances, n_threads, _kept_type(first))
+        except _NeedsDoublePrecisionError:
+            files.close()
+            filled = _fill(maps, first, folder, files, needs_variances, n_threads, np.float64)
+        mask, grid = first[2:]
+        common = filled.coverage == len(maps)
         if not common.any():
             raise LevelError(
-                f"No voxel has data in all {len(maps)} maps; {maps[int(np.argmin(sizes))].effect} covers least. "
+                f"No voxel has data in all {len(maps)} maps; {maps[int(np.argmin(filled.sizes))].effect} covers least. "
                 "Leave that participant out with --participant-label, or check its mask."
             )
-        notes = tuple(_notes(maps, sizes, int(common.sum()), len(models)))
         yield MapStack(
-            layout_of(maps, covariates, times), common, grid, coverage, notes, effects, variances, common[first_mask]
-        )
+            layout_of(maps, covariates, times), common, grid, filled.coverage,
+            tuple(_notes(maps, filled, int(common.sum()))), filled.effects, filled.variances, common[mask],
+        )  # fmt: skip
 
 
-def _kept_type(maps: Sequence[FirstLevelMap], needs_variances: bool) -> type[np.floating]:
-    """Choose single precision where the files have no more.
+class _NeedsDoublePrecisionError(Exception):
+    """A map has more digits than those before it."""
 
-    Double precision in the files counts: strategies tell rounding error from variation by it, and a difference that is
-    the same for all participants but for rounding must have no variance.
+
+@dataclass(frozen=True)
+class _Filled:
+    """Stores with all maps in them, and what was seen on the way.
+
+    Attributes
+    ----------
+    effects, variances : BlockStore
+    coverage : ndarray of int, 3-D
+    sizes : list of int
+        Voxels of each map.
+    models : set of str
+        Digests of how the maps were made.
     """
-    for one in maps:
-        for path in filter(None, (one.effect, one.variance if needs_variances else None)):
-            try:
-                data = open_image(path).dataobj
-            except ParticipantError:
-                return np.float64  # said when the map is read
-            if data.dtype not in (np.float32, np.float16) or data.slope != 1 or data.inter != 0:
-                return np.float64
-    return np.float32
+
+    effects: BlockStore
+    variances: BlockStore | None
+    coverage: NDArray[np.int_]
+    sizes: list[int]
+    models: set[str]
+
+
+def _fill(
+    maps: Sequence[FirstLevelMap],
+    first: Volumes,
+    folder: Path,
+    files: ExitStack,
+    needs_variances: bool,
+    n_threads: int,
+    dtype: type[np.floating],
+) -> _Filled:
+    """Read all maps, several at a time, and store them at the voxels of the first one."""
+    mask, grid = first[2:]
+    size = (len(maps), int(mask.sum()), block_width(len(maps)), dtype)
+    effects = BlockStore(files.enter_context(scratch_file(folder)), folder, *size)
+    variances = BlockStore(files.enter_context(scratch_file(folder)), folder, *size) if needs_variances else None
+
+    def take(row: int, one: FirstLevelMap) -> tuple[NDArray[np.bool_], str | None]:
+        volumes = first if row == 0 else _read(one, maps[0], grid, needs_variances)
+        return _take(row, one, volumes, mask, effects, variances)
+
+    filled = _Filled(effects, variances, np.zeros(grid.shape, dtype=int), [], set())
+    for own_mask, model in in_threads(n_threads, take, progress_bar(list(enumerate(maps)), "reading", "map")):
+        np.add(filled.coverage, own_mask, out=filled.coverage)
+        filled.sizes.append(int(own_mask.sum()))
+        if model is not None:
+            filled.models.add(model)
+    return filled
+
+
+def _kept_type(first: Volumes) -> type[np.floating]:
+    """Choose single precision where the maps have no more, to judge by the first one.
+
+    Double precision counts: strategies tell rounding error from variation by it, and a difference that is the same for
+    all participants but for rounding must have no variance.
+    """
+    effect, variance, mask, _ = first
+    is_single = all(_is_single(one[mask]) for one in (effect, variance) if one is not None)
+    return np.float32 if is_single else np.float64
+
+
+def _is_single(values: NDArray[np.float64]) -> bool:
+    with np.errstate(over="ignore"):
+        return bool((values.astype(np.float32) == values).all())
 
 
 def _take(
@@ -181,16 +215,19 @@ def _take(
     first_mask: NDArray[np.bool_],
     effects: BlockStore,
     variances: BlockStore | None,
-) -> _Found:
-    """Store a map at the voxels of the first one."""
+) -> tuple[NDArray[np.bool_], str | None]:
+    """Store a map at the voxels of the first one; return its own voxels and a digest of how it was made."""
     effect, variance, mask, _ = volumes
-    with np.errstate(over="ignore", invalid="ignore"):  # of voxels that the map does not have
-        effects.write(row, effect[first_mask])
-        if variances is not None and variance is not None:
-            variances.write(row, variance[first_mask])
+    common = mask[first_mask]
+    for store, volume in ((effects, effect), (variances, variance)):
+        if store is not None and volume is not None:
+            values = np.where(common, volume[first_mask], 0.0)
+            if store.dtype == np.float32 and not _is_single(values):
+                raise _NeedsDoublePrecisionError
+            store.write(row, values)
     sidecar = _explained(one, partial(read_sidecar, one.effect))
     made = [sidecar.get(key) for key in ("ModelParameters", "ContrastWeights", "FixedEffectsWeighting")]
-    return _Found(mask, fingerprint(made) if sidecar else None)
+    return mask, fingerprint(made) if sidecar else None
 
 
 def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates, times: tuple[str, ...] = ()) -> MapLayout:
@@ -240,8 +277,9 @@ def _explained(one: FirstLevelMap, read: Callable[[], Read]) -> Read:
         raise LevelError(f"{error} Or leave sub-{one.participant} out with --participant-label.") from None
 
 
-def _notes(maps: Sequence[FirstLevelMap], sizes: Sequence[int], n_common: int, n_models: int) -> list[str]:
+def _notes(maps: Sequence[FirstLevelMap], filled: _Filled, n_common: int) -> list[str]:
     notes = []
+    sizes = filled.sizes
     typical = float(np.median(sizes))
     if n_common < 0.9 * typical:
         least = int(np.argmin(sizes))
@@ -249,7 +287,7 @@ def _notes(maps: Sequence[FirstLevelMap], sizes: Sequence[int], n_common: int, n
             f"The {len(maps)} maps share {n_common} voxels, {n_common / typical:.0%} of the median map; "
             f"{maps[least].effect.name} covers least ({sizes[least]} voxels)."
         )
-    if n_models > 1:
+    if len(filled.models) > 1:
         notes.append(
             "The first-level maps were made with different options (see ModelParameters in their sidecars). Run the "
             "participant level again so that all participants are treated alike."

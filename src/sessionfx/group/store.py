@@ -44,7 +44,7 @@ class BlockStore:
         self._file = file
         self._folder = folder
         self._n_rows = n_rows
-        self._dtype = np.dtype(dtype)
+        self.dtype = np.dtype(dtype)
         self.blocks = [slice(start, min(start + width, n_columns)) for start in range(0, n_columns, width)]
 
     def write(self, row: int, values: NDArray[np.floating]) -> None:
@@ -60,18 +60,18 @@ class BlockStore:
         OutputError
             If the folder is full.
         """
-        content = np.ascontiguousarray(values, dtype=self._dtype)
+        content = np.ascontiguousarray(values, dtype=self.dtype)
         for block in self.blocks:
             self._whole(os.pwrite, content[block], self._place(block, row))
 
     def read(self, block: slice) -> NDArray[np.floating]:
         """Read a block, of shape (N, w)."""
-        found = np.empty((self._n_rows, block.stop - block.start), dtype=self._dtype)
+        found = np.empty((self._n_rows, block.stop - block.start), dtype=self.dtype)
         self._whole(lambda file, left, place: os.preadv(file, [left], place), found, self._place(block, 0))
         return found
 
     def _place(self, block: slice, row: int) -> int:
-        return self._dtype.itemsize * (self._n_rows * block.start + row * (block.stop - block.start))
+        return self.dtype.itemsize * (self._n_rows * block.start + row * (block.stop - block.start))
 
     def _whole(self, transfer: Callable[[int, Any, int], int], content: NDArray[np.floating], place: int) -> None:
         """Write or read until nothing is left: the system may do a part only."""
