@@ -2,7 +2,7 @@
 
 nilearn filters and labels the whole volume once per cluster, which took most of the time of a group analysis. Here
 each cluster is looked at within its own box, and all their peaks are found together; columns, numbers and their order
-are nilearn's (0.13), also where it has its own way: clusters of negative values are numbered after the rows of the
+are nilearn's (0.14), also where it has its own way: clusters of negative values are numbered after the rows of the
 positive ones, and a peak is kept where it is further than the distance from the last one kept.
 """
 
