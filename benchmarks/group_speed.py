@@ -245,8 +245,8 @@ once, and subtracts them; SessionFX takes in the maps of all sessions, block by 
 {peers}
 
 Memory that estimating adds to the process, results (an effect, a variance, for mixed also the degrees of freedom, of
-every voxel) included; {grouped(block_width(N_PARTICIPANTS * len(SESSIONS)))} voxels are worked on at a time. All maps of
-{grouped(MEMORY_VOXELS[0])} voxels as float64 would be {maps_megabytes:.0f} MB.
+every voxel) included; {grouped(block_width(N_PARTICIPANTS * len(SESSIONS)))} voxels are worked on at a time. All maps
+of {grouped(MEMORY_VOXELS[0])} voxels as float64 would be {maps_megabytes:.0f} MB.
 
 {memory}
 """

@@ -94,7 +94,7 @@ def test_a_file_that_was_cut_off_is_an_error_and_no_zeros(tmp_path: Path) -> Non
 def test_more_maps_make_smaller_blocks_so_that_memory_stays() -> None:
     assert block_width(3) == VOXELS_PER_BLOCK
     for n_maps in (60, 300, 1200, 3000):
-        assert n_maps * block_width(n_maps) <= 2**20
+        assert n_maps * block_width(n_maps) <= 2**18
         blocks = blocks_of(n_maps, 20_000)
         assert [one for block in blocks for one in range(block.start, block.stop)] == list(range(20_000))
 

@@ -21,7 +21,7 @@ from sessionfx.strategies.base import Plan
 
 VOXELS_PER_BLOCK = 16_384  # at most
 # With many maps blocks have fewer voxels: what is worked on at a time is a few times this, and stays in the cache.
-_VALUES_PER_BLOCK = 2**20
+_VALUES_PER_BLOCK = 2**18
 _STEP = 64
 
 
