@@ -6,26 +6,33 @@ neighbouring runs.
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
 
 _SAMPLE_SECONDS = 0.02
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What a command took: wall time (s), processor time with its children (s), peak memory of all together (MB)."""
+    """What a command took: wall time (s), processor time with its children (s), peak memory of all together (MB).
+
+    And what it said.
+    """
 
     wall: float
     cpu: float
     peak: float
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,8 @@ def measure(command: Sequence[str], *, environment: Mapping[str, str] | None = N
     RuntimeError
         If the command fails; with what it said.
     """
+    # Processes that outlive their parent become children of this one, so that their processor time is counted too.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     started = time.monotonic()
     process = subprocess.Popen(
         command,
@@ -79,12 +88,13 @@ def measure(command: Sequence[str], *, environment: Mapping[str, str] | None = N
     _, status, resources = os.wait4(process.pid, 0)
     wall = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
+    cpu = _processor_time(resources) + sum(map(_processor_time, _orphans()))
     sampler.stop()
     reader.join()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{b''.join(said).decode()}")
     peak = max(sampler.peak, resources.ru_maxrss * 1024) / 1e6
-    return Usage(wall, resources.ru_utime + resources.ru_stime, peak)
+    return Usage(wall, cpu, peak, b"".join(said).decode())
 
 
 def compare(
@@ -113,6 +123,19 @@ def compare(
             if counted:
                 found.append(usage)
     return Comparison(tuple(usages[0]), tuple(usages[1]))
+
+
+def _orphans() -> Iterator[resource.struct_rusage]:
+    """Wait for what the command left behind."""
+    while True:
+        try:
+            yield os.wait4(-1, 0)[2]
+        except ChildProcessError:
+            return
+
+
+def _processor_time(used: resource.struct_rusage) -> float:
+    return used.ru_utime + used.ru_stime
 
 
 class _MemorySampler(threading.Thread):

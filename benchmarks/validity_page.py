@@ -9,10 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
 
-from sessionfx.report.plots import (
+from sessionfx.report.colours import INK, MUTED
+from sessionfx.report.figures import (
     FONT,
-    INK,
-    MUTED,
     SMALL_FONT,
     axes_in_inches,
     figure_to_png,

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import image
+from PIL import Image
 
-from sessionfx.report import brain, plots
+from sessionfx.report import brain, canvas, colours, plots
 
 HOSTILE = "_$\\frac{x_1$ $y$_"
 """Would crash or vanish if it were read as a formula or as a private legend label."""
@@ -19,7 +19,9 @@ HOSTILE = "_$\\frac{x_1$ $y$_"
 def pixels(png: bytes) -> np.ndarray:
     """Decode a PNG into (rows, columns, RGB) and check that a reader could see it."""
     assert png.startswith(b"\x89PNG")
-    picture = image.imread(io.BytesIO(png), format="png")[..., :3]
+    with Image.open(io.BytesIO(png)) as image:
+        image.verify()
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) / 255
     rows, columns = picture.shape[:2]
     assert 900 <= columns <= 1400
     assert 150 <= rows <= 2000
@@ -108,7 +110,7 @@ class TestOrientation:
         mask = np.zeros((5, 6, 7), bool)
         mask[1:4, 2:5, 2:6] = True
         affine = grid(mask.shape, 4.0, "LAS")
-        _, box = brain._displayed_box([mask], affine)
+        box = brain._Box.around(mask, affine).grid
         assert box.shape == (3, 3, 4)
         np.testing.assert_allclose([box.centre(2, k) for k in range(4)], [-4.0, 0.0, 4.0, 8.0])
         assert box.extent(0) == (-6.0, 6.0)
@@ -118,7 +120,7 @@ class TestOrientation:
         angle = np.deg2rad(15)
         affine = np.eye(4)
         affine[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
-        _, box = brain._displayed_box([np.ones((4, 4, 4), bool)], affine)
+        box = brain._Box.around(np.ones((4, 4, 4), bool), affine).grid
         assert box.oblique
         np.testing.assert_allclose(box.voxel_size, 1.0)
 
@@ -144,22 +146,29 @@ class TestSlices:
         assert brain.slice_indices(1, 8) == [0]
 
 
-class TestOutline:
-    def test_of_one_voxel_is_its_four_edges(self) -> None:
-        region = np.zeros((3, 3), bool)
-        region[1, 1] = True
-        segments = {tuple(map(tuple, segment)) for segment in brain.outline(region)}
-        assert segments == {((1, 1), (1, 2)), ((2, 1), (2, 2)), ((1, 1), (2, 1)), ((1, 2), (2, 2))}
+class TestRim:
+    def test_of_one_pixel_is_its_four_neighbours(self) -> None:
+        assert brain.rim(np.ones((1, 1), bool)).astype(int).tolist() == [[0, 1, 0], [1, 0, 1], [0, 1, 0]]
 
-    def test_has_the_length_of_the_perimeter(self, noise: np.random.Generator) -> None:
-        region = noise.random((9, 11)) < 0.5
-        padded = np.pad(region, 1)
-        perimeter = sum(int((padded != np.roll(padded, 1, axis)).sum()) for axis in (0, 1))
-        segments = brain.outline(region)
-        assert np.abs(segments[:, 1] - segments[:, 0]).sum() == perimeter
+    def test_is_whatever_touches_the_region_with_a_side_and_is_outside(self, noise: np.random.Generator) -> None:
+        region = noise.random((9, 11)) < 0.3
+        inside = np.pad(region, 2)
+        touches = np.logical_or.reduce([np.roll(inside, step, axis) for step in (-1, 1) for axis in (0, 1)])
+        np.testing.assert_array_equal(brain.rim(region), (touches & ~inside)[1:-1, 1:-1])
 
     def test_of_nothing_is_empty(self) -> None:
-        assert brain.outline(np.zeros((3, 4), bool)).shape == (0, 2, 2)
+        assert not brain.rim(np.zeros((3, 4), bool)).any()
+
+    def test_follows_the_edges_of_voxels_however_large_they_are(self) -> None:
+        region = np.zeros((3, 2), bool)
+        region[1, 0] = True  # middle column, lower row
+        panel = canvas.Panel(canvas.Canvas(60, 50), 10, 5, 30, 20)
+        brain._draw_rim(panel, region, "#000000")
+        rows, columns = np.nonzero((panel.canvas.pixels == 0).all(axis=-1))
+        # around the ten by ten pixels of that voxel, corners apart
+        assert {*rows} == {14, *range(15, 25), 25}
+        assert {*columns} == {19, *range(20, 30), 30}
+        assert len(rows) == 40
 
 
 class TestColourScale:
@@ -225,7 +234,7 @@ class TestStatMap:
     def test_empty_mask_says_so(self) -> None:
         values = np.ones((5, 6, 4))
         empty = brain.draw_stat_map(values, values < 0, np.eye(4), title="t", unit="z")
-        assert empty == plots.message_png("t", "empty mask")
+        assert empty == canvas.message_png("t", "empty mask")
         pixels(empty)
 
     def test_values_outside_the_mask_are_not_data(self, noise: np.random.Generator) -> None:
@@ -246,6 +255,31 @@ class TestStatMap:
         np.testing.assert_allclose(below, 0.55 * 0.9 + 0.45 * scale.colours(np.array([2.9]))[0])
         np.testing.assert_allclose(missing, 0.9)
 
+    def test_maps_of_one_view_are_those_drawn_one_by_one(self, noise: np.random.Generator) -> None:
+        shape = (9, 8, 7)
+        affine, mask, background = grid(shape, 6.0, "LPS"), noise.random(shape) < 0.8, noise.random(shape)
+        view = brain.BrainView(mask, affine, background)
+        for values in noise.standard_normal((2, *shape)):
+            words = {"title": "t", "unit": "z", "threshold": 1.0}
+            assert view.draw(values, **words) == brain.draw_stat_map(
+                values, mask, affine, background=background, **words
+            )
+
+    def test_voxels_beyond_the_threshold_have_their_own_colour_and_a_black_rim(self) -> None:
+        shape = (5, 5, 1)
+        values = hot_voxel((0.0, 0.0, 0.0), grid(shape, 20.0), shape)
+        picture = pixels(
+            brain.draw_stat_map(values, values > -1, grid(shape, 20.0), title="t", unit="z", threshold=9.0, vmax=9.0)
+        )
+        slices = picture[-220:, :840]
+        hottest = np.abs(slices - colours.DIVERGING[255]).max(axis=-1) < 0.01
+        rows, columns = (np.unique(places) for places in np.nonzero(hottest))
+        assert len(rows) > 20
+        for row in (rows[0] - 1, rows[-1] + 1):
+            assert (slices[row, columns] == 0).all()
+        for column in (columns[0] - 1, columns[-1] + 1):
+            assert (slices[rows, column] == 0).all()
+
     def test_many_slices_begin_a_new_row(self, noise: np.random.Generator) -> None:
         values = noise.standard_normal((8, 8, 20))
         heights = [
@@ -264,7 +298,7 @@ class TestCoverage:
 
     def test_no_coverage_says_so(self) -> None:
         empty = brain.draw_coverage(np.zeros((3, 3, 3), int), 2, np.eye(4), title="t", unit="runs")
-        assert empty == plots.message_png("t", "no voxel is covered")
+        assert empty == canvas.message_png("t", "no voxel is covered")
 
     @pytest.mark.parametrize("n_inputs", [1, 2, 7, 40])
     def test_each_count_has_its_own_colour(self, n_inputs: int) -> None:
@@ -290,7 +324,7 @@ class TestDesign:
     def test_constant_columns(self, fill: float) -> None:
         matrix = pd.DataFrame({"constant": np.full(10, fill)})
         pixels(plots.draw_design_matrix(matrix, title="t", row_label="volume"))
-        assert plots.draw_design_correlation(matrix, title="t") == plots.message_png("t", "no column varies")
+        assert plots.draw_design_correlation(matrix, title="t") == canvas.message_png("t", "no column varies")
 
     def test_without_columns(self) -> None:
         pixels(plots.draw_design_matrix(pd.DataFrame(index=range(5)), title="t", row_label="volume"))
@@ -322,12 +356,12 @@ class TestDesign:
         assert reduced[:, 1].min() == -1.0
 
     def test_forty_columns_keep_all_names_and_conditions_keep_theirs_beyond(self) -> None:
-        panel, fontsize = plots.MAX_WIDTH - 2.2, plots.SMALL_FONT * plots.MAX_WIDTH / plots.WIDTH
+        panel, fontsize = plots.MAX_WIDTH - 220, plots.SMALL_FONT * plots.MAX_WIDTH / plots.WIDTH
         assert plots._columns_with_room(40, panel, fontsize) == list(range(40))
         emphasised = [i in (7, 91) for i in range(200)]
         kept = plots._columns_with_room(200, panel, fontsize, emphasised)
         assert {7, 91} <= set(kept)
-        assert min(np.diff(kept)) * panel / 200 >= fontsize / 72
+        assert min(np.diff(kept)) * panel / 200 >= fontsize
 
 
 class TestEvents:
@@ -345,13 +379,17 @@ class TestEvents:
         pixels(plots.draw_events(events, title="t", run_seconds={"run-1": 120.0}))
 
     def test_types_beyond_the_palette_differ_by_hatch(self) -> None:
-        styles = {(s["facecolor"], s["hatch"]) for s in map(plots._event_style, range(48))}
-        assert len(styles) == 48
+        samples = set()
+        for index in range(48):
+            drawn = canvas.Canvas(40, 20)
+            plots._fill_event(drawn, 5, 5, 35, 15, index)
+            samples.add(drawn.pixels.tobytes())
+        assert len(samples) == 48
 
     def test_no_events_and_no_runs(self) -> None:
         pixels(plots.draw_events({"run-1": self.table([])}, title="t", run_seconds={"run-1": 100.0}))
         pixels(plots.draw_events({"run-1": pd.DataFrame()}, title="t", run_seconds={}))
-        assert plots.draw_events({}, title="t", run_seconds={}) == plots.message_png("t", "no runs")
+        assert plots.draw_events({}, title="t", run_seconds={}) == canvas.message_png("t", "no runs")
 
     def test_unknown_onsets_durations_and_types(self) -> None:
         table = pd.DataFrame(
@@ -417,13 +455,26 @@ class TestComparison:
         pixels(plots.draw_comparison([np.nan], [1.0], **options))  # type: ignore[arg-type]
 
     def test_labels_of_close_lines_do_not_overlap(self) -> None:
-        figure = plots.new_figure(5, 5)
-        axes = plots.axes_in_inches(figure, 1, 1, 3, 3)
-        axes.set_ylim(-1, 1)
-        for heights in ([0.01, 0.0, -0.01], [0.9, 0.89, 0.88], [np.nan] * 3):
-            upper, middle, lower = plots._spread(axes, heights, distance=0.1)
-            assert upper - middle >= 0.0999
-            assert middle - lower >= 0.0999
+        for heights in ([99.0, 100.0, 101.0], [10.0, 11.0, 12.0], [np.nan] * 3):
+            upper, middle, lower = plots._spread(heights, top=0, bottom=200, distance=30)
+            assert upper <= middle - 30
+            assert lower >= middle + 30
+
+    def test_every_voxel_is_counted_in_its_bin(self, noise: np.random.Generator) -> None:
+        x, y = noise.uniform(-1, 1, (2, 20_000))
+        panel = canvas.Panel(canvas.Canvas(100, 100), 0, 0, 40, 20)
+        counts = plots._counts(panel, plots._Cloud(x, y, ((-1.0, 1.0), (-1.0, 1.0))))
+        expected = np.histogram2d(-y, x, bins=(5, 10), range=((-1, 1), (-1, 1)))[0]
+        # single precision puts a voxel in a thousand on the other side of an edge
+        assert np.abs(counts - expected).max() <= 1
+        assert counts.sum() == 20_000
+
+    def test_the_line_of_identity_runs_from_corner_to_corner(self) -> None:
+        a = np.linspace(-2, 2, 50)
+        picture = self.draw(a, a[::-1])
+        muted = np.abs(picture - colours.rgb(colours.MUTED) / 255).max(axis=-1) < 0.15
+        dashes = [muted[429 - step, 75 + round(step * 355 / 340)] for step in range(20, 200)]
+        assert 0.5 < np.mean(dashes) < 0.9
 
 
 class TestDistribution:
@@ -438,13 +489,20 @@ class TestDistribution:
         pixels(plots.draw_distribution(samples, title=HOSTILE))
 
     def test_nothing_to_show(self) -> None:
-        expected = plots.message_png("t", "no finite z value")
+        expected = canvas.message_png("t", "no finite z value")
         assert plots.draw_distribution({}, title="t") == expected
         assert plots.draw_distribution({"a": np.array([np.nan])}, title="t") == expected
 
     def test_density_counts_what_lies_outside(self) -> None:
         edges = np.array([-1.0, 0.0, 1.0])
         np.testing.assert_allclose(plots._density(np.array([-0.5, 0.5, 0.6, 9.0]), edges), [0.25, 0.5])
+
+    def test_steps_are_as_high_as_the_density(self) -> None:
+        panel = canvas.Panel(canvas.Canvas(120, 110), 10, 5, 100, 100, (-1, 1), (0, 2))
+        plots._draw_steps(panel, np.array([0.5, 1.5, 0.0, 1.0]), "#000000", None)
+        for column, density in ((20, 0.5), (45, 1.5), (70, 0.0), (95, 1.0)):
+            rows = np.flatnonzero((panel.canvas.pixels[:, column] == 0).all(axis=-1))
+            assert rows.tolist() == [round(panel.y(density)) - 1, round(panel.y(density))]
 
 
 class TestText:
@@ -453,16 +511,111 @@ class TestText:
         [(-0.5, "−0.5"), (np.nan, "n/a"), (1234.5678, "1.23e+03"), (0.0, "0"), (np.inf, "inf")],
     )
     def test_numbers_for_people(self, value: float, expected: str) -> None:
-        assert plots.number(value) == expected
+        assert canvas.number(value) == expected
 
     def test_shortened_names_keep_both_ends(self) -> None:
-        short = plots.shorten("a" * 30 + "_run-2", 12)
+        short = canvas.shorten("a" * 30 + "_run-2", 12)
         assert len(short) == 12
         assert short.startswith("aaaaa")
         assert short.endswith("_run-2")
 
     def test_long_titles_take_two_lines_at_most(self) -> None:
-        assert len(plots._title_lines("word " * 200, plots.WIDTH)) == 2
+        assert len(canvas.title_lines("word " * 200, canvas.WIDTH)) == 2
+
+    @pytest.mark.parametrize(
+        "text", ["$x^2$", "<b>", "&amp;", "\\alpha", "_a", "z ≥ −3 ε Ü", "a\nb", "\x00", "\ud800", ""]
+    )
+    def test_is_written_literally_whatever_it_holds(self, text: str) -> None:
+        def written(text: str) -> tuple[float, bytes]:
+            drawn = canvas.Canvas(200, 40)
+            drawn.text(5, 20, text)
+            return canvas.text_width(text), drawn.pixels.tobytes()
+
+        width, _ = written(text)
+        assert width == pytest.approx(sum(written(character)[0] for character in text), abs=len(text) * 1.5)
+        assert len({written(text)[1], written(text + "$")[1]}) == 2
+
+    @pytest.mark.parametrize("across", ["left", "centre", "right"])
+    @pytest.mark.parametrize("upright", [False, True])
+    def test_stands_where_it_is_said_to(self, across: str, upright: bool) -> None:
+        drawn = canvas.Canvas(200, 200)
+        drawn.text(100, 100, "HHHHHHHH", size=12.0, across=across, upright=upright)
+        dark = np.flatnonzero((drawn.pixels.min(axis=-1) < 128).any(axis=int(upright)))
+        along = [200 - dark[-1], 200 - dark[0]] if upright else [dark[0], dark[-1]]
+        place = {"left": along[0], "centre": (along[0] + along[-1]) / 2, "right": along[-1]}[across]
+        assert place == pytest.approx(100, abs=2)
+        thick = np.flatnonzero((drawn.pixels.min(axis=-1) < 128).any(axis=int(not upright)))
+        assert (thick[0] + thick[-1]) / 2 == pytest.approx(100, abs=1)
+        assert len(thick) < 12 < 60 < dark[-1] - dark[0]
+
+    def test_beyond_the_edge_is_cut_off(self) -> None:
+        drawn = canvas.Canvas(30, 10)
+        for place in ((-20, 5), (25, 5), (5, -3), (5, 12), (500, 500), (-500, -500)):
+            drawn.text(*place, "text beyond the edge")
+            drawn.text(*place, "text beyond the edge", upright=True)
+        assert drawn.pixels.shape == (10, 30, 3)
+        assert drawn.pixels.min() < 128
+
+
+class TestRectangles:
+    def test_are_a_pixel_wide_at_least_and_cut_off_at_the_edge(self) -> None:
+        drawn = canvas.Canvas(20, 10)
+        drawn.fill(3.2, 2, 3.3, 4, "#000000")
+        assert np.argwhere(drawn.pixels[..., 0] == 0).tolist() == [[2, 3], [3, 3]]
+        before = drawn.pixels.copy()
+        for left, top in ((-9, 2), (25, 2), (2, -9), (2, 12)):
+            drawn.fill(left, top, left + 4, top + 4, "#000000")
+        np.testing.assert_array_equal(drawn.pixels, before)
+        drawn.fill(-2, 8, 1, 30, "#000000", 0.5)
+        assert drawn.pixels[8:, 0].tolist() == [[128] * 3] * 2
+
+
+class TestTicks:
+    @pytest.mark.parametrize(
+        ("low", "high", "most", "expected"),
+        [
+            (-4.9, 4.9, 6, ["−4", "−2", "0", "2", "4"]),
+            (0, 0.42, 9, ["0.00", "0.05", "0.10", "0.15", "0.20", "0.25", "0.30", "0.35", "0.40"]),
+            (-1, 1, 5, ["−1.0", "−0.5", "0.0", "0.5", "1.0"]),
+            (0, 400, 10, ["0", "50", "100", "150", "200", "250", "300", "350", "400"]),
+            (-0.11, 0.12, 5, ["−0.10", "−0.05", "0.00", "0.05", "0.10"]),
+            (0, 2e7, 2, ["0", "1e+07", "2e+07"]),
+        ],
+    )
+    def test_are_round_numbers_with_the_decimals_they_need(
+        self, low: float, high: float, most: int, expected: list[str]
+    ) -> None:
+        assert canvas.tick_texts(canvas.round_ticks(low, high, most)) == expected
+
+    @pytest.mark.parametrize("n_inputs", [1, 2, 3, 7, 12, 25, 60, 1000])
+    def test_of_counts_are_whole(self, n_inputs: int) -> None:
+        ticks = canvas.round_ticks(0, n_inputs, 8, whole=True)
+        assert 2 <= len(ticks) <= 9
+        assert all(tick == int(tick) for tick in ticks)
+
+    def test_of_an_empty_range_are_none(self) -> None:
+        assert canvas.round_ticks(1.0, 1.0, 5) == []
+        assert canvas.round_ticks(0.0, np.inf, 5) == []
+
+
+class TestColours:
+    def test_diverge_from_a_pale_middle_to_blue_and_red(self) -> None:
+        table = colours.DIVERGING
+        assert table[127:129].min() > 0.94
+        assert table[0].argmax() == 2
+        assert table[255].argmax() == 0
+        lightness = table @ [0.299, 0.587, 0.114]
+        assert (np.diff(lightness[:128]) > 0).all()
+        assert (np.diff(lightness[128:]) < 0).all()
+
+    def test_of_counts_grow_darker(self) -> None:
+        for table in (colours.DENSITY, colours.COUNTS):
+            assert (np.diff(table @ [0.299, 0.587, 0.114]) < 0).all()
+
+    def test_beyond_the_table_are_those_at_its_ends(self) -> None:
+        np.testing.assert_array_equal(
+            colours.look_up(colours.DENSITY, np.array([-5.0, 0.0, 1.0, 7.0])), colours.DENSITY[[0, 0, 255, 255]]
+        )
 
 
 def test_same_input_gives_same_bytes_in_any_thread(noise: np.random.Generator) -> None:
@@ -487,15 +640,34 @@ def test_same_input_gives_same_bytes_in_any_thread(noise: np.random.Generator) -
     assert first == second
 
 
-def test_png_holds_no_metadata() -> None:
-    png = plots.message_png("t", "m")
-    assert b"Software" not in png
+def test_png_holds_the_pixels_and_no_metadata(noise: np.random.Generator) -> None:
+    drawn = canvas.Canvas(37, 21)
+    drawn.pixels[:] = noise.integers(0, 256, drawn.pixels.shape)
+    png = drawn.to_png()
+    with Image.open(io.BytesIO(png)) as decoded:
+        np.testing.assert_array_equal(np.asarray(decoded), drawn.pixels)
+        assert decoded.info == {}
     assert b"tEXt" not in png
 
 
-def test_pyplot_is_never_imported() -> None:
+def test_pictures_need_no_plotting_library() -> None:
     import subprocess
     import sys
 
-    code = "import sys, sessionfx.report.brain; sys.exit('matplotlib.pyplot' in sys.modules)"
+    code = (
+        "import sys, sessionfx.report.brain, sessionfx.report.plots, sessionfx.report.canvas as c;"
+        "c.message_png('t', 'm'); sys.exit('matplotlib' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_levels_without_report_load_nothing_that_draws() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, sessionfx.participant, sessionfx.group.analysis;"
+        "print([name for name in ('matplotlib', 'jinja2', 'PIL') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

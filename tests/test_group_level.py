@@ -48,6 +48,7 @@ class Called:
     """How a call ended."""
 
     code: int
+    output: str
     error: str
 
     def refused(self, code: int, *fragments: str) -> None:
@@ -70,10 +71,10 @@ class Caller:
         before = state_of(study.raw), state_of(study.maps)
         self.capsys.readouterr()
         code = main(arguments if report else [*arguments, "--no-report"])
-        error = self.capsys.readouterr().err
+        output, error = self.capsys.readouterr()
         assert "Traceback" not in error
         assert (state_of(study.raw), state_of(study.maps)) == before, "the input was changed"
-        return Called(code, error)
+        return Called(code, output, error)
 
     def done(self, study: GroupStudy, output: Path, *options: str, report: bool = False) -> Path:
         """Call the program, which must succeed."""
@@ -642,7 +643,8 @@ def test_reports_only_draws_without_touching_maps(call: Caller, tmp_path: Path, 
 def test_dry_run_says_what_it_would_do_and_writes_nothing(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
     called = call(study, tmp_path / "out", "--dry-run", "--covariates", "age")
     assert called.code == 0
-    assert "aMinusB over 9 participants" in called.error
+    assert "aMinusB over 9 participants" in called.output
+    assert "covariates: age" in called.output
     assert not (tmp_path / "out").exists()
 
 

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from cProfile import Profile
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +16,22 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from nilearn.image import smooth_img
 from nilearn.interfaces.fmriprep import load_confounds
 from nilearn.maskers import NiftiMasker
 from nilearn.masking import compute_epi_mask
 from numpy.typing import NDArray
 
+from bids_trees import EVENTS, SPACE, make_tree, preproc, run_name
 from sessionfx.errors import (
     CommandLineError,
     DatasetError,
     NothingMatchesError,
+    OutputError,
     ParticipantError,
 )
+from sessionfx.inputs.bold import RunData, open_series
+from sessionfx.inputs.bold import read_run as read_open_run
 from sessionfx.inputs.confounds import ALWAYS, PRESETS, read_confounds
 from sessionfx.inputs.dataset import (
     Dataset,
@@ -31,14 +41,11 @@ from sessionfx.inputs.dataset import (
     open_dataset,
 )
 from sessionfx.inputs.events import Events, read_events
-from sessionfx.inputs.images import read_run, read_volume
+from sessionfx.inputs.images import read_volume
 from sessionfx.inputs.runs import RunInputs, Selection, participants_with_runs, read_filters, select_runs
 from sessionfx.settings import Settings
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 
-SPACE = "MNI152NLin2009cAsym"
-DESCRIPTION = '{"Name": "made by hand", "BIDSVersion": "1.10.0"}'
-EVENTS = "onset\tduration\ttrial_type\n1\t2\ta\n"
 N_VOLUMES = 12
 
 
@@ -273,6 +280,10 @@ def save_mask(path: Path, mask: NDArray[np.bool_], *, offset: float = 0.0) -> Pa
     return save_image(path, mask.astype(np.uint8), offset=offset)
 
 
+def read_run(bold: Path, mask: Path | None, smoothing_fwhm: float | None) -> RunData:
+    return read_open_run(open_series(bold), bold, mask, smoothing_fwhm)
+
+
 def random_mask() -> NDArray[np.bool_]:
     return np.random.default_rng(1).uniform(size=SHAPE) < 0.6
 
@@ -299,6 +310,21 @@ def test_a_run_holds_the_numbers_of_niftimasker(
     np.testing.assert_array_equal(ours.mask, random_mask())
     assert ours.n_brain == random_mask().sum()
     assert ours.notes == ()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int16, np.float64])
+@pytest.mark.parametrize("fwhm", [1.0, 6.0, 25.0])
+@pytest.mark.parametrize("place", ["inside", "at an edge", "one voxel"])
+def test_smoothing_gives_the_very_numbers_of_nilearn(kind: type, fwhm: float, place: str, tmp_path: Path) -> None:
+    """Only the mask's box and a margin are smoothed; that no digit differs shows that the margin is wide enough."""
+    rng = np.random.default_rng(5)
+    series = (800 + 100 * rng.normal(size=(21, 24, 17, 3))).astype(kind)
+    mask = np.zeros(series.shape[:3], bool)
+    box = {"inside": np.s_[9:13, 8:15, 6:9], "at an edge": np.s_[0:5, 20:24, 4:17], "one voxel": np.s_[10, 11, 8]}
+    mask[box[place]] = rng.uniform(size=mask[box[place]].shape) < 0.7 if place != "one voxel" else True
+    bold, brain = save_image(tmp_path / "bold.nii.gz", series), save_mask(tmp_path / "mask.nii.gz", mask)
+    theirs = smooth_img(nib.load(bold), fwhm).dataobj[mask].T
+    np.testing.assert_array_equal(read_run(bold, brain, fwhm).signal, theirs)
 
 
 def test_voxels_that_are_not_finite_or_do_not_vary_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -387,42 +413,6 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         n_participants=2, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=14, write_raw_bold=False, missing=()
     )
     return simulate_dataset(tmp_path_factory.mktemp("simulated") / "bids", options)
-
-
-def run_name(sub: str, ses: str | None, *, task: str = "a", run: str | None = None, acq: str | None = None) -> str:
-    """Folder and start of the file name of a run, `sub-01/func/sub-01_task-a`."""
-    entities = {"sub": sub, "ses": ses, "task": task, "acq": acq, "run": run}
-    name = "_".join(f"{key}-{label}" for key, label in entities.items() if label)
-    return f"sub-{sub}/ses-{ses}/func/{name}" if ses else f"sub-{sub}/func/{name}"
-
-
-def preproc(
-    sub: str,
-    ses: str | None,
-    *,
-    space: str | None = SPACE,
-    res: str | None = None,
-    desc: str | None = "preproc",
-    pipeline: str = "fmriprep",
-    suffix: str = "bold.nii.gz",
-    **entities: Any,
-) -> str:
-    """Path of a preprocessed run in the raw dataset's folder."""
-    more = {"space": space, "res": res, "desc": desc}
-    ending = "".join(f"_{key}-{label}" for key, label in more.items() if label)
-    return f"derivatives/{pipeline}/{run_name(sub, ses, **entities)}{ending}_{suffix}"
-
-
-def make_tree(root: Path, files: Sequence[str] | Mapping[str, str]) -> Path:
-    """Write a dataset; choosing runs looks at names only, so images are empty files."""
-    contents = dict(files) if isinstance(files, Mapping) else dict.fromkeys(files, "")
-    for path, text in contents.items():
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
-        (root / path).write_text(text)
-    for folder in (root, *(root / "derivatives").iterdir()):
-        if not (folder / "dataset_description.json").exists():
-            (folder / "dataset_description.json").write_text(DESCRIPTION)
-    return root
 
 
 def opened(root: Path, *participants: str, **folders: Path) -> Dataset:
@@ -911,6 +901,208 @@ def test_participants_are_the_folders_there_are(tmp_path: Path) -> None:
 
 
 # The pybids index -------------------------------------------------------------------------------------------
+
+LISTED: list[Path] | None = None
+"""Folders listed while this is a list (the hook that notes them cannot be taken away again)."""
+
+
+def _note_listing(event: str, arguments: tuple[Any, ...]) -> None:
+    if LISTED is not None and event in ("os.scandir", "os.listdir") and isinstance(arguments[0], str | Path):
+        LISTED.append(Path(arguments[0]))
+
+
+@pytest.fixture(scope="module")
+def _listings_are_noted() -> None:
+    sys.addaudithook(_note_listing)
+
+
+@contextmanager
+def listed_folders() -> Iterator[list[Path]]:
+    global LISTED
+    LISTED = []
+    try:
+        yield LISTED
+    finally:
+        LISTED = None
+
+
+def many(root: Path, labels: Sequence[str], sessions: Sequence[str] = ("1", "2")) -> Path:
+    """A dataset with events, masks, sidecars, confounds, and files that are not read."""
+    files = {"task-a_bold.json": '{"RepetitionTime": 2}'}
+    for sub in labels:
+        for ses in sessions:
+            files |= {
+                preproc(sub, ses): "",
+                preproc(sub, ses, suffix="bold.json"): "{}",
+                preproc(sub, ses, suffix="boldref.nii.gz"): "",
+                preproc(sub, ses, desc="brain", suffix="mask.nii.gz"): "",
+                preproc(sub, ses, space=None, desc="confounds", suffix="timeseries.tsv"): "",
+                f"derivatives/fmriprep/sub-{sub}/figures/sub-{sub}_ses-{ses}_task-a_bold.json": "{}",
+                f"{run_name(sub, ses)}_events.tsv": EVENTS,
+            }
+    return make_tree(root, files)
+
+
+def databases(folder: Path) -> dict[str, int]:
+    """Kept indexes with their inodes: one made anew is another file."""
+    return {str(path.relative_to(folder)): path.stat().st_ino for path in folder.rglob("*.sqlite")}
+
+
+def indexed_names(folder: Path) -> list[str]:
+    """Names in all kept indexes."""
+    names = []
+    for path in folder.rglob("*.sqlite"):
+        with closing(sqlite3.connect(path)) as connection:
+            names += [Path(found).name for (found,) in connection.execute("SELECT path FROM files")]
+    return sorted(names)
+
+
+@pytest.mark.usefixtures("_listings_are_noted")
+@pytest.mark.parametrize("option", [None, "work_dir", "database_dir"])
+def test_folders_of_other_participants_are_not_looked_into(option: str | None, tmp_path: Path) -> None:
+    root = many(tmp_path / "bids", ["01", "02", "011"])
+    folders = {option: tmp_path / "index"} if option else {}
+    with listed_folders() as listed:
+        dataset = opened(root, "01", **folders)
+    inside = {folder.relative_to(root).parts for folder in listed if folder.is_relative_to(root)}
+    assert ("sub-01", "ses-1", "func") in inside
+    assert not [parts for parts in inside if {"sub-02", "sub-011", "figures"} & set(parts)]
+    assert {file.entities.get("sub") for file in (*dataset.raw_files, *dataset.derivative_files)} == {"01", None}
+    with listed_folders() as listed:
+        selection = select(dataset, participant_label=("01",))
+    assert selection.sessions == ("1", "2")
+    # all participants' session folders number the sessions; who has files of each is asked of one only
+    assert {folder.name for folder in listed if folder.name.startswith("sub-")} == {"sub-01", "sub-02", "sub-011"}
+    assert sorted(folder.parent.name for folder in listed if folder.name == "func") == ["ses-1", "ses-2"]
+
+
+def test_a_participant_whose_folder_cannot_be_read_does_not_matter_to_others(tmp_path: Path) -> None:
+    root = many(tmp_path / "bids", ["01"])
+    for dataset in (root, root / "derivatives/fmriprep"):
+        (dataset / "sub-02").symlink_to("sub-02")  # a link to itself, which nobody can follow
+        (dataset / "sub-03").symlink_to(tmp_path / "absent")
+    selection = select(opened(root, "01", work_dir=tmp_path / "work"), participant_label=("01",))
+    assert names(selection) == ["sub-01_ses-1_task-a", "sub-01_ses-2_task-a"]
+    assert selection.sessions == ("1", "2")
+
+
+def test_only_files_that_are_read_are_indexed(tmp_path: Path) -> None:
+    root = many(tmp_path / "bids", ["01", "02"], sessions=["1"])
+    opened(root, "02", work_dir=tmp_path / "work")
+    start = f"sub-02_ses-1_task-a_space-{SPACE}_desc"
+    assert indexed_names(tmp_path / "work") == [
+        "sub-02_ses-1_task-a_desc-confounds_timeseries.tsv",
+        "sub-02_ses-1_task-a_events.tsv",
+        f"{start}-brain_mask.nii.gz",
+        f"{start}-preproc_bold.json",
+        f"{start}-preproc_bold.nii.gz",
+        "task-a_bold.json",
+    ]
+
+
+def test_everyone_is_given_the_same_runs_alone_and_together(tmp_path: Path) -> None:
+    labels = ["1", "01", "10", "2"]
+    root = many(tmp_path / "bids", labels)
+    make_tree(
+        root,
+        {
+            preproc("01", "3", run="2", acq="x"): "",
+            "task-a_acq-x_events.tsv": EVENTS,
+            "sub-10/sub-10_task-a_bold.json": '{"RepetitionTime": 3}',
+            "sub-2_task-a_bold.json": '{"RepetitionTime": 4}',
+            f"derivatives/fmriprep/sub-10/anat/sub-10_space-{SPACE}_desc-brain_mask.nii.gz": "",
+            f"derivatives/fmriprep/space-{SPACE}_desc-brain_mask.nii.gz": "",
+            f"{run_name('2', '1', run='7')}_events.tsv": EVENTS,
+        },
+    )
+    together = select(root)
+    assert list(together.runs) == ["01", "1", "2", "10"]
+    assert together.runs["10"][0].metadata["RepetitionTime"] == 3
+    assert together.runs["2"][0].metadata["RepetitionTime"] == 4
+    assert together.runs["01"][2].mask == root / f"derivatives/fmriprep/space-{SPACE}_desc-brain_mask.nii.gz"
+    for index in ({}, {"work_dir": tmp_path / "work"}, {"database_dir": tmp_path / "database"}):
+        for label in [*labels, *labels]:
+            alone = select(opened(root, label, **index), participant_label=(label,))
+            assert alone.runs == {label: together.runs[label]}
+            assert alone.sessions == together.sessions == ("1", "2", "3")
+
+
+def test_choosing_among_all_participants_takes_time_in_proportion_to_their_number(tmp_path: Path) -> None:
+    calls = []
+    for n in (20, 40):
+        dataset = opened(many(tmp_path / str(n), [str(label) for label in range(n)]))
+        profile = Profile()
+        profile.runcall(select, dataset)
+        calls.append(sum(one.callcount for one in profile.getstats()))
+    assert calls[1] < 2.1 * calls[0]
+
+
+def test_an_index_is_used_again_until_a_file_comes_or_goes(tmp_path: Path) -> None:
+    root, work = many(tmp_path / "bids", ["01", "02"]), tmp_path / "work"
+    first = opened(root, "01", work_dir=work)
+    kept = databases(work)
+    make_tree(root, [preproc("02", "3"), preproc("03", "1"), f"{run_name('03', '1')}_events.tsv", "sub-03.html"])
+    (root / "derivatives/fmriprep/sub-01/figures/new.svg").touch()
+    assert opened(root, "01", work_dir=work) == first
+    assert databases(work) == kept, "nothing of this participant has changed"
+    events = root / f"{run_name('01', '1')}_events.tsv"
+    events.unlink()
+    without = opened(root, "01", work_dir=work)
+    assert {file.path for file in first.raw_files} - {file.path for file in without.raw_files} == {events}
+    for added in (f"{run_name('01', '9')}_events.tsv", "task-a_events.tsv", "sub-01/sub-01_task-a_events.tsv"):
+        make_tree(root, {added: EVENTS})
+        assert root / added in {file.path for file in opened(root, "01", work_dir=work).raw_files}
+    assert databases(work).keys() == kept.keys(), "an outdated index is replaced, not kept beside"
+
+
+@pytest.mark.parametrize("option", ["work_dir", "database_dir"])
+@pytest.mark.parametrize("damage", [b"", b"SQLite format 3\0 and no more", None])
+def test_a_damaged_index_is_made_again(damage: bytes | None, option: str, tmp_path: Path) -> None:
+    root, folder = many(tmp_path / "bids", ["01"]), tmp_path / "index"
+    whole = opened(root, **{option: folder})
+    for path in folder.rglob("*.sqlite"):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] if damage is None else damage)
+    assert opened(root, **{option: folder}) == whole
+
+
+@pytest.mark.parametrize("option", ["work_dir", "database_dir"])
+def test_jobs_that_begin_together_may_share_a_folder(option: str, tmp_path: Path) -> None:
+    root, folder = many(tmp_path / "bids", ["01", "02"]), tmp_path / "index"
+    program = (
+        "import sys; from pathlib import Path; from sessionfx.inputs.dataset import open_dataset\n"
+        "root = Path(sys.argv[1])\n"
+        "for _ in range(3):\n"
+        f"    found = open_dataset(root, [root / 'derivatives/fmriprep'], participants=['01'], {option}=Path(sys.argv[2]))\n"
+        "    print(len(found.raw_files), len(found.derivative_files))\n"
+    )
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", program, root, folder], stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    said = [job.communicate(timeout=120)[0] for job in jobs]
+    expected = opened(root, "01")
+    assert said == [f"{len(expected.raw_files)} {len(expected.derivative_files)}\n" * 3] * len(jobs)
+    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["layout_index.sqlite"] * 2
+    assert not list(folder.rglob(".making*")), "nothing half-made is left"
+
+
+def test_a_complete_shared_index_serves_every_participant_and_none_is_needed_for_one(tmp_path: Path) -> None:
+    root, folder = many(tmp_path / "bids", ["01", "02"]), tmp_path / "index"
+    opened(root, "02", database_dir=folder)
+    assert not [name for name in indexed_names(folder) if "sub-01" in name]
+    opened(root, database_dir=folder)
+    shared = databases(folder)
+    assert len(shared) == 4, "raw and derivatives, of one and of all"
+    assert opened(root, "01", database_dir=folder) == opened(root, "01")
+    assert databases(folder) == shared
+
+
+def test_where_an_index_cannot_be_kept_the_folder_is_named(tmp_path: Path) -> None:
+    root = many(tmp_path / "bids", ["01"])
+    (tmp_path / "pybids").touch()
+    with pytest.raises(OutputError, match=r"index of .* cannot be kept in .*pybids.*--work-dir"):
+        opened(root, work_dir=tmp_path)
 
 
 @pytest.mark.parametrize("option", [None, "work_dir", "database_dir"])

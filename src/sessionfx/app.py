@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from sessionfx.covariates import INTERCEPT
+from sessionfx.dry_run import group_text, participant_text
 from sessionfx.errors import (
     CommandLineError,
     DatasetError,
@@ -54,9 +55,11 @@ if TYPE_CHECKING:
     from sessionfx.report.methods import MethodsText
 
 EXIT_SOME_FAILED = 1
-# Memory of a worker: the libraries, and per value of the 4-D image beyond its own size
+# Memory of a worker: the libraries; and per value of the 4-D image, of which at most half is brain in practice, the
+# signal in single precision, or the whole image and its copy where the brain mask must be computed from it
 _BASE_GB = 0.4
-_BYTES_PER_VALUE = 16
+_BYTES_OF_SIGNAL = 2.0
+_BYTES_WITHOUT_MASK = 8.0
 
 
 def run(settings: Settings) -> int:
@@ -100,6 +103,8 @@ def run(settings: Settings) -> int:
 
 def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast], executor: Executor) -> int:
     """Run the participant level."""
+    if not settings.dry_run and len(settings.participant_label) != 1:
+        executor.prepare(["sessionfx.participant", "nilearn.glm.first_level"])
     roots = find_derivative_roots(raw, settings.derivatives)
     check_output_place(settings.output_dir, dataset_links(raw, roots))
     _check_private_folders(settings, [raw, *roots])
@@ -110,6 +115,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
                 f"--participant-label {label} matches no participant in {', '.join(map(str, roots))}. "
                 f"What exists: {', '.join(known) or 'none'}."
             )
+    started = time.monotonic()
     dataset = open_dataset(
         raw,
         roots,
@@ -118,6 +124,9 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         work_dir=settings.work_dir,
     )
     selection = select_runs(dataset, settings)
+    if settings.verbose:
+        n_files = len(dataset.raw_files) + len(dataset.derivative_files)
+        _say(f"{n_files} files to choose from, found in {time.monotonic() - started:.1f} s.")
     if not selection.runs:
         raise NothingMatchesError(
             "No preprocessed run of these participants is in these sessions. Choose others with --participant-label or "
@@ -132,14 +141,10 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
 
     from sessionfx.participant import ParticipantAnalysis, analyse_participant
 
-    if settings.dry_run:
-        _describe_plan(selection, contrasts, [one.text for one in session_contrasts])
-        return 0
     bolds = [run.bold for runs in selection.runs.values() for run in runs]
     sources = [root for root in roots if any(bold.is_relative_to(root) for bold in bolds)]
     links = dataset_links(raw, sources)
-    output_dir = prepare_output(settings.output_dir, links)
-    _keep_settings(settings, output_dir)
+    output_dir = settings.output_dir.absolute()
     analysis = ParticipantAnalysis(
         settings,
         tuple(contrasts),
@@ -149,12 +154,20 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         links,
         preprocessing_programs(sources),
     )
+    needs = {f"sub-{label}": _memory_need(runs) for label, runs in selection.runs.items()}
+    if settings.dry_run:
+        questions = [one.text for one in session_contrasts]
+        _print(participant_text(selection, analysis, questions, needs, executor.at_a_time(needs)))
+        if "group" in settings.levels:
+            _print("Then the group level; --dry-run with it alone describes it once these maps are there.")
+        return 0
+    prepare_output(settings.output_dir, links)
+    _keep_settings(settings, output_dir)
     _keep_methods(analysis.methods, selection.entities, "participant", output_dir)
     # longest first, so that no long one is left alone at the end
     order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
     units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
-    needs = {f"sub-{label}": _memory_need(selection.runs[label]) for label in order}
-    _say_about_memory(needs, executor, settings)
+    _say_about_memory(needs, sum(map(len, selection.runs.values())), executor, settings)
     outcomes: dict[str, Failure | None] = {}
     progress = tqdm(total=len(units), desc="participants", unit="participant", disable=None)
     with progress:
@@ -190,9 +203,9 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
     check_questions(selection, session_contrasts, raw, settings)
     participants = sorted({one.participant for chosen in selection.maps.values() for one in chosen}, key=natural_key)
     if settings.dry_run:
-        _say(
-            f"Would analyse {', '.join(selection.maps)} over {len(participants)} participants and the session "
-            f"contrasts {', '.join(one.text for one in session_contrasts)}."
+        output_dir = settings.output_dir.absolute()
+        _print(
+            group_text(GroupAnalysis(settings, selection, tuple(session_contrasts), raw, output_dir, links, executor))
         )
         return 0
     output_dir = prepare_output(settings.output_dir, links)
@@ -331,17 +344,6 @@ def _check_private_folders(settings: Settings, inputs: Sequence[Path]) -> None:
             raise OutputError(f"{option} {folder} is not writable. Choose another folder.")
 
 
-def _describe_plan(selection: Selection, contrasts: Sequence[Contrast], questions: Sequence[str]) -> None:
-    place = ", ".join(f"{key} {label}" for key, label in selection.entities.items() if label)
-    lines = [f"Would analyse {place}:"]
-    for label, runs in selection.runs.items():
-        lines.append(f"  sub-{label}: {len(runs)} run(s)")
-        lines += [f"    {one.name}" for one in runs]
-    lines.append(f"Contrasts: {'; '.join(one.expression for one in contrasts)}")
-    lines.append(f"Session contrasts: {'; '.join(questions)}")
-    print("\n".join(lines))
-
-
 def _report_participant(done: Done[Outcome], settings: Settings) -> None:
     if done.failure:
         _say(f"{done.unit}: FAILED. {done.failure.message}")
@@ -387,26 +389,29 @@ def _conclude(
 
 
 def _memory_need(runs: Sequence[RunInputs]) -> float:
-    """Estimate the memory a participant's largest run needs (GB), from its header alone.
-
-    The image as read, its single-precision copy, and the fit of the brain's share in double precision.
-    """
+    """Estimate the memory a participant's largest run needs (GB), from its header alone."""
     import numpy as np
 
     from sessionfx.inputs.images import open_image
 
-    files = [run.bold for run in runs if run.bold.exists()]
-    if not files:
-        return 0.0  # reported when that participant is analysed
+    there = [run for run in runs if run.bold.exists()]
+    if not there:
+        return _BASE_GB  # reported when that participant is analysed
+    largest = max(there, key=lambda run: run.bold.stat().st_size)
     try:
-        image = open_image(max(files, key=lambda path: path.stat().st_size))
+        image = open_image(largest.bold)
     except SessionFXError:
-        return 0.0
-    return _BASE_GB + float(np.prod(image.shape)) * (image.get_data_dtype().itemsize + _BYTES_PER_VALUE) / 1e9
+        return _BASE_GB
+    # numbers that the header scales, or that are double, take twice as much
+    precision = 1 if image.dataobj.slope == 1 and image.get_data_dtype().itemsize <= 4 else 2
+    per_value = _BYTES_OF_SIGNAL * precision
+    if largest.mask is None:
+        per_value += image.get_data_dtype().itemsize * precision + _BYTES_WITHOUT_MASK
+    return _BASE_GB + float(np.prod(image.shape)) * per_value / 1e9
 
 
-def _say_about_memory(needs: Mapping[str, float], executor: Executor, settings: Settings) -> None:
-    """Name the runs that are too large, and say when fewer participants run at a time than could."""
+def _say_about_memory(needs: Mapping[str, float], n_runs: int, executor: Executor, settings: Settings) -> None:
+    """Name the runs that are too large, and say when fewer run at a time than could."""
     memory, largest = executor.memory_gb, max(needs.values())
     if memory is None:
         return
@@ -419,11 +424,11 @@ def _say_about_memory(needs: Mapping[str, float], executor: Executor, settings: 
             "killed. Give the container or job more memory (docker run --memory, sbatch --mem), or say with "
             "--mem-gb that there is more."
         )
-    at_a_time, wanted = executor.at_a_time(needs), min(settings.nprocs, len(needs))
+    at_a_time, wanted = executor.at_a_time(needs), min(settings.nprocs, n_runs)
     if at_a_time is not None and at_a_time < wanted:
         _say(
-            f"{at_a_time} participant(s) at a time instead of {wanted}: the largest needs about {largest:.1f} GB, "
-            f"and there are {memory:.1f} GB."
+            f"{at_a_time} run(s) at a time instead of {wanted}: the largest needs about {largest:.1f} GB, and there "
+            f"are {memory:.1f} GB."
         )
 
 
@@ -446,5 +451,13 @@ def _quiet_libraries(verbose: int) -> None:
 
 
 def _say(text: str) -> None:
-    # names from files may hold what a terminal would obey
-    tqdm.write("".join(one if one.isprintable() or one == "\n" else " " for one in text), file=sys.stderr)
+    tqdm.write(_printable(text), file=sys.stderr)
+
+
+def _print(text: str) -> None:
+    print(_printable(text))
+
+
+def _printable(text: str) -> str:
+    """Names from files may hold what a terminal would obey."""
+    return "".join(one if one.isprintable() or one == "\n" else " " for one in text)

@@ -89,7 +89,7 @@ def on_common_voxels(maps: Sequence[EstimateMap], names: Sequence[str]) -> list[
 
 def position_text(mask: NDArray[np.bool_], grid: Grid, index: int) -> str:
     """World coordinates (mm) of an in-mask voxel, for people."""
-    voxel = np.array(np.unravel_index(np.flatnonzero(mask)[index], mask.shape))
+    voxel = np.unravel_index(np.flatnonzero(mask)[index], mask.shape)
     place = grid.affine[:3, :3] @ voxel + grid.affine[:3, 3]
     return ", ".join(f"{value:.0f}".replace("-", "−") for value in place)
 

@@ -6,14 +6,18 @@ One participant is one unit of work, independent of all others: it reads its own
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from sessionfx import __version__
 from sessionfx.errors import ParticipantError
-from sessionfx.execution import progress_bar
+from sessionfx.execution import in_slots, progress_bar, slot
 from sessionfx.firstlevel.contrasts import Contrast
 from sessionfx.firstlevel.run import FirstLevelModel, FittedRun, analyse_run
 from sessionfx.inputs.runs import RunInputs
@@ -24,7 +28,8 @@ from sessionfx.outputs.firstlevel import FirstLevelFiles
 from sessionfx.outputs.records import Record, file_state, fingerprint
 from sessionfx.outputs.statmaps import read_estimate
 from sessionfx.report.methods import MethodsText, participant_methods
-from sessionfx.report.participant import ParticipantResults, RunSummary, has_sections, write_participant_report
+from sessionfx.report.participant import has_sections, write_participant_report
+from sessionfx.report.results import ParticipantResults, RunSummary, read_reference
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.fixed_effects import average, weighted_sum
@@ -89,7 +94,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """The pieces of work of one participant, with the digest of what determines each.
 
     A session's maps of a contrast are one piece, a session contrast's another: changed files or options redo the
@@ -102,11 +107,36 @@ class _Work:
 
     @staticmethod
     def fit_name(contrast: str, session: str) -> str:
+        """Name the work of a session's maps of a contrast in the record."""
         return f"fit {contrast} ses {session}"
 
     @staticmethod
     def combination_name(contrast: str, question: str) -> str:
+        """Name the work of a session contrast's maps of a contrast in the record."""
         return f"combine {contrast} sessions {question}"
+
+    def unfinished(self, record: Record, *, force: bool) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        """Find what is to be done: what is not recorded as finished, and what is combined from it.
+
+        Returns
+        -------
+        fits : list of (str, str)
+            Contrast label and session.
+        combinations : list of (str, str)
+            Contrast label and session contrast label.
+        """
+
+        def is_open(name: str, digest: str) -> bool:
+            return force or not record.is_finished(name, digest)
+
+        fits = [key for key, digest in self.fits.items() if is_open(self.fit_name(*key), digest)]
+        refitted = {contrast for contrast, _ in fits}
+        combinations = [
+            key
+            for key, digest in self.combinations.items()
+            if key[0] in refitted or is_open(self.combination_name(*key), digest)
+        ]
+        return fits, combinations
 
 
 SessionMaps = dict[str, EstimateMap]  # by session, "" in a dataset without sessions
@@ -134,18 +164,10 @@ def analyse_participant(runs: Sequence[RunInputs], analysis: ParticipantAnalysis
     participant = runs[0].participant
     settings, files = analysis.settings, analysis.files
     record = Record(files.record(participant), analysis.output_dir)
-    work = _plan(runs, analysis)
+    work = plan_work(runs, analysis)
 
-    def is_open(name: str, digest: str) -> bool:
-        return settings.force or not record.is_finished(name, digest)
-
-    to_fit = [key for key, digest in work.fits.items() if is_open(work.fit_name(*key), digest)]
+    to_fit, to_combine = work.unfinished(record, force=settings.force)
     refitted = {contrast for contrast, _ in to_fit}
-    to_combine = [
-        key
-        for key, digest in work.combinations.items()
-        if key[0] in refitted or is_open(work.combination_name(*key), digest)
-    ]
     changed = refitted | {contrast for contrast, _ in to_combine}
     if settings.reports_only and changed:
         raise ParticipantError(
@@ -164,8 +186,6 @@ def analyse_participant(runs: Sequence[RunInputs], analysis: ParticipantAnalysis
     if not changed and not to_draw:
         return Outcome(participant, "finished", (), time.monotonic() - started)
 
-    messages: list[str] = []
-    asked = [*(work.fit_name(*key) for key in work.fits), *(work.combination_name(*key) for key in work.combinations)]
     if changed:
         remove_stale_temporaries(analysis.output_dir / func_folder(participant).parent)
         # whatever was combined from maps that are made anew goes too, also what this call does not ask for
@@ -174,34 +194,146 @@ def analyse_participant(runs: Sequence[RunInputs], analysis: ParticipantAnalysis
         record.forget(
             [*(work.fit_name(*key) for key in to_fit), *(work.combination_name(*key) for key in to_combine), *stale]
         )
+    held = _Held(participant, runs, analysis, set(to_fit))
+    messages: list[str] = []
     if to_fit:
         try:
-            messages += _fit(participant, runs, to_fit, work, record, analysis)
+            held.fit()
+            with slot():
+                messages += _write_fits(held, work, record)
         except ParticipantError:
             # sessions that are in order must not enter a group analysis as if this participant had no others
-            record.forget(asked)
+            fits = (work.fit_name(*key) for key in work.fits)
+            record.forget([*fits, *(work.combination_name(*key) for key in work.combinations)])
             raise
-    contrasts = {contrast.label: contrast for contrast in analysis.contrasts}
-    for label in dict.fromkeys(contrast for contrast, _ in to_combine):
-        maps = read_session_maps(participant, contrasts[label], runs, analysis)
-        combined = combine_sessions(maps, analysis)
-        for question in analysis.session_contrasts:
-            if (label, question.label) not in to_combine:
-                continue
-            written: list[Path] = []
-            if question.label in combined:
-                located, weights = combined[question.label]
-                written = files.write_combined(participant, question, contrasts[label], located, weights, maps)
-            name = work.combination_name(label, question.label)
-            record.finish({name: (work.combinations[label, question.label], written)})
-    if to_draw:
-        results = read_results(participant, runs, to_draw, analysis)
-        write_participant_report(results, work.drawings, analysis.output_dir)
-    if to_fit:
-        name = entity_string({"sub": participant, **analysis.entities})
-        lines = messages or ["Nothing to remark."]
-        write_text(analysis.output_dir / "logs" / f"{name}_log.txt", "\n".join(lines) + "\n")
+    with slot():
+        for contrast in analysis.contrasts:
+            asked = [one for one in analysis.session_contrasts if (contrast.label, one.label) in to_combine]
+            for question in asked:
+                written: list[Path] = []
+                if question.label in held.combined(contrast):
+                    located, weights = held.combined(contrast)[question.label]
+                    maps = held.sessions(contrast)
+                    written = files.write_combined(participant, question, contrast, located, weights, maps)
+                name = work.combination_name(contrast.label, question.label)
+                record.finish({name: (work.combinations[contrast.label, question.label], written)})
+        if to_draw:
+            write_participant_report(_results(held, to_draw), work.drawings, analysis.output_dir)
+        if to_fit:
+            name = entity_string({"sub": participant, **analysis.entities})
+            lines = messages or ["Nothing to remark."]
+            write_text(analysis.output_dir / "logs" / f"{name}_log.txt", "\n".join(lines) + "\n")
     return Outcome(participant, "done", tuple(messages), time.monotonic() - started)
+
+
+class _Held:
+    """The maps of one participant: in memory once they are made or read, so that no file is read that was just written.
+
+    Parameters
+    ----------
+    participant : str
+    runs : sequence of RunInputs
+    analysis : ParticipantAnalysis
+    to_fit : set of (str, str)
+        Contrast label and session of the maps that `fit` makes; the others are read from the output folder.
+    """
+
+    def __init__(
+        self,
+        participant: str,
+        runs: Sequence[RunInputs],
+        analysis: ParticipantAnalysis,
+        to_fit: set[tuple[str, str]],
+    ) -> None:
+        self.participant = participant
+        self.runs = runs
+        self.analysis = analysis
+        self.to_fit = to_fit
+        self.fitted: list[FittedRun] = []
+        self._facts: dict[str, dict[str, Any]] = {}
+        self._reference: NDArray[np.floating] | None = None
+        self._made: dict[str, SessionMaps] = {}
+        self._sessions: dict[str, SessionMaps] = {}
+        self._combined: dict[str, dict[str, tuple[EstimateMap, dict[str, float]]]] = {}
+
+    def fit(self) -> None:
+        """Fit the runs of all sessions that are to be fitted, and combine them.
+
+        Raises
+        ------
+        ParticipantError
+            If a run cannot be fitted, or runs or sessions do not go together: before anything is written.
+        """
+        analysis = self.analysis
+        wanted = {
+            session: [contrast for contrast in analysis.contrasts if (contrast.label, session) in self.to_fit]
+            for _, session in self.to_fit
+        }
+        chosen = [(run, wanted[run.session], analysis.model) for run in self.runs if run.session in wanted]
+        fitted = in_slots(analyse_run, chosen)
+        self.fitted = list(progress_bar(fitted, f"sub-{self.participant}", "run", len(chosen)))
+        for contrast in self.contrasts_fitted:
+            self._made[contrast.label] = combine_runs(self.fitted, contrast, analysis.settings.fixed_effects)
+            self.combined(contrast)
+
+    @property
+    def contrasts_fitted(self) -> list[Contrast]:
+        """Contrasts of which some session is fitted in this call."""
+        labels = {label for label, _ in self.to_fit}
+        return [contrast for contrast in self.analysis.contrasts if contrast.label in labels]
+
+    def made(self, contrast: Contrast) -> SessionMaps:
+        """Give the session maps that were made in this call."""
+        return self._made[contrast.label]
+
+    def sessions(self, contrast: Contrast) -> SessionMaps:
+        """Give the maps of all sessions."""
+        if contrast.label not in self._sessions:
+            maps = dict(self._made.get(contrast.label, {}))
+            for session in dict.fromkeys(run.session for run in self.runs):
+                # what lies there of those that are fitted is what a killed process left
+                if (contrast.label, session) not in self.to_fit:
+                    paths = self.analysis.files.session_maps(self.participant, session, contrast)
+                    if paths["effect"].is_file():
+                        maps[session] = read_estimate(paths["effect"], paths["variance"])
+            order = dict.fromkeys(run.session for run in self.runs)
+            self._sessions[contrast.label] = {session: maps[session] for session in order if session in maps}
+        return self._sessions[contrast.label]
+
+    def write_designs(self) -> dict[str, list[Path]]:
+        """Write the designs of the fitted runs and the mean image; return the designs' files by run."""
+        files = self.analysis.files
+        written = {}
+        for one in self.fitted:
+            paths, self._facts[one.run.name] = files.write_design(one)
+            written[one.run.name] = paths
+        if len(self.fitted) == len(self.runs) or not files.reference(self.participant).is_file():
+            self._reference = files.write_reference(self.participant, self.fitted)
+        return written
+
+    def summaries(self) -> Iterator[RunSummary]:
+        """Say of each run what a reader should know."""
+        fitted = {one.run.name: one for one in self.fitted}
+        for run in self.runs:
+            if run.name in fitted:
+                one = fitted[run.name]
+                facts = self._facts[run.name]
+                yield RunSummary(run.name, run.session, one.design.matrix, facts, one.events.table)
+            else:
+                yield RunSummary.read(run, self.analysis.files.design(run))
+
+    @property
+    def reference(self) -> NDArray[np.floating] | None:
+        """Mean image over the runs, 3-D; None where there is none."""
+        if self._reference is None:
+            self._reference = read_reference(self.analysis.files.reference(self.participant))
+        return self._reference
+
+    def combined(self, contrast: Contrast) -> dict[str, tuple[EstimateMap, dict[str, float]]]:
+        """Give estimates and session weights of the session contrasts; see `combine_sessions`."""
+        if contrast.label not in self._combined:
+            self._combined[contrast.label] = combine_sessions(self.sessions(contrast), self.analysis)
+        return self._combined[contrast.label]
 
 
 def combine_runs(fitted: Sequence[FittedRun], contrast: Contrast, weighting: str) -> SessionMaps:
@@ -266,45 +398,28 @@ def combine_sessions(
     return combined
 
 
-def read_session_maps(
-    participant: str, contrast: Contrast, runs: Sequence[RunInputs], analysis: ParticipantAnalysis
-) -> SessionMaps:
-    """Read a participant's session maps of a contrast back."""
-    maps = {}
-    for session in dict.fromkeys(run.session for run in runs):
-        paths = analysis.files.session_maps(participant, session, contrast)
-        if paths["effect"].is_file():
-            maps[session] = read_estimate(paths["effect"], paths["variance"])
-    return maps
-
-
-def read_results(
-    participant: str, runs: Sequence[RunInputs], contrasts: Sequence[Contrast], analysis: ParticipantAnalysis
-) -> ParticipantResults:
-    """Collect what the report of a participant shows from its finished files."""
-    files = analysis.files
-    combined: dict[str, dict[str, EstimateMap]] = {contrast.label: {} for contrast in contrasts}
-    for contrast in contrasts:
-        for question in analysis.session_contrasts:
-            paths = files.combined_maps(participant, question, contrast)
-            if paths["effect"].is_file():
-                combined[contrast.label][question.label] = read_estimate(paths["effect"], paths["variance"])
+def _results(held: _Held, contrasts: Sequence[Contrast]) -> ParticipantResults:
+    """Collect what the report of a participant shows."""
+    analysis = held.analysis
     return ParticipantResults(
-        participant,
+        held.participant,
         analysis.entities,
-        tuple(RunSummary.read(run, files.design(run)) for run in runs),
+        tuple(held.summaries()),
         tuple(contrasts),
         analysis.session_contrasts,
-        {contrast.label: read_session_maps(participant, contrast, runs, analysis) for contrast in contrasts},
-        combined,
-        files.reference(participant),
+        {contrast.label: held.sessions(contrast) for contrast in contrasts},
+        {
+            contrast.label: {label: located for label, (located, _) in held.combined(contrast).items()}
+            for contrast in contrasts
+        },
+        held.reference,
         analysis.settings,
         analysis.methods,
     )
 
 
-def _plan(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> _Work:
-    """Digest what determines each piece of work."""
+def plan_work(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Work:
+    """Name the pieces of work of a participant and digest what determines each."""
     settings = analysis.settings
     states = {
         run.name: [
@@ -327,54 +442,30 @@ def _plan(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> _Work:
             combinations[contrast.label, question.label] = fingerprint([own, asked])
         answers = [digest for (label, _), digest in combinations.items() if label == contrast.label]
         drawings[contrast.label] = fingerprint([own, answers, settings.alpha, settings.correction])
-    return _Work(fits, combinations, drawings)
+    return Work(fits, combinations, drawings)
 
 
-def _fit(
-    participant: str,
-    runs: Sequence[RunInputs],
-    to_fit: Sequence[tuple[str, str]],
-    work: _Work,
-    record: Record,
-    analysis: ParticipantAnalysis,
-) -> list[str]:
-    """Fit the runs of the sessions that are open, combine them and write the session maps; return remarks."""
-    files = analysis.files
-    wanted = {
-        session: [contrast for contrast in analysis.contrasts if (contrast.label, session) in to_fit]
-        for _, session in to_fit
-    }
-    chosen = [run for run in runs if run.session in wanted]
-    fitted = [
-        analyse_run(run, wanted[run.session], analysis.model)
-        for run in progress_bar(chosen, f"sub-{participant}", "run")
-    ]
-    contrasts = [contrast for contrast in analysis.contrasts if any(contrast in asked for asked in wanted.values())]
-    maps = {}
-    for contrast in contrasts:
-        maps[contrast.label] = combine_runs(fitted, contrast, analysis.settings.fixed_effects)
-        # of the other sessions; what lies there of those about to be fitted is what a killed process left
-        others = [run for run in runs if (contrast.label, run.session) not in to_fit]
-        before = read_session_maps(participant, contrast, others, analysis)
-        # sessions that do not fit together fail before anything is written
-        combine_sessions({**before, **maps[contrast.label]}, analysis)
-    messages = _remarks(fitted)
-    messages += _check_any(fitted, maps)
-    designs = {one.run.name: files.write_design(one) for one in fitted}
-    if len(fitted) == len(runs) or not files.reference(participant).is_file():
-        files.write_reference(participant, fitted)
-    for label, session in to_fit:
-        contrast = next(one for one in contrasts if one.label == label)
-        own = [one for one in fitted if one.run.session == session]
-        written = [path for one in own for path in designs[one.run.name]]
-        if session in maps[label]:
-            written += files.write_session(participant, session, contrast, maps[label][session], own)
-        else:
-            files.remove_session(participant, session, contrast)
-        if analysis.settings.keep_run_maps:
-            kept = [one for one in own if label in one.estimates]
-            written += [path for one in kept for path in files.write_run_maps(one, contrast)]
-        record.finish({work.fit_name(label, session): (work.fits[label, session], written)})
+def _write_fits(held: _Held, work: Work, record: Record) -> list[str]:
+    """Write designs and session maps; return remarks."""
+    analysis, files, participant = held.analysis, held.analysis.files, held.participant
+    messages = _remarks(held.fitted)
+    messages += _check_any(held.fitted, {one.label: held.made(one) for one in held.contrasts_fitted})
+    designs = held.write_designs()
+    for contrast in held.contrasts_fitted:
+        for session in dict.fromkeys(run.session for run in held.runs):
+            if (contrast.label, session) not in held.to_fit:
+                continue
+            own = [one for one in held.fitted if one.run.session == session]
+            written = [path for one in own for path in designs[one.run.name]]
+            if session in held.made(contrast):
+                made = held.made(contrast)[session]
+                written += files.write_session(participant, session, contrast, made, own)
+            else:
+                files.remove_session(participant, session, contrast)
+            if analysis.settings.keep_run_maps:
+                kept = [one for one in own if contrast.label in one.estimates]
+                written += [path for one in kept for path in files.write_run_maps(one, contrast)]
+            record.finish({work.fit_name(contrast.label, session): (work.fits[contrast.label, session], written)})
     return messages
 
 

@@ -299,7 +299,7 @@ def test_limit_of_the_container_lowers_the_number_of_participants_at_a_time(
     arguments = ("/data", "/out", "participant", *CONTRAST, "--nprocs", "3", "--no-report")
     done = image.run(*arguments, options=[*image.options(study, output), *memory(1000)])
     assert done.returncode == 0, done.stderr
-    assert "2 participant(s) at a time instead of 3" in done.stderr
+    assert "2 run(s) at a time instead of 3" in done.stderr
     assert_as_expected(output, "participant")
 
 

@@ -5,6 +5,7 @@ from sessionfx.execution.choice import open_executor
 from sessionfx.execution.local import LocalExecutor, end_on_sigterm
 from sessionfx.execution.memory import memory_limit_gb, workers_within
 from sessionfx.execution.progress import progress_bar
+from sessionfx.execution.slots import in_slots, slot
 from sessionfx.execution.threads import in_threads, limited_threads
 
 __all__ = [
@@ -14,11 +15,13 @@ __all__ = [
     "LocalExecutor",
     "MapOrdered",
     "end_on_sigterm",
+    "in_slots",
     "in_this_process",
     "in_threads",
     "limited_threads",
     "memory_limit_gb",
     "open_executor",
     "progress_bar",
+    "slot",
     "workers_within",
 ]

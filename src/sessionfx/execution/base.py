@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -63,8 +63,17 @@ class Executor(ABC):
         """Memory that one unit may use (GB); None where that is not known beforehand."""
 
     def at_a_time(self, needs_gb: Mapping[str, float]) -> int | None:
-        """Say how many units run at a time, given the memory each needs (GB); None where that is not known."""
+        """Say how many units (or parts of units, each of which needs as much) run at a time; None where not known.
+
+        Parameters
+        ----------
+        needs_gb : mapping of str to float
+            Memory that one part of a unit needs (GB).
+        """
         return None
+
+    def prepare(self, modules: Sequence[str]) -> None:  # noqa: B027 - most have nothing to load
+        """Announce modules that `run_units` will need, long before; an executor may load them meanwhile."""
 
     @abstractmethod
     def run_units(

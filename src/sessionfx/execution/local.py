@@ -10,15 +10,17 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 from sessionfx.errors import TERMINATED
 from sessionfx.execution.base import Done, Executor, Failure, Result, attempt
 from sessionfx.execution.memory import memory_limit_gb, workers_within
+from sessionfx.execution.slots import own_slots, share_slots
 from sessionfx.execution.threads import in_threads, limited_threads
 
 # The linear algebra libraries read these when they are loaded, which happens in the worker processes.
@@ -29,11 +31,13 @@ class LocalExecutor(Executor):
     """Units in processes, items in threads of this process.
 
     Each process computes with `n_threads` threads whatever the number of processes, so that results do not depend
-    on it.
+    on it. Where units have parts that can be computed at the same time (`slots.in_slots`), processes that would have
+    no unit work on the parts of others.
 
     Parameters
     ----------
     n_processes, n_threads : int
+        Parts at a time, and threads of the linear algebra of each.
     memory_gb : float, optional
         What all processes together stay within; by default what container and machine allow.
     """
@@ -49,10 +53,15 @@ class LocalExecutor(Executor):
         return self._memory_gb
 
     def at_a_time(self, needs_gb: Mapping[str, float]) -> int:
-        """As many units as were asked for and fit into memory; see `Executor.at_a_time`."""
+        """As many units, or parts of units, as were asked for and fit into memory; see `Executor.at_a_time`."""
         if not needs_gb:
             return self._n_processes
         return workers_within(self._memory_gb, list(needs_gb.values()), self._n_processes)
+
+    def prepare(self, modules: Sequence[str]) -> None:
+        """Let the process that others are forked from load modules while this one does something else."""
+        if self._n_processes > 1:
+            _start_forkserver(modules, self._n_threads)
 
     def run_units(
         self,
@@ -63,11 +72,12 @@ class LocalExecutor(Executor):
         stop_on_failure: bool = False,
     ) -> Iterator[Done[Result]]:
         """Run units in as many processes as were asked for and fit into memory; see `Executor.run_units`."""
-        n_processes = min(self.at_a_time(needs_gb or {}), len(units))
+        n_slots = self.at_a_time(needs_gb or {})
+        n_processes = min(n_slots, len(units))
         # A unit that is killed for want of memory would take this process, the whole program, along.
         is_risky = max((needs_gb or {}).values(), default=0.0) > self._memory_gb
         if n_processes <= 1 and not is_risky:
-            with limited_threads(self._n_threads):
+            with limited_threads(self._n_threads), own_slots(n_slots):
                 for name, arguments in units.items():
                     finished = Done(name, *attempt(work, arguments))
                     yield finished
@@ -77,7 +87,7 @@ class LocalExecutor(Executor):
         remaining = dict(units)
         while remaining:
             crashed = False
-            for done in _run_pool(work, remaining, n_processes, self._n_threads):
+            for done in _run_pool(work, remaining, n_processes, n_slots, self._n_threads):
                 if done is None:
                     crashed = True
                     break
@@ -90,7 +100,7 @@ class LocalExecutor(Executor):
             # A process was killed (for want of memory, most often) and took the pool along. Alone, each unit shows
             # whether it was the one.
             for name in list(remaining):
-                alone = _run_pool(work, {name: remaining.pop(name)}, 1, self._n_threads)
+                alone = _run_pool(work, {name: remaining.pop(name)}, 1, 1, self._n_threads)
                 outcome = list(alone)[-1] or _killed(name)
                 yield outcome
                 if outcome.failure and stop_on_failure:
@@ -119,15 +129,27 @@ def _killed(name: str) -> Done[Any]:
     return Done(name, None, Failure(message, "", expected=True))
 
 
-def _run_pool(
-    work: Callable[..., Result], units: Mapping[str, tuple[Any, ...]], n_processes: int, n_threads: int
-) -> Iterator[Done[Result] | None]:
-    """Yield finished units; None once the pool broke."""
+def _start_forkserver(modules: Sequence[str], n_threads: int) -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["sessionfx.participant"])
+    context.set_forkserver_preload(list(modules))
     saved = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(n_threads)))
-    pool = ProcessPoolExecutor(n_processes, mp_context=context, initializer=_prepare_worker, initargs=(n_threads,))
+    forkserver.ensure_running()
+    for name, value in saved.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    return context
+
+
+def _run_pool(
+    work: Callable[..., Result], units: Mapping[str, tuple[Any, ...]], n_processes: int, n_slots: int, n_threads: int
+) -> Iterator[Done[Result] | None]:
+    """Yield finished units; None once the pool broke."""
+    context = _start_forkserver([work.__module__], n_threads)
+    shared = (n_threads, n_slots, context.Semaphore(n_slots))
+    pool = ProcessPoolExecutor(n_processes, mp_context=context, initializer=_prepare_worker, initargs=shared)
     try:
         pending: dict[Future[Any], str] = {
             pool.submit(attempt, work, arguments): name for name, arguments in units.items()
@@ -145,11 +167,6 @@ def _run_pool(
         if sys.exc_info()[0] is not None:
             _kill_workers()  # given up: what they are at would be thrown away
         pool.shutdown(cancel_futures=True)
-        for name, value in saved.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _kill_workers() -> None:
@@ -157,7 +174,8 @@ def _kill_workers() -> None:
         child.kill()
 
 
-def _prepare_worker(n_threads: int) -> None:
+def _prepare_worker(n_threads: int, n_slots: int, semaphore: Any) -> None:
+    share_slots(n_slots, semaphore)
     # Ctrl-C goes to the whole process group; the parent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,12 +1,30 @@
 """The fit of one run: arrays in, effects, variances and degrees of freedom out.
 
-The only place that knows which engine computes the GLM; at present nilearn's `run_glm`.
+The only place that knows how the GLM is computed. It gives what nilearn's `run_glm` and `compute_contrast` give:
+ordinary least squares, then the same after whitening by an autoregressive model of order 1 whose coefficient ρ is
+rounded as nilearn rounds it. The data are never whitened: the normal equations of whitened data are polynomials in ρ,
+so that one matrix product with the data serves every voxel, whatever its ρ.
+
+Notation
+--------
+Q : (T, R)
+    Orthonormal basis of the regressors, turned so that the lagged products below are diagonal.
+y : (T,)
+    Signal of a voxel. Whitened, its first value stays and the others are y_t − ρ y_{t−1}; so are the regressors.
+
+Whitened products, with q_T the last row of Q and y_T the last value of y:
+
+    X*′X* = I − ρ Λ + ρ² (I − q_T q_T′),          Λ = Q_{t}′Q_{t−1} + Q_{t−1}′Q_{t}, diagonal after turning
+    X*′y* = Q′y − ρ Z′y + ρ² (Q′y − q_T y_T),     z_t = q_{t−1} + q_{t+1}
+    y*′y* = y′y − 2ρ Σ y_t y_{t−1} + ρ² (y′y − y_T²)
+
+The first is diagonal but for one vector, and its inverse is known (Sherman & Morrison 1950, Ann. Math. Stat. 21:124).
 """
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +32,20 @@ from numpy.typing import NDArray
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.linear_algebra import independent_columns, pseudo_inverse
 
+FloatArray = NDArray[np.float64]
+
+# Arrays of a block stay in the processor's cache. The size is fixed: the last bit of a product can depend on it.
+VOXELS_PER_BLOCK = 1024
+# nilearn cuts ρ to multiples of 1/100, towards zero
+AR_BINS = 100
+# Where less of a sum of squares is left than this share, what is left has lost digits: it is computed from residuals.
+LEAST_SHARE = 1e-5
+
 
 def fit_run(
     signal: NDArray[np.floating],
-    design: NDArray[np.float64],
-    contrasts: Mapping[str, NDArray[np.float64]],
+    design: FloatArray,
+    contrasts: Mapping[str, FloatArray],
     noise_model: str,
 ) -> dict[str, Estimate]:
     """Fit a GLM to every voxel of a run and estimate contrasts.
@@ -29,7 +56,7 @@ def fit_run(
         Scanner units; expressed as percent of each voxel's mean before the fit, as nilearn's
         `signal_scaling=0` does.
     design : ndarray of shape (T, P)
-        Any rank below T; a rank-deficient one is reduced to independent columns and the contrasts are carried over.
+        Any rank R below T; a rank-deficient one is reduced to independent columns and the contrasts are carried over.
     contrasts : mapping of str to ndarray of shape (P,)
         Estimable contrasts by label.
     noise_model : {'ar1', 'ols'}
@@ -37,29 +64,149 @@ def fit_run(
     Returns
     -------
     dict of str to Estimate
-        By label; effects in percent signal change, dof T − rank.
+        By label; effects in percent signal change, dof T − R.
 
     Raises
     ------
     ValueError
         If there are no more volumes than independent regressors.
     """
-    from nilearn.glm.contrasts import compute_contrast
-    from nilearn.glm.first_level import mean_scaling, run_glm
+    model = _Model.of(design, contrasts, is_autoregressive=noise_model == "ar1")
+    n_voxels = signal.shape[1]
+    effects = np.empty((len(contrasts), n_voxels))
+    variances = np.empty((len(contrasts), n_voxels))
+    for start in range(0, n_voxels, VOXELS_PER_BLOCK):
+        block = slice(start, start + VOXELS_PER_BLOCK)
+        effects[:, block], variances[:, block] = model.fit(percent_of_mean(signal[:, block]))
+    return {
+        label: Estimate(effect, variance, float(model.dof))
+        for label, effect, variance in zip(contrasts, effects, variances, strict=True)
+    }
 
-    kept = independent_columns(design)
-    reduced = design[:, kept]
-    if len(kept) >= design.shape[0]:
-        raise ValueError(f"{design.shape[0]} volumes cannot determine {len(kept)} regressors")
-    # Estimable contrasts are combinations of the rows of X: c = c X⁺X, hence c b = (c X⁺ X_kept) b_kept.
-    to_reduced = pseudo_inverse(design) @ reduced
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # voxels with a mean near zero are counted by the caller
-        scaled, _ = mean_scaling(signal, 0)
-    labels, results = run_glm(scaled, reduced, noise_model=noise_model)
-    estimates = {}
-    for label, contrast in contrasts.items():
-        vector = contrast[kept] if len(kept) == design.shape[1] else contrast @ to_reduced
-        fitted = compute_contrast(labels, results, vector, stat_type="t")
-        estimates[label] = Estimate(np.ravel(fitted.effect), fitted.variance, float(fitted.dof))
-    return estimates
+
+def percent_of_mean(signal: NDArray[np.floating]) -> FloatArray:
+    """Express a signal of shape (T, V) as deviation from its mean over time, in percent of it.
+
+    The arithmetic, single precision of single-precision data included, is that of nilearn's `mean_scaling`; it takes
+    a mean below 1 for 1.
+    """
+    mean = np.maximum(signal.mean(axis=0), 1)
+    return np.asarray(100 * (signal / mean - 1), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What all voxels of a run share; see the module's notation.
+
+    Attributes
+    ----------
+    basis : ndarray of shape (T, R)
+        Q.
+    products : ndarray of shape (2R, T)
+        Q′ above Z′; without Z′ for ordinary least squares.
+    lagged : ndarray of shape (R,)
+        The diagonal of Λ.
+    contrasts : ndarray of shape (C, R)
+        Over the columns of Q.
+    is_autoregressive : bool
+    """
+
+    basis: FloatArray
+    products: FloatArray
+    lagged: FloatArray
+    contrasts: FloatArray
+    is_autoregressive: bool
+
+    @classmethod
+    def of(cls, design: FloatArray, contrasts: Mapping[str, FloatArray], *, is_autoregressive: bool) -> _Model:
+        """Prepare the fit of a design."""
+        kept = independent_columns(design)
+        reduced = design[:, kept]
+        if len(kept) >= design.shape[0]:
+            raise ValueError(f"{design.shape[0]} volumes cannot determine {len(kept)} regressors")
+        weights = np.array(list(contrasts.values())).reshape(len(contrasts), design.shape[1])
+        if len(kept) < design.shape[1]:
+            # Estimable contrasts are combinations of the rows of X: c = c X⁺X, hence c b = (c X⁺ X_kept) b_kept.
+            weights = weights @ (pseudo_inverse(design) @ reduced)
+        # of columns of equal length, so that units (mm against squared mm) cost no digits
+        lengths = np.linalg.norm(reduced, axis=0)
+        basis, triangle = np.linalg.qr(reduced / lengths)
+        over_basis = np.linalg.solve(triangle.T, (weights / lengths).T).T
+        lag = basis[1:].T @ basis[:-1]
+        lagged, turn = np.linalg.eigh(lag + lag.T)
+        basis = np.ascontiguousarray(basis @ turn)
+        neighbours = np.zeros_like(basis)
+        neighbours[:-1] += basis[1:]
+        neighbours[1:] += basis[:-1]
+        products = np.vstack([basis.T, neighbours.T]) if is_autoregressive else np.ascontiguousarray(basis.T)
+        return cls(basis, products, lagged, over_basis @ turn, is_autoregressive)
+
+    @property
+    def dof(self) -> int:
+        """Volumes minus independent regressors."""
+        return self.basis.shape[0] - self.basis.shape[1]
+
+    def fit(self, signal: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Estimate the contrasts from a signal of shape (T, v).
+
+        Returns
+        -------
+        effect, variance : ndarray of shape (C, v)
+        """
+        effect, variance, has_lost_digits = self._fit(signal)
+        if has_lost_digits.any():
+            lost = signal[:, has_lost_digits]
+            explained = self.basis.T @ lost
+            residuals = lost - self.basis @ explained
+            rest = self.basis.T @ residuals  # twice is enough (Parlett 1998, §6-9)
+            residuals -= self.basis @ rest
+            # What is explained by the regressors is explained whatever the weights of the volumes.
+            of_residuals, variance[:, has_lost_digits], _ = self._fit(residuals)
+            effect[:, has_lost_digits] = of_residuals + self.contrasts @ (explained + rest)
+        return effect, variance
+
+    def _fit(self, signal: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
+        rank = self.basis.shape[1]
+        found = self.products @ signal
+        projected = found[:rank]
+        squares = np.einsum("tv,tv->v", signal, signal)
+        left = squares - np.einsum("rv,rv->v", projected, projected)
+        has_lost_digits = left < LEAST_SHARE * squares
+        if not self.is_autoregressive:
+            variance = left / self.dof * np.einsum("cr,cr->c", self.contrasts, self.contrasts)[:, None]
+            return self.contrasts @ projected, variance, has_lost_digits
+        with_neighbours = found[rank:]
+        lagged_squares = np.einsum("tv,tv->v", signal[1:], signal[:-1])
+        rho = self._autocorrelation(projected, with_neighbours, left, lagged_squares)
+
+        last_row, last_value = self.basis[-1][:, None], signal[-1]
+        whitened = projected - rho * with_neighbours + rho**2 * (projected - last_row * last_value)
+        diagonal = 1 - rho * self.lagged[:, None] + rho**2
+        # (D − ρ² q q′)⁻¹ = D⁻¹ + ρ² D⁻¹ q q′ D⁻¹ / (1 − ρ² q′ D⁻¹ q)
+        scaled_row = last_row / diagonal
+        correction = rho**2 / (1 - rho**2 * np.einsum("r,rv->v", self.basis[-1], scaled_row))
+        estimates = whitened / diagonal
+        estimates += scaled_row * (correction * (self.basis[-1] @ estimates))
+        whitened_squares = squares - 2 * rho * lagged_squares + rho**2 * (squares - last_value**2)
+        whitened_left = whitened_squares - np.einsum("rv,rv->v", whitened, estimates)
+        has_lost_digits |= whitened_left < LEAST_SHARE * whitened_squares
+        # c (X*′X*)⁻¹ c′
+        of_contrast = (self.contrasts**2) @ (1 / diagonal) + correction * (self.contrasts @ scaled_row) ** 2
+        return self.contrasts @ estimates, whitened_left / self.dof * of_contrast, has_lost_digits
+
+    def _autocorrelation(
+        self, projected: FloatArray, with_neighbours: FloatArray, left: FloatArray, lagged_squares: FloatArray
+    ) -> FloatArray:
+        """Estimate ρ of the residuals of ordinary least squares by the Yule–Walker equation, as nilearn does.
+
+        Each autocovariance is divided by the number of its terms; ρ is cut to two decimals.
+        """
+        n_volumes = self.basis.shape[0]
+        # Σ r_t r_{t−1} of r = y − Qb; Λ is counted from both sides
+        lagged_left = (
+            lagged_squares
+            - np.einsum("rv,rv->v", projected, with_neighbours)
+            + 0.5 * np.einsum("r,rv,rv->v", self.lagged, projected, projected)
+        )
+        rho = np.divide(lagged_left * n_volumes, left * (n_volumes - 1), where=left > 0, out=np.zeros_like(left))
+        return np.trunc(rho * AR_BINS) / AR_BINS

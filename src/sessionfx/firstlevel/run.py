@@ -13,9 +13,9 @@ from sessionfx.errors import ParticipantError
 from sessionfx.firstlevel.contrasts import Contrast
 from sessionfx.firstlevel.design import Design, DesignModel, frame_times, make_design
 from sessionfx.firstlevel.glm import fit_run
+from sessionfx.inputs.bold import open_series, read_run
 from sessionfx.inputs.confounds import read_confounds
 from sessionfx.inputs.events import Events, read_events
-from sessionfx.inputs.images import open_image, read_run
 from sessionfx.inputs.runs import RunInputs
 from sessionfx.maps import EstimateMap
 from sessionfx.settings import Settings
@@ -120,7 +120,8 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
     """
     if run.problem:
         raise ParticipantError(f"{run.name}: {run.problem}. Correct the dataset, or choose with --bids-filter-file.")
-    design, events, times, notes = model_run(run, model)
+    image = open_series(run.bold)
+    design, events, times, notes = model_run(run, image, model)
     vectors, left_out = _estimable_contrasts(design, events, contrasts)
     matrix = design.matrix.to_numpy()
     kept = independent_columns(matrix)
@@ -133,7 +134,7 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
             f"{run.name} has {n_volumes} volumes for {len(kept)} regressors, so nothing is left to estimate the noise. "
             "Choose fewer --confounds or a lower --high-pass, or leave this run out."
         )
-    data = read_run(run.bold, run.mask, model.smoothing_fwhm)
+    data = read_run(image, run.bold, run.mask, model.smoothing_fwhm)
     notes.extend(data.notes)
     low = int((data.mean < 1).sum())
     if low:
@@ -168,8 +169,17 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
     )
 
 
-def model_run(run: RunInputs, model: FirstLevelModel) -> tuple[Design, Events, NDArray[np.float64], list[str]]:
-    """Make a run's design from its events, confounds and timing, without reading the image's data.
+def model_run(
+    run: RunInputs, image: Any, model: FirstLevelModel
+) -> tuple[Design, Events, NDArray[np.float64], list[str]]:
+    """Make a run's design from its events, confounds and timing.
+
+    Parameters
+    ----------
+    run : RunInputs
+    image : nibabel image
+        The run's series, of which the header is used.
+    model : FirstLevelModel
 
     Returns
     -------
@@ -183,11 +193,6 @@ def model_run(run: RunInputs, model: FirstLevelModel) -> tuple[Design, Events, N
         raise ParticipantError(
             f"{run.name} has no events file ({run.name}_events.tsv, or one that applies to it by inheritance) "
             "in the raw dataset. Add it, or leave this run out with --bids-filter-file."
-        )
-    image = open_image(run.bold)
-    if len(image.shape) != 4 or image.shape[3] < 2:
-        raise ParticipantError(
-            f"{run.bold} has shape {image.shape}, expected a 4-D series of volumes. Provide the whole run."
         )
     n_volumes = int(image.shape[3])
     repetition_time, notes = _repetition_time(run, image.header)

@@ -2,6 +2,14 @@
 
 pybids finds the files; their entities are read from the file name alone, because pybids also matches folders
 above the dataset (a dataset kept under `/home/sub-x/func/` would give every file a wrong subject).
+
+Vocabulary
+----------
+index
+    The list of a dataset's files that can matter here, of all participants or of some; where it is kept, pybids' SQLite
+    database with a line of ours that says what it was made from.
+state
+    Digest of what the names in an index depend on: it changes when a file comes or goes.
 """
 
 from __future__ import annotations
@@ -11,19 +19,47 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import sqlite3
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from sessionfx.errors import DatasetError
+from sessionfx.errors import DatasetError, OutputError
 from sessionfx.naming import LONG_NAMES, parse_name
 
-SUFFIXES = ("bold", "mask", "events", "timeseries", "regressors")
-EXTENSIONS = (".nii.gz", ".nii", ".tsv", ".json")
-
-_IGNORED_FOLDERS = (re.compile(r"^/(code|models|sourcedata|stimuli|derivatives)(/|$)"),)
+# What is read of a dataset: of fMRIPrep's two hundred files per participant a fifth
+_EXTENSIONS_READ = {
+    "bold": ("nii.gz", "nii", "json"),
+    "mask": ("nii.gz", "nii"),
+    "events": ("tsv",),
+    "timeseries": ("tsv",),
+    "regressors": ("tsv",),
+}
+_NAME_READ = "(?:[^/]*_)?(?:{})".format(
+    "|".join(
+        rf"{suffix}\.(?:{'|'.join(re.escape(extension) for extension in extensions)})"
+        for suffix, extensions in _EXTENSIONS_READ.items()
+    )
+)
+_IS_READ = re.compile(rf"{_NAME_READ}\Z").match
+_FOLDERS_WITHOUT_RUNS = {"figures", "log"}
+# pybids passes over what one of these finds, in the path from the dataset's root
+_IGNORED = (
+    re.compile(r"^/(?!sub-)[^/.]*$"),  # folders at the root that are not participants' (and README, CHANGES)
+    re.compile(r"^/(?!sub-)[^/]+/"),
+    re.compile(rf"^/sub-[^/]+/(?:ses-[^/]+/)?(?:{'|'.join(sorted(_FOLDERS_WITHOUT_RUNS))})$"),
+    re.compile(rf"/(?!{_NAME_READ}$)[^/]*\.[^/]*$"),  # files that are not read
+)
+_DATABASE = "layout_index.sqlite"  # pybids' name
+# Part of the names of kept indexes: one made by other rules is not looked at
+_INDEX_FORMAT = 2
+_SHORT_NAMES = {long: short for short, long in LONG_NAMES.items()}
 
 
 class UnreadableDescriptionError(DatasetError):
@@ -215,15 +251,22 @@ def open_dataset(
     derivatives : sequence of Path
         Roots of derivative datasets.
     participants : sequence of str
-        Index only these; all where empty.
+        Index only these, without looking into the folders of others; all where empty.
     database_dir : Path, optional
-        Keep complete pybids indexes here and trust those found, as other BIDS Apps do.
+        Keep indexes here and trust those found, as other BIDS Apps do. One of all participants serves any.
     work_dir : Path, optional
-        Keep pybids indexes here; one is used again only while no folder of its dataset has changed.
+        Keep indexes here; one is used again only while no file of its participants came or went.
 
     Returns
     -------
     Dataset
+
+    Raises
+    ------
+    DatasetError
+        If a folder cannot be read.
+    OutputError
+        If an index cannot be kept.
     """
     found = {
         root: _index(root, is_derivative, participants, database_dir, work_dir)
@@ -255,8 +298,18 @@ def applicable_files(
     return sorted(applicable, key=lambda file: (file.depth, len(file.entities), str(file.path)))
 
 
-def inherited_metadata(files: Iterable[IndexedFile], entities: Mapping[str, str]) -> dict[str, Any]:
+def inherited_metadata(
+    files: Iterable[IndexedFile], entities: Mapping[str, str], read_before: dict[Path, dict[str, Any]]
+) -> dict[str, Any]:
     """Merge the JSON sidecars that apply to a run, the most specific winning.
+
+    Parameters
+    ----------
+    files : iterable of IndexedFile
+    entities : mapping of str to str
+        Of the run.
+    read_before : dict
+        Sidecars by path: what is read is added, so that one shared by many runs is read once.
 
     Raises
     ------
@@ -265,13 +318,15 @@ def inherited_metadata(files: Iterable[IndexedFile], entities: Mapping[str, str]
     """
     metadata: dict[str, Any] = {}
     for file in applicable_files(files, entities, suffixes=("bold",), extension=".json"):
-        try:
-            content = json.loads(file.path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{file.path} cannot be read as JSON ({error})") from None
-        if not isinstance(content, dict):
-            raise ValueError(f"{file.path} should hold a JSON object")
-        metadata.update(content)
+        if file.path not in read_before:
+            try:
+                content = json.loads(file.path.read_text(encoding="utf-8"))
+            except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+                raise ValueError(f"{file.path} cannot be read as JSON ({error})") from None
+            if not isinstance(content, dict):
+                raise ValueError(f"{file.path} should hold a JSON object")
+            read_before[file.path] = content
+        metadata.update(read_before[file.path])
     return metadata
 
 
@@ -299,8 +354,7 @@ def _property(file: IndexedFile, name: str) -> str | None:
     if name in ("suffix", "extension"):
         value: str = getattr(file, name)
         return value.removeprefix(".")
-    short = {long: short for short, long in LONG_NAMES.items()}
-    return file.entities.get(short.get(name, name))
+    return file.entities.get(_SHORT_NAMES.get(name, name))
 
 
 def _same_label(label: str, wanted: object) -> bool:
@@ -329,21 +383,90 @@ def _index(
     database_dir: Path | None,
     work_dir: Path | None,
 ) -> tuple[IndexedFile, ...]:
-    _provide_home()
-    from bids import BIDSLayout, BIDSLayoutIndexer  # takes a second to import
-
-    ignore = list(_IGNORED_FOLDERS)
-    database_path = None
+    """List the files of a dataset, from an index kept before or a new one."""
+    wanted = sorted(set(participants))
+    folder, state, paths = None, "", None
     if database_dir is not None:
-        # A shared index serves every later call, whichever participants it asks for.
-        database_path = database_dir / f"{root.name}-{_digest(str(root))}"
-    else:
-        if participants:
-            labels = "|".join(re.escape(label) for label in participants)
-            ignore.append(re.compile(rf"^/sub-(?!(?:{labels})(?:/|$))[^/]+(/|$)"))
-        if work_dir is not None:
-            state = _digest(json.dumps([str(root), sorted(participants), _folder_times(root)]))
-            database_path = work_dir / "pybids" / f"{root.name}-{state}"
+        everyone, folder = (_index_folder(database_dir, root, labels) for labels in ([], wanted))
+        paths = _paths_kept(everyone, None)
+        if paths is None and wanted:
+            paths = _paths_kept(folder, None)
+    elif work_dir is not None:
+        folder, state = _index_folder(work_dir / "pybids", root, wanted), _state(root, wanted)
+        paths = _paths_kept(folder, state)
+    if paths is None:
+        paths = _paths_found(root, is_derivative, wanted, folder, state)
+    start = len(str(root).rstrip("/")) + 1
+    own = tuple(f"sub-{label}/" for label in wanted)
+    described = (
+        indexed_file(Path(path), root)
+        for path in sorted(paths)
+        if not own or "/" not in path[start:] or path.startswith(own, start)
+    )
+    return tuple(file for file in described if file is not None and _IS_READ(file.path.name))
+
+
+def _index_folder(parent: Path, root: Path, participants: Sequence[str]) -> Path:
+    dataset = f"{root.name}-{_digest(f'{_INDEX_FORMAT} {root}')}"
+    return parent / dataset / (_digest(" ".join(participants)) if participants else "all")
+
+
+def _paths_kept(folder: Path, state: str | None) -> list[str] | None:
+    """Read a kept index; None where there is none that can be used, or it is of another state than the one given."""
+    database = folder / _DATABASE
+    if not database.is_file():
+        return None
+    try:
+        # pybids takes half a second to be imported and to open it; "ro" makes no file
+        with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as connection:
+            (kept,) = connection.execute("SELECT state FROM sessionfx").fetchone()
+            if state not in (None, kept):
+                return None
+            return [path for (path,) in connection.execute("SELECT path FROM files WHERE is_dir = 0")]
+    except (sqlite3.Error, TypeError):
+        return None  # damaged: it is made again
+
+
+def _paths_found(
+    root: Path, is_derivative: bool, participants: Sequence[str], folder: Path | None, state: str
+) -> list[str]:
+    """Let pybids index a dataset; where a folder is given, keep the index there.
+
+    Several processes may do so at a time: each makes its own, and the last stays.
+    """
+    if folder is None:
+        return _paths_of_layout(root, is_derivative, participants, None)
+    making = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
+        paths = _paths_of_layout(root, is_derivative, participants, making)
+        with closing(sqlite3.connect(making / _DATABASE)) as connection, connection:
+            connection.execute("CREATE TABLE sessionfx (state TEXT)")
+            connection.execute("INSERT INTO sessionfx VALUES (?)", (state,))
+        (making / _DATABASE).replace(folder / _DATABASE)
+    except (OSError, sqlite3.Error) as error:
+        raise OutputError(
+            f"The index of {root} cannot be kept in {folder} ({error}). Choose another --work-dir or "
+            "--bids-database-dir."
+        ) from None
+    finally:
+        if making is not None:
+            shutil.rmtree(making, ignore_errors=True)
+    return paths
+
+
+def _paths_of_layout(
+    root: Path, is_derivative: bool, participants: Sequence[str], database_path: Path | None
+) -> list[str]:
+    _provide_home()
+    from bids.layout import BIDSFile, BIDSLayout, BIDSLayoutIndexer
+    from sqlalchemy.exc import DBAPIError
+
+    ignored = list(_IGNORED)
+    if participants:
+        labels = "|".join(re.escape(label) for label in participants)
+        ignored.insert(0, re.compile(rf"^/sub-(?!(?:{labels})(?:/|$))[^/.]+(?:/|$)"))
     try:
         layout = BIDSLayout(
             root,
@@ -351,16 +474,15 @@ def _index(
             is_derivative=is_derivative,
             config=["bids", "derivatives"] if is_derivative else ["bids"],
             database_path=database_path,
-            indexer=BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignore),
+            indexer=BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignored),
         )
-        paths = [
-            Path(str(file.path))
-            for file in layout.get(suffix=list(SUFFIXES), extension=list(EXTENSIONS), invalid_filters="allow")
-        ]
+        paths = [path for (path,) in layout.session.query(BIDSFile.path)]
+        layout.session.close()
+    except DBAPIError as error:
+        raise sqlite3.OperationalError(str(error.orig)) from None
     except OSError as error:
         raise DatasetError(f"{root} cannot be indexed: {error}. Check that all of it can be read.") from None
-    files = [indexed_file(path, root) for path in paths]
-    return tuple(sorted((file for file in files if file), key=lambda file: str(file.path)))
+    return paths
 
 
 def _provide_home() -> None:
@@ -377,16 +499,48 @@ def indexed_file(path: Path, root: Path) -> IndexedFile | None:
     return IndexedFile(path, root, parsed.entities, parsed.suffix, parsed.extension) if parsed else None
 
 
-def _folder_times(root: Path) -> list[tuple[str, int]]:
-    """Names and modification times of a dataset's functional folders: they change when a file comes or goes."""
-    folders = [
-        root,
-        *root.glob("sub-*"),
-        *root.glob("sub-*/ses-*"),
-        *root.glob("sub-*/func"),
-        *root.glob("sub-*/ses-*/func"),
-    ]
-    return sorted((str(folder.relative_to(root)), folder.stat().st_mtime_ns) for folder in folders)
+def participants_of(root: Path) -> list[str]:
+    """Labels of a dataset's `sub-*` folders, without looking into them."""
+    return [name[4:] for name in subfolders(root) if name.startswith("sub-")]
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, links to folders included; none where it cannot be read."""
+    names = []
+    for entry in entries(folder):
+        with contextlib.suppress(OSError):  # a link to where nobody may look
+            if entry.is_dir():
+                names.append(entry.name)
+    return names
+
+
+def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """List a folder; nothing where it cannot be read."""
+    try:
+        with os.scandir(folder) as found:
+            yield from found
+    except OSError:
+        return
+
+
+def _state(root: Path, participants: Sequence[str]) -> str:
+    """Digest the names at the root and the modification times of participants' folders.
+
+    A folder's time changes when a file in it comes or goes. The root's would change with every new participant.
+    """
+    described: list[tuple[str, int]] = [(entry.name, 0) for entry in entries(root) if _IS_READ(entry.name)]
+    for label in participants or participants_of(root):
+        pending = [(f"sub-{label}", 0)]
+        while pending:
+            name, depth = pending.pop()
+            try:
+                described.append((name, (root / name).stat().st_mtime_ns))
+            except OSError:
+                continue  # this dataset does not have the participant
+            if depth == 0 or (depth == 1 and "/ses-" in name):
+                inside = set(subfolders(root / name)) - _FOLDERS_WITHOUT_RUNS
+                pending += [(f"{name}/{folder}", depth + 1) for folder in inside]
+    return _digest(json.dumps([version("pybids"), sorted(described)]))
 
 
 def _digest(text: str) -> str:

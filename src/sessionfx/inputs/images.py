@@ -1,21 +1,26 @@
-"""Reading images: 4-D runs into arrays of volumes by in-mask voxels, and 3-D maps."""
+"""Reading images: headers, grids, 3-D maps, and series volume by volume."""
 
 from __future__ import annotations
 
-import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
+from isal import igzip, isal_zlib
 from nibabel.filebasedimages import ImageFileError
+from nibabel.volumeutils import apply_read_scaling
 from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
 
-_READ_ERRORS = (OSError, EOFError, zlib.error, ImageFileError, ValueError)
+_IsalError: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]  # which the package declares an instance
+READ_ERRORS = (OSError, EOFError, zlib.error, _IsalError, ImageFileError, ValueError)
 # Affines of one participant's files differ by rounding only
 AFFINE_TOLERANCE = 1e-3  # mm
 
@@ -37,33 +42,6 @@ class Grid:
         return f"{'×'.join(map(str, self.shape))} voxels of {size} mm"
 
 
-@dataclass(frozen=True)
-class RunData:
-    """The signal of one run.
-
-    Attributes
-    ----------
-    signal : ndarray of shape (T, V)
-        T volumes, V voxels in `mask`, smoothed where asked for, in scanner units.
-    mask : ndarray of bool, 3-D
-        Voxels that are in the brain mask and have finite, varying data.
-    mean : ndarray of shape (V,)
-        Mean over volumes, for pictures.
-    grid : Grid
-    n_brain : int
-        Voxels of the brain mask before leaving any out.
-    notes : tuple of str
-        What was left out and why.
-    """
-
-    signal: NDArray[np.floating]
-    mask: NDArray[np.bool_]
-    mean: NDArray[np.floating]
-    grid: Grid
-    n_brain: int
-    notes: tuple[str, ...]
-
-
 def open_image(path: Path) -> Any:
     """Open an image without reading its data.
 
@@ -74,8 +52,14 @@ def open_image(path: Path) -> Any:
     """
     try:
         return nib.load(path)
-    except _READ_ERRORS as error:
-        raise _unreadable(path, error) from None
+    except READ_ERRORS as error:
+        raise unreadable(path, error) from None
+
+
+def grid_of(image: Any) -> Grid:
+    """Say where the voxels of an open image of three or more dimensions lie."""
+    x, y, z = image.shape[:3]
+    return Grid((x, y, z), np.asarray(image.affine, dtype=np.float64))
 
 
 def read_volume(path: Path) -> tuple[NDArray[np.float64], Grid]:
@@ -87,114 +71,74 @@ def read_volume(path: Path) -> tuple[NDArray[np.float64], Grid]:
         If it cannot be read to its end or is not 3-D.
     """
     image = open_image(path)
+    if len(image.shape) != 3 and not (len(image.shape) == 4 and image.shape[3] == 1):
+        raise ParticipantError(f"{path} has {len(image.shape)} dimensions, expected 3. Provide a 3-D image.")
     try:
-        data = np.asarray(image.dataobj, dtype=np.float64)
-    except (*_READ_ERRORS, TypeError) as error:
-        raise _unreadable(path, error) from None
-    if data.ndim == 4 and data.shape[3] == 1:
-        data = data[..., 0]
-    if data.ndim != 3:
-        raise ParticipantError(f"{path} has {data.ndim} dimensions, expected 3. Provide a 3-D image.")
-    return data, Grid((data.shape[0], data.shape[1], data.shape[2]), np.asarray(image.affine, dtype=np.float64))
+        (volume,) = (one.astype(np.float64, order="C") for one in read_volumes(image, path))
+    except TypeError as error:  # colours
+        raise unreadable(path, error) from None
+    return volume, grid_of(image)
 
 
-def read_run(bold: Path, mask: Path | None, smoothing_fwhm: float | None) -> RunData:
-    """Read a preprocessed run.
-
-    A voxel is used when it lies in the brain mask and its unsmoothed data are finite and vary over time.
+def read_volumes(image: Any, path: Path) -> Iterator[NDArray[Any]]:
+    """Read an image from its beginning to its end, without ever holding more than a volume.
 
     Parameters
     ----------
-    bold : Path
-        4-D image.
-    mask : Path or None
-        Brain mask on the same grid; None to compute one from the image (nilearn's `compute_epi_mask`).
-    smoothing_fwhm : float or None
-        Full width at half maximum of the Gaussian (mm).
+    image : nibabel image
+        Its header.
+    path : Path
+        The file it was opened from.
 
-    Returns
-    -------
-    RunData
+    Yields
+    ------
+    ndarray, 3-D
+        A volume, scaled as the header says and as nibabel does; valid until the next one is asked for.
 
     Raises
     ------
     ParticipantError
-        If a file cannot be read, the grids differ, or no voxel is left.
+        If the file cannot be read to its end.
     """
-    image = open_image(bold)
-    if len(image.shape) != 4 or image.shape[3] < 2:
-        raise ParticipantError(
-            f"{bold} has shape {image.shape}, expected a 4-D series of volumes. Provide the whole run."
-        )
-    grid = Grid(tuple(image.shape[:3]), np.asarray(image.affine, dtype=np.float64))
+    shape = image.shape[:3]
+    slope, intercept = np.asanyarray(image.dataobj.slope), np.asanyarray(image.dataobj.inter)
+    volume = np.empty(shape, dtype=image.get_data_dtype(), order="F")
+    content = volume.reshape(-1, order="F").view(np.uint8).data
     try:
-        data = np.asanyarray(image.dataobj)
-    except _READ_ERRORS as error:
-        raise _unreadable(bold, error) from None
-    notes: list[str] = []
-    if mask is None:
-        brain = _compute_mask(image, data, bold)
-        notes.append("The derivatives have no brain mask for this run; one was computed from the image.")
-    else:
-        brain = _read_mask(mask, bold, grid)
-    n_brain = int(brain.sum())
-    if n_brain == 0:
-        raise ParticipantError(f"{mask or bold}: the brain mask is empty. Check the preprocessing of this run.")
-
-    series = data[brain]
-    finite = np.isfinite(series).all(axis=1)
-    varying = series.max(axis=1) > series.min(axis=1)
-    usable = finite & varying
-    if not finite.all():
-        notes.append(f"{int((~finite).sum())} voxels with NaN or infinite values are left out.")
-    if (finite & ~varying).any():
-        notes.append(f"{int((finite & ~varying).sum())} voxels without any variation over time are left out.")
-    if not usable.any():
-        raise ParticipantError(f"{bold}: no voxel of the brain mask has finite, varying data. Check this run.")
-    used = brain.copy()
-    used[brain] = usable
-    if smoothing_fwhm is None:
-        # nilearn computes in the file's own precision, and in single precision for integers
-        kind = series.dtype if series.dtype.kind == "f" else np.dtype(np.float32)
-        signal = series[usable].astype(kind, copy=False).T
-    else:
-        signal = _smoothed(data, grid, smoothing_fwhm)[used].T
-    # Row by row in memory, as nilearn's maskers give it: single-precision means depend on the order of summation.
-    signal = np.ascontiguousarray(signal)
-    return RunData(signal, used, signal.mean(axis=0), grid, n_brain, tuple(notes))
+        with _decompressed(path) as stream:
+            stream.seek(image.dataobj.offset)
+            for _ in range(prod(image.shape[3:])):
+                _fill(content, stream)
+                yield apply_read_scaling(volume, slope, intercept)
+            stream.read(1)  # what was read is compared with its checksum at the end
+    except READ_ERRORS as error:
+        raise unreadable(path, error) from None
 
 
-def _smoothed(data: NDArray[Any], grid: Grid, fwhm: float) -> NDArray[np.floating]:
-    from nilearn.image import get_data, smooth_img
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # non-finite voxels are counted and named by the caller
-        return get_data(smooth_img(nib.Nifti1Image(_native(data), grid.affine), fwhm))
-
-
-def _native(data: NDArray[Any]) -> NDArray[Any]:
-    """Give nibabel a type it can hold without asking questions (no bool, no 64-bit integers)."""
-    if data.dtype.kind == "f":
-        return data
-    return data.astype(np.float32)
+@contextmanager
+def _decompressed(path: Path) -> Iterator[BinaryIO]:
+    # ISA-L takes a third of zlib's time
+    with igzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as stream:
+        yield stream
 
 
-def _compute_mask(image: Any, data: NDArray[Any], bold: Path) -> NDArray[np.bool_]:
-    from nilearn.masking import compute_epi_mask
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            mask = compute_epi_mask(nib.Nifti1Image(_native(data), image.affine))
-    except ValueError as error:
-        raise ParticipantError(
-            f"{bold} has no brain mask in the derivatives and none can be computed from it ({error}). Provide "
-            "…_desc-brain_mask.nii.gz."
-        ) from None
-    return np.asarray(mask.dataobj) > 0
+def _fill(content: memoryview, stream: BinaryIO) -> None:
+    left = content
+    while left:
+        n_bytes = stream.readinto(left)  # type: ignore[attr-defined]
+        if not n_bytes:
+            raise EOFError(f"{len(left)} bytes of a volume are missing")
+        left = left[n_bytes:]
 
 
-def _read_mask(mask: Path, bold: Path, grid: Grid) -> NDArray[np.bool_]:
+def read_mask(mask: Path, bold: Path, grid: Grid) -> NDArray[np.bool_]:
+    """Read the brain mask of a run.
+
+    Raises
+    ------
+    ParticipantError
+        If it cannot be read or is not on the run's grid.
+    """
     data, mask_grid = read_volume(mask)
     if not mask_grid.same_as(grid):
         raise ParticipantError(
@@ -204,7 +148,8 @@ def _read_mask(mask: Path, bold: Path, grid: Grid) -> NDArray[np.bool_]:
     return np.isfinite(data) & (data > 0.5)
 
 
-def _unreadable(path: Path, error: BaseException) -> ParticipantError:
+def unreadable(path: Path, error: BaseException) -> ParticipantError:
+    """Say in words that a file could not be read."""
     if isinstance(error, FileNotFoundError):
         return ParticipantError(f"{path} does not exist (or is a link to data not fetched). Get the file first.")
     return ParticipantError(

@@ -17,9 +17,12 @@ from sessionfx.inputs.dataset import (
     Dataset,
     IndexedFile,
     applicable_files,
+    entries,
     indexed_file,
     inherited_metadata,
     matches_filter,
+    participants_of,
+    subfolders,
 )
 from sessionfx.naming import DERIVATIVE_ENTITIES, entity_string, natural_key
 from sessionfx.settings import Settings
@@ -126,8 +129,7 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
 
 def participants_with_runs(dataset_roots: Sequence[Path]) -> list[str]:
     """Labels of all `sub-*` folders, in natural order, without indexing them."""
-    labels = {folder.name[4:] for root in dataset_roots for folder in root.glob("sub-*") if folder.is_dir()}
-    return sorted(labels, key=natural_key)
+    return sorted({label for root in dataset_roots for label in participants_of(root)}, key=natural_key)
 
 
 def select_runs(dataset: Dataset, settings: Settings) -> Selection:
@@ -180,9 +182,10 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
     _check_unique(chosen)
     if settings.session_label:
         sessions = tuple(label for label in settings.session_label if label in sessions)
+    gatherer = _Gatherer(dataset, filters)
     by_participant: dict[str, list[RunInputs]] = {}
     for file in sorted(chosen, key=lambda file: natural_key(file.path.name)):
-        by_participant.setdefault(file.entities["sub"], []).append(_gather(file, dataset, filters))
+        by_participant.setdefault(file.entities["sub"], []).append(gatherer.gather(file))
     ordered = sorted(by_participant, key=natural_key)
     return Selection(task, space, res, sessions, {label: tuple(by_participant[label]) for label in ordered})
 
@@ -206,19 +209,33 @@ def study_sessions(
     Read from file names alone, so that a single participant's job numbers its sessions like a job with everyone:
     the trend over sessions must not depend on who is analysed together.
     """
-    labels = set()
+    labels: set[str] = set()
     for root in roots:
-        for path in root.glob("sub-*/ses-*/func/*_bold.nii*"):
-            file = indexed_file(path, root)
-            if (
-                file is not None
-                and file.extension in IMAGE_EXTENSIONS
-                and "ses" in file.entities
-                and all(file.entities.get(key) == label for key, label in entities.items())
-                and matches_filter(file, bold_filter)
-            ):
-                labels.add(file.entities["ses"])
+        for label in participants_of(root):
+            for folder in subfolders(root / f"sub-{label}"):
+                # once a session is known, no other participant's files of it need be listed
+                if folder.startswith("ses-") and folder[4:] not in labels:
+                    labels |= _sessions_in(root / f"sub-{label}" / folder / "func", root, entities, bold_filter)
     return tuple(sorted(labels, key=natural_key))
+
+
+def _sessions_in(
+    folder: Path, root: Path, entities: Mapping[str, str | None], bold_filter: Mapping[str, Any]
+) -> set[str]:
+    labels = set()
+    for entry in entries(folder):
+        if "_bold.nii" not in entry.name:
+            continue
+        file = indexed_file(Path(entry.path), root)
+        if (
+            file is not None
+            and file.extension in IMAGE_EXTENSIONS
+            and "ses" in file.entities
+            and all(file.entities.get(key) == label for key, label in entities.items())
+            and matches_filter(file, bold_filter)
+        ):
+            labels.add(file.entities["ses"])
+    return labels
 
 
 def _choose(
@@ -272,42 +289,64 @@ def _acquired(entities: Mapping[str, str]) -> dict[str, str]:
     return {key: label for key, label in entities.items() if key not in DERIVATIVE_ENTITIES}
 
 
-def _gather(bold: IndexedFile, dataset: Dataset, filters: Mapping[str, Mapping[str, Any]]) -> RunInputs:
-    acquired = _acquired(bold.entities)
-    same_derivatives = [file for file in dataset.derivative_files if file.root == bold.root]
-    problems: list[str] = []
+class _Gatherer:
+    """Finds the files of a run among those that can apply to it: its participant's, and those that name none."""
 
-    def pick(files: Sequence[IndexedFile], what: str, entities: Mapping[str, str], suffixes: Sequence[str],
-             extensions: Sequence[str]) -> Path | None:  # fmt: skip
-        entity_filter = {**DEFAULT_FILTERS.get(what, {}), **filters.get(what, {})}
-        wanted = [file for file in files if matches_filter(file, entity_filter)]
-        ignored = () if what == "events" else ("desc",)  # desc is chosen by the filter
-        found = [
-            file for extension in extensions
-            for file in applicable_files(wanted, entities, ignored=ignored, suffixes=suffixes, extension=extension)
+    def __init__(self, dataset: Dataset, filters: Mapping[str, Mapping[str, Any]]) -> None:
+        self._filters = filters
+        self._raw = _by_participant(dataset.raw_files)
+        self._derivatives = {
+            root: _by_participant([file for file in dataset.derivative_files if file.root == root])
+            for root in dataset.derivatives
+        }
+        self._sidecars: dict[Path, dict[str, Any]] = {}
+
+    def gather(self, bold: IndexedFile) -> RunInputs:
+        """Describe a run by its preprocessed image and the files that go with it."""
+        acquired = _acquired(bold.entities)
+        raw_files, derivative_files = (
+            [*files.get(bold.entities["sub"], ()), *files.get(None, ())]
+            for files in (self._raw, self._derivatives[bold.root])
+        )
+        problems: list[str] = []
+
+        def pick(files: Sequence[IndexedFile], what: str, entities: Mapping[str, str], suffixes: Sequence[str],
+                 extensions: Sequence[str]) -> Path | None:  # fmt: skip
+            entity_filter = {**DEFAULT_FILTERS.get(what, {}), **self._filters.get(what, {})}
+            ignored = () if what == "events" else ("desc",)  # desc is chosen by the filter
+            found = [
+                file for extension in extensions
+                for file in applicable_files(files, entities, ignored=ignored, suffixes=suffixes, extension=extension)
+                if matches_filter(file, entity_filter)
+            ]  # fmt: skip
+            if (
+                len(found) > 1
+                and len(found[-1].entities) == len(found[-2].entities)
+                and found[-1].depth == found[-2].depth
+            ):
+                problems.append(f"two files could be its {what}: {found[-2].path} and {found[-1].path}")
+            return found[-1].path if found else None
+
+        space_entities = {key: label for key, label in bold.entities.items() if key != "desc"}
+        masks = [
+            file for file in derivative_files
+            if all(file.entities.get(key) == bold.entities.get(key) for key in ("space", "cohort", "res"))
         ]  # fmt: skip
-        if len(found) > 1 and len(found[-1].entities) == len(found[-2].entities) and found[-1].depth == found[-2].depth:
-            problems.append(f"two files could be its {what}: {found[-2].path} and {found[-1].path}")
-        return found[-1].path if found else None
+        mask = pick(masks, "mask", space_entities, ("mask",), IMAGE_EXTENSIONS)
+        confounds = pick(derivative_files, "confounds", acquired, ("timeseries", "regressors"), (".tsv",))
+        events = pick(raw_files, "events", acquired, ("events",), (".tsv",))
+        metadata: dict[str, Any] = {}
+        try:
+            metadata = inherited_metadata(raw_files, acquired, self._sidecars)
+            metadata |= inherited_metadata(derivative_files, bold.entities, self._sidecars)
+        except ValueError as error:
+            problems.append(str(error))
+        return RunInputs(acquired, bold.path, mask, events, confounds, metadata, problems[0] if problems else None)
 
-    space_entities = {key: label for key, label in bold.entities.items() if key != "desc"}
-    masks = [
-        file for file in same_derivatives
-        if all(file.entities.get(key) == bold.entities.get(key) for key in ("space", "cohort", "res"))
-    ]  # fmt: skip
-    mask = pick(masks, "mask", space_entities, ("mask",), IMAGE_EXTENSIONS)
-    confounds = pick(
-        same_derivatives,
-        "confounds",
-        acquired,
-        ("timeseries", "regressors"),
-        (".tsv",),
-    )
-    events = pick(dataset.raw_files, "events", acquired, ("events",), (".tsv",))
-    metadata: dict[str, Any] = {}
-    try:
-        metadata = inherited_metadata(dataset.raw_files, acquired)
-        metadata |= inherited_metadata(same_derivatives, bold.entities)
-    except ValueError as error:
-        problems.append(str(error))
-    return RunInputs(acquired, bold.path, mask, events, confounds, metadata, problems[0] if problems else None)
+
+def _by_participant(files: Sequence[IndexedFile]) -> dict[str | None, list[IndexedFile]]:
+    """Group files by the participant they name; None for those that name none."""
+    groups: dict[str | None, list[IndexedFile]] = {}
+    for file in files:
+        groups.setdefault(file.entities.get("sub"), []).append(file)
+    return groups

@@ -6,7 +6,6 @@ several processes writing at once, leave no half-written file under a final name
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from isal import igzip
 from numpy.typing import NDArray
 
 from sessionfx.errors import OutputError
@@ -90,8 +90,9 @@ def write_map(
     volume[mask] = values
     image = nib.Nifti1Image(volume, grid.affine)
     image.header.set_xyzt_units("mm")
-    # No file name and no time in the gzip header: equal maps are equal files.
-    write_bytes(path, gzip.compress(image.to_bytes(), compresslevel=1, mtime=0))
+    # No file name and no time in the gzip header, and the level at which ISA-L gives the same bytes every time (those
+    # above do not): equal maps are equal files.
+    write_bytes(path, igzip.compress(image.to_bytes(), compresslevel=0, mtime=0))
 
 
 def remove_stale_temporaries(folder: Path) -> None:

@@ -72,40 +72,46 @@ class FirstLevelFiles:
         folder = self.output_dir / func_folder(participant)
         return statmap_paths(folder, self._combined_entities(participant, question, contrast))
 
-    def write_design(self, one: FittedRun) -> list[Path]:
-        """Write a run's design matrix and what is to be known of the run."""
-        path = self.design(one.run)
-        write_text(path, one.design.matrix.to_csv(sep="\t", index=False, na_rep="n/a"))
-        write_json(
-            path.with_suffix(".json"),
-            {
-                "Description": "Design matrix of one run: one row per volume, one column per regressor.",
-                "Sources": self._uris(_source_files(one.run)),
-                "RepetitionTime": one.repetition_time,
-                "StartTime": one.start_time,
-                "NumberOfVolumes": len(one.design.matrix),
-                "ConditionColumns": list(one.design.condition_columns),
-                "RedundantColumns": list(one.redundant),
-                "DegreesOfFreedom": one.dof,
-                "BrainMaskVoxels": one.n_brain,
-                "FittedVoxels": int(one.mask.sum()),
-                "Notes": list(one.notes),
-                "LeftOutContrasts": {**_left_out_before(path), **one.left_out},
-                "ModelParameters": self.model_parameters,
-                "Software": SOFTWARE,
-            },
-        )
-        return [path, path.with_suffix(".json")]
+    def write_design(self, one: FittedRun) -> tuple[list[Path], dict[str, Any]]:
+        """Write a run's design matrix and what is to be known of the run.
 
-    def write_reference(self, participant: str, fitted: Sequence[FittedRun]) -> None:
-        """Write the mean over time of a participant's runs."""
-        path = self.reference(participant)
+        Returns
+        -------
+        paths : list of Path
+        facts : dict
+            Content of the JSON file.
+        """
+        path = self.design(one.run)
+        facts = {
+            "Description": "Design matrix of one run: one row per volume, one column per regressor.",
+            "Sources": self._uris(_source_files(one.run)),
+            "RepetitionTime": one.repetition_time,
+            "StartTime": one.start_time,
+            "NumberOfVolumes": len(one.design.matrix),
+            "ConditionColumns": list(one.design.condition_columns),
+            "RedundantColumns": list(one.redundant),
+            "DegreesOfFreedom": one.dof,
+            "BrainMaskVoxels": one.n_brain,
+            "FittedVoxels": int(one.mask.sum()),
+            "Notes": list(one.notes),
+            "LeftOutContrasts": {**_left_out_before(path), **one.left_out},
+            "ModelParameters": self.model_parameters,
+            "Software": SOFTWARE,
+        }
+        write_text(path, one.design.matrix.to_csv(sep="\t", index=False, na_rep="n/a"))
+        write_json(path.with_suffix(".json"), facts)
+        return [path, path.with_suffix(".json")], facts
+
+    def write_reference(self, participant: str, fitted: Sequence[FittedRun]) -> NDArray[np.floating]:
+        """Write the mean over time of a participant's runs, and return it (3-D, 0 where no run has data)."""
         first = next(one for run in fitted for one in run.estimates.values())
         images = [run.mean_image for run in fitted if run.mean_image.shape == first.grid.shape]
         counts = np.sum([np.isfinite(image) for image in images], axis=0)
         total: NDArray[np.float64] = np.sum([np.nan_to_num(image) for image in images], axis=0)
+        mean = np.divide(total, counts, where=counts > 0, out=np.zeros_like(total)).astype(np.float32)
         mask = counts > 0
-        write_map(path, total[mask] / counts[mask], mask, first.grid)
+        write_map(self.reference(participant), mean[mask], mask, first.grid)
+        return mean
 
     def write_run_maps(self, one: FittedRun, contrast: Contrast) -> list[Path]:
         """Write the maps of one run."""

@@ -14,30 +14,26 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from nibabel import orientations
 from numpy.typing import NDArray
 
-from sessionfx.report.plots import (
-    DIVERGING,
-    FONT,
-    MUTED,
+from sessionfx.report.canvas import (
+    MARGIN,
+    SMALL_FONT,
     WIDTH,
-    FloatArray,
-    axes_in_inches,
-    figure_to_png,
+    Canvas,
+    Panel,
+    Pixels,
+    enlarge,
     header_height,
-    label_axes,
     message_png,
-    new_figure,
+    nearest,
     number,
-    write,
-    write_header,
+    round_ticks,
+    text_width,
+    to_bytes,
 )
+from sessionfx.report.colours import COUNTS, DIVERGING, INK, MUTED, FloatArray, look_up, rgb
 
 BoolArray = NDArray[np.bool_]
 
@@ -47,23 +43,31 @@ DIM = 0.45
 PAPER = 0.9
 """Grey level of the mask where no background picture is given (0 black, 1 white)."""
 
-MARGIN = 0.12
-"""Space left around the figure (inches)."""
+GLASS = 0.965
+"""Grey level inside the glass brain."""
 
-BAR_SPACE = 1.15
-"""Width kept at the right for the colour bar, its labels and the threshold marks (inches)."""
+BAR_SPACE = 115
+"""Width kept at the right for the colour bar, its labels and the threshold marks (pixels)."""
 
-SLICE_GAP = 0.06
-"""Space between slices (inches)."""
+BAR_WIDTH = 17
+
+SLICE_GAP = 6
+"""Space between slices (pixels)."""
 
 SLICES_PER_ROW = 8
 """Further slices begin a new row."""
 
-PROJECTION_GAP = 0.72
-"""Space for coordinates at the left of each projection (inches)."""
+PROJECTION_GAP = 72
+"""Space for coordinates at the left of each projection (pixels)."""
 
-GLASS_EDGE = 0.04
-"""Space between the glass brain and its axes (inches)."""
+EDGE = 4
+"""Space between the glass brain and its axes (pixels)."""
+
+SHARP = 3.0
+"""From this many pixels per voxel on, voxels are drawn as squares; smaller ones are blended."""
+
+OUTLINE = "#9a9a9a"
+"""Colour around slices."""
 
 AXIS_NAMES = ("x", "y", "z")
 ENDS = (("L", "R"), ("P", "A"), ("I", "S"))
@@ -118,11 +122,69 @@ class ColourScale(NamedTuple):
 
     def colours(self, values: FloatArray) -> FloatArray:
         """Colours of `values` as RGB in 0–1, one axis more than `values`; NaN becomes white."""
-        rgb: FloatArray = DIVERGING(np.nan_to_num(values) / (2 * self.vmax) + 0.5)[..., :3]
-        return rgb
+        return look_up(DIVERGING, np.nan_to_num(values) / (2 * self.vmax) + 0.5)
 
 
 # Public pictures ----------------------------------------------------------------------------------
+
+
+class BrainView:
+    """Where the voxels of a mask are drawn: what all pictures of one mask share.
+
+    Parameters
+    ----------
+    mask : numpy.ndarray of bool, shape (X, Y, Z)
+        Voxels outside are not data.
+    affine : numpy.ndarray, shape (4, 4)
+        Voxel index to mm.
+    background : numpy.ndarray, shape (X, Y, Z), optional
+        Picture under the slices, e.g. the mean BOLD volume.
+    n_slices : int, default: 8
+        Number of axial slices, spaced evenly through the mask; fewer when the grid has fewer.
+    """
+
+    def __init__(
+        self, mask: BoolArray, affine: FloatArray, background: NDArray[Any] | None = None, n_slices: int = 8
+    ) -> None:
+        whole = np.asarray(mask, dtype=bool)
+        self._box = _Box.around(whole, affine) if whole.any() else None
+        if self._box is None:
+            return
+        self._inside = self._box.cut(whole)
+        self._planes = slice_indices(self._box.grid.shape[2], n_slices)
+        under = None if background is None else self._box.cut(np.asarray(background))
+        self._grey = _grey_background(self._inside, under, self._planes)
+
+    def draw(
+        self,
+        values: FloatArray,
+        *,
+        title: str,
+        unit: str,
+        threshold: float | None = None,
+        vmax: float | None = None,
+    ) -> bytes:
+        """Draw a map; see `draw_stat_map`."""
+        if self._box is None:
+            return message_png(title, "empty mask")
+        box = self._box.cut(np.asarray(values, dtype=float))
+        data = np.where(self._inside & np.isfinite(box), box, np.nan)
+        known = data[~np.isnan(data)]
+        if not known.size:
+            return message_png(title, "no finite value in the mask")
+        scale = colour_scale(known, threshold, vmax)
+        passing = scale.passes(data)
+        grid, planes = self._box.grid, self._planes
+        layout = _Layout.for_grid(grid, len(planes), header=header_height(title, WIDTH), glass=True)
+        canvas = Canvas(WIDTH, layout.height)
+        canvas.header(title, _summary(known, int(passing.sum()), scale, unit))
+        _draw_glass(canvas, layout, np.where(passing, data, np.nan).astype(np.float32), self._inside, grid, scale)
+        slices = to_bytes(_blend(self._grey, data[:, :, planes], scale))
+        highlights = None if scale.threshold is None else passing[:, :, planes]
+        heights = [grid.centre(2, k) for k in planes]
+        _draw_slices(canvas, layout, slices, self._inside[:, :, planes], highlights, heights, grid)
+        _draw_signed_bar(canvas, layout, scale, unit)
+        return canvas.to_png()
 
 
 def draw_stat_map(
@@ -143,19 +205,13 @@ def draw_stat_map(
     ----------
     values : numpy.ndarray, shape (X, Y, Z)
         Statistic or effect, in `unit`. Values that are not finite are not data.
-    mask : numpy.ndarray of bool, shape (X, Y, Z)
-        Voxels outside are not data.
-    affine : numpy.ndarray, shape (4, 4)
-        Voxel index to mm.
+    mask, affine, background, n_slices
+        As of `BrainView`, which draws several maps of one mask.
     title, unit : str
         Unit as written at the colour bar, e.g. ``"z"`` or ``"percent signal change"``.
     threshold : float, optional
         Voxels with ``|value| >= threshold`` are shown in the glass brain and highlighted in slices.
         Infinity (nothing is significant) is allowed. Without a threshold everything is opaque.
-    background : numpy.ndarray, shape (X, Y, Z), optional
-        Picture under the slices, e.g. the mean BOLD volume.
-    n_slices : int, default: 8
-        Number of axial slices, spaced evenly through the mask; fewer when the grid has fewer.
     vmax : float, optional
         Value at the ends of the colour bar. By default the 99.5th percentile of ``|values|`` in the
         mask, and at least 1.1 times the threshold.
@@ -165,29 +221,8 @@ def draw_stat_map(
     bytes
         PNG.
     """
-    volumes = [np.asarray(mask, dtype=bool), np.asarray(values, dtype=float)]
-    if background is not None:
-        volumes.append(np.asarray(background, dtype=float))
-    if not volumes[0].any():
-        return message_png(title, "empty mask")
-    (inside, data, *rest), grid = _displayed_box(volumes, affine)
-    data = np.where(inside & np.isfinite(data), data, np.nan)
-    if not np.isfinite(data).any():
-        return message_png(title, "no finite value in the mask")
-
-    scale = colour_scale(data, threshold, vmax)
-    base = _grey_background(inside, rest[0] if rest else None)
-    planes = slice_indices(grid.shape[2], n_slices)
-    layout = _Layout.for_grid(grid, len(planes), header=header_height(title, WIDTH), glass=True)
-    figure = new_figure(WIDTH, layout.height)
-    write_header(figure, title, _summary(data, scale, unit))
-    _draw_glass(figure, layout, data, inside, grid, scale)
-    slices = [_blend(base[:, :, k], data[:, :, k], scale) for k in planes]
-    highlights = [] if scale.threshold is None else [scale.passes(data[:, :, k]) for k in planes]
-    silhouettes = [inside[:, :, k] for k in planes]
-    _draw_slices(figure, layout, slices, silhouettes, highlights, [grid.centre(2, k) for k in planes], grid)
-    _draw_signed_bar(figure, layout, scale, unit)
-    return figure_to_png(figure)
+    view = BrainView(mask, affine, background, n_slices)
+    return view.draw(values, title=title, unit=unit, threshold=threshold, vmax=vmax)
 
 
 def draw_coverage(
@@ -213,20 +248,23 @@ def draw_coverage(
     """
     n_inputs = max(int(n_inputs), 1)
     whole = np.asarray(counts)
-    if not (whole > 0).any():
+    somewhere = whole > 0
+    if not somewhere.any():
         return message_png(title, "no voxel is covered")
-    (covered, box), grid = _displayed_box([whole > 0, whole], affine)
+    shown = _Box.around(somewhere, affine)
+    covered, box, grid = shown.cut(somewhere), shown.cut(whole), shown.grid
     planes = slice_indices(grid.shape[2], 16)
     layout = _Layout.for_grid(grid, len(planes), header=header_height(title, WIDTH), glass=False)
-    figure = new_figure(WIDTH, layout.height)
-    full, partial = int((box >= n_inputs).sum()), int(((box > 0) & (box < n_inputs)).sum())
-    write_header(figure, title, f"{full} voxels covered by all {n_inputs} {unit}, {partial} by fewer")
+    canvas = Canvas(WIDTH, layout.height)
+    full = int((box >= n_inputs).sum())
+    partial = int(covered.sum()) - full
+    canvas.header(title, f"{full} voxels covered by all {n_inputs} {unit}, {partial} by fewer")
     palette = _count_colours(n_inputs)
-    slices = [palette[np.clip(box[:, :, k].astype(int), 0, n_inputs)] for k in planes]
-    silhouettes = [covered[:, :, k] for k in planes]
-    _draw_slices(figure, layout, slices, silhouettes, [], [grid.centre(2, k) for k in planes], grid)
-    _draw_count_bar(figure, layout, palette, unit)
-    return figure_to_png(figure)
+    slices = to_bytes(palette)[np.clip(box[:, :, planes].astype(int), 0, n_inputs)]
+    heights = [grid.centre(2, k) for k in planes]
+    _draw_slices(canvas, layout, slices, covered[:, :, planes], None, heights, grid)
+    _draw_count_bar(canvas, layout, palette, unit)
+    return canvas.to_png()
 
 
 # Arithmetic on volumes ----------------------------------------------------------------------------
@@ -298,11 +336,8 @@ def colour_scale(values: FloatArray, threshold: float | None, vmax: float | None
     return ColourScale(vmax if vmax > 0 else 1.0, threshold)
 
 
-def outline(region: BoolArray) -> FloatArray:
-    """Find the voxel edges between a 2-D region and what is not in it.
-
-    Contours run along voxel edges rather than through voxel centres: on grids of 25 mm an interpolated
-    contour would cut off the very voxels it should enclose.
+def rim(region: BoolArray) -> BoolArray:
+    """Find the pixels that touch a region with a side and are not in it.
 
     Parameters
     ----------
@@ -310,58 +345,58 @@ def outline(region: BoolArray) -> FloatArray:
 
     Returns
     -------
-    numpy.ndarray, shape (N, 2, 2)
-        Segments (start, end) × (i, j) in voxel units; voxel 0 spans 0 to 1.
+    numpy.ndarray of bool, shape (I + 2, J + 2)
+        One more pixel on every side. The region itself stays visible, however few pixels it has.
     """
-    padded = np.pad(region, 1).astype(np.int8)
-    lines_of_i = _straight_runs(np.diff(padded, axis=0)[:, 1:-1] != 0)
-    lines_of_j = _straight_runs(np.diff(padded, axis=1)[1:-1].T != 0)[..., ::-1]
-    return np.concatenate([lines_of_i, lines_of_j])
+    found = np.zeros((region.shape[0] + 2, region.shape[1] + 2), dtype=bool)
+    for rows, columns in ((slice(0, -2), slice(1, -1)), (slice(2, None), slice(1, -1)),
+                          (slice(1, -1), slice(0, -2)), (slice(1, -1), slice(2, None))):  # fmt: skip
+        found[rows, columns] |= region
+    found[1:-1, 1:-1] &= ~region
+    return found
 
 
-def _straight_runs(edges: BoolArray) -> FloatArray:
-    """Join neighbouring edges of each row into one segment, (N, 2, 2) as in `outline`.
+class _Box(NamedTuple):
+    """The part of a volume that is displayed: the bounding box of a mask, its axes turned to RAS."""
 
-    Drawn one by one, edges would overlap at their ends and show as dots.
-    """
-    row, position = np.nonzero(edges)
-    if not row.size:
-        return np.empty((0, 2, 2))
-    breaks = np.flatnonzero((np.diff(row) != 0) | (np.diff(position) != 1)) + 1
-    first, last = np.r_[0, breaks], np.r_[breaks, row.size] - 1
-    start = np.stack([row[first], position[first]], axis=-1)
-    end = np.stack([row[last], position[last] + 1], axis=-1)
-    return np.stack([start, end], axis=1).astype(float)
+    orientation: FloatArray
+    slices: tuple[slice, ...]
+    grid: Grid
 
+    @classmethod
+    def around(cls, mask: BoolArray, affine: FloatArray) -> _Box:
+        """Find the box of a mask that is not empty."""
+        turned, canonical = to_canonical(mask, affine)
+        bounds = [np.flatnonzero(turned.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
+        box = tuple(slice(int(first), int(last) + 1) for first, last in bounds)
+        shape = tuple(cut.stop - cut.start for cut in box)
+        voxel_size = np.linalg.norm(canonical[:3, :3], axis=0)
+        middle = canonical[:3, :3] @ np.mean(bounds, axis=1) + canonical[:3, 3]
+        tilt = np.abs(canonical[:3, :3] - np.diag(voxel_size)).max() / voxel_size.min()
+        grid = Grid(middle - voxel_size * np.array(shape) / 2, voxel_size, shape, oblique=bool(tilt > 0.02))
+        return cls(orientations.io_orientation(affine), box, grid)
 
-def _displayed_box(volumes: list[NDArray[Any]], affine: FloatArray) -> tuple[list[NDArray[Any]], Grid]:
-    """Reorient volumes and cut them to the bounding box of the first (bool, not empty)."""
-    turned = [to_canonical(volume, affine) for volume in volumes]
-    mask, canonical = turned[0]
-    bounds = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
-    box = tuple(slice(int(first), int(last) + 1) for first, last in bounds)
-    shape = tuple(cut.stop - cut.start for cut in box)
-    voxel_size = np.linalg.norm(canonical[:3, :3], axis=0)
-    middle = canonical[:3, :3] @ np.mean(bounds, axis=1) + canonical[:3, 3]
-    tilt = np.abs(canonical[:3, :3] - np.diag(voxel_size)).max() / voxel_size.min()
-    grid = Grid(middle - voxel_size * np.array(shape) / 2, voxel_size, shape, oblique=bool(tilt > 0.02))
-    return [volume[box] for volume, _ in turned], grid
+    def cut(self, volume: NDArray[Any]) -> NDArray[Any]:
+        """Turn a volume on the mask's grid, and cut it to the box."""
+        turned: NDArray[Any] = orientations.apply_orientation(volume, self.orientation)[self.slices]
+        return turned
 
 
-def _grey_background(inside: BoolArray, background: FloatArray | None) -> FloatArray:
-    """Grey level (0–1) of each voxel: the background within its 2nd to 98th percentile, or plain paper."""
-    plain = np.where(inside, PAPER, 1.0)
+def _grey_background(inside: BoolArray, background: FloatArray | None, planes: list[int]) -> FloatArray:
+    """Grey level (0–1) of voxels of some planes: the background within its 2nd to 98th percentile, or plain paper."""
+    shown = inside[:, :, planes]
+    plain = np.where(shown, np.float32(PAPER), np.float32(1))
     if background is None:
         return plain
-    known = np.isfinite(background)
-    if not (known & inside).any():
-        return plain
-    low, high = np.percentile(background[known & inside], [2, 98])
+    values = background[inside]
+    values = values[np.isfinite(values)]
+    low, high = np.percentile(values, [2, 98]) if values.size else (0.0, 0.0)
     if high <= low:
         return plain
     # Not down to black: colours must stay readable on top, and the page around is white.
-    grey = 0.2 + 0.75 * np.clip((background - low) / (high - low), 0, 1)
-    return np.where(known, np.where(inside, grey, 1.0), plain)
+    own = np.asarray(background[:, :, planes], dtype=np.float32)
+    grey = 0.2 + 0.75 * np.clip((own - low) / (high - low), 0, 1)
+    return np.where(shown & np.isfinite(own), grey, plain)
 
 
 def _blend(base: FloatArray, values: FloatArray, scale: ColourScale) -> FloatArray:
@@ -372,233 +407,191 @@ def _blend(base: FloatArray, values: FloatArray, scale: ColourScale) -> FloatArr
 
 def _count_colours(n_inputs: int) -> FloatArray:
     """Colours (n_inputs + 1, 3) of the counts 0 … n_inputs; nothing is white."""
-    # Full coverage, the usual case, is calm and dark; what is missing is bright.
-    shades = colormaps["viridis_r"](np.linspace(0.05, 0.75, n_inputs) if n_inputs > 1 else [0.75])
-    return np.vstack([[1.0, 1.0, 1.0], shades[:, :3]])
+    shades = look_up(COUNTS, np.linspace(0, 1, n_inputs) if n_inputs > 1 else np.ones(1))
+    return np.vstack([[1.0, 1.0, 1.0], shades])
 
 
-def _summary(data: FloatArray, scale: ColourScale, unit: str) -> str:
+def _summary(values: FloatArray, n_passing: int, scale: ColourScale, unit: str) -> str:
     """One line of facts: the range, and how much of the map passes the threshold."""
-    finite = np.isfinite(data)
-    text = f"range {number(float(data[finite].min()))} to {number(float(data[finite].max()))} {unit}"
+    text = f"range {number(float(values.min()))} to {number(float(values.max()))} {unit}"
     if scale.threshold is None:
-        return f"{text}; {finite.sum()} voxels"
+        return f"{text}; {values.size} voxels"
     limit = f"|value| ≥ {number(scale.threshold)}" if math.isfinite(scale.threshold) else "the threshold"
     verb = "with" if math.isfinite(scale.threshold) else "beyond"
-    return f"{text}; {scale.passes(data).sum()} of {finite.sum()} voxels {verb} {limit}"
+    return f"{text}; {n_passing} of {values.size} voxels {verb} {limit}"
 
 
 # Layout and drawing -------------------------------------------------------------------------------
 
 
 class _Layout(NamedTuple):
-    """Places in inches: how many inches a millimetre takes, and where the rows begin."""
+    """Places in pixels: how many a millimetre takes, and where the rows begin."""
 
     height: float
-    content: float  # height below the header
+    header: float
     glass_scale: float
-    glass_bottom: float
     glass_height: float
     slice_scale: float
-    slice_bottom: float
+    slice_top: float
     slice_columns: int
-    slice_rows: int
     slice_pitch: float  # from one row of slices to the next
 
     @classmethod
     def for_grid(cls, grid: Grid, n_slices: int, *, header: float, glass: bool) -> _Layout:
-        """Fit the rows to the width of the figure without letting a small box grow absurdly large."""
+        """Fit the rows to the width of the picture without letting a small box grow absurdly large."""
         x, y, z = (float(size) for size in grid.size)
         room = WIDTH - 2 * MARGIN - BAR_SPACE
         columns = min(n_slices, SLICES_PER_ROW)
         rows = math.ceil(n_slices / columns)
-        slice_scale = min((room - (columns - 1) * SLICE_GAP) / (columns * x), 1.75 / y)
-        slice_pitch = slice_scale * y + 0.3
-        slice_bottom = 0.26
-        glass_bottom = slice_bottom + rows * slice_pitch + 0.4
+        slice_scale = min((room - (columns - 1) * SLICE_GAP) / (columns * x), 175 / y)
+        slice_pitch = slice_scale * y + 30
         # Each projection needs room at its left for coordinates.
-        glass_scale = min((room - 3 * PROJECTION_GAP) / (2 * x + y), 2.4 / max(y, z)) if glass else 0.0
+        glass_scale = min((room - 3 * PROJECTION_GAP) / (2 * x + y), 240 / max(y, z)) if glass else 0.0
         glass_height = glass_scale * max(y, z)
-        content = glass_bottom + glass_height + 0.2 if glass else slice_bottom + rows * slice_pitch
+        slice_top = header + (glass_height + 66 if glass else 4)
         # The colour bar needs some height to be read, however flat the brain.
-        content = max(content, 1.9)
-        return cls(
-            height=content + header,
-            content=content,
-            glass_scale=glass_scale,
-            glass_bottom=glass_bottom,
-            glass_height=glass_height,
-            slice_scale=slice_scale,
-            slice_bottom=slice_bottom,
-            slice_columns=columns,
-            slice_rows=rows,
-            slice_pitch=slice_pitch,
-        )
+        height = max(slice_top + rows * slice_pitch + 24, header + 190)
+        return cls(height, header, glass_scale, glass_height, slice_scale, slice_top, columns, slice_pitch)
 
 
 def _draw_glass(
-    figure: Figure, layout: _Layout, data: FloatArray, mask: BoolArray, grid: Grid, scale: ColourScale
+    canvas: Canvas, layout: _Layout, shown: FloatArray, inside: BoolArray, grid: Grid, scale: ColourScale
 ) -> None:
-    """Draw the three projections (sagittal, coronal, axial) in a row."""
-    shown = np.where(scale.passes(data), data, np.nan)
+    """Draw the three projections (sagittal, coronal, axial) of the values shown in a row."""
     sizes = [
         (grid.size[h] * layout.glass_scale, grid.size[v] * layout.glass_scale) for h, v in ((1, 2), (0, 2), (0, 1))
     ]
-    room = WIDTH - 2 * MARGIN - BAR_SPACE
-    space = (room - sum(width for width, _ in sizes)) / 3
-    left = MARGIN
+    space = (WIDTH - 2 * MARGIN - BAR_SPACE - sum(width for width, _ in sizes)) / 3
+    nothing = bool(np.isnan(shown).all())
+    left = float(MARGIN)
     for along, (width, height) in enumerate(sizes):
         # Wide gaps are shared out evenly, with the larger part at the left where the labels are.
-        left += max(space / 2, PROJECTION_GAP - 0.05)
-        bottom = layout.glass_bottom + (layout.glass_height - height) / 2
-        axes = axes_in_inches(
-            figure, left - GLASS_EDGE, bottom - GLASS_EDGE, width + 2 * GLASS_EDGE, height + 2 * GLASS_EDGE
-        )
-        projection = signed_maximum_projection(shown, along)
-        _draw_projection(axes, layout, projection, np.any(mask, axis=along), grid, scale, along)
-        if along == 1 and not np.isfinite(projection).any():
-            _write_none_survives(axes)
-        left += width + space - max(space / 2, PROJECTION_GAP - 0.05)
+        left += max(space / 2, PROJECTION_GAP - 5)
+        top = layout.header + 16 + (layout.glass_height - height) / 2
+        horizontal, vertical = (axis for axis in range(3) if axis != along)
+        panel = Panel(canvas, left, top, width, height, grid.extent(horizontal), grid.extent(vertical))
+        _draw_projection(panel, shown, np.asarray(inside.any(axis=along)), scale, along)
+        _draw_projection_axes(panel, grid, horizontal, vertical)
+        if along == 1 and nothing:
+            _write_none_survives(panel)
+        left += width + space - max(space / 2, PROJECTION_GAP - 5)
 
 
-def _write_none_survives(axes: Axes) -> None:
-    style = {"ha": "center", "va": "center", "style": "italic", "fontsize": FONT}
-    frame = {"facecolor": "white", "edgecolor": MUTED, "linewidth": 0.7, "boxstyle": "round,pad=0.35"}
-    write(axes, 0.5, 0.5, "no voxel beyond threshold", transform=axes.transAxes, bbox=frame, **style)
+def _draw_projection(panel: Panel, shown: FloatArray, silhouette: BoolArray, scale: ColourScale, along: int) -> None:
+    projection = signed_maximum_projection(shown, along)
+    paper = np.where(silhouette, GLASS, 1.0)[..., None]
+    picture = to_bytes(np.where(np.isfinite(projection)[..., None], scale.colours(projection), paper))
+    panel.canvas.paste(_enlarged(picture, panel), panel.left, panel.top)
+    _draw_rim(panel, silhouette, MUTED)
 
 
-def _draw_projection(
-    axes: Axes,
-    layout: _Layout,
-    projection: FloatArray,
-    silhouette: BoolArray,
-    grid: Grid,
-    scale: ColourScale,
-    along: int,
-) -> None:
-    horizontal, vertical = (axis for axis in range(3) if axis != along)
-    extent = (*grid.extent(horizontal), *grid.extent(vertical))
-    paper = np.where(silhouette, 0.965, 1.0)[..., None]
-    picture = np.where(np.isfinite(projection)[..., None], scale.colours(projection), paper)
-    axes.imshow(_upright(picture), extent=extent, origin="lower", aspect="auto", interpolation="antialiased")
-    step = grid.voxel_size[[horizontal, vertical]]
-    segments = outline(silhouette) * step + grid.low[[horizontal, vertical]]
-    _add_outline(axes, segments, MUTED, 1.1)
-    edge = GLASS_EDGE / layout.glass_scale
-    axes.set(xlim=(extent[0] - edge, extent[1] + edge), ylim=(extent[2] - edge, extent[3] + edge))
-    for ticks, axis in ((axes.xaxis, horizontal), (axes.yaxis, vertical)):
-        most = int(np.clip(grid.size[axis] * layout.glass_scale / 0.4, 1, 5))
-        ticks.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
-    axes.spines[["top", "right"]].set_visible(False)
+def _draw_projection_axes(panel: Panel, grid: Grid, horizontal: int, vertical: int) -> None:
     about = "≈ " if grid.oblique else ""
-    label_axes(axes, f"{about}{AXIS_NAMES[horizontal]} (mm)", f"{about}{AXIS_NAMES[vertical]} (mm)")
-    axes.xaxis.labelpad = axes.yaxis.labelpad = 1
-    for place, letter in zip((0.0, 1.0), ENDS[horizontal], strict=True):
-        side = "left" if place == 0 else "right"
-        style = {"transform": axes.transAxes, "ha": side, "va": "bottom", "fontweight": "bold"}
-        write(axes, place, 1.0, letter, **style)
+    around = Panel(panel.canvas, panel.left - EDGE, panel.top - EDGE, panel.width + 2 * EDGE, panel.height + 2 * EDGE)
+    around.frame("left bottom")
+    # The axes stand a little apart; their ticks are those of the brain.
+    around.x_range = _widened(panel.x_range, EDGE / panel.width)
+    around.y_range = _widened(panel.y_range, EDGE / panel.height)
+    ticks = [
+        round_ticks(*grid.extent(axis), int(np.clip(size / 40, 1, 5)))
+        for axis, size in ((horizontal, panel.width), (vertical, panel.height))
+    ]
+    around.ticks_below(ticks[0], f"{about}{AXIS_NAMES[horizontal]} (mm)")
+    around.ticks_left(ticks[1], f"{about}{AXIS_NAMES[vertical]} (mm)", distance=5)
+    for x, letter, across in ((around.left, ENDS[horizontal][0], "left"), (around.right, ENDS[horizontal][1], "right")):
+        panel.canvas.text(x, around.top - 4, letter, bold=True, across=across, down="bottom")
+
+
+def _widened(limits: tuple[float, float], fraction: float) -> tuple[float, float]:
+    extra = fraction * (limits[1] - limits[0])
+    return limits[0] - extra, limits[1] + extra
+
+
+def _write_none_survives(panel: Panel) -> None:
+    message = "no voxel beyond threshold"
+    half = math.ceil(text_width(message) / 2) + 6
+    x, y = panel.left + panel.width // 2, panel.top + panel.height // 2
+    panel.canvas.fill(x - half - 1, y - 12, x + half + 1, y + 12, MUTED)
+    panel.canvas.fill(x - half, y - 11, x + half, y + 11, "#ffffff")
+    panel.canvas.text(x, y, message, italic=True, across="centre")
 
 
 def _draw_slices(
-    figure: Figure,
+    canvas: Canvas,
     layout: _Layout,
-    slices: list[FloatArray],
-    silhouettes: list[BoolArray],
-    highlights: list[BoolArray],
+    slices: Pixels,
+    silhouettes: BoolArray,
+    highlights: BoolArray | None,
     heights: list[float],
     grid: Grid,
 ) -> None:
-    """Draw slices (X, Y, 3) row by row, outlines on them and `heights` (mm) under them.
-
-    All slices share one set of axes measured in inches: axes are what costs time in matplotlib.
-    """
+    """Draw K slices (X, Y, K, 3) row by row, outlines (X, Y, K) on them and `heights` (mm) under them."""
     width, height = grid.size[0] * layout.slice_scale, grid.size[1] * layout.slice_scale
-    full_height = layout.slice_rows * layout.slice_pitch
-    full_width = WIDTH - 2 * MARGIN - BAR_SPACE
+    room = WIDTH - 2 * MARGIN - BAR_SPACE
     used = layout.slice_columns * (width + SLICE_GAP) - SLICE_GAP
-    axes = axes_in_inches(figure, MARGIN, layout.slice_bottom, full_width, full_height)
-    axes.set_axis_off()
-    step = np.array([width, height]) / np.array(grid.shape[:2])
-    grey: list[FloatArray] = []
-    black: list[FloatArray] = []
-    for index, (picture, z) in enumerate(zip(slices, heights, strict=True)):
+    bottom = 0
+    for index, z in enumerate(heights):
         row, column = divmod(index, layout.slice_columns)
-        left = (full_width - used) / 2 + column * (width + SLICE_GAP)
-        bottom = full_height - (row + 1) * layout.slice_pitch + 0.25
-        axes.imshow(
-            _upright(picture),
-            extent=(left, left + width, bottom, bottom + height),
-            origin="lower",
-            aspect="auto",
-            interpolation="antialiased",
-        )
-        grey.append(outline(silhouettes[index]) * step + (left, bottom))
-        if highlights:
-            black.append(outline(highlights[index]) * step + (left, bottom))
-        write(axes, left + width / 2, bottom - 0.05, f"{number(round(z, 1), 4)}", ha="center", va="top")
+        left = MARGIN + (room - used) / 2 + column * (width + SLICE_GAP)
+        panel = Panel(canvas, left, layout.slice_top + row * layout.slice_pitch, width, height)
+        canvas.paste(_enlarged(slices[:, :, index], panel), panel.left, panel.top)
+        _draw_rim(panel, silhouettes[:, :, index], OUTLINE)
+        if highlights is not None:
+            _draw_rim(panel, highlights[:, :, index], "#000000")
+        bottom = panel.bottom + 6
+        canvas.text(panel.left + width / 2, bottom, number(round(z, 1), 4), across="centre", down="top")
         if index == 0:
-            write(axes, left, bottom - 0.05, "L", ha="left", va="top", fontweight="bold")
-        if column == layout.slice_columns - 1 or index == len(slices) - 1:
-            write(axes, left + width, bottom - 0.05, "R", ha="right", va="top", fontweight="bold")
-    for outlines, colour, linewidth in ((grey, "#9a9a9a", 0.6), (black, "black", 0.8)):
-        if outlines:
-            _add_outline(axes, np.concatenate(outlines), colour, linewidth)
-    axes.set(xlim=(0, full_width), ylim=(0, full_height))
+            canvas.text(panel.left, bottom, "L", bold=True, down="top")
+        if column == layout.slice_columns - 1 or index == len(heights) - 1:
+            canvas.text(panel.right, bottom, "R", bold=True, across="right", down="top")
     label = "axial slices at ≈ z (mm)" if grid.oblique else "axial slices at z (mm)"
-    write(axes, full_width / 2, 0.02, label, ha="center", va="top", fontsize=FONT)
+    canvas.text(MARGIN + room / 2, bottom + 19, label, size=SMALL_FONT + 1, across="centre", down="top")
 
 
-def _add_outline(axes: Axes, segments: FloatArray, colour: str, linewidth: float) -> None:
-    # Not clipped: the outline of a box that fills its axes lies half outside.
-    lines = LineCollection(list(segments), colors=colour, linewidths=linewidth, capstyle="projecting", clip_on=False)
-    axes.add_collection(lines, autolim=False)
+def _enlarged(picture: Pixels, panel: Panel) -> Pixels:
+    """Bring a picture (I, J, 3) whose first axis runs to the right, the second upwards, to the size of a panel."""
+    smooth = panel.width / picture.shape[0] < SHARP
+    return enlarge(picture[:, ::-1].swapaxes(0, 1), panel.width, panel.height, smooth=smooth)
 
 
-def _bar_axes(figure: Figure, layout: _Layout) -> Axes:
-    height = min(layout.content - 0.5, 3.0)
-    axes = axes_in_inches(figure, WIDTH - MARGIN - 0.75, (layout.content - height) / 2 + 0.05, 0.17, height)
-    axes.set_xticks([])
-    axes.yaxis.tick_right()
-    axes.yaxis.set_label_position("right")
-    return axes
+def _draw_rim(panel: Panel, region: BoolArray, colour: str) -> None:
+    """Outline a region (I, J) of a panel along the edges of its voxels.
+
+    Not along an interpolated contour, which on grids of 25 mm would cut off the very voxels it should enclose.
+    """
+    columns, rows = nearest(region.shape[0], panel.width), nearest(region.shape[1], panel.height)[::-1]
+    found = rim(region.T[rows][:, columns])
+    part, cut = panel.canvas.overlap(found.shape, panel.left - 1, panel.top - 1)
+    part[found[cut]] = rgb(colour)
 
 
-def _draw_signed_bar(figure: Figure, layout: _Layout, scale: ColourScale, unit: str) -> None:
+def _bar_panel(canvas: Canvas, layout: _Layout, y_range: tuple[float, float]) -> Panel:
+    content = layout.height - layout.header
+    height = min(content - 50, 300)
+    top = layout.header + (content - height) / 2 - 5
+    return Panel(canvas, WIDTH - MARGIN - 75, top, BAR_WIDTH, height, (0, 1), y_range)
+
+
+def _draw_signed_bar(canvas: Canvas, layout: _Layout, scale: ColourScale, unit: str) -> None:
     """Draw the colour bar, dimmed below the threshold as in the slices, with the threshold marked."""
-    axes = _bar_axes(figure, layout)
-    values = np.linspace(-scale.vmax, scale.vmax, 400)[:, None]
-    axes.imshow(
-        _blend(np.full(values.shape, PAPER), values, scale),
-        extent=(0, 1, -scale.vmax, scale.vmax),
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-    )
-    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    label_axes(axes, y=unit)
+    panel = _bar_panel(canvas, layout, (-scale.vmax, scale.vmax))
+    values = scale.vmax * (1 - 2 * (np.arange(panel.height)[:, None] + 0.5) / panel.height)
+    colours = to_bytes(_blend(np.full(values.shape, PAPER), values, scale))
+    canvas.paste(np.repeat(colours, panel.width, axis=1), panel.left, panel.top)
+    panel.frame()
+    panel.ticks_right(round_ticks(-scale.vmax, scale.vmax, 8), unit)
     if scale.threshold is None or not 0 < scale.threshold <= scale.vmax:
         return
     for mark in (-scale.threshold, scale.threshold):
-        axes.axhline(mark, color="black", linewidth=1.2)
-        write(axes, -0.1, mark, number(mark), ha="right", va="center", fontweight="bold")
+        y = panel.y(mark)
+        canvas.fill(panel.left, y - 1, panel.right, y + 1, "#000000")
+        canvas.text(panel.left - 4, y, number(mark), colour=INK, bold=True, across="right")
 
 
-def _draw_count_bar(figure: Figure, layout: _Layout, palette: FloatArray, unit: str) -> None:
+def _draw_count_bar(canvas: Canvas, layout: _Layout, palette: FloatArray, unit: str) -> None:
     """Draw one block per count from 0 to n."""
-    axes = _bar_axes(figure, layout)
     n_inputs = len(palette) - 1
-    axes.imshow(
-        palette[:, None],
-        extent=(0, 1, -0.5, n_inputs + 0.5),
-        origin="lower",
-        aspect="auto",
-        interpolation="nearest",
-    )
-    axes.yaxis.set_major_locator(MaxNLocator(8, integer=True, steps=[1, 2, 5, 10]))
-    axes.set_ylim(-0.5, n_inputs + 0.5)
-    label_axes(axes, y=unit)
-
-
-def _upright(picture: FloatArray) -> FloatArray:
-    """Swap the first two axes: matplotlib wants rows (vertical) first, volumes have x first."""
-    return np.clip(picture, 0, 1).swapaxes(0, 1)
+    panel = _bar_panel(canvas, layout, (-0.5, n_inputs + 0.5))
+    canvas.paste(enlarge(to_bytes(palette[::-1, None]), panel.width, panel.height), panel.left, panel.top)
+    panel.frame()
+    panel.ticks_right(round_ticks(0, n_inputs, 8, whole=True), unit)

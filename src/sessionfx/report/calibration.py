@@ -1,6 +1,6 @@
 """The picture of a calibration: false-positive rates beside their nominal value, and power, of every strategy.
 
-Drawn like the pictures of `report.plots`, whose conventions hold here too.
+Drawn with matplotlib, whose logarithmic axes and markers it needs; it is asked for rarely.
 """
 
 from __future__ import annotations
@@ -15,19 +15,16 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import blended_transform_factory
 
 from sessionfx.group.calibration import DECLINED
-from sessionfx.report.plots import (
-    CATEGORIES,
+from sessionfx.report.canvas import message_png, shorten
+from sessionfx.report.colours import CATEGORIES, INK, MUTED
+from sessionfx.report.figures import (
     FONT,
-    INK,
-    MUTED,
     SMALL_FONT,
     WIDTH,
     axes_in_inches,
     figure_to_png,
     header_height,
-    message_png,
     new_figure,
-    shorten,
     write,
     write_header,
 )

@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from sessionfx.maps import Located
-from sessionfx.report.brain import draw_stat_map
+from sessionfx.report.brain import BrainView
 from sessionfx.statistics.estimates import Estimate, FTest
 
 
@@ -40,26 +40,10 @@ def draw_maps(
     dict of str to bytes
         PNG files `z` and `effect`. An F test has no effect, and of its z the upper tail is drawn.
     """
-    z_values = one.estimate.z
-    z = draw_stat_map(
-        one.volume(z_values if one.estimate.two_sided else z_values.clip(min=0)),
-        one.mask,
-        one.grid.affine,
-        title=f"{title}: z",
-        unit="z",
-        threshold=threshold,
-        background=background,
-        vmax=z_max,
-    )
-    if not isinstance(one.estimate, Estimate):
-        return {"z": z}
-    effect = draw_stat_map(
-        one.volume(one.estimate.effect),
-        one.mask,
-        one.grid.affine,
-        title=f"{title}: effect",
-        unit=units,
-        background=background,
-        vmax=effect_max,
-    )
-    return {"z": z, "effect": effect}
+    view = BrainView(one.mask, one.grid.affine, background)
+    z = one.estimate.z if one.estimate.two_sided else one.estimate.z.clip(min=0)
+    drawn = {"z": view.draw(one.volume(z), title=f"{title}: z", unit="z", threshold=threshold, vmax=z_max)}
+    if isinstance(one.estimate, Estimate):
+        effect = one.volume(one.estimate.effect)
+        drawn["effect"] = view.draw(effect, title=f"{title}: effect", unit=units, vmax=effect_max)
+    return drawn

@@ -10,15 +10,18 @@ import base64
 import json
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from sessionfx import __version__
 from sessionfx.naming import natural_key
 from sessionfx.outputs.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 SECTION_SUFFIX = "_section.json"
 # controls, halves of characters, and what is no character
@@ -38,13 +41,22 @@ class Picture:
     caption: str = ""
 
     @property
-    def source(self) -> str:
+    def source(self) -> Markup:
         """The picture as a data URI, so that a page is one file."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode("ascii")
+        # Nothing in it needs escaping, and looking for it in megabytes takes time.
+        return Markup("data:image/png;base64," + base64.b64encode(self.png).decode("ascii"))  # noqa: S704
 
 
 def render(template: str, **values: Any) -> str:
     """Fill a template; every value is escaped."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Environment:
+    # Imported with the first page: a call with --no-report has no use for it.
+    from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
     environment = Environment(
         loader=PackageLoader("sessionfx", "report/templates"),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -54,7 +66,7 @@ def render(template: str, **values: Any) -> str:
         finalize=_without_controls,
     )
     environment.filters["figure"] = format_number
-    return environment.get_template(template).render(**values)
+    return environment
 
 
 def _without_controls(value: Any) -> Any:

@@ -2,106 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from sessionfx.errors import ParticipantError
 from sessionfx.firstlevel.contrasts import Contrast
-from sessionfx.inputs.events import read_events
-from sessionfx.inputs.images import read_volume
-from sessionfx.inputs.runs import RunInputs
 from sessionfx.maps import EstimateMap, map_summary
 from sessionfx.naming import entity_string, figures_folder
 from sessionfx.report.brain import draw_coverage
 from sessionfx.report.maps import draw_maps
-from sessionfx.report.methods import MethodsText
 from sessionfx.report.page import Picture, assemble_page, render, section_mark, write_section
 from sessionfx.report.plots import draw_design_correlation, draw_design_matrix, draw_events
+from sessionfx.report.results import ParticipantResults, RunSummary
 from sessionfx.report.tables import counted, titled
-from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.thresholds import z_threshold
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What the report says of one run.
-
-    Attributes
-    ----------
-    name, session : str
-    design : DataFrame
-        As in `_design.tsv`.
-    facts : dict
-        As in `_design.json`.
-    events : DataFrame
-    """
-
-    name: str
-    session: str
-    design: pd.DataFrame
-    facts: dict[str, Any]
-    events: pd.DataFrame
-
-    @classmethod
-    def read(cls, run: RunInputs, design_path: Path) -> RunSummary:
-        """Read a run's design back from the output folder, and its events from the input."""
-        try:
-            design = pd.read_csv(design_path, sep="\t")
-            facts = json.loads(design_path.with_suffix(".json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ParticipantError(
-                f"{design_path} cannot be read back ({error}). Run the participant again with --force."
-            ) from None
-        end = facts["RepetitionTime"] * facts["NumberOfVolumes"]
-        if run.events is None:
-            raise ParticipantError(f"{run.name} has no events file any more. Restore it and run the participant again.")
-        events = read_events(run.events, first_volume=facts["StartTime"], end=end).table
-        return cls(run.name, run.session, design, facts, events)
-
-    @property
-    def seconds(self) -> float:
-        """Length of the run (s)."""
-        return float(self.facts["RepetitionTime"] * self.facts["NumberOfVolumes"])
-
-
-@dataclass(frozen=True)
-class ParticipantResults:
-    """All that the sections of one analysis of one participant show.
-
-    Attributes
-    ----------
-    participant : str
-    entities : dict
-        task, space, res.
-    runs : tuple of RunSummary
-    contrasts : tuple of Contrast
-    session_contrasts : tuple of SessionContrast
-    sessions, combined : dict
-        Maps by contrast label and session, or session contrast label.
-    reference : Path
-        The participant's mean image.
-    settings : Settings
-    methods : MethodsText
-    """
-
-    participant: str
-    entities: dict[str, str | None]
-    runs: tuple[RunSummary, ...]
-    contrasts: tuple[Contrast, ...]
-    session_contrasts: tuple[SessionContrast, ...]
-    sessions: Mapping[str, Mapping[str, EstimateMap]]
-    combined: Mapping[str, Mapping[str, EstimateMap]]
-    reference: Path
-    settings: Settings
-    methods: MethodsText
 
 
 def has_sections(
@@ -140,9 +57,8 @@ def write_participant_report(results: ParticipantResults, marks: Mapping[str, st
         f"Runs: {place}",
         _render_runs(results, place),
     )
-    background = read_volume(results.reference)[0] if results.reference.is_file() else None
     for contrast in results.contrasts:
-        html = _render_contrast(results, contrast, place, background)
+        html = _render_contrast(results, contrast, place)
         name = _contrast_section(results.participant, results.entities, contrast.label)
         write_section(folder, name, f"Contrast {contrast.label}: {place}", html, marks[contrast.label])
     page = _page(output_dir, results.participant)
@@ -233,9 +149,7 @@ def _draw_design(run: RunSummary) -> list[Picture]:
     ]
 
 
-def _render_contrast(
-    results: ParticipantResults, contrast: Contrast, place: str, background: NDArray[np.float64] | None
-) -> str:
+def _render_contrast(results: ParticipantResults, contrast: Contrast, place: str) -> str:
     sessions, combined = results.sessions[contrast.label], results.combined[contrast.label]
     title = f"Contrast {contrast.label} ({place})"
     if not sessions:
@@ -267,7 +181,7 @@ def _render_contrast(
         effect_max = _shared_maximum([titles[name].estimate.effect for name in names])
         pictures = []
         for name in names:
-            pictures += _draw_maps(titles[name], name, contrast, thresholds[name], background, z_max, effect_max)
+            pictures += _draw_maps(titles[name], name, contrast, thresholds[name], results.reference, z_max, effect_max)
         groups.append({"title": heading, "pictures": pictures})
     missing = sorted({run.session for run in results.runs} - set(sessions))
     summary = f"Contrast {contrast.expression}. Thresholds: {_threshold_words(settings)}, two-sided."
@@ -307,7 +221,7 @@ def _draw_maps(
     name: str,
     contrast: Contrast,
     threshold: float,
-    background: NDArray[np.float64] | None,
+    background: NDArray[np.floating] | None,
     z_max: float | None,
     effect_max: float | None,
 ) -> list[Picture]:

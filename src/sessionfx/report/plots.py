@@ -1,91 +1,50 @@
-"""Pictures of designs, events and agreement, and the drawing helpers every picture shares.
+"""Pictures of designs, events and agreement.
 
 Every ``draw_*`` function takes arrays or tables and returns the bytes of a PNG.
-
-Matplotlib is used through its objects (`Figure` and the Agg canvas), never through pyplot: pyplot keeps
-a global list of figures, which leaks memory over hundreds of pictures and is not safe in threads.
-Positions are given in inches and no layout engine is used: solving a layout costs more than drawing it.
-
-Text that comes from the data (contrast names, run names) is always written with ``parse_math=False``:
-a ``$`` in a trial type is a dollar, not the start of a formula.
 
 Shapes: T rows (volumes or maps), P design columns, V voxels.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import ScaledTranslation
 from numpy.typing import ArrayLike, NDArray
 
-FloatArray = NDArray[np.floating[Any]]
-
-DPI = 100
-"""Dots per inch of every picture."""
-
-WIDTH = 9.6
-"""Usual figure width (inches): the text column of the report."""
-
-MAX_WIDTH = 14.0
-"""Largest figure width (inches), for designs with many columns."""
-
-FONT = 9.0
-"""Size of axis labels (points)."""
-
-SMALL_FONT = 8.5
-"""Size of tick labels and notes (points), the smallest text in a picture."""
-
-INK = "#222222"
-"""Colour of text and of lines that must be seen."""
-
-MUTED = "#6b6b6b"
-"""Colour of secondary text and of frames."""
-
-# Blue against red keeps its meaning in all common forms of colour blindness (unlike green against red).
-DIVERGING: Colormap = colormaps["RdBu_r"]
-"""Colour map of signed quantities; its middle is zero."""
-
-# viridis without its last, yellow fifth, which is hard to see on white; light to dark as counts grow.
-DENSITY: Colormap = LinearSegmentedColormap.from_list("density", colormaps["viridis_r"](np.linspace(0.12, 1, 256)))
-"""Colour map of counts per bin."""
-
-# Okabe & Ito's palette (https://jfly.uni-koeln.de/color/) without black, then Paul Tol's muted set.
-CATEGORIES = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#CC79A7",
-    "#56B4E9",
-    "#D55E00",
-    "#332288",
-    "#F0E442",
-    "#882255",
-    "#44AA99",
-    "#999933",
-    "#888888",
+from sessionfx.report.canvas import (
+    FONT,
+    HANDLE_WIDTH,
+    MAX_WIDTH,
+    SMALL_FONT,
+    WIDTH,
+    Canvas,
+    Handle,
+    Legend,
+    Panel,
+    Pixels,
+    enlarge,
+    header_height,
+    message_png,
+    number,
+    round_ticks,
+    shorten,
+    to_bytes,
+    widest,
 )
-"""Colours of categories, in order of use."""
+from sessionfx.report.colours import CATEGORIES, DENSITY, DIVERGING, INK, MUTED, FloatArray, look_up, rgb
 
 HATCHES = ("", "////", "....", "xxxx")
 """After the last colour the palette starts again with the next of these hatches."""
 
 POINTS_LIMIT = 3000
 """Below this many voxels single points are readable, above it bins are."""
+
+BIN = 4
+"""Side of the bins of voxels (pixels)."""
 
 SHOWN_CORRELATIONS = 15
 """Up to this many columns a correlation matrix has room for its numbers."""
@@ -96,213 +55,14 @@ NAMED_ROWS = 60
 WIDEST_Z = 12.0
 """Histograms of z end here; beyond, one voxel would squeeze all others into a needle."""
 
-
-# Shared by every picture --------------------------------------------------------------------------
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """Make an empty white figure with an Agg canvas.
-
-    Parameters
-    ----------
-    width, height : float
-        Size in inches.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def figure_to_png(figure: Figure) -> bytes:
-    """Encode a figure as PNG; equal figures give equal bytes.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-
-    Returns
-    -------
-    bytes
-        PNG without any metadata: the version of the drawing library would make equal pictures differ.
-    """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def axes_in_inches(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Add axes at a place given in inches from the lower left corner of the figure."""
-    full_width, full_height = figure.get_size_inches()
-    axes = figure.add_axes((left / full_width, bottom / full_height, width / full_width, height / full_height))
-    axes.tick_params(labelsize=SMALL_FONT, colors=INK, width=0.7, length=3)
-    for spine in axes.spines.values():
-        spine.set(color=MUTED, linewidth=0.7)
-    return axes
-
-
-def write(axes: Axes, x: float, y: float, text: str, **properties: Any) -> None:
-    """Write text into axes literally, in the house style unless `properties` say otherwise."""
-    axes.text(x, y, text, **{"fontsize": SMALL_FONT, "color": INK, "parse_math": False, **properties})
-
-
-def label_axes(axes: Axes, x: str = "", y: str = "") -> None:
-    """Write the names (with units) of the two axes literally."""
-    axes.set_xlabel(x, fontsize=FONT, color=INK, parse_math=False)
-    axes.set_ylabel(y, fontsize=FONT, color=INK, parse_math=False)
-
-
-def header_height(title: str, width: float) -> float:
-    """Height in inches which `write_header` needs on a figure `width` inches wide."""
-    return 0.42 + 0.2 * len(_title_lines(title, width))
-
-
-def write_header(figure: Figure, title: str, note: str = "") -> None:
-    """Write the title (at most two lines) and one line of smaller text below it.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-    title : str
-        Written literally.
-    note : str, default: ""
-        One line of facts about the picture.
-    """
-    width, height = figure.get_size_inches()
-    lines = _title_lines(title, width)
-    figure.text(
-        0.12 / width,
-        1 - 0.1 / height,
-        "\n".join(lines),
-        fontsize=11,
-        fontweight="bold",
-        color=INK,
-        va="top",
-        linespacing=1.15,
-        parse_math=False,
-    )
-    if note:
-        figure.text(
-            0.12 / width,
-            1 - (0.14 + 0.2 * len(lines)) / height,
-            note,
-            fontsize=SMALL_FONT,
-            color=MUTED,
-            va="top",
-            parse_math=False,
-        )
-
-
-def message_png(title: str, message: str) -> bytes:
-    """Draw a figure which says why there is nothing to show.
-
-    Parameters
-    ----------
-    title, message : str
-        Written literally.
-
-    Returns
-    -------
-    bytes
-        PNG.
-    """
-    figure = new_figure(WIDTH, 1.6)
-    write_header(figure, title)
-    figure.text(
-        0.5,
-        0.4,
-        message,
-        fontsize=11,
-        color=MUTED,
-        ha="center",
-        va="center",
-        style="italic",
-        parse_math=False,
-    )
-    return figure_to_png(figure)
-
-
-def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
-    """Write a number for people: `digits` significant digits, a true minus sign, ``n/a`` for NaN."""
-    if math.isnan(value):
-        return "n/a"
-    return f"{value:{'+' if signed else ''}.{digits}g}".replace("-", "−")
-
-
-def shorten(name: str, limit: int) -> str:
-    """Cut the middle out of names longer than `limit` characters: beginnings and ends tell names apart."""
-    if len(name) <= limit:
-        return name
-    head = (limit - 1) // 2
-    return f"{name[:head]}…{name[len(name) - (limit - 1 - head) :]}"
-
-
-def _title_lines(title: str, width: float) -> list[str]:
-    return textwrap.wrap(title, width=int(width * 10), max_lines=2, placeholder=" …") or [""]
-
-
-def _text_inches(names: Sequence[str], fontsize: float) -> float:
-    """Estimate the length of the longest name; 0.6 em is the mean width of DejaVu Sans."""
-    return max((len(name) for name in names), default=0) * 0.6 * fontsize / 72
-
-
-def _add_legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str], **options: Any) -> None:
-    # Labels are set after the fact: matplotlib would drop those which start with "_" and parse "$".
-    legend = axes.legend(handles, [" "] * len(handles), fontsize=SMALL_FONT, **options)
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set(text=label, parse_math=False, color=INK)
-
-
-def _legend_columns(labels: Sequence[str]) -> int:
-    return max(1, int((WIDTH - 0.4) / (_text_inches(labels, SMALL_FONT) + 0.65)))
-
-
-def _legend_height(labels: Sequence[str]) -> float:
-    """Height in inches which `_legend_below` needs."""
-    return 0.2 * math.ceil(len(labels) / _legend_columns(labels)) + 0.1 if labels else 0.0
-
-
-def _legend_below(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
-    """Put a legend along the lower edge of the figure."""
-    _add_legend(
-        axes,
-        handles,
-        labels,
-        loc="lower left",
-        bbox_to_anchor=(0.015, 0.0),
-        bbox_transform=axes.figure.transFigure,
-        ncols=_legend_columns(labels),
-        frameon=False,
-        handlelength=2.0,
-        columnspacing=1.4,
-        borderaxespad=0.1,
-    )
+BAR_WIDTH = 16
+ACCENT = "#a84400"
+"""Colour of the numbers beside lines of the same hue."""
 
 
 def _thousands(value: float) -> str:
     """Write a whole number with its digits in groups of three."""
     return f"{value:,.0f}".replace(",", " ")
-
-
-def _vertical_scale(axes: Axes, colours: Colormap, low: float, high: float, label: str) -> None:
-    """Draw a linear colour bar into narrow axes (a gradient image: far cheaper than a Colorbar)."""
-    axes.imshow(
-        np.linspace(0, 1, 256)[:, None],
-        cmap=colours,
-        vmin=0,
-        vmax=1,
-        extent=(0, 1, low, high),
-        origin="lower",
-        aspect="auto",
-    )
-    axes.set_xticks([])
-    axes.yaxis.tick_right()
-    axes.yaxis.set_label_position("right")
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    label_axes(axes, y=label)
 
 
 # Designs ------------------------------------------------------------------------------------------
@@ -333,50 +93,45 @@ def draw_design_matrix(
     if not matrix.size:
         return message_png(title, "empty design")
     names = [shorten(str(name), 32) for name in matrix.columns]
+    emphasised = [str(name) in set(condition_columns) for name in matrix.columns]
     row_names = [shorten(str(name), 40) for name in matrix.index] if _rows_are_named(matrix) else []
 
-    left = 0.5 + max(_text_inches(row_names, SMALL_FONT), 0.4)
-    right = 1.25
-    width = float(np.clip(left + right + 0.3 * n_columns, WIDTH, MAX_WIDTH))
-    # A figure wider than the page is shrunk by the browser: its labels start larger.
+    left = 50 + max(widest(row_names), 40.0)
+    right = 125
+    width = float(np.clip(left + right + 30 * n_columns, WIDTH, MAX_WIDTH))
+    # A picture wider than the page is shrunk by the browser: its labels start larger.
     fontsize = SMALL_FONT * width / WIDTH
-    bottom = 0.2 + _text_inches(names, fontsize)
+    bottom = 20 + widest(names, fontsize, bold=any(emphasised))
     top = header_height(title, width)
-    height = float(np.clip(0.21 * n_rows, 1.2, 12.6)) if row_names else float(np.clip(0.02 * n_rows, 2.6, 4.6))
+    height = float(np.clip(21 * n_rows, 120, 1260)) if row_names else float(np.clip(2 * n_rows, 260, 460))
     # A few columns stretched over the full width would look like a flag.
-    panel = min(width - left - right, max(1.1 * n_columns, 1.5))
+    panel_width = min(width - left - right, max(110 * n_columns, 150))
 
-    figure = new_figure(width, bottom + height + top)
-    write_header(figure, title, f"{n_rows} rows × {n_columns} columns")
-    axes = axes_in_inches(figure, left, bottom, panel, height)
-    axes.imshow(
-        _extremes_of_row_blocks(_scaled_columns(matrix), n_blocks=int(height * DPI)),
-        cmap=DIVERGING,
-        vmin=-1,
-        vmax=1,
-        aspect="auto",
-        interpolation="nearest",
-        extent=(-0.5, n_columns - 0.5, n_rows - 0.5, -0.5),
+    canvas = Canvas(width, top + height + bottom)
+    canvas.header(title, f"{n_rows} rows × {n_columns} columns")
+    panel = Panel(canvas, left, top, panel_width, height, (0, n_columns), (n_rows, 0))
+    shown = _extremes_of_row_blocks(_scaled_columns(matrix), n_blocks=panel.height)
+    canvas.paste(enlarge(_signed_colours(shown), panel.width, panel.height), panel.left, panel.top)
+    for column in range(1, n_columns):
+        canvas.fill(panel.x(column), panel.top, panel.x(column) + 1, panel.bottom, "#ffffff")
+    _name_columns(
+        panel,
+        {i: names[i] for i in _columns_with_room(n_columns, panel.width, fontsize, emphasised)},
+        fontsize,
+        emphasised,
     )
-    axes.vlines(np.arange(0.5, n_columns - 1), -0.5, n_rows - 0.5, color="white", linewidth=0.6)
-    emphasised = [str(name) in set(condition_columns) for name in matrix.columns]
-    shown = _columns_with_room(n_columns, panel, fontsize, emphasised)
-    _name_columns(axes, {i: names[i] for i in shown}, fontsize, emphasised)
     if row_names:
-        _name_rows(axes, dict(enumerate(row_names)))
-        axes.hlines(np.arange(0.5, n_rows - 1), -0.5, n_columns - 0.5, color="white", linewidth=0.6)
+        _name_rows(panel, dict(enumerate(row_names)))
+        for row in range(1, n_rows):
+            canvas.fill(panel.left, panel.y(row), panel.right, panel.y(row) + 1, "#ffffff")
+        canvas.text(22, panel.top + panel.height / 2, row_label, size=FONT, across="centre", upright=True)
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 5, 10]))
-        axes.tick_params(labelsize=fontsize)
-    label_axes(axes, y=row_label)
-    axes.yaxis.set_label_coords((0.32 - left) / panel, 0.5)
-    bar_height = min(height, 3.0)
-    bar = axes_in_inches(figure, left + panel + 0.2, bottom + height - bar_height, 0.16, bar_height)
-    _vertical_scale(bar, DIVERGING, -1, 1, "regressor / its max |x|")
-    for scaled in (axes.yaxis.label, bar.yaxis.label):
-        scaled.set_fontsize(FONT * width / WIDTH)
-    bar.tick_params(labelsize=fontsize)
-    return figure_to_png(figure)
+        centres = Panel(canvas, left, top, panel_width, height, (0, 1), (n_rows - 0.5, -0.5))
+        ticks = round_ticks(0, n_rows - 1, 6, whole=True)
+        centres.ticks_left(ticks or [0.0], row_label, size=fontsize, distance=8)
+    panel.frame()
+    _draw_correlation_bar(panel, "regressor / its max |x|", fontsize)
+    return canvas.to_png()
 
 
 def draw_design_correlation(matrix: pd.DataFrame, *, title: str) -> bytes:
@@ -400,27 +155,40 @@ def draw_design_correlation(matrix: pd.DataFrame, *, title: str) -> bytes:
     correlation = varying.astype(float).replace([np.inf, -np.inf], np.nan).corr().to_numpy()
     names = [shorten(str(name), 32) for name in varying.columns]
 
-    text = _text_inches(names, SMALL_FONT)
-    side = float(np.clip(0.45 * n_columns, 1.4, 7.0))
-    left, bottom, right = max(text + 0.3, 0.6), text + 0.3, 1.2
+    text = widest(names)
+    side = float(np.clip(45 * n_columns, 140, 700))
+    left, right = max(text + 30, 60.0), 120
     width = max(left + side + right, WIDTH)
     top = header_height(title, width)
-    figure = new_figure(width, bottom + side + top)
+    canvas = Canvas(width, top + side + text + 30)
     n_constant = matrix.shape[1] - n_columns
     note = f"Pearson correlation of {n_columns} columns"
-    write_header(figure, title, note + (f"; {n_constant} constant left out" if n_constant else ""))
-    axes = axes_in_inches(figure, left, bottom, side, side)
-    axes.set_facecolor("#dddddd")
-    axes.imshow(correlation, cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest", aspect="auto")
-    shown = {i: names[i] for i in _columns_with_room(n_columns, side, SMALL_FONT)}
-    _name_columns(axes, shown, SMALL_FONT)
-    _name_rows(axes, shown)
+    canvas.header(title, note + (f"; {n_constant} constant left out" if n_constant else ""))
+    panel = Panel(canvas, left, top, side, side, (0, n_columns), (n_columns, 0))
+    colours = _signed_colours(correlation)
+    colours[np.isnan(correlation)] = rgb("#dddddd")
+    canvas.paste(enlarge(colours, panel.width, panel.height), panel.left, panel.top)
+    panel.frame()
+    shown = {i: names[i] for i in _columns_with_room(n_columns, panel.width, SMALL_FONT)}
+    _name_columns(panel, shown, SMALL_FONT)
+    _name_rows(panel, shown)
     if n_columns <= SHOWN_CORRELATIONS:
-        _write_cells(axes, correlation)
-    bar_height = min(side, 3.0)
-    bar = axes_in_inches(figure, left + side + 0.2, bottom + side - bar_height, 0.16, bar_height)
-    _vertical_scale(bar, DIVERGING, -1, 1, "Pearson r")
-    return figure_to_png(figure)
+        _write_cells(panel, correlation)
+    _draw_correlation_bar(panel, "Pearson r", SMALL_FONT)
+    return canvas.to_png()
+
+
+def _signed_colours(values: FloatArray) -> Pixels:
+    """Colours (…, 3) of values from −1 to 1; white where there is none."""
+    colours = to_bytes(look_up(DIVERGING, np.where(np.isfinite(values), values, 0.0) / 2 + 0.5))
+    colours[~np.isfinite(values)] = 255
+    return colours
+
+
+def _draw_correlation_bar(panel: Panel, label: str, fontsize: float) -> None:
+    bar = Panel(panel.canvas, panel.right + 20, panel.top, BAR_WIDTH, min(panel.height, 300), (0, 1), (-1, 1))
+    bar.colour_bar(DIVERGING)
+    bar.ticks_right(round_ticks(-1, 1, 5), label, size=fontsize)
 
 
 def _varies(x: FloatArray) -> NDArray[np.bool_]:
@@ -454,8 +222,8 @@ def _extremes_of_row_blocks(x: FloatArray, n_blocks: int) -> FloatArray:
 
 
 def _columns_with_room(n_columns: int, panel: float, fontsize: float, emphasised: Sequence[bool] = ()) -> list[int]:
-    """Choose the columns whose upright names fit side by side on `panel` inches, emphasised ones first."""
-    spacing = 1.25 * fontsize / 72 / (panel / n_columns)
+    """Choose the columns whose upright names fit side by side on `panel` pixels, emphasised ones first."""
+    spacing = 1.25 * fontsize / (panel / n_columns)
     candidates = [i for i, first in enumerate(emphasised) if first]
     candidates += range(0, n_columns, max(1, math.ceil(spacing)))
     kept: list[int] = []
@@ -465,33 +233,25 @@ def _columns_with_room(n_columns: int, panel: float, fontsize: float, emphasised
     return sorted(set(kept))
 
 
-# Names are plain text rather than tick labels: a tick costs several times as much as its text.
-
-
-def _name_columns(axes: Axes, names: Mapping[int, str], fontsize: float, emphasised: Sequence[bool] = ()) -> None:
-    axes.set_xticks([])
-    below = axes.get_xaxis_transform() + ScaledTranslation(0, -0.06, axes.figure.dpi_scale_trans)
+def _name_columns(panel: Panel, names: Mapping[int, str], fontsize: float, emphasised: Sequence[bool] = ()) -> None:
     for i, name in names.items():
-        weight = "bold" if emphasised and emphasised[i] else "normal"
-        style = {"rotation": 90, "ha": "center", "va": "top", "fontsize": fontsize, "fontweight": weight}
-        write(axes, i, 0, name, transform=below, **style)
+        x, y, bold = panel.x(i + 0.5), panel.bottom + 7, bool(emphasised and emphasised[i])
+        panel.canvas.text(x, y, name, size=fontsize, bold=bold, across="right", upright=True)
 
 
-def _name_rows(axes: Axes, names: Mapping[int, str]) -> None:
-    axes.set_yticks([])
-    beside = axes.get_yaxis_transform() + ScaledTranslation(-0.07, 0, axes.figure.dpi_scale_trans)
+def _name_rows(panel: Panel, names: Mapping[int, str]) -> None:
     for i, name in names.items():
-        write(axes, 0, i, name, transform=beside, ha="right", va="center")
+        panel.canvas.text(panel.left - 8, panel.y(i + 0.5), name, across="right")
 
 
-def _write_cells(axes: Axes, correlation: FloatArray) -> None:
+def _write_cells(panel: Panel, correlation: FloatArray) -> None:
     """Write the lower triangle: the matrix is symmetric, and its diagonal is 1."""
     for row, column in np.argwhere(np.tri(len(correlation), k=-1)).tolist():
         r = float(correlation[row, column])
         # Adding 0.0 turns −0.0 into 0.0.
         text = "n/a" if np.isnan(r) else f"{round(r, 2) + 0.0:.2f}".replace("0.", ".", 1).replace("-", "−")
-        colour = "white" if abs(r) > 0.6 else INK
-        write(axes, column, row, text, ha="center", va="center", color=colour)
+        colour = "#ffffff" if abs(r) > 0.6 else INK
+        panel.canvas.text(panel.x(column + 0.5), panel.y(row + 0.5), text, across="centre", colour=colour)
 
 
 # Events -------------------------------------------------------------------------------------------
@@ -526,23 +286,22 @@ def draw_events(events: Mapping[str, pd.DataFrame], *, title: str, run_seconds: 
     first = min([0.0, *(float(table["onset"].min()) for table in tables.values() if len(table))])
 
     run_names = [shorten(run, 40) for run in events]
-    left, right, row_height = 0.35 + _text_inches(run_names, SMALL_FONT), 0.25, 0.34
-    labels = [shorten(name, 32) for name in types]
-    bottom, height = 0.55 + _legend_height(labels), row_height * len(events) + 0.1
+    left, row_height = 35 + widest(run_names), 34
+    legend = Legend([shorten(name, 32) for name in types])
+    height, top = row_height * len(events) + 10, header_height(title, WIDTH)
     n_events = sum(len(table) for table in tables.values())
 
-    figure = new_figure(WIDTH, bottom + height + header_height(title, WIDTH))
-    write_header(figure, title, f"{n_events} events in {len(events)} runs" if n_events else "no events")
-    axes = axes_in_inches(figure, left, bottom, WIDTH - left - right, height)
+    canvas = Canvas(WIDTH, top + height + 50 + legend.height)
+    canvas.header(title, f"{n_events} events in {len(events)} runs" if n_events else "no events")
+    panel = Panel(canvas, left, top, WIDTH - left - 25, height, (first, last * 1.01), (len(events), 0))
+    order = {name: index for index, name in enumerate(types)}
     for row, run in enumerate(events):
-        _draw_run(axes, row, tables[run], lengths[run], types, hairline=(last - first) * 0.0015)
-    axes.set(xlim=(first, last * 1.01), ylim=(len(events) - 0.5, -0.5))
-    _name_rows(axes, dict(enumerate(run_names)))
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    label_axes(axes, x="time (s)")
-    if types:
-        _legend_below(axes, [Patch(**_event_style(i)) for i in range(len(types))], labels)
-    return figure_to_png(figure)
+        _draw_run(panel, row, tables[run], lengths[run], order)
+    _name_rows(panel, dict(enumerate(run_names)))
+    panel.frame("bottom")
+    panel.ticks_below(round_ticks(first, last * 1.01, 10), "time (s)")
+    legend.draw(canvas, [_event_handle(index) for index in range(len(types))])
+    return canvas.to_png()
 
 
 def _clean_events(table: pd.DataFrame) -> pd.DataFrame:
@@ -560,26 +319,37 @@ def _clean_events(table: pd.DataFrame) -> pd.DataFrame:
     return clean[np.isfinite(clean["onset"])]
 
 
-def _event_style(index: int) -> dict[str, Any]:
+def _event_style(index: int) -> dict[str, str]:
+    """Colour and hatch of a trial type."""
     hatch = HATCHES[(index // len(CATEGORIES)) % len(HATCHES)]
-    return {
-        "facecolor": CATEGORIES[index % len(CATEGORIES)],
-        "edgecolor": "white" if hatch else "none",
-        "hatch": hatch or None,
-        "linewidth": 0,
-    }
+    return {"colour": CATEGORIES[index % len(CATEGORIES)], "hatch": hatch}
 
 
-def _draw_run(
-    axes: Axes, row: int, table: pd.DataFrame, seconds: float, types: Sequence[str], *, hairline: float
-) -> None:
+def _fill_event(canvas: Canvas, left: float, top: float, right: float, bottom: float, index: int) -> None:
+    """Draw one event, at least a pixel wide."""
+    style = _event_style(index)
+    canvas.fill(left, top, right, bottom, style["colour"])
+    if style["hatch"]:
+        rows, columns = np.indices((round(bottom) - round(top), max(round(right) - round(left), 1)))
+        rising, falling = (rows + columns) % 6 == 0, (rows - columns) % 6 == 0
+        pattern = {"////": rising, "xxxx": rising | falling, "....": (rows % 4 < 2) & (columns % 4 < 2)}
+        canvas.blend(pattern[style["hatch"]].astype(float), round(left), round(top), "#ffffff")
+
+
+def _event_handle(index: int) -> Handle:
+    return lambda canvas, x, y: _fill_event(canvas, x, y - 4, x + HANDLE_WIDTH, y + 4, index)
+
+
+def _draw_run(panel: Panel, row: int, table: pd.DataFrame, seconds: float, order: Mapping[str, int]) -> None:
+    canvas = panel.canvas
+    top, bottom = panel.y(row + 0.18), panel.y(row + 0.82)
     if math.isfinite(seconds):
-        axes.broken_barh([(0, seconds)], (row - 0.4, 0.8), facecolor="#efefef")
-        axes.vlines(seconds, row - 0.42, row + 0.42, color=INK, linewidth=1.8)
-    for name, group in table.groupby("trial_type", sort=False):
-        widths = np.maximum(group["duration"].to_numpy(dtype=float), hairline)
-        bars = list(zip(group["onset"].to_numpy(dtype=float), widths, strict=True))
-        axes.broken_barh(bars, (row - 0.32, 0.64), **_event_style(types.index(str(name))))
+        canvas.fill(panel.x(0), panel.y(row + 0.1), panel.x(seconds), panel.y(row + 0.9), "#efefef")
+    left, right = panel.x(table["onset"].to_numpy(float)), panel.x((table["onset"] + table["duration"]).to_numpy(float))
+    for start, end, name in zip(left.tolist(), right.tolist(), table["trial_type"], strict=True):
+        _fill_event(canvas, start, top, end, bottom, order[str(name)])
+    if math.isfinite(seconds):
+        canvas.fill(panel.x(seconds) - 1, panel.y(row + 0.08), panel.x(seconds) + 1, panel.y(row + 0.92), INK)
 
 
 # Agreement ----------------------------------------------------------------------------------------
@@ -628,22 +398,30 @@ def draw_comparison(
     pairs = _finite_pairs(a, b)
     if not len(pairs.a):
         return message_png(title, "no voxel is finite in both maps")
-    figure = new_figure(10.0, 4.9)
+    canvas = Canvas(1000, 490)
     largest = number(float(agreement.get("max_abs_difference", np.nan)))
-    write_header(figure, title, f"{_thousands(len(pairs.a))} voxels; largest |a − b| {largest} {unit}")
-    left = axes_in_inches(figure, 0.75, 0.6, 3.55, 3.4)
-    right = axes_in_inches(figure, 5.1, 0.6, 3.0, 3.4)
+    canvas.header(title, f"{_thousands(len(pairs.a))} voxels; largest |a − b| {largest} {unit}")
+    values, differences = _compared_values(pairs), _compared_differences(pairs, agreement)
+    left = Panel(canvas, 75, 90, 355, 340, *values.ranges)
+    right = Panel(canvas, 510, 90, 300, 340, *differences.ranges)
+    _draw_clouds([(left, values), (right, differences)])
     _draw_scatter(left, pairs, thresholds)
-    label_axes(left, f"a: {shorten(label_a, 36)} ({unit})", f"b: {shorten(label_b, 36)} ({unit})")
+    _draw_differences(right, agreement)
+    _finish(left, "Image comparison", f"a: {shorten(label_a, 36)} ({unit})", f"b: {shorten(label_b, 36)} ({unit})")
+    _finish(right, "Bland–Altman", f"mean of a and b ({unit})", f"difference a − b ({unit})")
     facts = [("Pearson r", "pearson_r"), ("concordance", "concordance"), ("Dice", "dice")]
-    text = "\n".join(f"{name} {number(float(agreement.get(key, np.nan)))}" for name, key in facts)
-    write(left, 0.97, 0.03, text, transform=left.transAxes, ha="right", va="bottom", linespacing=1.4)
-    _draw_differences(right, pairs, agreement)
-    label_axes(right, f"mean of a and b ({unit})", f"difference a − b ({unit})")
-    for axes, name in ((left, "Image comparison"), (right, "Bland–Altman")):
-        axes.set_title(name, fontsize=10, color=INK, loc="left", pad=6)
-    _scale_counts(figure, [left, right])
-    return figure_to_png(figure)
+    for row, (name, key) in enumerate(reversed(facts)):
+        text = f"{name} {number(float(agreement.get(key, np.nan)))}"
+        canvas.text(left.right - 10, left.bottom - 10 - 17 * row, text, across="right", down="bottom")
+    return canvas.to_png()
+
+
+def _finish(panel: Panel, name: str, x_label: str, y_label: str) -> None:
+    """Write what a panel shows, and what its axes are."""
+    panel.canvas.text(panel.left, panel.top - 8, name, size=FONT + 1, down="bottom")
+    panel.frame()
+    panel.ticks_below(round_ticks(*panel.x_range, 7), x_label)
+    panel.ticks_left(round_ticks(*panel.y_range, 8), y_label)
 
 
 def draw_distribution(z_by_label: Mapping[str, ArrayLike], *, title: str) -> bytes:
@@ -671,29 +449,64 @@ def draw_distribution(z_by_label: Mapping[str, ArrayLike], *, title: str) -> byt
     labels = [
         f"{shorten(label, 44)} (mean {_fixed(z, np.mean)}, SD {_fixed(z, np.std)})" for label, z in samples.items()
     ]
-    labels.append("standard normal")
-    bottom, height = 0.6 + _legend_height(labels), 3.0
-    figure = new_figure(WIDTH, bottom + height + header_height(title, WIDTH))
+    legend = Legend([*labels, "standard normal"])
+    top = header_height(title, WIDTH)
+    canvas = Canvas(WIDTH, top + 300 + 55 + legend.height)
     note = "without any effect, and with a correct model, z follows the normal curve"
-    write_header(figure, title, note + (f"; {outside} values beyond ±{limit:g} not shown" if outside else ""))
-    axes = axes_in_inches(figure, 0.75, bottom, WIDTH - 1.0, height)
-    z_axis = np.linspace(-limit, limit, 401)
-    normal = np.exp(-(z_axis**2) / 2) / math.sqrt(2 * math.pi)
-    band = axes.fill_between(z_axis, normal, color="#dcdcdc", linewidth=0)
-    handles: list[Any] = []
-    for index, z in enumerate(samples.values()):
-        style = {
-            "color": CATEGORIES[index % len(CATEGORIES)],
-            "linestyle": _line_style(index),
-            "linewidth": 1.6,
-        }
-        axes.stairs(_density(z, edges), edges, **style)
-        handles.append(Line2D([], [], **style))
-    axes.set(xlim=(-limit, limit), ylim=(0, None))
-    axes.spines[["top", "right"]].set_visible(False)
-    label_axes(axes, "z", "density (1 / z)")
-    _legend_below(axes, [*handles, band], labels)
-    return figure_to_png(figure)
+    canvas.header(title, note + (f"; {outside} values beyond ±{limit:g} not shown" if outside else ""))
+    densities = [_density(z, edges) for z in samples.values()]
+    highest = 1.05 * max(1 / math.sqrt(2 * math.pi), *(float(density.max()) for density in densities))
+    panel = Panel(canvas, 75, top, WIDTH - 100, 300, (-limit, limit), (0, highest))
+    _fill_normal_curve(panel)
+    handles: list[Handle] = []
+    for index, density in enumerate(densities):
+        _draw_steps(panel, density, *_line_style(index))
+        handles.append(_line_handle(*_line_style(index)))
+    panel.frame("left bottom")
+    panel.ticks_below(round_ticks(-limit, limit, 9), "z")
+    panel.ticks_left(round_ticks(0, highest, 9), "density (1 / z)")
+    band: Handle = lambda canvas, x, y: canvas.fill(x, y - 4, x + HANDLE_WIDTH, y + 4, BAND)  # noqa: E731
+    legend.draw(canvas, [*handles, band])
+    return canvas.to_png()
+
+
+BAND = "#dcdcdc"
+"""Colour of the area under the normal curve."""
+
+
+def _fill_normal_curve(panel: Panel) -> None:
+    low, high = panel.x_range
+    z = low + (np.arange(panel.width) + 0.5) / panel.width * (high - low)
+    heights = panel.height / panel.y_range[1] * np.exp(-(z**2) / 2) / math.sqrt(2 * math.pi)
+    from_below = panel.height - 0.5 - np.arange(panel.height)[:, None]
+    panel.canvas.blend(np.clip(heights - from_below + 0.5, 0, 1), panel.left, panel.top, BAND)
+
+
+def _draw_steps(panel: Panel, density: FloatArray, colour: str, dash: tuple[float, float] | None) -> None:
+    """Draw a histogram over the whole width as a line of steps, two pixels wide."""
+    edges = np.rint(np.linspace(0, panel.width - 1, len(density) + 1)).astype(int)
+    levels = np.clip(np.rint(panel.height * (1 - density / panel.y_range[1])), 0, panel.height).astype(int) - 1
+    columns, rows = [], []
+    for bin_number, level in enumerate(levels.tolist()):
+        if bin_number:
+            before = int(levels[bin_number - 1])
+            rise = np.arange(before, level, 1 if level > before else -1)
+            columns.append(np.full(len(rise), edges[bin_number]))
+            rows.append(rise)
+        run = np.arange(edges[bin_number], edges[bin_number + 1])
+        columns.append(run)
+        rows.append(np.full(len(run), level))
+    x, y = np.concatenate(columns), np.concatenate(rows)
+    if dash is not None:
+        on = np.arange(len(x)) % dash[1] < dash[0]
+        x, y = x[on], y[on]
+    for right in (0, 1):
+        for down in (0, 1):
+            panel.canvas.pixels[np.maximum(panel.top + y + down, 0), panel.left + x + right] = rgb(colour)
+
+
+def _line_handle(colour: str, dash: tuple[float, float] | None, width: float = 2.0) -> Handle:
+    return lambda canvas, x, y: canvas.line((x, y), (x + HANDLE_WIDTH, y), colour, width, dash)
 
 
 def _finite(values: ArrayLike) -> FloatArray:
@@ -714,38 +527,101 @@ def _limits(values: FloatArray, smallest_span: float) -> tuple[float, float]:
     return (low + high) / 2 - half, (low + high) / 2 + half
 
 
-def _draw_cloud(axes: Axes, x: FloatArray, y: FloatArray) -> None:
-    """Draw points when they are few, and counts in hexagons (log scale) when they are many.
+class _Cloud(NamedTuple):
+    """Points of V voxels, and the ranges of the axes they are drawn on."""
 
-    The limits of the axes must be set before: the hexagons tile them.
-    """
-    if len(x) < POINTS_LIMIT:
-        axes.scatter(x, y, s=7, color=CATEGORIES[0], alpha=0.45, linewidths=0)
-        return
-    (x_low, x_high), (y_low, y_high) = axes.get_xlim(), axes.get_ylim()
-    axes.hexbin(x, y, gridsize=64, extent=(x_low, x_high, y_low, y_high), mincnt=1, cmap=DENSITY, linewidths=0.2)
+    x: FloatArray
+    y: FloatArray
+    ranges: tuple[tuple[float, float], tuple[float, float]]
 
 
-def _draw_scatter(axes: Axes, pairs: _Pairs, thresholds: tuple[float | None, float | None]) -> None:
+def _compared_values(pairs: _Pairs) -> _Cloud:
     both = np.concatenate(pairs)
-    low, high = _limits(both, smallest_span=1e-6 + 0.02 * float(np.abs(both).max()))
-    axes.set(xlim=(low, high), ylim=(low, high))
-    _draw_cloud(axes, pairs.a, pairs.b)
-    handles = [axes.plot([low, high], [low, high], color=MUTED, linewidth=1.1, linestyle=(0, (5, 2)))[0]]
-    labels = ["identity"]
+    limits = _limits(both, smallest_span=1e-6 + 0.02 * float(np.abs(both).max()))
+    return _Cloud(pairs.a, pairs.b, (limits, limits))
+
+
+def _compared_differences(pairs: _Pairs, agreement: Mapping[str, float]) -> _Cloud:
+    mean, difference = (pairs.a + pairs.b) / 2, pairs.a - pairs.b
+    lines = [line for line in _agreement_lines(agreement).values() if math.isfinite(line)]
+    # Identical maps differ by 0 everywhere; a band of 2 % of the values keeps the line in the middle.
+    span = 1e-6 + 0.02 * float(np.abs(mean).max())
+    heights = np.array([difference.min(), difference.max(), 0.0, *lines])
+    return _Cloud(mean, difference, (_limits(mean, span), _limits(heights, span)))
+
+
+def _agreement_lines(agreement: Mapping[str, float]) -> dict[str, float]:
+    keys = {"+1.96 SD": "loa_upper", "bias": "bias", "−1.96 SD": "loa_lower"}
+    return {name: float(agreement.get(key, np.nan)) for name, key in keys.items()}
+
+
+def _draw_clouds(clouds: Sequence[tuple[Panel, _Cloud]]) -> None:
+    """Draw points when they are few, and when they are many counts in bins, in one logarithmic scale of colours."""
+    if len(clouds[0][1].x) < POINTS_LIMIT:
+        for panel, cloud in clouds:
+            panel.canvas.dots(panel.x(cloud.x), panel.y(cloud.y), CATEGORIES[0], radius=1.8, opacity=0.45)
+        return
+    counted = [_counts(panel, cloud) for panel, cloud in clouds]
+    largest = max(2, *(int(counts.max()) for counts in counted))
+    for (panel, _), counts in zip(clouds, counted, strict=True):
+        colours = to_bytes(look_up(DENSITY, np.log(np.maximum(counts, 1)) / math.log(largest)))
+        colours[counts == 0] = 255
+        enlarged = np.repeat(np.repeat(colours, BIN, axis=0), BIN, axis=1)[: panel.height, : panel.width]
+        panel.canvas.paste(enlarged, panel.left, panel.top)
+    _draw_count_bar(clouds[0][0].canvas, largest)
+
+
+def _counts(panel: Panel, cloud: _Cloud) -> NDArray[np.int_]:
+    """Count the voxels in square bins of the panel, rows from above."""
+    n_rows, n_columns = math.ceil(panel.height / BIN), math.ceil(panel.width / BIN)
+    (x_low, x_high), (y_low, y_high) = cloud.ranges
+    # Single precision is a thousandth of a pixel, and twice as fast.
+    x, y = cloud.x.astype(np.float32), cloud.y.astype(np.float32)
+    column = ((x - np.float32(x_low)) * np.float32(panel.width / (x_high - x_low) / BIN)).astype(np.int32)
+    row = ((np.float32(y_high) - y) * np.float32(panel.height / (y_high - y_low) / BIN)).astype(np.int32)
+    np.clip(column, 0, n_columns - 1, out=column)
+    np.clip(row, 0, n_rows - 1, out=row)
+    return np.bincount(row * n_columns + column, minlength=n_rows * n_columns).reshape(n_rows, n_columns)
+
+
+def _draw_count_bar(canvas: Canvas, largest: int) -> None:
+    powers = math.log10(largest)
+    bar = Panel(canvas, 900, 90, BAR_WIDTH, 340, (0, 1), (0, powers))
+    bar.colour_bar(DENSITY)
+    counts = [10**power for power in range(math.floor(powers) + 1)]
+    if largest > 2 * counts[-1]:
+        counts.append(largest)
+    bar.ticks_right([math.log10(count) for count in counts], "voxels", [_thousands(count) for count in counts])
+
+
+def _draw_scatter(panel: Panel, pairs: _Pairs, thresholds: tuple[float | None, float | None]) -> None:
+    """Draw identity, least squares and thresholds, and say which is which."""
+    canvas = panel.canvas
+    low, high = panel.x_range
+    entries: list[tuple[str, Handle]] = [("identity", _line_handle(MUTED, (7, 10), 1.5))]
+    canvas.line((panel.x(low), panel.y(low)), (panel.x(high), panel.y(high)), MUTED, 1.5, (7, 10))
+    for threshold, is_upright in zip(thresholds, (True, False), strict=True):
+        for mark in _inside(threshold, low, high):
+            _dotted(panel, mark, is_upright)
     spread = float(pairs.a.std())
     if spread > 1e-9 * float(np.abs(pairs.a).max()):
         slope = float(((pairs.a - pairs.a.mean()) * (pairs.b - pairs.b.mean())).mean()) / spread**2
-        line = np.array([pairs.a.min(), pairs.a.max()])
-        handles += axes.plot(line, pairs.b.mean() + slope * (line - pairs.a.mean()), color=CATEGORIES[5], linewidth=1.6)
-        labels.append(f"least squares, slope {number(slope)}")
-    for threshold, draw_line in zip(thresholds, (axes.axvline, axes.axhline), strict=True):
-        for mark in _inside(threshold, low, high):
-            draw_line(mark, color=INK, linewidth=0.7, linestyle=(0, (2, 2)))
+        start, end = (
+            (panel.x(a), panel.y(pairs.b.mean() + slope * (a - pairs.a.mean())))
+            for a in (float(pairs.a.min()), float(pairs.a.max()))
+        )
+        canvas.line(start, end, CATEGORIES[5], 2.2)
+        entries.append((f"least squares, slope {number(slope)}", _line_handle(CATEGORIES[5], None, 2.2)))
     if any(_inside(threshold, low, high) for threshold in thresholds):
-        handles.append(Line2D([], [], color=INK, linewidth=0.7, linestyle=(0, (2, 2))))
-        labels.append("thresholds")
-    _add_legend(axes, handles, labels, loc="upper left", framealpha=0.85, edgecolor="none", handlelength=2.2)
+        entries.append(("thresholds", _line_handle(INK, (2, 4), 1.0)))
+    width = HANDLE_WIDTH + 20 + widest([label for label, _ in entries])
+    canvas.fill(
+        panel.left + 5, panel.top + 5, panel.left + 5 + width, panel.top + 10 + 19 * len(entries), "#ffffff", 0.85
+    )
+    for row, (label, handle) in enumerate(entries):
+        y = panel.top + 17.5 + 19 * row
+        handle(canvas, panel.left + 11, y)
+        canvas.text(panel.left + 11 + HANDLE_WIDTH + 8, y, label)
 
 
 def _inside(threshold: float | None, low: float, high: float) -> list[float]:
@@ -755,64 +631,51 @@ def _inside(threshold: float | None, low: float, high: float) -> list[float]:
     return [mark for mark in sorted({-threshold, threshold}) if low < mark < high]
 
 
-def _draw_differences(axes: Axes, pairs: _Pairs, agreement: Mapping[str, float]) -> None:
-    mean, difference = (pairs.a + pairs.b) / 2, pairs.a - pairs.b
-    lines = {
-        name: float(agreement.get(key, np.nan))
-        for name, key in (("+1.96 SD", "loa_upper"), ("bias", "bias"), ("−1.96 SD", "loa_lower"))
-    }
-    known = {name: value for name, value in lines.items() if math.isfinite(value)}
-    # Identical maps differ by 0 everywhere; a band of 2 % of the values keeps the line in the middle.
-    size = float(np.abs(mean).max())
-    axes.set_xlim(_limits(mean, smallest_span=1e-6 + 0.02 * size))
-    axes.set_ylim(_limits(np.array([*difference, 0.0, *known.values()]), smallest_span=1e-6 + 0.02 * size))
-    _draw_cloud(axes, mean, difference)
-    axes.axhline(0, color=MUTED, linewidth=0.7)
-    for name, value in known.items():
-        axes.axhline(value, color=CATEGORIES[5], linewidth=1.5, linestyle="-" if name == "bias" else (0, (5, 2)))
-    texts = [f"{name}\n{number(value, signed=value != 0)}" for name, value in lines.items()]
-    heights = [lines[name] if name in known else lines["bias"] for name in lines]
-    for text, place in zip(texts, _spread(axes, heights, distance=0.1), strict=True):
-        write(axes, 1.02, place, text, transform=axes.transAxes, va="center", color="#a84400", linespacing=1.05)
+def _dotted(panel: Panel, mark: float, is_upright: bool) -> None:
+    if is_upright:
+        x = math.floor(panel.x(mark)) + 0.5
+        panel.canvas.line((x, panel.top), (x, panel.bottom), INK, 1.0, (2, 4))
+    else:
+        y = math.floor(panel.y(mark)) + 0.5
+        panel.canvas.line((panel.left, y), (panel.right, y), INK, 1.0, (2, 4))
 
 
-def _spread(axes: Axes, heights: Sequence[float], distance: float) -> list[float]:
-    """Place three labels (top, middle, bottom) at heights of the data, but never on each other.
+def _draw_differences(panel: Panel, agreement: Mapping[str, float]) -> None:
+    """Draw bias and limits of agreement, and write their values beside the panel."""
+    lines = _agreement_lines(agreement)
 
-    Returns heights as fractions of the axes.
-    """
-    low, high = axes.get_ylim()
-    upper, middle, lower = ((h - low) / (high - low) if math.isfinite(h) else 0.5 for h in heights)
-    middle = min(max(middle, 1.5 * distance), 1 - 1.5 * distance)
-    return [max(upper, middle + distance), middle, min(lower, middle - distance)]
+    def across(value: float, colour: str, width: float, dash: tuple[float, float] | None = None) -> None:
+        panel.canvas.line((panel.left, panel.y(value)), (panel.right, panel.y(value)), colour, width, dash)
+
+    across(0.0, MUTED, 1.0)
+    for name, value in lines.items():
+        if math.isfinite(value):
+            across(value, CATEGORIES[5], 2.0, None if name == "bias" else (7, 10))
+    heights = [panel.y(value) if math.isfinite(value) else math.nan for value in lines.values()]
+    bias = heights[1]
+    places = _spread([bias if math.isnan(y) else y for y in heights], panel.top, panel.bottom, distance=34)
+    for (name, value), y in zip(lines.items(), places, strict=True):
+        for line, text in enumerate((name, number(value, signed=value != 0))):
+            panel.canvas.text(panel.right + 6, y - 7 + 14 * line, text, colour=ACCENT)
 
 
-def _scale_counts(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Give the hexagons of all panels one logarithmic colour scale, and draw its bar."""
-    clouds = [collection for axes in panels for collection in axes.collections if collection.get_cmap() is DENSITY]
-    if not clouds:
-        return
-    largest = max(2.0, *(float(np.max(np.asarray(cloud.get_array()))) for cloud in clouds))
-    norm = LogNorm(1, largest)
-    for cloud in clouds:
-        cloud.set_norm(norm)
-    axes = axes_in_inches(figure, 9.0, 0.6, 0.16, 3.4)
-    _vertical_scale(axes, DENSITY, 0, math.log10(largest), "voxels")
-    counts = [10**power for power in range(math.floor(math.log10(largest)) + 1)]
-    if largest > 2 * counts[-1]:
-        counts.append(int(largest))
-    axes.set_yticks(np.log10(counts), [_thousands(count) for count in counts])
+def _spread(heights: Sequence[float], top: float, bottom: float, distance: float) -> list[float]:
+    """Place three labels (upper, middle, lower) at rows of pixels, but never on each other."""
+    upper, middle, lower = ((top + bottom) / 2 if math.isnan(y) else y for y in heights)
+    middle = min(max(middle, top + 1.5 * distance), bottom - 1.5 * distance)
+    return [min(upper, middle - distance), middle, max(lower, middle + distance)]
 
 
 def _density(z: FloatArray, edges: FloatArray) -> FloatArray:
-    """Share of `z` per bin and unit of z (values outside `edges` count as voxels but are in no bin)."""
-    counts = np.histogram(z, edges)[0]
+    """Share of `z` per bin and unit of z (values outside `edges`, evenly spaced, count as voxels but are in no bin)."""
+    counts = np.histogram(z, len(edges) - 1, (edges[0], edges[-1]))[0]
     return counts / (max(len(z), 1) * np.diff(edges))
 
 
-def _fixed(z: FloatArray, statistic: Any) -> str:
+def _fixed(z: FloatArray, statistic: Callable[[FloatArray], float]) -> str:
     return f"{statistic(z):.2f}".replace("-", "−") if len(z) else "n/a"
 
 
-def _line_style(index: int) -> Any:
-    return ("-", (0, (4, 1.5)), (0, (1.5, 1)))[index % 3]
+def _line_style(index: int) -> tuple[str, tuple[float, float] | None]:
+    """Colour and dash of a histogram."""
+    return CATEGORIES[index % len(CATEGORIES)], (None, (9.0, 12.0), (3.0, 5.0))[index % 3]
