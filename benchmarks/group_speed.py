@@ -27,7 +27,7 @@ from sessionfx.group.calibration import Covariance, simulate
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question
-from sessionfx.strategies.blocks import VOXELS_PER_BLOCK, MapsInMemory, estimate_in_blocks
+from sessionfx.strategies.blocks import MapsInMemory, block_width, blocks_of, estimate_in_blocks
 
 # those that need nothing but the effects
 MEASURED = tuple(name for name, strategy in STRATEGIES.items() if strategy.is_default)
@@ -48,6 +48,11 @@ class DrawnMaps:
 
     layout: MapLayout
     n_voxels: int
+
+    @property
+    def blocks(self) -> list[slice]:
+        """Blocks of neighbouring voxels."""
+        return blocks_of(len(self.layout.participants), self.n_voxels)
 
     def effects(self, voxels: slice) -> NDArray[np.float64]:
         """Draw the effects of some voxels."""
@@ -240,8 +245,8 @@ once, and subtracts them; SessionFX takes in the maps of all sessions, block by 
 {peers}
 
 Memory that estimating adds to the process, results (an effect, a variance, for mixed also the degrees of freedom, of
-every voxel) included; {grouped(VOXELS_PER_BLOCK)} voxels are worked on at a time. All maps of
-{grouped(MEMORY_VOXELS[0])} voxels as float64 would be {maps_megabytes:.0f} MB.
+every voxel) included; {grouped(block_width(N_PARTICIPANTS * len(SESSIONS)))} voxels are worked on at a time. All maps
+of {grouped(MEMORY_VOXELS[0])} voxels as float64 would be {maps_megabytes:.0f} MB.
 
 {memory}
 """

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.group.spool import Spool
 from sessionfx.group.stack import MapStack
+from sessionfx.group.store import BlockStore
 from sessionfx.inputs.images import Grid
 from sessionfx.strategies.base import MapLayout
+from sessionfx.strategies.blocks import block_width
 
 
 def stack_of(layout: MapLayout, effects: NDArray[np.float64], mask: NDArray[np.bool_]) -> MapStack:
-    """Stack maps of shape (N, V) at the V voxels of a mask; the file is in memory."""
-    spool = Spool(io.BytesIO(), Path())
-    for row in effects:
-        spool.append(row)
+    """Stack maps of shape (N, V) at the V voxels of a mask."""
+    store = BlockStore(tempfile.TemporaryFile(buffering=0), Path(), *effects.shape, block_width(len(effects)))  # noqa: SIM115
+    for row, values in enumerate(effects):
+        store.write(row, values)
     grid = Grid(mask.shape, np.diag([3.0, 3.0, 3.0, 1.0]))
-    return MapStack(layout, mask, grid, mask * len(effects), (), spool, None, np.arange(effects.shape[1]))
+    return MapStack(layout, mask, grid, mask * len(effects), (), store, None, np.ones(effects.shape[1], dtype=bool))

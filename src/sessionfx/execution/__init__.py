@@ -6,7 +6,7 @@ from sessionfx.execution.local import LocalExecutor, end_on_sigterm
 from sessionfx.execution.memory import memory_limit_gb, workers_within
 from sessionfx.execution.progress import progress_bar
 from sessionfx.execution.slots import in_slots, slot
-from sessionfx.execution.threads import limited_threads
+from sessionfx.execution.threads import in_threads, limited_threads
 
 __all__ = [
     "Done",
@@ -17,6 +17,7 @@ __all__ = [
     "end_on_sigterm",
     "in_slots",
     "in_this_process",
+    "in_threads",
     "limited_threads",
     "memory_limit_gb",
     "open_executor",

@@ -18,17 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from sessionfx.errors import TERMINATED
-from sessionfx.execution.base import Done, Executor, Failure, Result, attempt, in_this_process
+from sessionfx.execution.base import Done, Executor, Failure, Result, attempt
 from sessionfx.execution.memory import memory_limit_gb, workers_within
 from sessionfx.execution.slots import own_slots, share_slots
-from sessionfx.execution.threads import limited_threads
+from sessionfx.execution.threads import in_threads, limited_threads
 
 # The linear algebra libraries read these when they are loaded, which happens in the worker processes.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class LocalExecutor(Executor):
-    """Units in processes, items one after the other in this process.
+    """Units in processes, items in threads of this process.
 
     Each process computes with `n_threads` threads whatever the number of processes, so that results do not depend
     on it. Where units have parts that can be computed at the same time (`slots.in_slots`), processes that would have
@@ -107,8 +107,8 @@ class LocalExecutor(Executor):
                     return
 
     def map_ordered(self, function: Callable[..., Result], items: Iterable[tuple[Any, ...]], /) -> Iterator[Result]:
-        """Work on the items in this process, under the caller's `limited_threads`; see `Executor.map_ordered`."""
-        return in_this_process(function, items)
+        """Work on the items in threads, under the caller's `limited_threads`; see `Executor.map_ordered`."""
+        return in_threads(self._n_processes, function, items)
 
     def close(self) -> None:
         """Nothing is held between calls: processes end with the units they were made for."""

@@ -17,7 +17,7 @@ from sessionfx.errors import LevelError
 from sessionfx.execution import Executor, progress_bar
 from sessionfx.group.answers import Respondent, refusals
 from sessionfx.group.calibration import Covariance, calibrate
-from sessionfx.group.evidence import gather_evidence, summarise_reliability, with_active_regions
+from sessionfx.group.evidence import summarise_reliability, with_active_regions
 from sessionfx.group.permutation import PermutationResult
 from sessionfx.group.results import ContrastResults, Evidence
 from sessionfx.group.stack import MapStack, attendance, open_stack
@@ -178,6 +178,7 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
         settings.work_dir or analysis.output_dir,
         needs_variances=needs_variances,
         times=analysis.times,
+        n_threads=settings.nprocs,
     ) as stack:
         # answers to other questions stay, unless they are from other first-level maps
         own = [work for work in record.works() if work.startswith(f"{contrast} from ")]
@@ -214,21 +215,21 @@ def _find_results(
     """Answer all questions; what takes long and is finished is read back for the report."""
     settings, works = analysis.settings, keeper.works
     respondent = Respondent(analysis.strategies, analysis.options, settings, analysis.executor)
-    evidence, reliability_maps = gather_evidence(stack, analysis.selection.sessions)
-    if settings.calibrate and evidence.covariance is None:
+    found = respondent.answers(questions, stack, analysis.selection.sessions)
+    if settings.calibrate and found.evidence.covariance is None:
         raise LevelError(
             "--calibrate needs at least two participants with two sessions each, to estimate how sessions "
             "co-vary. Leave it out."
         )
-    mean = respondent.answer_mean(stack, analysis.selection.sessions) if reliability_maps else None
-    evidence = with_active_regions(evidence, reliability_maps, stack, mean)
-    reliability = summarise_reliability(reliability_maps, stack, mean, settings.cluster_threshold)
+    mean = found.mean if found.reliability else None
+    evidence = with_active_regions(found.evidence, found.reliability, stack, mean)
+    reliability = summarise_reliability(found.reliability, stack, mean, settings.cluster_threshold)
     keeper.keep(works.reliability, partial(files.write_reliability, reliability, stack.mask, stack.grid))
     answers = []
-    pairs = list(zip(works.questions, questions, strict=True))
-    for work, question in progress_bar(pairs, files.contrast, "question"):
+    asked = list(zip(works.questions, questions, found.results, strict=True))
+    for work, question, results in progress_bar(asked, files.contrast, "question"):
         stored = partial(_stored_permutation, files, question) if work not in keeper.to_do else None
-        answer = respondent.answer(question, stack, evidence, stored)
+        answer = respondent.compared(question, results, stack, evidence, stored)
         keeper.keep(work, partial(files.write_question, answer, covariates))
         answers.append(answer)
     calibration = None

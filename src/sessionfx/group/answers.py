@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -13,7 +12,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
-from sessionfx.execution import Executor
+from sessionfx.execution import Executor, in_threads
+from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table
+from sessionfx.group.evidence import gather
 from sessionfx.group.permutation import PermutationResult, permute
 from sessionfx.group.results import Evidence, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
@@ -25,12 +26,32 @@ from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import beyond, z_threshold
 from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import GroupOptions, Question, Strategy
-from sessionfx.strategies.blocks import blocks_of, estimate_in_blocks
+from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.strategies.blocks import as_block, distinct_pools, estimate_plans, informed
 from sessionfx.strategies.fixed_effects import FixedEffectsPlan
 
 StoredPermutation = Callable[[NDArray[np.bool_]], PermutationResult]
-CLUSTER_COLUMNS = ("Cluster ID", "X", "Y", "Z", "Peak Stat", "Cluster Size (mm3)")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What two passes over the maps give.
+
+    Attributes
+    ----------
+    evidence : Evidence
+    reliability : dict of str to ndarray of shape (V,)
+        See `evidence.gather`.
+    mean : StrategyResult
+        The mean over sessions by the marginal strategy.
+    results : list of tuple of StrategyResult
+        Of each question, by the strategies in order, without permutations.
+    """
+
+    evidence: Evidence
+    reliability: dict[str, NDArray[np.float64]]
+    mean: StrategyResult
+    results: list[tuple[StrategyResult, ...]]
 
 
 @dataclass(frozen=True)
@@ -51,14 +72,59 @@ class Respondent:
     settings: Settings
     executor: Executor
 
-    def answer(
-        self, question: Question, stack: MapStack, evidence: Evidence, stored: StoredPermutation | None = None
+    def answers(self, questions: Sequence[Question], stack: MapStack, sessions: Sequence[str]) -> Answers:
+        """Estimate all questions by all strategies in two passes over the maps.
+
+        The first pass gathers the evidence and what plans must know of all voxels, the second one estimates.
+
+        Parameters
+        ----------
+        questions : sequence of Question
+        stack : MapStack
+        sessions : sequence of str
+            Study sessions.
+
+        Returns
+        -------
+        Answers
+        """
+        (mean,) = resolve_session_contrasts([MEAN], sessions)
+        wanted = [(strategy, question) for question in questions for strategy in self.strategies]
+        # regions for the reliability are where this answer is beyond its threshold
+        of_mean = (STRATEGIES["marginal"], Question(mean))
+        if of_mean not in wanted:
+            wanted.append(of_mean)
+        plans = [self._plan(strategy, question, stack.layout) for strategy, question in wanted]
+        made = [plan for plan in plans if isinstance(plan, Plan)]
+        evidence, reliability, sums = gather(stack, sessions, distinct_pools(made), self.executor.map_ordered)
+        ready = informed(made, sums)
+        known = [plan for plan in ready if isinstance(plan, Plan)]
+        estimates = iter(estimate_plans(known, stack, self.executor.map_ordered) if known else [])
+        outcomes = iter(ready)
+        located = []
+        for (strategy, _), plan in zip(wanted, plans, strict=True):
+            outcome = next(outcomes) if isinstance(plan, Plan) else plan
+            estimate = next(estimates) if isinstance(outcome, Plan) else None
+            located.append((strategy, outcome, estimate, stack))
+        results = list(in_threads(self.settings.nprocs, self._locate, located))
+        each = len(self.strategies)
+        by_question = [tuple(results[at * each : (at + 1) * each]) for at in range(len(questions))]
+        return Answers(evidence, reliability, results[wanted.index(of_mean)], by_question)
+
+    def compared(
+        self,
+        question: Question,
+        results: Sequence[StrategyResult],
+        stack: MapStack,
+        evidence: Evidence,
+        stored: StoredPermutation | None = None,
     ) -> QuestionResults:
-        """Let every strategy answer one question, and compare the answers.
+        """Complete the answers to one question by permutations, compare and judge them.
 
         Parameters
         ----------
         question : Question
+        results : sequence of StrategyResult
         stack : MapStack
         evidence : Evidence
             What the data say about the strategies' assumptions.
@@ -69,38 +135,37 @@ class Respondent:
         -------
         QuestionResults
         """
-        results = tuple(self._run(strategy, question, stack, stored) for strategy in self.strategies)
-        pairs = tuple(_compare(a, b) for a, b in combinations(results, 2))
-        verdict = judge(question, stack.layout, results, evidence, self.options.subject_effect)
-        return QuestionResults(question, results, pairs, verdict)
+        complete = tuple(self._complete(one, question, stack, stored) for one in results)
+        pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))
+        verdict = judge(question, stack.layout, complete, evidence, self.options.subject_effect)
+        return QuestionResults(question, complete, pairs, verdict)
 
-    def answer_mean(self, stack: MapStack, sessions: Sequence[str]) -> StrategyResult:
-        """Find where the mean over sessions is beyond the threshold, by the marginal strategy; without its clusters."""
-        (mean,) = resolve_session_contrasts([MEAN], sessions)
-        return self._estimate(STRATEGIES["marginal"], Question(mean), stack)
-
-    def _run(
-        self, strategy: Strategy, question: Question, stack: MapStack, stored: StoredPermutation | None
+    def _complete(
+        self, found: StrategyResult, question: Question, stack: MapStack, stored: StoredPermutation | None
     ) -> StrategyResult:
-        found = self._estimate(strategy, question, stack)
         if found.plan is None or found.located is None:
             return found
-        clusters = cluster_table(found.located, found.threshold, self.settings.cluster_threshold)
         permutation = None
         if self.settings.permutations and isinstance(found.plan, FixedEffectsPlan):
             permutation = (
                 stored(found.located.mask) if stored else self._permute(found.plan, question, stack, found.located)
             )
-        return replace(found, clusters=clusters, permutation=permutation)
+        return replace(found, permutation=permutation)
 
-    def _estimate(self, strategy: Strategy, question: Question, stack: MapStack) -> StrategyResult:
-        names = (strategy.name, strategy.label, strategy.title)
+    def _plan(self, strategy: Strategy, question: Question, layout: MapLayout) -> Plan | NotEstimableError:
         try:
-            plan = strategy.plan(stack.layout, question, self.options)
-            plan, result = estimate_in_blocks(plan, stack, self.executor.map_ordered)
+            return strategy.plan(layout, question, self.options)
         except NotEstimableError as refusal:
-            return StrategyResult(*names, str(refusal))
-        located = Located.where_determined(result, stack.mask, stack.grid)
+            return refusal
+
+    def _locate(
+        self, strategy: Strategy, plan: Plan | NotEstimableError, estimate: Estimate | FTest | None, stack: MapStack
+    ) -> StrategyResult:
+        """Find where an answer is determined, its threshold and its clusters; there is no estimate without a plan."""
+        names = (strategy.name, strategy.label, strategy.title)
+        if isinstance(plan, NotEstimableError) or estimate is None:
+            return StrategyResult(*names, str(plan))
+        located = Located.where_determined(estimate, stack.mask, stack.grid)
         if not located.mask.any():
             return StrategyResult(*names, "No voxel varies over the observations, so there is nothing to test against.")
         threshold = z_threshold(
@@ -109,15 +174,18 @@ class Respondent:
             self.settings.correction,
             two_sided=located.estimate.two_sided,
         )
-        return StrategyResult(*names, None, plan, located, threshold)
+        clusters = cluster_table(located, threshold, self.settings.cluster_threshold)
+        return StrategyResult(*names, None, plan, located, threshold, clusters)
 
     def _permute(
         self, plan: FixedEffectsPlan, question: Question, stack: MapStack, located: Located[Estimate | FTest]
     ) -> PermutationResult:
         values: NDArray[np.float64] = np.concatenate(
             [
-                plan.participant_values(stack.effects(block), stack.variances(block) if plan.uses_variances else None)
-                for block in blocks_of(stack.n_voxels)
+                plan.participant_values(
+                    as_block(stack.effects(block)), as_block(stack.variances(block)) if plan.uses_variances else None
+                )
+                for block in stack.blocks
             ],
             axis=1,
         )
@@ -153,25 +221,14 @@ def cluster_table(one: Located[Any], threshold: float, minimum_voxels: int) -> p
     DataFrame
         nilearn's columns; sub-peaks have a letter in their cluster's number.
     """
-    import nibabel as nib
-    from nilearn.reporting import get_clusters_table
-
     z, two_sided = one.estimate.z, one.estimate.two_sided
     if not np.isfinite(threshold) or not beyond(z, threshold, two_sided=two_sided).any():
         return pd.DataFrame(columns=list(CLUSTER_COLUMNS))
     volume = np.zeros(one.grid.shape, dtype=np.float32)
     volume[one.mask] = z
-    # nilearn keeps voxels strictly above the threshold; FDR thresholds are values that occur
+    # voxels strictly above the threshold are kept, and FDR thresholds are values that occur
     just_below = float(np.nextafter(np.float32(threshold), np.float32(0)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        table = get_clusters_table(
-            nib.Nifti1Image(volume, one.grid.affine),
-            just_below,
-            cluster_threshold=minimum_voxels,
-            two_sided=two_sided,
-        )
-    return pd.DataFrame(table)
+    return clusters_table(volume, one.grid.affine, just_below, minimum_voxels=minimum_voxels, two_sided=two_sided)
 
 
 def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from sessionfx.execution import MapOrdered, in_this_process
 from sessionfx.group.results import Evidence, Reliability, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.maps import position_text
@@ -19,8 +20,8 @@ from sessionfx.statistics.multivariate import expected_epsilon, greenhouse_geiss
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
 from sessionfx.statistics.reliability import variance_components
 from sessionfx.statistics.thresholds import beyond
-from sessionfx.strategies.base import MapLayout
-from sessionfx.strategies.blocks import blocks_of
+from sessionfx.strategies.base import MapLayout, Plan
+from sessionfx.strategies.blocks import as_block
 from sessionfx.strategies.designs import session_differences
 
 LISTED_REGIONS = 20
@@ -30,60 +31,63 @@ _SIGNIFICANT = 0.05  # two-sided
 _QUANTITIES = ("icc1", "icc31", "between", "within")
 
 
-def gather_evidence(stack: MapStack, sessions: Sequence[str]) -> tuple[Evidence, dict[str, NDArray[np.float64]]]:
-    """Go through the maps once.
+def gather_evidence(
+    stack: MapStack, sessions: Sequence[str], map_ordered: MapOrdered = in_this_process
+) -> tuple[Evidence, dict[str, NDArray[np.float64]]]:
+    """Look at the maps alone; see `gather`."""
+    return gather(stack, sessions, [], map_ordered)[:2]
+
+
+def gather(
+    stack: MapStack, sessions: Sequence[str], plans: Sequence[Plan], map_ordered: MapOrdered
+) -> tuple[Evidence, dict[str, NDArray[np.float64]], list[NDArray[np.float64]]]:
+    """Go through the maps once, also for what plans must know of all voxels.
 
     Parameters
     ----------
     stack : MapStack
     sessions : sequence of str
         Study sessions.
+    plans : sequence of Plan
+        That pool.
+    map_ordered : callable
+        Who applies a function to the blocks; the results are the same whoever does.
 
     Returns
     -------
     evidence : Evidence
     maps : dict of str to ndarray of shape (V,)
         `icc1`, `icc31`, `between`, `within`; empty where they cannot be told apart.
+    sums : list of ndarray
+        Of each plan's `pooled_sums` over all voxels.
     """
     layout = stack.layout
     there = [session for session in sessions or ("",) if session in layout.sessions]
-    cells = layout.session_columns(there)
-    spectra = [_spectrum(np.ones((len(cells), 1)), layout), _spectrum(cells, layout)]
-    complete = layout.complete_rows(there)
-    # with fewer participants than sessions the covariance is singular, and ε cannot reach 1 however spherical the truth
-    has_epsilon = 2 < len(there) <= len(complete)
-    missed = _missed_sessions(layout, cells)
+    inquiry = _Inquiry.of(layout, there)
     parts: dict[str, list[NDArray[np.float64]]] = {}
-    covariance = _PooledCovariance(layout, there)
-    for block in blocks_of(stack.n_voxels):
-        values = stack.effects(block)
-        found: dict[str, NDArray[np.float64]] = {}
-        if spectra[0] is not None and spectra[1] is not None:
-            pooled, adjusted = (variance_components(one, values) for one in spectra if one is not None)
-            found = {"icc1": pooled.icc, "icc31": adjusted.icc, "between": adjusted.between, "within": adjusted.within}
-        if has_epsilon:
-            differences = session_differences(values, complete)
-            found["epsilon"] = greenhouse_geisser(residual_covariance(differences, np.ones((len(complete), 1))))
-        if missed is not None:
-            estimate, _ = estimate_mixed(*missed, values)
-            p = 2 * np.minimum(estimate.p, 1 - estimate.p)
-            found["missingness"] = np.where(estimate.is_determined, p < _SIGNIFICANT, np.nan)
-        if len(there) > 1:
-            covariance.add(cells, values)
+    covariance = np.zeros((len(there), len(there)))
+    n_varying = 0
+    sums: list[NDArray[np.float64]] = []
+    blocks = ((inquiry, tuple(plans), stack.effects(block)) for block in stack.blocks)
+    # added one after the other, so that the last bit does not depend on who computed the parts
+    for found, products, n_voxels, of_plans in map_ordered(look, blocks):
         for name, part in found.items():
             parts.setdefault(name, []).append(part)
+        covariance += products
+        n_varying += n_voxels
+        sums = [one + other for one, other in zip(sums, of_plans, strict=True)] if sums else of_plans
     maps = {name: np.concatenate(part) for name, part in parts.items()}
     evidence = Evidence(
         _median(maps.get("icc1")),
         _median(maps.get("icc31")),
         None,
         _median(maps.get("epsilon")),
-        expected_epsilon(len(there) - 1, len(complete) - 1) if has_epsilon else None,
-        len(complete),
+        expected_epsilon(len(there) - 1, len(inquiry.complete) - 1) if inquiry.has_epsilon else None,
+        len(inquiry.complete),
         _share(maps.get("missingness")),
-        covariance.matrix(),
+        _covariance_matrix(covariance, inquiry.pairs, n_varying),
     )
-    return evidence, {name: maps[name] for name in _QUANTITIES if name in maps}
+    return evidence, {name: maps[name] for name in _QUANTITIES if name in maps}, sums
 
 
 def with_active_regions(
@@ -129,13 +133,14 @@ def summarise_reliability(
         z[mean_map.mask] = mean_map.estimate.z
         found = []
         for sign, words in ((1, "positive"), (-1, "negative")):
-            labels, n_labels = ndimage.label(sign * z >= mean.threshold)
-            for label in range(1, n_labels + 1):
-                region = (labels == label)[stack.mask]
-                if region.sum() >= max(smallest_cluster, SMALLEST_REGION):
-                    peak = int(np.argmax(np.where(region, sign * z[stack.mask], -np.inf)))
-                    place = position_text(stack.mask, stack.grid, peak)
-                    found.append((int(region.sum()), f"mean {words}, peak at {place} mm", region))
+            labels = ndimage.label(sign * z >= mean.threshold)[0][stack.mask]
+            sizes = np.bincount(labels)
+            sizes[0] = 0
+            for label in np.nonzero(sizes >= max(smallest_cluster, SMALLEST_REGION))[0]:
+                region = labels == label
+                peak = int(np.argmax(np.where(region, sign * z[stack.mask], -np.inf)))
+                place = position_text(stack.mask, stack.grid, peak)
+                found.append((int(sizes[label]), f"mean {words}, peak at {place} mm", region))
         found.sort(key=lambda one: -one[0])
         beyond_threshold = np.abs(z[stack.mask]) >= mean.threshold
         if beyond_threshold.any():
@@ -191,45 +196,113 @@ def _median(values: NDArray[np.float64] | None) -> float | None:
     return float(np.nanmedian(values))
 
 
-class _PooledCovariance:
-    """Covariance of the sessions over participants, averaged over voxels scaled to equal mean variance."""
+@dataclass(frozen=True)
+class _Inquiry:
+    """What is asked of every block.
 
-    def __init__(self, layout: MapLayout, sessions: Sequence[str]) -> None:
+    Attributes
+    ----------
+    cells : ndarray of shape (N, S)
+        Ones where a map is of a session.
+    spectra : tuple of ParticipantSpectrum
+        With one mean and with one per session; empty where participants and sessions cannot be told apart.
+    complete : ndarray of shape (n, S) of int
+    missed : (ParticipantSpectrum, MixedContrast) or None
+    pairs : dict of (int, int) to (int list, int list)
+        For two sessions the rows of the participants who have both.
+    """
+
+    cells: NDArray[np.float64]
+    spectra: tuple[ParticipantSpectrum, ...]
+    complete: NDArray[np.int_]
+    missed: tuple[ParticipantSpectrum, MixedContrast] | None
+    pairs: dict[tuple[int, int], tuple[list[int], list[int]]]
+
+    @classmethod
+    def of(cls, layout: MapLayout, sessions: Sequence[str]) -> _Inquiry:
+        cells = layout.session_columns(sessions)
+        spectra = [_spectrum(np.ones((len(cells), 1)), layout), _spectrum(cells, layout)]
         rows = [layout.rows_of(label) for label in layout.unique_participants]
-        self._pairs = {
-            (a, b): [(one[first], one[second]) for one in rows if first in one and second in one]
-            for a, first in enumerate(sessions)
-            for b, second in enumerate(sessions)
-            if a <= b
-        }
-        self._sums = np.zeros((len(sessions), len(sessions)))
-        self._n_voxels = 0
-
-    def add(self, cells: NDArray[np.float64], values: NDArray[np.float64]) -> None:
-        residuals = values - cells @ (pseudo_inverse(cells) @ values)
-        scale = np.einsum("nv,nv->v", residuals, residuals) / max(len(values) - cells.shape[1], 1)
-        varies = scale > 0
-        residuals = residuals[:, varies] / np.sqrt(scale[varies])
-        for (a, b), rows in self._pairs.items():
-            first, second = (residuals[list(one)] for one in zip(*rows, strict=True)) if rows else (None, None)
-            if first is not None and second is not None:
-                self._sums[a, b] += np.einsum("nv,nv->", first, second)
-        self._n_voxels += int(varies.sum())
-
-    def matrix(self) -> NDArray[np.float64] | None:
-        """Make the estimate positive semidefinite; pairs of sessions that nobody has both take the mean covariance."""
-        counts = np.zeros_like(self._sums)
-        for (a, b), rows in self._pairs.items():
-            counts[a, b] = len(rows)
-        if not self._n_voxels or (np.diag(counts) < 2).any():
-            return None
-        found = np.divide(
-            self._sums, (counts - 1) * self._n_voxels, where=counts > 1, out=np.full_like(self._sums, np.nan)
+        pairs = {}
+        for a, first in enumerate(sessions):
+            for b, second in enumerate(sessions[a:], a):
+                both = [one for one in rows if first in one and second in one]
+                pairs[a, b] = ([one[first] for one in both], [one[second] for one in both])
+        known = tuple(one for one in spectra if one is not None)
+        return cls(
+            cells,
+            known if len(known) == len(spectra) else (),
+            layout.complete_rows(sessions),
+            _missed_sessions(layout, cells),
+            pairs if len(sessions) > 1 else {},
         )
-        upper = np.triu_indices(len(found), 1)
-        if np.isnan(found[upper]).all():
-            return None
-        found[upper] = np.where(np.isnan(found[upper]), np.nanmean(found[upper]), found[upper])
-        symmetric = np.triu(found) + np.triu(found, 1).T
-        eigenvalues, vectors = np.linalg.eigh(symmetric)
-        return np.asarray((vectors * np.maximum(eigenvalues, 0.0)) @ vectors.T)
+
+    @property
+    def has_epsilon(self) -> bool:
+        """With fewer participants than sessions the covariance is singular, and ε cannot reach 1 whatever the truth."""
+        return 2 < self.complete.shape[1] <= len(self.complete)
+
+
+def look(
+    inquiry: _Inquiry, plans: Sequence[Plan], effects: NDArray[np.floating]
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64], int, list[NDArray[np.float64]]]:
+    """Look at a block; a function of a module travels to other processes.
+
+    Returns
+    -------
+    found : dict of str to ndarray of shape (v,)
+    products : ndarray of shape (S, S)
+        Sums over participants and voxels of the products of two sessions, at voxels scaled to equal mean variance.
+    n_varying : int
+        These voxels.
+    sums : list of ndarray
+        Of the plans.
+    """
+    values = as_block(effects)
+    found: dict[str, NDArray[np.float64]] = {}
+    if inquiry.spectra:
+        pooled, adjusted = (variance_components(one, values) for one in inquiry.spectra)
+        found = {"icc1": pooled.icc, "icc31": adjusted.icc, "between": adjusted.between, "within": adjusted.within}
+    if inquiry.has_epsilon:
+        differences = session_differences(values, inquiry.complete)
+        ones = np.ones((len(inquiry.complete), 1))
+        found["epsilon"] = greenhouse_geisser(residual_covariance(differences, ones))
+    if inquiry.missed is not None:
+        estimate, _ = estimate_mixed(*inquiry.missed, values)
+        p = 2 * np.minimum(estimate.p, 1 - estimate.p)
+        found["missingness"] = np.where(estimate.is_determined, p < _SIGNIFICANT, np.nan)
+    return found, *_covariance_products(inquiry, values), [plan.pooled_sums(values) for plan in plans]
+
+
+def _covariance_products(inquiry: _Inquiry, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:
+    cells = inquiry.cells
+    products = np.zeros((cells.shape[1], cells.shape[1]))
+    if not inquiry.pairs:
+        return products, 0
+    residuals = values - cells @ (pseudo_inverse(cells) @ values)
+    scale = np.einsum("nv,nv->v", residuals, residuals) / max(len(values) - cells.shape[1], 1)
+    varies = scale > 0
+    weights = np.divide(1.0, scale, where=varies, out=np.zeros_like(scale))
+    for (a, b), (first, second) in inquiry.pairs.items():
+        if first:
+            products[a, b] = weights @ np.einsum("nv,nv->v", residuals[first], residuals[second])
+    return products, int(varies.sum())
+
+
+def _covariance_matrix(
+    products: NDArray[np.float64], pairs: Mapping[tuple[int, int], tuple[list[int], list[int]]], n_voxels: int
+) -> NDArray[np.float64] | None:
+    """Make the estimate positive semidefinite; pairs of sessions that nobody has both take the mean covariance."""
+    counts = np.zeros_like(products)
+    for (a, b), (first, _) in pairs.items():
+        counts[a, b] = len(first)
+    if not n_voxels or (np.diag(counts) < 2).any():
+        return None
+    found = np.divide(products, (counts - 1) * n_voxels, where=counts > 1, out=np.full_like(products, np.nan))
+    upper = np.triu_indices(len(found), 1)
+    if np.isnan(found[upper]).all():
+        return None
+    found[upper] = np.where(np.isnan(found[upper]), np.nanmean(found[upper]), found[upper])
+    symmetric = np.triu(found) + np.triu(found, 1).T
+    eigenvalues, vectors = np.linalg.eigh(symmetric)
+    return np.asarray((vectors * np.maximum(eigenvalues, 0.0)) @ vectors.T)

@@ -1,28 +1,34 @@
 """The maps of one contrast on the voxels all of them have, kept on disk and read block by block.
 
-Memory is then bounded by one map and one block of voxels, whatever the number of maps.
+Memory is then bounded by a few maps and blocks of voxels, whatever the number of maps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.covariates import Covariates
 from sessionfx.errors import LevelError, ParticipantError
-from sessionfx.execution import progress_bar
-from sessionfx.group.spool import Spool, open_spool
+from sessionfx.execution import in_threads, progress_bar
+from sessionfx.group.store import BlockStore, scratch_file
 from sessionfx.inputs.images import Grid
 from sessionfx.inputs.statmaps import FirstLevelMap
-from sessionfx.maps import EstimateMap
 from sessionfx.outputs.records import fingerprint
-from sessionfx.outputs.statmaps import read_estimate, read_sidecar
+from sessionfx.outputs.statmaps import read_effect, read_sidecar
 from sessionfx.strategies.base import MapLayout
+from sessionfx.strategies.blocks import block_width
+
+Read = TypeVar("Read")
+# effect, variance, the voxels that have both, and their grid
+Volumes = tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_], Grid]
 
 
 @dataclass(frozen=True)
@@ -38,10 +44,10 @@ class MapStack:
     coverage : ndarray of int, 3-D
         How many maps have each voxel.
     notes : tuple of str
-    spooled, spooled_variances : Spool
+    stored, stored_variances : BlockStore
         On disk: the N maps at the W voxels of the first one.
-    columns : ndarray of shape (V,)
-        Which of these are common to all.
+    common : ndarray of bool, shape (W,)
+        Which of these every map has.
     """
 
     layout: MapLayout
@@ -49,23 +55,32 @@ class MapStack:
     grid: Grid
     coverage: NDArray[np.int_]
     notes: tuple[str, ...]
-    spooled: Spool
-    spooled_variances: Spool | None
-    columns: NDArray[np.int_]
+    stored: BlockStore
+    stored_variances: BlockStore | None
+    common: NDArray[np.bool_]
 
     @property
     def n_voxels(self) -> int:
         """Number of common voxels."""
-        return len(self.columns)
+        return int(self.common.sum())
 
-    def effects(self, voxels: slice) -> NDArray[np.float64]:
-        """Read the effects of some voxels, of shape (N, v)."""
-        return self.spooled.read(self.columns[voxels])
+    @property
+    def blocks(self) -> list[slice]:
+        """Blocks of stored voxels of which some are common."""
+        return [block for block in self.stored.blocks if self.common[block].any()]
 
-    def variances(self, voxels: slice) -> NDArray[np.float64]:
-        """Read the sampling variances of some voxels, of shape (N, v)."""
-        assert self.spooled_variances is not None  # noqa: S101 - spooled where a strategy needs them
-        return self.spooled_variances.read(self.columns[voxels])
+    def effects(self, block: slice) -> NDArray[np.floating]:
+        """Read the effects of the common voxels of a block, of shape (N, v)."""
+        return self._read(self.stored, block)
+
+    def variances(self, block: slice) -> NDArray[np.floating]:
+        """Read the sampling variances of the common voxels of a block, of shape (N, v)."""
+        assert self.stored_variances is not None  # noqa: S101 - stored where a strategy needs them
+        return self._read(self.stored_variances, block)
+
+    def _read(self, store: BlockStore, block: slice) -> NDArray[np.floating]:
+        common, values = self.common[block], store.read(block)
+        return values if common.all() else np.ascontiguousarray(values[:, common])
 
 
 @contextmanager
@@ -76,6 +91,7 @@ def open_stack(
     *,
     needs_variances: bool,
     times: tuple[str, ...] = (),
+    n_threads: int = 1,
 ) -> Iterator[MapStack]:
     """Read the maps of a contrast and restrict them to the voxels all of them have.
 
@@ -89,6 +105,8 @@ def open_stack(
     needs_variances : bool
     times : tuple of str
         Session covariates that serve as time.
+    n_threads : int, default=1
+        How many maps are read at a time; what is found does not depend on it.
 
     Yields
     ------
@@ -102,26 +120,114 @@ def open_stack(
         If the folder cannot be written.
     """
     first = _read(maps[0], maps[0], None, needs_variances)
-    with open_spool(folder) as effects, open_spool(folder) if needs_variances else nullcontext() as variances:
-        coverage = np.zeros(first.grid.shape, dtype=int)
-        sizes = []
-        for row, one in enumerate(progress_bar(maps, "reading", "map")):
-            current = first if row == 0 else _read(one, maps[0], first.grid, needs_variances)
-            coverage += current.mask
-            sizes.append(int(current.mask.sum()))
-            effects.append(current.volume(current.estimate.effect)[first.mask])
-            if variances is not None:
-                variances.append(current.volume(current.estimate.variance)[first.mask])
-        common = coverage == len(maps)
+    with ExitStack() as files:
+        try:
+            filled = _fill(maps, first, folder, files, needs_variances, n_threads, _kept_type(first))
+        except _NeedsDoublePrecisionError:
+            files.close()
+            filled = _fill(maps, first, folder, files, needs_variances, n_threads, np.float64)
+        mask, grid = first[2:]
+        common = filled.coverage == len(maps)
         if not common.any():
             raise LevelError(
-                f"No voxel has data in all {len(maps)} maps; {maps[int(np.argmin(sizes))].effect} covers least. "
+                f"No voxel has data in all {len(maps)} maps; {maps[int(np.argmin(filled.sizes))].effect} covers least. "
                 "Leave that participant out with --participant-label, or check its mask."
             )
         yield MapStack(
-            layout_of(maps, covariates, times), common, first.grid, coverage, tuple(_notes(maps, sizes,
-            int(common.sum()))), effects, variances, np.nonzero(common[first.mask])[0],
+            layout_of(maps, covariates, times), common, grid, filled.coverage,
+            tuple(_notes(maps, filled, int(common.sum()))), filled.effects, filled.variances, common[mask],
         )  # fmt: skip
+
+
+class _NeedsDoublePrecisionError(Exception):
+    """A map has more digits than those before it."""
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """Stores with all maps in them, and what was seen on the way.
+
+    Attributes
+    ----------
+    effects, variances : BlockStore
+    coverage : ndarray of int, 3-D
+    sizes : list of int
+        Voxels of each map.
+    models : set of str
+        Digests of how the maps were made.
+    """
+
+    effects: BlockStore
+    variances: BlockStore | None
+    coverage: NDArray[np.int_]
+    sizes: list[int]
+    models: set[str]
+
+
+def _fill(
+    maps: Sequence[FirstLevelMap],
+    first: Volumes,
+    folder: Path,
+    files: ExitStack,
+    needs_variances: bool,
+    n_threads: int,
+    dtype: type[np.floating],
+) -> _Filled:
+    """Read all maps, several at a time, and store them at the voxels of the first one."""
+    mask, grid = first[2:]
+    size = (len(maps), int(mask.sum()), block_width(len(maps)), dtype)
+    effects = BlockStore(files.enter_context(scratch_file(folder)), folder, *size)
+    variances = BlockStore(files.enter_context(scratch_file(folder)), folder, *size) if needs_variances else None
+
+    def take(row: int, one: FirstLevelMap) -> tuple[NDArray[np.bool_], str | None]:
+        volumes = first if row == 0 else _read(one, maps[0], grid, needs_variances)
+        return _take(row, one, volumes, mask, effects, variances)
+
+    filled = _Filled(effects, variances, np.zeros(grid.shape, dtype=int), [], set())
+    for own_mask, model in in_threads(n_threads, take, progress_bar(list(enumerate(maps)), "reading", "map")):
+        np.add(filled.coverage, own_mask, out=filled.coverage)
+        filled.sizes.append(int(own_mask.sum()))
+        if model is not None:
+            filled.models.add(model)
+    return filled
+
+
+def _kept_type(first: Volumes) -> type[np.floating]:
+    """Choose single precision where the maps have no more, to judge by the first one.
+
+    Double precision counts: strategies tell rounding error from variation by it, and a difference that is the same for
+    all participants but for rounding must have no variance.
+    """
+    effect, variance, mask, _ = first
+    is_single = all(_is_single(one[mask]) for one in (effect, variance) if one is not None)
+    return np.float32 if is_single else np.float64
+
+
+def _is_single(values: NDArray[np.float64]) -> bool:
+    with np.errstate(over="ignore"):
+        return bool((values.astype(np.float32) == values).all())
+
+
+def _take(
+    row: int,
+    one: FirstLevelMap,
+    volumes: Volumes,
+    first_mask: NDArray[np.bool_],
+    effects: BlockStore,
+    variances: BlockStore | None,
+) -> tuple[NDArray[np.bool_], str | None]:
+    """Store a map at the voxels of the first one; return its own voxels and a digest of how it was made."""
+    effect, variance, mask, _ = volumes
+    common = mask[first_mask]
+    for store, volume in ((effects, effect), (variances, variance)):
+        if store is not None and volume is not None:
+            values = np.where(common, volume[first_mask], 0.0)
+            if store.dtype == np.float32 and not _is_single(values):
+                raise _NeedsDoublePrecisionError
+            store.write(row, values)
+    sidecar = _explained(one, partial(read_sidecar, one.effect))
+    made = [sidecar.get(key) for key in ("ModelParameters", "ContrastWeights", "FixedEffectsWeighting")]
+    return mask, fingerprint(made) if sidecar else None
 
 
 def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates, times: tuple[str, ...] = ()) -> MapLayout:
@@ -147,27 +253,33 @@ def attendance(maps: Sequence[FirstLevelMap]) -> Mapping[str, tuple[str, ...]]:
     return {participant: tuple(sessions) for participant, sessions in found.items()}
 
 
-def _read(one: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_variances: bool) -> EstimateMap:
+def _read(one: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_variances: bool) -> Volumes:
     if needs_variances and one.variance is None:
         raise LevelError(
             f"{one.effect} has no variance map, which --fixed-effects precision and --strategy meta need. Leave "
             "them out."
         )
-    try:
-        current = read_estimate(one.effect, one.variance)
-    except ParticipantError as error:
-        raise LevelError(f"{error} Or leave sub-{one.participant} out with --participant-label.") from None
-    if grid is not None and not grid.same_as(current.grid):
+    current = _explained(one, partial(read_effect, one.effect, one.variance))
+    if grid is not None and not grid.same_as(current[3]):
         raise LevelError(
-            f"{first.effect} ({grid}) and {one.effect} ({current.grid}) lie on different grids. "
+            f"{first.effect} ({grid}) and {one.effect} ({current[3]}) lie on different grids. "
             "Preprocess all participants to one standard space, or choose maps with --space, --res or "
             "--participant-label."
         )
     return current
 
 
-def _notes(maps: Sequence[FirstLevelMap], sizes: Sequence[int], n_common: int) -> list[str]:
+def _explained(one: FirstLevelMap, read: Callable[[], Read]) -> Read:
+    """Read, and say what to do where that fails."""
+    try:
+        return read()
+    except ParticipantError as error:
+        raise LevelError(f"{error} Or leave sub-{one.participant} out with --participant-label.") from None
+
+
+def _notes(maps: Sequence[FirstLevelMap], filled: _Filled, n_common: int) -> list[str]:
     notes = []
+    sizes = filled.sizes
     typical = float(np.median(sizes))
     if n_common < 0.9 * typical:
         least = int(np.argmin(sizes))
@@ -175,9 +287,7 @@ def _notes(maps: Sequence[FirstLevelMap], sizes: Sequence[int], n_common: int) -
             f"The {len(maps)} maps share {n_common} voxels, {n_common / typical:.0%} of the median map; "
             f"{maps[least].effect.name} covers least ({sizes[least]} voxels)."
         )
-    models = {fingerprint([sidecar.get(key) for key in ("ModelParameters", "ContrastWeights", "FixedEffectsWeighting")])
-              for one in maps if (sidecar := read_sidecar(one.effect))}  # fmt: skip
-    if len(models) > 1:
+    if len(filled.models) > 1:
         notes.append(
             "The first-level maps were made with different options (see ModelParameters in their sidecars). Run the "
             "participant level again so that all participants are treated alike."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,10 @@ class GroupFiles:
     def folder(self) -> Path:
         """Where group results go."""
         return self.output_dir / "group"
+
+    @cached_property
+    def _first_sidecar(self) -> dict[str, Any]:
+        return read_sidecar(self.maps[0].effect)
 
     def write_question(self, results: QuestionResults, covariates: Covariates) -> list[Path]:
         """Write the answers to one question, their comparison, and the verdict."""
@@ -129,7 +134,7 @@ class GroupFiles:
         self, question: Question, result: StrategyResult, plan: Plan, located: Located[Any], covariates: Covariates
     ) -> list[Path]:
         entities = {**self._entities(question), "strategy": result.label}
-        first = read_sidecar(self.maps[0].effect)
+        first = self._first_sidecar
         parameters = first.get("ModelParameters")
         participants = tuple(dict.fromkeys(self.maps[row].participant for row in plan.rows))
         left_out = {**covariates.left_out, **plan.left_out}

@@ -163,14 +163,21 @@ def read_estimate(effect_path: Path, variance_path: Path | None) -> EstimateMap:
     ParticipantError
         If a file cannot be read, or the two lie on different grids.
     """
-    effect, grid = read_volume(effect_path)
+    effect, variance, mask, grid = read_effect(effect_path, variance_path)
     dof = read_sidecar(effect_path).get("DegreesOfFreedom")
     degrees = float(dof) if isinstance(dof, int | float) else float("nan")
+    values = np.full(int(mask.sum()), np.nan) if variance is None else variance[mask]
+    return EstimateMap(Estimate(effect[mask], values, degrees), mask, grid)
+
+
+def read_effect(
+    effect_path: Path, variance_path: Path | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_], Grid]:
+    """Read the volumes of an effect and its variance, and find the voxels that have both; see `read_estimate`."""
+    effect, grid = read_volume(effect_path)
     if variance_path is None:
-        mask = np.isfinite(effect) & (effect != 0)
-        return EstimateMap(Estimate(effect[mask], np.full(int(mask.sum()), np.nan), degrees), mask, grid)
+        return effect, None, np.isfinite(effect) & (effect != 0), grid
     variance, variance_grid = read_volume(variance_path)
     if not grid.same_as(variance_grid):
         raise ParticipantError(f"{effect_path} and {variance_path} lie on different grids. Remake the maps.")
-    mask = np.isfinite(effect) & np.isfinite(variance) & (variance > 0)
-    return EstimateMap(Estimate(effect[mask], variance[mask], degrees), mask, grid)
+    return effect, variance, np.isfinite(effect) & np.isfinite(variance) & (variance > 0), grid

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, sparse
 
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import pseudo_inverse
@@ -32,8 +32,12 @@ class RobustContrast:
     ----------
     weights : ndarray of shape (Q, N)
         The estimate of the Q contrasts is weights @ y.
-    scores : ndarray of shape (Q, n, N)
-        One row per participant: u = scores @ y, the variance is Σ u u′ over participants.
+    own : csr_array of shape (Q n, N)
+        Weights of each participant's own rows in their scores u, which are u = own @ y − carried @ (coefficients @ y):
+        time for them grows with N, not with n N. The variance is Σ u u′ over participants.
+    carried : ndarray of shape (Q n, P)
+    coefficients : ndarray of shape (P, N)
+        coefficients @ y are the estimates of all coefficients.
     dof : float
         Satterthwaite's for Q = 1; η of the Hotelling approximation (HTZ) for Q > 1. NaN where the design leaves some
         combination of the contrasts no variation between participants.
@@ -46,10 +50,31 @@ class RobustContrast:
     """
 
     weights: NDArray[np.float64]
-    scores: NDArray[np.float64]
+    own: sparse.csr_array
+    carried: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
     dof: float
     expected: NDArray[np.float64]
     seen: float
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """The scores' weights as a whole, of shape (Q, n, N)."""
+        whole = self.own.toarray() - self.carried @ self.coefficients
+        return np.asarray(whole.reshape(len(self.weights), -1, whole.shape[1]))
+
+    def scores_of(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Compute the participants' scores of shape (Q, n, V) at voxels of shape (N, V)."""
+        found = self.own @ values
+        found -= self.carried @ (self.coefficients @ values)
+        return np.asarray(found.reshape(len(self.weights), -1, values.shape[1]))
+
+    @property
+    def largest(self) -> NDArray[np.float64]:
+        """Largest sum of squared weights, of shape (Q,), that rounding in a participant's score can come with."""
+        own = self.own.power(2).sum(axis=1)
+        carried = self.carried**2 @ (self.coefficients**2).sum(axis=1)
+        return np.asarray((own + carried).reshape(len(self.weights), -1).max(axis=1))
 
 
 def robust_contrast(
@@ -81,10 +106,14 @@ def robust_contrast(
     weights = constraints @ inverse
     residual = np.eye(len(design)) - white @ inverse
     scores = np.empty((len(constraints), len(clusters), len(design)))
+    own, carried = np.zeros_like(scores), np.empty((*scores.shape[:2], design.shape[1]))
     for index, rows in enumerate(clusters):
         adjusted = weights[:, rows] @ _moore_penrose_root(residual[np.ix_(rows, rows)])
         scores[:, index] = adjusted @ residual[rows]
-    products = np.einsum("sin,tjn->stij", scores, scores)
+        own[:, index, rows] = adjusted @ whitening[np.ix_(rows, rows)]
+        carried[:, index] = adjusted @ white[rows]
+    flat = scores.reshape(-1, len(design))
+    products = (flat @ flat.T).reshape(*scores.shape[:2], *scores.shape[:2]).transpose(0, 2, 1, 3)
     expected = np.einsum("stii->st", products)
     truth = weights @ weights.T
     root = _moore_penrose_root(truth / np.abs(truth).max())
@@ -92,7 +121,11 @@ def robust_contrast(
     seen = float(shares[0])
     # where every participant has coefficients of their own the scores are rounding error, whose dof mean nothing
     dof = _degrees_of_freedom(products, expected) if seen > _ZERO else float("nan")
-    return RobustContrast(weights @ whitening, scores @ whitening, dof, expected, seen)
+    n_scores = len(constraints) * len(clusters)
+    return RobustContrast(
+        weights @ whitening, sparse.csr_array(own.reshape(n_scores, -1)), carried.reshape(n_scores, -1),
+        inverse @ whitening, dof, expected, seen,
+    )  # fmt: skip
 
 
 def inverse_root(n_rows: int, ratio: float) -> NDArray[np.float64]:
@@ -134,7 +167,7 @@ def estimate_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> E
     Estimate
         The variance is exactly 0 where all scores are rounding error.
     """
-    scores = prepared.scores[0] @ values
+    (scores,) = prepared.scores_of(values)
     variance = np.einsum("nv,nv->v", scores, scores)
     variance[variance <= _rounding(prepared, values)[0]] = 0.0
     return Estimate(prepared.weights[0] @ values, variance, prepared.dof)
@@ -143,8 +176,7 @@ def estimate_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> E
 def _rounding(prepared: RobustContrast, values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Find what rounding can leave of the variance of each contrast, of shape (Q, V)."""
     squares = np.einsum("nv,nv->v", values, values)
-    largest = (prepared.scores**2).sum(axis=2).max(axis=1)
-    return np.outer(largest, (np.finfo(float).eps * len(values)) ** 2 * squares)
+    return np.outer(prepared.largest, (np.finfo(float).eps * len(values)) ** 2 * squares)
 
 
 def wald_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> FTest:
@@ -163,7 +195,7 @@ def wald_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> FTest
     """
     q = len(prepared.weights)
     effects = prepared.weights @ values
-    scores = prepared.scores @ values
+    scores = prepared.scores_of(values)
     covariance = np.einsum("siv,tiv->vst", scores, scores)
     varies = (np.einsum("vss->sv", covariance) > _rounding(prepared, values)).all(axis=0)
     covariance[~varies] = 0.0

@@ -17,7 +17,7 @@ from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import special
 
 # The smallest p that becomes a z, as in nilearn: z stays within ±37.
 SMALLEST_P = 1e-300
@@ -153,7 +153,7 @@ class FTest(Result):
         # the complement keeps the precision of p close to 1
         upper = np.maximum(self.p, SMALLEST_P)
         lower = np.maximum(special.fdtr(self.dof_numerator, self.dof, np.maximum(self.f, 0.0)), SMALLEST_P)
-        return np.asarray(np.where(upper < 0.5, stats.norm.isf(upper), stats.norm.ppf(lower)))
+        return np.asarray(np.where(upper < 0.5, -special.ndtri(upper), special.ndtri(lower)))
 
     @property
     def is_determined(self) -> NDArray[np.bool_]:
@@ -186,4 +186,4 @@ def t_to_z(t: NDArray[np.float64], dof: Dof) -> NDArray[np.float64]:
         1e-300 are not told apart, as in nilearn.
     """
     tail = np.maximum(special.stdtr(dof, -np.abs(t)), SMALLEST_P)
-    return np.asarray(np.copysign(stats.norm.isf(tail), t))
+    return np.asarray(np.copysign(special.ndtri(tail), t))

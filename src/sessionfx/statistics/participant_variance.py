@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, sparse
 
 from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of, scale_columns
 
@@ -49,6 +50,8 @@ class ParticipantSpectrum:
         Z, one column of zeros and ones per participant.
     fitted_basis : ndarray of shape (N, rank X)
         Orthonormal basis of the space that X spans.
+    sums : dict of int to _ParticipantSums
+        For the eigenspaces that are nearly all of the sums of participants with equally many maps.
     """
 
     eigenvalues: NDArray[np.float64]
@@ -57,6 +60,7 @@ class ParticipantSpectrum:
     inverse: NDArray[np.float64]
     memberships: NDArray[np.float64]
     fitted_basis: NDArray[np.float64]
+    sums: dict[int, _ParticipantSums]
 
     @property
     def n_residual(self) -> int:
@@ -87,19 +91,67 @@ class ParticipantSpectrum:
         """
         total = np.einsum("nv,nv->v", values, values)
         found = np.empty((len(self.bases), values.shape[1]))
-        largest = int(np.argmax(self.multiplicities))
+        # The largest of the other spaces is what all leave: cheaper, and as good unless most of the total cancels.
+        rest = max((index for index in range(len(found)) if index not in self.sums), key=self._size, default=-1)
         for index, basis in enumerate(self.bases):
-            if index != largest:
+            if index in self.sums:
+                whole, found[index] = self.sums[index].squares(values)
+                self._renew(found, index, whole, values)
+            elif index != rest:
                 _sum_squares(basis.T @ values, found[index])
-        # The largest space is what the others leave: cheaper, and as good unless most of the total cancels.
-        found[largest] = (
-            total - _sum_squares(self.fitted_basis.T @ values) - np.delete(found, largest, axis=0).sum(axis=0)
-        )
-        cancelled = np.nonzero(found[largest] <= _CANCELLED * total)[0]
-        if len(cancelled):
-            found[largest, cancelled] = _sum_squares(self.bases[largest].T @ values[:, cancelled])
+        if rest >= 0:
+            others = [index for index in range(len(found)) if index != rest]
+            found[rest] = total - _sum_squares(self.fitted_basis.T @ values) - found[others].sum(axis=0)
+            self._renew(found, rest, total, values)
         found[found <= (np.finfo(float).eps * len(values)) ** 2 * total] = 0.0
         return found
+
+    def _size(self, index: int) -> float:
+        return float(self.multiplicities[index])
+
+    def _renew(
+        self, found: NDArray[np.float64], index: int, whole: NDArray[np.float64], values: NDArray[np.floating]
+    ) -> None:
+        """Compute from the basis itself what is a small difference of large sums."""
+        cancelled = np.nonzero(found[index] <= _CANCELLED * whole)[0]
+        if len(cancelled):
+            found[index, cancelled] = _sum_squares(self.bases[index].T @ values[:, cancelled])
+
+
+@dataclass(frozen=True)
+class _ParticipantSums:
+    """An eigenspace as all scaled sums of n participants but for R directions, in time that grows with N and not N².
+
+    Attributes
+    ----------
+    scaled : csr_array of shape (n, N)
+        The sum of each participant's c maps over √c: an orthonormal basis of a space that holds the eigenspace.
+    other : ndarray of shape (R, n)
+        Orthonormal basis, in these coordinates, of what of that space does not belong to the eigenspace.
+    """
+
+    scaled: sparse.csr_array
+    other: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, basis: NDArray[np.float64], value: float, memberships: NDArray[np.float64]) -> _ParticipantSums | None:
+        """Find this form of an eigenspace with a basis of shape (N, m) and its eigenvalue; None where there is none."""
+        counts = memberships.sum(axis=0)
+        members = np.abs(counts - value) <= _EQUAL_EIGENVALUES * counts.max()
+        n, m = int(members.sum()), basis.shape[1]
+        if n < m or n - m > m / 2:
+            return None
+        scaled = memberships[:, members].T / np.sqrt(value)
+        inside = scaled @ basis
+        if m - (inside**2).sum() > _EQUAL_EIGENVALUES * m:
+            return None
+        return cls(sparse.csr_array(scaled), np.ascontiguousarray(linalg.qr(inside)[0][:, m:].T))
+
+    def squares(self, values: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Sum the squares of all scaled sums, and those of the eigenspace, both of shape (V,)."""
+        sums = self.scaled @ values
+        whole = _sum_squares(sums)
+        return whole, whole - _sum_squares(self.other @ sums)
 
 
 def _sum_squares(coordinates: NDArray[np.float64], out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
@@ -125,6 +177,13 @@ def participant_spectrum(design: NDArray[np.float64], participants: Sequence[str
     ValueError
         If the residual space is empty.
     """
+    # strategies and evidence ask for the same few designs again and again
+    return _spectrum(np.ascontiguousarray(design, dtype=np.float64).tobytes(), design.shape, tuple(participants))
+
+
+@lru_cache(maxsize=4)
+def _spectrum(content: bytes, shape: tuple[int, int], participants: tuple[str, ...]) -> ParticipantSpectrum:
+    design = np.frombuffer(content).reshape(shape)
     order = {label: column for column, label in enumerate(dict.fromkeys(participants))}
     memberships = np.zeros((len(participants), len(order)))
     memberships[np.arange(len(participants)), [order[label] for label in participants]] = 1.0
@@ -141,13 +200,20 @@ def participant_spectrum(design: NDArray[np.float64], participants: Sequence[str
     groups = np.split(np.arange(len(eigenvalues)), bounds)
     distinct = np.array([eigenvalues[group].mean() for group in groups])
     distinct[np.abs(distinct) <= negligible] = 0.0
+    bases = tuple(np.ascontiguousarray(residual_basis @ vectors[:, group]) for group in groups)
+    sums = {
+        index: found
+        for index, (basis, value) in enumerate(zip(bases, distinct, strict=True))
+        if value > 0 and (found := _ParticipantSums.of(basis, float(value), memberships)) is not None
+    }
     return ParticipantSpectrum(
         distinct,
         np.array([float(len(group)) for group in groups]),
-        tuple(np.ascontiguousarray(residual_basis @ vectors[:, group]) for group in groups),
+        bases,
         pseudo_inverse(design),
         memberships,
         np.ascontiguousarray(left[:, :rank]),
+        sums,
     )
 
 

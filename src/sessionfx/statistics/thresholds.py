@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 
 def z_threshold(z: NDArray[np.floating], alpha: float, correction: str, *, two_sided: bool = True) -> float:
@@ -28,11 +28,11 @@ def z_threshold(z: NDArray[np.floating], alpha: float, correction: str, *, two_s
     """
     tails = 2 if two_sided else 1
     if correction == "none":
-        return float(stats.norm.isf(alpha / tails))
+        return float(-special.ndtri(alpha / tails))
     if correction == "bonferroni":
-        return float(stats.norm.isf(alpha / tails / z.size))
+        return float(-special.ndtri(alpha / tails / z.size))
     magnitude = np.sort(np.abs(z) if two_sided else z)[::-1].astype(np.float64)
-    p = tails * stats.norm.sf(magnitude)
+    p = tails * special.ndtr(-magnitude)
     passing = np.nonzero(p <= alpha * np.arange(1, z.size + 1) / z.size)[0]
     return float(magnitude[passing[-1]]) if passing.size else float("inf")
 

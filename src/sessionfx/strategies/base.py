@@ -193,6 +193,11 @@ class Plan(ABC):
         """Whether the plan must know of all voxels before it can estimate any; see `pooled_sums`."""
         return False
 
+    @property
+    def pool_key(self) -> object:
+        """Equal for plans whose `pooled_sums` are the same."""
+        return id(self)
+
     def pooled_sums(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
         """Sum up what the plan must know of some voxels; the sums of blocks add up.
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import sparse
 
 from sessionfx.errors import NotEstimableError
 from sessionfx.session_contrasts import SessionContrast, slope_weights
@@ -14,7 +16,7 @@ from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.fixed_effects import average
 from sessionfx.statistics.linear_algebra import independent_columns, is_estimable, rank_of
 from sessionfx.statistics.multivariate import hotelling
-from sessionfx.statistics.ols import fit_ols
+from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy, list_names
 from sessionfx.strategies.designs import NO_DIFFERENCE, NO_TREND, session_differences
 from sessionfx.strategies.session_model import complete_participants
@@ -44,6 +46,16 @@ class FixedEffectsPlan(Plan):
     combination: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     precision_weighted: bool = False
 
+    @cached_property
+    def prepared(self) -> OlsContrasts:
+        """The contrast over participants, ready for any number of voxels."""
+        return prepare_ols(self.design_matrix.to_numpy(), self.contrast)
+
+    @cached_property
+    def _sparse_combination(self) -> sparse.csr_array:
+        """A participant's value needs the participant's maps alone."""
+        return sparse.csr_array(self.combination)
+
     @property
     def uses_variances(self) -> bool:
         """Precision weights do."""
@@ -64,7 +76,7 @@ class FixedEffectsPlan(Plan):
         ndarray of shape (n, V)
         """
         if not self.precision_weighted:
-            return np.asarray(self.combination @ effects)
+            return np.asarray(self._sparse_combination @ effects)
         if variances is None:
             raise ValueError("precision weights need the maps' variances")
         values = np.empty((len(self.combination), effects.shape[1]))
@@ -96,7 +108,7 @@ class FixedEffectsPlan(Plan):
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Combine, then estimate the contrast over participants; see `Plan.estimate`."""
-        return fit_ols(self.participant_values(effects, variances), self.design_matrix.to_numpy(), self.contrast)
+        return self.prepared.estimate(self.participant_values(effects, variances))
 
 
 @dataclass(frozen=True)

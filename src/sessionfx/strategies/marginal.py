@@ -59,6 +59,11 @@ class MarginalPlan(Plan):
         """Whether there is a working correlation to estimate."""
         return self.spectrum is not None and self.spectrum.separates
 
+    @property
+    def pool_key(self) -> object:
+        """Plans of one design share the working correlation; see `Plan.pool_key`."""
+        return id(self.spectrum)
+
     def pooled_sums(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
         """Sum the profile REML over voxels; see `Plan.pooled_sums`."""
         assert self.spectrum is not None  # noqa: S101 - `plan` gives it

@@ -7,6 +7,7 @@ Full-rank coding: the session columns of `designs`, and for the subject effect e
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from sessionfx.session_contrasts import SessionContrast
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import independent_columns, rank_of
 from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
-from sessionfx.statistics.ols import f_test, fit_ols
+from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
 from sessionfx.strategies.designs import SessionDesign, session_design, session_differences
 
@@ -45,15 +46,28 @@ LINEAR_CODE = (
 
 @dataclass(frozen=True)
 class SessionModelPlan(Plan):
-    """OLS on all session maps."""
+    """OLS on all session maps.
+
+    Attributes
+    ----------
+    participants : tuple of str
+        Of each row.
+    """
+
+    participants: tuple[str, ...] = ()
+
+    @cached_property
+    def prepared(self) -> OlsContrasts:
+        """The contrast, ready for any number of voxels."""
+        return prepare_ols(self.design_matrix.to_numpy(), self.contrast, self.participants)
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Estimate the contrast by OLS, see `Plan.estimate`."""
-        return fit_ols(effects[list(self.rows)], self.design_matrix.to_numpy(), self.contrast)
+        return self.prepared.estimate(effects)
 
 
 @dataclass(frozen=True)
-class SessionTestPlan(Plan):
+class SessionTestPlan(SessionModelPlan):
     """F test that no session differs, with Greenhouse–Geisser's correction where participants have indicators.
 
     Attributes
@@ -69,7 +83,7 @@ class SessionTestPlan(Plan):
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Test by OLS, see `Plan.estimate`."""
-        f, numerator, dof = f_test(effects[list(self.rows)], self.design_matrix.to_numpy(), self.contrast)
+        f, numerator, dof = self.prepared.test(effects)
         if not len(self.complete):
             return FTest(f, numerator, dof)
         differences = session_differences(effects, self.complete)
@@ -124,9 +138,9 @@ class SessionModel(Strategy):
         caution = _caution(asked, subject_effect, n_sessions)
         details = {"SubjectEffect": subject_effect, "SessionWeights": _named(design)}
         if asked.kind != "any":
-            return SessionModelPlan(*common, caution, details)
+            return SessionModelPlan(*common, caution, details, layout.participants)
         if subject_effect != "indicator":
-            return SessionTestPlan(*common, caution, details)
+            return SessionTestPlan(*common, caution, details, layout.participants)
         complete, between = complete_participants(layout, asked)
         if len(complete) - rank_of(between) < 1:
             raise NotEstimableError(
@@ -136,6 +150,7 @@ class SessionModel(Strategy):
             *common,
             CORRECTED if n_sessions > 2 else "",
             {**details, "Correction": "Greenhouse–Geisser"},
+            layout.participants,
             complete,
             between,
         )

@@ -1,0 +1,110 @@
+"""Maps on disk, written map by map and read block of voxels by block.
+
+The numbers of a block lie together, so that reading it is one read. Read and written as a file rather than mapped into
+memory: pages of a mapping count as the process's own memory while they are there, so that a whole study would, and a
+full disk would end the process instead of raising an error. Threads can write and read at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.errors import OutputError
+
+
+class BlockStore:
+    """N rows of W numbers in a file.
+
+    Parameters
+    ----------
+    file : file
+        Empty, open for reading and writing.
+    folder : Path
+        Where it is, for errors.
+    n_rows, n_columns : int
+        N and W.
+    width : int
+        Columns of a block; the last one has what is left.
+    dtype : floating type, default=float64
+        Of the numbers.
+    """
+
+    def __init__(
+        self, file: IO[Any], folder: Path, n_rows: int, n_columns: int, width: int,
+        dtype: type[np.floating] = np.float64,
+    ) -> None:  # fmt: skip
+        self._file = file
+        self._folder = folder
+        self._n_rows = n_rows
+        self.dtype = np.dtype(dtype)
+        self.blocks = [slice(start, min(start + width, n_columns)) for start in range(0, n_columns, width)]
+
+    def write(self, row: int, values: NDArray[np.floating]) -> None:
+        """Write a row.
+
+        Parameters
+        ----------
+        row : int
+        values : ndarray of shape (W,)
+
+        Raises
+        ------
+        OutputError
+            If the folder is full.
+        """
+        content = np.ascontiguousarray(values, dtype=self.dtype)
+        for block in self.blocks:
+            self._whole(os.pwrite, content[block], self._place(block, row))
+
+    def read(self, block: slice) -> NDArray[np.floating]:
+        """Read a block, of shape (N, w)."""
+        found = np.empty((self._n_rows, block.stop - block.start), dtype=self.dtype)
+        self._whole(lambda file, left, place: os.preadv(file, [left], place), found, self._place(block, 0))
+        return found
+
+    def _place(self, block: slice, row: int) -> int:
+        return self.dtype.itemsize * (self._n_rows * block.start + row * (block.stop - block.start))
+
+    def _whole(self, transfer: Callable[[int, Any, int], int], content: NDArray[np.floating], place: int) -> None:
+        """Write or read until nothing is left: the system may do a part only."""
+        left = content.reshape(-1).view(np.uint8).data
+        try:
+            while left:
+                done = transfer(self._file.fileno(), left, place)
+                if not done:
+                    raise OSError(0, "it was cut off")
+                left, place = left[done:], place + done
+        except OSError as error:
+            raise _unusable(self._folder, error) from None
+
+
+@contextmanager
+def scratch_file(folder: Path) -> Iterator[IO[Any]]:
+    """Open a file without a name, which is gone with the process however that ends.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
+    """
+    try:
+        file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - opening alone is tried
+    except OSError as error:
+        raise _unusable(folder, error) from None
+    with file:
+        yield file
+
+
+def _unusable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{folder} cannot hold the maps of the group level ({error.strerror}). Check space and permissions, or choose "
+        "another folder with --work-dir."
+    )
