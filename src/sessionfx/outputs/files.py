@@ -10,6 +10,7 @@ import json
 import os
 import tempfile
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,9 @@ def remove_stale_temporaries(folder: Path) -> None:
             continue  # another process was faster
 
 
+@cache
 def _umask() -> int:
+    # asking means setting it for a moment, which other threads would notice
     current = os.umask(0)
     os.umask(current)
     return current
