@@ -10,7 +10,6 @@ import json
 import os
 import tempfile
 import time
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,9 @@ from numpy.typing import NDArray
 from sessionfx.errors import OutputError
 from sessionfx.inputs.images import Grid
 
+# Asking means setting it for a moment, which other threads would notice: asked once, when the program starts.
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 _TEMPORARY_PREFIX = ".sessionfx-"
 _STALE_SECONDS = 3600.0
 
@@ -39,7 +41,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         descriptor, temporary = tempfile.mkstemp(prefix=_TEMPORARY_PREFIX, dir=path.parent)
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
-        Path(temporary).chmod(0o666 & ~_umask())  # mkstemp makes private files; groups share outputs
+        Path(temporary).chmod(0o666 & ~_UMASK)  # mkstemp makes private files; groups share outputs
         Path(temporary).replace(path)
         temporary = None
     except OSError as error:
@@ -105,11 +107,3 @@ def remove_stale_temporaries(folder: Path) -> None:
                 path.unlink()
         except OSError:
             continue  # another process was faster
-
-
-@cache
-def _umask() -> int:
-    # asking means setting it for a moment, which other threads would notice
-    current = os.umask(0)
-    os.umask(current)
-    return current
