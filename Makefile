@@ -56,8 +56,8 @@ format: $(VENV)/.dev ## let ruff format and mend
 validity: $(VENV)/.runtime ## simulate false positives and power of every strategy (docs/validity.md)
 	$(BIN)/python benchmarks/validity.py
 
-bench: $(VENV)/.bench ## time the group strategies beside other software (docs/benchmarks.md)
-	$(BIN)/python benchmarks/group_speed.py
+bench: $(VENV)/.bench ## measure time and memory beside other software (docs/performance.md)
+	$(BIN)/python benchmarks/performance.py
 
 boutiques: $(VENV)/.runtime ## make boutiques.json from the command line's description
 	$(BIN)/python -m sessionfx.boutiques > boutiques.json

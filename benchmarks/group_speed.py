@@ -1,4 +1,4 @@
-"""Time the group strategies on one core, beside nilearn and statsmodels in the same run; write docs/benchmarks.md.
+"""Time the group strategies on one core, beside nilearn and statsmodels in the same run.
 
     python benchmarks/group_speed.py [--voxels N] [--repeats R]
 
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
@@ -32,7 +30,6 @@ from sessionfx.strategies.blocks import MapsInMemory, block_width, blocks_of, es
 # those that need nothing but the effects
 MEASURED = tuple(name for name, strategy in STRATEGIES.items() if strategy.is_default)
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 N_PARTICIPANTS, SESSIONS = 20, ("01", "02", "03")
 COVARIANCE = Covariance.compound_symmetry(len(SESSIONS), 0.5, 0.5)
 MISSING = 0.1
@@ -172,7 +169,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--voxels", type=int, default=200_000)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", type=Path, default=PAGE, help="page to write (docs/benchmarks.md)")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     with limited_threads(1):
@@ -183,7 +179,7 @@ def main() -> int:
 
 
 def measure(arguments: argparse.Namespace) -> int:
-    """Measure, print and write the page; 1 where a strategy is slower than wanted."""
+    """Measure and print; 1 where a strategy is slower than wanted."""
     designs = {"all maps": layout(0.0), f"{MISSING:.0%} missing".replace("%", " %"): layout(MISSING)}
     data = {
         label: simulate(maps, SESSIONS, COVARIANCE, None, arguments.voxels, np.random.default_rng(0)).astype(np.float32)
@@ -227,11 +223,8 @@ def measure(arguments: argparse.Namespace) -> int:
         [[name, *(f"{peak_megabytes(name, n):.0f} MB" for n in MEMORY_VOXELS)] for name in MEASURED],
     )
     maps_megabytes = N_PARTICIPANTS * len(SESSIONS) * MEMORY_VOXELS[0] * 8 / 1e6
-    page = f"""# How fast the group level is
-
-Made by `make bench` (`benchmarks/group_speed.py`): {N_PARTICIPANTS} participants, {len(SESSIONS)} sessions,
-{grouped(arguments.voxels)} voxels, the session contrast `{question().text}`, one thread; processor time, the
-fastest of {arguments.repeats} runs. {_processor()}, Python {platform.python_version()}, NumPy {version("numpy")}.
+    text = f"""{N_PARTICIPANTS} participants, {len(SESSIONS)} sessions, {grouped(arguments.voxels)} voxels, the session
+contrast `{question().text}`, one thread; processor time, the fastest of {arguments.repeats} runs.
 
 {speed}
 
@@ -250,18 +243,11 @@ of {grouped(MEMORY_VOXELS[0])} voxels as float64 would be {maps_megabytes:.0f} M
 
 {memory}
 """
-    arguments.output.write_text(page, encoding="utf-8")
-    print(page)
-    print(f"Load of the machine: {os.getloadavg()[0]:.1f}.")
+    print(text)
     if short:
         print(f"Slower than wanted: {', '.join(short)}.")
         return 1
     return 0
-
-
-def _processor() -> str:
-    found = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return found[0].split(":", 1)[1].strip() if found else platform.machine()
 
 
 if __name__ == "__main__":

@@ -114,15 +114,21 @@ def compare(
     -------
     Comparison
     """
-    usages: list[list[Usage]] = [[], []]
-    for counted in [False, *[True] * pairs]:
-        for command, found in zip((ours, peer), usages, strict=True):
+    found = in_turn({"ours": ours, "peer": peer}, rounds=pairs + 1, before=before)
+    return Comparison(found["ours"][1:], found["peer"][1:])
+
+
+def in_turn(
+    commands: Mapping[str, Sequence[str]], *, rounds: int, before: Callable[[], None] | None = None
+) -> dict[str, tuple[Usage, ...]]:
+    """Run several commands in turn, so many rounds; see `compare`."""
+    usages: dict[str, list[Usage]] = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, command in commands.items():
             if before is not None:
                 before()
-            usage = measure(command)
-            if counted:
-                found.append(usage)
-    return Comparison(tuple(usages[0]), tuple(usages[1]))
+            usages[name].append(measure(command))
+    return {name: tuple(found) for name, found in usages.items()}
 
 
 def _orphans() -> Iterator[resource.struct_rusage]:

@@ -165,6 +165,7 @@ PLAN = "sessionfx, one participant: until fitting begins (`--dry-run`), no index
 PLAN_KEPT = "… index kept in the work folder"
 PLAN_COMPLETE = "… index of everyone kept in the database folder"
 WHOLE = "sessionfx, one participant: with the fit of its four tiny runs, no index kept"
+WHOLE_KEPT = "… index kept in the work folder"
 PLAN_ALL = "sessionfx, all participants: `--dry-run`, no index kept"
 PLAN_ALL_KEPT = "… index kept"
 PEER = "pybids: everything indexed, then the files of one participant"
@@ -213,6 +214,7 @@ def _commands(folder: Path, n_participants: int, *, with_peer: bool) -> Iterator
     measure([*plan_all, "--bids-database-dir", database])
     yield PLAN_COMPLETE, [*plan, "--bids-database-dir", database], out
     yield WHOLE, one, out
+    yield WHOLE_KEPT, [*one, "--work-dir", work], out
     yield PLAN_ALL, plan_all, out
     yield PLAN_ALL_KEPT, [*plan_all, "--bids-database-dir", database], out
     if with_peer:

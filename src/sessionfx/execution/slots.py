@@ -7,8 +7,9 @@ that neither processors nor memory are oversubscribed, and none stands idle whil
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -68,16 +69,39 @@ def in_slots(function: Callable[..., Result], items: Sequence[tuple[Any, ...]]) 
         What the function raises; items not begun are given up.
     """
     held = _slot
-
-    def call(item: tuple[Any, ...]) -> Result:
-        with held:
-            return function(*item)
-
-    if min(_number, len(items)) <= 1:
-        yield from map(call, items)
+    number = min(_number, len(items))
+    if number <= 1:
+        for item in items:
+            with held:
+                result = function(*item)
+            yield result
         return
-    pool = ThreadPoolExecutor(min(_number, len(items)))
+    futures: list[Future[Result]] = [Future() for _ in items]
+    waiting = deque(zip(futures, items, strict=True))
+
+    def work() -> None:
+        while True:
+            with held:
+                try:
+                    future, item = waiting.popleft()
+                except IndexError:
+                    return
+                try:
+                    future.set_result(function(*item))
+                except BaseException as error:
+                    future.set_exception(error)
+
+    # No pool of the library: the program would wait for its threads when it is told to end.
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(number)]
+    for thread in threads:
+        thread.start()
     try:
-        yield from pool.map(call, items)
+        for future in futures:
+            yield future.result()
+    except Exception:
+        waiting.clear()
+        for thread in threads:
+            thread.join()
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        waiting.clear()
