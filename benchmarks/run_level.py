@@ -18,8 +18,10 @@ from typing import Any
 import harness
 import numpy as np
 from datasets import CONFOUNDS, CONTRAST, N_COMPONENTS, REPETITION_TIME, SPACE, TASK, Study, bold_path, make_study
+from numpy.typing import NDArray
 
 PRODUCT_COLUMNS = 31
+STATISTICS = {"effect": "size", "variance": "variance"}  # ours, and the second half of nilearn's names
 
 
 def main(pairs: int) -> None:
@@ -30,7 +32,7 @@ def main(pairs: int) -> None:
 def measure_runs(pairs: int = 3) -> list[dict[str, Any]]:
     """Measure runs of two voxel sizes and lengths, with and without smoothing."""
     rows = []
-    for voxel_size, volumes in ((2.0, 200), (2.0, 600), (3.0, 200), (3.0, 600)):
+    for voxel_size, volumes in ((3.0, 200), (3.0, 600), (2.0, 200), (2.0, 600)):
         with tempfile.TemporaryDirectory() as folder:
             root = make_study(Path(folder), Study(volumes=volumes, voxel_size=voxel_size))
             for fwhm in (0.0, 5.0):
@@ -41,15 +43,16 @@ def measure_runs(pairs: int = 3) -> list[dict[str, Any]]:
 def as_table(rows: list[dict[str, Any]]) -> str:
     """Write rows as a Markdown table."""
     lines = [
-        "| run | smoothing | SessionFX | nilearn | ratio | processor time | memory | floor | of the floor |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| run | smoothing | SessionFX | nilearn | ratio | processor time | memory | floor | of the floor "
+        "| largest difference |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
         lines.append(
             f"| {row['voxel_size']:g} mm, {row['volumes']} volumes | {row['fwhm']:g} mm | {row['ours']:.2f} s "
             f"| {row['nilearn']:.2f} s | **{row['ratio']:.1f}** | {row['cpu']:.1f} "
             f"| {row['peak']:.0f} of {row['nilearn_peak']:.0f} MB ({row['peak'] / row['nilearn_peak']:.2f}) "
-            f"| {row['floor']:.2f} s | {row['ours'] / row['floor']:.2f} |"
+            f"| {row['floor']:.2f} s | {row['ours'] / row['floor']:.2f} | {row['difference']:.0e} |"
         )
     return "\n".join(lines)
 
@@ -67,11 +70,19 @@ def _measure(root: Path, fwhm: float, pairs: int) -> dict[str, Any]:
         "peak": compared.median("ours", "peak"),
         "nilearn_peak": compared.median("peer", "peak"),
         "floor": float(np.median([float(one.said) for one in floors[1:]])),
+        "difference": float(harness.measure([sys.executable, __file__, "difference", str(root), str(fwhm)]).said),
     }
 
 
-def fit_with_sessionfx(root: Path, fwhm: float) -> float:
-    """Fit the run; return seconds."""
+def fit_with_sessionfx(root: Path, fwhm: float) -> tuple[float, dict[str, NDArray[np.float64]]]:
+    """Fit the run.
+
+    Returns
+    -------
+    seconds : float
+    maps : dict of str to ndarray, 3-D
+        `effect` and `variance`, NaN outside the mask.
+    """
     import nilearn.glm.first_level  # noqa: F401 - importing is not counted
     from threadpoolctl import threadpool_limits
 
@@ -84,13 +95,12 @@ def fit_with_sessionfx(root: Path, fwhm: float) -> float:
     model = FirstLevelModel(DesignModel("glover", "cosine", 0.01), "ar1", fwhm or None, CONFOUNDS)
     started = time.perf_counter()
     (fitted,) = analyse_run(run, [parse_contrast(CONTRAST)], model).estimates.values()
-    for values in fitted.estimate.maps().values():
-        fitted.volume(values)
-    return time.perf_counter() - started
+    maps = {name: fitted.volume(values) for name, values in fitted.estimate.maps().items()}
+    return time.perf_counter() - started, maps
 
 
-def fit_with_nilearn(root: Path, fwhm: float) -> float:
-    """Fit the run; return seconds."""
+def fit_with_nilearn(root: Path, fwhm: float) -> tuple[float, dict[str, NDArray[np.float64]]]:
+    """Fit the run; see `fit_with_sessionfx`."""
     import pandas as pd
     from nilearn.glm.first_level import FirstLevelModel
 
@@ -109,8 +119,24 @@ def fit_with_nilearn(root: Path, fwhm: float) -> float:
         events=pd.read_csv(run.events, sep="\t"),
         confounds=pd.read_csv(run.confounds, sep="\t")[columns],
     )
-    model.compute_contrast(CONTRAST, output_type="all")
-    return time.perf_counter() - started
+    found = model.compute_contrast(CONTRAST, output_type="all")
+    seconds = time.perf_counter() - started
+    return seconds, {name: found[f"effect_{kind}"].get_fdata() for name, kind in STATISTICS.items()}
+
+
+def difference(root: Path, fwhm: float) -> float:
+    """Find the largest difference between the two programs' maps.
+
+    Relative to the value, and for effects near zero to a thousandth of the map's largest.
+    """
+    ours, theirs = (fit(root, fwhm)[1] for fit in (fit_with_sessionfx, fit_with_nilearn))
+    found = 0.0
+    for name in STATISTICS:
+        inside = np.isfinite(ours[name])
+        mine, other = ours[name][inside], theirs[name][inside]
+        scale = np.maximum(np.abs(other), 1e-3 * np.abs(other).max())
+        found = max(found, float((np.abs(mine - other) / scale).max()))
+    return found
 
 
 def find_floor(root: Path, fwhm: float) -> float:
@@ -169,7 +195,10 @@ def run_inputs(root: Path) -> Any:
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        role = {"sessionfx": fit_with_sessionfx, "nilearn": fit_with_nilearn, "floor": find_floor}[sys.argv[1]]
-        print(role(Path(sys.argv[2]), float(sys.argv[3])))
+        root, fwhm = Path(sys.argv[2]), float(sys.argv[3])
+        if sys.argv[1] in ("floor", "difference"):
+            print({"floor": find_floor, "difference": difference}[sys.argv[1]](root, fwhm))
+        else:
+            print({"sessionfx": fit_with_sessionfx, "nilearn": fit_with_nilearn}[sys.argv[1]](root, fwhm)[0])
     else:
         main(int(sys.argv[1]) if len(sys.argv) > 1 else 3)

@@ -149,14 +149,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     run = parser.add_argument_group("execution")
     run.add_argument("--nprocs", "--n-procs", "--n-cpus", type=_positive_count, default=available_processors(),
-                     metavar="N", help="participants at a time (default: all processors)")  # fmt: skip
+                     metavar="N",
+                     help="runs at a time, of one participant or several (default: all processors)")  # fmt: skip
     run.add_argument("--omp-nthreads", type=_positive_count, default=1, metavar="N",
                      help="threads of the linear algebra in each process (default: %(default)s)")  # fmt: skip
     run.add_argument(
         "--mem-gb",
         type=_positive,
         metavar="GB",
-        help="memory to stay within: fewer participants at a time (default: what container and machine allow)",
+        help="memory to stay within: fewer runs at a time (default: what container and machine allow)",
     )
     run.add_argument("--executor", choices=EXECUTORS, default="local",
                      help="where participants and blocks of voxels are computed: on this machine, or by workers of a "
