@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -152,6 +155,19 @@ def test_memory_limit_is_what_slurm_granted(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert memory_limit_gb() == pytest.approx(megabytes * 2**20 / 1e9)
+
+
+def test_a_process_prepared_in_vain_keeps_nothing_open() -> None:
+    """A call that is refused after it began to prepare ends at once, for those too who wait for its output's end."""
+    program = (
+        "from sessionfx.execution import LocalExecutor\n"
+        "with LocalExecutor(2, 1) as executor:\n"
+        "    executor.prepare(['units_of_sleep'])\n"
+    )
+    started = time.monotonic()
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment)
+    assert time.monotonic() - started < 20
 
 
 # Parts of units ---------------------------------------------------------------------------------------------

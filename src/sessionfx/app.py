@@ -103,8 +103,6 @@ def run(settings: Settings) -> int:
 
 def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast], executor: Executor) -> int:
     """Run the participant level."""
-    if not settings.dry_run and len(settings.participant_label) != 1:
-        executor.prepare(["sessionfx.participant", "nilearn.glm.first_level"])
     roots = find_derivative_roots(raw, settings.derivatives)
     check_output_place(settings.output_dir, dataset_links(raw, roots))
     _check_private_folders(settings, [raw, *roots])
@@ -115,6 +113,8 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
                 f"--participant-label {label} matches no participant in {', '.join(map(str, roots))}. "
                 f"What exists: {', '.join(known) or 'none'}."
             )
+    if not settings.dry_run and len(settings.participant_label) != 1:
+        executor.prepare(["sessionfx.participant", "nilearn.glm.first_level"])
     started = time.monotonic()
     dataset = open_dataset(
         raw,

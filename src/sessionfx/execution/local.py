@@ -46,6 +46,7 @@ class LocalExecutor(Executor):
         self._n_processes = n_processes
         self._n_threads = n_threads
         self._memory_gb = memory_gb or memory_limit_gb()
+        self._is_prepared_in_vain = False
 
     @property
     def memory_gb(self) -> float:
@@ -62,6 +63,7 @@ class LocalExecutor(Executor):
         """Let the process that others are forked from load modules while this one does something else."""
         if self._n_processes > 1:
             _start_forkserver(modules, self._n_threads)
+            self._is_prepared_in_vain = True
 
     def run_units(
         self,
@@ -72,6 +74,7 @@ class LocalExecutor(Executor):
         stop_on_failure: bool = False,
     ) -> Iterator[Done[Result]]:
         """Run units in as many processes as were asked for and fit into memory; see `Executor.run_units`."""
+        self._is_prepared_in_vain = False
         n_slots = self.at_a_time(needs_gb or {})
         n_processes = min(n_slots, len(units))
         # A unit that is killed for want of memory would take this process, the whole program, along.
@@ -111,7 +114,17 @@ class LocalExecutor(Executor):
         return in_threads(self._n_processes, function, items)
 
     def close(self) -> None:
-        """Nothing is held between calls: processes end with the units they were made for."""
+        """Nothing is held between calls: processes end with the units they were made for.
+
+        Only if there were no units, because the input was refused, would one go on loading modules, and keep the
+        terminal's or a pipe's end open.
+        """
+        server = getattr(forkserver, "_forkserver", None)
+        pid = getattr(server, "_forkserver_pid", None)
+        if self._is_prepared_in_vain and pid is not None:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        self._is_prepared_in_vain = False
 
 
 def end_on_sigterm() -> None:

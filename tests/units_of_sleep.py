@@ -1,0 +1,5 @@
+"""A module that takes half a minute to load."""
+
+import time
+
+time.sleep(30)
