@@ -1,6 +1,6 @@
 """Run the benchmarks and put what they print into docs/performance.md.
 
-    python benchmarks/performance.py [SECTION ...]
+    python benchmarks/performance.py [SECTION ...] [OPTION OF THE SCRIPTS ...]
 
 Without sections, all; a section alone is made anew and the others stay as they are. The text around the tables is
 written by hand in the page; what lies between a section's two marks is replaced.
@@ -33,7 +33,8 @@ def main() -> int:
     """Run the sections asked for, one after the other, each kept as soon as it is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
-    sections = parser.parse_args().sections or list(SECTIONS)
+    options, further = parser.parse_known_args()  # what is unknown here is for the scripts
+    sections = options.sections or list(SECTIONS)
     unknown = set(sections) - set(SECTIONS)
     if unknown:
         parser.error(f"no section is called {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
@@ -41,7 +42,9 @@ def main() -> int:
     for section in sections:
         script, *arguments = SECTIONS[section]
         done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name(script)), *arguments], stdout=subprocess.PIPE, text=True
+            [sys.executable, str(Path(__file__).with_name(script)), *arguments, *further],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         print(f"{section}\n{done.stdout}", flush=True)
         failed += done.returncode != 0
