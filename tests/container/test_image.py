@@ -18,6 +18,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from isal import igzip
 
 import sessionfx
 
@@ -306,22 +307,42 @@ def test_limit_of_the_container_lowers_the_number_of_participants_at_a_time(
 def test_run_that_does_not_fit_fails_in_words(
     image: Any, tmp_path: Path, new_output: Callable[[], Path], memory: Callable[[int], list[str]]
 ) -> None:
-    """The kernel kills the process that computes, never the program that says so."""
-    options = "--participants 2 --sessions 2 --runs 1 --volumes 120 --voxel-size 3 --no-raw-bold"
+    """The kernel kills the process that computes, never the program that says so, and the others are finished."""
+    options = "--participants 2 --sessions 2 --runs 1 --volumes 60 --no-raw-bold --missing"
     command = [sys.executable, "-m", "sessionfx.simulate", tmp_path / "bids", *options.split()]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
+    make_run_large(tmp_path / "bids" / "derivatives" / "fmriprep" / "sub-01" / "ses-01" / "func")
     for path in (tmp_path, *tmp_path.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     output = new_output()
-    arguments = ("/data", "/out", "participant", *CONTRAST, "--nprocs", "2", "--no-report")
+    arguments = ("/data", "/out", "participant", *CONTRAST, "--confounds", "none", "--nprocs", "2", "--no-report")
     done = image.run(*arguments, options=[*image.options(tmp_path / "bids", output), *memory(400)])
     assert done.returncode == 1, done.stderr
-    assert "A run needs about 0.7 GB, and there are 0.4 GB" in done.stderr
+    assert "A run needs about 1.3 GB, and there are 0.4 GB: sub-01 may be killed" in done.stderr
     assert "docker run --memory" in done.stderr
     assert "sub-01: FAILED. Its process was killed, most likely for want of memory." in done.stderr
+    assert "sub-02: done" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(output.rglob("*_statmap.nii.gz"))
+    assert not list((output / "sub-01").rglob("*_statmap.nii.gz"))
+    assert list((output / "sub-02").rglob("*_statmap.nii.gz"))
     assert "for want of memory" in next((output / "logs").glob("sub-01_*_crash.txt")).read_text()
+
+
+def make_run_large(folder: Path) -> None:
+    """Replace a run by 400 volumes of 2 mm in which all is brain: 1.7 GB of signal, a few MB in the file."""
+    shape = (97, 115, 97)
+    (bold,) = folder.glob("*_desc-preproc_bold.nii.gz")
+    (mask,) = folder.glob("*_desc-brain_mask.nii.gz")
+    image = nib.Nifti1Image(np.ones(shape, np.uint8), np.diag([2.0, 2.0, 2.0, 1.0]))
+    image.to_filename(mask)
+    header = image.header.copy()
+    header.set_data_dtype(np.int16)
+    header.set_data_shape((*shape, 400))
+    header["vox_offset"] = 352
+    with igzip.open(bold, "wb", compresslevel=0) as stream:
+        stream.write(header.binaryblock + bytes(4))
+        for volume in range(400):
+            stream.write(np.full(shape, 1000 + volume % 7, np.int16).tobytes())
 
 
 # Stopped in the middle
