@@ -93,8 +93,8 @@ def measure(command: Sequence[str], *, environment: Mapping[str, str] | None = N
     reader.join()
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}:\n{b''.join(said).decode()}")
-    peak = max(sampler.peak, resources.ru_maxrss * 1024) / 1e6
-    return Usage(wall, cpu, peak, b"".join(said).decode())
+    # not ru_maxrss, which counts what this process had when it started the other
+    return Usage(wall, cpu, sampler.peak / 1e6, b"".join(said).decode())
 
 
 def compare(
