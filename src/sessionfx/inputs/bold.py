@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
-from sessionfx.inputs.images import Grid, grid_of, open_image, read_mask, read_volumes
+from sessionfx.inputs.images import Grid, bounds_of, grid_of, open_image, read_mask, read_volumes
 
 # Where a Gaussian is cut off (standard deviations), as nilearn's smoothing does
 _TRUNCATED_AT = 4.0
@@ -158,15 +158,15 @@ class _Smoother:
     def __init__(self, mask: NDArray[np.bool_], grid: Grid, fwhm: float) -> None:
         voxel_size = np.sqrt((grid.affine[:3, :3] ** 2).sum(axis=0))
         self._sigma = fwhm / (np.sqrt(8 * np.log(2)) * voxel_size)
-        bounds = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
+        bounds = bounds_of(mask)
         box, self._margins = [], []
         for (first, last), sigma, size in zip(bounds, self._sigma, mask.shape, strict=True):
             reach = int(_TRUNCATED_AT * sigma + 0.5)
-            start, stop = max(int(first) - reach, 0), min(int(last) + 1 + reach, size)
+            start, stop = max(first - reach, 0), min(last + 1 + reach, size)
             box.append(slice(start, stop))
-            self._margins.append(slice(int(first) - start, int(last) + 1 - start))
+            self._margins.append(slice(first - start, last + 1 - start))
         self._box = tuple(box)
-        inner = tuple(slice(int(first), int(last) + 1) for first, last in bounds)
+        inner = tuple(slice(first, last + 1) for first, last in bounds)
         self._inside = _voxel_order(mask[inner])
 
     def smooth(self, volume: NDArray[Any], kind: np.dtype[Any]) -> NDArray[np.floating]:

@@ -17,6 +17,7 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
+from sessionfx.inputs.images import bounds_of
 from sessionfx.report.canvas import (
     MARGIN,
     SMALL_FONT,
@@ -367,8 +368,8 @@ class _Box(NamedTuple):
     def around(cls, mask: BoolArray, affine: FloatArray) -> _Box:
         """Find the box of a mask that is not empty."""
         turned, canonical = to_canonical(mask, affine)
-        bounds = [np.flatnonzero(turned.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
-        box = tuple(slice(int(first), int(last) + 1) for first, last in bounds)
+        bounds = bounds_of(turned)
+        box = tuple(slice(first, last + 1) for first, last in bounds)
         shape = tuple(cut.stop - cut.start for cut in box)
         voxel_size = np.linalg.norm(canonical[:3, :3], axis=0)
         middle = canonical[:3, :3] @ np.mean(bounds, axis=1) + canonical[:3, 3]
