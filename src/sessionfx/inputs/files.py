@@ -1,0 +1,196 @@
+"""Opening input files: whatever lies under a name is either read, or named in a sentence that says what to do.
+
+Under a name that should be a file there may be nothing, a folder, a pipe that never answers, a device without an end, a
+link in a circle, or the small text that git-annex and Git LFS leave in place of data that were not fetched. The rest
+of the program opens its input through here and meets none of these.
+
+The functions raise `UnreadableFileError`. Where a file belongs to no single participant, the caller raises the class of
+error that fits, with the same text.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sessionfx.errors import DatasetError, ParticipantError
+
+# What belongs into a JSON sidecar is a thousand times smaller, into a table of events or confounds ten times
+LARGEST_JSON = 64 * 2**20
+LARGEST_TABLE = 512 * 2**20
+# How the text begins that stands for data which were not fetched
+_POINTERS = {b"/annex/objects/": "git-annex", b"version https://git-lfs": "Git LFS"}
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+class UnreadableFileError(ParticipantError):
+    """A file that cannot be read; the text names it, the cause and the remedy."""
+
+
+def open_input(path: Path) -> BinaryIO:
+    """Open a file for reading, without waiting for anything that is no file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    binary file object
+        At its beginning.
+
+    Raises
+    ------
+    UnreadableFileError
+        If there is no regular file under that name, or it stands for data that were not fetched.
+    """
+    try:
+        # a pipe without a writer would be waited for
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as error:
+        raise _cannot_open(path, error) from None
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode):
+            kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "something else")
+            raise UnreadableFileError(f"{path} is {kind}, not a file. Put the file in its place, or remove it.")
+        beginning = os.pread(descriptor, max(map(len, _POINTERS)), 0)
+    except OSError as error:
+        os.close(descriptor)
+        raise _cannot_open(path, error) from None
+    except UnreadableFileError:
+        os.close(descriptor)
+        raise
+    stream = os.fdopen(descriptor, "rb")
+    for pointer, program in _POINTERS.items():
+        if beginning.startswith(pointer):
+            stream.close()
+            raise UnreadableFileError(
+                f"{path} holds a {program} pointer in place of its data, which were not fetched. Get the file first "
+                f"({'datalad get or git annex get' if program == 'git-annex' else 'git lfs pull'})."
+            )
+    return stream
+
+
+def read_text(path: Path, *, largest: int = LARGEST_TABLE) -> str:
+    """Read a UTF-8 text file, with or without a byte order mark.
+
+    Parameters
+    ----------
+    path : Path
+    largest : int
+        Bytes beyond which a file is taken for something else.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    UnreadableFileError
+        If it cannot be read, is larger, or is not UTF-8.
+    """
+    with open_input(path) as stream:
+        try:
+            content = stream.read(largest + 1)
+        except OSError as error:
+            raise _cannot_open(path, error) from None
+    if len(content) > largest:
+        raise UnreadableFileError(
+            f"{path} is larger than {largest // 2**20} MB, which no such file should be. Check what it is."
+        )
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
+        what = "is UTF-16 text" if wide else f"is not UTF-8 text (byte {error.start + 1})"
+        raise UnreadableFileError(f"{path} {what}; BIDS asks for UTF-8. Save it as UTF-8.") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    UnreadableFileError
+        If it cannot be read, is not JSON, is nested too deeply, or holds something else than an object.
+    """
+    text = read_text(path, largest=LARGEST_JSON)
+    try:
+        content = json.loads(text)
+    except RecursionError:
+        raise UnreadableFileError(
+            f"{path} cannot be read as JSON: it is nested too deeply. Correct the file."
+        ) from None
+    except ValueError as error:  # no JSON, or an integer of thousands of digits
+        reason = str(error).split(";")[0]
+        raise UnreadableFileError(f"{path} cannot be read as JSON ({reason}). Correct the file.") from None
+    if not isinstance(content, dict):
+        raise UnreadableFileError(f"{path} should hold a JSON object. Correct the file.")
+    return content
+
+
+def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """List a folder of the input in the order of names; nothing where there is none.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    list of os.DirEntry
+
+    Raises
+    ------
+    DatasetError
+        If there is a folder and it cannot be listed: what lies in it would be left out without a word.
+    """
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise unlistable(folder, error) from None
+
+
+def unlistable(folder: Path | str, error: OSError) -> DatasetError:
+    """Say in words that a folder of the input cannot be listed."""
+    return DatasetError(
+        f"The folder {folder} cannot be listed ({error.strerror or error}), so what lies in it would be left out. Make "
+        "it readable, or leave its participant out with --participant-label."
+    )
+
+
+def _cannot_open(path: Path, error: OSError | ValueError) -> UnreadableFileError:
+    if isinstance(error, FileNotFoundError):
+        if path.is_symlink():
+            annexed = "annex" in str(path.readlink())
+            how = " (datalad get or git annex get)" if annexed else ""
+            return UnreadableFileError(
+                f"{path} is a link to data that are not there, most likely not fetched. Get the file first{how}."
+            )
+        return UnreadableFileError(f"{path} does not exist. Get the file first.")
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return UnreadableFileError(f"{path} is a link that leads in a circle. Put the file in its place.")
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return UnreadableFileError(f"{path} cannot be read ({reason}). Check the file and its permissions.")
