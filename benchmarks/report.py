@@ -26,6 +26,7 @@ from scipy.ndimage import gaussian_filter
 from sessionfx.firstlevel.contrasts import Contrast
 from sessionfx.group.results import ContrastResults, Evidence, PairResult, QuestionResults, Reliability, StrategyResult
 from sessionfx.group.verdict import judge
+from sessionfx.inputs.confounds import PRESETS
 from sessionfx.inputs.images import Grid
 from sessionfx.maps import EstimateMap
 from sessionfx.report.brain import draw_coverage, draw_stat_map
@@ -98,7 +99,8 @@ class Study:
         columns = [*names, *(f"drift_{order}" for order in range(1, 22)), "constant"]
         design = pd.DataFrame(np.column_stack([blocks, motion, *drifts, np.ones(N_VOLUMES)]), columns=columns)
         facts = {
-            "RepetitionTime": REPETITION_TIME, "StartTime": 0.0, "NumberOfVolumes": N_VOLUMES,
+            "RepetitionTime": REPETITION_TIME, "StartTime": 0.0,
+            "RunDuration": REPETITION_TIME * N_VOLUMES, "NumberOfVolumes": N_VOLUMES,
             "ConditionColumns": names[:2], "DegreesOfFreedom": 170.0, "BrainMaskVoxels": int(self.mask.sum()),
             "FittedVoxels": int(self.mask.sum()), "Notes": [], "LeftOutContrasts": {},
         }  # fmt: skip
@@ -119,7 +121,7 @@ class Study:
             {CONTRAST.label: {one.label: self.estimate() for one in session_contrasts}},
             self.background,
             settings,
-            participant_methods(settings, has_sessions=True, preprocessing=()),
+            participant_methods(settings, [PRESETS["motion6"]], has_sessions=True, preprocessing=()),
         )
 
     def group(self) -> ContrastResults:

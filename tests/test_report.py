@@ -104,7 +104,8 @@ def results_in_memory(reference: np.ndarray | None) -> ParticipantResults:
         return EstimateMap(Estimate(rng.standard_normal(n_voxels), np.ones(n_voxels), 50.0), mask, grid)
 
     facts = {
-        "RepetitionTime": 2.0, "StartTime": 0.0, "NumberOfVolumes": 30, "ConditionColumns": [HOSTILE],
+        "RepetitionTime": 2.0, "StartTime": 0.0, "RunDuration": 60.0, "NumberOfVolumes": 30,
+        "ConditionColumns": [HOSTILE],
         "DegreesOfFreedom": 28.0, "BrainMaskVoxels": 170, "FittedVoxels": 168, "Notes": [f"{HOSTILE} was noted."],
         "LeftOutContrasts": {},
     }  # fmt: skip

@@ -34,7 +34,7 @@ from sessionfx.execution import (
     limited_threads,
     open_executor,
 )
-from sessionfx.expressions import split_name
+from sessionfx.expressions import quoted_names, split_name
 from sessionfx.firstlevel.contrasts import Contrast, parse_contrasts, selected_labels
 from sessionfx.inputs.dataset import (
     check_raw_dataset,
@@ -44,6 +44,7 @@ from sessionfx.inputs.dataset import (
     preprocessing_programs,
 )
 from sessionfx.inputs.runs import RunInputs, Selection, participants_with_runs, select_runs
+from sessionfx.inputs.tables import listed
 from sessionfx.naming import STATMAP_SUFFIX, check_name_length, entity_string, file_name, natural_key
 from sessionfx.outputs.derivatives import check_output_place, prepare_output
 from sessionfx.outputs.files import remove_stale_temporaries, write_text
@@ -136,6 +137,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         if label not in selection.runs:
             _say(f"sub-{label} has no preprocessed run of task {selection.task} in this selection.")
     _check_conditions(selection, contrasts, settings)
+    _check_confounds(selection, settings)
     session_contrasts = resolve_session_contrasts(settings.session_contrast, selection.sessions)
     _check_names(selection, contrasts, session_contrasts)
 
@@ -163,7 +165,8 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         return 0
     prepare_output(settings.output_dir, links)
     _keep_settings(settings, output_dir)
-    _keep_methods(analysis.methods, selection.entities, "participant", output_dir)
+    every_run = [run for runs in selection.runs.values() for run in runs]
+    _keep_methods(analysis.methods(every_run), selection.entities, "participant", output_dir)
     # longest first, so that no long one is left alone at the end
     order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
     units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
@@ -265,36 +268,81 @@ def _check_questions(settings: Settings) -> None:
 
 def _check_conditions(selection: Selection, contrasts: Sequence[Contrast], settings: Settings) -> None:
     """Make sure every contrast names conditions that occur in some run."""
-    from sessionfx.inputs.tables import read_table
+    from sessionfx.inputs.events import conditions_in, near_equal
 
     suffixes = ["", *(f"_{part.strip()}" for part in settings.hrf_model.split("+")[1:])]
     wanted = {name for contrast in contrasts for name in contrast.weights}
-    conditions: set[str] = set()
+    conditions: dict[str, None] = {}
+    unusable: list[str] = []
     for path in dict.fromkeys(run.events for runs in selection.runs.values() for run in runs):
         if path is None:
             continue
         try:
-            table = read_table(path)
-        except ParticipantError:
-            continue  # reported when that participant is analysed
-        if "trial_type" in table:
-            conditions |= {str(name) + suffix for name in table["trial_type"].dropna().unique() for suffix in suffixes}
-        if wanted and wanted <= conditions:
-            return
-    listed = ", ".join(sorted(conditions, key=natural_key)) or "none could be read"
+            names = conditions_in(path)
+        except ParticipantError as error:
+            unusable.append(str(error))  # reported when that participant is analysed
+            continue
+        conditions.update(dict.fromkeys(name + suffix for name in names for suffix in suffixes))
+        if wanted and wanted <= conditions.keys():
+            break
+    known = sorted(conditions, key=natural_key)
+    listing = _listing(known, unusable)
     if not contrasts:
-        raise CommandLineError(
-            f"No --contrast is given. Conditions there are: {listed}. Give at least one, such as --contrast 'A - B'."
-        )
+        raise CommandLineError(f"No --contrast is given. {listing} Give at least one, such as --contrast 'A - B'.")
     if not conditions:
         return  # no readable events at all: each participant's own message says why
     for contrast in contrasts:
-        unknown = contrast.missing_from(sorted(conditions))
+        in_backticks = quoted_names(contrast.expression, known)
+        unknown = contrast.missing_from(known)
         if unknown:
+            hints = (
+                [f"Names with such characters stand in backticks: --contrast '{in_backticks}'."] if in_backticks else []
+            )
+            alike = [other for name in unknown for other in near_equal(name, known)]
+            hints += [f"Is '{alike[0]}' meant?"] if alike else []
             raise CommandLineError(
                 f"--contrast '{contrast.expression}' names the condition '{unknown[0]}', which no run has. "
-                f"Conditions there are: {listed}."
+                + " ".join([*hints, listing])
             )
+        if in_backticks:
+            _say(
+                f"--contrast '{contrast.expression}' is read as a sum of other conditions than one with such signs "
+                f"in its name. If that one is meant, write --contrast '{in_backticks}'."
+            )
+
+
+def _listing(conditions: Sequence[str], unusable: Sequence[str]) -> str:
+    """Name the conditions there are; where there are none, say why."""
+    if conditions:
+        return f"Conditions there are: {listed(conditions)}."
+    if not unusable:
+        return "No run has an events file in the raw dataset, so no condition is known."
+    more = f" (so are {len(unusable) - 1} others)" if len(unusable) > 1 else ""
+    return f"No condition is known, as the events cannot be used{more}: {unusable[0]}"
+
+
+def _check_confounds(selection: Selection, settings: Settings) -> None:
+    """Refuse what is neither a preset nor a column of any run, once for all of them."""
+    from sessionfx.inputs.confounds import PRESETS, is_pattern
+    from sessionfx.inputs.tables import read_header
+
+    unknown = [name for name in settings.confounds if name not in PRESETS and not is_pattern(name)]
+    columns: dict[str, None] = {}
+    for path in dict.fromkeys(run.confounds for runs in selection.runs.values() for run in runs):
+        if not unknown:
+            return
+        if path is None:
+            continue
+        try:
+            columns.update(dict.fromkeys(read_header(path)))
+        except ParticipantError:
+            continue  # reported when that participant is analysed
+        unknown = [name for name in unknown if name not in columns]
+    if unknown and columns:
+        raise CommandLineError(
+            f"--confounds '{unknown[0]}' is neither a preset ({', '.join(PRESETS)}) nor a column of any confounds "
+            f"file. Columns there are: {listed(list(columns))}. Choose among them, or use --confounds none."
+        )
 
 
 def _check_names(
@@ -394,7 +442,7 @@ def _memory_need(runs: Sequence[RunInputs]) -> float:
 
     from sessionfx.inputs.images import open_image
 
-    there = [run for run in runs if run.bold.exists()]
+    there = [run for run in runs if run.bold.is_file()]
     if not there:
         return _BASE_GB  # reported when that participant is analysed
     largest = max(there, key=lambda run: run.bold.stat().st_size)

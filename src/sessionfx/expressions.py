@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sessionfx.naming import words_to_label
@@ -94,6 +96,7 @@ def parse_expression(text: str, *, session_names: bool = False) -> LinearExpress
     """
     if len(text) > _MAX_LENGTH:
         raise ExpressionError(f"it is longer than {_MAX_LENGTH} characters")
+    text = unicodedata.normalize("NFC", text)  # an é may be typed as one character or two
     tokens = _tokenize(text, session_names)
     value = _Parser(tokens).parse()
     if not all(map(math.isfinite, (value.constant, *value.weights.values()))):
@@ -118,6 +121,31 @@ def split_name(text: str) -> tuple[str | None, str]:
         elif character == "=" and not quoted:
             return text[:position].strip(), text[position + 1 :].strip()
     return None, text.strip()
+
+
+def quoted_names(text: str, names: Sequence[str]) -> str:
+    """Put backticks around names that stand without them where they are needed, such as `stop-signal`.
+
+    Parameters
+    ----------
+    text : str
+        An expression.
+    names : sequence of str
+        Names there are.
+
+    Returns
+    -------
+    str
+        The expression with backticks; empty where none is to be added.
+    """
+    unusual = [name for name in names if not re.fullmatch(NAME, name) and name in text]
+    if not unusual:
+        return ""
+    longest_first = sorted(unusual, key=len, reverse=True)
+    # what stands in backticks already, or within a longer name, is another thing
+    pattern = re.compile("`[^`]*`|" + "|".join(rf"(?<![\w.]){re.escape(name)}(?![\w.])" for name in longest_first))
+    quoted = pattern.sub(lambda found: found[0] if found[0].startswith("`") else f"`{found[0]}`", text)
+    return "" if quoted == text else quoted
 
 
 def _tokenize(text: str, session_names: bool) -> list[_Token]:

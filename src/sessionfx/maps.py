@@ -78,7 +78,8 @@ def on_common_voxels(maps: Sequence[EstimateMap], names: Sequence[str]) -> list[
     for other, name in zip(maps[1:], names[1:], strict=True):
         if not first.grid.same_as(other.grid):
             raise ParticipantError(
-                f"{names[0]} ({first.grid}) and {name} ({other.grid}) lie on different grids and cannot be combined. "
+                f"{names[0]} ({first.grid}) and {name} ({other.grid}) lie on different grids and cannot be combined: "
+                f"{first.grid.difference_from(other.grid)}. "
                 "Preprocess all of them to one space and resolution, or select with --space, --res or --session-label."
             )
     common = np.logical_and.reduce([one.mask for one in maps])

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from sessionfx import __version__
 from sessionfx.errors import ParticipantError
 from sessionfx.execution import in_slots, progress_bar, slot
+from sessionfx.firstlevel import timing
 from sessionfx.firstlevel.contrasts import Contrast
 from sessionfx.firstlevel.run import FirstLevelModel, FittedRun, analyse_run
+from sessionfx.inputs.confounds import columns_of_run, differences_between_runs, sidecar_of
 from sessionfx.inputs.runs import RunInputs
 from sessionfx.maps import EstimateMap, on_common_voxels
 from sessionfx.naming import entity_string, func_folder
@@ -75,11 +77,17 @@ class ParticipantAnalysis:
             self.output_dir, self.entities, self.links, self.model.parameters(), self.settings.fixed_effects
         )
 
-    @property
-    def methods(self) -> MethodsText:
-        """What is done, for the methods section of a paper."""
+    def confound_columns(self, runs: Sequence[RunInputs]) -> dict[str, tuple[str, ...]]:
+        """Name the confounds each run is modelled with, by the run's name."""
+        return {run.name: columns_of_run(run.confounds, self.settings.confounds) for run in runs}
+
+    def methods(self, runs: Sequence[RunInputs]) -> MethodsText:
+        """Say what is done to runs, for the methods section of a paper."""
         return participant_methods(
-            self.settings, has_sessions=bool(self.session_contrasts), preprocessing=self.preprocessing
+            self.settings,
+            list(self.confound_columns(runs).values()),
+            has_sessions=bool(self.session_contrasts),
+            preprocessing=self.preprocessing,
         )
 
 
@@ -414,7 +422,7 @@ def _results(held: _Held, contrasts: Sequence[Contrast]) -> ParticipantResults:
         },
         held.reference,
         analysis.settings,
-        analysis.methods,
+        analysis.methods(held.runs),
     )
 
 
@@ -424,9 +432,8 @@ def plan_work(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Work:
     states = {
         run.name: [
             run.problem,
-            run.metadata.get("RepetitionTime"),
-            run.metadata.get("StartTime"),
-            *(file_state(path) for path in (run.bold, run.mask, run.events, run.confounds)),
+            *(run.metadata.get(field) for field in timing.FIELDS),
+            *(file_state(path) for path in (run.bold, run.mask, run.events, run.confounds, sidecar_of(run.confounds))),
         ]
         for run in runs
     }
@@ -449,6 +456,7 @@ def _write_fits(held: _Held, work: Work, record: Record) -> list[str]:
     """Write designs and session maps; return remarks."""
     analysis, files, participant = held.analysis, held.analysis.files, held.participant
     messages = _remarks(held.fitted)
+    messages += differences_between_runs(analysis.confound_columns(held.runs))
     messages += _check_any(held.fitted, {one.label: held.made(one) for one in held.contrasts_fitted})
     designs = held.write_designs()
     for contrast in held.contrasts_fitted:

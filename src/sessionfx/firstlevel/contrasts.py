@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sessionfx.errors import CommandLineError
 from sessionfx.expressions import ExpressionError, parse_expression, split_name
+from sessionfx.inputs.events import RESPONSE_SUFFIXES
 from sessionfx.naming import words_to_label
 
 
@@ -84,6 +85,12 @@ def parse_contrasts(texts: Sequence[str]) -> tuple[Contrast, ...]:
                 f"'{contrast.label}' in file names. Give one a name: --contrast 'NAME={contrast.expression}'."
             )
     return tuple(contrasts.values())
+
+
+def conditions_asked(contrasts: Sequence[Contrast]) -> frozenset[str]:
+    """Name the conditions that contrasts need: those they name, and those whose responses' derivatives they name."""
+    names = {name for contrast in contrasts for name in contrast.weights}
+    return frozenset(names | {name.removesuffix(suffix) for name in names for suffix in RESPONSE_SUFFIXES})
 
 
 def selected_labels(texts: Sequence[str]) -> tuple[str, ...]:

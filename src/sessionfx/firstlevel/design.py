@@ -10,8 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
+from sessionfx.firstlevel.timing import Timing
 from sessionfx.inputs.confounds import Confounds
-from sessionfx.inputs.events import Events
+from sessionfx.inputs.events import EARLIEST_ONSET, Events
+from sessionfx.inputs.tables import listed
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,23 @@ class Design:
     condition_columns: tuple[str, ...]
 
 
-def frame_times(n_volumes: int, repetition_time: float, start_time: float) -> NDArray[np.float64]:
-    """Give the times that volumes stand for (s): StartTime is where slice timing put the first one."""
-    return np.asarray(start_time + repetition_time * np.arange(n_volumes), dtype=np.float64)
+# Where volumes are not equally spaced, nilearn makes regressors on a regular grid of this step (s), and they are read
+# at the volumes' times in between: less than a thousandth of a response is lost. Its own samples are a fifth of it.
+_GRID_STEP = 0.1
+_GRID_OVERSAMPLING = 5
 
 
-def make_design(times: NDArray[np.float64], events: Events, confounds: Confounds, model: DesignModel) -> Design:
+def make_design(timing: Timing, events: Events, confounds: Confounds, model: DesignModel) -> Design:
     """Make the design matrix of a run.
+
+    nilearn takes its response function on the grid of the closest two volumes and its events on that of the mean
+    distance: with volumes that are not equally spaced it stretches responses in time. They are then made on a regular
+    grid and read at the volumes' times.
 
     Parameters
     ----------
-    times : ndarray of shape (T,)
-        Time of each volume (s).
+    timing : Timing
+        T volumes.
     events : Events
     confounds : Confounds
     model : DesignModel
@@ -62,29 +69,87 @@ def make_design(times: NDArray[np.float64], events: Events, confounds: Confounds
     Raises
     ------
     ParticipantError
-        If a condition is called like another column.
+        If a condition is called like another column, or there are more conditions than volumes.
     """
-    from nilearn.glm.first_level import make_first_level_design_matrix
-
+    times = timing.times
+    # nilearn puts the events first: one column per condition, and one more for each "+ …" of the HRF model
+    n_conditions = len(events.conditions) * (1 + model.hrf_model.count("+"))
+    if n_conditions >= len(times):
+        raise ParticipantError(
+            f"{len(times)} volumes cannot determine the {n_conditions} regressors of {len(events.conditions)} "
+            f"conditions ({listed(events.conditions, most=5)}), and nothing is left to estimate the noise. Is the "
+            "trial_type of every event another? Write one name for the events of a condition, or leave this run out."
+        )
     added = confounds.table.set_axis(times, axis="index") if len(confounds.table.columns) else None
     drift = None if model.drift_model == "none" else model.drift_model
     with warnings.catch_warnings():
         # nilearn repeats what the events reader has checked and noted
         warnings.simplefilter("ignore")
         try:
-            matrix = make_first_level_design_matrix(
-                times,
-                events.table,
-                hrf_model=model.hrf_model,
-                drift_model=drift,
-                high_pass=model.high_pass,
-                add_regs=added,
-            )
+            if timing.is_regular:
+                matrix = _nilearn_design(times, events.table, model, drift, added)
+            else:
+                regressors = [_responses(timing, events, model), added]
+                if drift == "cosine":
+                    regressors.append(_cosines(timing, model.high_pass))
+                    drift = None  # what is left is the constant
+                matrix = _nilearn_design(times, None, model, drift, pd.concat(regressors, axis="columns"))
         except ValueError as error:
             raise ParticipantError(
                 f"The design matrix cannot be made: {error}. If a condition bears the name of a confound or of "
                 "'constant', rename it in the events file."
             ) from None
-    # nilearn puts the events first: one column per condition, and one more for each "+ …" of the HRF model
-    n_conditions = len(events.conditions) * (1 + model.hrf_model.count("+"))
     return Design(matrix, tuple(str(column) for column in matrix.columns[:n_conditions]))
+
+
+def _nilearn_design(
+    times: NDArray[np.float64],
+    events: pd.DataFrame | None,
+    model: DesignModel,
+    drift: str | None,
+    added: pd.DataFrame | None,
+) -> pd.DataFrame:
+    from nilearn.glm.first_level import make_first_level_design_matrix
+
+    return make_first_level_design_matrix(
+        times, events, hrf_model=model.hrf_model, drift_model=drift, high_pass=model.high_pass, add_regs=added
+    )
+
+
+def _responses(timing: Timing, events: Events, model: DesignModel) -> pd.DataFrame:
+    """Make the columns of the conditions where volumes are not equally spaced."""
+    from nilearn.glm.first_level import compute_regressor
+    from nilearn.glm.first_level.hemodynamic_models import orthogonalize
+
+    times = timing.times
+    grid = np.arange(times[0], times[-1] + _GRID_STEP, _GRID_STEP)
+    names: list[str] = []
+    columns: list[NDArray[np.float64]] = []
+    for condition, rows in events.table.groupby("trial_type", sort=True):
+        heights = rows["modulation"] if "modulation" in rows else pd.Series(1.0, index=rows.index)
+        fine, own_names = compute_regressor(
+            (rows["onset"].to_numpy(), rows["duration"].to_numpy(), heights.to_numpy()),
+            model.hrf_model,
+            grid,
+            con_id=str(condition),
+            oversampling=_GRID_OVERSAMPLING,
+            min_onset=EARLIEST_ONSET,
+        )
+        sampled = np.column_stack([np.interp(times, grid, column) for column in fine.T])
+        names += own_names
+        columns.append(orthogonalize(sampled))  # derivatives, as nilearn does
+    return pd.DataFrame(np.hstack(columns), index=times, columns=names)
+
+
+def _cosines(timing: Timing, high_pass: float) -> pd.DataFrame:
+    """Make drifts slower than a frequency (Hz): nilearn's where volumes are equally spaced, in time elsewhere."""
+    times = timing.times
+    n_volumes = len(times)
+    length = timing.end + timing.start_time - times[0]
+    last = length - (times[-1] - times[0])
+    middle = times - times[0] + last / 2
+    order = min(n_volumes - 1, int(np.floor(2 * length * high_pass)))
+    height = np.sqrt(2 / n_volumes)
+    return pd.DataFrame(
+        {f"drift_{k}": height * np.cos(np.pi * k * middle / length) for k in range(1, order + 1)}, index=times
+    )

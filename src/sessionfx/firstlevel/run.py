@@ -10,21 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
-from sessionfx.firstlevel.contrasts import Contrast
-from sessionfx.firstlevel.design import Design, DesignModel, frame_times, make_design
+from sessionfx.firstlevel.contrasts import Contrast, conditions_asked
+from sessionfx.firstlevel.design import Design, DesignModel, make_design
 from sessionfx.firstlevel.glm import fit_run
+from sessionfx.firstlevel.timing import Timing, run_timing
 from sessionfx.inputs.bold import open_series, read_run
 from sessionfx.inputs.confounds import read_confounds
-from sessionfx.inputs.events import Events, read_events
+from sessionfx.inputs.events import Events, near_equal, read_events
 from sessionfx.inputs.runs import RunInputs
+from sessionfx.inputs.tables import listed
 from sessionfx.maps import EstimateMap
 from sessionfx.settings import Settings
 from sessionfx.statistics.linear_algebra import independent_columns, is_estimable
-
-# Repetition times of header and JSON that differ by more are not rounding (relative)
-_REPETITION_TIME_TOLERANCE = 1e-3
-# A longer one (s) is in milliseconds
-_LONGEST_REPETITION_TIME = 100.0
 
 
 @dataclass(frozen=True)
@@ -64,8 +61,8 @@ class FittedRun:
     run : RunInputs
     design : Design
     events : Events
-    repetition_time, start_time : float
-        In seconds.
+    timing : Timing
+        Of its volumes.
     n_brain : int
         Voxels of the brain mask.
     mask : ndarray of bool, 3-D
@@ -87,8 +84,7 @@ class FittedRun:
     run: RunInputs
     design: Design
     events: Events
-    repetition_time: float
-    start_time: float
+    timing: Timing
     n_brain: int
     mask: NDArray[np.bool_]
     mean_image: NDArray[np.floating]
@@ -121,13 +117,13 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
     if run.problem:
         raise ParticipantError(f"{run.name}: {run.problem}. Correct the dataset, or choose with --bids-filter-file.")
     image = open_series(run.bold)
-    design, events, times, notes = model_run(run, image, model)
-    vectors, left_out = _estimable_contrasts(design, events, contrasts)
+    design, events, timing, notes = model_run(run, image, contrasts, model)
+    vectors, left_out = _estimable_contrasts(design, contrasts)
     matrix = design.matrix.to_numpy()
     kept = independent_columns(matrix)
     redundant = tuple(str(column) for index, column in enumerate(design.matrix.columns) if index not in kept)
     if redundant:
-        notes.append(f"{len(redundant)} regressors are explained by others and change nothing: {', '.join(redundant)}.")
+        notes.append(f"{len(redundant)} regressors are explained by others and change nothing: {listed(redundant)}.")
     n_volumes = len(matrix)
     if n_volumes <= len(kept):
         raise ParticipantError(
@@ -156,8 +152,7 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
         run,
         design,
         events,
-        float(times[1] - times[0]),
-        float(times[0]),
+        timing,
         data.n_brain,
         data.mask,
         mean_image,
@@ -170,8 +165,8 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
 
 
 def model_run(
-    run: RunInputs, image: Any, model: FirstLevelModel
-) -> tuple[Design, Events, NDArray[np.float64], list[str]]:
+    run: RunInputs, image: Any, contrasts: Sequence[Contrast], model: FirstLevelModel
+) -> tuple[Design, Events, Timing, list[str]]:
     """Make a run's design from its events, confounds and timing.
 
     Parameters
@@ -179,14 +174,15 @@ def model_run(
     run : RunInputs
     image : nibabel image
         The run's series, of which the header is used.
+    contrasts : sequence of Contrast
+        They say which conditions are asked for.
     model : FirstLevelModel
 
     Returns
     -------
     design : Design
     events : Events
-    times : ndarray of shape (T,)
-        Time of each volume (s).
+    timing : Timing
     notes : list of str
     """
     if run.events is None:
@@ -194,20 +190,37 @@ def model_run(
             f"{run.name} has no events file ({run.name}_events.tsv, or one that applies to it by inheritance) "
             "in the raw dataset. Add it, or leave this run out with --bids-filter-file."
         )
-    n_volumes = int(image.shape[3])
-    repetition_time, notes = _repetition_time(run, image.header)
-    times = frame_times(n_volumes, repetition_time, _start_time(run))
-    events = read_events(run.events, first_volume=float(times[0]), end=n_volumes * repetition_time)
-    confounds = read_confounds(run.confounds, model.confounds, n_volumes)
+    timing = run_timing(run, image)
+    events = read_events(
+        run.events, first_volume=float(timing.times[0]), end=timing.end, asked=conditions_asked(contrasts)
+    )
+    confounds = read_confounds(run.confounds, model.confounds, len(timing.times))
     try:
-        design = make_design(times, events, confounds, model.design)
+        design = make_design(timing, events, confounds, model.design)
     except ParticipantError as error:
         raise ParticipantError(f"{run.name}: {error}") from None
-    return design, events, times, [*notes, *events.notes, *confounds.notes]
+    notes = [*timing.notes, *_notes_on_spacing(timing, model), *events.notes, *confounds.notes]
+    return design, events, timing, notes
+
+
+def _notes_on_spacing(timing: Timing, model: FirstLevelModel) -> list[str]:
+    """Say what it means for the model that volumes are not equally spaced."""
+    if timing.is_regular:
+        return []
+    autoregressive = (
+        " The autoregressive noise model takes each volume and the next for equally far apart, which they are not; "
+        "--noise-model ols assumes no such thing."
+        if model.noise_model == "ar1"
+        else ""
+    )
+    return [
+        f"Volumes are not equally spaced (VolumeTiming: {timing.spacing_text} apart); responses and drifts are taken "
+        f"at the time of each volume.{autoregressive}"
+    ]
 
 
 def _estimable_contrasts(
-    design: Design, events: Events, contrasts: Sequence[Contrast]
+    design: Design, contrasts: Sequence[Contrast]
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
     vectors, left_out = {}, {}
     columns = [str(column) for column in design.matrix.columns]
@@ -216,48 +229,11 @@ def _estimable_contrasts(
         missing = contrast.missing_from(design.condition_columns)
         vector = contrast.vector(columns)
         if missing:
-            left_out[contrast.label] = f"condition {', '.join(missing)} does not occur in it"
+            alike = [other for name in missing for other in near_equal(name, design.condition_columns)]
+            hint = f" (it has {', '.join(map(repr, alike))})" if alike else ""
+            left_out[contrast.label] = f"condition {', '.join(missing)} does not occur in it{hint}"
         elif not is_estimable(matrix, vector):
             left_out[contrast.label] = "its regressors cannot be told apart in this run's design"
         else:
             vectors[contrast.label] = vector
     return vectors, left_out
-
-
-def _repetition_time(run: RunInputs, header: Any) -> tuple[float, list[str]]:
-    """Repetition time (s): the JSON's, else the header's."""
-    stated = run.metadata.get("RepetitionTime")
-    in_header = _header_repetition_time(header)
-    if isinstance(stated, int | float) and not isinstance(stated, bool) and 0 < stated < _LONGEST_REPETITION_TIME:
-        if in_header and abs(in_header - stated) > _REPETITION_TIME_TOLERANCE * stated:
-            return float(stated), [
-                f"The image header says a repetition time of {in_header:g} s, the JSON {stated:g} s; the JSON counts."
-            ]
-        return float(stated), []
-    if stated is not None:
-        raise ParticipantError(
-            f"{run.name}: RepetitionTime is {stated!r} in the JSON, expected seconds. Correct the sidecar."
-        )
-    if not in_header:
-        raise ParticipantError(
-            f"{run.name}: neither a JSON sidecar nor the image header gives the repetition time. Add RepetitionTime "
-            "(seconds) to the run's …_bold.json."
-        )
-    return in_header, [f"No JSON gives RepetitionTime; the image header's {in_header:g} s is used."]
-
-
-def _header_repetition_time(header: Any) -> float | None:
-    zooms = header.get_zooms()
-    if len(zooms) < 4 or not np.isfinite(zooms[3]) or zooms[3] <= 0:
-        return None
-    unit = header.get_xyzt_units()[1] if hasattr(header, "get_xyzt_units") else "sec"
-    return float(zooms[3]) * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
-
-
-def _start_time(run: RunInputs) -> float:
-    start = run.metadata.get("StartTime", 0.0)
-    if isinstance(start, bool) or not isinstance(start, int | float) or not np.isfinite(start):
-        raise ParticipantError(
-            f"{run.name}: StartTime is {start!r} in the JSON, expected seconds. Correct the sidecar."
-        )
-    return float(start)

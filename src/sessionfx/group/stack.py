@@ -19,7 +19,7 @@ from sessionfx.covariates import Covariates
 from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.execution import in_threads, progress_bar
 from sessionfx.group.store import BlockStore, scratch_file
-from sessionfx.inputs.images import Grid
+from sessionfx.inputs.images import DifferentGridError, Grid
 from sessionfx.inputs.statmaps import FirstLevelMap
 from sessionfx.outputs.records import fingerprint
 from sessionfx.outputs.statmaps import read_effect, read_sidecar
@@ -259,20 +259,22 @@ def _read(one: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_var
             f"{one.effect} has no variance map, which --fixed-effects precision and --strategy meta need. Leave "
             "them out."
         )
-    current = _explained(one, partial(read_effect, one.effect, one.variance))
-    if grid is not None and not grid.same_as(current[3]):
+    read = partial(read_effect, one.effect, one.variance, grid, str(first.effect))
+    try:
+        return _explained(one, read)
+    except DifferentGridError as error:
         raise LevelError(
-            f"{first.effect} ({grid}) and {one.effect} ({current[3]}) lie on different grids. "
-            "Preprocess all participants to one standard space, or choose maps with --space, --res or "
+            f"{error} Preprocess all participants to one standard space, or choose maps with --space, --res or "
             "--participant-label."
-        )
-    return current
+        ) from None
 
 
 def _explained(one: FirstLevelMap, read: Callable[[], Read]) -> Read:
     """Read, and say what to do where that fails."""
     try:
         return read()
+    except DifferentGridError:
+        raise
     except ParticipantError as error:
         raise LevelError(f"{error} Or leave sub-{one.participant} out with --participant-label.") from None
 

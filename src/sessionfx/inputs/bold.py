@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
-from sessionfx.inputs.images import Grid, bounds_of, grid_of, open_image, read_mask, read_volumes
+from sessionfx.inputs.images import Grid, bounds_of, grid_of, open_image, read_mask, read_volumes, series_length
 
 # Where a Gaussian is cut off (standard deviations), as nilearn's smoothing does
 _TRUNCATED_AT = 4.0
@@ -55,7 +55,7 @@ def open_series(path: Path) -> Any:
         If the header cannot be read, or it is no series.
     """
     image = open_image(path)
-    if len(image.shape) != 4 or image.shape[3] < 2:
+    if series_length(image.shape) < 2:
         raise ParticipantError(
             f"{path} has shape {image.shape}, expected a 4-D series of volumes. Provide the whole run."
         )
@@ -97,7 +97,9 @@ def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | 
         volumes = np.moveaxis(series, -1, 0)
         notes.append("The derivatives have no brain mask for this run; one was computed from the image.")
     else:
-        brain = read_mask(mask, bold, grid)
+        brain_mask = read_mask(mask, bold, grid)
+        brain = brain_mask.voxels
+        notes += brain_mask.notes
     n_brain = int(brain.sum())
     if n_brain == 0:
         raise ParticipantError(f"{mask or bold}: the brain mask is empty. Check the preprocessing of this run.")
@@ -112,7 +114,7 @@ def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | 
             kind = values.dtype.newbyteorder("=") if values.dtype.kind == "f" else np.dtype(np.float32)
             # Row by row in memory, as nilearn's maskers give it: single-precision means depend on the order of
             # summation.
-            signal = np.empty((image.shape[3], n_brain), dtype=kind)
+            signal = np.empty((series_length(image.shape), n_brain), dtype=kind)
             lowest, highest = values, values.copy()
         np.minimum(lowest, values, out=lowest)  # NaN stays
         np.maximum(highest, values, out=highest)

@@ -19,7 +19,7 @@ import pandas as pd
 
 from sessionfx.covariates import Covariates, code_covariates
 from sessionfx.errors import CommandLineError, LevelError, ParticipantError
-from sessionfx.inputs.tables import read_table
+from sessionfx.inputs.tables import read_header, read_table
 from sessionfx.naming import strip_prefix
 
 PARTICIPANTS_FILE = "participants.tsv"
@@ -283,15 +283,14 @@ def _read_labelled(path: Path, key: str, entity: str) -> _Table:
     """Read a table by the labels in its key column, with or without their prefix."""
     try:
         table = read_table(path)
+        # as the file has them: a column that stands there twice has another name in the table
+        columns = tuple(map(_normal, read_header(path)))
     except ParticipantError as error:  # what stops one participant elsewhere stops the group here
         raise LevelError(str(error)) from None
-    # as the file has them: pandas renames a column that stands there twice
-    header = pd.read_csv(path, sep="\t", header=None, nrows=1, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    columns = tuple(_normal(str(name)) for name in header.iloc[0])
     rows: dict[str, dict[str, str]] = {}
     labelled = _Table(path, columns, rows)
     _check_column(labelled, key, "")
-    for line, cells in enumerate(table.itertuples(index=False, name=None), start=2):
+    for line, *cells in table.itertuples(index=True, name=None):
         known = {
             name: _normal(cell)
             for name, cell in zip(columns, cells, strict=True)

@@ -114,7 +114,7 @@ def read_text(path: Path, *, largest: int = LARGEST_TABLE) -> str:
     except UnicodeDecodeError as error:
         wide = content[:2] in (b"\xff\xfe", b"\xfe\xff")
         what = "is UTF-16 text" if wide else f"is not UTF-8 text (byte {error.start + 1})"
-        raise UnreadableFileError(f"{path} {what}; BIDS asks for UTF-8. Save it as UTF-8.") from None
+        raise UnreadableFileError(f"{path} cannot be read: it {what}; BIDS asks for UTF-8. Save it as UTF-8.") from None
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

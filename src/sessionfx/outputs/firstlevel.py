@@ -85,8 +85,10 @@ class FirstLevelFiles:
         facts = {
             "Description": "Design matrix of one run: one row per volume, one column per regressor.",
             "Sources": self._uris(_source_files(one.run)),
-            "RepetitionTime": one.repetition_time,
-            "StartTime": one.start_time,
+            "RepetitionTime": one.timing.repetition_time,
+            **({} if one.timing.repetition_time else {"VolumeTiming": _volume_timing(one)}),
+            "StartTime": one.timing.start_time,
+            "RunDuration": one.timing.end,
             "NumberOfVolumes": len(one.design.matrix),
             "ConditionColumns": list(one.design.condition_columns),
             "RedundantColumns": list(one.redundant),
@@ -199,6 +201,10 @@ class FirstLevelFiles:
 
     def _uris(self, paths: Sequence[Path]) -> list[str]:
         return [bids_uri(path, self.links, self.output_dir) for path in paths]
+
+
+def _volume_timing(one: FittedRun) -> list[float]:
+    return [round(float(time - one.timing.start_time), 6) for time in one.timing.times]
 
 
 def _source_files(run: RunInputs) -> list[Path]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
-from sessionfx.inputs.images import Grid, read_volume
+from sessionfx.inputs.images import DifferentGridError, Grid, read_volume
 from sessionfx.maps import EstimateMap, Located
 from sessionfx.naming import STATISTICS, STATMAP_SUFFIX, file_name
 from sessionfx.outputs.derivatives import SOFTWARE
@@ -171,13 +171,20 @@ def read_estimate(effect_path: Path, variance_path: Path | None) -> EstimateMap:
 
 
 def read_effect(
-    effect_path: Path, variance_path: Path | None
+    effect_path: Path, variance_path: Path | None, expected: Grid | None = None, owner: str = ""
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_], Grid]:
-    """Read the volumes of an effect and its variance, and find the voxels that have both; see `read_estimate`."""
-    effect, grid = read_volume(effect_path)
+    """Read the volumes of an effect and its variance, and find the voxels that have both; see `read_estimate`.
+
+    Raises
+    ------
+    DifferentGridError
+        If the effect does not lie on the grid expected, which is the owner's.
+    """
+    effect, grid = read_volume(effect_path, expected, owner)
     if variance_path is None:
         return effect, None, np.isfinite(effect) & (effect != 0), grid
-    variance, variance_grid = read_volume(variance_path)
-    if not grid.same_as(variance_grid):
-        raise ParticipantError(f"{effect_path} and {variance_path} lie on different grids. Remake the maps.")
+    try:
+        variance, _ = read_volume(variance_path, grid, str(effect_path))
+    except DifferentGridError as error:
+        raise ParticipantError(f"{error} Remake the maps.") from None
     return effect, variance, np.isfinite(effect) & np.isfinite(variance) & (variance > 0), grid

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 from sessionfx import __version__
-from sessionfx.inputs.confounds import DEFAULT_PRESET, PRESET_WORDS
 from sessionfx.settings import Settings
 
 _REFERENCES = {
@@ -85,12 +85,16 @@ class _Citations:
         return tuple(_REFERENCES[key] for key in self._keys)
 
 
-def participant_methods(settings: Settings, *, has_sessions: bool, preprocessing: Sequence[str]) -> MethodsText:
+def participant_methods(
+    settings: Settings, confounds: Sequence[Sequence[str]], *, has_sessions: bool, preprocessing: Sequence[str]
+) -> MethodsText:
     """Describe the participant level.
 
     Parameters
     ----------
     settings : Settings
+    confounds : sequence of sequence of str
+        Columns of the confounds table that each run is modelled with.
     has_sessions : bool
         Whether the dataset has sessions.
     preprocessing : sequence of str
@@ -99,7 +103,6 @@ def participant_methods(settings: Settings, *, has_sessions: bool, preprocessing
     Returns
     -------
     MethodsText
-    -------
     """
     cite = _Citations()
     opening = (
@@ -107,14 +110,7 @@ def participant_methods(settings: Settings, *, has_sessions: bool, preprocessing
         f"SessionFX {__version__}, a BIDS App {cite('bids_apps')} built on nilearn {_version('nilearn')} "
         f"{cite('nilearn')} and pybids {_version('pybids')} {cite('pybids')}."
     )
-    chosen = settings.confounds or (DEFAULT_PRESET,)
-    nuisance = ", ".join(PRESET_WORDS.get(name, f"'{name}'") for name in chosen)
-    if not settings.confounds:
-        nuisance += " where a confounds file exists"
-    if "compcor" in chosen:
-        nuisance += f" {cite('compcor')}"
-    if chosen != ("none",):
-        nuisance += ", regressors of non-steady-state volumes"
+    nuisance = _nuisance(confounds, cite)
     hrf = f"nilearn's '{settings.hrf_model}' haemodynamic response"
     if settings.hrf_model.startswith("glover"):
         hrf += f" {cite('glover')}"
@@ -131,7 +127,8 @@ def participant_methods(settings: Settings, *, has_sessions: bool, preprocessing
     )
     first = (
         f"{smoothing} Each run was modelled separately in percent of each voxel's mean: events were convolved "
-        f"with {hrf}; nuisance regressors were {nuisance}, {drift} and a constant; the noise was handled by {noise}."
+        f"with {hrf}; nuisance regressors were {', '.join([*nuisance, drift])} and a constant; the noise was handled "
+        f"by {noise}."
     )
     weights = (
         "equal weights" if settings.fixed_effects == "equal" else "weights inversely proportional to their variances"
@@ -142,6 +139,47 @@ def participant_methods(settings: Settings, *, has_sessions: bool, preprocessing
         "of freedom; a voxel counts only where every input has data."
     )
     return MethodsText((opening, first, second), cite.works())
+
+
+# Confounds by the names of their columns, and how a paper names them; what none of these matches is quoted
+_CONFOUND_KINDS = (
+    (r"(trans|rot)_[xyz]", "realignment parameters"),
+    (r"(trans|rot)_[xyz]_derivative1", "derivatives of realignment parameters"),
+    (r"(trans|rot)_[xyz]_power2", "squares of realignment parameters"),
+    (r"(trans|rot)_[xyz]_derivative1_power2", "squares of these derivatives"),
+    (r"a_comp_cor_\d+", "anatomical CompCor components"),
+    (r"motion_outlier\d+", "one regressor for each volume marked as a motion outlier"),
+    (r"non_steady_state_outlier\d+", "one regressor for each non-steady-state volume"),
+)
+_MOST_CONFOUNDS_NAMED = 12
+
+
+def _nuisance(confounds: Sequence[Sequence[str]], cite: _Citations) -> list[str]:
+    """Name the confounds that the runs were modelled with, and in how many runs where not in all."""
+    phrases = []
+    others = dict.fromkeys(name for columns in confounds for name in columns)
+    for pattern, words in _CONFOUND_KINDS:
+        of_runs = [[name for name in columns if re.fullmatch(pattern, name)] for columns in confounds]
+        for name in {name for names in of_runs for name in names}:
+            del others[name]
+        numbers = sorted({len(names) for names in of_runs if names})
+        if not numbers:
+            continue
+        if not words.startswith("one "):
+            words = f"{'–'.join(str(number) for number in dict.fromkeys((numbers[0], numbers[-1])))} {words}"
+        if "CompCor" in words:
+            words += f" {cite('compcor')}"
+        phrases.append(words + _in_some(sum(map(bool, of_runs)), len(confounds)))
+    named = list(others)[:_MOST_CONFOUNDS_NAMED]
+    for name in named:
+        phrases.append(f"'{name}'" + _in_some(sum(name in columns for columns in confounds), len(confounds)))
+    if len(others) > len(named):
+        phrases.append(f"{len(others) - len(named)} more columns of the confounds tables")
+    return phrases
+
+
+def _in_some(n_runs: int, n_all: int) -> str:
+    return "" if n_runs == n_all else f" (in {n_runs} of {n_all} runs)"
 
 
 def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str, ...]]]) -> MethodsText:

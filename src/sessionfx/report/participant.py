@@ -92,7 +92,7 @@ def _render_runs(results: ParticipantResults, place: str) -> str:
         {
             "run": run.name,
             "volumes": run.facts["NumberOfVolumes"],
-            "TR (s)": run.facts["RepetitionTime"],
+            "TR (s)": run.facts["RepetitionTime"] or "each volume's own",
             "first volume (s)": run.facts["StartTime"],
             "events": len(run.events),
             "regressors": run.design.shape[1],

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
 from sessionfx.firstlevel.contrasts import Contrast
-from sessionfx.inputs.events import read_events
+from sessionfx.inputs.events import ONLY_CONDITION, read_events
 from sessionfx.inputs.images import read_volume
 from sessionfx.inputs.runs import RunInputs
 from sessionfx.maps import EstimateMap
@@ -33,8 +33,8 @@ class RunSummary:
     design : DataFrame
         Design matrix, as in `_design.tsv`.
     facts : dict
-        As in `_design.json`: RepetitionTime, StartTime, NumberOfVolumes, ConditionColumns, DegreesOfFreedom,
-        BrainMaskVoxels, FittedVoxels, Notes and LeftOutContrasts; others are not looked at.
+        As in `_design.json`: RepetitionTime, StartTime, RunDuration, NumberOfVolumes, ConditionColumns,
+        DegreesOfFreedom, BrainMaskVoxels, FittedVoxels, Notes and LeftOutContrasts; others are not looked at.
     events : DataFrame
         Onsets in seconds from the first volume, as `read_events` gives them.
     """
@@ -51,20 +51,22 @@ class RunSummary:
         try:
             design = pd.read_csv(design_path, sep="\t")
             facts = json.loads(design_path.with_suffix(".json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            first_volume = facts["StartTime"] + facts.get("VolumeTiming", [0.0])[0]
+            end = facts["RunDuration"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
             raise ParticipantError(
                 f"{design_path} cannot be read back ({error}). Run the participant again with --force."
             ) from None
-        end = facts["RepetitionTime"] * facts["NumberOfVolumes"]
         if run.events is None:
             raise ParticipantError(f"{run.name} has no events file any more. Restore it and run the participant again.")
-        events = read_events(run.events, first_volume=facts["StartTime"], end=end).table
-        return cls(run.name, run.session, design, facts, events)
+        # what was left out of the model when it was fitted is left out of the picture
+        events = read_events(run.events, first_volume=first_volume, end=end, asked=(ONLY_CONDITION,))
+        return cls(run.name, run.session, design, facts, events.table)
 
     @property
     def seconds(self) -> float:
         """Length of the run (s)."""
-        return float(self.facts["RepetitionTime"] * self.facts["NumberOfVolumes"])
+        return float(self.facts["RunDuration"])
 
 
 @dataclass(frozen=True)
