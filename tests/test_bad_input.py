@@ -7,12 +7,14 @@ this process and checks what holds for every call: no traceback, and not a byte 
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import os
 import re
 import shutil
 import signal
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -46,7 +48,7 @@ def tree_state(root: Path) -> dict[str, str]:
         if path.is_symlink():
             state[name] = f"link to {path.readlink()}"
         else:
-            state[name] = "folder" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
+            state[name] = "no file" if not path.is_file() else hashlib.sha256(path.read_bytes()).hexdigest()
     return state
 
 
@@ -141,7 +143,7 @@ class Study:
         """Put the dataset back as it was, times included."""
         intact = {path.relative_to(self.pristine) for path in self.pristine.rglob("*")}
         for path in sorted(self.root.rglob("*"), reverse=True):
-            if path.is_symlink() or path.relative_to(self.root) not in intact:
+            if path.is_symlink() or path.is_fifo() or path.relative_to(self.root) not in intact:
                 path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
         shutil.copytree(self.pristine, self.root, dirs_exist_ok=True)
 
@@ -222,6 +224,18 @@ def set_header_repetition_time(path: Path, seconds: float) -> None:
     edited = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
     edited.header["pixdim"][4] = seconds
     nib.save(edited, path)
+
+
+def edit_header(path: Path, offset: int, layout: str, *values: float) -> None:
+    """Overwrite fields of a compressed NIfTI-1 header."""
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into(layout, content, offset, *values)
+    path.write_bytes(gzip.compress(bytes(content)))
+
+
+def become_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
 
 
 def link_to_nothing(path: Path) -> None:
@@ -469,6 +483,39 @@ def test_no_contrast_is_refused_with_the_conditions_listed(study: Study) -> None
     study.call(contrast=None).refused(2, "--contrast", "congruent, incongruent", "Give at least one")
 
 
+def test_no_contrast_and_unusable_events_give_the_reason(study: Study) -> None:
+    for path in study.root.rglob("*_events.tsv"):
+        edit_table(path, lambda table: table.drop(columns="duration"))
+    study.call(contrast=None).refused(2, "No --contrast", str(study.events()), "'duration'", "so are 3 others")
+    for path in study.root.rglob("*_events.tsv"):
+        path.unlink()
+    study.call(contrast=None).refused(2, "No --contrast", "No run has an events file")
+
+
+def test_a_condition_with_a_minus_sign_hints_at_backticks_which_work(study: Study) -> None:
+    for path in study.root.rglob("*_events.tsv"):
+        edit_table(path, lambda table: table.replace("incongruent", "stop-signal"))
+    refusal = study.call(contrast="stop-signal - congruent").refused(2, "'stop'", "backticks", "stop-signal")
+    (remedy,) = re.findall("--contrast '(`.*?)'", refusal)
+    assert remedy == "`stop-signal` - congruent"
+    done = study.call("--participant-label", "01", contrast=remedy)
+    assert done.code == 0, done.error
+
+
+def test_a_sum_that_could_be_a_condition_is_said(study: Study) -> None:
+    """`in-congruent` is a condition, and `in` and `congruent` are others."""
+    for path in study.root.rglob("*_events.tsv"):
+        names = ("in", "congruent", "in-congruent")
+        edit_table(path, lambda table, names=names: table.assign(trial_type=np.resize(names, len(table))))
+    done = study.call("--participant-label", "01", "--dry-run", contrast="in-congruent")
+    assert done.code == 0, done.error
+    assert "--contrast '`in-congruent`'" in done.error
+
+
+def test_an_unknown_condition_that_is_nearly_a_known_one_is_named(study: Study) -> None:
+    study.call(contrast="Incongruent - congruent").refused(2, "'Incongruent'", "Is 'incongruent' meant?")
+
+
 def test_an_unknown_session_in_a_session_contrast_is_refused(study: Study) -> None:
     done = study.call("--session-contrast", "ses-03 - ses-01")
     done.refused(2, "--session-contrast 'ses-03 - ses-01'", "ses-03", "ses-01, ses-02", "Correct the name")
@@ -509,8 +556,8 @@ def _move_mask(study: Study) -> None:
 
 BROKEN = [
     Broken("events-missing", lambda s: s.events().unlink(), (f"{RUN}_events.tsv", "Add it")),
-    Broken("events-not-fetched", lambda s: link_to_nothing(s.events()), ("{events}", "does not exist", "Get the file")),
-    Broken("bold-not-fetched", lambda s: link_to_nothing(s.bold()), ("{bold}", "does not exist", "Get the file")),
+    Broken("events-not-fetched", lambda s: link_to_nothing(s.events()), ("{events}", "not fetched", "Get the file")),
+    Broken("bold-not-fetched", lambda s: link_to_nothing(s.bold()), ("{bold}", "not fetched", "Get the file")),
     Broken(
         "events-without-trial_type",
         lambda s: edit_table(s.events(), lambda t: t.drop(columns="trial_type")),
@@ -525,7 +572,7 @@ BROKEN = [
     Broken(
         "events-binary",
         lambda s: s.events().write_bytes(bytes(range(128, 256)) * 4),
-        ("{events}", "Correct the file"),
+        ("{events}", "not UTF-8", "Save it as UTF-8"),
     ),
     Broken(
         "events-ragged",
@@ -618,6 +665,53 @@ BROKEN = [
         (RUN, "confound", "rename it in the events file"),
     ),
     Broken(
+        "volume-timing-beside-repetition-time",
+        lambda s: edit_json(s.bold_json(), VolumeTiming=[2.0 * volume for volume in range(40)]),
+        (RUN, "both RepetitionTime (2.0) and VolumeTiming", "Remove"),
+    ),
+    Broken(
+        "volume-timing-too-short",
+        lambda s: edit_json(s.bold_json(), RepetitionTime=None, VolumeTiming=[0, 2, 5]),
+        (RUN, "VolumeTiming", "3 times", "40 volumes", "Correct the sidecar"),
+    ),
+    Broken(
+        "repetition-time-of-a-microsecond",
+        lambda s: edit_json(s.bold_json(), RepetitionTime=1e-6),
+        (RUN, "RepetitionTime is 1e-06", "0.01 to 100", "Correct the sidecar"),
+    ),
+    Broken("bold-header-datatype", lambda s: edit_header(s.bold(), 70, "<h", 1), ("{bold}", "anew")),
+    Broken("bold-header-offset", lambda s: edit_header(s.bold(), 108, "<f", 351.0), ("{bold}", "anew")),
+    Broken("bold-header-scaling", lambda s: edit_header(s.bold(), 112, "<ff", 1.0, np.inf), ("{bold}", "anew")),
+    Broken("bold-header-dimensions", lambda s: edit_header(s.bold(), 42, "<3h", *[32767] * 3), ("{bold}", "header")),
+    Broken("mask-header-place", lambda s: edit_header(s.mask(), 280, "<12f", *[0.0] * 12), ("{mask}", "singular")),
+    Broken(
+        "mask-of-percentages",
+        lambda s: edit_image(s.mask(), lambda d: d * np.arange(d.size, dtype=np.uint8).reshape(d.shape) % 101),
+        ("{mask}", "percentages or labels", "zeros and ones"),
+    ),
+    Broken("events-pipe", lambda s: become_pipe(s.events()), ("{events}", "a pipe, not a file")),
+    Broken("confounds-pipe", lambda s: become_pipe(s.confounds()), ("{confounds}", "a pipe, not a file")),
+    Broken("mask-pipe", lambda s: become_pipe(s.mask()), ("{mask}", "a pipe, not a file")),
+    Broken("bold-pipe", lambda s: become_pipe(s.bold()), ("{bold}", "a pipe, not a file")),
+    Broken("sidecar-pipe", lambda s: become_pipe(s.bold_json()), ("{bold_json}", "a pipe, not a file")),
+    Broken(
+        "sidecar-nested",
+        lambda s: s.bold_json().write_text('{"a":' * 100_000 + "1" + "}" * 100_000),
+        ("{bold_json}", "nested too deeply", "Correct"),
+    ),
+    Broken(
+        "sidecar-not-fetched",
+        lambda s: s.bold_json().write_text("/annex/objects/MD5E-s12--0123.json\n"),
+        ("{bold_json}", "git-annex pointer", "datalad get"),
+    ),
+    Broken(
+        "as-many-conditions-as-events",
+        lambda s: edit_table(
+            s.events(), lambda t: pd.concat([t] * 4).assign(trial_type=lambda x: [f"item{i}" for i in range(len(x))])
+        ),
+        (RUN, "40 volumes cannot determine", "conditions (item0", "Write one name"),
+    ),
+    Broken(
         "sidecar-not-json",
         lambda s: s.bold_json().write_text("{RepetitionTime: 2}"),
         ("{bold_json}", "JSON", "Correct"),
@@ -684,16 +778,17 @@ def test_a_repaired_participant_leaves_no_crash_report(study: Study) -> None:
     assert not list((study.out / "logs").glob("*_crash.txt"))
 
 
-def test_a_confound_column_nobody_has_fails_with_the_columns_listed(study: Study) -> None:
-    done = study.call("--confounds", "tarns_x")
-    assert done.code == 1
-    lines = done.error.splitlines()
-    assert len(lines) == 3, done.error
-    for participant, line in zip(("sub-01", "sub-02"), lines, strict=False):
-        assert line.startswith(f"{participant}: FAILED. ")
-        _require_fragments(line, ("'tarns_x'", "desc-confounds_timeseries.tsv", "global_signal", "Choose among them"))
-    assert lines[-1].startswith("2 of 2 participants failed (sub-01, sub-02)")
-    assert "the others are finished" not in lines[-1], "there are no others"
+@pytest.mark.parametrize("name", ["tarns_x", "motion36"])
+def test_a_confound_nobody_has_is_refused_once_with_presets_and_columns_listed(study: Study, name: str) -> None:
+    done = study.call("--confounds", name)
+    done.refused(2, f"--confounds '{name}'", "motion6, motion12", "compcor", "global_signal", "Choose among them")
+    assert not study.out.exists()
+    assert study.call("--confounds", "global_signal", "--dry-run").code == 0
+
+
+def test_a_confound_that_one_participant_lacks_fails_that_one(study: Study) -> None:
+    edit_table(study.confounds(), lambda table: table.drop(columns="global_signal"))
+    study.call("--confounds", "global_signal").failed("sub-01", "'global_signal'", str(study.confounds()))
 
 
 def test_stop_on_first_crash_leaves_the_rest_undone_and_says_so(study: Study) -> None:

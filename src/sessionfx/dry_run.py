@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from sessionfx.inputs.tables import shortened
 from sessionfx.naming import natural_key
 
 if TYPE_CHECKING:
@@ -139,12 +140,21 @@ def group_text(analysis: GroupAnalysis) -> str:
 
 def _files(run: RunInputs, links: Mapping[str, Path]) -> list[str]:
     """One line for each kind of file of a run, and what stands in its way."""
-    time = run.metadata.get("RepetitionTime")
     found = {"image": run.bold, "mask": run.mask, "events": run.events, "confounds": run.confounds}
     missing = {"mask": "none, one is computed", "events": "none: this run cannot be analysed", "confounds": "none"}
     lines = [f"{kind}: {_in_dataset(path, links) if path else missing[kind]}" for kind, path in found.items()]
-    lines.append(f"repetition time: {'that of the image header' if time is None else f'{time} s'}")
+    lines.append(_timing(run.metadata))
     return [*lines, f"problem: {run.problem}"] if run.problem else lines
+
+
+def _timing(metadata: Mapping[str, Any]) -> str:
+    """Say what the JSON gives of the times of volumes; whether it can be so is checked when the run is read."""
+    times, time = metadata.get("VolumeTiming"), metadata.get("RepetitionTime")
+    if times is None:
+        return f"repetition time: {'that of the image header' if time is None else f'{shortened(str(time))} s'}"
+    if not isinstance(times, list) or len(times) < 2:
+        return f"volume timing: {shortened(str(times))}"
+    return f"volume timing: {len(times)} times from {shortened(str(times[0]))} to {shortened(str(times[-1]))} s"
 
 
 def _counts(selection: Selection) -> list[str]:

@@ -31,6 +31,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sessionfx.errors import DatasetError, OutputError
+from sessionfx.inputs.files import read_json_object
 from sessionfx.naming import LONG_NAMES, parse_name
 
 # What is read of a dataset: of fMRIPrep's two hundred files per participant a fifth
@@ -313,19 +314,13 @@ def inherited_metadata(
 
     Raises
     ------
-    ValueError
+    UnreadableFileError
         If one of them is not a JSON object.
     """
     metadata: dict[str, Any] = {}
     for file in applicable_files(files, entities, suffixes=("bold",), extension=".json"):
         if file.path not in read_before:
-            try:
-                content = json.loads(file.path.read_text(encoding="utf-8"))
-            except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-                raise ValueError(f"{file.path} cannot be read as JSON ({error})") from None
-            if not isinstance(content, dict):
-                raise ValueError(f"{file.path} should hold a JSON object")
-            read_before[file.path] = content
+            read_before[file.path] = read_json_object(file.path)
         metadata.update(read_before[file.path])
     return metadata
 

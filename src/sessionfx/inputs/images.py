@@ -6,6 +6,7 @@ read, has no place in space, or claims more data than its file can hold, before 
 
 from __future__ import annotations
 
+import logging
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -24,6 +25,9 @@ from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
 from sessionfx.inputs.files import UnreadableFileError, open_input
+
+# nibabel's own remarks on headers name no file; what cannot be read is said by the one who reads
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 _IsalError: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]  # which the package declares an instance
 READ_ERRORS = (OSError, EOFError, zlib.error, _IsalError, ImageFileError, ValueError, MemoryError)

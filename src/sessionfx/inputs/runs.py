@@ -24,6 +24,7 @@ from sessionfx.inputs.dataset import (
     participants_of,
     subfolders,
 )
+from sessionfx.inputs.files import UnreadableFileError
 from sessionfx.naming import DERIVATIVE_ENTITIES, entity_string, natural_key
 from sessionfx.settings import Settings
 
@@ -339,8 +340,8 @@ class _Gatherer:
         try:
             metadata = inherited_metadata(raw_files, acquired, self._sidecars)
             metadata |= inherited_metadata(derivative_files, bold.entities, self._sidecars)
-        except ValueError as error:
-            problems.append(str(error))
+        except UnreadableFileError as error:
+            problems.append(str(error).removesuffix("."))
         return RunInputs(acquired, bold.path, mask, events, confounds, metadata, problems[0] if problems else None)
 
 
