@@ -873,6 +873,55 @@ def test_the_json_wins_over_a_contradicting_header_with_a_remark(
     assert maps_of(study.out, "sub-01") == intact_maps["sub-01"]
 
 
+def test_events_without_trial_type_are_one_condition_where_it_is_asked_for(study: Study) -> None:
+    for path in study.root.rglob("sub-01_*_events.tsv"):
+        edit_table(path, lambda table: table.drop(columns="trial_type"))
+    done = study.call("--participant-label", "01", contrast="dummy")
+    assert done.code == 0, done.error
+    _require_fragments(study.log(), ("no column trial_type", "one condition, 'dummy'"))
+
+
+def test_rows_that_are_never_modelled_may_lack_anything(study: Study, intact_maps: dict[str, dict[str, bytes]]) -> None:
+    """As in a real dataset, where six participants of nineteen have responses without onset."""
+    rows = [{"onset": "n/a", "duration": "n/a", "trial_type": "n/a"}, {"onset": "3.5", "duration": "n/a"}]
+    edit_table(study.events(), lambda table: pd.concat([table, pd.DataFrame(rows)]).fillna("n/a"))
+    done = study.call()
+    assert done.code == 0, done.error
+    assert "2 events without trial_type (n/a) are not modelled" in study.log()
+    assert maps_of(study.out, "sub-01") == intact_maps["sub-01"]
+
+
+def test_rows_that_stand_there_twice_change_nothing(study: Study, intact_maps: dict[str, dict[str, bytes]]) -> None:
+    edit_table(study.events(), lambda table: pd.concat([table, table.head(3)]))
+    done = study.call()
+    assert done.code == 0, done.error
+    assert "3 rows repeat" in study.log()
+    assert maps_of(study.out, "sub-01") == intact_maps["sub-01"]
+
+
+def test_an_axis_of_length_one_changes_nothing(study: Study, intact_maps: dict[str, dict[str, bytes]]) -> None:
+    edit_image(study.bold(), lambda data: data[:, :, :, None, :])
+    done = study.call()
+    assert done.code == 0, done.error
+    maps = maps_of(study.out, "sub-01")
+    assert maps == intact_maps["sub-01"]
+
+
+def test_what_the_confounds_json_says_is_part_of_the_work(study: Study) -> None:
+    options = ("--participant-label", "01", "--confounds", "compcor")
+    assert study.call(*options).code == 0
+    assert "finished before" in study.call(*options).error
+    sidecar = study.confounds().with_suffix(".json")
+    content = json.loads(sidecar.read_text(encoding="utf-8"))
+    masks = {key: {**value, "Mask": "CSF"} for key, value in content.items() if key == "a_comp_cor_00"}
+    sidecar.write_text(json.dumps(content | masks), encoding="utf-8")
+    assert "sub-01: done" in study.call(*options).error
+    log = study.log()
+    assert f"{RUN} is modelled without a_comp_cor_00, which other runs of this participant have" in log
+    (methods,) = (study.out / "logs").glob("*_methods.txt")
+    assert "anatomical CompCor components [" in methods.read_text(encoding="utf-8")
+
+
 # Places that cannot be written ------------------------------------------------------------------------------
 
 

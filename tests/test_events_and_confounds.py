@@ -300,3 +300,11 @@ def test_runs_with_other_confounds_than_the_others_are_named() -> None:
 def test_a_glob_chooses_what_there_is(tmp_path: Path) -> None:
     choice = choose_columns(tmp_path / "x.tsv", ["a_comp_cor_0[0-1]"], ["a_comp_cor_00", "a_comp_cor_07"])
     assert choice.columns == ("a_comp_cor_00",)
+
+
+def test_a_glob_that_takes_components_of_one_tissue_says_so(tmp_path: Path) -> None:
+    path = confounds_file(tmp_path, ["CSF"] * 5 + ["WM"] * 5 + ["combined"] * 5)
+    (note,) = read_confounds(path, ["a_comp_cor_0[0-4]"], N_VOLUMES).notes
+    assert "'a_comp_cor_0[0-4]' takes components of csf (5 of 5" in note
+    assert read_confounds(path, ["a_comp_cor_1[0-4]"], N_VOLUMES).notes == ()
+    assert read_confounds(path, ["compcor"], N_VOLUMES).notes == (), "the remedy that the warning names"

@@ -672,7 +672,7 @@ def test_no_text_of_the_tables_reaches_file_names_or_the_page_as_markup(call: Ca
     study = make_study(tmp_path, n_participants=6, missing=())
     table = pd.read_csv(study.raw / "participants.tsv", sep="\t", dtype=str)
     table["<script>alert(2)</script>"] = [HOSTILE, SLASHES] * 3
-    table["a\"b'c;$(touch x)`"[:-1]] = ['line\nbreak "q"', "{{ 7*7 }} \x1b[31m \x1c\x85 é"] * 3
+    table["a\"b'c;$(touch x)`"[:-1]] = ['line break "q"', "{{ 7*7 }} \x1b[31m \x1c\x85 é"] * 3
     table["../../up"] = ["1", "4", "2", "8", "5", "7"]
     table.to_csv(study.raw / "participants.tsv", sep="\t", index=False)
     for participant in ("01", "02", "03", "04", "05", "06"):

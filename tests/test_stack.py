@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import struct
 import subprocess
 import sys
 from collections import Counter
@@ -232,3 +234,20 @@ def test_files_of_single_precision_give_the_maps_of_equal_files_of_double_precis
     assert len(found[np.float32]) > 30
     for name, values in found[np.float32].items():
         np.testing.assert_array_equal(values, found[np.float64][name])
+
+
+@pytest.mark.parametrize("claimed", [(32767, 32767, 32767), (-30, 30, 30), (31, 30, 30)])
+def test_a_map_that_claims_another_size_is_refused_before_it_is_read(
+    claimed: tuple[int, int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = make_study(tmp_path, n_participants=3)
+    path = study.map_path(*study.keys[-1])
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into("<3h", content, 42, *claimed)
+    path.write_bytes(gzip.compress(bytes(content)))
+    command = [str(study.raw), str(tmp_path / "out"), "group", "-d", str(study.maps), "--no-report", "--nprocs", "1"]
+    assert main([*command, "--session-contrast", "mean"]) == 17
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert "--participant-label" in error
+    assert error.count("\n") == 1

@@ -104,7 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     first.add_argument("--smoothing-fwhm", type=_not_negative, metavar="MM", help="smooth each run (default: not)")
     first.add_argument("--confounds", nargs="+", default=(), metavar="NAME",
-                       help="columns, globs ('a_comp_cor_0[0-4]') or presets: none, motion6, motion12, motion24, "
+                       help="columns, globs ('csf*') or presets: none, motion6, motion12, motion24, "
                        "compcor, scrub (default: motion6 where a confounds file exists)")  # fmt: skip
     first.add_argument("--fixed-effects", choices=FIXED_EFFECTS_WEIGHTINGS, default="equal",
                        help="weights of runs and sessions in an average (default: %(default)s)")  # fmt: skip

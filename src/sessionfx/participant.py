@@ -23,6 +23,7 @@ from sessionfx.firstlevel.contrasts import Contrast
 from sessionfx.firstlevel.run import FirstLevelModel, FittedRun, analyse_run
 from sessionfx.inputs.confounds import columns_of_run, differences_between_runs, sidecar_of
 from sessionfx.inputs.runs import RunInputs
+from sessionfx.inputs.tables import listed
 from sessionfx.maps import EstimateMap, on_common_voxels
 from sessionfx.naming import entity_string, func_folder
 from sessionfx.outputs.files import remove_stale_temporaries, write_text
@@ -496,6 +497,6 @@ def _check_any(fitted: Sequence[FittedRun], maps: Mapping[str, SessionMaps]) -> 
         conditions = sorted({name for one in fitted for name in one.design.condition_columns})
         raise ParticipantError(
             f"None of the contrasts can be estimated from any run. {' '.join(absent)} Conditions there are: "
-            f"{', '.join(conditions)}. Change --contrast or leave this participant out."
+            f"{listed(conditions)}. Change --contrast or leave this participant out."
         )
     return absent

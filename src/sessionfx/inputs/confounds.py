@@ -127,6 +127,7 @@ def choose_columns(path: Path, wanted: Sequence[str], columns: Sequence[str]) ->
             # a preset's may match nothing: a run can be without motion outliers
             if not found and pattern in wanted:
                 notes.append(f"No confound matches '{pattern}'.")
+            notes += _notes_on_masks(path, pattern, found)
         else:
             missing.append(pattern)
     if set(wanted) != {"none"}:
@@ -178,6 +179,23 @@ def _first_components(path: Path, columns: Collection[str]) -> tuple[list[str], 
     if len(combined) < _N_COMPONENTS:
         notes.append(f"{path.name} has {len(combined)} combined components; --confounds compcor takes five elsewhere.")
     return combined[:_N_COMPONENTS], notes
+
+
+def _notes_on_masks(path: Path, pattern: str, columns: Sequence[str]) -> list[str]:
+    """Say where a glob takes components of single tissues: their numbers do not tell."""
+    components = [name for name in columns if _COMPONENT.match(name)]
+    sidecar = path.with_suffix(".json")
+    if not components or not sidecar.is_file():
+        return []
+    described = read_json_object(sidecar)
+    masks = [_mask_of(described.get(name)) for name in components]
+    others = sorted({mask for mask in masks if mask not in (None, "combined")})
+    if not others:
+        return []
+    return [
+        f"'{pattern}' takes components of {' and '.join(map(str, others))} ({sum(mask in others for mask in masks)} of "
+        f"{len(components)}, by {sidecar.name}); --confounds compcor takes those of the combined mask."
+    ]
 
 
 def _mask_of(description: Any) -> str | None:

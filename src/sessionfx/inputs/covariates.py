@@ -19,7 +19,7 @@ import pandas as pd
 
 from sessionfx.covariates import Covariates, code_covariates
 from sessionfx.errors import CommandLineError, LevelError, ParticipantError
-from sessionfx.inputs.tables import read_header, read_table
+from sessionfx.inputs.tables import listed, read_header, read_table
 from sessionfx.naming import strip_prefix
 
 PARTICIPANTS_FILE = "participants.tsv"
@@ -314,13 +314,13 @@ def _check_column(table: _Table, name: str, option: str) -> None:
         return
     if count > 1:
         raise LevelError(f"{table.path} has {count} columns called '{name}'. Rename all but one.")
-    listed = ", ".join(table.columns)
+    columns = listed(table.columns)
     if option:
         raise CommandLineError(
-            f"{table.path} has no column '{name}' (columns: {listed}). Correct {option}, or add the column."
+            f"{table.path} has no column '{name}' (columns: {columns}). Correct {option}, or add the column."
         )
     raise LevelError(
-        f"{table.path} has no column '{name}' (columns: {listed}), so its rows have no owner. Add the column."
+        f"{table.path} has no column '{name}' (columns: {columns}), so its rows have no owner. Add the column."
     )
 
 

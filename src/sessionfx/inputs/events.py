@@ -28,6 +28,10 @@ ONLY_CONDITION = "dummy"
 RESPONSE_SUFFIXES = ("_derivative", "_dispersion")
 
 
+# Conditions that messages name one by one
+_MOST_NAMED = 5
+
+
 @dataclass(frozen=True)
 class Events:
     """Events of one run, ready for nilearn.
@@ -190,12 +194,15 @@ def _without_incomplete(
                 f"{path}, column '{column}', line {line}: n/a is not a number, and the row is an event of "
                 f"'{shortened(events['trial_type'][line])}', which a contrast asks for. Correct or remove that row."
             )
-        for condition, rows in events[lacking].groupby("trial_type", sort=True):
-            n_all = int((events["trial_type"] == condition).sum())
+        n_all = events["trial_type"].value_counts()
+        left_out = list(events[lacking].groupby("trial_type", sort=True))
+        for condition, rows in left_out[:_MOST_NAMED]:
             notes.append(
-                f"{path.name}: {len(rows)} of {n_all} events of '{shortened(str(condition))}' have no {column} (n/a) "
-                f"and are not modelled ({_lines(rows)}); no contrast asks for them."
+                f"{path.name}: {len(rows)} of {n_all[condition]} events of '{shortened(str(condition))}' have no "
+                f"{column} (n/a) and are not modelled ({_lines(rows)}); no contrast asks for them."
             )
+        if len(left_out) > _MOST_NAMED:
+            notes.append(f"{path.name}: so are events of {len(left_out) - _MOST_NAMED} more conditions.")
         events = events[~lacking]
     return events
 
@@ -259,13 +266,15 @@ def _near_equal_names(events: pd.DataFrame, path: Path) -> list[str]:
     alike: dict[str, list[str]] = {}
     for name in names.unique():
         alike.setdefault(_likeness(name), []).append(name)
-    return [
+    groups = [group for group in alike.values() if len(group) > 1]
+    notes = [
         f"{path.name}: "
-        + " and ".join(f"'{shortened(name)}' ({_lines(names[names == name])})" for name in group[:5])
+        + " and ".join(f"'{shortened(name)}' ({_lines(names[names == name])})" for name in group[:_MOST_NAMED])
         + " are modelled as different conditions, although their names differ in case or look-alike characters only."
-        for group in alike.values()
-        if len(group) > 1
+        for group in groups[:_MOST_NAMED]
     ]
+    more = len(groups) - _MOST_NAMED
+    return notes + ([f"{path.name}: so are {more} more groups of conditions with names alike."] if more > 0 else [])
 
 
 def _lines(rows: pd.DataFrame | pd.Series) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
+from sessionfx.inputs.files import LARGEST_JSON, read_text
 from sessionfx.inputs.images import DifferentGridError, Grid, read_volume
 from sessionfx.maps import EstimateMap, Located
 from sessionfx.naming import STATISTICS, STATMAP_SUFFIX, file_name
@@ -133,13 +134,14 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     ParticipantError
         If it is there and cannot be read.
     """
+    sidecar = sidecar_path(path)
+    if not sidecar.exists() and not sidecar.is_symlink():
+        return {}
     try:
         # NaN is no JSON, and would be copied into sidecars of the next level
-        content = json.loads(sidecar_path(path).read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ParticipantError(f"{sidecar_path(path)} cannot be read as JSON ({error}). Remake or remove it.") from None
+        content = json.loads(read_text(sidecar, largest=LARGEST_JSON), parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
+        raise ParticipantError(f"{sidecar} cannot be read as JSON ({error}). Remake or remove it.") from None
     return content if isinstance(content, dict) else {}
 
 
