@@ -922,6 +922,25 @@ def test_what_the_confounds_json_says_is_part_of_the_work(study: Study) -> None:
     assert "anatomical CompCor components [" in methods.read_text(encoding="utf-8")
 
 
+def test_a_run_with_a_condition_in_other_letters_says_so(study: Study) -> None:
+    edit_table(study.events(), lambda table: table.replace("incongruent", "Incongruent"))
+    done = study.call("--participant-label", "01")
+    assert done.code == 0, done.error
+    assert "condition incongruent does not occur in it (it has 'Incongruent')" in study.log()
+
+
+def test_quotation_marks_in_a_condition_go_through_to_the_page(study: Study) -> None:
+    for path in study.root.rglob("sub-01_*_events.tsv"):
+        path.write_text(path.read_text().replace("\tincongruent", '\t"in'))
+    options, contrast = ("--participant-label", "01", "--session-contrast=mean"), '`"in` - congruent'
+    done = study.call(*options, contrast=contrast, report=True)
+    assert done.code == 0, done.error
+    design = (study.out / _func(RUN) / f"{RUN}_design.tsv").read_text().splitlines()[0].split("\t")
+    assert design[:2] == ['"in', "congruent"]
+    again = study.call(*options, "--reports-only", contrast=contrast, report=True)
+    assert again.code == 0, again.error
+
+
 # Places that cannot be written ------------------------------------------------------------------------------
 
 

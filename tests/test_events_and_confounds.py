@@ -122,11 +122,14 @@ def test_rows_that_stand_there_twice_are_counted_once_with_a_warning(tmp_path: P
     assert "lines 6 and 7" in note
 
 
-def test_rows_that_differ_in_their_modulation_are_added_up_with_a_warning(tmp_path: Path) -> None:
-    text = "onset\tduration\ttrial_type\tmodulation\n1\t2\tgo\t1\n1\t2\tgo\t3\n"
+@pytest.mark.parametrize(("column", "values"), [("modulation", ("1", "3")), ("side", ("left", "right"))])
+def test_events_that_differ_elsewhere_are_added_up_as_nilearn_does_with_a_warning(
+    column: str, values: tuple[str, str], tmp_path: Path
+) -> None:
+    text = f"onset\tduration\ttrial_type\t{column}\n1\t2\tgo\t{values[0]}\n1\t2\tgo\t{values[1]}\n"
     events = events_of(tmp_path, text)
-    assert events.table["modulation"].tolist() == [1.0, 3.0]
-    assert "1 rows differ from another in their modulation alone" in events.notes[0]
+    assert len(events.table) == 2
+    assert "1 events have the onset, duration and trial_type of another" in events.notes[0]
     assert "line 3" in events.notes[0]
 
 

@@ -112,6 +112,16 @@ def test_responses_are_taken_at_the_times_of_the_volumes() -> None:
         np.testing.assert_allclose(design.matrix[condition], truth, atol=0.01 * truth.max())
 
 
+def test_confounds_stand_beside_the_responses_of_irregular_volumes() -> None:
+    confounds = Confounds(pd.DataFrame({"rot_x": np.random.default_rng(0).normal(size=N_VOLUMES)}))
+    design = make_design(timing_of(VolumeTiming=SPARSE), EVENTS, confounds, DesignModel("glover", "cosine", 0.01))
+    assert list(design.matrix) == ["go", "stop", "rot_x", "drift_1", "drift_2", "drift_3", "drift_4", "constant"]
+    np.testing.assert_array_equal(design.matrix["rot_x"], confounds.table["rot_x"])
+    named = Confounds(confounds.table.rename(columns={"rot_x": "go"}))
+    with pytest.raises(ParticipantError, match=r"unique names.*rename it in the events file"):
+        make_design(timing_of(VolumeTiming=SPARSE), EVENTS, named, DesignModel("glover", "cosine", 0.01))
+
+
 def test_nilearn_by_itself_stretches_responses_where_volumes_are_not_equally_spaced() -> None:
     """Why its design is not taken as it is: should this fail, nilearn was corrected, and ours can go."""
     theirs = make_first_level_design_matrix(np.array(SPARSE), EVENTS.table, drift_model=None)

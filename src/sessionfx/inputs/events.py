@@ -92,7 +92,7 @@ def read_events(path: Path, *, first_volume: float, end: float, asked: Collectio
     if (events["duration"] < 0).any():
         line = events.index[int((events["duration"] < 0).to_numpy().argmax())]
         raise ParticipantError(f"{path}, column 'duration', line {line}: a duration below zero. Correct that row.")
-    events = _without_repeated(events, path, notes)
+    events = _without_repeated(events, table, path, notes)
     events = _set_aside(events, path, first_volume, end, notes)
     if events.empty:
         raise ParticipantError(
@@ -207,20 +207,21 @@ def _without_incomplete(
     return events
 
 
-def _without_repeated(events: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
-    """Count rows that stand there twice once; nilearn would add them up."""
-    repeated = events.duplicated()
+def _without_repeated(events: pd.DataFrame, table: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
+    """Count rows that stand there twice once: nilearn would add them up, as those that differ in other columns."""
+    others = table.loc[events.index, [column for column in table if column not in events]]
+    repeated = pd.concat([events, others], axis="columns").duplicated()
     if repeated.any():
         notes.append(
-            f"{path.name}: {int(repeated.sum())} rows repeat the onset, duration and trial_type of another and are "
-            f"counted once ({_lines(events[repeated])})."
+            f"{path.name}: {int(repeated.sum())} rows repeat another and are counted once ({_lines(events[repeated])})."
         )
         events = events[~repeated]
     summed = events.duplicated(["onset", "duration", "trial_type"])
     if summed.any():
         notes.append(
-            f"{path.name}: {int(summed.sum())} rows differ from another in their modulation alone; the modulations "
-            f"are added up ({_lines(events[summed])})."
+            f"{path.name}: {int(summed.sum())} events have the onset, duration and trial_type of another and differ "
+            f"elsewhere; their responses are added up ({_lines(events[summed])}). Remove those that are no event of "
+            "their own."
         )
     return events
 

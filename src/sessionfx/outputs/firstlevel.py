@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,9 @@ class FirstLevelFiles:
             "ModelParameters": self.model_parameters,
             "Software": SOFTWARE,
         }
-        write_text(path, one.design.matrix.to_csv(sep="\t", index=False, na_rep="n/a"))
+        # BIDS knows no quotation marks, which names of conditions may hold
+        table = one.design.matrix.to_csv(sep="\t", index=False, na_rep="n/a", quoting=csv.QUOTE_NONE)
+        write_text(path, table)
         write_json(path.with_suffix(".json"), facts)
         return [path, path.with_suffix(".json")], facts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class RunSummary:
     def read(cls, run: RunInputs, design_path: Path) -> RunSummary:
         """Read a run's design back from the output folder, and its events from the input."""
         try:
-            design = pd.read_csv(design_path, sep="\t")
+            design = pd.read_csv(design_path, sep="\t", quoting=csv.QUOTE_NONE)
             facts = json.loads(design_path.with_suffix(".json").read_text(encoding="utf-8"))
             first_volume = facts["StartTime"] + facts.get("VolumeTiming", [0.0])[0]
             end = facts["RunDuration"]
