@@ -1020,7 +1020,7 @@ def test_group_with_an_unknown_contrast_lists_those_that_exist(study: Study) -> 
 
 @pytest.mark.parametrize(
     ("text", "fragment"),
-    [("{bold: 1}", "JSON"), ("[]", "object"), ('{"bold": 1}', "object"), ('{"bolt": {}}', "bold"), (None, "read")],
+    [("{bold: 1}", "JSON"), ("[]", "object"), ('{"bold": 1}', "object"), ('{"bolt": {}}', "bold"), (None, "not exist")],
     ids=["not-json", "list", "no-object", "no-known-key", "missing"],
 )  # fmt: skip
 def test_an_unusable_filter_file_is_refused(study: Study, text: str | None, fragment: str) -> None:
@@ -1038,7 +1038,7 @@ def test_an_unusable_filter_file_is_refused(study: Study, text: str | None, frag
         ("smoothing-fwhm = 'six'", ("smoothing-fwhm", "'six'")),
         ("[group]\nalpha = 0.05", ("'group'",)),
         ("config-file = 'x'", ("'config-file'",)),
-        (None, ("Check the path",)),
+        (None, ("does not exist",)),
     ],
     ids=["unknown-key", "not-toml", "bad-value", "table", "itself", "missing"],
 )

@@ -25,6 +25,14 @@ def crash_on_three(number: int) -> int:
     return number
 
 
+def fill_the_disk(number: int) -> int:
+    raise OSError(28, "No space left on device", f"/somewhere/{number}")
+
+
+def raise_two_lines(number: int) -> int:
+    raise ValueError(f"{number} is\nodd")
+
+
 def die_on_three(number: int) -> int:
     if number == 3:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -15,6 +15,7 @@
 set -euo pipefail
 stop() { echo "submit.sh: $1" >&2; exit 2; }
 
+command -v sbatch > /dev/null || stop "The command sbatch is not found: submit on a node of a cluster with Slurm. Without Slurm, run sessionfx itself."
 for name in BIDS OUT OPTIONS; do
   [ -n "${!name:-}" ] || stop "The variable $name is not set; the head of this script describes it."
 done

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-import sys
 import tempfile
 import time
 import uuid
@@ -12,8 +12,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from tqdm import tqdm
 
 from sessionfx.covariates import INTERCEPT
 from sessionfx.dry_run import group_text, participant_text
@@ -30,9 +28,10 @@ from sessionfx.execution import (
     Done,
     Executor,
     Failure,
-    end_on_sigterm,
     limited_threads,
     open_executor,
+    say,
+    show_progress,
 )
 from sessionfx.expressions import quoted_names, split_name
 from sessionfx.firstlevel.contrasts import Contrast, parse_contrasts, selected_labels
@@ -44,18 +43,22 @@ from sessionfx.inputs.dataset import (
     preprocessing_programs,
 )
 from sessionfx.inputs.runs import RunInputs, Selection, participants_with_runs, select_runs
-from sessionfx.inputs.tables import listed
 from sessionfx.naming import STATMAP_SUFFIX, check_name_length, entity_string, file_name, natural_key
 from sessionfx.outputs.derivatives import check_output_place, prepare_output
 from sessionfx.outputs.files import remove_stale_temporaries, write_text
+from sessionfx.process import write_out
 from sessionfx.session_contrasts import SessionContrast, check_specification, resolve_session_contrasts
 from sessionfx.settings import Settings
+from sessionfx.wording import counted, listed
 
 if TYPE_CHECKING:
+    from sessionfx.group.analysis import ContrastOutcome
     from sessionfx.participant import Outcome
     from sessionfx.report.methods import MethodsText
 
 EXIT_SOME_FAILED = 1
+# Lines on screen for the answers of one first-level contrast; the report has all
+_MOST_FINDINGS = 12
 # Memory of a worker: the libraries; and per value of the 4-D image, of which at most half is brain in practice, the
 # signal in single precision, or the whole image and its copy where the brain mask must be computed from it
 _BASE_GB = 0.4
@@ -80,8 +83,8 @@ def run(settings: Settings) -> int:
     SessionFXError
         For problems that stop the whole call.
     """
-    end_on_sigterm()
     _quiet_libraries(settings.verbose)
+    _check_folders(settings)
     _check_temporary_folder()
     _check_questions(settings)
     contrasts = parse_contrasts(settings.contrast) if "participant" in settings.levels else ()
@@ -94,7 +97,7 @@ def run(settings: Settings) -> int:
         if "group" not in settings.levels or (settings.dry_run and "participant" in settings.levels):
             return code
         if code:
-            _say(
+            say(
                 "The group level is not run: it would silently go without the participants that failed. Correct the "
                 "cause and give the same command again, or run the group level by itself."
             )
@@ -111,23 +114,24 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     for label in settings.participant_label:
         if label not in known:
             raise NothingMatchesError(
-                f"--participant-label {label} matches no participant in {', '.join(map(str, roots))}. "
-                f"What exists: {', '.join(known) or 'none'}."
+                f"--participant-label {label} matches no participant in {listed(roots)}. "
+                f"What exists: {listed(known) or 'none'}."
             )
     if not settings.dry_run and len(settings.participant_label) != 1:
         executor.prepare(["sessionfx.participant", "nilearn.glm.first_level"])
     started = time.monotonic()
-    dataset = open_dataset(
-        raw,
-        roots,
-        participants=settings.participant_label,
-        database_dir=settings.bids_database_dir,
-        work_dir=settings.work_dir,
-    )
+    with show_progress("looking for files"):
+        dataset = open_dataset(
+            raw,
+            roots,
+            participants=settings.participant_label,
+            database_dir=settings.bids_database_dir,
+            work_dir=settings.work_dir,
+        )
     selection = select_runs(dataset, settings)
     if settings.verbose:
         n_files = len(dataset.raw_files) + len(dataset.derivative_files)
-        _say(f"{n_files} files to choose from, found in {time.monotonic() - started:.1f} s.")
+        say(f"{n_files} files to choose from, found in {time.monotonic() - started:.1f} s.")
     if not selection.runs:
         raise NothingMatchesError(
             "No preprocessed run of these participants is in these sessions. Choose others with --participant-label or "
@@ -135,7 +139,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         )
     for label in settings.participant_label:
         if label not in selection.runs:
-            _say(f"sub-{label} has no preprocessed run of task {selection.task} in this selection.")
+            say(f"sub-{label} has no preprocessed run of task {selection.task} in this selection.")
     _check_conditions(selection, contrasts, settings)
     _check_confounds(selection, settings)
     session_contrasts = resolve_session_contrasts(settings.session_contrast, selection.sessions)
@@ -159,9 +163,9 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     needs = {f"sub-{label}": _memory_need(runs) for label, runs in selection.runs.items()}
     if settings.dry_run:
         questions = [one.text for one in session_contrasts]
-        _print(participant_text(selection, analysis, questions, needs, executor.at_a_time(needs)))
+        write_out(participant_text(selection, analysis, questions, needs, executor.at_a_time(needs)))
         if "group" in settings.levels:
-            _print("Then the group level; --dry-run with it alone describes it once these maps are there.")
+            write_out("Then the group level; --dry-run with it alone describes it once these maps are there.")
         return 0
     prepare_output(settings.output_dir, links)
     _keep_settings(settings, output_dir)
@@ -172,15 +176,14 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
     _say_about_memory(needs, sum(map(len, selection.runs.values())), executor, settings)
     outcomes: dict[str, Failure | None] = {}
-    progress = tqdm(total=len(units), desc="participants", unit="participant", disable=None)
-    with progress:
+    with show_progress("participant level", "participant", len(units), leave=True) as advance:
         for done in executor.run_units(
             analyse_participant, units, needs_gb=needs, stop_on_failure=settings.stop_on_first_crash
         ):
-            progress.update()
+            advance()
             _report_participant(done, settings)
             outcomes[done.unit] = done.failure
-    return _conclude(outcomes, len(units), entity_string(selection.entities), settings, output_dir)
+    return _conclude(outcomes, selection, contrasts, settings, output_dir)
 
 
 def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
@@ -207,7 +210,7 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
     participants = sorted({one.participant for chosen in selection.maps.values() for one in chosen}, key=natural_key)
     if settings.dry_run:
         output_dir = settings.output_dir.absolute()
-        _print(
+        write_out(
             group_text(GroupAnalysis(settings, selection, tuple(session_contrasts), raw, output_dir, links, executor))
         )
         return 0
@@ -227,25 +230,24 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
     analysis = GroupAnalysis(settings, selection, tuple(session_contrasts), raw, output_dir, links, executor)
     _keep_methods(analysis.methods, selection.entities, "group", output_dir)
     failures: dict[str, Failure] = {}
-    progress = tqdm(selection.maps, desc="group contrasts", unit="contrast", disable=None)
-    with limited_threads(settings.omp_nthreads):
-        for contrast in progress:
+    with (
+        limited_threads(settings.omp_nthreads),
+        show_progress("group level", "contrast", len(selection.maps), leave=True) as advance,
+    ):
+        for contrast in selection.maps:
             try:
-                status, messages = analyse_contrast(contrast, analysis)
+                outcome = analyse_contrast(contrast, analysis)
             except LevelError as error:
                 if len(selection.maps) == 1:
                     raise
                 failures[f"contrast {contrast}"] = Failure(str(error), "", expected=True)
-                _say(f"contrast {contrast}: FAILED. {error}")
-                continue
-            for message in messages:
-                _say(f"  {message}")
-            _say(
-                f"group, contrast {contrast}: "
-                + ("done." if status == "done" else "finished before, skipped (--force redoes it).")
-            )
+                say(f"contrast {contrast}: FAILED. {error}")
+            else:
+                _report_contrast(contrast, outcome)
+            advance()
+    say(f"Maps and tables: {output_dir / 'group'}")
     if not settings.no_report:
-        _say(f"Report: {output_dir / 'group.html'}")
+        say(f"Report: {output_dir / 'group.html'}")
     return EXIT_SOME_FAILED if failures else 0
 
 
@@ -305,7 +307,7 @@ def _check_conditions(selection: Selection, contrasts: Sequence[Contrast], setti
                 + " ".join([*hints, listing])
             )
         if in_backticks:
-            _say(
+            say(
                 f"--contrast '{contrast.expression}' is read as a sum of other conditions than one with such signs "
                 f"in its name. If that one is meant, write --contrast '{in_backticks}'."
             )
@@ -362,6 +364,36 @@ def _check_names(
             )
 
 
+def _check_folders(settings: Settings) -> None:
+    """Refuse folders that the system cannot even look up, before a library meets them."""
+    try:
+        Path.cwd()
+    except OSError:
+        raise CommandLineError(
+            "The folder in which the command was given does not exist any more. Change into another one (cd) first."
+        ) from None
+    for option, folder, refusal in (
+        ("The BIDS folder", settings.bids_dir, DatasetError),
+        ("The output folder", settings.output_dir, OutputError),
+        *(("--derivatives", folder, DatasetError) for folder in settings.derivatives),
+        ("--work-dir", settings.work_dir, OutputError),
+        ("--bids-database-dir", settings.bids_database_dir, OutputError),
+    ):
+        if folder is None:
+            continue
+        try:
+            folder.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # made later, or missed by whoever needs it
+        except OSError as error:
+            what = (
+                "is a link that leads in a circle"
+                if error.errno == errno.ELOOP
+                else f"cannot be used ({error.strerror})"
+            )
+            raise refusal(f"{option} {folder} {what}. Give another folder.") from None
+
+
 def _check_temporary_folder() -> None:
     try:
         tempfile.gettempdir()
@@ -392,28 +424,46 @@ def _check_private_folders(settings: Settings, inputs: Sequence[Path]) -> None:
             raise OutputError(f"{option} {folder} is not writable. Choose another folder.")
 
 
+def _report_contrast(contrast: str, outcome: ContrastOutcome) -> None:
+    for message in outcome.messages:
+        say(f"  {message}")
+    if outcome.status == "finished":
+        say(f"group, contrast {contrast}: finished before, skipped (--force redoes it).")
+        return
+    say(f"group, contrast {contrast}: done.")
+    for line in outcome.findings[:_MOST_FINDINGS]:
+        say(f"  {line}")
+    if len(outcome.findings) > _MOST_FINDINGS:
+        say(f"  and {len(outcome.findings) - _MOST_FINDINGS} more, in the tables and the report.")
+
+
 def _report_participant(done: Done[Outcome], settings: Settings) -> None:
     if done.failure:
-        _say(f"{done.unit}: FAILED. {done.failure.message}")
+        say(f"{done.unit}: FAILED. {done.failure.message}")
         if settings.verbose and done.failure.details:
-            _say(done.failure.details)
+            say(done.failure.details)
         return
     outcome = done.result
     assert outcome is not None  # noqa: S101 - a unit has a result or a failure
     if outcome.status == "finished":
-        _say(f"{done.unit}: finished before, skipped (--force redoes it).")
+        say(f"{done.unit}: finished before, skipped (--force redoes it).")
         return
     if settings.verbose:
         for message in outcome.messages:
-            _say(f"  {message}")
+            say(f"  {message}")
     remarks = f", {len(outcome.messages)} remark(s) in logs/" if outcome.messages else ""
-    _say(f"{done.unit}: done in {outcome.seconds:.1f} s{remarks}.")
+    say(f"{done.unit}: done in {outcome.seconds:.1f} s{remarks}.")
 
 
 def _conclude(
-    outcomes: dict[str, Failure | None], n_units: int, analysed: str, settings: Settings, output_dir: Path
+    outcomes: dict[str, Failure | None],
+    selection: Selection,
+    contrasts: Sequence[Contrast],
+    settings: Settings,
+    output_dir: Path,
 ) -> int:
     """Keep what crashed for later reading, sum up, and choose the exit code."""
+    n_units, analysed = len(selection.runs), entity_string(selection.entities)
     failures = {unit: failure for unit, failure in outcomes.items() if failure}
     for unit in outcomes:
         crash = output_dir / "logs" / f"{'_'.join(filter(None, (unit, analysed)))}_crash.txt"
@@ -422,18 +472,37 @@ def _conclude(
         else:
             crash.unlink(missing_ok=True)
     if not failures:
-        if not settings.no_report:
-            _say(f"Reports: {output_dir}/sub-*.html")
+        _say_what_is_there(selection, contrasts, settings, output_dir)
         return 0
     n_kept, n_begun = len(outcomes) - len(failures), len(outcomes)
     others = f"{n_kept} finished and kept" if n_kept else "none is finished"
     if n_begun < n_units:
         others += f", {n_units - n_begun} not begun"
-    _say(
-        f"{len(failures)} of {n_units} participants failed ({', '.join(failures)}); {others}. Details: "
+    say(
+        f"{len(failures)} of {n_units} participants failed ({listed(failures)}); {others}. Details: "
         f"{output_dir / 'logs'}. Correct the cause and give the same command again."
     )
     return EXIT_SOME_FAILED
+
+
+def _say_what_is_there(
+    selection: Selection, contrasts: Sequence[Contrast], settings: Settings, output_dir: Path
+) -> None:
+    """Sum up what the participant level was made from, and where its results are."""
+    n_runs = sum(map(len, selection.runs.values()))
+    of_sessions = f", {counted(len(selection.sessions), 'session')} ({listed(selection.sessions)})"
+    n_maps = sum(
+        1
+        for label in selection.runs
+        for contrast in contrasts
+        for _ in (output_dir / f"sub-{label}").rglob(f"*_contrast-{contrast.label}_*_{STATMAP_SUFFIX}.nii.gz")
+    )
+    reports = "" if settings.no_report else f" Reports: {output_dir}/sub-*.html"
+    say(
+        f"Participant level: {counted(len(selection.runs), 'participant')}"
+        f"{of_sessions if selection.sessions else ''}, {counted(n_runs, 'run')}; "
+        f"{counted(n_maps, 'map')} of {counted(len(contrasts), 'contrast')} in {output_dir}/sub-*.{reports}"
+    )
 
 
 def _memory_need(runs: Sequence[RunInputs]) -> float:
@@ -465,16 +534,14 @@ def _say_about_memory(needs: Mapping[str, float], n_runs: int, executor: Executo
         return
     too_large = [unit for unit, need in needs.items() if need > memory]
     if too_large:
-        others = f" and {len(too_large) - 3} others" if len(too_large) > 3 else ""
-        _say(
-            f"A run needs about {largest:.1f} GB, and there are {memory:.1f} GB: "
-            f"{', '.join(too_large[:3])}{others} may be "
+        say(
+            f"A run needs about {largest:.1f} GB, and there are {memory:.1f} GB: {listed(too_large, most=3)} may be "
             "killed. Give the container or job more memory (docker run --memory, sbatch --mem), or say with "
             "--mem-gb that there is more."
         )
     at_a_time, wanted = executor.at_a_time(needs), min(settings.nprocs, n_runs)
     if at_a_time is not None and at_a_time < wanted:
-        _say(
+        say(
             f"{at_a_time} run(s) at a time instead of {wanted}: the largest needs about {largest:.1f} GB, and there "
             f"are {memory:.1f} GB."
         )
@@ -496,16 +563,3 @@ def _quiet_libraries(verbose: int) -> None:
     logging.basicConfig(level=logging.DEBUG if verbose > 1 else logging.ERROR)
     if verbose < 2:
         warnings.simplefilter("ignore")
-
-
-def _say(text: str) -> None:
-    tqdm.write(_printable(text), file=sys.stderr)
-
-
-def _print(text: str) -> None:
-    print(_printable(text))
-
-
-def _printable(text: str) -> str:
-    """Names from files may hold what a terminal would obey."""
-    return "".join(one if one.isprintable() or one == "\n" else " " for one in text)

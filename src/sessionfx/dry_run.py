@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sessionfx.inputs.tables import shortened
 from sessionfx.naming import natural_key
+from sessionfx.wording import shortened
 
 if TYPE_CHECKING:
     from sessionfx.group.analysis import GroupAnalysis

@@ -23,7 +23,6 @@ from sessionfx.firstlevel.contrasts import Contrast
 from sessionfx.firstlevel.run import FirstLevelModel, FittedRun, analyse_run
 from sessionfx.inputs.confounds import columns_of_run, differences_between_runs, sidecar_of
 from sessionfx.inputs.runs import RunInputs
-from sessionfx.inputs.tables import listed
 from sessionfx.maps import EstimateMap, on_common_voxels
 from sessionfx.naming import entity_string, func_folder
 from sessionfx.outputs.files import remove_stale_temporaries, write_text
@@ -36,6 +35,7 @@ from sessionfx.report.results import ParticipantResults, RunSummary, read_refere
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.fixed_effects import average, weighted_sum
+from sessionfx.wording import listed
 
 
 @dataclass(frozen=True)

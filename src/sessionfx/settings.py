@@ -93,7 +93,8 @@ class Settings:
         position = [options.pop(name) for name in ("bids_dir", "output_dir", "levels")]
         table = {key.replace("_", "-"): _plain(value) for key, value in options.items()}
         given = {key: value for key, value in table.items() if value not in (None, [], False)}
-        comment = f"# sessionfx {position[0]} {position[1]} {' '.join(position[2])} --config-file THIS_FILE"
+        folders = (_plain(position[0]), _plain(position[1]))
+        comment = f"# sessionfx {folders[0]} {folders[1]} {' '.join(position[2])} --config-file THIS_FILE"
         return "".join(c if c.isprintable() else " " for c in comment) + "\n" + tomli_w.dumps(given)
 
 
@@ -102,9 +103,18 @@ def available_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def as_text(argument: str) -> str:
+    """Read an argument as UTF-8 also where the locale knows ASCII only, and Python holds other bytes as surrogates."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode("utf-8", "backslashreplace")
+    return argument
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
-        return str(value)
+        return as_text(str(value))
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value

@@ -2,11 +2,11 @@
 
 from sessionfx.execution.base import Done, Executor, Failure, MapOrdered, in_this_process
 from sessionfx.execution.choice import open_executor
-from sessionfx.execution.local import LocalExecutor, end_on_sigterm
+from sessionfx.execution.local import LocalExecutor
 from sessionfx.execution.memory import memory_limit_gb, workers_within
-from sessionfx.execution.progress import progress_bar
+from sessionfx.execution.progress import progress_bar, say, show_progress
 from sessionfx.execution.slots import in_slots, slot
-from sessionfx.execution.threads import in_threads, limited_threads
+from sessionfx.execution.threads import in_threads, limited_threads, start_few_threads
 
 __all__ = [
     "Done",
@@ -14,7 +14,6 @@ __all__ = [
     "Failure",
     "LocalExecutor",
     "MapOrdered",
-    "end_on_sigterm",
     "in_slots",
     "in_this_process",
     "in_threads",
@@ -22,6 +21,9 @@ __all__ = [
     "memory_limit_gb",
     "open_executor",
     "progress_bar",
+    "say",
+    "show_progress",
     "slot",
+    "start_few_threads",
     "workers_within",
 ]

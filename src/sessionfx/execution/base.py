@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from sessionfx.errors import OutputError, SessionFXError
+from sessionfx.errors import OutputError, SessionFXError, in_words, stops_all_writing
 
 Result = TypeVar("Result")
 
@@ -163,9 +163,18 @@ def attempt(work: Callable[..., Result], arguments: tuple[Any, ...]) -> tuple[Re
         return work(*arguments), None
     except OutputError:
         raise  # no other unit could write either
+    except OSError as error:
+        if stops_all_writing(error):
+            raise OutputError(f"{in_words(error)}. Check space and permissions.") from None
+        return None, Failure(f"{_sentence(error)} Check the file and its permissions.", traceback.format_exc(), False)
     except SessionFXError as error:
         return None, Failure(str(error), traceback.format_exc(), expected=True)
     except MemoryError:
         return None, Failure("There is not enough memory for this participant.", traceback.format_exc(), expected=True)
     except Exception as error:
-        return None, Failure(f"{type(error).__name__}: {error}", traceback.format_exc(), expected=False)
+        return None, Failure(_sentence(error), traceback.format_exc(), expected=False)
+
+
+def _sentence(error: Exception) -> str:
+    said = in_words(error)
+    return f"{said[:1].upper()}{said[1:]}."

@@ -13,7 +13,6 @@ import importlib.util
 import logging
 import os
 import pickle
-import sys
 import tempfile
 import time
 import traceback
@@ -27,6 +26,7 @@ from typing import Any
 
 from sessionfx.errors import ExecutorError, OutputError, SessionFXError
 from sessionfx.execution.base import Done, Executor, Failure, Result, attempt
+from sessionfx.execution.progress import say
 from sessionfx.execution.threads import limited_threads
 
 # What the numbers depend on, and what carries them
@@ -233,7 +233,7 @@ class DaskExecutor(Executor):
     def _wait_for_workers(self) -> None:
         """Return at once where there is a worker, else say so and wait for one."""
         if not self._n_workers():
-            self.say(f"{self._name} has no workers; waiting for them.")
+            say(f"{self._name} has no workers; waiting for them.")
             while not self._n_workers():
                 time.sleep(_POLL_SECONDS)
 
@@ -301,13 +301,6 @@ class DaskExecutor(Executor):
         if kind == "raised":
             raise value
         return value
-
-    @staticmethod
-    def say(text: str) -> None:
-        """Tell the user, above the progress bars."""
-        from tqdm import tqdm
-
-        tqdm.write(text, file=sys.stderr)
 
 
 def run_task(versions: Mapping[str, str], must_see: tuple[str, ...], n_threads: int, task: bytes) -> tuple[str, Any]:

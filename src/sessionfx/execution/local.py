@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
-from sessionfx.errors import TERMINATED
 from sessionfx.execution.base import Done, Executor, Failure, Result, attempt
 from sessionfx.execution.memory import memory_limit_gb, workers_within
+from sessionfx.execution.progress import say
 from sessionfx.execution.slots import own_slots, share_slots
-from sessionfx.execution.threads import in_threads, limited_threads
+from sessionfx.execution.threads import THREAD_VARIABLES, in_threads, limited_threads
 
-# The linear algebra libraries read these when they are loaded, which happens in the worker processes.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# The path of a Unix socket has 107 characters, of which its own folder and name take some.
+_LONGEST_TMPDIR = 70
+_LIMIT_REACHED = "Most likely a limit of processes is reached (ulimit -u)."
+# How often to look whether the pool's own threads still live, which hand out the work
+_LOOK_SECONDS = 1.0
 
 
 class LocalExecutor(Executor):
@@ -62,8 +67,9 @@ class LocalExecutor(Executor):
     def prepare(self, modules: Sequence[str]) -> None:
         """Let the process that others are forked from load modules while this one does something else."""
         if self._n_processes > 1:
-            _start_forkserver(modules, self._n_threads)
-            self._is_prepared_in_vain = True
+            with contextlib.suppress(_NoProcessesError):  # said where they are needed
+                _start_forkserver(modules, self._n_threads)
+                self._is_prepared_in_vain = True
 
     def run_units(
         self,
@@ -79,32 +85,53 @@ class LocalExecutor(Executor):
         n_processes = min(n_slots, len(units))
         # A unit that is killed for want of memory would take this process, the whole program, along.
         is_risky = max((needs_gb or {}).values(), default=0.0) > self._memory_gb
-        if n_processes <= 1 and not is_risky:
-            with limited_threads(self._n_threads), own_slots(n_slots):
-                for name, arguments in units.items():
-                    finished = Done(name, *attempt(work, arguments))
-                    yield finished
-                    if finished.failure and stop_on_failure:
-                        return
-            return
         remaining = dict(units)
+        if n_processes > 1 or is_risky:
+            try:
+                yield from self._run_in_processes(work, remaining, n_processes, n_slots, stop_on_failure)
+                return
+            except _NoProcessesError as error:
+                say(f"{error} Participants are analysed one after the other.")
+        with limited_threads(self._n_threads), own_slots(n_slots):
+            for name, arguments in remaining.items():
+                finished = Done(name, *attempt(work, arguments))
+                yield finished
+                if finished.failure and stop_on_failure:
+                    return
+
+    def _run_in_processes(
+        self,
+        work: Callable[..., Result],
+        remaining: dict[str, tuple[Any, ...]],
+        n_processes: int,
+        n_slots: int,
+        stop_on_failure: bool,
+    ) -> Iterator[Done[Result]]:
+        """Yield finished units, and take them out of those that remain.
+
+        Raises
+        ------
+        _NoProcessesError
+            If processes cannot be started here.
+        """
         while remaining:
             crashed = False
-            for done in _run_pool(work, remaining, n_processes, n_slots, self._n_threads):
+            for done in _run_pool(work, dict(remaining), n_processes, n_slots, self._n_threads):
                 if done is None:
                     crashed = True
                     break
                 del remaining[done.unit]
                 yield done
                 if done.failure and stop_on_failure:
-                    return
+                    remaining.clear()
             if not crashed:
                 return
             # A process was killed (for want of memory, most often) and took the pool along. Alone, each unit shows
             # whether it was the one.
             for name in list(remaining):
-                alone = _run_pool(work, {name: remaining.pop(name)}, 1, 1, self._n_threads)
+                alone = _run_pool(work, {name: remaining[name]}, 1, 1, self._n_threads)
                 outcome = list(alone)[-1] or _killed(name)
+                del remaining[name]
                 yield outcome
                 if outcome.failure and stop_on_failure:
                     return
@@ -127,33 +154,56 @@ class LocalExecutor(Executor):
         self._is_prepared_in_vain = False
 
 
-def end_on_sigterm() -> None:
-    """Turn SIGTERM (docker stop, Slurm) into an orderly end: children are stopped, temporary files removed."""
-
-    def stop(_signal: int, _frame: object) -> None:
-        _kill_workers()
-        sys.exit(TERMINATED)
-
-    signal.signal(signal.SIGTERM, stop)
-
-
 def _killed(name: str) -> Done[Any]:
     message = "Its process was killed, most likely for want of memory. Use a smaller --nprocs or more memory."
     return Done(name, None, Failure(message, "", expected=True))
 
 
+class _NoProcessesError(Exception):
+    """Processes cannot be started here; the text says why, and how they could be."""
+
+    def __init__(self, error: BaseException | None, remedy: str) -> None:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        super().__init__(f"Processes to work side by side cannot be started ({reason}). {remedy}")
+
+
 def _start_forkserver(modules: Sequence[str], n_threads: int) -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(modules))
-    saved = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, str(n_threads)))
-    forkserver.ensure_running()
-    for name, value in saved.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+    context.set_forkserver_preload(["sessionfx.execution.server", *modules])
+    saved = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(n_threads)))
+    try:
+        with _unheard_interrupts():
+            forkserver.ensure_running()
+    except OSError as error:
+        if error.errno == errno.EAGAIN:
+            raise _NoProcessesError(error, _LIMIT_REACHED) from None
+        raise _NoProcessesError(
+            error,
+            f"Sockets for them lie in the folder of temporary files, {tempfile.gettempdir()}: the variable TMPDIR "
+            f"should name a writable one whose path has less than {_LONGEST_TMPDIR} characters.",
+        ) from None
+    finally:
+        for name, value in saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
     return context
+
+
+@contextlib.contextmanager
+def _unheard_interrupts() -> Iterator[None]:
+    """Start processes that do not hear Ctrl-C, which goes to all of them, not even while they load modules.
+
+    What is blocked here is blocked in processes made meanwhile; here it is heard afterwards.
+    """
+    resource_tracker.ensure_running()  # it would end the blocking
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_pool(
@@ -161,14 +211,29 @@ def _run_pool(
 ) -> Iterator[Done[Result] | None]:
     """Yield finished units; None once the pool broke."""
     context = _start_forkserver([work.__module__], n_threads)
-    shared = (n_threads, n_slots, context.Semaphore(n_slots))
-    pool = ProcessPoolExecutor(n_processes, mp_context=context, initializer=_prepare_worker, initargs=shared)
     try:
-        pending: dict[Future[Any], str] = {
-            pool.submit(attempt, work, arguments): name for name, arguments in units.items()
-        }
+        shared = (n_threads, n_slots, context.Semaphore(n_slots))
+        pool = ProcessPoolExecutor(n_processes, mp_context=context, initializer=_prepare_worker, initargs=shared)
+    except (OSError, ImportError, NotImplementedError) as error:
+        raise _NoProcessesError(
+            error, "They share semaphores, for which /dev/shm must be writable (docker run --shm-size)."
+        ) from None
+    thread_failures: list[BaseException | None] = []
+    hook, threading.excepthook = threading.excepthook, lambda failed: thread_failures.append(failed.exc_value)
+    try:
+        try:
+            pending: dict[Future[Any], str] = {
+                pool.submit(attempt, work, arguments): name for name, arguments in units.items()
+            }
+        except BrokenProcessPool:
+            yield None
+            return
+        except (OSError, EOFError, RuntimeError) as error:
+            raise _NoProcessesError(error, _LIMIT_REACHED) from None
         while pending:
-            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
+            finished, _ = wait(pending, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            if thread_failures and not finished:
+                raise _NoProcessesError(thread_failures[0], _LIMIT_REACHED)
             for future in sorted(finished, key=lambda future: list(units).index(pending[future])):
                 name = pending.pop(future)
                 try:
@@ -179,7 +244,9 @@ def _run_pool(
     finally:
         if sys.exc_info()[0] is not None:
             _kill_workers()  # given up: what they are at would be thrown away
-        pool.shutdown(cancel_futures=True)
+        with contextlib.suppress(RuntimeError):  # its thread was never started
+            pool.shutdown(cancel_futures=True)
+        threading.excepthook = hook
 
 
 def _kill_workers() -> None:
@@ -195,7 +262,8 @@ def _prepare_worker(n_threads: int, n_slots: int, semaphore: Any) -> None:
     # Where memory runs out, the kernel is to kill this process and not the program, which says whose it was.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(RuntimeError):  # the system gives no further thread
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.captureWarnings(True)
     global _limits  # lives as long as the worker
     _limits = limited_threads(n_threads)

@@ -93,15 +93,28 @@ def in_slots(function: Callable[..., Result], items: Sequence[tuple[Any, ...]]) 
 
     # No pool of the library: the program would wait for its threads when it is told to end.
     threads = [threading.Thread(target=work, daemon=True) for _ in range(number)]
-    for thread in threads:
-        thread.start()
+    started = _started(threads)
+    if not started:
+        work()
     try:
         for future in futures:
             yield future.result()
     except Exception:
         waiting.clear()
-        for thread in threads:
+        for thread in started:
             thread.join()
         raise
     finally:
         waiting.clear()
+
+
+def _started(threads: Sequence[threading.Thread]) -> list[threading.Thread]:
+    """Start as many threads as the system gives, which may be none."""
+    started = []
+    for thread in threads:
+        try:
+            thread.start()
+        except RuntimeError:
+            break
+        started.append(thread)
+    return started

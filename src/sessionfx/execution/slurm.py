@@ -16,6 +16,7 @@ from typing import Any
 
 from sessionfx.errors import ExecutorError
 from sessionfx.execution.dask import DaskExecutor, Requirements
+from sessionfx.execution.progress import say
 
 # Dask stops a worker at 95 % of its memory and gives it nothing more at 80 %.
 _SPARE = 1.25
@@ -118,7 +119,7 @@ class SlurmExecutor(DaskExecutor):
         """Wait for a worker, as long as there is a job that may become one."""
         if self._n_workers():
             return
-        self.say(f"Waiting for Slurm to start one of {self._n_workers_wanted} worker(s); squeue shows the jobs.")
+        say(f"Waiting for Slurm to start one of {self._n_workers_wanted} worker(s); squeue shows the jobs.")
         last_queued = time.monotonic()
         while not self._n_workers():
             time.sleep(_POLL_SECONDS)

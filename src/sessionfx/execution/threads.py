@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+# The linear algebra libraries read these when they are loaded.
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Result = TypeVar("Result")
 _NO_MORE: Any = object()
+
+
+def start_few_threads(n_threads: int) -> None:
+    """Let the linear algebra start no more threads than are used, unless it is loaded or the user said otherwise.
+
+    Where the system gives no threads, OpenBLAS would end the program as by Ctrl-C.
+    """
+    if "numpy" not in sys.modules:
+        for name in THREAD_VARIABLES:
+            os.environ.setdefault(name, str(n_threads))
 
 
 def in_threads(n_threads: int, function: Callable[..., Result], items: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
@@ -35,7 +53,7 @@ def in_threads(n_threads: int, function: Callable[..., Result], items: Iterable[
         for item in items:
             yield function(*item)
         return
-    from concurrent.futures import Future, ThreadPoolExecutor
+    from concurrent.futures import ThreadPoolExecutor
 
     remaining = iter(items)
     with ThreadPoolExecutor(n_threads) as pool:
@@ -43,13 +61,28 @@ def in_threads(n_threads: int, function: Callable[..., Result], items: Iterable[
         try:
             while True:
                 while len(ahead) <= n_threads and (item := next(remaining, _NO_MORE)) is not _NO_MORE:
-                    ahead.append(pool.submit(function, *item))
+                    ahead.append(_submitted(pool, function, item))
                 if not ahead:
                     return
                 yield ahead.popleft().result()
         finally:
             for future in ahead:
                 future.cancel()
+
+
+def _submitted(pool: ThreadPoolExecutor, function: Callable[..., Result], item: tuple[Any, ...]) -> Future[Result]:
+    """Hand an item to the pool; it is worked on here where the system gives no further thread."""
+    from concurrent.futures import Future
+
+    try:
+        return pool.submit(function, *item)
+    except RuntimeError:
+        here: Future[Result] = Future()
+        try:
+            here.set_result(function(*item))
+        except Exception as error:
+            here.set_exception(error)
+        return here
 
 
 class limited_threads:  # noqa: N801 - used like a function

@@ -13,7 +13,7 @@ from sessionfx.errors import ParticipantError
 from sessionfx.firstlevel.timing import Timing
 from sessionfx.inputs.confounds import Confounds
 from sessionfx.inputs.events import EARLIEST_ONSET, Events
-from sessionfx.inputs.tables import listed
+from sessionfx.wording import listed
 
 
 @dataclass(frozen=True)

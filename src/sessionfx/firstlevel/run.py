@@ -18,10 +18,10 @@ from sessionfx.inputs.bold import open_series, read_run
 from sessionfx.inputs.confounds import read_confounds
 from sessionfx.inputs.events import Events, near_equal, read_events
 from sessionfx.inputs.runs import RunInputs
-from sessionfx.inputs.tables import listed
 from sessionfx.maps import EstimateMap
 from sessionfx.settings import Settings
 from sessionfx.statistics.linear_algebra import independent_columns, is_estimable
+from sessionfx.wording import listed
 
 
 @dataclass(frozen=True)

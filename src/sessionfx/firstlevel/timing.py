@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from sessionfx.errors import ParticipantError
 from sessionfx.inputs.images import series_length
 from sessionfx.inputs.runs import RunInputs
-from sessionfx.inputs.tables import shortened
+from sessionfx.wording import shortened
 
 # JSON fields that say when volumes were acquired: whatever is made from a run depends on them
 FIELDS = ("RepetitionTime", "VolumeTiming", "StartTime", "AcquisitionDuration")

@@ -15,7 +15,7 @@ from sessionfx import __version__
 from sessionfx.covariates import Covariates, resolve_group_contrasts
 from sessionfx.errors import LevelError
 from sessionfx.execution import Executor, progress_bar
-from sessionfx.group.answers import Respondent, refusals
+from sessionfx.group.answers import Respondent, finding, refusals
 from sessionfx.group.calibration import Covariance, calibrate
 from sessionfx.group.evidence import summarise_reliability, with_active_regions
 from sessionfx.group.permutation import PermutationResult
@@ -96,6 +96,15 @@ class _Works:
     prefix: str
 
 
+@dataclass(frozen=True)
+class ContrastOutcome:
+    """What became of one first-level contrast: `done` or `finished` before; warnings; what was found, a line each."""
+
+    status: str
+    messages: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+
+
 def check_questions(
     selection: GroupSelection, session_contrasts: Sequence[SessionContrast], raw: Path, settings: Settings
 ) -> None:
@@ -127,7 +136,7 @@ def check_questions(
         raise refused
 
 
-def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[str]]:
+def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> ContrastOutcome:
     """Analyse one first-level contrast at the group level, unless that is finished.
 
     Parameters
@@ -138,9 +147,7 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
 
     Returns
     -------
-    status : str
-        `done` or `finished`.
-    messages : list of str
+    ContrastOutcome
 
     Raises
     ------
@@ -164,7 +171,7 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
         or not has_group_section(analysis.output_dir, analysis.selection.entities, contrast, shown)
     )
     if not to_do and not needs_report:
-        return "finished", []
+        return ContrastOutcome("finished")
     if settings.reports_only and to_do:
         raise LevelError(
             f"--reports-only needs finished group maps with the same options, and contrast '{contrast}' has "
@@ -187,7 +194,8 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[
     if not settings.no_report:
         write_group_report(results, settings, analysis.methods, shown, analysis.output_dir)
     left_out = [f"sub-{label} is left out: it {why}." for label, why in results.left_out.items()]
-    return "done", [*results.notes, *results.covariate_notes, *left_out, *refusals(contrast, results.questions)]
+    messages = (*results.notes, *results.covariate_notes, *left_out, *refusals(contrast, results.questions))
+    return ContrastOutcome("done", messages, tuple(map(finding, results.questions)))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from sessionfx.group.permutation import PermutationResult, permute
 from sessionfx.group.results import Evidence, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.group.verdict import judge
-from sessionfx.maps import Located
+from sessionfx.maps import Located, map_summary
 from sessionfx.session_contrasts import MEAN, resolve_session_contrasts
 from sessionfx.settings import Settings
 from sessionfx.statistics.agreement import compare
@@ -237,3 +237,16 @@ def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
         f"Contrast '{contrast}', sessions '{one.question.text}', {strategy.name}: {strategy.refusal}"
         for one in questions for strategy in one.strategies if strategy.refusal
     ]  # fmt: skip
+
+
+def finding(results: QuestionResults) -> str:
+    """Say in a line which strategy to report for a question, and in how many voxels it finds something."""
+    by_name = {result.name: result for result in results.strategies}
+    best = by_name[results.verdict.recommended[0]] if results.verdict.recommended else None
+    if best is None or best.located is None:
+        return f"{results.question.text}: no strategy of this call can be recommended."
+    summary = map_summary(best.located, best.threshold)
+    return (
+        f"{results.question.text}: {best.title} is recommended; {summary['n_above']} of {summary['n_voxels']} voxels "
+        "are suprathreshold."
+    )

@@ -23,7 +23,8 @@ import pandas as pd
 
 from sessionfx.errors import ParticipantError
 from sessionfx.inputs.files import read_json_object
-from sessionfx.inputs.tables import listed, numeric_column, read_header, read_table
+from sessionfx.inputs.tables import numeric_column, read_header, read_table
+from sessionfx.wording import listed
 
 _AXES = tuple(f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz")
 _MOTION12 = (*_AXES, *(f"{axis}_derivative1" for axis in _AXES))

@@ -19,8 +19,9 @@ import pandas as pd
 
 from sessionfx.covariates import Covariates, code_covariates
 from sessionfx.errors import CommandLineError, LevelError, ParticipantError
-from sessionfx.inputs.tables import listed, read_header, read_table
+from sessionfx.inputs.tables import read_header, read_table
 from sessionfx.naming import strip_prefix
+from sessionfx.wording import listed
 
 PARTICIPANTS_FILE = "participants.tsv"
 PARTICIPANTS_SIDECAR = "participants.json"

@@ -24,7 +24,7 @@ from sessionfx.inputs.dataset import (
     participants_of,
     subfolders,
 )
-from sessionfx.inputs.files import UnreadableFileError
+from sessionfx.inputs.files import UnreadableFileError, read_json_object
 from sessionfx.naming import DERIVATIVE_ENTITIES, entity_string, natural_key
 from sessionfx.settings import Settings
 
@@ -115,10 +115,10 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
     if path is None:
         return {}
     try:
-        filters = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CommandLineError(f"--bids-filter-file {path} cannot be read as JSON: {error}.") from None
-    if not isinstance(filters, dict) or not all(isinstance(value, dict) for value in filters.values()):
+        filters = read_json_object(path)
+    except UnreadableFileError as error:
+        raise CommandLineError(f"--bids-filter-file {error}") from None
+    if not all(isinstance(value, dict) for value in filters.values()):
         raise CommandLineError(
             f'--bids-filter-file {path} should be an object of objects, such as {{"bold": {{"desc": "preproc"}}}}.'
         )

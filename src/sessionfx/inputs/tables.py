@@ -10,12 +10,11 @@ import pandas as pd
 
 from sessionfx.errors import ParticipantError
 from sessionfx.inputs.files import LARGEST_TABLE, open_input, read_text
+from sessionfx.wording import shortened
 
 # fMRIPrep's largest tables of confounds have some thousand columns
 MOST_COLUMNS = 20_000
 _LONGEST_HEADER = 4 * 2**20
-_NAMES_SHOWN = 40
-_LONGEST_NAME_SHOWN = 60
 _LINE_ENDS = re.compile("\r\n|\n|\r")
 # What stands between the columns of tables that are no TSV, by the name people give it
 _OTHER_SEPARATORS = {",": "commas", ";": "semicolons", "  ": "spaces", " ": "spaces"}
@@ -124,17 +123,6 @@ def numeric_column(table: pd.DataFrame, column: str, path: Path, *, allow_missin
             f"{path}, column '{column}', line {line}: {shown} is not a number{comma}. Correct or remove that row."
         )
     return numbers
-
-
-def listed(names: Sequence[str], *, most: int = _NAMES_SHOWN) -> str:
-    """Name things in a message, the first of them where there are many."""
-    shown = ", ".join(shortened(name) for name in names[:most])
-    return shown if len(names) <= most else f"{shown}, … ({len(names)} in all)"
-
-
-def shortened(text: str) -> str:
-    """Cut a name that is no name."""
-    return text if len(text) <= _LONGEST_NAME_SHOWN else text[: _LONGEST_NAME_SHOWN - 1] + "…"
 
 
 def lines_text(lines: Sequence[int], *, most: int = 3) -> str:

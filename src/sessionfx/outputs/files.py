@@ -54,8 +54,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text as a whole file."""
-    write_bytes(path, text.encode("utf-8"))
+    """Write UTF-8 text as a whole file; bytes of file names that are no text are shown as escapes."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -27,10 +27,11 @@ from sessionfx.report.page import (
     write_section,
 )
 from sessionfx.report.plots import draw_comparison, draw_design_matrix, draw_distribution
-from sessionfx.report.tables import counted, titled
+from sessionfx.report.tables import titled
 from sessionfx.settings import Settings
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies.base import MapLayout, Plan, list_names
+from sessionfx.wording import counted
 
 SHOWN_CLUSTERS = 20
 

@@ -16,9 +16,10 @@ from sessionfx.report.maps import draw_maps
 from sessionfx.report.page import Picture, assemble_page, render, section_mark, write_section
 from sessionfx.report.plots import draw_design_correlation, draw_design_matrix, draw_events
 from sessionfx.report.results import ParticipantResults, RunSummary
-from sessionfx.report.tables import counted, titled
+from sessionfx.report.tables import titled
 from sessionfx.settings import Settings
 from sessionfx.statistics.thresholds import z_threshold
+from sessionfx.wording import counted
 
 
 def has_sections(

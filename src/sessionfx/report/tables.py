@@ -24,8 +24,3 @@ TITLES = {
 def titled(record: Mapping[str, Any]) -> dict[str, Any]:
     """Give the columns of a row the names people read."""
     return {TITLES.get(name, name): value for name, value in record.items()}
-
-
-def counted(number: int, noun: str) -> str:
-    """Count things in words: `1 run`, `2 runs`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
