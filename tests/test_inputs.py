@@ -809,8 +809,8 @@ def test_a_filter_that_nothing_passes_lists_the_descriptions(tmp_path: Path) -> 
     ("text", "reason"),
     [
         ("{", "cannot be read as JSON"),
-        ("[]", "object of objects"),
-        ('{"bold": "preproc"}', "object of objects"),
+        ("[]", "object"),
+        ('{"bold": "preproc"}', "object"),
         ('{"t1w": {"desc": "preproc"}}', "none of the keys bold, mask, events, confounds"),
     ],
 )
