@@ -922,6 +922,20 @@ def test_what_the_confounds_json_says_is_part_of_the_work(study: Study) -> None:
     assert "anatomical CompCor components [" in methods.read_text(encoding="utf-8")
 
 
+def test_another_mask_can_be_chosen_where_one_holds_percentages(study: Study) -> None:
+    """The remedy that the refusal names."""
+    for path in study.fmriprep.rglob("sub-01_*_desc-brain_mask.nii.gz"):
+        shutil.copy(path, path.with_name(path.name.replace("desc-brain", "desc-binary")))
+        edit_image(path, lambda data: data * 90 + data * (np.arange(data.size).reshape(data.shape) % 9))
+    filters = study.folder / "filters.json"
+    filters.write_text('{"mask": {"desc": "binary"}}', encoding="utf-8")
+    refused = study.call("--participant-label", "01")
+    assert "percentages or labels" in refused.error
+    assert "'mask' entry of --bids-filter-file" in refused.error
+    done = study.call("--participant-label", "01", "--bids-filter-file", str(filters))
+    assert done.code == 0, done.error
+
+
 def test_a_run_with_a_condition_in_other_letters_says_so(study: Study) -> None:
     edit_table(study.events(), lambda table: table.replace("incongruent", "Incongruent"))
     done = study.call("--participant-label", "01")

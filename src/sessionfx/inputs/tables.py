@@ -81,7 +81,7 @@ def read_header(path: Path) -> tuple[str, ...]:
     """
     with open_input(path) as stream:
         try:
-            beginning = stream.read(_LONGEST_HEADER)
+            beginning = stream.readline(_LONGEST_HEADER)  # up to the end of all where lines end in CR alone
         except OSError as error:
             raise ParticipantError(f"{path} cannot be read ({error.strerror}). Check the file.") from None
     header = _header(_LINE_ENDS.split(beginning.decode("utf-8-sig", errors="replace"), maxsplit=1)[0], path)
