@@ -325,7 +325,7 @@ def test_a_description_that_pybids_cannot_take_is_refused_even_without_validatio
     ("content", "fragments"),
     [
         (b"{Name: x}", ("cannot be read as JSON", "Correct the file")),
-        (b"\xff\xfe{}", ("cannot be read as JSON", "Correct the file")),
+        (b"\xff\xfe{}", ("UTF-16", "Save it as UTF-8")),
         (b"", ("cannot be read as JSON", "Correct the file")),
         (b'["Name"]', ("JSON object", "Correct the file")),
         (b'{"Name": "x"}', ("BIDSVersion", "Add it", "--skip-bids-validation")),

@@ -684,7 +684,7 @@ def test_the_preferred_space_needs_not_be_named(rich: Dataset) -> None:
 
 def test_the_only_task_space_and_resolution_need_not_be_named(tmp_path: Path) -> None:
     selection = select(make_tree(tmp_path, [preproc("01", "1", task="x", space="MNI", res="3")]))
-    assert selection.entities == {"task": "x", "space": "MNI", "res": "3"}
+    assert selection.entities == {"task": "x", "space": "MNI", "cohort": None, "res": "3"}
 
 
 @pytest.mark.parametrize(
@@ -701,7 +701,7 @@ def test_a_choice_that_is_open_is_listed(options: dict[str, str], message: str, 
 
 def test_spaces_are_listed_where_none_is_preferred(tmp_path: Path) -> None:
     root = make_tree(tmp_path, [preproc("01", "1", space=space) for space in (None, "T1w", "MNI152NLin6Asym")])
-    with pytest.raises(CommandLineError, match=r"space: \(without the entity\), MNI152NLin6Asym, T1w"):
+    with pytest.raises(CommandLineError, match=r"space: none \(without the entity\), MNI152NLin6Asym, T1w"):
         select(root)
 
 
@@ -709,7 +709,7 @@ def test_spaces_are_listed_where_none_is_preferred(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"task": "c"}, r"--task c matches .*: a, b\."),
-        ({"task": "a", "space": "MNI"}, rf"--space MNI matches .*: {SPACE}, T1w\."),
+        ({"task": "a", "space": "MNI"}, rf"--space MNI matches .*: none .without the entity., {SPACE}, T1w\."),
         ({"task": "a", "res": "3"}, r"--res 3 matches .*: 1, 2\."),
         ({"task": "a", "res": "1", "session_label": ("2",)}, r"--session-label 2 matches .*: 1\."),
         ({"participant_label": ("09",)}, "--participant-label 09"),

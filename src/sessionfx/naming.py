@@ -38,9 +38,12 @@ EFFECT_STATISTICS = ("effect",)
 # runs apart.
 DERIVATIVE_ENTITIES = ("space", "cohort", "res", "den", "desc", "hemi", "label")
 
+# BIDS entities of the format *index*: numbers, which may be padded with zeros or not
+INDEX_ENTITIES = ("run", "echo", "flip", "inv", "split", "chunk")
+
 LONG_NAMES = {
     "sub": "subject", "ses": "session", "acq": "acquisition", "rec": "reconstruction", "dir": "direction",
-    "res": "resolution", "den": "density", "ce": "ceagent", "mod": "modality",
+    "res": "resolution", "den": "density", "ce": "ceagent", "mod": "modality", "inv": "inversion",
 }  # fmt: skip
 
 _ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)\Z")
@@ -79,6 +82,16 @@ def parse_name(name: str) -> ParsedName | None:
     if not suffix or not suffix.isalnum():
         return None
     return ParsedName(entities, suffix, dot + extension)
+
+
+def comparable_label(key: str, label: str) -> str:
+    """Give a form of a label that is equal for equal entities: `run-01` is `run-1`.
+
+    >>> comparable_label("run", "01"), comparable_label("ses", "01")
+    ('1', '01')
+    """
+    is_index = key in INDEX_ENTITIES and label.isascii() and label.isdecimal()
+    return label.lstrip("0") or "0" if is_index else label
 
 
 def entity_string(entities: Mapping[str, str | None]) -> str:

@@ -22,7 +22,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -31,8 +31,15 @@ from typing import Any
 from urllib.parse import quote
 
 from sessionfx.errors import DatasetError, OutputError
-from sessionfx.inputs.files import read_json_object
-from sessionfx.naming import LONG_NAMES, parse_name
+from sessionfx.inputs.files import (
+    NoObjectError,
+    UnreadableFileError,
+    is_folder,
+    list_folder,
+    read_json_object,
+    unlistable,
+)
+from sessionfx.naming import LONG_NAMES, comparable_label, parse_name
 
 # What is read of a dataset: of fMRIPrep's two hundred files per participant a fifth
 _EXTENSIONS_READ = {
@@ -49,6 +56,7 @@ _NAME_READ = "(?:[^/]*_)?(?:{})".format(
     )
 )
 _IS_READ = re.compile(rf"{_NAME_READ}\Z").match
+_DATATYPES = ("anat", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "perf", "pet")
 _FOLDERS_WITHOUT_RUNS = {"figures", "log"}
 # pybids passes over what one of these finds, in the path from the dataset's root
 _IGNORED = (
@@ -90,6 +98,12 @@ class IndexedFile:
     extension: str
 
     @property
+    def datatype(self) -> str | None:
+        """Kind of scan (`func`, `anat`, …), from the file's folder; None where that names none."""
+        folder = self.path.parent.name
+        return folder if folder in _DATATYPES and self.path.parent != self.root else None
+
+    @property
     def depth(self) -> int:
         """Folders between the dataset and the file: BIDS inheritance goes from the root down."""
         return len(self.path.relative_to(self.root).parts)
@@ -107,12 +121,15 @@ class Dataset:
         Roots of the derivative datasets.
     raw_files, derivative_files : tuple of IndexedFile
         What is relevant in them.
+    unnamed : tuple of Path
+        Files of the derivatives that end as relevant ones do, but are not named as BIDS names files.
     """
 
     raw: Path
     derivatives: tuple[Path, ...]
     raw_files: tuple[IndexedFile, ...]
     derivative_files: tuple[IndexedFile, ...]
+    unnamed: tuple[Path, ...] = ()
 
     def links(self) -> dict[str, Path]:
         """Names of the datasets in BIDS URIs (`bids:NAME:path`)."""
@@ -159,6 +176,13 @@ def check_raw_dataset(bids_dir: Path, *, skip_validation: bool = False) -> Path:
             read_description(root)
         return root
     description = read_description(root)
+    if description is not None and description.get("DatasetType") == "derivative":
+        made_by = ", ".join(preprocessing_programs([root])) or "another program"
+        raise DatasetError(
+            f"{root} holds derivatives (made by {made_by}, as its dataset_description.json says), not a raw dataset. "
+            f"Give the raw dataset as BIDS_DIR, and this folder as --derivatives {bids_dir}; where events lie in it, "
+            "--skip-bids-validation takes it as it is."
+        )
     if description is None:
         raise DatasetError(
             f"{root} has no dataset_description.json, so it is not a BIDS dataset. Give the root of the raw dataset, "
@@ -182,33 +206,35 @@ def read_description(root: Path) -> dict[str, Any] | None:
         If the file is not a JSON object.
     """
     path = root / "dataset_description.json"
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.is_symlink() and not path.exists():
         return None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UnreadableDescriptionError(f"{path} cannot be read as JSON ({error}). Correct the file.") from None
-    if not isinstance(description, dict):
-        raise DatasetError(f"{path} should hold a JSON object. Correct the file.")
-    return description
+    try:
+        return read_json_object(path)
+    except NoObjectError as error:
+        raise DatasetError(str(error)) from None
+    except UnreadableFileError as error:
+        raise UnreadableDescriptionError(str(error)) from None
 
 
 def preprocessing_programs(roots: Sequence[Path]) -> tuple[str, ...]:
     """Name the programs that made derivative datasets, with versions, as their descriptions say."""
     names: dict[str, None] = {}
     for root in roots:
-        generated = (read_description(root) or {}).get("GeneratedBy")
-        for program in generated if isinstance(generated, list) else []:
-            if isinstance(program, dict) and isinstance(program.get("Name"), str):
-                version = program.get("Version")
-                names[f"{program['Name']} {version}" if isinstance(version, str) else program["Name"]] = None
+        # a list of objects in BIDS; some programs write one object, a name, or lower case
+        for program in as_list((read_description(root) or {}).get("GeneratedBy")):
+            fields = {str(key).lower(): value for key, value in program.items()} if isinstance(program, dict) else {}
+            name = program if isinstance(program, str) else fields.get("name")
+            if isinstance(name, str):
+                version = fields.get("version")
+                names[f"{name} {version}" if isinstance(version, str) else name] = None
     return tuple(names)
 
 
 def find_derivative_roots(bids_dir: Path, given: Sequence[Path]) -> tuple[Path, ...]:
     """Find derivative datasets: the folders given, or what lies in BIDS_DIR/derivatives.
 
-    A folder counts when it holds a dataset_description.json; otherwise its immediate children are looked at.
+    A folder counts when it holds a dataset_description.json, unless it has no participants and folders in it count. In
+    a folder that does not count, those in it are looked at, and those in these (`derivatives/fmriprep/23.1.3`).
 
     Raises
     ------
@@ -273,7 +299,13 @@ def open_dataset(
         root: _index(root, is_derivative, participants, database_dir, work_dir)
         for root, is_derivative in [(raw, False), *((root, True) for root in derivatives)]
     }
-    return Dataset(raw, tuple(derivatives), found[raw], tuple(file for root in derivatives for file in found[root]))
+    return Dataset(
+        raw,
+        tuple(derivatives),
+        found[raw][0],
+        tuple(file for root in derivatives for file in found[root][0]),
+        tuple(path for root in derivatives for path in found[root][1]),
+    )
 
 
 def applicable_files(
@@ -294,9 +326,16 @@ def applicable_files(
         for file in files
         if file.suffix in suffixes
         and file.extension == extension
-        and all(entities.get(key) == label for key, label in file.entities.items() if key not in ignored)
+        and all(_agrees(entities, key, label) for key, label in file.entities.items() if key not in ignored)
     ]
     return sorted(applicable, key=lambda file: (file.depth, len(file.entities), str(file.path)))
+
+
+def _agrees(entities: Mapping[str, str], key: str, label: str) -> bool:
+    own = entities.get(key)
+    if own is None:
+        return (key, label) == ("part", "mag")  # which a preprocessed image need not say
+    return comparable_label(key, own) == comparable_label(key, label)
 
 
 def inherited_metadata(
@@ -321,7 +360,8 @@ def inherited_metadata(
     for file in applicable_files(files, entities, suffixes=("bold",), extension=".json"):
         if file.path not in read_before:
             read_before[file.path] = read_json_object(file.path)
-        metadata.update(read_before[file.path])
+        # null says nothing, and hides no value of a file above
+        metadata |= {key: value for key, value in read_before[file.path].items() if value is not None}
     return metadata
 
 
@@ -340,7 +380,7 @@ def matches_filter(file: IndexedFile, entity_filter: Mapping[str, Any]) -> bool:
         elif wanted in ("*", "Query.ANY"):
             if label is None:
                 return False
-        elif label is None or not any(_same_label(label, item) for item in _as_list(wanted)):
+        elif label is None or not any(_same_label(label, item) for item in as_list(wanted)):
             return False
     return True
 
@@ -354,21 +394,23 @@ def _property(file: IndexedFile, name: str) -> str | None:
 
 def _same_label(label: str, wanted: object) -> bool:
     text = str(wanted).removeprefix(".")
-    if label.isdigit() and text.isdigit():
-        return int(label) == int(text)
-    return label == text
+    # as numbers whatever the entity: who writes 1 in a filter means 01 too
+    return comparable_label("run", label) == comparable_label("run", text)
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
+    """Make a list of a value that is none."""
     return value if isinstance(value, list) else [value]
 
 
-def _described_folders(folder: Path) -> list[Path]:
-    if (folder / "dataset_description.json").is_file():
+def _described_folders(folder: Path, depth: int = 2) -> list[Path]:
+    """Find derivative datasets in a folder and down to some depth below it."""
+    children = [entry for entry in list_folder(folder) if not entry.name.startswith((".", "sub-")) and is_folder(entry)]
+    is_described = (folder / "dataset_description.json").is_file()
+    if is_described and (not depth or participants_of(folder)):
         return [folder]
-    if not folder.is_dir():
-        return []
-    return sorted(child for child in folder.iterdir() if (child / "dataset_description.json").is_file())
+    below = [found for child in children for found in _described_folders(Path(child.path), depth - 1)] if depth else []
+    return [folder] if is_described and not below else below
 
 
 def _index(
@@ -377,8 +419,8 @@ def _index(
     participants: Sequence[str],
     database_dir: Path | None,
     work_dir: Path | None,
-) -> tuple[IndexedFile, ...]:
-    """List the files of a dataset, from an index kept before or a new one."""
+) -> tuple[tuple[IndexedFile, ...], tuple[Path, ...]]:
+    """List the files of a dataset, from an index kept before or a new one; apart those with names of another kind."""
     wanted = sorted(set(participants))
     folder, state, paths = None, "", None
     if database_dir is not None:
@@ -390,15 +432,50 @@ def _index(
         folder, state = _index_folder(work_dir / "pybids", root, wanted), _state(root, wanted)
         paths = _paths_kept(folder, state)
     if paths is None:
+        _check_folders(root, wanted)
         paths = _paths_found(root, is_derivative, wanted, folder, state)
     start = len(str(root).rstrip("/")) + 1
     own = tuple(f"sub-{label}/" for label in wanted)
-    described = (
-        indexed_file(Path(path), root)
-        for path in sorted(paths)
-        if not own or "/" not in path[start:] or path.startswith(own, start)
-    )
-    return tuple(file for file in described if file is not None and _IS_READ(file.path.name))
+    relevant = [
+        Path(path) for path in sorted(paths) if not own or "/" not in path[start:] or path.startswith(own, start)
+    ]
+    described = {path: indexed_file(path, root) for path in relevant if _IS_READ(path.name)}
+    unnamed = tuple(path for path, file in described.items() if file is None)
+    return tuple(file for file in described.values() if file is not None), unnamed
+
+
+def _check_folders(root: Path, participants: Sequence[str]) -> None:
+    """Make sure that all folders can be listed: pybids passes over those that cannot, and what is in them.
+
+    Raises
+    ------
+    DatasetError
+        If one cannot, or leads back to a folder above it.
+    """
+    wanted = {f"sub-{label}" for label in participants}
+    pending: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    while pending:
+        folder, above = pending.pop()
+        try:
+            status = folder.stat()
+        except OSError as error:
+            raise unlistable(folder, error) from None
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            raise DatasetError(
+                f"{folder} is a link to a folder above it, so that its files never end. Remove the link."
+            )
+        for entry in list_folder(folder):
+            if folder == root and not (entry.name in wanted if wanted else entry.name.startswith("sub-")):
+                continue
+            if is_folder(entry):
+                if entry.name not in _FOLDERS_WITHOUT_RUNS:
+                    pending.append((Path(entry.path), above | {identity}))
+            elif entry.is_symlink() and "." not in entry.name and not Path(entry.path).exists():
+                raise DatasetError(
+                    f"{entry.path} is a link to a folder that is not there, so what should lie in it would be left "
+                    "out. Get the data, remove the link, or leave its participant out with --participant-label."
+                )
 
 
 def _index_folder(parent: Path, root: Path, participants: Sequence[str]) -> Path:
@@ -475,8 +552,13 @@ def _paths_of_layout(
         layout.session.close()
     except DBAPIError as error:
         raise sqlite3.OperationalError(str(error.orig)) from None
-    except OSError as error:
-        raise DatasetError(f"{root} cannot be indexed: {error}. Check that all of it can be read.") from None
+    except Exception as error:
+        # pybids has no errors of its own for what it meets: names that are not text, configuration files of its own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DatasetError(
+            f"{root} cannot be indexed by pybids: {reason}. Check that its files and folders can be read and have "
+            "names in UTF-8, and that it holds no layout_config.json of other software."
+        ) from None
     return paths
 
 
@@ -500,22 +582,14 @@ def participants_of(root: Path) -> list[str]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, links to folders included; none where it cannot be read."""
-    names = []
-    for entry in entries(folder):
-        with contextlib.suppress(OSError):  # a link to where nobody may look
-            if entry.is_dir():
-                names.append(entry.name)
-    return names
+    """Names of the folders in a folder, links to folders included.
 
-
-def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """List a folder; nothing where it cannot be read."""
-    try:
-        with os.scandir(folder) as found:
-            yield from found
-    except OSError:
-        return
+    Raises
+    ------
+    DatasetError
+        If it cannot be listed.
+    """
+    return [entry.name for entry in list_folder(folder) if is_folder(entry)]
 
 
 def _state(root: Path, participants: Sequence[str]) -> str:
@@ -523,7 +597,7 @@ def _state(root: Path, participants: Sequence[str]) -> str:
 
     A folder's time changes when a file in it comes or goes. The root's would change with every new participant.
     """
-    described: list[tuple[str, int]] = [(entry.name, 0) for entry in entries(root) if _IS_READ(entry.name)]
+    described: list[tuple[str, int]] = [(entry.name, 0) for entry in list_folder(root) if _IS_READ(entry.name)]
     for label in participants or participants_of(root):
         pending = [(f"sub-{label}", 0)]
         while pending:

@@ -37,6 +37,10 @@ class UnreadableFileError(ParticipantError):
     """A file that cannot be read; the text names it, the cause and the remedy."""
 
 
+class NoObjectError(UnreadableFileError):
+    """A JSON file that holds something else than an object."""
+
+
 def open_input(path: Path) -> BinaryIO:
     """Open a file for reading, without waiting for anything that is no file.
 
@@ -144,7 +148,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         reason = str(error).split(";")[0]
         raise UnreadableFileError(f"{path} cannot be read as JSON ({reason}). Correct the file.") from None
     if not isinstance(content, dict):
-        raise UnreadableFileError(f"{path} should hold a JSON object. Correct the file.")
+        raise NoObjectError(f"{path} should hold a JSON object. Correct the file.")
     return content
 
 
@@ -171,6 +175,22 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
         return []
     except OSError as error:
         raise unlistable(folder, error) from None
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or a link to one.
+
+    Raises
+    ------
+    DatasetError
+        If that cannot be told: it may be a participant's folder.
+    """
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False  # a link to itself is a link to nowhere
+        raise unlistable(entry.path, error) from None
 
 
 def unlistable(folder: Path | str, error: OSError) -> DatasetError:

@@ -13,25 +13,28 @@ from pathlib import Path
 from typing import Any
 
 from sessionfx.errors import CommandLineError, DatasetError, NothingMatchesError
+from sessionfx.inputs.acquisitions import acquired_entities, one_per_acquisition
 from sessionfx.inputs.dataset import (
     Dataset,
     IndexedFile,
     applicable_files,
-    entries,
+    as_list,
     indexed_file,
     inherited_metadata,
     matches_filter,
     participants_of,
     subfolders,
 )
-from sessionfx.inputs.files import UnreadableFileError, read_json_object
-from sessionfx.naming import DERIVATIVE_ENTITIES, entity_string, natural_key
+from sessionfx.inputs.files import UnreadableFileError, list_folder, read_json_object
+from sessionfx.naming import entity_string, natural_key
 from sessionfx.settings import Settings
 
 DEFAULT_SPACE = "MNI152NLin2009cAsym"
 IMAGE_EXTENSIONS = (".nii.gz", ".nii")
 # Which of several masks and tables is meant, unless --bids-filter-file says otherwise
 DEFAULT_FILTERS = {"mask": {"desc": "brain"}, "confounds": {"desc": "confounds"}}
+# In place of a label: files without the entity
+WITHOUT = "none"
 FILTER_KEYS = ("bold", "mask", "events", "confounds")
 
 
@@ -51,6 +54,8 @@ class RunInputs:
         JSON fields of the run, inherited (raw dataset first, derivatives over it).
     problem : str or None
         Why this run cannot be analysed (unreadable sidecar, two files where one is wanted).
+    warnings : tuple of str
+        What a reader should know of these files, as sentences.
     """
 
     entities: dict[str, str]
@@ -60,6 +65,7 @@ class RunInputs:
     confounds: Path | None
     metadata: dict[str, Any]
     problem: str | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -84,24 +90,28 @@ class Selection:
     Attributes
     ----------
     task : str
-    space, res : str or None
+    space, cohort, res : str or None
         None where the files carry no such entity.
     sessions : tuple of str
         Study sessions in time order, whichever participants are asked for; empty without `ses-`.
     runs : dict of str to tuple of RunInputs
         Runs by participant, in natural order.
+    warnings : tuple of str
+        What a reader should know of the choice, as sentences.
     """
 
     task: str
     space: str | None
+    cohort: str | None
     res: str | None
     sessions: tuple[str, ...]
     runs: dict[str, tuple[RunInputs, ...]]
+    warnings: tuple[str, ...] = ()
 
     @property
     def entities(self) -> dict[str, str | None]:
         """Entities shared by all outputs."""
-        return {"task": self.task, "space": self.space, "res": self.res}
+        return {"task": self.task, "space": self.space, "cohort": self.cohort, "res": self.res}
 
 
 def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
@@ -122,6 +132,13 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
         raise CommandLineError(
             f'--bids-filter-file {path} should be an object of objects, such as {{"bold": {{"desc": "preproc"}}}}.'
         )
+    for section, entity_filter in filters.items():
+        for name, wanted in entity_filter.items():
+            if not all(item is None or isinstance(item, str | int | float) for item in as_list(wanted)):
+                raise CommandLineError(
+                    f"--bids-filter-file {path}, '{section}', '{name}': the value should be a label, a list of labels, "
+                    "or null."
+                )
     known = {key: value for key, value in filters.items() if key in FILTER_KEYS}
     if not known:
         raise CommandLineError(f"--bids-filter-file {path} has none of the keys {', '.join(FILTER_KEYS)}.")
@@ -176,11 +193,13 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
     chosen = [file for file in chosen if file.entities.get("task") == task]
     space = _choose(chosen, "space", settings.space, "space", "--space", preferred=DEFAULT_SPACE)
     chosen = [file for file in chosen if file.entities.get("space") == space]
+    cohort = _choose(chosen, "cohort", None, "cohort", "the 'bold' entry of --bids-filter-file")
     res = _choose(chosen, "res", settings.res, "resolution", "--res")
     chosen = [file for file in chosen if file.entities.get("res") == res]
-    sessions = study_sessions(dataset.derivatives, {"task": task, "space": space, "res": res}, bold_filter)
+    shared = {"task": task, "space": space, "cohort": cohort, "res": res}
+    sessions = study_sessions(dataset.derivatives, shared, bold_filter)
     chosen = _in_sessions(chosen, settings.session_label, sessions)
-    _check_unique(chosen)
+    chosen, warnings = one_per_acquisition(chosen, bold_filter)
     if settings.session_label:
         sessions = tuple(label for label in settings.session_label if label in sessions)
     gatherer = _Gatherer(dataset, filters)
@@ -188,7 +207,21 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
     for file in sorted(chosen, key=lambda file: natural_key(file.path.name)):
         by_participant.setdefault(file.entities["sub"], []).append(gatherer.gather(file))
     ordered = sorted(by_participant, key=natural_key)
-    return Selection(task, space, res, sessions, {label: tuple(by_participant[label]) for label in ordered})
+    runs = {label: tuple(by_participant[label]) for label in ordered}
+    warnings += _unnamed(dataset)
+    return Selection(task, space, cohort, res, sessions, runs, tuple(warnings))
+
+
+def _unnamed(dataset: Dataset) -> list[str]:
+    """Name the images that are passed over because their names are not BIDS'."""
+    images = [path for path in dataset.unnamed if path.name.endswith(tuple(f"_bold{end}" for end in IMAGE_EXTENSIONS))]
+    if not images:
+        return []
+    more = f" and {len(images) - 1} more" if len(images) > 1 else ""
+    return [
+        f"{images[0]}{more}: not named as BIDS names files (key-label pairs of letters and digits), and therefore not "
+        "analysed. Rename what should be."
+    ]
 
 
 def _in_sessions(files: Sequence[IndexedFile], wanted: Sequence[str], sessions: Sequence[str]) -> list[IndexedFile]:
@@ -224,7 +257,7 @@ def _sessions_in(
     folder: Path, root: Path, entities: Mapping[str, str | None], bold_filter: Mapping[str, Any]
 ) -> set[str]:
     labels = set()
-    for entry in entries(folder):
+    for entry in list_folder(folder):
         if "_bold.nii" not in entry.name:
             continue
         file = indexed_file(Path(entry.path), root)
@@ -251,15 +284,17 @@ def _choose(
     labels = sorted({file.entities.get(key) for file in files}, key=lambda label: natural_key(label or ""))
     named = [label for label in labels if label is not None]
     if wanted is not None:
+        if wanted == WITHOUT and None in labels:
+            return None
         if wanted not in named:
-            listed = ", ".join(named) or "none is named in the files"
+            listed = ", ".join(label or f"{WITHOUT} (without the entity)" for label in labels)
             raise NothingMatchesError(f"{option} {wanted} matches no preprocessed run. What exists ({noun}): {listed}.")
         return wanted
     if len(labels) == 1:
         return labels[0]
     if preferred in named:
         return preferred
-    listed = ", ".join(label or "(without the entity)" for label in labels)
+    listed = ", ".join(label or f"{WITHOUT} (without the entity)" for label in labels)
     raise CommandLineError(f"There are several choices of {noun}: {listed}. Choose one with {option}.")
 
 
@@ -272,22 +307,6 @@ def _narrow(files: Sequence[IndexedFile], key: str, wanted: Sequence[str], noun:
             listed = ", ".join(filter(None, labels)) or f"none: the files carry no {key}- entity"
             raise NothingMatchesError(f"{option} {label} matches no preprocessed run. What exists ({noun}): {listed}.")
     return [file for file in files if file.entities.get(key) in wanted]
-
-
-def _check_unique(files: Sequence[IndexedFile]) -> None:
-    seen: dict[str, IndexedFile] = {}
-    for file in files:
-        name = entity_string(_acquired(file.entities))
-        twin = seen.setdefault(name, file)
-        if twin is not file:
-            raise DatasetError(
-                f"Two preprocessed files stand for the same run {name}: {twin.path} and {file.path}. Name one "
-                "derivative folder with --derivatives, or tell them apart with --bids-filter-file."
-            )
-
-
-def _acquired(entities: Mapping[str, str]) -> dict[str, str]:
-    return {key: label for key, label in entities.items() if key not in DERIVATIVE_ENTITIES}
 
 
 class _Gatherer:
@@ -304,45 +323,88 @@ class _Gatherer:
 
     def gather(self, bold: IndexedFile) -> RunInputs:
         """Describe a run by its preprocessed image and the files that go with it."""
-        acquired = _acquired(bold.entities)
-        raw_files, derivative_files = (
-            [*files.get(bold.entities["sub"], ()), *files.get(None, ())]
-            for files in (self._raw, self._derivatives[bold.root])
-        )
-        problems: list[str] = []
-
-        def pick(files: Sequence[IndexedFile], what: str, entities: Mapping[str, str], suffixes: Sequence[str],
-                 extensions: Sequence[str]) -> Path | None:  # fmt: skip
-            entity_filter = {**DEFAULT_FILTERS.get(what, {}), **self._filters.get(what, {})}
-            ignored = () if what == "events" else ("desc",)  # desc is chosen by the filter
-            found = [
-                file for extension in extensions
-                for file in applicable_files(files, entities, ignored=ignored, suffixes=suffixes, extension=extension)
-                if matches_filter(file, entity_filter)
-            ]  # fmt: skip
-            if (
-                len(found) > 1
-                and len(found[-1].entities) == len(found[-2].entities)
-                and found[-1].depth == found[-2].depth
-            ):
-                problems.append(f"two files could be its {what}: {found[-2].path} and {found[-1].path}")
-            return found[-1].path if found else None
-
+        acquired = acquired_entities(bold.entities)
+        raw_files = _of(self._raw, bold)
+        # a denoised image may lie in a folder of its own, its mask and confounds with those of fMRIPrep
+        derivatives = [
+            _of(files, bold) for _, files in sorted(self._derivatives.items(), key=lambda item: item[0] != bold.root)
+        ]
+        finder = _Finder(self._filters)
         space_entities = {key: label for key, label in bold.entities.items() if key != "desc"}
-        masks = [
-            file for file in derivative_files
-            if all(file.entities.get(key) == bold.entities.get(key) for key in ("space", "cohort", "res"))
-        ]  # fmt: skip
-        mask = pick(masks, "mask", space_entities, ("mask",), IMAGE_EXTENSIONS)
-        confounds = pick(derivative_files, "confounds", acquired, ("timeseries", "regressors"), (".tsv",))
-        events = pick(raw_files, "events", acquired, ("events",), (".tsv",))
+        mask = finder.first_of(
+            [[file for file in files if _is_mask_for(file, bold)] for files in derivatives],
+            "mask", space_entities, ("mask",), IMAGE_EXTENSIONS,
+        )  # fmt: skip
+        confounds = finder.first_of(derivatives, "confounds", acquired, ("timeseries", "regressors"), (".tsv",))
+        events = finder.first_of([raw_files], "events", acquired, ("events",), (".tsv",))
+        warnings = []
+        if events is None:
+            events = finder.first_of(derivatives, "events", acquired, ("events",), (".tsv",))
+            if events is not None:
+                warnings.append(
+                    f"The raw dataset has no events of this run; those of the derivatives are used: {events}."
+                )
         metadata: dict[str, Any] = {}
         try:
             metadata = inherited_metadata(raw_files, acquired, self._sidecars)
-            metadata |= inherited_metadata(derivative_files, bold.entities, self._sidecars)
+            metadata |= inherited_metadata(derivatives[0], bold.entities, self._sidecars)
         except UnreadableFileError as error:
-            problems.append(str(error).removesuffix("."))
-        return RunInputs(acquired, bold.path, mask, events, confounds, metadata, problems[0] if problems else None)
+            finder.problems.append(str(error).removesuffix("."))
+        problem = finder.problems[0] if finder.problems else None
+        return RunInputs(acquired, bold.path, mask, events, confounds, metadata, problem, tuple(warnings))
+
+
+class _Finder:
+    """Finds the one file of a kind that applies to a run, and remembers where there are two."""
+
+    def __init__(self, filters: Mapping[str, Mapping[str, Any]]) -> None:
+        self._filters = filters
+        self.problems: list[str] = []
+
+    def first_of(
+        self,
+        places: Sequence[Sequence[IndexedFile]],
+        what: str,
+        entities: Mapping[str, str],
+        suffixes: Sequence[str],
+        extensions: Sequence[str],
+    ) -> Path | None:
+        """Find the file in the first place that has one."""
+        for files in places:
+            found = self._in(files, what, entities, suffixes, extensions)
+            if found is not None:
+                return found
+        return None
+
+    def _in(
+        self,
+        files: Sequence[IndexedFile],
+        what: str,
+        entities: Mapping[str, str],
+        suffixes: Sequence[str],
+        extensions: Sequence[str],
+    ) -> Path | None:
+        entity_filter = {**DEFAULT_FILTERS.get(what, {}), **self._filters.get(what, {})}
+        ignored = () if what == "events" else ("desc",)  # desc is chosen by the filter
+        found = [
+            file for extension in extensions
+            for file in applicable_files(files, entities, ignored=ignored, suffixes=suffixes, extension=extension)
+            if matches_filter(file, entity_filter)
+        ]  # fmt: skip
+        if len(found) > 1 and len(found[-1].entities) == len(found[-2].entities) and found[-1].depth == found[-2].depth:
+            self.problems.append(f"two files could be its {what}: {found[-2].path} and {found[-1].path}")
+        return found[-1].path if found else None
+
+
+def _is_mask_for(file: IndexedFile, bold: IndexedFile) -> bool:
+    """Whether a file's space is the image's, and it is not of another kind of scan (an anatomical mask covers more)."""
+    return file.datatype in (None, "func") and all(
+        file.entities.get(key) == bold.entities.get(key) for key in ("space", "cohort", "res")
+    )
+
+
+def _of(files: Mapping[str | None, list[IndexedFile]], bold: IndexedFile) -> list[IndexedFile]:
+    return [*files.get(bold.entities["sub"], ()), *files.get(None, ())]
 
 
 def _by_participant(files: Sequence[IndexedFile]) -> dict[str | None, list[IndexedFile]]:
