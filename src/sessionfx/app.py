@@ -45,7 +45,7 @@ from sessionfx.inputs.dataset import (
 from sessionfx.inputs.runs import RunInputs, Selection, participants_with_runs, select_runs
 from sessionfx.naming import STATMAP_SUFFIX, check_name_length, entity_string, file_name, natural_key
 from sessionfx.outputs.derivatives import check_output_place, prepare_output
-from sessionfx.outputs.files import remove_stale_temporaries, write_text
+from sessionfx.outputs.files import remove, remove_stale_temporaries, write_text
 from sessionfx.process import write_out
 from sessionfx.session_contrasts import SessionContrast, check_specification, resolve_session_contrasts
 from sessionfx.settings import Settings
@@ -176,12 +176,14 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
     _say_about_memory(needs, sum(map(len, selection.runs.values())), executor, settings)
     outcomes: dict[str, Failure | None] = {}
+    analysed = entity_string(selection.entities)
     with show_progress("participant level", "participant", len(units), leave=True) as advance:
         for done in executor.run_units(
             analyse_participant, units, needs_gb=needs, stop_on_failure=settings.stop_on_first_crash
         ):
             advance()
             _report_participant(done, settings)
+            _keep_crash(done, analysed, output_dir)
             outcomes[done.unit] = done.failure
     return _conclude(outcomes, selection, contrasts, settings, output_dir)
 
@@ -452,7 +454,20 @@ def _report_participant(done: Done[Outcome], settings: Settings) -> None:
         for message in outcome.messages:
             say(f"  {message}")
     remarks = f", {len(outcome.messages)} remark(s) in logs/" if outcome.messages else ""
-    say(f"{done.unit}: done in {outcome.seconds:.1f} s{remarks}.")
+    removed = f", {outcome.n_removed} file(s) of earlier calls removed" if outcome.n_removed else ""
+    say(f"{done.unit}: done in {outcome.seconds:.1f} s{remarks}{removed}.")
+
+
+def _keep_crash(done: Done[Outcome], analysed: str, output_dir: Path) -> None:
+    """Keep for later reading why a participant failed, as long as that is so."""
+    crash = output_dir / "logs" / f"{'_'.join(filter(None, (done.unit, analysed)))}_crash.txt"
+    try:
+        if done.failure:
+            write_text(crash, f"{done.failure.message}\n\n{done.failure.details}")
+        else:
+            remove(crash)
+    except ParticipantError as error:
+        say(f"{done.unit}: {error}")
 
 
 def _conclude(
@@ -462,15 +477,9 @@ def _conclude(
     settings: Settings,
     output_dir: Path,
 ) -> int:
-    """Keep what crashed for later reading, sum up, and choose the exit code."""
-    n_units, analysed = len(selection.runs), entity_string(selection.entities)
+    """Sum up, and choose the exit code."""
+    n_units = len(selection.runs)
     failures = {unit: failure for unit, failure in outcomes.items() if failure}
-    for unit in outcomes:
-        crash = output_dir / "logs" / f"{'_'.join(filter(None, (unit, analysed)))}_crash.txt"
-        if unit in failures:
-            write_text(crash, f"{failures[unit].message}\n\n{failures[unit].details}")
-        else:
-            crash.unlink(missing_ok=True)
     if not failures:
         _say_what_is_there(selection, contrasts, settings, output_dir)
         return 0

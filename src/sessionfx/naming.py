@@ -17,7 +17,8 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import PurePath, PurePosixPath
+from typing import TypeVar
 
 from sessionfx.errors import CommandLineError
 
@@ -118,6 +119,47 @@ def func_folder(participant: str, session: str | None = None) -> PurePosixPath:
 def figures_folder(participant: str) -> PurePosixPath:
     """Folder of the sections of a participant's page, relative to the output folder."""
     return PurePosixPath(f"sub-{participant}") / "figures"
+
+
+AnyPath = TypeVar("AnyPath", bound=PurePath)
+# Folders that outputs lie in, as the end of a path
+_OUTPUT_FOLDER = re.compile(
+    r"(?:\A|/)(?P<folder>sub-[A-Za-z0-9+]+/(?:(?:ses-[A-Za-z0-9+]+/)?func|figures)|group/figures|group|logs)\Z"
+)
+_TOP_FILE = re.compile(r"dataset_description\.json|\.bidsignore|[^/]*\.html")
+_RECORDED_FILE = re.compile(
+    r"[A-Za-z0-9+_-]+_(?:statmap|boldref)\.nii\.gz|[A-Za-z0-9+_-]+_(?:statmap|design|validity)\.json"
+    r"|[A-Za-z0-9+_-]+_(?:design|metrics|clusters)\.tsv|[A-Za-z0-9+_-]+_log\.txt"
+)
+
+
+def output_place(path: AnyPath) -> tuple[AnyPath, tuple[str, ...]]:
+    """Take the path of an output file apart.
+
+    Returns
+    -------
+    root : Path
+        The output folder; the file's own folder where it is none that outputs lie in.
+    parts : tuple of str
+        Folders between the output folder and the file.
+    """
+    folder = path.parent
+    if _TOP_FILE.fullmatch(path.name):
+        return folder, ()
+    found = _OUTPUT_FOLDER.search(folder.as_posix())
+    if found is None:
+        return folder, ()
+    parts = tuple(found["folder"].split("/"))
+    return folder.parents[len(parts) - 1], parts
+
+
+def is_recorded_name(name: str) -> bool:
+    """Whether a path relative to the output folder is one of a result that this program writes."""
+    path = PurePosixPath(name)
+    if str(path) != name or path.is_absolute() or not _RECORDED_FILE.fullmatch(path.name):
+        return False
+    root, parts = output_place(path)
+    return str(root) == "." and bool(parts)
 
 
 def words_to_label(words: Iterable[str]) -> str:

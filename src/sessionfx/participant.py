@@ -16,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx import __version__
-from sessionfx.errors import ParticipantError
-from sessionfx.execution import in_slots, progress_bar, slot
+from sessionfx.errors import ParticipantError, SessionFXError
+from sessionfx.execution import in_slots, progress_bar, say, slot
 from sessionfx.firstlevel import timing
 from sessionfx.firstlevel.contrasts import Contrast
-from sessionfx.firstlevel.run import FirstLevelModel, FittedRun, analyse_run
+from sessionfx.firstlevel.run import FirstLevelModel, FittedRun, MeanImage, analyse_run, run_mean
 from sessionfx.inputs.confounds import columns_of_run, differences_between_runs, sidecar_of
 from sessionfx.inputs.runs import RunInputs
 from sessionfx.maps import EstimateMap, on_common_voxels
-from sessionfx.naming import entity_string, func_folder
-from sessionfx.outputs.files import remove_stale_temporaries, write_text
-from sessionfx.outputs.firstlevel import FirstLevelFiles
+from sessionfx.naming import entity_string, func_folder, natural_key
+from sessionfx.outputs.files import check_place, remove_stale_temporaries, together, write_text
+from sessionfx.outputs.firstlevel import FirstLevelFiles, read_remarks
 from sessionfx.outputs.records import Record, file_state, fingerprint
 from sessionfx.outputs.statmaps import read_estimate
 from sessionfx.report.methods import MethodsText, participant_methods
@@ -94,12 +94,23 @@ class ParticipantAnalysis:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one participant: `done` (something was computed or drawn) or `finished` before."""
+    """What became of one participant: `done` (something was computed or drawn) or `finished` before.
+
+    Attributes
+    ----------
+    participant, status : str
+    messages : tuple of str
+        What the log says.
+    seconds : float
+    n_removed : int
+        Files of earlier calls that were removed and not made anew.
+    """
 
     participant: str
     status: str
     messages: tuple[str, ...]
     seconds: float
+    n_removed: int = 0
 
 
 @dataclass(frozen=True)
@@ -113,6 +124,7 @@ class Work:
     fits: dict[tuple[str, str], str]  # by contrast label and session
     combinations: dict[tuple[str, str], str]  # by contrast label and session contrast label
     drawings: dict[str, str]  # by contrast label
+    means: dict[str, str]  # by run: what it gives to the mean image of all
 
     @staticmethod
     def fit_name(contrast: str, session: str) -> str:
@@ -123,6 +135,24 @@ class Work:
     def combination_name(contrast: str, question: str) -> str:
         """Name the work of a session contrast's maps of a contrast in the record."""
         return f"combine {contrast} sessions {question}"
+
+    @staticmethod
+    def log_name(contrast: str, session: str) -> str:
+        """Name the work of the log, as far as it is of a session's maps of a contrast, in the record."""
+        return f"log {contrast} ses {session}"
+
+    @staticmethod
+    def mean_name(run: str) -> str:
+        """Name the work of the mean image, as far as it is of a run, in the record."""
+        return f"mean image {run}"
+
+    def has_log(self, record: Record) -> bool:
+        """Whether the log speaks of all that is asked for."""
+        return all(record.is_finished(self.log_name(*key), digest) for key, digest in self.fits.items())
+
+    def has_mean_image(self, record: Record) -> bool:
+        """Whether the mean image is one of all runs; those of sessions that are not asked for may be in it."""
+        return all(record.is_finished(self.mean_name(run), digest) for run, digest in self.means.items())
 
     def unfinished(self, record: Record, *, force: bool) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
         """Find what is to be done: what is not recorded as finished, and what is combined from it.
@@ -192,47 +222,35 @@ def analyse_participant(runs: Sequence[RunInputs], analysis: ParticipantAnalysis
             analysis.output_dir, participant, analysis.entities, contrast.label, work.drawings[contrast.label]
         )
     ]
-    if not changed and not to_draw:
+    is_noted = work.has_log(record) and work.has_mean_image(record) and not settings.force
+    if not changed and not to_draw and is_noted:
         return Outcome(participant, "finished", (), time.monotonic() - started)
 
-    if changed:
-        remove_stale_temporaries(analysis.output_dir / func_folder(participant).parent)
-        # whatever was combined from maps that are made anew goes too, also what this call does not ask for
-        prefixes = tuple(work.combination_name(contrast, "") for contrast in refitted)
-        stale = [name for name in record.works() if prefixes and name.startswith(prefixes)]
-        record.forget(
-            [*(work.fit_name(*key) for key in to_fit), *(work.combination_name(*key) for key in to_combine), *stale]
-        )
+    for path in (files.reference(participant), *(files.design(run) for run in runs)):
+        check_place(path)
+    remove_stale_temporaries(analysis.output_dir / func_folder(participant).parent)
     held = _Held(participant, runs, analysis, set(to_fit))
-    messages: list[str] = []
+    needs_mean = settings.force or not work.has_mean_image(record)
     if to_fit:
         try:
             held.fit()
-            with slot():
-                messages += _write_fits(held, work, record)
-        except ParticipantError:
+            _check_any(held)
+        except ParticipantError as error:
             # sessions that are in order must not enter a group analysis as if this participant had no others
-            fits = (work.fit_name(*key) for key in work.fits)
-            record.forget([*fits, *(work.combination_name(*key) for key in work.combinations)])
-            raise
+            raise ParticipantError(f"{error}{_forget_all(participant, work, record)}") from None
+    means = held.means() if needs_mean else []
+    n_removed = 0
     with slot():
-        for contrast in analysis.contrasts:
-            asked = [one for one in analysis.session_contrasts if (contrast.label, one.label) in to_combine]
-            for question in asked:
-                written: list[Path] = []
-                if question.label in held.combined(contrast):
-                    located, weights = held.combined(contrast)[question.label]
-                    maps = held.sessions(contrast)
-                    written = files.write_combined(participant, question, contrast, located, weights, maps)
-                name = work.combination_name(contrast.label, question.label)
-                record.finish({name: (work.combinations[contrast.label, question.label], written)})
+        if changed:
+            n_removed = _write_maps(held, work, record, to_combine)
+        messages: list[str] = []
+        if changed or not is_noted:
+            messages = _write_log(held, work, record)
+        if means:
+            _write_mean_image(held, means, work, record)
         if to_draw:
             write_participant_report(_results(held, to_draw), work.drawings, analysis.output_dir)
-        if to_fit:
-            name = entity_string({"sub": participant, **analysis.entities})
-            lines = messages or ["Nothing to remark."]
-            write_text(analysis.output_dir / "logs" / f"{name}_log.txt", "\n".join(lines) + "\n")
-    return Outcome(participant, "done", tuple(messages), time.monotonic() - started)
+    return Outcome(participant, "done", tuple(messages), time.monotonic() - started, n_removed)
 
 
 class _Held:
@@ -291,6 +309,15 @@ class _Held:
         labels = {label for label, _ in self.to_fit}
         return [contrast for contrast in self.analysis.contrasts if contrast.label in labels]
 
+    def made_by_label(self, label: str) -> SessionMaps:
+        """Give the session maps of a contrast that were made in this call, by its label."""
+        return self._made[label]
+
+    def remove_session(self, session: str, label: str) -> None:
+        """Remove what a killed process may have left of a session that has no map."""
+        contrast = next(contrast for contrast in self.contrasts_fitted if contrast.label == label)
+        self.analysis.files.remove_session(self.participant, session, contrast)
+
     def made(self, contrast: Contrast) -> SessionMaps:
         """Give the session maps that were made in this call."""
         return self._made[contrast.label]
@@ -310,15 +337,26 @@ class _Held:
         return self._sessions[contrast.label]
 
     def write_designs(self) -> dict[str, list[Path]]:
-        """Write the designs of the fitted runs and the mean image; return the designs' files by run."""
-        files = self.analysis.files
+        """Write the designs of the fitted runs; return their files by run."""
         written = {}
-        for one in self.fitted:
-            paths, self._facts[one.run.name] = files.write_design(one)
-            written[one.run.name] = paths
-        if len(self.fitted) == len(self.runs) or not files.reference(self.participant).is_file():
-            self._reference = files.write_reference(self.participant, self.fitted)
+        for fitted in self.fitted:
+            written[fitted.run.name], self._facts[fitted.run.name] = self.analysis.files.write_design(fitted)
         return written
+
+    def means(self) -> list[MeanImage]:
+        """Give the mean image of each run; those that are not fitted in this call are read for it."""
+        fitted = {fitted.run.name: fitted for fitted in self.fitted}
+        others = [run for run in self.runs if run.name not in fitted]
+        read = in_slots(run_mean, [(run, self.analysis.model) for run in others])
+        means = dict(zip((run.name for run in others), read, strict=True))
+        means |= {name: run.mean for name, run in fitted.items()}
+        return [means[run.name] for run in self.runs]
+
+    def write_reference(self, means: Sequence[MeanImage]) -> Path:
+        """Write the mean image of all runs."""
+        path = self.analysis.files.reference(self.participant)
+        self._reference = self.analysis.files.write_reference(path, means)
+        return path
 
     def summaries(self) -> Iterator[RunSummary]:
         """Say of each run what a reader should know."""
@@ -450,15 +488,50 @@ def plan_work(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Work:
             combinations[contrast.label, question.label] = fingerprint([own, asked])
         answers = [digest for (label, _), digest in combinations.items() if label == contrast.label]
         drawings[contrast.label] = fingerprint([own, answers, settings.alpha, settings.correction])
-    return Work(fits, combinations, drawings)
+    means = {
+        run.name: fingerprint([__version__, settings.smoothing_fwhm, file_state(run.bold), file_state(run.mask)])
+        for run in runs
+    }
+    return Work(fits, combinations, drawings, means)
 
 
-def _write_fits(held: _Held, work: Work, record: Record) -> list[str]:
-    """Write designs and session maps; return remarks."""
+def _write_maps(held: _Held, work: Work, record: Record, to_combine: Sequence[tuple[str, str]]) -> int:
+    """Write designs and maps, which take their names when all are on the disk; return how many files went for good."""
+    finished: dict[str, tuple[str, list[Path]]] = {}
+    refitted = {contrast for contrast, _ in held.to_fit}
+    # whatever was combined from maps that are made anew goes too, also what this call does not ask for
+    prefixes = tuple(work.combination_name(contrast, "") for contrast in refitted)
+    stale = [name for name in record.works() if prefixes and name.startswith(prefixes)]
+    redone = [
+        *(work.fit_name(*key) for key in held.to_fit),
+        *(work.combination_name(*key) for key in to_combine),
+        *stale,
+    ]
+    removed: list[Path] = []
+
+    def take_away() -> None:
+        written = {path for _, files in finished.values() for path in files}
+        removed.extend(path for path in record.obsolete(redone) if path not in written and path.exists())
+        if removed:
+            say(
+                f"sub-{held.participant}: {len(removed)} file(s) of earlier calls are removed, {removed[0].name} for "
+                "one: what they were made from has changed, and this call does not make them anew."
+            )
+        record.forget(redone)
+        for contrast, session in held.to_fit:
+            if session not in held.made_by_label(contrast):
+                held.remove_session(session, contrast)
+
+    with together(take_away):
+        _write_fits(held, work, finished)
+        _write_combinations(held, work, to_combine, finished)
+    record.finish(finished)
+    return len(removed)
+
+
+def _write_fits(held: _Held, work: Work, finished: dict[str, tuple[str, list[Path]]]) -> None:
+    """Write designs and session maps."""
     analysis, files, participant = held.analysis, held.analysis.files, held.participant
-    messages = _remarks(held.fitted)
-    messages += differences_between_runs(analysis.confound_columns(held.runs))
-    messages += _check_any(held.fitted, {one.label: held.made(one) for one in held.contrasts_fitted})
     designs = held.write_designs()
     for contrast in held.contrasts_fitted:
         for session in dict.fromkeys(run.session for run in held.runs):
@@ -469,34 +542,93 @@ def _write_fits(held: _Held, work: Work, record: Record) -> list[str]:
             if session in held.made(contrast):
                 made = held.made(contrast)[session]
                 written += files.write_session(participant, session, contrast, made, own)
-            else:
-                files.remove_session(participant, session, contrast)
             if analysis.settings.keep_run_maps:
                 kept = [one for one in own if contrast.label in one.estimates]
                 written += [path for one in kept for path in files.write_run_maps(one, contrast)]
-            record.finish({work.fit_name(contrast.label, session): (work.fits[contrast.label, session], written)})
+            finished[work.fit_name(contrast.label, session)] = (work.fits[contrast.label, session], written)
+
+
+def _write_combinations(
+    held: _Held, work: Work, to_combine: Sequence[tuple[str, str]], finished: dict[str, tuple[str, list[Path]]]
+) -> None:
+    """Write the maps of session contrasts."""
+    analysis, files, participant = held.analysis, held.analysis.files, held.participant
+    for contrast in analysis.contrasts:
+        asked = [one for one in analysis.session_contrasts if (contrast.label, one.label) in to_combine]
+        for question in asked:
+            written: list[Path] = []
+            if question.label in held.combined(contrast):
+                located, weights = held.combined(contrast)[question.label]
+                maps = held.sessions(contrast)
+                written = files.write_combined(participant, question, contrast, located, weights, maps)
+            name = work.combination_name(contrast.label, question.label)
+            finished[name] = (work.combinations[contrast.label, question.label], written)
+
+
+def _forget_all(participant: str, work: Work, record: Record) -> str:
+    """Remove the maps of a participant that cannot be analysed, and say so; give the sentence to add to the error."""
+    works = [
+        *(work.fit_name(*key) for key in work.fits),
+        *(work.combination_name(*key) for key in work.combinations),
+    ]
+    there = [path for path in record.obsolete(works) if path.exists()]
+    if there:
+        say(
+            f"sub-{participant}: {len(there)} file(s) of earlier calls are removed, as this participant cannot be "
+            "analysed and a group analysis would take them for all there is."
+        )
+    try:
+        record.forget(works)
+    except SessionFXError as error:
+        return f" Its maps of earlier calls could not be removed either: {error}"
+    return f" {len(there)} file(s) that earlier calls made of this participant are removed." if there else ""
+
+
+def _write_mean_image(held: _Held, means: Sequence[MeanImage], work: Work, record: Record) -> None:
+    # entries of runs that are not in this one go too
+    earlier = [name for name in record.works() if name.startswith(work.mean_name(""))]
+    with together(lambda: record.forget(earlier)):
+        path = held.write_reference(means)
+    record.finish({work.mean_name(run): (digest, [path]) for run, digest in work.means.items()})
+
+
+def _write_log(held: _Held, work: Work, record: Record) -> list[str]:
+    """Write what a reader should know of the participant, of runs of earlier calls too, and return it."""
+    analysis = held.analysis
+    own = [analysis.files.design(run).with_suffix(".json") for run in held.runs]
+    recorded = [path for path in record.files(record.works()) if path.name.endswith("_design.json")]
+    others = sorted(set(recorded) - set(own), key=lambda path: natural_key(path.name))
+    remarks, left_out = [], []
+    for path in (*own, *others):
+        notes, contrasts = read_remarks(path)
+        remarks += notes
+        left_out.append(contrasts)
+    absent = [
+        f"Contrast '{contrast.label}' cannot be estimated from any run ({left_out[0][contrast.label]})."
+        for contrast in analysis.contrasts
+        if all(contrast.label in contrasts for contrasts in left_out)
+    ]
+    messages = [*remarks, *differences_between_runs(analysis.confound_columns(held.runs)), *absent]
+    path = analysis.output_dir / "logs" / (entity_string({"sub": held.participant, **analysis.entities}) + "_log.txt")
+    write_text(path, "\n".join(messages or ["Nothing to remark."]) + "\n")
+    record.finish({work.log_name(*key): (digest, [path]) for key, digest in work.fits.items()})
     return messages
 
 
-def _remarks(fitted: Sequence[FittedRun]) -> list[str]:
-    remarks = []
-    for one in fitted:
-        remarks += [f"{one.run.name}: {note}" for note in one.notes]
-        remarks += [f"{one.run.name} is left out of contrast '{label}': {why}." for label, why in one.left_out.items()]
-    return remarks
-
-
-def _check_any(fitted: Sequence[FittedRun], maps: Mapping[str, SessionMaps]) -> list[str]:
-    """Name the contrasts that no run has; it is an error where none has any."""
+def _check_any(held: _Held) -> None:
+    """Refuse a participant no run of which has any of the contrasts, in this call or an earlier one."""
+    if any(held.made(contrast) for contrast in held.contrasts_fitted):
+        return
+    if any(held.sessions(contrast) for contrast in held.analysis.contrasts):
+        return
+    fitted = held.fitted
     absent = [
-        f"Contrast '{label}' cannot be estimated from any run ({fitted[0].left_out[label]})."
-        for label, by_session in maps.items()
-        if not by_session and label in fitted[0].left_out
+        f"Contrast '{contrast.label}' cannot be estimated from any run ({fitted[0].left_out[contrast.label]})."
+        for contrast in held.contrasts_fitted
+        if contrast.label in fitted[0].left_out
     ]
-    if not any(maps.values()):
-        conditions = sorted({name for one in fitted for name in one.design.condition_columns})
-        raise ParticipantError(
-            f"None of the contrasts can be estimated from any run. {' '.join(absent)} Conditions there are: "
-            f"{listed(conditions)}. Change --contrast or leave this participant out."
-        )
-    return absent
+    conditions = sorted({name for one in fitted for name in one.design.condition_columns})
+    raise ParticipantError(
+        f"None of the contrasts can be estimated from any run. {' '.join(absent)} Conditions there are: "
+        f"{listed(conditions)}. Change --contrast or leave this participant out."
+    )

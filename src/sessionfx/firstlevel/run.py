@@ -14,9 +14,10 @@ from sessionfx.firstlevel.contrasts import Contrast, conditions_asked
 from sessionfx.firstlevel.design import Design, DesignModel, make_design
 from sessionfx.firstlevel.glm import fit_run
 from sessionfx.firstlevel.timing import Timing, run_timing
-from sessionfx.inputs.bold import open_series, read_run
+from sessionfx.inputs.bold import RunData, open_series, read_run
 from sessionfx.inputs.confounds import read_confounds
 from sessionfx.inputs.events import Events, near_equal, read_events
+from sessionfx.inputs.images import Grid
 from sessionfx.inputs.runs import RunInputs
 from sessionfx.maps import EstimateMap
 from sessionfx.settings import Settings
@@ -67,8 +68,7 @@ class FittedRun:
         Voxels of the brain mask.
     mask : ndarray of bool, 3-D
         Voxels fitted.
-    mean_image : ndarray, 3-D
-        Mean over time, NaN outside the mask.
+    mean : MeanImage
     estimates : dict of str to EstimateMap
         By contrast label.
     left_out : dict of str to str
@@ -87,12 +87,37 @@ class FittedRun:
     timing: Timing
     n_brain: int
     mask: NDArray[np.bool_]
-    mean_image: NDArray[np.floating]
+    mean: MeanImage
     estimates: dict[str, EstimateMap]
     left_out: dict[str, str]
     redundant: tuple[str, ...]
     dof: float
     notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MeanImage:
+    """The mean over time of a run: 3-D, NaN outside the mask."""
+
+    values: NDArray[np.floating]
+    grid: Grid
+
+
+def run_mean(run: RunInputs, model: FirstLevelModel) -> MeanImage:
+    """Read a run for its mean over time alone.
+
+    Raises
+    ------
+    ParticipantError
+        If a file is missing or unreadable.
+    """
+    return _mean_image(read_run(open_series(run.bold), run.bold, run.mask, model.smoothing_fwhm))
+
+
+def _mean_image(data: RunData) -> MeanImage:
+    values = np.full(data.grid.shape, np.nan, dtype=np.float32)
+    values[data.mask] = data.mean
+    return MeanImage(values, data.grid)
 
 
 def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevelModel) -> FittedRun:
@@ -146,8 +171,6 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
             raise ParticipantError(
                 f"{run.name}: contrast '{label}' has no voxel with noise to test it against. Check the image."
             )
-    mean_image = np.full(data.grid.shape, np.nan, dtype=np.float32)
-    mean_image[data.mask] = data.mean
     return FittedRun(
         run,
         design,
@@ -155,7 +178,7 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
         timing,
         data.n_brain,
         data.mask,
-        mean_image,
+        _mean_image(data),
         estimates,
         left_out,
         redundant,

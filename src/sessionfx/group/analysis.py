@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sessionfx import __version__
 from sessionfx.covariates import Covariates, resolve_group_contrasts
 from sessionfx.errors import LevelError
-from sessionfx.execution import Executor, progress_bar
+from sessionfx.execution import Executor, progress_bar, say
 from sessionfx.group.answers import Respondent, finding, refusals
 from sessionfx.group.calibration import Covariance, calibrate
 from sessionfx.group.evidence import summarise_reliability, with_active_regions
@@ -24,6 +24,7 @@ from sessionfx.group.stack import MapStack, attendance, open_stack
 from sessionfx.inputs.covariates import read_covariates
 from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
 from sessionfx.naming import check_name_length, file_name
+from sessionfx.outputs.files import remove, together
 from sessionfx.outputs.group import GroupFiles, longest_group_name
 from sessionfx.outputs.records import Record, file_state, fingerprint
 from sessionfx.report.group import has_group_section, write_group_report
@@ -165,12 +166,15 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> ContrastOutcome:
     record = analysis.record()
     works = _works(contrast, maps, covariates, questions, analysis)
     to_do = {work for work, mark in works.marks.items() if settings.force or not record.is_finished(work, mark)}
+    # answers to other questions stay, unless they are from other first-level maps
+    own = [work for work in record.works() if work.startswith(f"{contrast} from ")]
+    outdated = [work for work in own if not work.startswith(works.prefix)]
     shown = fingerprint(works.marks)
     needs_report = not settings.no_report and (
         settings.reports_only
         or not has_group_section(analysis.output_dir, analysis.selection.entities, contrast, shown)
     )
-    if not to_do and not needs_report:
+    if not to_do and not needs_report and not outdated:
         return ContrastOutcome("finished")
     if settings.reports_only and to_do:
         raise LevelError(
@@ -187,10 +191,9 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> ContrastOutcome:
         times=analysis.times,
         n_threads=settings.nprocs,
     ) as stack:
-        # answers to other questions stay, unless they are from other first-level maps
-        own = [work for work in record.works() if work.startswith(f"{contrast} from ")]
-        record.forget([*to_do, *(work for work in own if not work.startswith(works.prefix))] if to_do else [])
-        results = _find_results(stack, covariates, questions, analysis, files, _Keeper(record, works, to_do))
+        keeper = _Keeper(contrast, record, works, to_do)
+        results = _find_results(stack, covariates, questions, analysis, files, keeper)
+    keeper.take_away(outdated)
     if not settings.no_report:
         write_group_report(results, settings, analysis.methods, shown, analysis.output_dir)
     left_out = [f"sub-{label} is left out: it {why}." for label, why in results.left_out.items()]
@@ -202,14 +205,41 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> ContrastOutcome:
 class _Keeper:
     """Writes what is to be done and records it, piece by piece: what is finished is not lost with the rest."""
 
+    contrast: str
     record: Record
     works: _Works
     to_do: set[str]
 
-    def keep(self, work: str, write: Callable[[], list[Path]]) -> None:
-        """Write a piece of work, unless it is finished."""
-        if work in self.to_do:
-            self.record.finish({work: (self.works.marks[work], write())})
+    def keep(self, work: str, write: Callable[[], list[Path]], earlier: Callable[[], list[Path]] | None = None) -> None:
+        """Write a piece of work, unless it is finished; what it takes the place of goes when all of it is written.
+
+        Parameters
+        ----------
+        work : str
+        write : callable
+            Returns the files it wrote.
+        earlier : callable, optional
+            Gives files that must not stand beside those written.
+        """
+        if work not in self.to_do:
+            return
+        written: list[Path] = []
+        with together(lambda: self.take_away([work], earlier() if earlier else [], written)):
+            written += write()
+        self.record.finish({work: (self.works.marks[work], written)})
+
+    def take_away(self, works: Sequence[str], files: Sequence[Path] = (), written: Sequence[Path] = ()) -> None:
+        """Strike work from the record and remove its files; say so where they are not made anew."""
+        others = {path for path in [*self.record.obsolete(works), *files] if path not in written and path.exists()}
+        if others:
+            say(
+                f"contrast {self.contrast}: {len(others)} file(s) of earlier calls are removed, {min(others).name} for "
+                "one: they are from other maps or options than the answers that this call writes beside them."
+            )
+        self.record.forget(works)
+        for path in files:
+            if path not in written:
+                remove(path)
 
 
 def _find_results(
@@ -238,7 +268,7 @@ def _find_results(
     for work, question, results in progress_bar(asked, files.contrast, "question"):
         stored = partial(_stored_permutation, files, question) if work not in keeper.to_do else None
         answer = respondent.compared(question, results, stack, evidence, stored)
-        keeper.keep(work, partial(files.write_question, answer, covariates))
+        keeper.keep(work, partial(files.write_question, answer, covariates), partial(files.strategy_files, question))
         answers.append(answer)
     calibration = None
     if works.calibration:

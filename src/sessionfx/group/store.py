@@ -7,6 +7,7 @@ full disk would end the process instead of raising an error. Threads can write a
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -99,12 +100,16 @@ def scratch_file(folder: Path) -> Iterator[IO[Any]]:
         file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - opening alone is tried
     except OSError as error:
         raise _unusable(folder, error) from None
-    with file:
+    try:
         yield file
+    finally:
+        # nobody reads it again: what the system could not write of it does no harm
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def _unusable(folder: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{folder} cannot hold the maps of the group level ({error.strerror}). Check space and permissions, or choose "
-        "another folder with --work-dir."
+        f"{folder} cannot hold the maps of the group level ({error.strerror or error}). Check space and permissions, or "
+        "choose another folder with --work-dir."
     )

@@ -121,12 +121,14 @@ def read_text(path: Path, *, largest: int = LARGEST_TABLE) -> str:
         raise UnreadableFileError(f"{path} cannot be read: it {what}; BIDS asks for UTF-8. Save it as UTF-8.") from None
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path, *, largest: int = LARGEST_JSON) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
     Parameters
     ----------
     path : Path
+    largest : int
+        Bytes beyond which a file is taken for something else.
 
     Returns
     -------
@@ -137,7 +139,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
     UnreadableFileError
         If it cannot be read, is not JSON, is nested too deeply, or holds something else than an object.
     """
-    text = read_text(path, largest=LARGEST_JSON)
+    text = read_text(path, largest=largest)
     try:
         content = json.loads(text)
     except RecursionError:

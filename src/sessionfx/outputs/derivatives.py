@@ -10,7 +10,8 @@ from typing import Any
 from sessionfx import __version__
 from sessionfx.errors import DatasetError, OutputError
 from sessionfx.inputs.dataset import read_description
-from sessionfx.outputs.files import write_json, write_text
+from sessionfx.inputs.files import UnreadableFileError, open_input
+from sessionfx.outputs.files import locked, remove_stale_temporaries, write_bytes, write_json
 
 BIDS_VERSION = "1.10.0"
 # What BIDS does not know yet; folders without a trailing slash, as the validator wants them.
@@ -49,16 +50,25 @@ def prepare_output(output_dir: Path, inputs: Mapping[str, Path]) -> Path:
     if not os.access(root, os.W_OK | os.X_OK):
         raise OutputError(f"The output folder {output_dir} is not writable. Change its permissions or choose another.")
     _check_owner(root)
-    _write_if_changed(root / ".bidsignore", "\n".join(BIDSIGNORE) + "\n")
-    _describe(root, inputs)
+    _check_links(root)
+    for folder in (root, root / "logs"):
+        remove_stale_temporaries(folder, below=False)
+    _ignore_for_bids(root / ".bidsignore")
+    with locked(root, "dataset_description.json"):
+        _describe(root, inputs)
     return root
 
 
 def check_output_place(output_dir: Path, inputs: Mapping[str, Path]) -> Path:
     """Refuse an output folder that is, or lies in, an input dataset."""
     root = output_dir.absolute()
-    resolved = root.resolve()
-    if root.exists() and not root.is_dir():
+    try:
+        resolved = root.resolve()
+        is_something_else = root.exists() and not root.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long a name, links in a circle, a character 0
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise OutputError(f"The output folder {output_dir} cannot be used ({reason}). Choose another place.") from None
+    if is_something_else:
         raise OutputError(f"The output folder {output_dir} is a file. Choose another name.")
     for folder in inputs.values():
         source = folder.resolve()
@@ -69,6 +79,16 @@ def check_output_place(output_dir: Path, inputs: Mapping[str, Path]) -> Path:
                 f"untouched. Choose a folder beside it, such as {source.parent / 'sessionfx'}."
             )
     return root
+
+
+def _check_links(root: Path) -> None:
+    """Refuse folders that are links, which nothing would be written through."""
+    for name in ("logs", "group"):
+        if (root / name).is_symlink():
+            raise OutputError(
+                f"{root / name} is a link, and SessionFX follows none inside its output folder, where they could lead "
+                "anywhere. Put a folder in its place, or remove it."
+            )
 
 
 def _check_owner(root: Path) -> None:
@@ -153,6 +173,16 @@ def _source(folder: Path) -> dict[str, str]:
     return source
 
 
-def _write_if_changed(path: Path, text: str) -> None:
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        write_text(path, text)
+def _ignore_for_bids(path: Path) -> None:
+    """Name what BIDS does not know yet, and keep what others wrote into the file."""
+    known = b""
+    if path.exists():
+        try:
+            with open_input(path) as stream:
+                known = stream.read()
+        except (UnreadableFileError, OSError) as error:
+            raise OutputError(f"{error} Or choose another output folder.") from None
+    missing = [line for line in BIDSIGNORE if line.encode() not in known.splitlines()]
+    if missing:
+        before = known if not known or known.endswith(b"\n") else known + b"\n"
+        write_bytes(path, before + "".join(f"{line}\n" for line in missing).encode())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.firstlevel.contrasts import Contrast
-from sessionfx.firstlevel.run import FittedRun
+from sessionfx.firstlevel.run import FittedRun, MeanImage
+from sessionfx.inputs.files import UnreadableFileError, read_json_object
 from sessionfx.inputs.runs import RunInputs
 from sessionfx.maps import EstimateMap
-from sessionfx.naming import figures_folder, file_name, func_folder
+from sessionfx.naming import DERIVATIVE_ENTITIES, entity_string, figures_folder, file_name, func_folder, parse_name
 from sessionfx.outputs.derivatives import SOFTWARE, bids_uri
-from sessionfx.outputs.files import write_json, write_map, write_text
+from sessionfx.outputs.files import remove, write_json, write_map, write_text
 from sessionfx.outputs.statmaps import sidecar_path, statmap_paths, write_statmaps
 from sessionfx.session_contrasts import SessionContrast
 
@@ -107,15 +107,15 @@ class FirstLevelFiles:
         write_json(path.with_suffix(".json"), facts)
         return [path, path.with_suffix(".json")], facts
 
-    def write_reference(self, participant: str, fitted: Sequence[FittedRun]) -> NDArray[np.floating]:
+    def write_reference(self, path: Path, means: Sequence[MeanImage]) -> NDArray[np.floating]:
         """Write the mean over time of a participant's runs, and return it (3-D, 0 where no run has data)."""
-        first = next(one for run in fitted for one in run.estimates.values())
-        images = [run.mean_image for run in fitted if run.mean_image.shape == first.grid.shape]
+        grid = means[0].grid
+        images = [mean.values for mean in means if mean.grid.shape == grid.shape]
         counts = np.sum([np.isfinite(image) for image in images], axis=0)
         total: NDArray[np.float64] = np.sum([np.nan_to_num(image) for image in images], axis=0)
         mean = np.divide(total, counts, where=counts > 0, out=np.zeros_like(total)).astype(np.float32)
         mask = counts > 0
-        write_map(self.reference(participant), mean[mask], mask, first.grid)
+        write_map(path, mean[mask], mask, grid)
         return mean
 
     def write_run_maps(self, one: FittedRun, contrast: Contrast) -> list[Path]:
@@ -151,8 +151,8 @@ class FirstLevelFiles:
     def remove_session(self, participant: str, session: str, contrast: Contrast) -> None:
         """Remove what a killed process may have left of a session that has no map."""
         for path in self.session_maps(participant, session, contrast).values():
-            path.unlink(missing_ok=True)
-            sidecar_path(path).unlink(missing_ok=True)
+            remove(path)
+            remove(sidecar_path(path))
 
     def write_combined(
         self,
@@ -214,10 +214,33 @@ def _source_files(run: RunInputs) -> list[Path]:
     return [path for path in (run.bold, run.mask, run.events, run.confounds) if path is not None]
 
 
+def read_remarks(design: Path) -> tuple[list[str], dict[str, str]]:
+    """Read from the JSON of a run's design what a reader should know of the run.
+
+    Returns
+    -------
+    remarks : list of str
+    left_out : dict of str to str
+        Contrasts the run is left out of, and why.
+    """
+    parsed = parse_name(design.name)
+    entities = parsed.entities if parsed else {}
+    name = entity_string({key: label for key, label in entities.items() if key not in DERIVATIVE_ENTITIES})
+    try:
+        facts = read_json_object(design)
+    except UnreadableFileError as error:
+        return [str(error)], {}
+    notes, left_out = facts.get("Notes"), facts.get("LeftOutContrasts")
+    left_out = left_out if isinstance(left_out, dict) else {}
+    return [
+        *(f"{name}: {note}" for note in (notes if isinstance(notes, list) else [])),
+        *(f"{name} is left out of contrast '{label}': {why}." for label, why in left_out.items()),
+    ], left_out
+
+
 def _left_out_before(design: Path) -> dict[str, str]:
     """Contrasts an earlier call left this run out of: its design is the same, its contrasts were others."""
     try:
-        content = json.loads(design.with_suffix(".json").read_text(encoding="utf-8"))
-        return dict(content["LeftOutContrasts"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return dict(read_json_object(design.with_suffix(".json"))["LeftOutContrasts"])
+    except (UnreadableFileError, ValueError, KeyError, TypeError):
         return {}

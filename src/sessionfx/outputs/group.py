@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -13,6 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.covariates import Covariates
+from sessionfx.errors import LevelError, OutputError, ParticipantError
+from sessionfx.inputs.files import UnreadableFileError, read_text
 from sessionfx.inputs.images import Grid, read_volume
 from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
 from sessionfx.maps import Located, map_summary
@@ -29,6 +33,10 @@ if TYPE_CHECKING:
     from sessionfx.group.results import QuestionResults, Reliability, StrategyResult, Verdict
 
 _LONGEST_DESC = "clusterMassFWE"  # of permutations
+PERMUTATION_FIELDS = (
+    "NumberOfPermutations", "NumberOfDistinctPermutations", "PermutationScheme", "ClusterFormingP",
+    "SmallestAttainableP", "PermutationNote",
+)  # fmt: skip
 _RELIABILITY = {
     "icc1": ("ICC(1): reliability of one session, differences between sessions counting as error", None),
     "icc31": ("ICC(3,1): consistency of participants over sessions", None),
@@ -72,12 +80,6 @@ class GroupFiles:
     def write_question(self, results: QuestionResults, covariates: Covariates) -> list[Path]:
         """Write the answers to one question, their comparison, and the verdict."""
         base = self._entities(results.question)
-        for strategy in STRATEGIES.values():
-            chosen = next((one for one in results.strategies if one.name == strategy.name), None)
-            if chosen is None or chosen.located is None:
-                # maps of an earlier analysis must not stand beside the tables of this one
-                for path in self.folder.glob(entity_string({**base, "strategy": strategy.label}) + "_*"):
-                    path.unlink(missing_ok=True)
         files: list[Path] = []
         for result in results.strategies:
             if result.plan is not None and result.located is not None:
@@ -87,6 +89,20 @@ class GroupFiles:
         write_json(path, _describe_verdict(results.question, results.verdict))
         return [*files, path]
 
+    def strategy_files(self, question: Question) -> list[Path]:
+        """Files that lie there of any strategy's answer to a question."""
+        base = self._entities(question)
+        starts = tuple(entity_string({**base, "strategy": one.label}) + "_" for one in STRATEGIES.values())
+        try:
+            return [self.folder / name for name in sorted(os.listdir(self.folder)) if name.startswith(starts)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise OutputError(
+                f"{self.folder} cannot be listed ({error.strerror}), and what earlier calls left there would stand "
+                "beside what this one finds. Check its permissions."
+            ) from None
+
     def write_calibration(self, table: pd.DataFrame) -> list[Path]:
         """Write the rates found in simulated studies."""
         return [self._write_table(table, self._whole, "calibration")]
@@ -94,7 +110,10 @@ class GroupFiles:
     def read_calibration(self) -> pd.DataFrame:
         """Read the rates back."""
         path = self.folder / file_name({**self._whole, "desc": "calibration"}, "metrics", ".tsv")
-        return pd.read_csv(path, sep="\t", na_values=["n/a"], keep_default_na=False)
+        try:
+            return pd.read_csv(io.StringIO(read_text(path)), sep="\t", na_values=["n/a"], keep_default_na=False)
+        except (UnreadableFileError, ValueError) as error:
+            raise _damaged(path, error) from None
 
     def read_permutation(
         self, question: Question, mask: NDArray[np.bool_]
@@ -115,11 +134,19 @@ class GroupFiles:
         entities = {**self._entities(question), "strategy": STRATEGIES["fixed-effects"].label, "stat": "p"}
         sidecar: dict[str, Any] = {}
         values = {}
-        for path in sorted(self.folder.glob(f"{entity_string(entities)}_desc-*_{STATMAP_SUFFIX}{EXTENSION}")):
-            sidecar = read_sidecar(path)
+        start, end = f"{entity_string(entities)}_desc-", f"_{STATMAP_SUFFIX}{EXTENSION}"
+        for path in self.strategy_files(question):
             parsed = parse_name(path.name)
-            assert parsed is not None  # noqa: S101 - named by this program
-            values[parsed.entities["desc"]] = -np.log10(read_volume(path)[0][mask])
+            if parsed is None or not (path.name.startswith(start) and path.name.endswith(end)):
+                continue
+            try:
+                sidecar = read_sidecar(path)
+                values[parsed.entities["desc"]] = -np.log10(read_volume(path)[0][mask])
+                missing = [field for field in PERMUTATION_FIELDS if field not in sidecar]
+            except (ParticipantError, IndexError) as error:
+                raise _damaged(path, error) from None
+            if missing:
+                raise _damaged(sidecar_path(path), f"{missing[0]} is missing")
         return sidecar, values
 
     @property
@@ -254,6 +281,10 @@ class GroupFiles:
         path = self.folder / file_name({**base, "desc": desc}, "metrics", ".tsv")
         write_text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.10g"))
         return path
+
+
+def _damaged(path: Path, error: Exception | str) -> LevelError:
+    return LevelError(f"{path} cannot be read back ({error}). Run the group level again with --force.")
 
 
 def longest_group_name(selection: GroupSelection, contrast: str, question: Question) -> str:

@@ -12,7 +12,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from sessionfx.outputs.files import write_json
+from sessionfx.errors import OutputError, SessionFXError
+from sessionfx.inputs.files import UnreadableFileError, open_input, read_json_object
+from sessionfx.naming import is_recorded_name
+from sessionfx.outputs.files import is_inside, locked, remove, write_json
 
 
 def fingerprint(content: Any) -> str:
@@ -33,58 +36,113 @@ def file_state(path: Path | None) -> list[Any] | None:
 
 
 class Record:
-    """The record of one participant (or of the group) in one analysis."""
+    """The record of one participant (or of the group) in one analysis.
+
+    Other calls may write into the same record at the same time: every change is made to what the file says then.
+    A record can be written by others in a shared folder: names in it count only where they are of files that this
+    program makes for this participant (or the group), inside the output folder.
+    """
 
     def __init__(self, path: Path, output_dir: Path) -> None:
         self._path = path
         self._output_dir = output_dir
-        self._content: dict[str, dict[str, Any]] = {}
+        participant = path.name.split("_")[0]
+        self._folder = f"{participant}/" if participant.startswith("sub-") else "group/"
+        self._content = self._read()
+
+    def _read(self) -> dict[str, dict[str, Any]]:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError):
-            return  # no record, or a damaged one: the work is done again
-        if isinstance(content, dict):
-            self._content = {key: value for key, value in content.items() if isinstance(value, dict)}
+            content = read_json_object(self._path)
+        except UnreadableFileError:
+            return {}  # no record, or a damaged one: the work is done again
+        return {
+            work: entry
+            for work, entry in content.items()
+            if isinstance(entry, dict) and isinstance(entry.get("files"), dict)
+        }
 
     def works(self) -> list[str]:
         """Names of the finished pieces of work."""
         return list(self._content)
 
+    def files(self, works: Iterable[str]) -> list[Path]:
+        """Paths of the files that finished pieces of work have made."""
+        names = {name for work in works for name in self._content.get(work, {}).get("files", {})}
+        return [self._output_dir / name for name in sorted(names) if self._is_own(name)]
+
     def is_finished(self, work: str, wanted: str) -> bool:
-        """Whether this work was finished under the same fingerprint and its files are still there.
+        """Whether this work was finished under the same fingerprint and its files are still there, and whole.
 
         Design matrices are shared by the contrasts of a run: they must also still be the ones of this work.
         """
         entry = self._content.get(work)
         if entry is None or entry.get("fingerprint") != wanted:
             return False
-        files = entry.get("files", {})
-        return all(self._is_intact(self._output_dir / name, digest) for name, digest in files.items())
+        return all(self._is_intact(name, state) for name, state in entry["files"].items())
 
     def finish(self, works: Mapping[str, tuple[str, Iterable[Path]]]) -> None:
-        """Note finished work: fingerprint and files by name."""
-        for work, (done, files) in works.items():
-            digests = {str(path.relative_to(self._output_dir)): self._digest(path) for path in sorted(files)}
-            self._content[work] = {"fingerprint": done, "files": digests}
-        write_json(self._path, self._content)
+        """Note finished work: fingerprint and files by name, each with its size."""
+        finished = {
+            work: {
+                "fingerprint": done,
+                "files": {str(path.relative_to(self._output_dir)): _state(path) for path in sorted(files)},
+            }
+            for work, (done, files) in works.items()
+        }
+        with locked(self._output_dir, self._path.name):
+            self._content = {**self._read(), **finished}
+            write_json(self._path, self._content)
 
-    def forget(self, works: Iterable[str]) -> None:
-        """Strike work that is about to be done again, and remove its files.
+    def obsolete(self, works: Iterable[str]) -> list[Path]:
+        """Files of finished works that no other finished work needs too, as designs are."""
+        struck = set(works)
+        kept = set(self.files(work for work in self._content if work not in struck))
+        return [path for path in self.files(struck) if path not in kept]
 
-        Should it fail or be killed, nothing made from other inputs or options is left for a later level to take.
+    def forget(self, works: Iterable[str]) -> list[Path]:
+        """Strike work that is about to be done again, and remove its files; return those that were there.
+
+        Should the rest fail or be killed, nothing made from other inputs or options is left for a later level to take.
         Files that other finished work needs too (designs) stay.
         """
-        struck = [work for work in dict.fromkeys(works) if work in self._content]
-        if not struck:
-            return
-        files = {name for work in struck for name in self._content.pop(work).get("files", {})}
-        needed = {name for entry in self._content.values() for name in entry.get("files", {})}
-        write_json(self._path, self._content)
-        for name in files - needed:
-            (self._output_dir / name).unlink(missing_ok=True)
+        wanted = set(works)
+        with locked(self._output_dir, self._path.name):
+            self._content = self._read()
+            struck = wanted & set(self._content)
+            if not struck:
+                return []
+            obsolete = self.obsolete(struck)
+            self._content = {work: entry for work, entry in self._content.items() if work not in struck}
+            write_json(self._path, self._content)
+        return [path for path in obsolete if remove(path)]
 
-    def _digest(self, path: Path) -> str | None:
-        return hashlib.sha256(path.read_bytes()).hexdigest() if path.name.endswith("_design.tsv") else None
+    def _is_own(self, name: str) -> bool:
+        is_log = name.startswith(f"logs/{self._folder[:-1]}_")
+        return (name.startswith(self._folder) or is_log) and is_recorded_name(name)
 
-    def _is_intact(self, path: Path, digest: str | None) -> bool:
-        return path.is_file() and (digest is None or digest == self._digest(path))
+    def _is_intact(self, name: str, state: Any) -> bool:
+        path = self._output_dir / name
+        if not (self._is_own(name) and is_inside(path, self._output_dir)):
+            return False
+        try:
+            return bool(state == _state(path))
+        except SessionFXError:
+            return False
+
+
+def _state(path: Path) -> dict[str, Any]:
+    """Size of a file; of a design also a digest.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be read.
+    """
+    try:
+        state: dict[str, Any] = {"size": path.stat().st_size}
+        if path.name.endswith("_design.tsv"):
+            with open_input(path) as stream:
+                state["sha256"] = hashlib.sha256(stream.read()).hexdigest()
+    except (OSError, UnreadableFileError) as error:
+        raise OutputError(f"{path} was written and cannot be read back ({error}). Check the disk.") from None
+    return state

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sessionfx.group.results import ContrastResults, PairResult, QuestionResults, StrategyResult
 from sessionfx.maps import map_summary
 from sessionfx.naming import entity_string
+from sessionfx.outputs.files import remove
 from sessionfx.outputs.group import answer_summary
 from sessionfx.report.brain import draw_coverage, draw_stat_map
 from sessionfx.report.maps import draw_maps
@@ -22,6 +23,7 @@ from sessionfx.report.page import (
     Picture,
     assemble_page,
     format_number,
+    is_whole_page,
     render,
     section_mark,
     write_section,
@@ -69,8 +71,9 @@ _MAP_CAPTION = "Glass brain (largest value along each axis) and slices; what is 
 
 def has_group_section(output_dir: Path, entities: Mapping[str, str | None], contrast: str, mark: str) -> bool:
     """Whether the page and the section of a contrast are there and show this work."""
-    is_there = (output_dir / "group.html").is_file()
-    return is_there and section_mark(_figures(output_dir), _section_name(entities, contrast)) == mark
+    figures = _figures(output_dir)
+    is_there = is_whole_page(output_dir / "group.html", figures)
+    return is_there and section_mark(figures, _section_name(entities, contrast)) == mark
 
 
 def write_group_report(
@@ -126,7 +129,7 @@ def write_group_refusal(output_dir: Path, entities: Mapping[str, str | None], se
 def remove_group_refusal(output_dir: Path, entities: Mapping[str, str | None]) -> None:
     """Take back what `write_group_refusal` said, once there is an analysis."""
     name = (entity_string(entities) or "all") + f"_a-refusal{SECTION_SUFFIX}"
-    (_figures(output_dir) / name).unlink(missing_ok=True)
+    remove(_figures(output_dir) / name)
 
 
 def assemble_group_page(output_dir: Path) -> Path:

@@ -7,8 +7,11 @@ as small files in a `figures` folder, and whoever finishes last puts the page to
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,13 +20,16 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from sessionfx import __version__
+from sessionfx.errors import OutputError
+from sessionfx.inputs.files import UnreadableFileError, open_input, read_json_object
 from sessionfx.naming import natural_key
-from sessionfx.outputs.files import write_json, write_text
+from sessionfx.outputs.files import locked, write_json, write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 SECTION_SUFFIX = "_section.json"
+_LARGEST_SECTION = 2**30  # hundreds of runs with their pictures
 # controls, halves of characters, and what is no character
 _NOT_IN_HTML = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
@@ -98,10 +104,20 @@ def write_section(folder: Path, name: str, title: str, html: str, mark: str = ""
 def section_mark(folder: Path, name: str) -> str | None:
     """Digest of what a kept section shows; None where there is no such section."""
     try:
-        content = json.loads((folder / f"{name}{SECTION_SUFFIX}").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = read_json_object(folder / f"{name}{SECTION_SUFFIX}", largest=_LARGEST_SECTION)
+    except UnreadableFileError:
         return None
-    return str(content.get("mark", "")) if isinstance(content, dict) else None
+    return str(content.get("mark", "")) if _is_section(content) else None
+
+
+def is_whole_page(path: Path, folder: Path) -> bool:
+    """Whether a page is there to its end and was made of the sections that are there."""
+    try:
+        with open_input(path) as stream:
+            stream.seek(-min(len(_made_of([])), path.stat().st_size), os.SEEK_END)
+            return stream.read().decode("ascii", "replace") == _made_of(_section_files(folder))
+    except (UnreadableFileError, OutputError, OSError):
+        return False
 
 
 def assemble_page(path: Path, folder: Path, *, title: str, lead: str) -> None:
@@ -116,15 +132,53 @@ def assemble_page(path: Path, folder: Path, *, title: str, lead: str) -> None:
     title, lead : str
         Heading of the page and the sentence under it.
     """
+    # of several calls that finish at the same time, the last to write must have seen all sections
+    with locked(path.parent, path.name):
+        _assemble(path, folder, title, lead)
+
+
+def _assemble(path: Path, folder: Path, title: str, lead: str) -> None:
     sections = []
-    for number, file in enumerate(
-        sorted(folder.glob(f"*{SECTION_SUFFIX}"), key=lambda file: natural_key(file.name)), start=1
-    ):
-        content = json.loads(file.read_text(encoding="utf-8"))
+    files = _section_files(folder)
+    made_of = _made_of(files)
+    for number, file in enumerate(files, start=1):
+        section = {"id": f"section-{number}", "title": file.name.removesuffix(SECTION_SUFFIX)}
+        try:
+            content = read_json_object(file, largest=_LARGEST_SECTION)
+            if not _is_section(content):
+                raise UnreadableFileError(f"{file} is no section of a page.")
+        except UnreadableFileError as error:
+            remark = f"{error} It is made anew when this analysis is run again."
+            sections.append({**section, "html": Markup("<h2>{}</h2>\n<p>{}</p>").format(section["title"], remark)})
+            continue
         # Sections were rendered by `render`, which escapes; they are not escaped twice.
         html = Markup(content["html"].replace("SECTION-ID", f"section-{number}"))  # noqa: S704
-        sections.append({"id": f"section-{number}", "title": content["title"], "html": html})
-    write_text(path, render("page.html.j2", title=title, lead=lead, sections=sections, version=__version__))
+        sections.append({**section, "title": content["title"], "html": html})
+    page = render("page.html.j2", title=title, lead=lead, sections=sections, version=__version__)
+    write_text(path, page.rstrip("\n") + "\n" + made_of)
+
+
+def _section_files(folder: Path) -> list[Path]:
+    try:
+        names = [name for name in os.listdir(folder) if name.endswith(SECTION_SUFFIX)]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be listed ({error.strerror}), so the page made of what lies there would lack it. Check the "
+            "folder's permissions, or leave out reports with --no-report."
+        ) from None
+    return [folder / name for name in sorted(names, key=natural_key)]
+
+
+def _is_section(content: dict[str, Any]) -> bool:
+    return isinstance(content.get("title"), str) and isinstance(content.get("html"), str)
+
+
+def _made_of(sections: Sequence[Path]) -> str:
+    """Make the last line of a page: names and sizes of its sections, digested. It tells a cut or outdated page."""
+    sizes = [[file.name, file.lstat().st_size] for file in sections]
+    return f"<!-- sections {hashlib.sha256(json.dumps(sizes).encode()).hexdigest()} -->\n"
 
 
 def format_number(value: Any) -> str:

@@ -13,7 +13,7 @@ from sessionfx.maps import EstimateMap, map_summary
 from sessionfx.naming import entity_string, figures_folder
 from sessionfx.report.brain import draw_coverage
 from sessionfx.report.maps import draw_maps
-from sessionfx.report.page import Picture, assemble_page, render, section_mark, write_section
+from sessionfx.report.page import Picture, assemble_page, is_whole_page, render, section_mark, write_section
 from sessionfx.report.plots import draw_design_correlation, draw_design_matrix, draw_events
 from sessionfx.report.results import ParticipantResults, RunSummary
 from sessionfx.report.tables import titled
@@ -27,10 +27,9 @@ def has_sections(
 ) -> bool:
     """Whether the page of a participant and its section for a contrast are there and show this work."""
     folder = output_dir / figures_folder(participant)
-    is_there = section_mark(folder, _runs_section(participant, entities)) is not None
     return (
-        is_there
-        and _page(output_dir, participant).is_file()
+        is_whole_page(_page(output_dir, participant), folder)
+        and section_mark(folder, _runs_section(participant, entities)) is not None
         and section_mark(folder, _contrast_section(participant, entities, contrast)) == mark
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,18 @@ from numpy.typing import NDArray
 from sessionfx.errors import ParticipantError
 from sessionfx.firstlevel.contrasts import Contrast
 from sessionfx.inputs.events import ONLY_CONDITION, read_events
+from sessionfx.inputs.files import UnreadableFileError, read_json_object, read_text
 from sessionfx.inputs.images import read_volume
 from sessionfx.inputs.runs import RunInputs
 from sessionfx.maps import EstimateMap
 from sessionfx.report.methods import MethodsText
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
+
+_SHOWN = (
+    "RepetitionTime", "StartTime", "RunDuration", "NumberOfVolumes", "ConditionColumns", "DegreesOfFreedom", "BrainMaskVoxels",
+    "FittedVoxels", "Notes", "LeftOutContrasts",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,17 @@ class RunSummary:
     def read(cls, run: RunInputs, design_path: Path) -> RunSummary:
         """Read a run's design back from the output folder, and its events from the input."""
         try:
-            design = pd.read_csv(design_path, sep="\t", quoting=csv.QUOTE_NONE)
-            facts = json.loads(design_path.with_suffix(".json").read_text(encoding="utf-8"))
-            first_volume = facts["StartTime"] + facts.get("VolumeTiming", [0.0])[0]
-            end = facts["RunDuration"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
+            design = pd.read_csv(io.StringIO(read_text(design_path)), sep="\t", quoting=csv.QUOTE_NONE)
+            facts = read_json_object(design_path.with_suffix(".json"))
+            first_volume = float(facts["StartTime"] + facts.get("VolumeTiming", [0.0])[0])
+            end = float(facts["RunDuration"])
+            missing = [field for field in _SHOWN if field not in facts]
+            if missing:
+                raise KeyError(missing[0])
+        except (UnreadableFileError, ValueError, LookupError, TypeError) as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else error
             raise ParticipantError(
-                f"{design_path} cannot be read back ({error}). Run the participant again with --force."
+                f"{design_path} or its JSON cannot be read back ({what}). Run the participant again with --force."
             ) from None
         if run.events is None:
             raise ParticipantError(f"{run.name} has no events file any more. Restore it and run the participant again.")
