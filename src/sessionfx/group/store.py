@@ -110,6 +110,6 @@ def scratch_file(folder: Path) -> Iterator[IO[Any]]:
 
 def _unusable(folder: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{folder} cannot hold the maps of the group level ({error.strerror or error}). Check space and permissions, or "
-        "choose another folder with --work-dir."
+        f"{folder} cannot hold the maps of the group level ({error.strerror or error}). Check space and permissions, "
+        "or choose another folder with --work-dir."
     )

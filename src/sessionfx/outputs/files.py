@@ -181,6 +181,22 @@ def check_place(path: Path) -> None:
         pass
 
 
+def list_outputs(folder: Path) -> list[Path]:
+    """List a folder of the output in the order of names; nothing where there is none.
+
+    Raises
+    ------
+    OutputError, ParticipantError
+        If it cannot be listed; see `write_bytes`.
+    """
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise _unusable(folder / "*", folder, error, "listed") from None
+
+
 def is_inside(path: Path, output_dir: Path) -> bool:
     """Whether there is a file under a name, reached through no folder that is a link and no link that leads out."""
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -15,14 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.covariates import Covariates
-from sessionfx.errors import LevelError, OutputError, ParticipantError
+from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.inputs.files import UnreadableFileError, read_text
 from sessionfx.inputs.images import Grid, read_volume
 from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
 from sessionfx.maps import Located, map_summary
 from sessionfx.naming import STATMAP_SUFFIX, entity_string, file_name, parse_name
 from sessionfx.outputs.derivatives import SOFTWARE, bids_uri
-from sessionfx.outputs.files import write_json, write_text
+from sessionfx.outputs.files import list_outputs, write_json, write_text
 from sessionfx.outputs.statmaps import EXTENSION, read_sidecar, sidecar_path, write_statmap, write_statmaps
 from sessionfx.settings import Settings
 from sessionfx.statistics.agreement import Agreement
@@ -93,15 +92,7 @@ class GroupFiles:
         """Files that lie there of any strategy's answer to a question."""
         base = self._entities(question)
         starts = tuple(entity_string({**base, "strategy": one.label}) + "_" for one in STRATEGIES.values())
-        try:
-            return [self.folder / name for name in sorted(os.listdir(self.folder)) if name.startswith(starts)]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise OutputError(
-                f"{self.folder} cannot be listed ({error.strerror}), and what earlier calls left there would stand "
-                "beside what this one finds. Check its permissions."
-            ) from None
+        return [path for path in list_outputs(self.folder) if path.name.startswith(starts)]
 
     def write_calibration(self, table: pd.DataFrame) -> list[Path]:
         """Write the rates found in simulated studies."""

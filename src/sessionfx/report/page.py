@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from sessionfx import __version__
-from sessionfx.errors import OutputError
+from sessionfx.errors import SessionFXError
 from sessionfx.inputs.files import UnreadableFileError, open_input, read_json_object
 from sessionfx.naming import natural_key
-from sessionfx.outputs.files import locked, write_json, write_text
+from sessionfx.outputs.files import list_outputs, locked, write_json, write_text
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -116,7 +116,7 @@ def is_whole_page(path: Path, folder: Path) -> bool:
         with open_input(path) as stream:
             stream.seek(-min(len(_made_of([])), path.stat().st_size), os.SEEK_END)
             return stream.read().decode("ascii", "replace") == _made_of(_section_files(folder))
-    except (UnreadableFileError, OutputError, OSError):
+    except (SessionFXError, OSError):
         return False
 
 
@@ -159,16 +159,8 @@ def _assemble(path: Path, folder: Path, title: str, lead: str) -> None:
 
 
 def _section_files(folder: Path) -> list[Path]:
-    try:
-        names = [name for name in os.listdir(folder) if name.endswith(SECTION_SUFFIX)]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise OutputError(
-            f"{folder} cannot be listed ({error.strerror}), so the page made of what lies there would lack it. Check the "
-            "folder's permissions, or leave out reports with --no-report."
-        ) from None
-    return [folder / name for name in sorted(names, key=natural_key)]
+    files = [path for path in list_outputs(folder) if path.name.endswith(SECTION_SUFFIX)]
+    return sorted(files, key=lambda path: natural_key(path.name))
 
 
 def _is_section(content: dict[str, Any]) -> bool:

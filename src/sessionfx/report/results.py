@@ -25,8 +25,8 @@ from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 
 _SHOWN = (
-    "RepetitionTime", "StartTime", "RunDuration", "NumberOfVolumes", "ConditionColumns", "DegreesOfFreedom", "BrainMaskVoxels",
-    "FittedVoxels", "Notes", "LeftOutContrasts",
+    "RepetitionTime", "StartTime", "RunDuration", "NumberOfVolumes", "ConditionColumns", "DegreesOfFreedom",
+    "BrainMaskVoxels", "FittedVoxels", "Notes", "LeftOutContrasts",
 )  # fmt: skip
 
 
