@@ -143,7 +143,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     _check_conditions(selection, contrasts, settings)
     _check_confounds(selection, settings)
     session_contrasts = resolve_session_contrasts(settings.session_contrast, selection.sessions)
-    _check_names(selection, contrasts, session_contrasts)
+    _check_names(selection, contrasts, session_contrasts, keeps_runs=settings.keep_run_maps)
 
     from sessionfx.participant import ParticipantAnalysis, analyse_participant
 
@@ -350,7 +350,11 @@ def _check_confounds(selection: Selection, settings: Settings) -> None:
 
 
 def _check_names(
-    selection: Selection, contrasts: Sequence[Contrast], session_contrasts: Sequence[SessionContrast]
+    selection: Selection,
+    contrasts: Sequence[Contrast],
+    session_contrasts: Sequence[SessionContrast],
+    *,
+    keeps_runs: bool,
 ) -> None:
     """Refuse labels too long for file names before anything is fitted."""
     participant, session = (max(labels, key=len, default="") for labels in (selection.runs, selection.sessions))
@@ -359,6 +363,10 @@ def _check_names(
                     "desc": "fixedEffects"}  # fmt: skip
         of_session = file_name({**entities, "ses": session}, STATMAP_SUFFIX, ".nii.gz")
         check_name_length(of_session, {"--contrast": contrast.label})
+        if keeps_runs:
+            runs = (run for runs in selection.runs.values() for run in runs)
+            entities_of_run = {**max(runs, key=lambda run: len(run.name)).entities, **entities, "desc": None}
+            check_name_length(file_name(entities_of_run, STATMAP_SUFFIX, ".nii.gz"), {"--contrast": contrast.label})
         for asked in session_contrasts:
             check_name_length(
                 file_name({**entities, "sessions": asked.label}, STATMAP_SUFFIX, ".nii.gz"),

@@ -36,7 +36,7 @@ from sessionfx.naming import output_place
 
 _TEMPORARY_PREFIX = ".sessionfx-"
 _STALE_SECONDS = 3600.0
-_LOCK = ".lock"
+_LOCK = "records.lock"
 _LOCK_SECONDS = 30.0
 # A folder that may be entered but not listed can be written into
 _FOLDER = os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
