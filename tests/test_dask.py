@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -415,3 +416,36 @@ def test_lost_scheduler_ends_the_call_in_words(dataset: Path, tmp_path: Path) ->
     assert running.returncode == 69
     assert "was lost. What was finished is kept" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_an_address_that_accepts_and_never_answers_is_given_up(dataset: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
+        started = time.monotonic()
+        done = run_command(*arguments(dataset, tmp_path / "out"), *on_dask(address))
+    assert time.monotonic() - started < 60
+    assert done.returncode == 69
+    assert done.stderr.startswith(f"sessionfx: The Dask scheduler {address} cannot be reached (nothing that speaks")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_an_encrypted_address_without_certificates_is_refused_in_one_paragraph(dataset: Path, tmp_path: Path) -> None:
+    """Dask's client, which never came to be, speaks when it is destroyed."""
+    done = run_command(*arguments(dataset, tmp_path / "out"), *on_dask("tls://127.0.0.1:1"))
+    assert done.returncode == 69
+    assert "check your TLS configuration" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_stops_answering_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scheduler() as (address, head), DaskExecutor(address, Requirements(tmp_path, (), n_threads=1)) as executor:
+        monkeypatch.setattr("sessionfx.execution.dask._ANSWER_SECONDS", 3.0)
+        head.send_signal(signal.SIGSTOP)
+        try:
+            with pytest.raises(ExecutorError, match="was lost"):
+                list(executor.run_units(work.square, {"unit-1": (1,)}))
+        finally:
+            head.send_signal(signal.SIGCONT)

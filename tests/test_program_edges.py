@@ -23,6 +23,7 @@ from sessionfx.cli import main, parse_settings
 from sessionfx.execution import LocalExecutor, in_slots, in_threads, progress_bar, show_progress
 from sessionfx.execution.slots import own_slots
 from sessionfx.simulate import SimulationOptions, simulate_dataset
+from sessionfx.simulate import main as simulate
 from sessionfx.wording import LONGEST_MESSAGE, listed, printable
 
 POSITIONS = ("/data/bids", "/data/out", "participant")
@@ -544,3 +545,14 @@ def test_submitting_without_slurm_is_said(available: bool, dataset: Path, tmp_pa
         assert "sbatch is not found" in done.stderr
         assert done.stderr.count("\n") == 1
         assert not (tmp_path / "out").exists()
+
+
+# Making a dataset -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [["--voxel-size", "0.001"], ["--volumes", "9" * 15]], ids=["size", "volumes"])
+def test_a_dataset_that_cannot_be_made_is_refused_in_one_line(options: list[str], tmp_path: Path, capfd: Any) -> None:
+    assert simulate(["--participants", "1", "--sessions", "1", str(tmp_path / "bids"), *options]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("sessionfx-simulate: ")
+    assert said.count("\n") == 1

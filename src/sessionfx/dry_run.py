@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sessionfx.naming import natural_key
-from sessionfx.wording import shortened
+from sessionfx.wording import listed, shortened
 
 if TYPE_CHECKING:
     from sessionfx.group.analysis import GroupAnalysis
@@ -219,5 +219,4 @@ def _labels(labels: Sequence[str]) -> str:
 
 
 def _shortened(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LABELS_SHOWN} more" if len(names) > _LABELS_SHOWN else ""
-    return ", ".join(names[:_LABELS_SHOWN]) + more
+    return listed(names, most=_LABELS_SHOWN)

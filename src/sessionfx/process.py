@@ -24,6 +24,7 @@ class _State:
     """Which signal told the program to end; the last one counts."""
 
     signal: int | None = None
+    is_over = False
 
 
 def end_at_once() -> None:
@@ -61,12 +62,16 @@ def ending_in_order(stop_children: Callable[[], None]) -> Iterator[None]:
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     def again(unraisable: Any) -> None:
-        if _State.signal is not None and issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit):
+        if (
+            _State.signal is not None
+            and not _State.is_over
+            and issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit)
+        ):
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
         else:
             hook(unraisable)
 
-    _State.signal = None
+    _State.signal, _State.is_over = None, False
     hook, sys.unraisablehook = sys.unraisablehook, again
     before = {**_install(end), signal.SIGALRM: signal.signal(signal.SIGALRM, end)}
     try:
@@ -75,7 +80,9 @@ def ending_in_order(stop_children: Callable[[], None]) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
-        sys.unraisablehook = hook
+        _State.is_over = True
+        if sys.unraisablehook is again:
+            sys.unraisablehook = hook
 
 
 def ended_by_signal() -> int | None:

@@ -41,6 +41,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sessionfx import __version__
+from sessionfx.errors import INTERRUPTED
+from sessionfx.process import prepare_streams
+from sessionfx.wording import one_paragraph
 
 # numpy, pandas, nibabel and nilearn are imported inside functions: `--help` must answer at once.
 if TYPE_CHECKING:
@@ -165,16 +168,17 @@ class SimulationOptions:
     write_raw_bold: bool = True
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("n_participants", 1),
-            ("n_sessions", 1),
-            ("n_runs", 1),
-            ("n_volumes", 20),
-            ("seed", 0),
+        # the largest are far beyond what anybody waits for
+        for name, least, most in (
+            ("n_participants", 1, 10_000),
+            ("n_sessions", 1, 1000),
+            ("n_runs", 1, 1000),
+            ("n_volumes", 20, 10_000),
+            ("seed", 0, 2**63 - 1),
         ):
             value = getattr(self, name)
             whole = hasattr(value, "__index__")  # numpy's integers have it too; floats do not
-            _require(whole and value >= least, name, value, f"a whole number, {least} or more")
+            _require(whole and least <= value <= most, name, value, f"a whole number, {least} or more, up to {most:,}")
         _require(0 < self.repetition_time <= 10, "repetition_time", self.repetition_time, "above 0 and up to 10 s")
         # Coarser voxels leave regions and tissues empty; finer ones make files that are no longer small.
         _require(3 <= self.voxel_size <= 14, "voxel_size", self.voxel_size, "between 3 and 14 mm")
@@ -943,14 +947,21 @@ Outside the two masks the effect is exactly zero for every participant and sessi
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``sessionfx-simulate``; return 0, or 2 when an option or the folder cannot be used."""
+    prepare_streams()
     arguments = vars(_parser().parse_args(argv))
     output_dir = arguments.pop("output_dir")
     try:
         arguments["missing"] = tuple(arguments["missing"])
         simulate_dataset(output_dir, SimulationOptions(**arguments), progress=True)
     except (ValueError, OSError) as error:
-        print(f"sessionfx-simulate: {error}", file=sys.stderr)
+        print(f"sessionfx-simulate: {one_paragraph(str(error))}", file=sys.stderr)
         return 2
+    except (MemoryError, OverflowError):
+        print("sessionfx-simulate: there is not enough memory for images of this size.", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("sessionfx-simulate: interrupted.", file=sys.stderr)
+        return INTERRUPTED
     print(output_dir)
     return 0
 

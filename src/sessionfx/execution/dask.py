@@ -13,7 +13,9 @@ import importlib.util
 import logging
 import os
 import pickle
+import sys
 import tempfile
+import threading
 import time
 import traceback
 import uuid
@@ -32,6 +34,8 @@ from sessionfx.execution.threads import limited_threads
 # What the numbers depend on, and what carries them
 _EQUAL_PACKAGES = ("sessionfx", "nilearn", "numpy", "scipy", "pandas", "nibabel", "distributed")
 _CONNECT_SECONDS = 10.0
+# After which a scheduler that is there but says nothing counts as lost
+_ANSWER_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 # A network file system may show a new file late.
 _SEE_SECONDS = 10.0
@@ -77,8 +81,20 @@ def require_dask(verbose: int = 0) -> None:
     import distributed  # noqa: F401  (sets the levels of its loggers)
 
     if verbose < 2:
-        for name in ("distributed", "distributed.client", "tornado.application"):
+        for name in ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio"):
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        _quiet_destructors()
+
+
+def _quiet_destructors() -> None:
+    """Keep tracebacks of Dask's destructors to themselves: a client that never came to be cannot be closed."""
+    hook = sys.unraisablehook
+
+    def show(unraisable: Any) -> None:
+        if not (getattr(unraisable.object, "__module__", None) or "").startswith("distributed"):
+            hook(unraisable)
+
+    sys.unraisablehook = show
 
 
 class DaskExecutor(Executor):
@@ -251,7 +267,8 @@ class DaskExecutor(Executor):
 
     def _n_workers(self) -> int:
         try:
-            return len(self._client.nthreads())
+            asked = self._client.sync(self._client.scheduler.ncores, callback_timeout=_ANSWER_SECONDS)
+            return len(asked)
         except (CancelledError, OSError):
             raise self._lost() from None
 
@@ -399,14 +416,28 @@ def _killed(name: str) -> Done[Any]:
 def _connect(address: str) -> Any:
     from distributed import Client
 
-    try:
-        return Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, name="sessionfx")
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ExecutorError(
-            f"The Dask scheduler {address} cannot be reached ({reason}). Check that it runs and that the address is "
-            "the one it prints (dask scheduler)."
-        ) from None
+    clients: list[Any] = []
+    errors: list[Exception] = []
+
+    def connect() -> None:
+        try:
+            clients.append(Client(address, timeout=_CONNECT_SECONDS, set_as_default=False, name="sessionfx"))
+        except Exception as error:
+            errors.append(error)
+
+    # in a thread: Dask waits without end for a program that takes the connection and never answers
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(_ANSWER_SECONDS)
+    if clients:
+        return clients[0]
+    reason = f"nothing that speaks as a Dask scheduler answered within {_ANSWER_SECONDS:.0f} s"
+    if errors:
+        reason = " ".join(str(errors[0]).split()) or type(errors[0]).__name__
+    raise ExecutorError(
+        f"The Dask scheduler {address} cannot be reached ({reason}). Check that it runs and that the address is "
+        "the one it prints (dask scheduler)."
+    )
 
 
 def _versions() -> dict[str, str]:

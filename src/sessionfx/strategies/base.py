@@ -26,6 +26,7 @@ from sessionfx.covariates import GroupContrast
 from sessionfx.naming import words_to_label
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.wording import listed
 
 INTERCEPT = GroupContrast("", "intercept", (1.0,))
 
@@ -271,5 +272,4 @@ class Strategy(ABC):
 
 def list_names(names: Sequence[str], limit: int = 8) -> str:
     """Join names for a sentence, shortened."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+    return listed(names, most=limit)
