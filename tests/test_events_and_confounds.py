@@ -97,7 +97,7 @@ def test_a_million_columns_are_refused_in_a_sentence(tmp_path: Path) -> None:
 def test_messages_name_some_of_many_columns_only(tmp_path: Path) -> None:
     path = tmp_path / "confounds.tsv"
     path.write_text("\t".join(f"column{number}" for number in range(15_000)) + "\n")
-    with pytest.raises(ParticipantError, match=r"column39, … \(15000 in all\)") as caught:
+    with pytest.raises(ParticipantError, match=r"column39 and 14,960 more") as caught:
         read_confounds(path, ["csf"], 1)
     assert len(str(caught.value)) < 1000
 
