@@ -394,6 +394,34 @@ def test_a_filter_that_matches_nothing_lists_what_exists(study: Study, option: s
     assert not study.out.exists()
 
 
+def test_a_participant_without_any_preprocessed_run_is_named_as_left_out(study: Study) -> None:
+    for path in (study.fmriprep / "sub-02").rglob("*_bold.nii.gz"):
+        path.unlink()
+    done = study.call()
+    assert done.code == 0, done.error
+    named = "Without a preprocessed run of task stroop in this selection, and left out: sub-02.\n"
+    assert named in done.error
+    assert not maps_of(study.out, "sub-02")
+    assert named in study.call("--dry-run").error
+
+
+def test_events_of_the_derivatives_are_used_and_said_in_the_log(study: Study) -> None:
+    events = study.root / "sub-01/ses-01/func" / f"{RUN}_events.tsv"
+    events.rename(study.fmriprep / "sub-01/ses-01/func" / events.name)
+    done = study.call("--participant-label", "01")
+    assert done.code == 0, done.error
+    log = next((study.out / "logs").glob("sub-01_*_log.txt")).read_text()
+    assert f"no events of this run; those of the derivatives are used: {study.fmriprep}" in log
+
+
+def test_files_that_may_be_runs_of_their_own_are_said_on_screen(study: Study) -> None:
+    for path in [*study.root.rglob(f"{RUN}*")]:
+        shutil.copy(path, path.with_name(path.name.replace("_run-", "_acq-second_run-")))
+    done = study.call("--participant-label", "01")
+    assert done.code == 0, done.error
+    assert "acq" in done.error.splitlines()[0]
+
+
 def test_an_unknown_resolution_lists_those_that_exist(study: Study) -> None:
     rename_entity(study.fmriprep, f"_space-{SPACE}_", f"_space-{SPACE}_res-2_")
     study.call("--res", "1").refused(18, "--res 1", "resolution", "What exists", ": 2.")

@@ -137,9 +137,11 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
             "No preprocessed run of these participants is in these sessions. Choose others with --participant-label or "
             "--session-label."
         )
-    for label in settings.participant_label:
-        if label not in selection.runs:
-            say(f"sub-{label} has no preprocessed run of task {selection.task} in this selection.")
+    for warning in selection.warnings:
+        say(warning)
+    absent = [f"sub-{label}" for label in settings.participant_label or known if label not in selection.runs]
+    if absent:
+        say(f"Without a preprocessed run of task {selection.task} in this selection, and left out: {listed(absent)}.")
     _check_conditions(selection, contrasts, settings)
     _check_confounds(selection, settings)
     session_contrasts = resolve_session_contrasts(settings.session_contrast, selection.sessions)

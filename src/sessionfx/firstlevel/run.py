@@ -222,7 +222,7 @@ def model_run(
         design = make_design(timing, events, confounds, model.design)
     except ParticipantError as error:
         raise ParticipantError(f"{run.name}: {error}") from None
-    notes = [*timing.notes, *_notes_on_spacing(timing, model), *events.notes, *confounds.notes]
+    notes = [*run.warnings, *timing.notes, *_notes_on_spacing(timing, model), *events.notes, *confounds.notes]
     return design, events, timing, notes
 
 
