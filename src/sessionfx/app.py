@@ -41,18 +41,25 @@ from sessionfx.inputs.dataset import (
     find_derivative_roots,
     open_dataset,
     preprocessing_programs,
+    subfolders,
 )
-from sessionfx.inputs.runs import RunInputs, Selection, participants_with_runs, select_runs
+from sessionfx.inputs.runs import RunInputs, Selection, participants_with_runs, read_filters, select_runs
 from sessionfx.naming import STATMAP_SUFFIX, check_name_length, entity_string, file_name, natural_key
 from sessionfx.outputs.derivatives import check_output_place, prepare_output
 from sessionfx.outputs.files import remove, remove_stale_temporaries, write_text
 from sessionfx.process import write_out
-from sessionfx.session_contrasts import SessionContrast, check_specification, resolve_session_contrasts
+from sessionfx.session_contrasts import (
+    SessionContrast,
+    check_specification,
+    differences_left_out,
+    resolve_session_contrasts,
+)
 from sessionfx.settings import Settings
 from sessionfx.wording import counted, listed
 
 if TYPE_CHECKING:
     from sessionfx.group.analysis import ContrastOutcome
+    from sessionfx.inputs.statmaps import GroupSelection
     from sessionfx.participant import Outcome
     from sessionfx.report.methods import MethodsText
 
@@ -144,7 +151,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         say(f"Without a preprocessed run of task {selection.task} in this selection, and left out: {listed(absent)}.")
     _check_conditions(selection, contrasts, settings)
     _check_confounds(selection, settings)
-    session_contrasts = resolve_session_contrasts(settings.session_contrast, selection.sessions)
+    session_contrasts = _session_contrasts(settings, selection)
     _check_names(selection, contrasts, session_contrasts, keeps_runs=settings.keep_run_maps)
 
     from sessionfx.participant import ParticipantAnalysis, analyse_participant
@@ -200,16 +207,17 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
     for folder in settings.derivatives:
         if not folder.is_dir():
             raise DatasetError(f"--derivatives {folder} does not exist. Correct the path.")
-    maps = find_first_level_maps([root for root in roots if root.is_dir()])
-    if not maps and not settings.derivatives and (raw / "derivatives").is_dir():
-        roots += sorted(folder for folder in (raw / "derivatives").iterdir() if folder.is_dir())
-        maps = find_first_level_maps(roots[1:])
-    selection = select_maps(maps, settings, selected_labels(settings.contrast), roots)
+    map_filter = read_filters(settings.bids_filter_file).get("maps")
+    found = find_first_level_maps([root for root in roots if root.is_dir()], map_filter)
+    if not found.maps and not settings.derivatives:
+        roots += [raw / "derivatives" / name for name in subfolders(raw / "derivatives")]
+        found = find_first_level_maps(roots[1:], map_filter)
+    selection = select_maps(found, settings, selected_labels(settings.contrast), roots, raw)
     sources = sorted({one.root for chosen in selection.maps.values() for one in chosen})
     foreign = [root for root in sources if root != settings.output_dir.absolute()]
     links = dataset_links(raw, foreign)
     _check_private_folders(settings, [raw, *foreign])
-    session_contrasts = resolve_session_contrasts(settings.session_contrast, selection.sessions)
+    session_contrasts = _session_contrasts(settings, selection)
     check_questions(selection, session_contrasts, raw, settings)
     participants = sorted({one.participant for chosen in selection.maps.values() for one in chosen}, key=natural_key)
     if settings.dry_run:
@@ -253,6 +261,20 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
     if not settings.no_report:
         say(f"Report: {output_dir / 'group.html'}")
     return EXIT_SOME_FAILED if failures else 0
+
+
+def _session_contrasts(settings: Settings, selection: Selection | GroupSelection) -> list[SessionContrast]:
+    """Resolve the session contrasts, and say what a reader should know of the sessions and of the choice of files."""
+    for warning in selection.warnings:
+        say(f"Warning: {warning}")
+    if len(selection.sessions) > 1:
+        say(f"Sessions in their order in time: {selection.order.text}.")
+    left_out = differences_left_out(settings.session_contrast, selection.sessions)
+    if left_out:
+        say(left_out)
+    return resolve_session_contrasts(
+        settings.session_contrast, selection.sessions, order_is_known=selection.order.is_known
+    )
 
 
 def _check_questions(settings: Settings) -> None:

@@ -39,6 +39,8 @@ EFFECT_STATISTICS = ("effect",)
 # runs apart.
 DERIVATIVE_ENTITIES = ("space", "cohort", "res", "den", "desc", "hemi", "label")
 
+# In place of a label: files without the entity
+WITHOUT = "none"
 # BIDS entities of the format *index*: numbers, which may be padded with zeros or not
 INDEX_ENTITIES = ("run", "echo", "flip", "inv", "split", "chunk")
 

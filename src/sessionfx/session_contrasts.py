@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Literal
 
 import numpy as np
@@ -27,6 +27,8 @@ from sessionfx.wording import listed
 MEAN = "mean"
 LINEAR = "linear"
 ANY = "any"
+# Each is a question for every strategy: the 45 of ten sessions would be two thousand files
+MOST_DEFAULT_DIFFERENCES = 15
 _MEASURED_TREND = re.compile(r"linear\(([^()]+)\)\Z")
 
 
@@ -114,13 +116,49 @@ def slope_weights(times: np.ndarray) -> np.ndarray:
     return weights
 
 
-def default_specifications(sessions: Sequence[str]) -> list[str]:
-    """Mean, every later-minus-earlier difference, and from three sessions on the trend and the test over all."""
+def default_specifications(sessions: Sequence[str], *, order_is_known: bool = True) -> list[str]:
+    """Mean, later-minus-earlier differences, and from three sessions on the trend and the test over all.
+
+    Parameters
+    ----------
+    sessions : sequence of str
+        In time order.
+    order_is_known : bool, default=True
+        Whether that order is more than an assumption: a trend needs it.
+    """
     specifications = [MEAN]
-    specifications += [f"{_written(later)} - {_written(earlier)}" for earlier, later in combinations(sessions, 2)]
+    specifications += [f"{_written(later)} - {_written(earlier)}" for earlier, later in default_pairs(sessions)]
     if len(sessions) >= 3:
-        specifications += [LINEAR, ANY]
+        specifications += [LINEAR, ANY] if order_is_known else [ANY]
     return specifications
+
+
+def default_pairs(sessions: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of sessions, the earlier first, whose differences are asked for by default.
+
+    All pairs where they are few; otherwise those with the first session and of neighbours, with the first only, or only
+    the first with the last.
+    """
+    if not sessions:
+        return []
+    first = [(sessions[0], later) for later in sessions[1:]]
+    neighbours = list(pairwise(sessions))
+    choices = [list(combinations(sessions, 2)), list(dict.fromkeys([*first, *neighbours])), first]
+    return next((pairs for pairs in choices if len(pairs) <= MOST_DEFAULT_DIFFERENCES), first[-1:])
+
+
+def differences_left_out(specifications: Sequence[str], sessions: Sequence[str]) -> str:
+    """Say which differences are not asked for by default; empty where all are, or the user chose."""
+    pairs = default_pairs(sessions)
+    n_all = len(sessions) * (len(sessions) - 1) // 2
+    if specifications or len(pairs) == n_all:
+        return ""
+    made = ", ".join(f"{_written(later)} - {_written(earlier)}" for earlier, later in pairs)
+    example = f"{_written(sessions[-1])} - {_written(sessions[-2])}"
+    return (
+        f"Of the {n_all} differences between {len(sessions)} sessions {len(pairs)} are asked for: {made}. Ask for "
+        f"others by name, such as --session-contrast '{example}'."
+    )
 
 
 def _written(session: str) -> str:
@@ -128,7 +166,9 @@ def _written(session: str) -> str:
     return f"ses-{session}" if session.isalnum() else f"`ses-{session}`"
 
 
-def resolve_session_contrasts(specifications: Sequence[str], sessions: Sequence[str]) -> list[SessionContrast]:
+def resolve_session_contrasts(
+    specifications: Sequence[str], sessions: Sequence[str], *, order_is_known: bool = True
+) -> list[SessionContrast]:
     """Turn what the user wrote into session contrasts over the study's sessions.
 
     Parameters
@@ -138,6 +178,8 @@ def resolve_session_contrasts(specifications: Sequence[str], sessions: Sequence[
         the defaults.
     sessions : sequence of str
         Study sessions in time order; empty for a dataset without sessions.
+    order_is_known : bool, default=True
+        See `default_specifications`.
 
     Returns
     -------
@@ -149,7 +191,8 @@ def resolve_session_contrasts(specifications: Sequence[str], sessions: Sequence[
         For an unknown session, text that is no expression, or two contrasts with one label.
     """
     contrasts: list[SessionContrast] = []
-    for specification in specifications or default_specifications(sessions):
+    defaults = default_specifications(sessions, order_is_known=order_is_known)
+    for specification in specifications or defaults:
         contrast = _resolve_one(specification, tuple(sessions))
         # file systems of macOS and Windows take labels that differ in case only for one
         twin = next((other for other in contrasts if other.label.lower() == contrast.label.lower()), None)

@@ -37,7 +37,7 @@ from sessionfx.inputs.files import (
     is_folder,
     list_folder,
     read_json_object,
-    unlistable,
+    walk,
 )
 from sessionfx.naming import LONG_NAMES, comparable_label, parse_name
 
@@ -453,29 +453,14 @@ def _check_folders(root: Path, participants: Sequence[str]) -> None:
         If one cannot, or leads back to a folder above it.
     """
     wanted = {f"sub-{label}" for label in participants}
-    pending: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
-    while pending:
-        folder, above = pending.pop()
-        try:
-            status = folder.stat()
-        except OSError as error:
-            raise unlistable(folder, error) from None
-        identity = (status.st_dev, status.st_ino)
-        if identity in above:
-            raise DatasetError(
-                f"{folder} is a link to a folder above it, so that its files never end. Remove the link."
-            )
-        for entry in list_folder(folder):
-            if folder == root and not (entry.name in wanted if wanted else entry.name.startswith("sub-")):
-                continue
-            if is_folder(entry):
-                if entry.name not in _FOLDERS_WITHOUT_RUNS:
-                    pending.append((Path(entry.path), above | {identity}))
-            elif entry.is_symlink() and "." not in entry.name and not Path(entry.path).exists():
-                raise DatasetError(
-                    f"{entry.path} is a link to a folder that is not there, so what should lie in it would be left "
-                    "out. Get the data, remove the link, or leave its participant out with --participant-label."
-                )
+
+    def matters(entry: os.DirEntry[str]) -> bool:
+        if Path(entry.path).parent == root:
+            return entry.name in wanted if wanted else entry.name.startswith("sub-")
+        return entry.name not in _FOLDERS_WITHOUT_RUNS
+
+    for _ in walk(root, matters):
+        pass
 
 
 def _index_folder(parent: Path, root: Path, participants: Sequence[str]) -> Path:

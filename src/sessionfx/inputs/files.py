@@ -14,6 +14,7 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -177,6 +178,52 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
         return []
     except OSError as error:
         raise unlistable(folder, error) from None
+
+
+def walk(root: Path, enter: Callable[[os.DirEntry[str]], bool]) -> Iterator[Path]:
+    """Go through all files below a folder, links to folders included, in the order of names.
+
+    Parameters
+    ----------
+    root : Path
+    enter : callable
+        Says of a folder's entry whether what lies in it matters.
+
+    Yields
+    ------
+    Path
+        Of what is no folder.
+
+    Raises
+    ------
+    DatasetError
+        If a folder cannot be listed, leads back to one above it, or is a link to where there is none.
+    """
+    pending: list[tuple[Path, frozenset[tuple[int, int]]]] = [(root, frozenset())]
+    while pending:
+        folder, above = pending.pop()
+        try:
+            status = folder.stat()
+        except OSError as error:
+            raise unlistable(folder, error) from None
+        identity = (status.st_dev, status.st_ino)
+        if identity in above:
+            raise DatasetError(
+                f"{folder} is a link to a folder above it, so that its files never end. Remove the link."
+            )
+        below = []
+        for entry in list_folder(folder):
+            if is_folder(entry):
+                if enter(entry):
+                    below.append((Path(entry.path), above | {identity}))
+            elif enter(entry) and entry.is_symlink() and "." not in entry.name and not Path(entry.path).exists():
+                raise DatasetError(
+                    f"{entry.path} is a link to a folder that is not there, so what should lie in it would be left "
+                    "out. Get the data, remove the link, or leave its participant out with --participant-label."
+                )
+            else:
+                yield Path(entry.path)
+        pending += reversed(below)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

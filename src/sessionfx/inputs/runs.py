@@ -26,16 +26,15 @@ from sessionfx.inputs.dataset import (
     subfolders,
 )
 from sessionfx.inputs.files import UnreadableFileError, list_folder, read_json_object
-from sessionfx.naming import entity_string, natural_key
+from sessionfx.inputs.session_order import SessionOrder, order_sessions
+from sessionfx.naming import WITHOUT, entity_string, natural_key
 from sessionfx.settings import Settings
 
 DEFAULT_SPACE = "MNI152NLin2009cAsym"
 IMAGE_EXTENSIONS = (".nii.gz", ".nii")
 # Which of several masks and tables is meant, unless --bids-filter-file says otherwise
 DEFAULT_FILTERS = {"mask": {"desc": "brain"}, "confounds": {"desc": "confounds"}}
-# In place of a label: files without the entity
-WITHOUT = "none"
-FILTER_KEYS = ("bold", "mask", "events", "confounds")
+FILTER_KEYS = ("bold", "mask", "events", "confounds", "maps")
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,8 @@ class Selection:
     task : str
     space, cohort, res : str or None
         None where the files carry no such entity.
-    sessions : tuple of str
-        Study sessions in time order, whichever participants are asked for; empty without `ses-`.
+    order : SessionOrder
+        Study sessions in time order, whichever participants are asked for.
     runs : dict of str to tuple of RunInputs
         Runs by participant, in natural order.
     warnings : tuple of str
@@ -104,9 +103,14 @@ class Selection:
     space: str | None
     cohort: str | None
     res: str | None
-    sessions: tuple[str, ...]
+    order: SessionOrder
     runs: dict[str, tuple[RunInputs, ...]]
     warnings: tuple[str, ...] = ()
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """Study sessions in time order; empty without `ses-`."""
+        return self.order.labels
 
     @property
     def entities(self) -> dict[str, str | None]:
@@ -120,7 +124,7 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
     Raises
     ------
     CommandLineError
-        If it is not a JSON object of objects, or names something else than bold, mask, events, confounds.
+        If it is not a JSON object of objects, or names something else than bold, mask, events, confounds, maps.
     """
     if path is None:
         return {}
@@ -200,16 +204,20 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
     sessions = study_sessions(dataset.derivatives, shared, bold_filter)
     chosen = _in_sessions(chosen, settings.session_label, sessions)
     chosen, warnings = one_per_acquisition(chosen, bold_filter)
-    if settings.session_label:
-        sessions = tuple(label for label in settings.session_label if label in sessions)
+    order = order_sessions(sessions, settings.session_label, dataset.raw)
     gatherer = _Gatherer(dataset, filters)
     by_participant: dict[str, list[RunInputs]] = {}
     for file in sorted(chosen, key=lambda file: natural_key(file.path.name)):
         by_participant.setdefault(file.entities["sub"], []).append(gatherer.gather(file))
-    ordered = sorted(by_participant, key=natural_key)
-    runs = {label: tuple(by_participant[label]) for label in ordered}
-    warnings += _unnamed(dataset)
-    return Selection(task, space, cohort, res, sessions, runs, tuple(warnings))
+    participants = sorted(by_participant, key=natural_key)
+    runs = {
+        label: tuple(
+            sorted(by_participant[label], key=lambda run: order.labels.index(run.session) if run.session else -1)
+        )
+        for label in participants
+    }
+    warnings += [*_unnamed(dataset), *order.warnings]
+    return Selection(task, space, cohort, res, order, runs, tuple(warnings))
 
 
 def _unnamed(dataset: Dataset) -> list[str]:
