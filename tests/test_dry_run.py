@@ -30,7 +30,7 @@ def test_every_file_of_every_run_is_named(small_dataset: Path, tmp_path: Path) -
     lines = planned(small_dataset, tmp_path / "out", "--contrast", CONTRAST, "--nprocs", "2")
     assert lines[0] == "Would analyse task stroop, space MNI152NLin2009cAsym: 3 participants, 16 runs."
     assert f"  output: {tmp_path / 'out'}" in lines
-    assert "  sessions, in their order: 01, 02, 03" in lines
+    assert "  sessions, in their order in time: ses-01, ses-02, ses-03 (from numbers in the labels)" in lines
     assert "  contrasts: incongruentMinusCongruent = incongruent - congruent" in lines
     assert "  finished before: 0 of 3 participants" in lines
     (memory,) = [line for line in lines if line.startswith("  memory:")]

@@ -129,7 +129,7 @@ def stacked(maps: list[FirstLevelMap], folder: Path, n_threads: int) -> tuple[ND
 
 
 def maps_of(study: GroupStudy) -> list[FirstLevelMap]:
-    return sorted(find_first_level_maps([study.maps]), key=lambda one: one.key)
+    return sorted(find_first_level_maps([study.maps]).maps, key=lambda one: one.key)
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])

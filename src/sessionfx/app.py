@@ -176,6 +176,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
         if "group" in settings.levels:
             write_out("Then the group level; --dry-run with it alone describes it once these maps are there.")
         return 0
+    _warn(settings, selection)
     prepare_output(settings.output_dir, links)
     _keep_settings(settings, output_dir)
     every_run = [run for runs in selection.runs.values() for run in runs]
@@ -226,6 +227,7 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
             group_text(GroupAnalysis(settings, selection, tuple(session_contrasts), raw, output_dir, links, executor))
         )
         return 0
+    _warn(settings, selection)
     output_dir = prepare_output(settings.output_dir, links)
     if "participant" not in settings.levels:
         _keep_settings(settings, output_dir)
@@ -257,23 +259,33 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
             else:
                 _report_contrast(contrast, outcome)
             advance()
+    _say_order(selection)
     say(f"Maps and tables: {output_dir / 'group'}")
     if not settings.no_report:
         say(f"Report: {output_dir / 'group.html'}")
     return EXIT_SOME_FAILED if failures else 0
 
 
-def _session_contrasts(settings: Settings, selection: Selection | GroupSelection) -> list[SessionContrast]:
-    """Resolve the session contrasts, and say what a reader should know of the sessions and of the choice of files."""
+def _warn(settings: Settings, selection: Selection | GroupSelection) -> None:
+    """Say what a reader should know of the choice of files, of the sessions, and of what is not asked by default."""
     for warning in selection.warnings:
         say(f"Warning: {warning}")
-    if len(selection.sessions) > 1:
-        say(f"Sessions in their order in time: {selection.order.text}.")
     left_out = differences_left_out(settings.session_contrast, selection.sessions)
     if left_out:
         say(left_out)
+
+
+def _say_order(selection: Selection | GroupSelection) -> None:
+    if len(selection.sessions) > 1:
+        say(f"Sessions in their order in time: {selection.order.text}.")
+
+
+def _session_contrasts(settings: Settings, selection: Selection | GroupSelection) -> list[SessionContrast]:
     return resolve_session_contrasts(
-        settings.session_contrast, selection.sessions, order_is_known=selection.order.is_known
+        settings.session_contrast,
+        selection.sessions,
+        order_is_known=selection.order.is_known,
+        order_source=selection.order.source,
     )
 
 
@@ -531,7 +543,7 @@ def _say_what_is_there(
 ) -> None:
     """Sum up what the participant level was made from, and where its results are."""
     n_runs = sum(map(len, selection.runs.values()))
-    of_sessions = f", {counted(len(selection.sessions), 'session')} ({listed(selection.sessions)})"
+    of_sessions = f", {counted(len(selection.sessions), 'session')} in time order: {selection.order.text}"
     n_maps = sum(
         1
         for label in selection.runs

@@ -81,13 +81,13 @@ def participant_text(
         f"{_number(n_runs, 'run')}.",
         *(f"  {name}: {root}" for name, root in analysis.links.items()),
         f"  output: {analysis.output_dir}",
-        f"  sessions, in their order: {', '.join(selection.sessions) or 'none'}",
+        f"  sessions, in their order in time: {selection.order.text or 'none'}",
         f"  contrasts: {'; '.join(_named(one.label, one.expression) for one in analysis.contrasts)}",
         f"  session contrasts: {'; '.join(session_contrasts)}" if selection.sessions else "",
         f"  memory: {limits}" + ("" if at_a_time is None else f", {_number(at_a_time, 'run')} at a time"),
         f"  finished before: {_finished(progress)}",
     ]
-    lines = [line for line in lines if line]
+    lines = [line for line in lines if line] + [f"  warning: {warning}" for warning in selection.warnings]
     if len(selection.runs) > LISTED_PARTICIPANTS:
         return "\n".join([*lines, *_counts(selection)])
     for label, runs in selection.runs.items():
@@ -106,8 +106,10 @@ def group_text(analysis: GroupAnalysis) -> str:
     lines = [
         f"  {name}: {root}" for name, root in {**analysis.links, "output": analysis.output_dir}.items()
     ] + [
+        f"  sessions, in their order in time: {selection.order.text or 'none'}",
         f"  session contrasts: {'; '.join(one.text for one in analysis.session_contrasts)}",
         f"  strategies: {', '.join(one.name for one in analysis.strategies)}",
+        *(f"  warning: {warning}" for warning in selection.warnings),
     ]  # fmt: skip
     for title, names in (
         ("covariates", settings.covariates),
@@ -133,6 +135,7 @@ def group_text(analysis: GroupAnalysis) -> str:
         incomplete = [label for label, found in of_participant.items() if len(found) < len(selection.sessions)]
         if incomplete:
             lines.append(f"  without some session: {_labels(incomplete)}")
+        lines += [f"  sub-{label} is left out: it {why}" for label, why in analysis.absent(contrast).items()]
         if len(of_participant) <= LISTED_PARTICIPANTS:
             lines += [f"  {one.effect}" for one in maps]
     return "\n".join([f"Would analyse {_place(selection.entities)} at the group level:", *lines])

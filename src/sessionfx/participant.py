@@ -484,7 +484,7 @@ def plan_work(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Work:
             fits[contrast.label, session] = fingerprint([model, contrast.weights, contrast.expression, inputs])
         own = [digest for (label, _), digest in fits.items() if label == contrast.label]
         for question in analysis.session_contrasts:
-            asked = [question.text, question.kind, question.sessions, question.weights]
+            asked = [question.text, question.kind, question.sessions, question.weights, question.order_source]
             combinations[contrast.label, question.label] = fingerprint([own, asked])
         answers = [digest for (label, _), digest in combinations.items() if label == contrast.label]
         drawings[contrast.label] = fingerprint([own, answers, settings.alpha, settings.correction])

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from typing import Literal
 
@@ -53,6 +53,8 @@ class SessionContrast:
         meaning (a trend over one session), and for `any` and `slope`.
     time : str or None
         The session covariate that a `slope` is over.
+    order_source : str
+        What the order of the sessions is taken from, in words.
     """
 
     label: str
@@ -61,6 +63,17 @@ class SessionContrast:
     sessions: tuple[str, ...]
     weights: tuple[float, ...]
     time: str | None = None
+    order_source: str = ""
+
+    @property
+    def order_fields(self) -> dict[str, object]:
+        """The order of the sessions in time, for sidecars; nothing where there are fewer than two."""
+        if len(self.sessions) < 2:
+            return {}
+        return {
+            "SessionOrder": [f"ses-{session}" for session in self.sessions],
+            "SessionOrderSource": self.order_source or "not stated",
+        }
 
     @property
     def is_within_participant(self) -> bool:
@@ -167,7 +180,7 @@ def _written(session: str) -> str:
 
 
 def resolve_session_contrasts(
-    specifications: Sequence[str], sessions: Sequence[str], *, order_is_known: bool = True
+    specifications: Sequence[str], sessions: Sequence[str], *, order_is_known: bool = True, order_source: str = ""
 ) -> list[SessionContrast]:
     """Turn what the user wrote into session contrasts over the study's sessions.
 
@@ -180,6 +193,8 @@ def resolve_session_contrasts(
         Study sessions in time order; empty for a dataset without sessions.
     order_is_known : bool, default=True
         See `default_specifications`.
+    order_source : str, default=''
+        What the order is taken from, in words.
 
     Returns
     -------
@@ -193,7 +208,7 @@ def resolve_session_contrasts(
     contrasts: list[SessionContrast] = []
     defaults = default_specifications(sessions, order_is_known=order_is_known)
     for specification in specifications or defaults:
-        contrast = _resolve_one(specification, tuple(sessions))
+        contrast = replace(_resolve_one(specification, tuple(sessions)), order_source=order_source)
         # file systems of macOS and Windows take labels that differ in case only for one
         twin = next((other for other in contrasts if other.label.lower() == contrast.label.lower()), None)
         if twin is None:

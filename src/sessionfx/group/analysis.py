@@ -53,6 +53,10 @@ class GroupAnalysis:
         wanted = self.settings.strategy or tuple(name for name, one in STRATEGIES.items() if one.is_default)
         return tuple(strategy for name, strategy in STRATEGIES.items() if name in wanted)
 
+    def absent(self, contrast: str) -> dict[str, str]:
+        """Participants who could have had a map of a contrast and have none, and why."""
+        return self.selection.absent.get(contrast, {})
+
     @property
     def times(self) -> tuple[str, ...]:
         """Session covariates that serve as time in some question."""
@@ -277,7 +281,8 @@ def _find_results(
         keeper.keep(works.calibration, partial(files.write_calibration, calibration))
     return ContrastResults(
         files.contrast, analysis.selection.entities, stack.layout, stack.mask, stack.grid, stack.coverage,
-        tuple(answers), stack.notes, covariates.notes, covariates.left_out, evidence, reliability, calibration,
+        tuple(answers), stack.notes, covariates.notes, {**analysis.absent(files.contrast), **covariates.left_out},
+        evidence, reliability, calibration,
     )  # fmt: skip
 
 
@@ -323,6 +328,7 @@ def _works(
         covariates.session_columns,
         sorted((key, values) for key, values in covariates.session_values.items()),
         covariates.left_out,
+        analysis.absent(contrast),
         # what serves as time in one question adjusts no other
         analysis.times if covariates.session_columns else (),
     ]
@@ -339,7 +345,7 @@ def _works(
         for one in questions
     }
     reliability, calibration = f"{prefix}reliability", f"{prefix}calibration" if settings.calibrate else ""
-    marks = {**answers, reliability: fingerprint([inputs, common, covariates.left_out])}
+    marks = {**answers, reliability: fingerprint([inputs, common, covariates.left_out, analysis.absent(contrast)])}
     if calibration:
         marks[calibration] = fingerprint([sorted(answers.items()), settings.calibrate, settings.random_seed])
     return _Works(tuple(answers), reliability, calibration, marks, prefix)

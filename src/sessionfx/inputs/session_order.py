@@ -14,7 +14,7 @@ A trend over sessions, and what is earlier and later in a difference, depend on 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cmp_to_key
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from sessionfx.errors import DatasetError, ParticipantError
-from sessionfx.inputs.files import list_folder
+from sessionfx.inputs.files import is_folder, list_folder
 from sessionfx.inputs.tables import read_table
 from sessionfx.naming import natural_key, strip_prefix
 
@@ -139,17 +139,19 @@ def _order_in_time(labels: Sequence[str], raw: Path) -> tuple[tuple[str, ...], s
     earlier: dict[tuple[str, str], str] = {}  # by pair of sessions in that order: a participant
     without: list[str] = []
     n_with = 0
-    for participant, sessions in _sessions_of_participants(raw, labels).items():
+    for participant in _participants(raw):
+        times = _times(raw, participant, labels)
+        sessions = list(times)
+        times_there = {session: time for session, time in times.items() if time is not None}
         if len(sessions) < 2:
             continue
-        times = _times(raw, participant, sessions)
-        if len(times) < len(sessions):
+        if len(times_there) < len(sessions):
             without.append(participant)
             continue
         n_with += 1
         for a, b in combinations(sessions, 2):
-            if times[a] != times[b]:
-                earlier.setdefault((a, b) if times[a] < times[b] else (b, a), participant)
+            if times_there[a] != times_there[b]:
+                earlier.setdefault((a, b) if times_there[a] < times_there[b] else (b, a), participant)
     if not n_with:
         return (), ""
     if without:
@@ -169,32 +171,33 @@ def _order_in_time(labels: Sequence[str], raw: Path) -> tuple[tuple[str, ...], s
     return (), "acq_time gives no order of the sessions: no participant has times of all that are to be compared."
 
 
-def _sessions_of_participants(raw: Path, labels: Sequence[str]) -> Mapping[str, list[str]]:
-    """Sessions of every participant's folder in the raw dataset, of those given."""
-    wanted = set(labels)
-    found = {}
-    for entry in list_folder(raw):
-        if entry.name.startswith("sub-"):
-            names = (child.name for child in list_folder(Path(entry.path)))
-            found[entry.name[4:]] = [name[4:] for name in names if name.startswith("ses-") and name[4:] in wanted]
-    return found
+def _participants(raw: Path) -> list[str]:
+    return [entry.name[4:] for entry in list_folder(raw) if entry.name.startswith("sub-") and is_folder(entry)]
 
 
-def _times(raw: Path, participant: str, sessions: Sequence[str]) -> dict[str, datetime]:
-    """Find when each session took place: its own time, or that of its first scan."""
-    times: dict[str, datetime] = {}
+def _times(raw: Path, participant: str, labels: Sequence[str]) -> dict[str, datetime | None]:
+    """Find when each session that a participant has took place: its own time, or that of its first scan.
+
+    Returns
+    -------
+    dict of str to datetime or None
+        By session, of those given; None where no time is stated.
+    """
     folder = raw / f"sub-{participant}"
-    for row in _rows(folder / f"sub-{participant}_sessions.tsv", ("session_id", "acq_time")):
-        time = _time(row[1])
-        if time is not None:
-            times[strip_prefix(row[0].strip(), "ses")] = time
-    for session in sessions:
-        if session not in times:
+    wanted = set(labels)
+    of_sessions = {
+        strip_prefix(row[0].strip(), "ses"): _time(row[1])
+        for row in _rows(folder / f"sub-{participant}_sessions.tsv", ("session_id", "acq_time"))
+    }
+    folders = [entry.name[4:] for entry in list_folder(folder) if entry.name.startswith("ses-")]
+    times: dict[str, datetime | None] = {}
+    for session in sorted(wanted & {*of_sessions, *folders}, key=natural_key):
+        times[session] = of_sessions.get(session)
+        if times[session] is None:
             path = folder / f"ses-{session}" / f"sub-{participant}_ses-{session}_scans.tsv"
             scans = [time for row in _rows(path, ("acq_time",)) if (time := _time(row[0])) is not None]
-            if scans:
-                times[session] = min(scans)
-    return {session: times[session] for session in sessions if session in times}
+            times[session] = min(scans, default=None)
+    return times
 
 
 def _rows(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
@@ -207,7 +210,8 @@ def _rows(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
         raise DatasetError(f"{error} It could tell in which order the sessions took place.") from None
     if not set(columns) <= set(table.columns):
         return []
-    return list(table[list(columns)].dropna().itertuples(index=False, name=None))
+    needed = table[list(columns)].fillna("")
+    return list(needed.itertuples(index=False, name=None))
 
 
 def _time(text: str) -> datetime | None:

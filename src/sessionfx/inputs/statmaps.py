@@ -395,5 +395,6 @@ def _check_labels(labels: Iterable[str], wanted: Sequence[str], option: str) -> 
     known = set(labels)
     for label in wanted:
         if label not in known:
-            existing = listed(sorted(known, key=natural_key)) or "none is named"
+            names = sorted(known, key=natural_key)
+            existing = listed(names) or "none is named"
             raise NothingMatchesError(f"{option} {label} matches no first-level map. What exists: {existing}.")

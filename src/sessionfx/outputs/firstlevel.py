@@ -171,6 +171,7 @@ class FirstLevelFiles:
             "Sources": self._uris([paths[statistic] for paths in sources for statistic in ("effect", "variance")]),
             **self._contrast_fields(contrast),
             "SessionContrast": question.text,
+            **question.order_fields,
             # precisions differ from voxel to voxel
             "SessionWeights": {f"ses-{s}": "precision" if precision else weight for s, weight in weights.items()},
             "CombinationLevel": "session",

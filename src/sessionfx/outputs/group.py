@@ -155,13 +155,14 @@ class GroupFiles:
         first = self._first_sidecar
         parameters = first.get("ModelParameters")
         participants = tuple(dict.fromkeys(self.maps[row].participant for row in plan.rows))
-        left_out = {**covariates.left_out, **plan.left_out}
+        left_out = {**self.selection.absent.get(self.contrast, {}), **covariates.left_out, **plan.left_out}
         sidecar: dict[str, Any] = {
             "Description": plan.description,
             "Sources": [bids_uri(self.maps[row].effect, self.links, self.output_dir) for row in plan.rows],
             "Contrast": first.get("Contrast", self.contrast),
             "ContrastWeights": first.get("ContrastWeights"),
             "SessionContrast": question.sessions.text,
+            **question.sessions.order_fields,
             "GroupContrast": question.group.text,
             "CombinationLevel": "participant",
             "Strategy": result.name,

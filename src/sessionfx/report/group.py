@@ -165,7 +165,16 @@ def _summary(results: ContrastResults) -> str:
         incomplete = [f"sub-{label}" for label in participants if len(layout.rows_of(label)) < sessions]
         if incomplete:
             text += f"; {list_names(incomplete)} missed sessions"
+    text += _order(results)
     return f"{text}. All strategies are compared on the {int(results.mask.sum())} voxels that every map has."
+
+
+def _order(results: ContrastResults) -> str:
+    asked = results.questions[0].question.sessions if results.questions else None
+    if asked is None or len(asked.sessions) < 2:
+        return ""
+    order = ", ".join(f"ses-{session}" for session in asked.sessions)
+    return f". Order of the sessions in time: {order} (from: {asked.order_source})"
 
 
 def _verdicts(results: ContrastResults) -> list[dict[str, str]]:

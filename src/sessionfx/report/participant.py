@@ -17,6 +17,7 @@ from sessionfx.report.page import Picture, assemble_page, is_whole_page, render,
 from sessionfx.report.plots import draw_design_correlation, draw_design_matrix, draw_events
 from sessionfx.report.results import ParticipantResults, RunSummary
 from sessionfx.report.tables import titled
+from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.wording import counted
@@ -74,6 +75,14 @@ def write_participant_report(results: ParticipantResults, marks: Mapping[str, st
     return page
 
 
+def _order(session_contrasts: Sequence[SessionContrast]) -> str:
+    """Say in which order the study's sessions took place."""
+    if not session_contrasts or len(session_contrasts[0].sessions) < 2:
+        return ""
+    order = ", ".join(f"ses-{session}" for session in session_contrasts[0].sessions)
+    return f" Order of the study's sessions in time: {order} (from: {session_contrasts[0].order_source})."
+
+
 def _page(output_dir: Path, participant: str) -> Path:
     return output_dir / f"sub-{participant}.html"
 
@@ -118,7 +127,9 @@ def _render_runs(results: ParticipantResults, place: str) -> str:
     return render(
         "participant_runs.html.j2",
         title=f"Runs ({place})",
-        summary=counted(len(runs), "run") + (f" in {counted(n_sessions, 'session')}." if n_sessions else "."),
+        summary=counted(len(runs), "run")
+        + (f" in {counted(n_sessions, 'session')}." if n_sessions else ".")
+        + _order(results.session_contrasts),
         runs=records,
         remarks=remarks,
         events=Picture(
