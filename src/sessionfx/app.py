@@ -144,8 +144,6 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
             "No preprocessed run of these participants is in these sessions. Choose others with --participant-label or "
             "--session-label."
         )
-    for warning in selection.warnings:
-        say(warning)
     absent = [f"sub-{label}" for label in settings.participant_label or known if label not in selection.runs]
     if absent:
         say(f"Without a preprocessed run of task {selection.task} in this selection, and left out: {listed(absent)}.")
