@@ -615,12 +615,23 @@ def test_a_table_that_cannot_be_read_is_an_error_of_the_level(tmp_path: Path, co
         read_covariates(tmp_path, layout_of(2), ["age"])
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", "\xff"])
+@pytest.mark.parametrize("content", ["{", "[1]", "\xff", "[" * 100_000])
 def test_a_broken_sidecar_is_an_error(tmp_path: Path, content: str) -> None:
     write_participants(tmp_path, {"age": ("20", "30", "44")})
     (tmp_path / "participants.json").write_text(content, encoding="latin-1")
     with pytest.raises(LevelError, match=r"participants\.json"):
         read_covariates(tmp_path, layout_of(3), ["age"])
+
+
+@pytest.mark.parametrize("name", ["participants.json", "participants.tsv", "sub-01/sub-01_sessions.tsv"])
+def test_a_file_that_was_not_fetched_is_not_taken_for_absent(tmp_path: Path, name: str) -> None:
+    write_participants(tmp_path, {"sex": ("1", "2", "1")})
+    (tmp_path / "sub-01").mkdir()
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).symlink_to(".git/annex/objects/absent")
+    names, session_names = (["sex"], []) if name.startswith("participants") else ([], ["days"])
+    with pytest.raises(LevelError, match=f"{name} is a link to data that are not there.*Get the file"):
+        read_covariates(tmp_path, layout_of(3), names, session_names)
 
 
 def test_a_sidecar_of_odd_shape_describes_nothing(tmp_path: Path) -> None:

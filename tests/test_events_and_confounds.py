@@ -15,7 +15,7 @@ from nilearn.glm.first_level import make_first_level_design_matrix
 from nilearn.interfaces.fmriprep import load_confounds
 
 from sessionfx.errors import ParticipantError
-from sessionfx.inputs.confounds import choose_columns, differences_between_runs, read_confounds
+from sessionfx.inputs.confounds import choose_columns, columns_of_run, differences_between_runs, read_confounds
 from sessionfx.inputs.events import Events, conditions_in, read_events
 from sessionfx.inputs.tables import MOST_COLUMNS, numeric_column, read_table
 
@@ -311,3 +311,9 @@ def test_a_glob_that_takes_components_of_one_tissue_says_so(tmp_path: Path) -> N
     assert "'a_comp_cor_0[0-4]' takes components of csf (5 of 5" in note
     assert read_confounds(path, ["a_comp_cor_1[0-4]"], N_VOLUMES).notes == ()
     assert read_confounds(path, ["compcor"], N_VOLUMES).notes == (), "the remedy that the warning names"
+
+
+def test_a_run_whose_confounds_cannot_be_read_is_not_said_to_have_none(tmp_path: Path) -> None:
+    """A disk that fails for a moment: the log would say that other runs have confounds which this one lacks."""
+    with pytest.raises(ParticipantError, match="does not exist"):
+        columns_of_run(tmp_path / "sub-01_desc-confounds_timeseries.tsv", ["motion6"])

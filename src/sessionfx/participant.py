@@ -5,6 +5,7 @@ One participant is one unit of work, independent of all others: it reads its own
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,9 +85,14 @@ class ParticipantAnalysis:
 
     def methods(self, runs: Sequence[RunInputs]) -> MethodsText:
         """Say what is done to runs, for the methods section of a paper."""
+        columns: list[tuple[str, ...]] = []
+        for run in runs:
+            # what cannot be read is reported when the run is analysed
+            with contextlib.suppress(ParticipantError):
+                columns += self.confound_columns([run]).values()
         return participant_methods(
             self.settings,
-            list(self.confound_columns(runs).values()),
+            columns,
             has_sessions=bool(self.session_contrasts),
             preprocessing=self.preprocessing,
         )

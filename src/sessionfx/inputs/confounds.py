@@ -205,13 +205,14 @@ def _mask_of(description: Any) -> str | None:
 
 
 def columns_of_run(path: Path | None, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Name the confounds a run is modelled with, from its table's header; none where that cannot be read."""
-    if path is None:
-        return ()
-    try:
-        return choose_columns(path, wanted, read_header(path)).columns
-    except ParticipantError:
-        return ()  # reported when the run is analysed
+    """Name the confounds a run is modelled with, from its table's header.
+
+    Raises
+    ------
+    ParticipantError
+        If the header cannot be read, or lacks what is wanted.
+    """
+    return () if path is None else choose_columns(path, wanted, read_header(path)).columns
 
 
 def differences_between_runs(columns_by_run: Mapping[str, Sequence[str]]) -> list[str]:

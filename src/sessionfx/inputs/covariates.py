@@ -6,8 +6,8 @@ A file, column or cell that cannot mean what was asked stops the call.
 
 from __future__ import annotations
 
-import json
 import math
+import os
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -19,6 +19,7 @@ import pandas as pd
 
 from sessionfx.covariates import Covariates, code_covariates
 from sessionfx.errors import CommandLineError, LevelError, ParticipantError
+from sessionfx.inputs.files import UnreadableFileError, read_json_object
 from sessionfx.inputs.tables import read_header, read_table
 from sessionfx.naming import strip_prefix
 from sessionfx.wording import listed
@@ -132,7 +133,7 @@ def _read_participants(
 ) -> dict[str, dict[str, str]]:
     """Cells by column and participant, of the participants analysed; what is missing is noted as gaps."""
     path = raw / PARTICIPANTS_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise LevelError(
             f"{path} does not exist, so there are no covariates of participants. Add the file (a BIDS table with the "
             "columns participant_id and the covariates), or leave out --covariates."
@@ -157,17 +158,12 @@ def _read_participants(
 
 def _read_descriptions(path: Path) -> dict[str, tuple[str, ...]]:
     """Levels that the sidecar of participants.tsv describes, by column; nothing where there is no sidecar."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise LevelError(
-            f"{path}, which says what the columns of {PARTICIPANTS_FILE} mean, cannot be read: {error}. Correct the "
-            "file."
-        ) from None
-    if not isinstance(content, dict):
-        raise LevelError(f"{path} is not a JSON object with one entry per column. Correct the file.")
+        content = read_json_object(path)
+    except UnreadableFileError as error:  # without the levels, labels that are numbers would be taken for numbers
+        raise LevelError(f"{error} It says what the columns of {PARTICIPANTS_FILE} mean.") from None
     return {_normal(column): _levels_in(description) for column, description in content.items()}
 
 
@@ -214,7 +210,7 @@ def _read_session_values(
     tables: dict[str, _Table] = {}
     for participant in layout:
         path = raw / f"sub-{participant}" / f"sub-{participant}_sessions.tsv"
-        if path.is_file():
+        if os.path.lexists(path):
             tables[participant] = _read_labelled(path, "session_id", "ses")
         else:
             gaps.add(participant, f"has no {path.name}")
