@@ -24,6 +24,7 @@ from sessionfx.errors import CommandLineError
 from sessionfx.settings import (
     CORRECTIONS,
     DRIFT_MODELS,
+    FIXED_EFFECTS_DOF_METHODS,
     FIXED_EFFECTS_WEIGHTINGS,
     HRF_MODELS,
     NOISE_MODELS,
@@ -164,6 +165,7 @@ def test_defaults_are_those_of_the_settings() -> None:
         ("--drift-model", DRIFT_MODELS),
         ("--noise-model", NOISE_MODELS),
         ("--fixed-effects", FIXED_EFFECTS_WEIGHTINGS),
+        ("--fixed-effects-dof", FIXED_EFFECTS_DOF_METHODS),
         ("--subject-effect", SUBJECT_EFFECTS),
         ("--correction", CORRECTIONS),
         ("--strategy", STRATEGY_NAMES),
@@ -299,6 +301,7 @@ def any_settings(draw: st.DrawFn) -> Settings:
         "smoothing_fwhm": st.none() | positive(20.0),
         "confounds": several(st.sampled_from(["motion6", "none", "a_comp_cor_0[0-4]", "cosine*", "trans_x"])),
         "fixed_effects": st.sampled_from(FIXED_EFFECTS_WEIGHTINGS),
+        "fixed_effects_dof": st.sampled_from(FIXED_EFFECTS_DOF_METHODS),
         "keep_run_maps": st.booleans(),
         "session_contrast": several(WORDS | QUOTES),
         "strategy": several(st.sampled_from(STRATEGY_NAMES)),

@@ -45,7 +45,7 @@ def ours(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     code = main(
         [str(dataset), str(output), "participant", "group", "--task", "main", "--space", "MNI", "--contrast", CONTRAST,
          "--confounds", "none", "--subject-effect", "linear", "--session-contrast", "ses-02 - ses-01",
-         "--session-contrast", "mean", "--nprocs", "1", "--no-report"]
+         "--session-contrast", "mean", "--fixed-effects-dof", "sum", "--nprocs", "1", "--no-report"]
     )  # fmt: skip
     assert code == 0
     return output

@@ -91,7 +91,7 @@ def test_average_equals_compute_fixed_effects(weighting: str) -> None:
     mask = math_img("np.ones_like(a)", a=images[0][0])
     theirs = compute_fixed_effects(*images, mask=mask, precision_weighted=weighting == "precision", dofs=dofs)
     inputs = [Estimate(e.ravel(), v.ravel(), dof) for e, v, dof in zip(effects, variances, dofs, strict=True)]
-    ours = average(inputs, weighting)
+    ours = average(inputs, weighting, "sum")
     for own, image in zip((ours.effect, ours.variance, ours.t, ours.z), theirs, strict=True):
         np.testing.assert_allclose(own, image.get_fdata().ravel(), rtol=1e-5, atol=1e-7)
 
@@ -101,7 +101,9 @@ def test_weighted_sum_skips_inputs_without_weight() -> None:
     total = weighted_sum([one, other, other], [1, -0.5, 0])
     np.testing.assert_allclose(total.effect, 1 - 2.5)
     np.testing.assert_allclose(total.variance, 1 + 0.25 * 4)
-    assert total.dof == 30
+    # (1 + 1)² / (1²/10 + 1²/20)
+    np.testing.assert_allclose(total.dof, 4 / 0.15)
+    assert weighted_sum([one, other, other], [1, -0.5, 0], "sum").dof == 30
 
 
 def test_precision_weighted_group_tests_the_participants_precision_maps() -> None:

@@ -118,7 +118,7 @@ def test_confounds_stand_beside_the_responses_of_irregular_volumes() -> None:
     assert list(design.matrix) == ["go", "stop", "rot_x", "drift_1", "drift_2", "drift_3", "drift_4", "constant"]
     np.testing.assert_array_equal(design.matrix["rot_x"], confounds.table["rot_x"])
     named = Confounds(confounds.table.rename(columns={"rot_x": "go"}))
-    with pytest.raises(ParticipantError, match=r"unique names.*rename it in the events file"):
+    with pytest.raises(ParticipantError, match=r"called go.*rename it in the events file"):
         make_design(timing_of(VolumeTiming=SPARSE), EVENTS, named, DesignModel("glover", "cosine", 0.01))
 
 

@@ -35,6 +35,7 @@ from sessionfx.settings import (
     CORRECTIONS,
     DRIFT_MODELS,
     EXECUTORS,
+    FIXED_EFFECTS_DOF_METHODS,
     FIXED_EFFECTS_WEIGHTINGS,
     HRF_MODELS,
     LEVELS,
@@ -155,6 +156,9 @@ def build_parser() -> argparse.ArgumentParser:
                        "compcor, scrub (default: motion6 where a confounds file exists)")  # fmt: skip
     first.add_argument("--fixed-effects", choices=FIXED_EFFECTS_WEIGHTINGS, default="equal",
                        help="weights of runs and sessions in an average (default: %(default)s)")  # fmt: skip
+    first.add_argument("--fixed-effects-dof", choices=FIXED_EFFECTS_DOF_METHODS, default="satterthwaite",
+                       help="degrees of freedom of runs and sessions combined; sum as in nilearn "
+                       "(default: %(default)s)")  # fmt: skip
     first.add_argument("--keep-run-maps", action="store_true", help="also write the maps of every run")
 
     group = parser.add_argument_group("group level")

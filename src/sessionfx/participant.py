@@ -76,8 +76,9 @@ class ParticipantAnalysis:
     def files(self) -> FirstLevelFiles:
         """Where results go."""
         return FirstLevelFiles(
-            self.output_dir, self.entities, self.links, self.model.parameters(), self.settings.fixed_effects
-        )
+            self.output_dir, self.entities, self.links, self.model.parameters(),
+            self.settings.fixed_effects, self.settings.fixed_effects_dof,
+        )  # fmt: skip
 
     def confound_columns(self, runs: Sequence[RunInputs]) -> dict[str, tuple[str, ...]]:
         """Name the confounds each run is modelled with, by the run's name."""
@@ -306,7 +307,9 @@ class _Held:
         fitted = in_slots(analyse_run, chosen)
         self.fitted = list(progress_bar(fitted, f"sub-{self.participant}", "run", len(chosen)))
         for contrast in self.contrasts_fitted:
-            self._made[contrast.label] = combine_runs(self.fitted, contrast, analysis.settings.fixed_effects)
+            self._made[contrast.label] = combine_runs(
+                self.fitted, contrast, analysis.settings.fixed_effects, analysis.settings.fixed_effects_dof
+            )
             self.combined(contrast)
 
     @property
@@ -337,7 +340,7 @@ class _Held:
                 if (contrast.label, session) not in self.to_fit:
                     paths = self.analysis.files.session_maps(self.participant, session, contrast)
                     if paths["effect"].is_file():
-                        maps[session] = read_estimate(paths["effect"], paths["variance"])
+                        maps[session] = read_estimate(paths["effect"], paths["variance"], paths["dof"])
             order = dict.fromkeys(run.session for run in self.runs)
             self._sessions[contrast.label] = {session: maps[session] for session in order if session in maps}
         return self._sessions[contrast.label]
@@ -389,7 +392,9 @@ class _Held:
         return self._combined[contrast.label]
 
 
-def combine_runs(fitted: Sequence[FittedRun], contrast: Contrast, weighting: str) -> SessionMaps:
+def combine_runs(
+    fitted: Sequence[FittedRun], contrast: Contrast, weighting: str, dof_method: str = "satterthwaite"
+) -> SessionMaps:
     """Average the runs of each session.
 
     Parameters
@@ -398,6 +403,7 @@ def combine_runs(fitted: Sequence[FittedRun], contrast: Contrast, weighting: str
         Runs of one participant.
     contrast : Contrast
     weighting : {'equal', 'precision'}
+    dof_method : {'satterthwaite', 'sum'}
 
     Returns
     -------
@@ -414,7 +420,7 @@ def combine_runs(fitted: Sequence[FittedRun], contrast: Contrast, weighting: str
         used = [one for one in fitted if one.run.session == session and contrast.label in one.estimates]
         if used:
             common = on_common_voxels([one.estimates[contrast.label] for one in used], [one.run.name for one in used])
-            combined = average([one.estimate for one in common], weighting)
+            combined = average([one.estimate for one in common], weighting, dof_method)
             maps[session] = EstimateMap.where_determined(combined, common[0].mask, common[0].grid)
     return maps
 
@@ -436,6 +442,7 @@ def combine_sessions(
         Estimate and session weights, by the session contrast's label.
     """
     combined = {}
+    dof_method = analysis.settings.fixed_effects_dof
     for question in analysis.session_contrasts:
         weights = question.weights_for(list(maps))
         if weights is None:
@@ -443,9 +450,9 @@ def combine_sessions(
         common = on_common_voxels([maps[session] for session in weights], [f"ses-{session}" for session in weights])
         inputs = [one.estimate for one in common]
         if question.kind == "mean":
-            estimate = average(inputs, analysis.settings.fixed_effects)
+            estimate = average(inputs, analysis.settings.fixed_effects, dof_method)
         else:
-            estimate = weighted_sum(inputs, list(weights.values()))
+            estimate = weighted_sum(inputs, list(weights.values()), dof_method)
         located = EstimateMap.where_determined(estimate, common[0].mask, common[0].grid)
         combined[question.label] = (located, weights)
     return combined
@@ -482,7 +489,8 @@ def plan_work(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Work:
         ]
         for run in runs
     }
-    model = [__version__, analysis.model.parameters(), settings.fixed_effects, settings.keep_run_maps]
+    fixed_effects = [settings.fixed_effects, settings.fixed_effects_dof]
+    model = [__version__, analysis.model.parameters(), fixed_effects, settings.keep_run_maps]
     fits, combinations, drawings = {}, {}, {}
     for contrast in analysis.contrasts:
         for session in dict.fromkeys(run.session for run in runs):

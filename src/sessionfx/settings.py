@@ -19,6 +19,7 @@ HRF_MODELS = (
 DRIFT_MODELS = ("cosine", "polynomial", "none")
 NOISE_MODELS = ("ar1", "ols")
 FIXED_EFFECTS_WEIGHTINGS = ("equal", "precision")
+FIXED_EFFECTS_DOF_METHODS = ("satterthwaite", "sum")
 SUBJECT_EFFECTS = ("auto", "indicator", "linear", "none")
 MIXED_DOF_METHODS = ("satterthwaite", "kenward-roger")
 CORRECTIONS = ("fdr", "bonferroni", "none")
@@ -56,6 +57,7 @@ class Settings:
     smoothing_fwhm: float | None = None
     confounds: tuple[str, ...] = ()
     fixed_effects: str = "equal"
+    fixed_effects_dof: str = "satterthwaite"
     keep_run_maps: bool = False
     # group level
     session_contrast: tuple[str, ...] = ()

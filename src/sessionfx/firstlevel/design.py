@@ -41,6 +41,8 @@ class Design:
     condition_columns: tuple[str, ...]
 
 
+# nilearn samples a response on a grid this much finer than that of the volumes, unless told otherwise.
+_OVERSAMPLING = 50
 # Where volumes are not equally spaced, nilearn makes regressors on a regular grid of this step (s), and they are read
 # at the volumes' times in between: less than a thousandth of a response is lost. Its own samples are a fifth of it.
 _GRID_STEP = 0.1
@@ -49,6 +51,10 @@ _GRID_OVERSAMPLING = 5
 
 def make_design(timing: Timing, events: Events, confounds: Confounds, model: DesignModel) -> Design:
     """Make the design matrix of a run.
+
+    nilearn makes the columns. It does not put them together: `make_first_level_design_matrix` adds to a matrix that
+    is singular at working precision, to each column by the largest one's size, so that with a confound of 10⁸ two
+    conditions that are the same no longer look it.
 
     nilearn takes its response function on the grid of the closest two volumes and its events on that of the mean
     distance: with volumes that are not equally spaced it stretches responses in time. They are then made on a regular
@@ -80,69 +86,60 @@ def make_design(timing: Timing, events: Events, confounds: Confounds, model: Des
             f"conditions ({listed(events.conditions, most=5)}), and nothing is left to estimate the noise. Is the "
             "trial_type of every event another? Write one name for the events of a condition, or leave this run out."
         )
-    added = confounds.table.set_axis(times, axis="index") if len(confounds.table.columns) else None
-    drift = None if model.drift_model == "none" else model.drift_model
+    added = confounds.table.set_axis(times, axis="index")
     with warnings.catch_warnings():
         # nilearn repeats what the events reader has checked and noted
         warnings.simplefilter("ignore")
-        try:
-            if timing.is_regular:
-                matrix = _nilearn_design(times, events.table, model, drift, added)
-            else:
-                regressors = [_responses(timing, events, model), added]
-                if drift == "cosine":
-                    regressors.append(_cosines(timing, model.high_pass))
-                    drift = None  # what is left is the constant
-                matrix = _nilearn_design(times, None, model, drift, pd.concat(regressors, axis="columns"))
-        except ValueError as error:
-            raise ParticipantError(
-                f"The design matrix cannot be made: {error}. If a condition bears the name of a confound or of "
-                "'constant', rename it in the events file."
-            ) from None
+        matrix = pd.concat([_responses(timing, events, model), added, _drifts(timing, model)], axis="columns")
+    matrix = matrix.astype(np.float64)
+    repeated = sorted(set(matrix.columns[matrix.columns.duplicated()]))
+    if repeated:
+        raise ParticipantError(
+            f"The design matrix cannot be made: several of its columns are called {listed(repeated)}. If a condition "
+            "bears the name of a confound or of 'constant', rename it in the events file."
+        )
     return Design(matrix, tuple(str(column) for column in matrix.columns[:n_conditions]))
 
 
-def _nilearn_design(
-    times: NDArray[np.float64],
-    events: pd.DataFrame | None,
-    model: DesignModel,
-    drift: str | None,
-    added: pd.DataFrame | None,
-) -> pd.DataFrame:
-    from nilearn.glm.first_level import make_first_level_design_matrix
-
-    return make_first_level_design_matrix(
-        times, events, hrf_model=model.hrf_model, drift_model=drift, high_pass=model.high_pass, add_regs=added
-    )
-
-
 def _responses(timing: Timing, events: Events, model: DesignModel) -> pd.DataFrame:
-    """Make the columns of the conditions where volumes are not equally spaced."""
+    """Make the columns of the conditions."""
     from nilearn.glm.first_level import compute_regressor
     from nilearn.glm.first_level.hemodynamic_models import orthogonalize
 
     times = timing.times
-    grid = np.arange(times[0], times[-1] + _GRID_STEP, _GRID_STEP)
+    grid = times if timing.is_regular else np.arange(times[0], times[-1] + _GRID_STEP, _GRID_STEP)
     names: list[str] = []
     columns: list[NDArray[np.float64]] = []
     for condition, rows in events.table.groupby("trial_type", sort=True):
         heights = rows["modulation"] if "modulation" in rows else pd.Series(1.0, index=rows.index)
-        fine, own_names = compute_regressor(
+        made, own_names = compute_regressor(
             (rows["onset"].to_numpy(), rows["duration"].to_numpy(), heights.to_numpy()),
             model.hrf_model,
             grid,
             con_id=str(condition),
-            oversampling=_GRID_OVERSAMPLING,
+            oversampling=_OVERSAMPLING if timing.is_regular else _GRID_OVERSAMPLING,
             min_onset=EARLIEST_ONSET,
         )
-        sampled = np.column_stack([np.interp(times, grid, column) for column in fine.T])
+        if not timing.is_regular:
+            sampled = np.column_stack([np.interp(times, grid, column) for column in made.T])
+            made = orthogonalize(sampled)  # derivatives, as nilearn does
         names += own_names
-        columns.append(orthogonalize(sampled))  # derivatives, as nilearn does
+        columns.append(made)
     return pd.DataFrame(np.hstack(columns), index=times, columns=names)
 
 
+def _drifts(timing: Timing, model: DesignModel) -> pd.DataFrame:
+    """Make slow drifts and the constant."""
+    from nilearn.glm.first_level import make_first_level_design_matrix
+
+    is_ours = model.drift_model == "cosine" and not timing.is_regular
+    drift = None if model.drift_model == "none" or is_ours else model.drift_model
+    drifts = make_first_level_design_matrix(timing.times, None, drift_model=drift, high_pass=model.high_pass)
+    return pd.concat([_cosines(timing, model.high_pass), drifts], axis="columns") if is_ours else drifts
+
+
 def _cosines(timing: Timing, high_pass: float) -> pd.DataFrame:
-    """Make drifts slower than a frequency (Hz): nilearn's where volumes are equally spaced, in time elsewhere."""
+    """Make drifts slower than a frequency (Hz), in time: where volumes are not equally spaced."""
     times = timing.times
     n_volumes = len(times)
     length = timing.end + timing.start_time - times[0]

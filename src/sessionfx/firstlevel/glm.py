@@ -64,7 +64,8 @@ def fit_run(
     Returns
     -------
     dict of str to Estimate
-        By label; effects in percent signal change, dof T − R.
+        By label; effects in percent signal change, dof T − R. The variance is exactly 0 where the residuals are
+        rounding error.
 
     Raises
     ------
@@ -160,6 +161,12 @@ class _Model:
             residuals = lost - self.basis @ explained
             rest = self.basis.T @ residuals  # twice is enough (Parlett 1998, §6-9)
             residuals -= self.basis @ rest
+            # What rounding leaves of a voxel that the regressors explain fully (spikes, say) is no noise.
+            squares = np.einsum("tv,tv->v", lost, lost)
+            is_rounding = (
+                np.einsum("tv,tv->v", residuals, residuals) <= (np.finfo(float).eps * len(lost)) ** 2 * squares
+            )
+            residuals[:, is_rounding] = 0.0
             # What is explained by the regressors is explained whatever the weights of the volumes.
             of_residuals, variance[:, has_lost_digits], _ = self._fit(residuals)
             effect[:, has_lost_digits] = of_residuals + self.contrasts @ (explained + rest)

@@ -16,7 +16,15 @@ from sessionfx.firstlevel.run import FittedRun, MeanImage
 from sessionfx.inputs.files import UnreadableFileError, read_json_object
 from sessionfx.inputs.runs import RunInputs
 from sessionfx.maps import EstimateMap
-from sessionfx.naming import DERIVATIVE_ENTITIES, entity_string, figures_folder, file_name, func_folder, parse_name
+from sessionfx.naming import (
+    DERIVATIVE_ENTITIES,
+    STATISTICS,
+    entity_string,
+    figures_folder,
+    file_name,
+    func_folder,
+    parse_name,
+)
 from sessionfx.outputs.derivatives import SOFTWARE, bids_uri
 from sessionfx.outputs.files import remove, write_json, write_map, write_text
 from sessionfx.outputs.statmaps import sidecar_path, statmap_paths, write_statmaps
@@ -41,6 +49,8 @@ class FirstLevelFiles:
         First-level options, for sidecars.
     weighting : {'equal', 'precision'}
         Of fixed effects.
+    dof_method : {'satterthwaite', 'sum'}
+        Of fixed effects over more than one input.
     """
 
     output_dir: Path
@@ -48,6 +58,7 @@ class FirstLevelFiles:
     links: dict[str, Path]
     model_parameters: dict[str, Any]
     weighting: str
+    dof_method: str
 
     def record(self, participant: str) -> Path:
         """Where it is noted what is finished of a participant."""
@@ -64,9 +75,12 @@ class FirstLevelFiles:
         return self.output_dir / figures_folder(participant) / name
 
     def session_maps(self, participant: str, session: str, contrast: Contrast) -> dict[str, Path]:
-        """Paths of the maps of one session (of all runs, without sessions) by statistic."""
+        """Paths of the maps of one session (of all runs, without sessions) by statistic.
+
+        There is one of `dof` where it differs between voxels.
+        """
         folder = self.output_dir / func_folder(participant, session or None)
-        return statmap_paths(folder, self._session_entities(participant, session, contrast))
+        return statmap_paths(folder, self._session_entities(participant, session, contrast), (*STATISTICS, "dof"))
 
     def combined_maps(self, participant: str, question: SessionContrast, contrast: Contrast) -> dict[str, Path]:
         """Paths of the maps of a session contrast by statistic."""
@@ -142,7 +156,8 @@ class FirstLevelFiles:
             **self._contrast_fields(contrast),
             "CombinationLevel": "run",
             "NumberOfInputs": len(used),
-            "InputDegreesOfFreedom": [one.estimates[contrast.label].estimate.dof for one in used],
+            "InputDegreesOfFreedom": [one.estimates[contrast.label].estimate.typical_dof for one in used],
+            **self._dof_fields(len(used)),
             **({"LeftOutInputs": left_out} if left_out else {}),
         }
         folder = self.output_dir / func_folder(participant, session or None)
@@ -176,7 +191,8 @@ class FirstLevelFiles:
             "SessionWeights": {f"ses-{s}": "precision" if precision else weight for s, weight in weights.items()},
             "CombinationLevel": "session",
             "NumberOfInputs": len(weights),
-            "InputDegreesOfFreedom": [inputs[session].estimate.dof for session in weights],
+            "InputDegreesOfFreedom": [inputs[session].estimate.typical_dof for session in weights],
+            **self._dof_fields(sum(weight != 0 for weight in weights.values())),
         }
         folder = self.output_dir / func_folder(participant)
         return write_statmaps(folder, self._combined_entities(participant, question, contrast), combined, sidecar)
@@ -202,6 +218,11 @@ class FirstLevelFiles:
             "FixedEffectsWeighting": self.weighting,
             "ModelParameters": self.model_parameters,
         }
+
+    def _dof_fields(self, n_inputs: int) -> dict[str, str]:
+        if n_inputs < 2:
+            return {}
+        return {"DegreesOfFreedomMethod": {"satterthwaite": "Satterthwaite", "sum": "sum of inputs"}[self.dof_method]}
 
     def _uris(self, paths: Sequence[Path]) -> list[str]:
         return [bids_uri(path, self.links, self.output_dir) for path in paths]

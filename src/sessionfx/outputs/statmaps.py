@@ -17,7 +17,7 @@ from sessionfx.maps import EstimateMap, Located
 from sessionfx.naming import STATISTICS, STATMAP_SUFFIX, file_name
 from sessionfx.outputs.derivatives import SOFTWARE
 from sessionfx.outputs.files import write_json, write_map
-from sessionfx.statistics.estimates import Estimate, FTest, Result
+from sessionfx.statistics.estimates import Dof, Estimate, FTest, Result
 
 EXTENSION = ".nii.gz"
 
@@ -35,7 +35,7 @@ _F_DESCRIPTIONS = {
     "p": "p value, upper tail of F; 1 outside the mask",
 }
 # The next level computes from these: what it gives must not depend on whether they were read back from files.
-_FULL_PRECISION = ("effect", "variance")
+_FULL_PRECISION = ("effect", "variance", "dof")
 
 
 def statmap_paths(
@@ -83,6 +83,10 @@ def write_statmaps(
         dof["DegreesOfFreedomNumerator"] = float(np.median(result.dof_numerator))
     units_of = {"effect": units, "variance": f"({units})^2"}
     paths = statmap_paths(folder, entities, values)
+    if "dof" not in values:
+        for path in statmap_paths(folder, entities, ["dof"]).values():  # of an earlier call that was stopped
+            path.unlink(missing_ok=True)
+            sidecar_path(path).unlink(missing_ok=True)
     # The effect comes last: who finds one (the group level does so by name) finds the others whole.
     for statistic, path in reversed(paths.items()):
         content = {
@@ -145,7 +149,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def read_estimate(effect_path: Path, variance_path: Path | None) -> EstimateMap:
+def read_estimate(effect_path: Path, variance_path: Path | None, dof_path: Path | None = None) -> EstimateMap:
     """Read an estimate back.
 
     Parameters
@@ -154,6 +158,8 @@ def read_estimate(effect_path: Path, variance_path: Path | None) -> EstimateMap:
     variance_path : Path or None
         Where there is none (maps of other programs) the mask is where the effect is finite and not zero, and the
         variance is NaN.
+    dof_path : Path, optional
+        Read where the sidecar says that degrees of freedom differ between voxels.
 
     Returns
     -------
@@ -166,8 +172,14 @@ def read_estimate(effect_path: Path, variance_path: Path | None) -> EstimateMap:
         If a file cannot be read, or the two lie on different grids.
     """
     effect, variance, mask, grid = read_effect(effect_path, variance_path)
-    dof = read_sidecar(effect_path).get("DegreesOfFreedom")
-    degrees = float(dof) if isinstance(dof, int | float) else float("nan")
+    sidecar = read_sidecar(effect_path)
+    dof = sidecar.get("DegreesOfFreedom")
+    degrees: Dof = float(dof) if isinstance(dof, int | float) else float("nan")
+    if dof_path is not None and "DegreesOfFreedomAre" in sidecar:
+        try:
+            degrees = read_volume(dof_path, grid, str(effect_path))[0][mask]
+        except DifferentGridError as error:
+            raise ParticipantError(f"{error} Remake the maps.") from None
     values = np.full(int(mask.sum()), np.nan) if variance is None else variance[mask]
     return EstimateMap(Estimate(effect[mask], values, degrees), mask, grid)
 

@@ -38,6 +38,8 @@ _REFERENCES = {
     "hypothesis testing in fixed effects models. J Bus Econ Stat 2018;36:672–683. doi:10.1080/07350015.2016.1247004",
     "lmertest": "Kuznetsova A, Brockhoff PB, Christensen RHB. lmerTest package: tests in linear mixed effects models. "
     "J Stat Softw 2017;82(13). doi:10.18637/jss.v082.i13",
+    "satterthwaite": "Satterthwaite FE. An approximate distribution of estimates of variance components. "
+    "Biometrics Bull 1946;2:110–114. doi:10.2307/3002019",
     "kenward_roger": "Kenward MG, Roger JH. Small sample inference for fixed effects from restricted maximum "
     "likelihood. Biometrics 1997;53:983–997. doi:10.2307/2533558",
     "shrout_fleiss": "Shrout PE, Fleiss JL. Intraclass correlations: uses in assessing rater reliability. Psychol Bull "
@@ -133,10 +135,15 @@ def participant_methods(
     weights = (
         "equal weights" if settings.fixed_effects == "equal" else "weights inversely proportional to their variances"
     )
+    dof = (
+        f"degrees of freedom were found at each voxel by Satterthwaite's approximation {cite('satterthwaite')}"
+        if settings.fixed_effects_dof == "satterthwaite"
+        else "the degrees of freedom of the runs were added up"
+    )
     levels = "runs within sessions, then sessions within participants," if has_sessions else "runs within participants"
     second = (
-        f"Contrast estimates were combined by fixed effects over {levels} with {weights}, adding the runs' degrees "
-        "of freedom; a voxel counts only where every input has data."
+        f"Contrast estimates were combined by fixed effects over {levels} with {weights}; {dof}. A voxel counts only "
+        "where every input has data."
     )
     return MethodsText((opening, first, second), cite.works())
 

@@ -196,6 +196,8 @@ def _render_contrast(results: ParticipantResults, contrast: Contrast, place: str
         groups.append({"title": heading, "pictures": pictures})
     missing = sorted({run.session for run in results.runs} - set(sessions))
     summary = f"Contrast {contrast.expression}. Thresholds: {_threshold_words(settings)}, two-sided."
+    if any(isinstance(one.estimate.dof, np.ndarray) for one in titles.values()):
+        summary += " Degrees of freedom that differ between voxels are given as their median."
     if missing:
         summary += f" No estimate in session(s) {', '.join(missing)}."
     return render(

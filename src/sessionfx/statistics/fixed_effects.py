@@ -1,6 +1,17 @@
 """Fixed effects: combining the estimates of one participant's runs or sessions.
 
 The variance of the result is within-participant variance only.
+
+Degrees of freedom
+------------------
+satterthwaite
+    Those of the χ² with the mean and the variance of a sum Σ c² v of estimated variances (Satterthwaite 1946,
+    Biometrics Bull 2:110): (Σ c² v)² / Σ (c⁴ v² / ν). They lie between the smallest ν and Σ ν, differ between voxels,
+    and are Σ ν where the c² v are in proportion to ν. Combined in steps, runs then sessions, they are those of one
+    step. With `precision` weights q, taken as known, 1 / Σ (q² / ν): what Cochran and Carroll (1953, Biometrics 9:447)
+    and Meier (1953, Biometrics 9:59) found for such means.
+sum
+    Σ ν, as nilearn's `compute_fixed_effects`: right where all inputs have one variance.
 """
 
 from __future__ import annotations
@@ -10,10 +21,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.estimates import Dof, Estimate
 
 
-def weighted_sum(inputs: Sequence[Estimate], weights: Sequence[float]) -> Estimate:
+def weighted_sum(inputs: Sequence[Estimate], weights: Sequence[float], dof_method: str = "satterthwaite") -> Estimate:
     """Sum independent estimates with fixed weights.
 
     Parameters
@@ -22,19 +33,24 @@ def weighted_sum(inputs: Sequence[Estimate], weights: Sequence[float]) -> Estima
         Of the same V voxels.
     weights : sequence of N float
         For example 1/N each for their mean, or 1 and −1 for a difference.
+    dof_method : {'satterthwaite', 'sum'}
 
     Returns
     -------
     Estimate
-        effect Σ c b, variance Σ c² v, dof Σ dof (over the inputs with a weight other than zero).
+        effect Σ c b, variance Σ c² v, dof as the module says, over the inputs with a weight other than zero; one
+        such input keeps its own dof.
     """
-    used = [(one, weight) for one, weight in zip(inputs, weights, strict=True) if weight != 0]
-    effect = sum((weight * one.effect for one, weight in used), np.zeros_like(inputs[0].effect))
-    variance = sum((weight**2 * one.variance for one, weight in used), np.zeros_like(inputs[0].variance))
-    return Estimate(effect, variance, sum(one.dof for one, _ in used))
+    used = [(estimate, weight) for estimate, weight in zip(inputs, weights, strict=True) if weight != 0]
+    effect = sum((weight * estimate.effect for estimate, weight in used), np.zeros_like(inputs[0].effect))
+    parts = [weight**2 * estimate.variance for estimate, weight in used]
+    variance = sum(parts, np.zeros_like(inputs[0].variance))
+    return Estimate(
+        effect, variance, _combined_dof(parts, variance, [estimate.dof for estimate, _ in used], dof_method)
+    )
 
 
-def average(inputs: Sequence[Estimate], weighting: str = "equal") -> Estimate:
+def average(inputs: Sequence[Estimate], weighting: str = "equal", dof_method: str = "satterthwaite") -> Estimate:
     """Average independent estimates.
 
     Parameters
@@ -43,15 +59,33 @@ def average(inputs: Sequence[Estimate], weighting: str = "equal") -> Estimate:
         Of the same V voxels, all with variances above zero.
     weighting : {'equal', 'precision'}
         Arithmetic mean, or weights inversely proportional to each voxel's variances.
+    dof_method : {'satterthwaite', 'sum'}
 
     Returns
     -------
     Estimate
-        As nilearn's `compute_fixed_effects`, with the inputs' own degrees of freedom.
+        Effect and variance as nilearn's `compute_fixed_effects`; dof as the module says.
     """
     if weighting == "equal":
-        return weighted_sum(inputs, [1 / len(inputs)] * len(inputs))
-    precisions: list[NDArray[np.float64]] = [1 / one.variance for one in inputs]
+        return weighted_sum(inputs, [1 / len(inputs)] * len(inputs), dof_method)
+    precisions: list[NDArray[np.float64]] = [1 / estimate.variance for estimate in inputs]
     total = np.sum(precisions, axis=0)
-    effect = np.sum([one.effect * precision for one, precision in zip(inputs, precisions, strict=True)], axis=0)
-    return Estimate(effect / total, 1 / total, sum(one.dof for one in inputs))
+    effect = np.sum(
+        [estimate.effect * precision for estimate, precision in zip(inputs, precisions, strict=True)], axis=0
+    )
+    # with weights q the variance is Σ q² v, of which an input's part is q / total
+    dof = _combined_dof(precisions, total, [estimate.dof for estimate in inputs], dof_method)
+    return Estimate(effect / total, 1 / total, dof)
+
+
+def _combined_dof(
+    parts: Sequence[NDArray[np.float64]], total: NDArray[np.float64], dofs: Sequence[Dof], method: str
+) -> Dof:
+    """Find the dof of a variance of which each input has a part, of shape (V,); see the module."""
+    if len(parts) == 1 or method == "sum":
+        return sum(dofs)
+    inverse = np.zeros_like(total)
+    for part, dof in zip(parts, dofs, strict=True):
+        share = np.divide(part, total, where=total > 0, out=np.full_like(total, 1 / len(parts)))
+        inverse += share**2 / dof
+    return 1 / inverse

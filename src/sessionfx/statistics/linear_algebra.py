@@ -1,4 +1,12 @@
-"""Rank, independent columns and estimability of design matrices."""
+"""Rank, independent columns and estimability of design matrices: one rule, whatever the units of the columns.
+
+The rule
+--------
+Columns are scaled to unit length. From left to right, a column counts when more than `TOLERANCE` of its length is left
+once the columns that count before it are taken out. The rank is the number of columns that count; row space and
+inverse are those of as many singular vectors. No function has a threshold of its own: what one takes for determined
+another must not take for redundant.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-# Relative to the largest singular value of the design with columns scaled to unit length.
-RANK_TOLERANCE = 1e-8
-ESTIMABILITY_TOLERANCE = 1e-6
-# Length that must remain of a unit column when the columns before it are taken out; what rounding leaves of a
-# dependent column is below 1e-12 in designs of this size.
-INDEPENDENCE_TOLERANCE = 1e-7
+# What rounding leaves of a dependent column is below 1e-12 in designs of this size; an effect that hangs on a ten
+# millionth of a regressor would multiply the noise by as much.
+TOLERANCE = 1e-7
+# The row space of a column that is dependent but for the tolerance is known to a few times as much.
+_ROW_SPACE_TOLERANCE = 10 * TOLERANCE
 
 
 def scale_columns(design: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -33,11 +40,8 @@ def scale_columns(design: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
 
 
 def rank_of(design: NDArray[np.float64]) -> int:
-    """Rank of a design matrix of shape (N, P), whatever the units of its columns."""
-    if 0 in design.shape:
-        return 0
-    singular_values = linalg.svdvals(scale_columns(design)[0])
-    return int((singular_values > RANK_TOLERANCE * singular_values[0]).sum()) if singular_values[0] > 0 else 0
+    """Rank of a design matrix of shape (N, P)."""
+    return len(independent_columns(design))
 
 
 def independent_columns(design: NDArray[np.float64]) -> list[int]:
@@ -52,15 +56,26 @@ def independent_columns(design: NDArray[np.float64]) -> list[int]:
     list of int
         As many as the rank, in order.
     """
+    n_rows, n_columns = design.shape
+    if 0 in design.shape:
+        return []
     scaled, _ = scale_columns(design)
-    basis = np.empty((design.shape[0], 0))
-    kept = []
-    for index in range(scaled.shape[1]):
-        rest = scaled[:, index] - basis @ (basis.T @ scaled[:, index])
-        rest -= basis @ (basis.T @ rest)  # twice is enough (Parlett 1998, §6-9)
+    if n_columns <= n_rows:
+        # the lengths that are left are the diagonal of R; after a dependent column they mean nothing
+        (triangle,) = linalg.qr(scaled, mode="r")
+        if np.abs(np.diag(triangle)).min() > TOLERANCE:
+            return list(range(n_columns))
+    basis = np.empty((min(n_rows, n_columns), n_rows))
+    kept: list[int] = []
+    for index in range(n_columns):
+        if len(kept) == n_rows:
+            break
+        found = basis[: len(kept)]
+        rest = scaled[:, index] - (found @ scaled[:, index]) @ found
+        rest -= (found @ rest) @ found  # twice is enough (Parlett 1998, §6-9)
         length = np.linalg.norm(rest)
-        if length > INDEPENDENCE_TOLERANCE:
-            basis = np.column_stack([basis, rest / length])
+        if length > TOLERANCE:
+            basis[len(kept)] = rest / length
             kept.append(index)
     return kept
 
@@ -68,7 +83,8 @@ def independent_columns(design: NDArray[np.float64]) -> list[int]:
 def pseudo_inverse(design: NDArray[np.float64]) -> NDArray[np.float64]:
     """Moore–Penrose inverse of shape (P, N), at the rank of `rank_of`."""
     scaled, lengths = scale_columns(design)
-    inverse: NDArray[np.float64] = linalg.pinv(scaled, rtol=RANK_TOLERANCE) / lengths[:, None]
+    left, singular_values, right = _singular_vectors(design, scaled)
+    inverse: NDArray[np.float64] = ((left / singular_values) @ right).T / lengths[:, None]
     return inverse
 
 
@@ -86,7 +102,15 @@ def is_estimable(design: NDArray[np.float64], contrast: NDArray[np.float64]) -> 
     """
     scaled, lengths = scale_columns(design)
     wanted = contrast / lengths
-    projected = wanted @ linalg.pinv(scaled, rtol=RANK_TOLERANCE) @ scaled
-    return bool(
-        np.abs(projected - wanted).max(initial=0.0) <= ESTIMABILITY_TOLERANCE * np.abs(wanted).max(initial=1e-300)
-    )
+    rows = _singular_vectors(design, scaled)[2]
+    left = wanted - (wanted @ rows.T) @ rows
+    return bool(np.abs(left).max(initial=0.0) <= _ROW_SPACE_TOLERANCE * np.abs(wanted).max(initial=1e-300))
+
+
+def _singular_vectors(
+    design: NDArray[np.float64], scaled: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Give the R singular vectors and values of the scaled design, of shapes (N, R), (R,) and (R, P)."""
+    rank = rank_of(design)
+    left, values, right = linalg.svd(scaled, full_matrices=False)
+    return left[:, :rank], values[:rank], right[:rank]

@@ -85,7 +85,7 @@ class FixedEffectsPlan(Plan):
                 Estimate(effects[row].astype(float), variances[row].astype(float), 0.0)
                 for row in np.nonzero(weights)[0]
             ]
-            value[:] = average(inputs, "precision").effect
+            value[:] = average(inputs, "precision", "sum").effect
         return values
 
     def participant_variances(self, variances: NDArray[np.floating]) -> NDArray[np.float64]:
