@@ -8,8 +8,7 @@ satterthwaite
     Those of the χ² with the mean and the variance of a sum Σ c² v of estimated variances (Satterthwaite 1946,
     Biometrics Bull 2:110): (Σ c² v)² / Σ (c⁴ v² / ν). They lie between the smallest ν and Σ ν, differ between voxels,
     and are Σ ν where the c² v are in proportion to ν. Combined in steps, runs then sessions, they are those of one
-    step. With `precision` weights q, taken as known, 1 / Σ (q² / ν): what Cochran and Carroll (1953, Biometrics 9:447)
-    and Meier (1953, Biometrics 9:59) found for such means.
+    step. With `precision` weights q, taken as known, 1 / Σ (q² / ν), which is Meier's (1953, Biometrics 9:59).
 sum
     Σ ν, as nilearn's `compute_fixed_effects`: right where all inputs have one variance.
 """
