@@ -16,7 +16,7 @@ from sessionfx.inputs.images import DifferentGridError, Grid, read_volume
 from sessionfx.maps import EstimateMap, Located
 from sessionfx.naming import STATISTICS, STATMAP_SUFFIX, file_name
 from sessionfx.outputs.derivatives import SOFTWARE
-from sessionfx.outputs.files import write_json, write_map
+from sessionfx.outputs.files import remove, write_json, write_map
 from sessionfx.statistics.estimates import Dof, Estimate, FTest, Result
 
 EXTENSION = ".nii.gz"
@@ -85,8 +85,8 @@ def write_statmaps(
     paths = statmap_paths(folder, entities, values)
     if "dof" not in values:
         for path in statmap_paths(folder, entities, ["dof"]).values():  # of an earlier call that was stopped
-            path.unlink(missing_ok=True)
-            sidecar_path(path).unlink(missing_ok=True)
+            remove(path)
+            remove(sidecar_path(path))
     # The effect comes last: who finds one (the group level does so by name) finds the others whole.
     for statistic, path in reversed(paths.items()):
         content = {
