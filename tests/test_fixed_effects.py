@@ -14,6 +14,7 @@ from scipy import stats
 
 from program import CONTRAST
 from sessionfx.cli import main
+from sessionfx.errors import ParticipantError
 from sessionfx.naming import STATISTICS
 from sessionfx.outputs.statmaps import read_estimate
 from sessionfx.simulate import SimulationOptions, simulate_dataset
@@ -207,6 +208,12 @@ def test_a_session_is_read_back_with_the_dof_of_each_voxel(output: Path) -> None
     np.testing.assert_array_equal(found.estimate.dof, values_of(output, SESSION_START)["dof"])
     sidecar = json.loads(str(path_of(output, SESSION_START, "effect").with_suffix("").with_suffix(".json").read_text()))
     assert sidecar["DegreesOfFreedom"] == found.estimate.typical_dof
+
+
+def test_a_map_of_dof_that_is_missing_is_an_error_that_names_it(output: Path, tmp_path: Path) -> None:
+    paths = [path_of(output, SESSION_START, stat) for stat in ("effect", "variance")]
+    with pytest.raises(ParticipantError, match="elsewhere.nii.gz"):
+        read_estimate(*paths, tmp_path / "elsewhere.nii.gz")
 
 
 def test_sessions_read_back_are_combined_to_the_same_bytes(dataset: Path, output: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,17 @@ def test_compcor_is_counted_and_cited_where_it_was_used() -> None:
     assert any(work.startswith("Behzadi") for work in with_components.references)
     without = participant_methods(SETTINGS, (AXES,), has_sessions=True, preprocessing=())
     assert not any(work.startswith("Behzadi") for work in without.references)
+
+
+@pytest.mark.parametrize(
+    ("method", "expected", "is_cited"),
+    [
+        ("satterthwaite", "degrees of freedom were found at each voxel by Satterthwaite's approximation [", True),
+        ("sum", "the degrees of freedom of the runs were added up.", False),
+    ],
+)
+def test_degrees_of_freedom_are_described_as_they_were_found(method: str, expected: str, *, is_cited: bool) -> None:
+    settings = replace(SETTINGS, fixed_effects_dof=method)
+    text = participant_methods(settings, [()], has_sessions=True, preprocessing=())
+    assert expected in text.as_text()
+    assert any(work.startswith("Satterthwaite FE.") for work in text.references) == is_cited
