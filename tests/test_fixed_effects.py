@@ -212,7 +212,7 @@ def test_a_session_is_read_back_with_the_dof_of_each_voxel(output: Path) -> None
 
 def test_a_map_of_dof_that_is_missing_is_an_error_that_names_it(output: Path, tmp_path: Path) -> None:
     paths = [path_of(output, SESSION_START, stat) for stat in ("effect", "variance")]
-    with pytest.raises(ParticipantError, match="elsewhere.nii.gz"):
+    with pytest.raises(ParticipantError, match=r"elsewhere\.nii\.gz"):
         read_estimate(*paths, tmp_path / "elsewhere.nii.gz")
 
 
