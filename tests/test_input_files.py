@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
+from bids_trees import make_tree, preproc
 from sessionfx.errors import DatasetError
+from sessionfx.inputs.dataset import find_derivative_roots, open_dataset
 from sessionfx.inputs.files import UnreadableFileError, list_folder, open_input, read_json_object, read_text
 
 
@@ -94,3 +98,24 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_one_that_is_not_there_is
     monkeypatch.setattr(os, "scandir", fails)
     with pytest.raises(DatasetError, match=r"cannot be listed \(Stale file handle\)"):
         list_folder(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_folder_that_pybids_could_not_list_is_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    """A disk that failed for a moment lost a session without a word."""
+    root = make_tree(tmp_path / "bids", [preproc("01", ses) for ses in ("01", "02")])
+    roots, place = find_derivative_roots(root, []), tmp_path / "index" if kept else None
+    listing = LocalFileSystem.ls
+
+    def failing(self: LocalFileSystem, path: str, *arguments: object, **options: object) -> object:
+        if str(path).endswith("ses-02/func"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return listing(self, path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFileSystem, "ls", failing)
+        with pytest.raises(DatasetError, match=r"ses-02/func could be listed at first.*same command again"):
+            open_dataset(root, roots, participants=[], database_dir=None, work_dir=place)
+    assert len(open_dataset(root, roots, participants=[], database_dir=None, work_dir=place).derivative_files) == 2

@@ -432,8 +432,8 @@ def _index(
         folder, state = _index_folder(work_dir / "pybids", root, wanted), _state(root, wanted)
         paths = _paths_kept(folder, state)
     if paths is None:
-        _check_folders(root, wanted)
-        paths = _paths_found(root, is_derivative, wanted, folder, state)
+        expected = _check_folders(root, wanted)
+        paths = _paths_found(root, is_derivative, wanted, folder, state, expected)
     start = len(str(root).rstrip("/")) + 1
     own = tuple(f"sub-{label}/" for label in wanted)
     relevant = [
@@ -444,8 +444,13 @@ def _index(
     return tuple(file for file in described.values() if file is not None), unnamed
 
 
-def _check_folders(root: Path, participants: Sequence[str]) -> None:
+def _check_folders(root: Path, participants: Sequence[str]) -> set[str]:
     """Make sure that all folders can be listed: pybids passes over those that cannot, and what is in them.
+
+    Returns
+    -------
+    set of str
+        Folders that hold files which are read: a disk may fail again before pybids comes by.
 
     Raises
     ------
@@ -459,8 +464,11 @@ def _check_folders(root: Path, participants: Sequence[str]) -> None:
             return entry.name in wanted if wanted else entry.name.startswith("sub-")
         return entry.name not in _FOLDERS_WITHOUT_RUNS
 
-    for _ in walk(root, matters):
-        pass
+    return {
+        str(path.parent)
+        for path in walk(root, matters)
+        if _IS_READ(path.name) and not any("." in part for part in path.relative_to(root).parts[:-1])
+    }
 
 
 def _index_folder(parent: Path, root: Path, participants: Sequence[str]) -> Path:
@@ -485,19 +493,19 @@ def _paths_kept(folder: Path, state: str | None) -> list[str] | None:
 
 
 def _paths_found(
-    root: Path, is_derivative: bool, participants: Sequence[str], folder: Path | None, state: str
+    root: Path, is_derivative: bool, participants: Sequence[str], folder: Path | None, state: str, expected: set[str]
 ) -> list[str]:
     """Let pybids index a dataset; where a folder is given, keep the index there.
 
     Several processes may do so at a time: each makes its own, and the last stays.
     """
     if folder is None:
-        return _paths_of_layout(root, is_derivative, participants, None)
+        return _paths_of_layout(root, is_derivative, participants, None, expected)
     making = None
     try:
         folder.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
-        paths = _paths_of_layout(root, is_derivative, participants, making)
+        paths = _paths_of_layout(root, is_derivative, participants, making, expected)
         with closing(sqlite3.connect(making / _DATABASE)) as connection, connection:
             connection.execute("CREATE TABLE sessionfx (state TEXT)")
             connection.execute("INSERT INTO sessionfx VALUES (?)", (state,))
@@ -514,7 +522,7 @@ def _paths_found(
 
 
 def _paths_of_layout(
-    root: Path, is_derivative: bool, participants: Sequence[str], database_path: Path | None
+    root: Path, is_derivative: bool, participants: Sequence[str], database_path: Path | None, expected: set[str]
 ) -> list[str]:
     _provide_home()
     from bids.layout import BIDSFile, BIDSLayout, BIDSLayoutIndexer
@@ -544,6 +552,12 @@ def _paths_of_layout(
             f"{root} cannot be indexed by pybids: {reason}. Check that its files and folders can be read and have "
             "names in UTF-8, and that it holds no layout_config.json of other software."
         ) from None
+    lost = expected - {str(Path(path).parent) for path in paths}
+    if lost:
+        raise DatasetError(
+            f"The folder {min(lost)} could be listed at first and not a moment later: what lies in it would be left "
+            "out. Check the disk or the network, then give the same command again."
+        )
     return paths
 
 
