@@ -326,7 +326,7 @@ def damaged_runs(case: Case) -> None:
             *(case.bids / f"sub-{number}").glob("ses-*/func/*_events.tsv"),
         ]
         mutate(case.draw, case.draw.choice(files))
-    extra = case.draw.choice(((), (), ("--confounds", "motion24"), ("--confounds", "compcor", "csf*"), ("--smoothing-fwhm", "20"), ("--confounds", "scrub")))  # fmt: skip
+    extra = case.draw.choice(((), (), ("--confounds", "motion12"), ("--confounds", "compcor", "csf*"), ("--smoothing-fwhm", "20"), ("--confounds", "scrub")))  # fmt: skip
     called = case.run("participant", *PARTICIPANT_OPTIONS, *extra)
     if called.code == 0:
         case.problems += lost_participants(case.bids, case.output, called)

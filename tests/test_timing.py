@@ -255,6 +255,14 @@ def test_the_header_gives_the_repetition_time_of_the_axis_of_time(axis: int) -> 
     assert timing_of(image).repetition_time == 1.5
 
 
+def test_a_header_with_an_unknown_unit_of_time_gives_no_repetition_time() -> None:
+    image = image_of()
+    image.header["xyzt_units"] = 95
+    assert timing_of(image, RepetitionTime=2.0).repetition_time == 2.0
+    with pytest.raises(ParticipantError, match="neither a JSON sidecar nor the image header gives the repetition time"):
+        timing_of(image)
+
+
 def test_more_conditions_than_volumes_are_refused_before_they_are_modelled() -> None:
     names = [f"item{number}" for number in range(100_000)]
     events = Events(pd.DataFrame({"onset": 1.0, "duration": 1.0, "trial_type": names}), ())

@@ -187,7 +187,10 @@ def _header_repetition_time(image: Any) -> float | None:
     axis = next((axis for axis, length in enumerate(image.shape) if axis > 2 and length > 1), 3)
     if len(zooms) <= axis or not np.isfinite(zooms[axis]) or zooms[axis] <= 0:
         return None
-    unit = image.header.get_xyzt_units()[1]
+    try:
+        unit = image.header.get_xyzt_units()[1]
+    except KeyError:  # a number that stands for no unit
+        return None
     return float(zooms[axis]) * {"msec": 1e-3, "usec": 1e-6}.get(unit, 1.0)
 
 
