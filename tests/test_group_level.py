@@ -628,6 +628,75 @@ def test_maps_of_strategies_no_longer_asked_for_go(call: Caller, tmp_path: Path,
     assert others == set(LABELS.values()), "answers to the question that was not asked again stay as they were"
 
 
+def test_answers_of_models_with_other_covariates_go_and_it_is_said(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=8, missing=())
+    linear = (*QUICK[2:], "--session-contrast", "linear", "--covariates", "age")
+    output = call.done(study, tmp_path / "out", *linear)
+    called = call(study, output, *QUICK, "--covariates", "age", report=True)
+    assert "removed" not in called.error
+    said = "Answers of earlier calls from the same maps and covariates stay in group/"
+    assert said in called.error
+    shown = text_of(output / "group.html")
+    assert f"{said} beside those of this call, and are not shown on its page: linear, linear by age." in shown
+    of_age = {path.name for path in output.glob("group/*_covariate-age_*")}
+    assert any("linear" in name for name in of_age) and any("mean" in name for name in of_age)
+
+    called = call(study, output, *QUICK, "--covariates", "group", report=True)
+    gone = {name for name in of_age if not (output / "group" / name).exists()}
+    assert gone == of_age
+    assert "files of earlier calls removed, such as" in called.error and "other maps, covariates" in called.error
+    assert said not in text_of(output / "group.html")
+
+    call.done(study, output, *QUICK)
+    assert not list(output.glob("group/*_covariate-*"))
+    # what the record names is what is there
+    (record,) = (output / "logs").glob("*_group.json")
+    recorded = {name for work in strict_json(record).values() for name in work["files"]}  # type: ignore[attr-defined]
+    there = {f"group/{path.name}" for path in output.glob("group/*") if path.is_file()}
+    assert recorded == there
+
+
+def test_a_call_that_nothing_answers_leaves_what_is_there_and_fails(
+    call: Caller, tmp_path: Path, study: GroupStudy
+) -> None:
+    any_session = ("--session-contrast", "any")
+    output = call.done(study, tmp_path / "out", *any_session)
+    before = times(output)
+    called = call(study, output, *any_session, "--strategy", "mixed")
+    called.refused(17, "No strategy of this call can answer", "mixed: The mixed strategy has no test", "--strategy")
+    assert "done" not in called.output + called.error
+    assert times(output) == before
+    # either remedy
+    assert call(study, output, *any_session).code == 0
+    assert call(study, output, "--session-contrast", "mean", "--strategy", "mixed").code == 0
+
+
+def test_what_a_strategy_never_answers_is_no_warning_where_others_do(
+    call: Caller, tmp_path: Path, study: GroupStudy
+) -> None:
+    called = call(study, tmp_path / "out", "--session-contrast", "any", "--strategy", "mixed", "marginal")
+    assert called.code == 0
+    assert "has no test over all sessions" not in called.error
+    answers = pd.read_csv(
+        tmp_path / "out" / "group" / f"{START}_sessions-any_desc-answers_metrics.tsv", sep="\t", index_col="strategy"
+    )
+    assert answers["status"].to_dict() == {"marginal": "estimated", "mixed": "declined"}
+    assert "has no test over all sessions" in answers.loc["mixed", "reason"]
+
+
+def test_a_strategy_whose_package_is_missing_is_refused_before_anything_is_touched(
+    call: Caller, tmp_path: Path, study: GroupStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = call.done(study, tmp_path / "out", "--session-contrast", "mean")
+    before = times(output, "**/*")
+    monkeypatch.setitem(sys.modules, "pymare", None)
+    for options in ((), ("--dry-run",)):
+        call(study, output, "--session-contrast", "mean", "--strategy", "meta", *options).refused(
+            2, "--strategy meta: The meta strategy needs PyMARE", "pip install 'sessionfx[meta]'"
+        )
+    assert times(output, "**/*") == before
+
+
 def test_reports_only_draws_without_touching_maps(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
     call(study, tmp_path / "none", *QUICK, "--reports-only", report=True).refused(
         17, "--reports-only needs finished group maps", "without --reports-only first"

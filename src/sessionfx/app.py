@@ -94,6 +94,7 @@ def run(settings: Settings) -> int:
     _check_folders(settings)
     _check_temporary_folder()
     _check_questions(settings)
+    _check_dependencies(settings)
     contrasts = parse_contrasts(settings.contrast) if "participant" in settings.levels else ()
     raw = check_raw_dataset(settings.bids_dir, skip_validation=settings.skip_bids_validation)
     check_output_place(settings.output_dir, {"raw": raw})
@@ -302,6 +303,18 @@ def _check_questions(settings: Settings) -> None:
             raise CommandLineError(
                 f"--group-contrast '{asked[0]}' asks about a covariate, and none is given. Add --covariates COLUMN."
             )
+
+
+def _check_dependencies(settings: Settings) -> None:
+    """Refuse strategies whose packages are not installed, before anything is read or written."""
+    if "group" not in settings.levels or not settings.strategy:
+        return
+    from sessionfx.strategies import STRATEGIES
+
+    for name in settings.strategy:
+        missing = STRATEGIES[name].missing_dependency()
+        if missing:
+            raise CommandLineError(f"--strategy {name}: {missing}")
 
 
 def _check_conditions(selection: Selection, contrasts: Sequence[Contrast], settings: Settings) -> None:

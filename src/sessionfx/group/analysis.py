@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from sessionfx.group.answers import Respondent, finding, refusals
 from sessionfx.group.calibration import Covariance, calibrate
 from sessionfx.group.evidence import summarise_reliability, with_active_regions
 from sessionfx.group.permutation import PermutationResult
-from sessionfx.group.results import ContrastResults, Evidence
+from sessionfx.group.results import ContrastResults, Evidence, StrategyResult
 from sessionfx.group.stack import MapStack, attendance, open_stack
 from sessionfx.inputs.covariates import read_covariates
 from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
@@ -33,6 +33,10 @@ from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question, Strategy
+from sessionfx.wording import counted, listed
+
+# Stands in the names of answers to questions, not in those of other work
+_ANSWER = " sessions "
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ class _Works:
         All of them.
     prefix : str
         With which the names of all work from these first-level maps begin.
+    prefix_of_answers : str
+        With which the names of answers begin that are also of models with these covariates.
     """
 
     questions: tuple[str, ...]
@@ -99,6 +105,11 @@ class _Works:
     calibration: str
     marks: dict[str, str]
     prefix: str
+    prefix_of_answers: str
+
+    def is_current(self, work: str) -> bool:
+        """Whether work in the record, of this call or an earlier one, belongs beside that of this call."""
+        return work.startswith(self.prefix_of_answers if _ANSWER in work else self.prefix)
 
 
 @dataclass(frozen=True)
@@ -170,9 +181,9 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> ContrastOutcome:
     record = analysis.record()
     works = _works(contrast, maps, covariates, questions, analysis)
     to_do = {work for work, mark in works.marks.items() if settings.force or not record.is_finished(work, mark)}
-    # answers to other questions stay, unless they are from other first-level maps
+    # answers to other questions stay, unless they are from other first-level maps or covariates
     own = [work for work in record.works() if work.startswith(f"{contrast} from ")]
-    outdated = [work for work in own if not work.startswith(works.prefix)]
+    outdated = [work for work in own if not works.is_current(work)]
     shown = fingerprint(works.marks)
     needs_report = not settings.no_report and (
         settings.reports_only
@@ -198,6 +209,7 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> ContrastOutcome:
         keeper = _Keeper(contrast, record, works, to_do)
         results = _find_results(stack, covariates, questions, analysis, files, keeper)
     keeper.take_away(outdated)
+    results = replace(results, notes=(*results.notes, *keeper.earlier_answers()))
     if not settings.no_report:
         write_group_report(results, settings, analysis.methods, shown, analysis.output_dir)
     left_out = [f"sub-{label} is left out: it {why}." for label, why in results.left_out.items()]
@@ -228,7 +240,10 @@ class _Keeper:
         if work not in self.to_do:
             return
         written: list[Path] = []
-        with together(lambda: self.take_away([work], earlier() if earlier else [], written)):
+        # other maps or covariates may have given an answer under the same file names
+        same = [other for other in self.record.works() if other.startswith(f"{self.contrast} from ")
+                and _piece(other) == _piece(work)]  # fmt: skip
+        with together(lambda: self.take_away([work, *same], earlier() if earlier else [], written)):
             written += write()
         self.record.finish({work: (self.works.marks[work], written)})
 
@@ -237,13 +252,31 @@ class _Keeper:
         others = {path for path in [*self.record.obsolete(works), *files] if path not in written and path.exists()}
         if others:
             say(
-                f"contrast {self.contrast}: {len(others)} file(s) of earlier calls are removed, {min(others).name} for "
-                "one: they are from other maps or options than the answers that this call writes beside them."
+                f"contrast {self.contrast}: {counted(len(others), 'file')} of earlier calls removed, such as "
+                f"{min(others).name}: they are from other maps, covariates or options than what this call writes."
             )
         self.record.forget(works)
         for path in files:
             if path not in written:
                 remove(path)
+
+    def earlier_answers(self) -> list[str]:
+        """Say which answers of earlier calls lie beside those of this call, which the page does not show."""
+        others = [work for work in self.record.works() if self.works.is_current(work) and _ANSWER in work
+                  and work not in self.works.questions]  # fmt: skip
+        if not others:
+            return []
+        names = listed([work.partition(_ANSWER)[2].replace("-", " by ") for work in others])
+        return [
+            f"Answers of earlier calls from the same maps and covariates stay in group/ beside those of this call, and "
+            f"are not shown on its page: {names}."
+        ]
+
+
+def _piece(work: str) -> str:
+    """Name of a piece of work without the maps and covariates it is from."""
+    before, answer, question = work.partition(_ANSWER)
+    return answer + question if answer else before.split()[-1]
 
 
 def _find_results(
@@ -258,6 +291,7 @@ def _find_results(
     settings, works = analysis.settings, keeper.works
     respondent = Respondent(analysis.strategies, analysis.options, settings, analysis.executor)
     found = respondent.answers(questions, stack, analysis.selection.sessions)
+    _check_that_something_is_answered(questions, found.results)
     if settings.calibrate and found.evidence.covariance is None:
         raise LevelError(
             "--calibrate needs at least two participants with two sessions each, to estimate how sessions "
@@ -284,6 +318,20 @@ def _find_results(
         tuple(answers), stack.notes, covariates.notes, {**analysis.absent(files.contrast), **covariates.left_out},
         evidence, reliability, calibration,
     )  # fmt: skip
+
+
+def _check_that_something_is_answered(
+    questions: Sequence[Question], results: Sequence[Sequence[StrategyResult]]
+) -> None:
+    """Refuse a call without any answer before it takes the place of what is there."""
+    if any(result.located is not None for answers in results for result in answers):
+        return
+    reasons = dict.fromkeys(f"{result.name}: {result.refusal}" for answers in results for result in answers)
+    raise LevelError(
+        f"No strategy of this call can answer {'any of its questions' if len(questions) > 1 else questions[0].text}, "
+        f"so nothing is written, and what was there stays. {' '.join([*reasons][:6])} "
+        "Ask another question (--session-contrast, --group-contrast), or leave out --strategy for the default ones."
+    )
 
 
 def _stored_permutation(files: GroupFiles, question: Question, mask: NDArray[np.bool_]) -> PermutationResult:
@@ -332,6 +380,7 @@ def _works(
         # what serves as time in one question adjusts no other
         analysis.times if covariates.session_columns else (),
     ]
+    of_covariates = fingerprint(design[:4])[:8]
     common = [__version__, analysis.selection.entities, settings.alpha, settings.correction, settings.cluster_threshold]
     options = [
         common,
@@ -341,11 +390,13 @@ def _works(
         design,
     ]
     answers = {
-        f"{prefix}sessions {one.label}": fingerprint([inputs, options, asdict(one.sessions), asdict(one.group)])
+        f"{prefix}{of_covariates}{_ANSWER}{one.label}": fingerprint(
+            [inputs, options, asdict(one.sessions), asdict(one.group)]
+        )
         for one in questions
     }
     reliability, calibration = f"{prefix}reliability", f"{prefix}calibration" if settings.calibrate else ""
     marks = {**answers, reliability: fingerprint([inputs, common, covariates.left_out, analysis.absent(contrast)])}
     if calibration:
         marks[calibration] = fingerprint([sorted(answers.items()), settings.calibrate, settings.random_seed])
-    return _Works(tuple(answers), reliability, calibration, marks, prefix)
+    return _Works(tuple(answers), reliability, calibration, marks, prefix, f"{prefix}{of_covariates}{_ANSWER}")

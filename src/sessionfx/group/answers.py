@@ -232,10 +232,17 @@ def cluster_table(one: Located[Any], threshold: float, minimum_voxels: int) -> p
 
 
 def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
-    """Name the answers that were declined, for the log."""
+    """Name the answers that were declined, as warnings.
+
+    That a strategy never answers a kind of question is none where others answer it; the table of answers has it.
+    """
     return [
-        f"Contrast '{contrast}', sessions '{one.question.text}', {strategy.name}: {strategy.refusal}"
-        for one in questions for strategy in one.strategies if strategy.refusal
+        f"Contrast '{contrast}', sessions '{asked.question.text}', {strategy.name}: {strategy.refusal}"
+        for asked in questions
+        for strategy in asked.strategies
+        if strategy.refusal
+        and not (STRATEGIES[strategy.name].never_answers(asked.question) and any(
+            other.located is not None for other in asked.strategies))
     ]  # fmt: skip
 
 

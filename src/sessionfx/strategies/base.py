@@ -247,6 +247,14 @@ class Strategy(ABC):
         """Whether the maps' sampling variances enter."""
         return False
 
+    def missing_dependency(self) -> str:
+        """Say which package it needs that is not installed, with the remedy; empty where there is none."""
+        return ""
+
+    def never_answers(self, question: Question) -> str:
+        """Say why it never answers questions of this kind, whatever the data; empty where it may."""
+        return ""
+
     @abstractmethod
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe the strategy for a methods section.

@@ -70,6 +70,14 @@ class Meta(Strategy):
         """Need them always."""
         return True
 
+    def missing_dependency(self) -> str:
+        """Name PyMARE; see `Strategy.missing_dependency`."""
+        return NOT_INSTALLED if pymare_stats() is None else ""
+
+    def never_answers(self, question: Question) -> str:
+        """Have no joint test; see `Strategy.never_answers`."""
+        return NO_JOINT_TEST if question.sessions.kind == "any" else ""
+
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe the meta-analysis; see `Strategy.methods`."""
         text = (
@@ -82,10 +90,9 @@ class Meta(Strategy):
 
     def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> MetaPlan:
         """Choose the participants as the fixed-effects strategy does; see `Strategy.plan`."""
-        if question.sessions.kind == "any":
-            raise NotEstimableError(NO_JOINT_TEST)
-        if pymare_stats() is None:
-            raise NotEstimableError(NOT_INSTALLED)
+        refusal = self.never_answers(question) or self.missing_dependency()
+        if refusal:
+            raise NotEstimableError(refusal)
         participants = plan_values(layout, question, options)
         model = participants.description[0].lower() + participants.description[1:]
         return MetaPlan(

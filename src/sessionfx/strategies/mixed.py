@@ -19,6 +19,10 @@ COMPOUND_SYMMETRY = (
     "is too liberal for differences and trends over three or more sessions (up to 20 % at a nominal 5 % in "
     "simulations)."
 )
+NO_JOINT_TEST = (
+    "The mixed strategy has no test over all sessions at once here; marginal and fixed-effects have one that does not "
+    "need its assumption of equal correlations."
+)
 METHOD_NAMES = {"satterthwaite": "Satterthwaite", KENWARD_ROGER: "Kenward–Roger"}
 
 
@@ -49,6 +53,10 @@ class Mixed(Strategy):
     name = "mixed"
     title = "Mixed effects"
 
+    def never_answers(self, question: Question) -> str:
+        """Have no joint test; see `Strategy.never_answers`."""
+        return NO_JOINT_TEST if question.sessions.kind == "any" else ""
+
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe the mixed-effects model; see `Strategy.methods`."""
         text = (
@@ -60,11 +68,9 @@ class Mixed(Strategy):
 
     def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> MixedPlan:
         """Build the model of all session maps; see `Strategy.plan`."""
-        if question.sessions.kind == "any":
-            raise NotEstimableError(
-                "The mixed strategy has no test over all sessions at once here; marginal and fixed-effects have "
-                "one that does not need its assumption of equal correlations."
-            )
+        refusal = self.never_answers(question)
+        if refusal:
+            raise NotEstimableError(refusal)
         design = session_design(layout, question)
         design.check("too few participants have these sessions, or covariates cannot be told apart from sessions.")
         matrix = design.matrix.to_numpy()
