@@ -644,7 +644,7 @@ def test_answers_of_models_with_other_covariates_go_and_it_is_said(call: Caller,
     called = call(study, output, *QUICK, "--covariates", "group", report=True)
     gone = {name for name in of_age if not (output / "group" / name).exists()}
     assert gone == of_age
-    assert "files of earlier calls removed, such as" in called.error and "other maps, covariates" in called.error
+    assert "of earlier calls are removed" in called.error and "other maps, covariates" in called.error
     assert said not in text_of(output / "group.html")
 
     call.done(study, output, *QUICK)

@@ -33,7 +33,7 @@ from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question, Strategy
-from sessionfx.wording import counted, listed
+from sessionfx.wording import listed
 
 # Stands in the names of answers to questions, not in those of other work
 _ANSWER = " sessions "
@@ -252,8 +252,8 @@ class _Keeper:
         others = {path for path in [*self.record.obsolete(works), *files] if path not in written and path.exists()}
         if others:
             say(
-                f"contrast {self.contrast}: {counted(len(others), 'file')} of earlier calls removed, such as "
-                f"{min(others).name}: they are from other maps, covariates or options than what this call writes."
+                f"contrast {self.contrast}: {len(others)} file(s) of earlier calls are removed, {min(others).name} for "
+                "one: they are from other maps, covariates or options than the answers that this call writes."
             )
         self.record.forget(works)
         for path in files:
