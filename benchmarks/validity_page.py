@@ -159,8 +159,9 @@ The same in per mille at a nominal 1 ‰. **Bold**: above 1.7 ‰.
   (ICC 0) and are few, differences are a little liberal even where its model is true: its degrees of freedom take an
   estimated variance of zero at its word.
 - **session-model** keeps its rate for the difference between two sessions. Its mean pools the maps of a participant
-  as if they were of different people, which is wrong wherever the ICC is above zero. Differences and trends over
-  three or more sessions need sphericity. Its test over all sessions corrects for that: it keeps 5 %, not always 1 ‰.
+  as if they were of different people, which is wrong wherever the ICC is above zero; it is not to be reported unless
+  the median ICC is below 0.05. Differences and trends over three or more sessions need sphericity. Its test over all
+  sessions corrects for that: it keeps 5 %, not always 1 ‰.
 
 ## The designs
 

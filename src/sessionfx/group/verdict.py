@@ -1,8 +1,8 @@
 """Which strategies to trust for a question, from the design and from what the data say about their assumptions.
 
-The rules follow from exact results and from simulated null designs (docs/validity.md): marginal and fixed-effects keep
-a nominal 5 % whatever the covariance of the sessions; a pooled mean reaches 38 %; differences and trends of the
-session-model and of mixed effects over three or more sessions reach 21 % where sphericity fails.
+The rules follow from exact results and from simulated null designs (docs/validity.md; figures in `sessionfx.validity`):
+marginal and fixed-effects keep a nominal rate whatever the covariance of the sessions; a pooled mean does not, nor do
+differences and trends of the session-model and of mixed effects over three or more sessions where sphericity fails.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.strategies.base import MapLayout, Question
 from sessionfx.strategies.marginal import FEW_DOF
 from sessionfx.strategies.session_model import resolve_subject_effect
+from sessionfx.validity import NEGLIGIBLE_ICC
 
 # Answers whose z differ by no more than this at any voxel are the same but for rounding
 SAME_Z = 1e-4
-# Below this, pooling the maps of one participant inflates t by less than 5 % for three sessions
-NEGLIGIBLE_ICC = 0.05
 # Missing sessions are called related to the effect when the share of voxels is this many times what chance gives
 NOTABLE_MISSINGNESS = 2.0
 _CHANCE = 0.05

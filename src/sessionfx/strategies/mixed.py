@@ -13,11 +13,12 @@ from sessionfx.statistics.mixed import KENWARD_ROGER, MixedContrast, estimate_mi
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
 from sessionfx.strategies.designs import session_design
+from sessionfx.validity import WITHOUT_SPHERICITY
 
 COMPOUND_SYMMETRY = (
     "The model takes every pair of sessions to be equally correlated. Where participants change at different rates it "
-    "is too liberal for differences and trends over three or more sessions (up to 20 % at a nominal 5 % in "
-    "simulations)."
+    "is too liberal for differences and trends over three or more sessions "
+    f"({WITHOUT_SPHERICITY})."
 )
 NO_JOINT_TEST = (
     "The mixed strategy has no test over all sessions at once here; marginal and fixed-effects have one that does not "

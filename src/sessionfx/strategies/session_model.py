@@ -21,10 +21,12 @@ from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covar
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
 from sessionfx.strategies.designs import SessionDesign, session_design, session_differences
+from sessionfx.validity import NEGLIGIBLE_ICC, POOLED_MEAN, WITHOUT_SPHERICITY
 
 POOLING = (
     "Pooling of correlated maps: the maps of one participant count as independent, so its standard error is too small "
-    "wherever participants differ from each other. Do not use it for inference unless the ICC is close to zero."
+    f"wherever participants differ from each other (up to {POOLED_MEAN:g} % false positives at a nominal 5 % in "
+    f"simulations). Do not report it unless the median ICC is below {NEGLIGIBLE_ICC:g}."
 )
 WRONG_ERROR_TERM = (
     "Participant indicators take the differences between participants out of the error, which this question should be "
@@ -32,7 +34,7 @@ WRONG_ERROR_TERM = (
 )
 SPHERICITY = (
     "With three or more sessions this test assumes sphericity: every difference between sessions varies equally over "
-    "participants. Where it fails, false positives rise (up to 20 % at a nominal 5 % in simulations)."
+    f"participants. Where it fails, false positives rise ({WITHOUT_SPHERICITY})."
 )
 CORRECTED = (
     "The Greenhouse–Geisser correction estimates the departure from sphericity at each voxel, which is uncertain "

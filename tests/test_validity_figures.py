@@ -1,0 +1,112 @@
+"""The figures that sentences quote are those of the simulations: docs/validity.tsv, `sessionfx.validity`, README, docs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from sessionfx import validity
+from sessionfx.strategies import mixed, session_model
+
+ROOT = Path(__file__).parents[1]
+EXTREME = ("dropout, change at once", "dropout and unequal variances")
+CONSTANTS = {
+    value for name, value in vars(validity).items() if name.isupper() and isinstance(value, float) and value > 1
+}
+NOMINAL = 5.0
+PERCENT = re.compile(r"(\d+(?:\.\d+)?) %")
+
+
+def worst(strategies: list[str], contrast: str, where: str = "structure not in @EXTREME") -> float:
+    table = pd.read_csv(ROOT / "docs" / "validity.tsv", sep="\t")
+    chosen = table[table["strategy"].isin(strategies) & (table["contrast"] == contrast)].query(
+        where, local_dict={"EXTREME": EXTREME}
+    )
+    assert len(chosen)
+    return round(100 * float(chosen["rate_0.05"].max()), 1)
+
+
+MANY, TWO = "k > 2 and structure not in @EXTREME", "k == 2 and structure not in @EXTREME"
+
+
+@pytest.mark.parametrize(
+    ("quoted", "strategies", "contrast", "where"),
+    [
+        (validity.DROPOUT_MEAN, ["fixed-effects"], "mean", "structure == 'dropout'"),
+        (validity.DROPOUT_TREND, ["fixed-effects"], "linear", "structure == 'dropout, change at once'"),
+        (validity.FEW_AND_UNEQUAL, ["marginal"], "mean", "structure == 'dropout and unequal variances'"),
+        (validity.POOLED_MEAN, ["session-model"], "mean", MANY),
+        (validity.DIFFERENCE, ["session-model", "mixed"], "last - first", MANY),
+        (validity.TREND, ["session-model", "mixed"], "linear", MANY),
+        (validity.MIXED_MEAN, ["mixed"], "mean", "structure not in @EXTREME"),
+        (validity.MIXED_DIFFERENCE_OF_TWO, ["mixed"], "last - first", TWO),
+        (validity.SESSION_MODEL_DIFFERENCE_OF_TWO, ["session-model"], "last - first", TWO),
+        (validity.SESSION_MODEL_ANY, ["session-model"], "any", "structure not in @EXTREME"),
+    ],
+)
+def test_a_figure_is_the_worst_rate_of_the_table(
+    quoted: float, strategies: list[str], contrast: str, where: str
+) -> None:
+    assert quoted == worst(strategies, contrast, where)
+
+
+def test_what_is_kept_is_the_worst_rate_of_the_strategies_that_keep_it() -> None:
+    contrasts = ("mean", "last - first", "linear", "any")
+    rates = [worst(["marginal"], contrast) for contrast in contrasts]
+    rates += [worst(["fixed-effects"], contrast) for contrast in contrasts if contrast != "mean"]
+    rates.append(worst(["fixed-effects"], "mean", "structure not in @EXTREME and structure != 'dropout'"))
+    assert max(rates) == validity.KEPT
+
+
+def lines_between(path: Path, start: str, end: str) -> str:
+    text = path.read_text(encoding="utf-8")
+    begin = text.index(start)
+    return text[begin : text.index(end, begin)]
+
+
+@pytest.mark.parametrize(
+    ("text", "figures"),
+    [
+        pytest.param(
+            lines_between(ROOT / "README.md", "What to remember, from", "`sub-XX.html`"),
+            {validity.KEPT, validity.DROPOUT_MEAN, validity.POOLED_MEAN, validity.DIFFERENCE, validity.TREND},
+            id="README",
+        ),
+        pytest.param(
+            lines_between(
+                ROOT / "docs" / "statistics.md", "| question | strategy | worst rate", "Of the other codings"
+            ),
+            CONSTANTS,
+            id="statistics",
+        ),
+        pytest.param(mixed.COMPOUND_SYMMETRY, {validity.DIFFERENCE, validity.TREND}, id="caution of mixed"),
+        pytest.param(session_model.SPHERICITY, {validity.DIFFERENCE, validity.TREND}, id="caution on sphericity"),
+        pytest.param(session_model.POOLING, {validity.POOLED_MEAN}, id="caution on pooling"),
+    ],
+)
+def test_sentences_quote_these_figures_and_no_others(text: str, figures: set[float]) -> None:
+    assert set(map(float, PERCENT.findall(text))) - {NOMINAL} == figures
+
+
+def test_the_limits_of_marginal_are_quoted_in_statistics() -> None:
+    text = lines_between(ROOT / "docs" / "statistics.md", "What limits marginal", "### The verdict")
+    assert f"({validity.FEW_AND_UNEQUAL:g} % at worst" in text
+
+
+def test_all_say_alike_when_the_mean_of_the_session_model_may_be_reported() -> None:
+    limit = f"{validity.NEGLIGIBLE_ICC:g}"
+    assert f"unless the median ICC is below {limit}" in session_model.POOLING
+    for name in ("README.md", "docs/statistics.md", "docs/validity.md", "benchmarks/validity_page.py"):
+        text = " ".join((ROOT / name).read_text(encoding="utf-8").split())
+        assert f"unless the median ICC is below {limit}" in text, name
+    assert f"`mean` where the ICC is below {limit}" in (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
+
+
+def test_no_sentence_of_the_program_writes_such_a_figure_itself() -> None:
+    for folder in ("strategies", "group"):
+        for path in sorted((ROOT / "src" / "sessionfx" / folder).glob("*.py")):
+            written = set(map(float, PERCENT.findall(path.read_text(encoding="utf-8"))))
+            assert not written & CONSTANTS, path
