@@ -235,6 +235,36 @@ def ds210(root: Path) -> Layout:
     )  # fmt: skip
 
 
+def synthetic(root: Path) -> Layout:
+    """Uncompressed images, masks of before `desc-brain`, no confounds; numbered sessions, two spaces, a resting task."""
+    task, runs = "nback", {}
+    describe(root, "Synthetic")
+    write_events(root / f"task-{task}_events.tsv", ("scene_target", "scene_nontarget"), seed=5)
+    prep = derivatives(root / "derivatives" / "fmriprep", "fMRIPrep", "1.0.6")
+    write(prep / ".bidsignore", "*.html\n")
+    for sub in ("01", "02"):
+        for ses in ("01", "02"):
+            for name in (f"{task}_run-01", f"{task}_run-02", "rest"):
+                start = f"sub-{sub}/ses-{ses}/func/sub-{sub}_ses-{ses}_task-{name}"
+                for number, space in enumerate((MNI, "T1w")):
+                    seed = 100 * number + 10 * int(sub) + int(ses)
+                    write_bold(
+                        prep / f"{start}_space-{space}_desc-preproc_bold.nii", root / f"task-{task}_events.tsv",
+                        repetition_time=2.5, seed=BOLD + seed + len(runs),
+                    )  # fmt: skip
+                    write_mask(prep / f"{start}_space-{space}_label-brain_mask.nii")
+                if name != "rest":
+                    runs[Path(start).name] = f"task-{task}_events.tsv"
+    start = f"sub-01/ses-01/func/sub-01_ses-01_task-{task}_run-01"
+    chosen = write(root.parent / "masks.json", '{"mask": {"desc": null, "label": "brain"}}')
+    return Layout(
+        root, ("--task", task, "--confounds", "none", "--bids-filter-file", str(chosen),
+               "--contrast", "scene_target - scene_nontarget"), runs,
+        ("01", "02"), {"scene_target": 1, "scene_nontarget": -1}, 2.5,
+        prep / f"{start}_space-{MNI}_desc-preproc_bold.nii", None,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Analysed:
     """A layout after the program was run on it."""
@@ -253,7 +283,7 @@ class Analysed:
 QUICK = (ds000001, ds007, ds114)
 LAYOUTS = [
     pytest.param(make, id=make.__name__, marks=() if make in QUICK else pytest.mark.slow)
-    for make in (*QUICK, ds003, ds210)
+    for make in (*QUICK, ds003, ds210, synthetic)
 ]
 
 
@@ -343,3 +373,36 @@ def test_echoes_are_no_runs_and_the_filter_named_analyses_one(tmp_path: Path) ->
     np.testing.assert_allclose(nib.load(path).get_fdata(), theirs, rtol=1e-5)
     (session,) = (tmp_path / "out").rglob("*stat-t_desc-fixedEffects_statmap.json")
     assert json.loads(session.read_text())["DegreesOfFreedom"] == 2 * dof
+
+
+@pytest.mark.slow
+def test_a_runs_own_events_go_before_those_at_the_root_whatever_the_padding(tmp_path: Path) -> None:
+    """Raw `run-01`, preprocessed `run-1`, and its mask and confounds again `run-01`."""
+    layout = ds000001(tmp_path / "ds000001")
+    first = "sub-10_task-balloonanalogrisktask_run-1"
+    own = layout.root / layout.runs[first]
+    swapped = own.read_text().replace("cash", "other").replace("pumps", "cash").replace("other", "pumps")
+    write(layout.root / "task-balloonanalogrisktask_events.tsv", swapped)
+    for path in (layout.bold.parent).glob(f"{first}_*"):
+        if "desc-brain_mask" in path.name or "desc-confounds" in path.name:
+            path.rename(path.with_name(path.name.replace("_run-1_", "_run-01_")))
+    confounds = layout.bold.with_name(f"{first.replace('run-1', 'run-01')}_desc-confounds_timeseries.tsv")
+    chosen = write(tmp_path / "filter.json", '{"bold": {"run": 1}}')
+    output = tmp_path / "out"
+    done = run_command(
+        layout.root, output, "participant", "--participant-label", "10", "--no-report", "--keep-run-maps",
+        "--nprocs", "1", "--bids-filter-file", chosen, *layout.options,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    theirs, dof = nilearn_answer(layout.bold, own, confounds, layout.weights, 2.0)
+    (path,) = output.rglob(f"{first}_*stat-effect_statmap.nii.gz")
+    np.testing.assert_allclose(nib.load(path).get_fdata(), theirs, rtol=1e-5)
+    (design,) = output.glob("sub-10/**/*_design.json")
+    facts = json.loads(design.read_text())
+    assert design.name.startswith(f"{first}_")
+    assert facts["DegreesOfFreedom"] == dof
+    names = [source.split("/")[-1].split("_space")[0] for source in facts["Sources"]]
+    padded = first.replace("run-1", "run-01")
+    assert names == [first, padded, f"{padded}_events.tsv", f"{padded}_desc-confounds_timeseries.tsv"]
+    written = {found for path in output.rglob("sub-10*") for found in re.findall(r"_run-\w+?_", path.name)}
+    assert written == {"_run-1_"}, "one spelling, the preprocessed image's"
