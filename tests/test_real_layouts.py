@@ -235,36 +235,6 @@ def ds210(root: Path) -> Layout:
     )  # fmt: skip
 
 
-def synthetic(root: Path) -> Layout:
-    """Uncompressed images, masks of before `desc-brain`, no confounds; numbered sessions, two spaces, a resting task."""
-    task, runs = "nback", {}
-    describe(root, "Synthetic")
-    write_events(root / f"task-{task}_events.tsv", ("scene_target", "scene_nontarget"), seed=5)
-    prep = derivatives(root / "derivatives" / "fmriprep", "fMRIPrep", "1.0.6")
-    write(prep / ".bidsignore", "*.html\n")
-    for sub in ("01", "02"):
-        for ses in ("01", "02"):
-            for name in (f"{task}_run-01", f"{task}_run-02", "rest"):
-                start = f"sub-{sub}/ses-{ses}/func/sub-{sub}_ses-{ses}_task-{name}"
-                for number, space in enumerate((MNI, "T1w")):
-                    seed = 100 * number + 10 * int(sub) + int(ses)
-                    write_bold(
-                        prep / f"{start}_space-{space}_desc-preproc_bold.nii", root / f"task-{task}_events.tsv",
-                        repetition_time=2.5, seed=BOLD + seed + len(runs),
-                    )  # fmt: skip
-                    write_mask(prep / f"{start}_space-{space}_label-brain_mask.nii")
-                if name != "rest":
-                    runs[Path(start).name] = f"task-{task}_events.tsv"
-    start = f"sub-01/ses-01/func/sub-01_ses-01_task-{task}_run-01"
-    chosen = write(root.parent / "masks.json", '{"mask": {"desc": null, "label": "brain"}}')
-    return Layout(
-        root, ("--task", task, "--confounds", "none", "--bids-filter-file", str(chosen),
-               "--contrast", "scene_target - scene_nontarget"), runs,
-        ("01", "02"), {"scene_target": 1, "scene_nontarget": -1}, 2.5,
-        prep / f"{start}_space-{MNI}_desc-preproc_bold.nii", None,
-    )  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Analysed:
     """A layout after the program was run on it."""
@@ -283,7 +253,7 @@ class Analysed:
 QUICK = (ds000001, ds007, ds114)
 LAYOUTS = [
     pytest.param(make, id=make.__name__, marks=() if make in QUICK else pytest.mark.slow)
-    for make in (*QUICK, ds003, ds210, synthetic)
+    for make in (*QUICK, ds003, ds210)
 ]
 
 

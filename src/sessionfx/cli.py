@@ -110,17 +110,21 @@ def build_parser() -> argparse.ArgumentParser:
     select.add_argument("--participant-label", nargs="+", type=_label_of("sub"), default=(), metavar="LABEL",
                         help="participants, with or without sub-")  # fmt: skip
     select.add_argument("--session-label", nargs="+", type=_label_of("ses"), default=(), metavar="LABEL",
-                        help="sessions, with or without ses-; their order here is their order in time")  # fmt: skip
+                        help="sessions, with or without ses-; in their order in time, "
+                        "which acq_time tells where it is there")  # fmt: skip
     select.add_argument("--task", "--task-id", "-t", type=_label_of("task"), metavar="TASK",
                         help="task; needed where several exist")  # fmt: skip
     select.add_argument("--space", type=_label_of("space"), metavar="SPACE",
-                        help="space (MNI152NLin2009cAsym is taken where several exist)")  # fmt: skip
-    select.add_argument("--res", type=_label_of("res"), metavar="RES", help="resolution entity of that space")
+                        help="space (MNI152NLin2009cAsym is taken where several exist); "
+                        "none: files without space-")  # fmt: skip
+    select.add_argument(
+        "--res", type=_label_of("res"), metavar="RES", help="resolution entity of that space; none: without it"
+    )
     select.add_argument("-d", "--derivatives", nargs="+", type=_path, default=(), metavar="PATH",
                         help="folders with preprocessed data (default: what lies in BIDS_DIR/derivatives); at the "
                         "group level also folders with first-level maps of SessionFX, FitLins or nilearn")  # fmt: skip
     select.add_argument("--bids-filter-file", type=_path, metavar="FILE",
-                        help="JSON with pybids filters under 'bold', 'mask', 'events', 'confounds'")  # fmt: skip
+                        help="JSON: pybids filters under 'bold', 'mask', 'events', 'confounds', 'maps'")  # fmt: skip
     select.add_argument(
         "--bids-database-dir", type=_path, metavar="DIR", help="keep the pybids index here and reuse it"
     )
