@@ -117,8 +117,61 @@ def test_files_that_may_be_runs_are_runs_with_a_warning(tmp_path: Path, entity: 
 
 
 def test_names_that_differ_in_padding_only_stand_for_one_run(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="same run"):
+    with pytest.raises(DatasetError, match=r"same run.*leading zeros only\. Remove one"):
         select(tmp_path, [image("_run-1"), image("_run-01")])
+
+
+def test_a_filter_named_keeps_what_the_users_filter_chose(tmp_path: Path) -> None:
+    files = [
+        image(f"_rec-{rec}_echo-{echo}", desc=desc)
+        for rec in ("moco", "norm")
+        for echo in ("1", "02")
+        for desc in ("preproc", "denoised")
+    ]
+    chosen: dict[str, object] = {"desc": "denoised"}
+    for step, entity in enumerate(("echo", "rec")):
+        with pytest.raises(CommandLineError, match=f"{entity}-") as caught:
+            select(tmp_path / str(step), files, chosen)
+        chosen = filters_named_in(str(caught.value))[-1]["bold"]
+    assert chosen == {"desc": "denoised", "echo": "2", "reconstruction": "norm"}
+    (run,) = select(tmp_path / "all", files, chosen).runs["01"]
+    assert run.bold.name == f"sub-01_ses-1_task-t_rec-norm_echo-02_space-{SPACE}_desc-denoised_bold.nii.gz"
+
+
+@pytest.mark.parametrize(("choice", "n_runs"), [(0, 2), (1, 1), (2, 3)])
+def test_a_file_of_all_runs_together_is_not_a_further_run(choice: int, n_runs: int, tmp_path: Path) -> None:
+    """XCP-D writes the denoised runs, and one file that holds them one after the other."""
+    files = [image(run, desc="denoised") for run in ("_run-01", "_run-02", "")]
+    with pytest.raises(CommandLineError, match=r"1 acquisition of sub-01") as caught:
+        select(tmp_path / "all", files, {"desc": "denoised"})
+    named = filters_named_in(str(caught.value))
+    assert len(named) == 3
+    assert len(bold_names(select(tmp_path / str(choice), files, named[choice]["bold"]))) == n_runs
+
+
+def test_versions_that_differ_between_participants_are_named(tmp_path: Path) -> None:
+    files = [image("_rec-moco"), image("_rec-moco", ses="2"), image("_rec-norm", sub="02"), image("", sub="03")]
+    selection = select(tmp_path / "1", files)
+    (warning,) = selection.warnings
+    assert "Runs differ in rec- (without rec- in 1 run, rec-moco in 2 runs, rec-norm in 1 run)" in warning
+    (named,) = filters_named_in(warning)
+    chosen = select(tmp_path / "2", files, named["bold"])
+    assert bold_names(chosen) == ["sub-02_ses-1_task-t_rec-norm"]
+    assert chosen.warnings == ()
+
+
+def test_a_session_of_single_echoes_beside_combined_ones_is_named(tmp_path: Path) -> None:
+    files = [image(""), image("_echo-1"), image("_echo-2"), image("_echo-2", ses="2")]
+    selection = select(tmp_path, files)
+    assert bold_names(selection) == ["sub-01_ses-1_task-t", "sub-01_ses-2_task-t_echo-2"]
+    (warning,) = selection.warnings
+    assert "Runs differ in echo- (without echo- in 1 run, echo-2 in 1 run)" in warning
+
+
+def test_part_mag_need_not_be_named(tmp_path: Path) -> None:
+    selection = select(tmp_path, [image("_part-mag"), image("", ses="2")])
+    assert len(bold_names(selection)) == 2
+    assert selection.warnings == ()
 
 
 def test_sessions_that_differ_in_padding_are_not_one(tmp_path: Path) -> None:

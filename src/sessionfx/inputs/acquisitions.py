@@ -19,6 +19,7 @@ from typing import Any
 from sessionfx.errors import CommandLineError, DatasetError
 from sessionfx.inputs.dataset import IndexedFile
 from sessionfx.naming import DERIVATIVE_ENTITIES, LONG_NAMES, comparable_label, entity_string, natural_key
+from sessionfx.wording import counted, listed
 
 # Entities that tell files of one acquisition apart, in the order in which they are decided
 VERSION_ENTITIES = ("part", "echo", "rec", "proc", "mod", "inv", "flip", "mt", "split", "chunk", "recording")
@@ -26,6 +27,8 @@ VERSION_ENTITIES = ("part", "echo", "rec", "proc", "mod", "inv", "flip", "mt", "
 _PERHAPS_RUNS = ("acq", "dir", "ce")
 # Of the parts of complex data these are no signal to model
 _NOT_MAGNITUDE = ("phase", "real", "imag")
+# The filter of who gives none
+DEFAULT_BOLD_FILTER = {"desc": "preproc"}
 _NAMES_SHOWN = 3
 
 
@@ -73,17 +76,27 @@ def one_per_acquisition(
         if differing is not None:
             open_groups.setdefault(differing, []).append(left)
         elif len(left) > 1:
-            raise DatasetError(
-                f"Two preprocessed files stand for the same run {entity_string(acquired_entities(left[0].entities))}: "
-                f"{left[0].path} and {left[1].path}. Name one derivative folder with --derivatives, or tell them apart "
-                "with --bids-filter-file."
-            )
+            raise _same_run(*left[:2])
         else:
             chosen += left
     for key, ambiguous in open_groups.items():
-        raise _ambiguity(key, ambiguous)
+        raise _ambiguity(key, ambiguous, bold_filter)
     _check_magnitude(chosen, bold_filter)
-    return chosen, _warnings(chosen)
+    _check_concatenated(chosen, bold_filter)
+    return chosen, [*_warnings(chosen, bold_filter), *_mixtures(chosen, bold_filter)]
+
+
+def _same_run(first: IndexedFile, second: IndexedFile) -> DatasetError:
+    if first.root != second.root:
+        remedy = "Name one derivative folder with --derivatives."
+    elif acquired_entities(first.entities) != acquired_entities(second.entities):
+        remedy = "Their numbers differ in leading zeros only. Remove one of them, or rename it."
+    else:
+        remedy = "Tell them apart with --bids-filter-file."
+    return DatasetError(
+        f"Two preprocessed files stand for the same run {entity_string(acquired_entities(first.entities))}: "
+        f"{first.path} and {second.path}. {remedy}"
+    )
 
 
 def _acquisition(file: IndexedFile) -> tuple[tuple[str, str], ...]:
@@ -117,15 +130,29 @@ def _is_chosen(key: str, bold_filter: Mapping[str, Any]) -> bool:
     return key in bold_filter or LONG_NAMES.get(key, key) in bold_filter
 
 
-def _ambiguity(key: str, groups: Sequence[Sequence[IndexedFile]]) -> CommandLineError:
-    files = [file for group in groups for file in group]
-    labels = sorted({file.entities.get(key) or "" for file in files}, key=natural_key)
-    filters = " or ".join(json.dumps({"bold": {LONG_NAMES.get(key, key): label or None}}) for label in labels)
+def _ambiguity(key: str, groups: Sequence[Sequence[IndexedFile]], bold_filter: Mapping[str, Any]) -> CommandLineError:
+    labels = _labels(key, [file for group in groups for file in group])
+    filters = " or ".join(_filter(bold_filter, key, label or None) for label in labels)
     names = " and ".join(file.path.name for file in groups[0][:2])
     return CommandLineError(
         f"There are several files of one acquisition ({_listed(key, labels)}), which are not runs of their own: "
         f"{names}; in all {_places(groups)}. Choose with --bids-filter-file, the file holding {filters}."
     )
+
+
+def _labels(key: str, files: Iterable[IndexedFile]) -> list[str]:
+    """Labels of an entity in natural order, the empty one where a file lacks it."""
+    return sorted({_label(file, key) or "" for file in files}, key=natural_key)
+
+
+def _filter(bold_filter: Mapping[str, Any], key: str, wanted: Any) -> str:
+    """Write the filter that chooses a label, beside what the user's filter chooses already."""
+    others = {
+        name: value
+        for name, value in bold_filter.items()
+        if DEFAULT_BOLD_FILTER.get(name) != value and name not in (key, LONG_NAMES.get(key, key))
+    }
+    return json.dumps({"bold": {**others, LONG_NAMES.get(key, key): wanted}})
 
 
 def _listed(key: str, labels: Sequence[str]) -> str:
@@ -135,9 +162,7 @@ def _listed(key: str, labels: Sequence[str]) -> str:
 def _places(groups: Sequence[Sequence[IndexedFile]]) -> str:
     """Count acquisitions and name their participants."""
     named = sorted({group[0].entities["sub"] for group in groups}, key=natural_key)
-    shown = ", ".join(f"sub-{label}" for label in named[:_NAMES_SHOWN])
-    more = f" and {len(named) - _NAMES_SHOWN} more" if len(named) > _NAMES_SHOWN else ""
-    return f"{len(groups)} acquisition{'' if len(groups) == 1 else 's'} of {shown}{more}"
+    return f"{counted(len(groups), 'acquisition')} of {listed([f'sub-{label}' for label in named], most=_NAMES_SHOWN)}"
 
 
 def _check_magnitude(files: Iterable[IndexedFile], bold_filter: Mapping[str, Any]) -> None:
@@ -149,25 +174,64 @@ def _check_magnitude(files: Iterable[IndexedFile], bold_filter: Mapping[str, Any
         part = wrong[0].entities["part"]
         raise CommandLineError(
             f"{wrong[0].path} is a part-{part} image, and its acquisition has no magnitude image. Leave such files out "
-            f'with --bids-filter-file, the file holding {{"bold": {{"part": null}}}} or {{"bold": {{"part": "mag"}}}}.'
+            f"with --bids-filter-file, the file holding {_filter(bold_filter, 'part', None)} or "
+            f"{_filter(bold_filter, 'part', 'mag')}."
         )
 
 
-def _warnings(files: Sequence[IndexedFile]) -> list[str]:
+def _check_concatenated(files: Sequence[IndexedFile], bold_filter: Mapping[str, Any]) -> None:
+    """Refuse a file without `run-` beside runs: XCP-D writes one that holds the volumes of all of them."""
+    if _is_chosen("run", bold_filter):
+        return
+    beside = [group for group in _grouped(files, "run") if len({"run" in file.entities for file in group}) > 1]
+    if beside:
+        without = next(file for file in beside[0] if "run" not in file.entities)
+        raise CommandLineError(
+            f"{without.path} has no run-, and there are files with run- beside it; it may hold the volumes of all runs "
+            f"once more ({_places(beside)}). Choose with --bids-filter-file, the file holding "
+            f"{_filter(bold_filter, 'run', '*')} for the runs, {_filter(bold_filter, 'run', None)} for the others, or "
+            f"{_filter(bold_filter, 'run', ['*', None])} for both."
+        )
+
+
+def _grouped(files: Iterable[IndexedFile], key: str) -> list[list[IndexedFile]]:
+    """Files that differ in one entity of their acquisition at most."""
+    groups: dict[tuple[tuple[str, str], ...], list[IndexedFile]] = {}
+    for file in files:
+        groups.setdefault(tuple(pair for pair in _acquisition(file) if pair[0] != key), []).append(file)
+    return list(groups.values())
+
+
+def _mixtures(files: Sequence[IndexedFile], bold_filter: Mapping[str, Any]) -> list[str]:
+    """Name versions of which different ones are analysed together, as each is the only one of its acquisition."""
+    warnings = []
+    for key in VERSION_ENTITIES:
+        labels = _labels(key, files)
+        # magnitude need not be named part-mag, and other parts alone are refused
+        if key == "part" or len(labels) < 2 or _is_chosen(key, bold_filter):
+            continue
+        counts = [
+            f"{_listed(key, [label])} in {counted(sum((_label(file, key) or '') == label for file in files), 'run')}"
+            for label in labels
+        ]
+        warnings.append(
+            f"Runs differ in {key}- ({', '.join(counts)}) and are analysed together, as each acquisition has one "
+            "version only. If they should not be, choose with --bids-filter-file, the file holding for instance "
+            f"{_filter(bold_filter, key, labels[-1])}."
+        )
+    return warnings
+
+
+def _warnings(files: Sequence[IndexedFile], bold_filter: Mapping[str, Any]) -> list[str]:
     """Name what is taken for further runs though it may be versions of one."""
     warnings = []
     for key in _PERHAPS_RUNS:
-        groups: dict[tuple[tuple[str, str], ...], list[IndexedFile]] = {}
-        for file in files:
-            others = tuple(pair for pair in _acquisition(file) if pair[0] != key)
-            groups.setdefault(others, []).append(file)
-        several = [group for group in groups.values() if len(group) > 1]
+        several = [group for group in _grouped(files, key) if len(group) > 1]
         if several:
-            labels = sorted({file.entities.get(key) or "" for group in several for file in group}, key=natural_key)
-            choice = json.dumps({"bold": {LONG_NAMES.get(key, key): labels[-1] or None}})
+            labels = _labels(key, [file for group in several for file in group])
             warnings.append(
                 f"Files that differ in {key}- ({_listed(key, labels)}) are taken for runs of their own and combined: "
                 f"{_places(several)}. If they are versions of one run, choose with --bids-filter-file, the file "
-                f"holding for instance {choice}."
+                f"holding for instance {_filter(bold_filter, key, labels[-1] or None)}."
             )
     return warnings

@@ -370,19 +370,19 @@ def matches_filter(file: IndexedFile, entity_filter: Mapping[str, Any]) -> bool:
 
     null asks that the entity be absent, `"*"` that it be there; numbers ignore zero padding.
     """
-    for name, wanted in entity_filter.items():
-        if name in ("datatype", "scope", "return_type"):
-            continue
-        label = _property(file, name)
-        if wanted is None or wanted in ("Query.NONE", "none"):
-            if label is not None:
-                return False
-        elif wanted in ("*", "Query.ANY"):
-            if label is None:
-                return False
-        elif label is None or not any(_same_label(label, item) for item in as_list(wanted)):
-            return False
-    return True
+    return all(
+        any(_is_wanted(_property(file, name), item) for item in as_list(wanted))
+        for name, wanted in entity_filter.items()
+        if name not in ("datatype", "scope", "return_type")
+    )
+
+
+def _is_wanted(label: str | None, wanted: object) -> bool:
+    if wanted is None or wanted in ("Query.NONE", "none"):
+        return label is None
+    if wanted in ("*", "Query.ANY"):
+        return label is not None
+    return label is not None and _same_label(label, wanted)
 
 
 def _property(file: IndexedFile, name: str) -> str | None:
@@ -393,7 +393,8 @@ def _property(file: IndexedFile, name: str) -> str | None:
 
 
 def _same_label(label: str, wanted: object) -> bool:
-    text = str(wanted).removeprefix(".")
+    is_whole = isinstance(wanted, float) and wanted.is_integer()
+    text = str(int(wanted) if is_whole else wanted).removeprefix(".")
     # as numbers whatever the entity: who writes 1 in a filter means 01 too
     return comparable_label("run", label) == comparable_label("run", text)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sessionfx.errors import CommandLineError, DatasetError, NothingMatchesError
-from sessionfx.inputs.acquisitions import acquired_entities, one_per_acquisition
+from sessionfx.inputs.acquisitions import DEFAULT_BOLD_FILTER, acquired_entities, one_per_acquisition
 from sessionfx.inputs.dataset import (
     Dataset,
     IndexedFile,
@@ -167,7 +167,7 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
         If there is no preprocessed run, or the same run stands in two derivative datasets.
     """
     filters = read_filters(settings.bids_filter_file)
-    bold_filter = {"desc": "preproc", **filters.get("bold", {})}
+    bold_filter = {**DEFAULT_BOLD_FILTER, **filters.get("bold", {})}
     candidates = [
         file for file in dataset.derivative_files if file.suffix == "bold" and file.extension in IMAGE_EXTENSIONS
     ]
