@@ -339,7 +339,11 @@ def _agrees(entities: Mapping[str, str], key: str, label: str) -> bool:
 
 
 def inherited_metadata(
-    files: Iterable[IndexedFile], entities: Mapping[str, str], read_before: dict[Path, dict[str, Any]]
+    files: Iterable[IndexedFile],
+    entities: Mapping[str, str],
+    read_before: dict[Path, dict[str, Any]],
+    *,
+    ignored: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Merge the JSON sidecars that apply to a run, the most specific winning.
 
@@ -350,6 +354,8 @@ def inherited_metadata(
         Of the run.
     read_before : dict
         Sidecars by path: what is read is added, so that one shared by many runs is read once.
+    ignored : sequence of str, optional
+        Entities of the sidecars that need not be the run's.
 
     Raises
     ------
@@ -357,7 +363,7 @@ def inherited_metadata(
         If one of them is not a JSON object.
     """
     metadata: dict[str, Any] = {}
-    for file in applicable_files(files, entities, suffixes=("bold",), extension=".json"):
+    for file in applicable_files(files, entities, suffixes=("bold",), extension=".json", ignored=ignored):
         if file.path not in read_before:
             read_before[file.path] = read_json_object(file.path)
         # null says nothing, and hides no value of a file above
@@ -393,8 +399,9 @@ def _property(file: IndexedFile, name: str) -> str | None:
 
 
 def _same_label(label: str, wanted: object) -> bool:
-    is_whole = isinstance(wanted, float) and wanted.is_integer()
-    text = str(int(wanted) if is_whole else wanted).removeprefix(".")
+    if isinstance(wanted, float) and wanted.is_integer():
+        wanted = int(wanted)  # 1.0 is how some programs write 1 in JSON
+    text = str(wanted).removeprefix(".")
     # as numbers whatever the entity: who writes 1 in a filter means 01 too
     return comparable_label("run", label) == comparable_label("run", text)
 

@@ -26,8 +26,7 @@ from sessionfx.inputs.dataset import (
     subfolders,
 )
 from sessionfx.inputs.files import UnreadableFileError, list_folder, read_json_object
-from sessionfx.inputs.session_order import SessionOrder, order_sessions
-from sessionfx.naming import WITHOUT, entity_string, natural_key
+from sessionfx.naming import DERIVATIVE_ENTITIES, WITHOUT, entity_string, natural_key
 from sessionfx.settings import Settings
 
 DEFAULT_SPACE = "MNI152NLin2009cAsym"
@@ -132,20 +131,20 @@ def read_filters(path: Path | None) -> dict[str, dict[str, Any]]:
         filters = read_json_object(path)
     except UnreadableFileError as error:
         raise CommandLineError(f"--bids-filter-file {error}") from None
-    if not all(isinstance(value, dict) for value in filters.values()):
+    known = {key: value for key, value in filters.items() if key in FILTER_KEYS}
+    if not known:
+        raise CommandLineError(f"--bids-filter-file {path} has none of the keys {', '.join(FILTER_KEYS)}.")
+    if not all(isinstance(value, dict) for value in known.values()):
         raise CommandLineError(
             f'--bids-filter-file {path} should be an object of objects, such as {{"bold": {{"desc": "preproc"}}}}.'
         )
-    for section, entity_filter in filters.items():
+    for section, entity_filter in known.items():
         for name, wanted in entity_filter.items():
             if not all(item is None or isinstance(item, str | int | float) for item in as_list(wanted)):
                 raise CommandLineError(
                     f"--bids-filter-file {path}, '{section}', '{name}': the value should be a label, a list of labels, "
                     "or null."
                 )
-    known = {key: value for key, value in filters.items() if key in FILTER_KEYS}
-    if not known:
-        raise CommandLineError(f"--bids-filter-file {path} has none of the keys {', '.join(FILTER_KEYS)}.")
     return known
 
 
@@ -339,11 +338,13 @@ class _Gatherer:
         ]
         finder = _Finder(self._filters)
         space_entities = {key: label for key, label in bold.entities.items() if key != "desc"}
-        mask = finder.first_of(
-            [[file for file in files if _is_mask_for(file, bold)] for files in derivatives],
-            "mask", space_entities, ("mask",), IMAGE_EXTENSIONS,
-        )  # fmt: skip
-        confounds = finder.first_of(derivatives, "confounds", acquired, ("timeseries", "regressors"), (".tsv",))
+        masks = [[file for file in files if _is_mask_for(file, bold)] for files in derivatives]
+        # programs disagree whether res- is named; that the grid is the same is checked when the mask is read
+        masks += [[file for file in files if _may_be_mask_for(file, bold)] for files in derivatives[1:]]
+        mask = finder.first_of(masks, "mask", space_entities, ("mask",), IMAGE_EXTENSIONS, ignored=("desc", "res"))
+        confounds = finder.first_of(
+            derivatives, "confounds", acquired, ("timeseries", "regressors"), (".tsv",), ignored=("desc",)
+        )
         events = finder.first_of([raw_files], "events", acquired, ("events",), (".tsv",))
         warnings = []
         if events is None:
@@ -355,11 +356,20 @@ class _Gatherer:
         metadata: dict[str, Any] = {}
         try:
             metadata = inherited_metadata(raw_files, acquired, self._sidecars)
+            metadata |= self._start_time(derivatives[1:], acquired)
             metadata |= inherited_metadata(derivatives[0], bold.entities, self._sidecars)
         except UnreadableFileError as error:
             finder.problems.append(str(error).removesuffix("."))
         problem = finder.problems[0] if finder.problems else None
         return RunInputs(acquired, bold.path, mask, events, confounds, metadata, problem, tuple(warnings))
+
+    def _start_time(self, places: Sequence[Sequence[IndexedFile]], acquired: Mapping[str, str]) -> dict[str, Any]:
+        """Find the time that slices were corrected to: a program that denoises images may not repeat it."""
+        for files in places:
+            metadata = inherited_metadata(files, acquired, self._sidecars, ignored=DERIVATIVE_ENTITIES)
+            if "StartTime" in metadata:
+                return {"StartTime": metadata["StartTime"]}
+        return {}
 
 
 class _Finder:
@@ -376,10 +386,11 @@ class _Finder:
         entities: Mapping[str, str],
         suffixes: Sequence[str],
         extensions: Sequence[str],
+        ignored: Sequence[str] = (),
     ) -> Path | None:
         """Find the file in the first place that has one."""
         for files in places:
-            found = self._in(files, what, entities, suffixes, extensions)
+            found = self._in(files, what, entities, suffixes, extensions, ignored)
             if found is not None:
                 return found
         return None
@@ -391,9 +402,9 @@ class _Finder:
         entities: Mapping[str, str],
         suffixes: Sequence[str],
         extensions: Sequence[str],
+        ignored: Sequence[str],
     ) -> Path | None:
         entity_filter = {**DEFAULT_FILTERS.get(what, {}), **self._filters.get(what, {})}
-        ignored = () if what == "events" else ("desc",)  # desc is chosen by the filter
         found = [
             file for extension in extensions
             for file in applicable_files(files, entities, ignored=ignored, suffixes=suffixes, extension=extension)
@@ -404,11 +415,14 @@ class _Finder:
         return found[-1].path if found else None
 
 
-def _is_mask_for(file: IndexedFile, bold: IndexedFile) -> bool:
+def _is_mask_for(file: IndexedFile, bold: IndexedFile, same: Sequence[str] = ("space", "cohort", "res")) -> bool:
     """Whether a file's space is the image's, and it is not of another kind of scan (an anatomical mask covers more)."""
-    return file.datatype in (None, "func") and all(
-        file.entities.get(key) == bold.entities.get(key) for key in ("space", "cohort", "res")
-    )
+    return file.datatype in (None, "func") and all(file.entities.get(key) == bold.entities.get(key) for key in same)
+
+
+def _may_be_mask_for(file: IndexedFile, bold: IndexedFile) -> bool:
+    """Whether a file is a mask for the image where one of the two does not say its resolution."""
+    return ("res" in file.entities) != ("res" in bold.entities) and _is_mask_for(file, bold, ("space", "cohort"))
 
 
 def _of(files: Mapping[str | None, list[IndexedFile]], bold: IndexedFile) -> list[IndexedFile]:
