@@ -155,8 +155,10 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
 
     from sessionfx.participant import ParticipantAnalysis, analyse_participant
 
-    bolds = [run.bold for runs in selection.runs.values() for run in runs]
-    sources = [root for root in roots if any(bold.is_relative_to(root) for bold in bolds)]
+    every_run = [run for runs in selection.runs.values() for run in runs]
+    # masks and confounds of a denoised image may come from another folder than the image
+    files = [path for run in every_run for path in (run.bold, run.mask, run.confounds, run.events) if path is not None]
+    sources = [root for root in roots if any(path.is_relative_to(root) for path in files)]
     links = dataset_links(raw, sources)
     output_dir = settings.output_dir.absolute()
     analysis = ParticipantAnalysis(
@@ -178,7 +180,6 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     _warn(settings, selection)
     prepare_output(settings.output_dir, links)
     _keep_settings(settings, output_dir)
-    every_run = [run for runs in selection.runs.values() for run in runs]
     _keep_methods(analysis.methods(every_run), selection.entities, "participant", output_dir)
     # longest first, so that no long one is left alone at the end
     order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sessionfx.errors import DatasetError, OutputError
+from sessionfx.errors import CommandLineError, DatasetError, OutputError
 from sessionfx.inputs.files import (
     NoObjectError,
     UnreadableFileError,
@@ -66,6 +66,8 @@ _IGNORED = (
     re.compile(rf"/(?!{_NAME_READ}$)[^/]*\.[^/]*$"),  # files that are not read
 )
 _DATABASE = "layout_index.sqlite"  # pybids' name
+# pybids would read a file of this name in every folder, layout_config.json by default: there can be none
+_NO_CONFIGURATION = f"{os.devnull}/none"
 # Part of the names of kept indexes: one made by other rules is not looked at
 _INDEX_FORMAT = 2
 _SHORT_NAMES = {long: short for short, long in LONG_NAMES.items()}
@@ -440,7 +442,7 @@ def _index(
         folder, state = _index_folder(work_dir / "pybids", root, wanted), _state(root, wanted)
         paths = _paths_kept(folder, state)
     if paths is None:
-        expected = _check_folders(root, wanted)
+        expected = _paths_expected(root, wanted)
         paths = _paths_found(root, is_derivative, wanted, folder, state, expected)
     start = len(str(root).rstrip("/")) + 1
     own = tuple(f"sub-{label}/" for label in wanted)
@@ -452,8 +454,8 @@ def _index(
     return tuple(file for file in described.values() if file is not None), unnamed
 
 
-def _check_folders(root: Path, participants: Sequence[str]) -> set[str]:
-    """Make sure that all folders can be listed: pybids passes over those that cannot, and what is in them.
+def _paths_expected(root: Path, participants: Sequence[str]) -> frozenset[str]:
+    """List what pybids should find: it passes over folders that cannot be listed, and what is in them.
 
     Returns
     -------
@@ -463,7 +465,7 @@ def _check_folders(root: Path, participants: Sequence[str]) -> set[str]:
     Raises
     ------
     DatasetError
-        If one cannot, or leads back to a folder above it.
+        If a folder cannot be listed or leads back to one above it, or a name is no text.
     """
     wanted = {f"sub-{label}" for label in participants}
 
@@ -472,11 +474,13 @@ def _check_folders(root: Path, participants: Sequence[str]) -> set[str]:
             return entry.name in wanted if wanted else entry.name.startswith("sub-")
         return entry.name not in _FOLDERS_WITHOUT_RUNS
 
-    return {
-        str(path.parent)
-        for path in walk(root, matters)
-        if _IS_READ(path.name) and not any("." in part for part in path.relative_to(root).parts[:-1])
-    }
+    expected = frozenset(str(path) for path in walk(root, matters) if _IS_READ(path.name))
+    for path in expected:
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise DatasetError(f"The name of {path} is not UTF-8 text, as BIDS asks. Rename the file.") from None
+    return expected
 
 
 def _index_folder(parent: Path, root: Path, participants: Sequence[str]) -> Path:
@@ -501,7 +505,12 @@ def _paths_kept(folder: Path, state: str | None) -> list[str] | None:
 
 
 def _paths_found(
-    root: Path, is_derivative: bool, participants: Sequence[str], folder: Path | None, state: str, expected: set[str]
+    root: Path,
+    is_derivative: bool,
+    participants: Sequence[str],
+    folder: Path | None,
+    state: str,
+    expected: frozenset[str],
 ) -> list[str]:
     """Let pybids index a dataset; where a folder is given, keep the index there.
 
@@ -530,10 +539,13 @@ def _paths_found(
 
 
 def _paths_of_layout(
-    root: Path, is_derivative: bool, participants: Sequence[str], database_path: Path | None, expected: set[str]
+    root: Path,
+    is_derivative: bool,
+    participants: Sequence[str],
+    database_path: Path | None,
+    expected: frozenset[str],
 ) -> list[str]:
-    _provide_home()
-    from bids.layout import BIDSFile, BIDSLayout, BIDSLayoutIndexer
+    BIDSFile, BIDSLayout, BIDSLayoutIndexer = _pybids()
     from sqlalchemy.exc import DBAPIError
 
     ignored = list(_IGNORED)
@@ -547,7 +559,9 @@ def _paths_of_layout(
             is_derivative=is_derivative,
             config=["bids", "derivatives"] if is_derivative else ["bids"],
             database_path=database_path,
-            indexer=BIDSLayoutIndexer(validate=False, index_metadata=False, ignore=ignored),
+            indexer=BIDSLayoutIndexer(
+                validate=False, index_metadata=False, ignore=ignored, config_filename=_NO_CONFIGURATION
+            ),
         )
         paths = [path for (path,) in layout.session.query(BIDSFile.path)]
         layout.session.close()
@@ -558,15 +572,37 @@ def _paths_of_layout(
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DatasetError(
             f"{root} cannot be indexed by pybids: {reason}. Check that its files and folders can be read and have "
-            "names in UTF-8, and that it holds no layout_config.json of other software."
+            "names in UTF-8."
         ) from None
-    lost = expected - {str(Path(path).parent) for path in paths}
+    lost = sorted(path for path in expected.difference(paths) if os.path.lexists(path))
     if lost:
         raise DatasetError(
-            f"The folder {min(lost)} could be listed at first and not a moment later: what lies in it would be left "
-            "out. Check the disk or the network, then give the same command again."
+            f"The folder {Path(lost[0]).parent} could be listed once and then not any more, so that {lost[0]} "
+            "would be left out. Check the file system, and give the same command again."
         )
     return paths
+
+
+def _pybids() -> tuple[Any, Any, Any]:
+    """Import what is used of pybids, with its own settings.
+
+    Raises
+    ------
+    CommandLineError
+        If a file of pybids' settings is broken; it is read when pybids is imported.
+    """
+    _provide_home()
+    try:
+        from bids import config
+        from bids.layout import BIDSFile, BIDSLayout, BIDSLayoutIndexer
+    except (OSError, ValueError, TypeError) as error:
+        raise CommandLineError(
+            "pybids cannot be loaded, most likely as a file of its settings is broken: pybids_config.json in the home "
+            f"folder or in the folder of the call, or what the variable PYBIDS_CONFIG names ({error}). Correct or "
+            "remove that file."
+        ) from None
+    config.reset_options()  # what these files say of entities would change what is found
+    return BIDSFile, BIDSLayout, BIDSLayoutIndexer
 
 
 def _provide_home() -> None:

@@ -26,6 +26,7 @@ from sessionfx.inputs.dataset import (
     subfolders,
 )
 from sessionfx.inputs.files import UnreadableFileError, list_folder, read_json_object
+from sessionfx.inputs.session_order import SessionOrder, order_sessions
 from sessionfx.naming import DERIVATIVE_ENTITIES, WITHOUT, entity_string, natural_key
 from sessionfx.settings import Settings
 
