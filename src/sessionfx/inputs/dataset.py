@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sessionfx.errors import CommandLineError, DatasetError, OutputError
+from sessionfx.errors import DatasetError, OutputError
 from sessionfx.inputs.files import (
     NoObjectError,
     UnreadableFileError,
@@ -514,19 +514,29 @@ def _paths_found(
 ) -> list[str]:
     """Let pybids index a dataset; where a folder is given, keep the index there.
 
+    Where pybids cannot, what lies there is known without it, and no index is kept.
+
     Several processes may do so at a time: each makes its own, and the last stays.
     """
-    if folder is None:
-        return _paths_of_layout(root, is_derivative, participants, None, expected)
     making = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
-        paths = _paths_of_layout(root, is_derivative, participants, making, expected)
-        with closing(sqlite3.connect(making / _DATABASE)) as connection, connection:
-            connection.execute("CREATE TABLE sessionfx (state TEXT)")
-            connection.execute("INSERT INTO sessionfx VALUES (?)", (state,))
-        (making / _DATABASE).replace(folder / _DATABASE)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
+        paths = _paths_of_layout(root, is_derivative, participants, making)
+        if paths is None:
+            return sorted(expected)
+        lost = sorted(path for path in expected.difference(paths) if os.path.lexists(path))
+        if lost:
+            raise DatasetError(
+                f"The folder {Path(lost[0]).parent} could be listed once and then not any more, so that {lost[0]} "
+                "would be left out. Check the file system, and give the same command again."
+            )
+        if folder is not None and making is not None:
+            with closing(sqlite3.connect(making / _DATABASE)) as connection, connection:
+                connection.execute("CREATE TABLE sessionfx (state TEXT)")
+                connection.execute("INSERT INTO sessionfx VALUES (?)", (state,))
+            (making / _DATABASE).replace(folder / _DATABASE)
     except (OSError, sqlite3.Error) as error:
         raise OutputError(
             f"The index of {root} cannot be kept in {folder} ({error}). Choose another --work-dir or "
@@ -539,19 +549,21 @@ def _paths_found(
 
 
 def _paths_of_layout(
-    root: Path,
-    is_derivative: bool,
-    participants: Sequence[str],
-    database_path: Path | None,
-    expected: frozenset[str],
-) -> list[str]:
-    BIDSFile, BIDSLayout, BIDSLayoutIndexer = _pybids()
-    from sqlalchemy.exc import DBAPIError
-
+    root: Path, is_derivative: bool, participants: Sequence[str], database_path: Path | None
+) -> list[str] | None:
+    """Let pybids list a dataset; None where it cannot: it has no patience with descriptions of another form."""
     ignored = list(_IGNORED)
     if participants:
         labels = "|".join(re.escape(label) for label in participants)
         ignored.insert(0, re.compile(rf"^/sub-(?!(?:{labels})(?:/|$))[^/.]+(?:/|$)"))
+    try:
+        _provide_home()
+        from bids import config
+        from bids.layout import BIDSFile, BIDSLayout, BIDSLayoutIndexer
+        from sqlalchemy.exc import DBAPIError
+    except (OSError, ValueError, TypeError):
+        return None  # it reads pybids_config.json in the home and the working folder, and PYBIDS_CONFIG, on import
+    config.reset_options()  # what these say of entities would change what is found
     try:
         layout = BIDSLayout(
             root,
@@ -567,42 +579,9 @@ def _paths_of_layout(
         layout.session.close()
     except DBAPIError as error:
         raise sqlite3.OperationalError(str(error.orig)) from None
-    except Exception as error:
-        # pybids has no errors of its own for what it meets: names that are not text, configuration files of its own
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DatasetError(
-            f"{root} cannot be indexed by pybids: {reason}. Check that its files and folders can be read and have "
-            "names in UTF-8."
-        ) from None
-    lost = sorted(path for path in expected.difference(paths) if os.path.lexists(path))
-    if lost:
-        raise DatasetError(
-            f"The folder {Path(lost[0]).parent} could be listed once and then not any more, so that {lost[0]} "
-            "would be left out. Check the file system, and give the same command again."
-        )
+    except Exception:  # whatever it meets in dataset_description.json, it has no errors of its own for it
+        return None
     return paths
-
-
-def _pybids() -> tuple[Any, Any, Any]:
-    """Import what is used of pybids, with its own settings.
-
-    Raises
-    ------
-    CommandLineError
-        If a file of pybids' settings is broken; it is read when pybids is imported.
-    """
-    _provide_home()
-    try:
-        from bids import config
-        from bids.layout import BIDSFile, BIDSLayout, BIDSLayoutIndexer
-    except (OSError, ValueError, TypeError) as error:
-        raise CommandLineError(
-            "pybids cannot be loaded, most likely as a file of its settings is broken: pybids_config.json in the home "
-            f"folder or in the folder of the call, or what the variable PYBIDS_CONFIG names ({error}). Correct or "
-            "remove that file."
-        ) from None
-    config.reset_options()  # what these files say of entities would change what is found
-    return BIDSFile, BIDSLayout, BIDSLayoutIndexer
 
 
 def _provide_home() -> None:
