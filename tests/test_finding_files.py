@@ -169,6 +169,14 @@ def test_links_of_folders_that_lead_in_a_circle_are_named(tmp_path: Path) -> Non
         select(root)
 
 
+def test_what_was_put_aside_in_folders_of_other_names_is_not_read(tmp_path: Path) -> None:
+    root = study(tmp_path / "bids")
+    for folder in ("sub-01/ses-1/func.old", "sub-01/ses-1/.trash", "sub-01.bak/ses-1/func"):
+        (root / FMRIPREP / folder).mkdir(parents=True)
+        shutil.copy(root / preproc("01", "1"), root / FMRIPREP / folder)
+    assert len(names(select(root))) == 4
+
+
 def test_a_session_that_links_to_nowhere_is_named(tmp_path: Path) -> None:
     root = study(tmp_path / "bids")
     (root / FMRIPREP / "sub-01/ses-3").symlink_to(tmp_path / "not-fetched")

@@ -459,8 +459,8 @@ def _paths_expected(root: Path, participants: Sequence[str]) -> frozenset[str]:
 
     Returns
     -------
-    set of str
-        Folders that hold files which are read: a disk may fail again before pybids comes by.
+    frozenset of str
+        Paths of the files that are read: a disk may fail again before pybids comes by.
 
     Raises
     ------
@@ -470,6 +470,8 @@ def _paths_expected(root: Path, participants: Sequence[str]) -> frozenset[str]:
     wanted = {f"sub-{label}" for label in participants}
 
     def matters(entry: os.DirEntry[str]) -> bool:
+        if "." in entry.name:
+            return False  # func.old, .trash: folders that were put aside
         if Path(entry.path).parent == root:
             return entry.name in wanted if wanted else entry.name.startswith("sub-")
         return entry.name not in _FOLDERS_WITHOUT_RUNS
@@ -529,8 +531,8 @@ def _paths_found(
         lost = sorted(path for path in expected.difference(paths) if os.path.lexists(path))
         if lost:
             raise DatasetError(
-                f"The folder {Path(lost[0]).parent} could be listed once and then not any more, so that {lost[0]} "
-                "would be left out. Check the file system, and give the same command again."
+                f"The folder {Path(lost[0]).parent} could be listed at first and not a moment later: what lies in it "
+                "would be left out. Check the disk or the network, then give the same command again."
             )
         if folder is not None and making is not None:
             with closing(sqlite3.connect(making / _DATABASE)) as connection, connection:
