@@ -375,8 +375,9 @@ def _choose(
     else:
         if wanted is None:
             if len(named) > 1 and preferred not in named:
+                noun = "resolution" if field_name == "res" else field_name
                 raise CommandLineError(
-                    f"There are first-level maps of several {field_name}s: {listed(named)}. Choose one with {option}."
+                    f"There are first-level maps of several {noun}s: {listed(named)}. Choose one with {option}."
                 )
             wanted = preferred if len(named) > 1 else (named[0] if named else None)
         kept = [item for item in maps if getattr(item, field_name) in (None, wanted)]
