@@ -501,18 +501,116 @@ def test_only_participants_analysed_decide_what_a_column_is(tmp_path: Path) -> N
     assert read_covariates(tmp_path, layout_of(3), ["age"]).columns == ("age",)
 
 
-def test_a_text_among_numbers_is_named(tmp_path: Path) -> None:
-    write_participants(tmp_path, {"age": ("20", "20", "40", "40", "old", "20")})
-    covariates = read_covariates(tmp_path, layout_of(6), ["age"])
-    assert "age: categorical (20 3, 40 2, old 1), because 'old' is not a number" in covariates.notes
+@pytest.mark.parametrize(
+    "odd", ["old", "25y", "25 years", "1,200.50", "1,200", "31,2", "75%", "75.5 %", "90+", "<18", "1_0", "inf", "0x1f"]
+)
+def test_a_text_among_numbers_is_refused_with_line_and_cell(tmp_path: Path, odd: str) -> None:
+    path = write_participants(tmp_path, {"age": ("20", "20", "40", "40", odd, "20")})
+    with pytest.raises(LevelError) as caught:
+        read_covariates(tmp_path, layout_of(6), ["age"])
+    assert f"{path}, column 'age', line 6 (sub-05): '{odd}' is not a number" in str(caught.value)
+    assert "5 of the column's 6 values are numbers" in str(caught.value)
+    # either remedy: all of them described as levels, or the value corrected
+    described = {"age": {"Levels": {"20": "", "40": "", odd: ""}}}
+    (tmp_path / "participants.json").write_text(json.dumps(described))
+    assert set(read_covariates(tmp_path, layout_of(6), ["age"]).levels["age"]) == {"20", "40", odd}
+    (tmp_path / "participants.json").unlink()
+    write_participants(tmp_path, {"age": ("20", "20", "40", "40", "n/a", "20")})
+    assert read_covariates(tmp_path, layout_of(6), ["age"]).numeric == ("age",)
 
 
-def test_levels_that_look_like_missing_values_or_misspellings_are_remarked_on(tmp_path: Path) -> None:
-    write_participants(tmp_path, {"group": ("Patient", "patient", "NA", "patient", "Patient", "NA")})
-    covariates = read_covariates(tmp_path, layout_of(6), ["group"])
-    assert covariates.levels["group"] == ("NA", "Patient", "patient")
-    assert any("'NA' is a level like any other" in note for note in covariates.notes)
-    assert any("'Patient' and 'patient' differ in case only" in note for note in covariates.notes)
+def test_a_described_level_that_is_no_number_does_not_make_levels_of_numbers(tmp_path: Path) -> None:
+    write_participants(tmp_path, {"age": ("20", "20", "40", "40", "90+", "90+")})
+    (tmp_path / "participants.json").write_text('{"age": {"Levels": {"90+": "ninety or more"}}}')
+    with pytest.raises(LevelError, match=r"line 6 \(sub-05\): '90\+' is not a number.*describe all of them"):
+        read_covariates(tmp_path, layout_of(6), ["age"])
+
+
+@pytest.mark.parametrize("cells", [("75%", "50%") * 3, ("1,200", "1,300") * 3, ("20,5", "31,2") * 3])
+def test_numbers_with_percent_signs_or_commas_are_refused_also_where_all_are(
+    tmp_path: Path, cells: Sequence[str]
+) -> None:
+    write_participants(tmp_path, {"score": cells})
+    with pytest.raises(LevelError, match=f"column 'score', line 2 \\(sub-01\\): '{cells[0]}' is not a number, as it"):
+        read_covariates(tmp_path, layout_of(6), ["score"])
+    described = {"score": {"Levels": dict.fromkeys(cells, "")}}
+    (tmp_path / "participants.json").write_text(json.dumps(described))
+    assert read_covariates(tmp_path, layout_of(6), ["score"]).levels["score"] == tuple(sorted(set(cells)))
+
+
+@pytest.mark.parametrize("cells", [("3T", "7T") * 3, ("1st", "2nd", "old") * 2, ("1", "old", "young") * 2])
+def test_text_that_begins_with_a_digit_is_a_level_where_numbers_are_few(tmp_path: Path, cells: Sequence[str]) -> None:
+    write_participants(tmp_path, {"scanner": cells})
+    assert set(read_covariates(tmp_path, layout_of(6), ["scanner"]).levels["scanner"]) == set(cells)
+
+
+@pytest.mark.parametrize("group", ["patient", "3"])
+@pytest.mark.parametrize("sign", ["NA", "na", "NaN", "nan", ".", "null", "NULL", "#N/A", "<NA>"])
+def test_the_usual_signs_of_missing_are_missing_counted_and_named(tmp_path: Path, sign: str, group: str) -> None:
+    others = ("control", "patient") if group == "patient" else ("4", "3.5")
+    write_participants(tmp_path, {"x": (group, *others, sign, group, others[0], sign)})
+    covariates = read_covariates(tmp_path, layout_of(7), ["x"])
+    assert covariates.participants == ("01", "02", "03", "05", "06")
+    assert covariates.left_out == dict.fromkeys(("04", "07"), "has no value of 'x' in participants.tsv")
+    assert (
+        f"x: '{sign}' in participants.tsv is taken as a missing value, 2 times (sub-04, sub-07). Write n/a for what is "
+        "missing"
+    ) in covariates.notes
+    assert (covariates.numeric == ("x",)) is (group == "3")
+
+
+@pytest.mark.parametrize("sign", ["-", "--", "none", "None", "unknown", "?", "missing"])
+def test_what_may_be_a_level_is_missing_among_numbers_and_a_level_with_a_warning_among_text(
+    tmp_path: Path, sign: str
+) -> None:
+    write_participants(tmp_path, {"dose": ("20", "30", sign, "50", "33"), "drug": ("a", sign, "b", "a", sign)})
+    covariates = read_covariates(tmp_path, layout_of(5), ["dose"])
+    assert (covariates.numeric, covariates.participants) == (("dose",), ("01", "02", "04", "05"))
+    assert any(f"'{sign}' in participants.tsv is taken as a missing value" in note for note in covariates.notes)
+    covariates = read_covariates(tmp_path, layout_of(5), ["drug"])
+    assert sign in covariates.levels["drug"]
+    assert any(f"'{sign}' is a level like any other" in note for note in covariates.notes)
+
+
+def test_a_sign_of_missing_that_is_described_is_a_level(tmp_path: Path) -> None:
+    """NA may be North America."""
+    write_participants(tmp_path, {"continent": ("NA", "EU", "NA", "EU")})
+    (tmp_path / "participants.json").write_text('{"continent": {"Levels": {"NA": "North America", "EU": "Europe"}}}')
+    covariates = read_covariates(tmp_path, layout_of(4), ["continent"])
+    assert covariates.levels["continent"] == ("EU", "NA")
+    assert covariates.left_out == {}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("patient", "Patient"), ("True", "TRUE"), ("True", "1"), ("FALSE", "0"), ("yes", "Y"), ("Male", "M"),
+        ("drug a", "drug  a"), ("drug a", "drug\u00a0a"), ("drug_a", "drug a"), ("pre-term", "pre\u2013term"),
+        ("Ａ", "A"), ("a\u200b", "a"), ("straße", "STRASSE"), ("01", "1"), ("1.0", "1"),
+    ],
+)  # fmt: skip
+def test_one_level_in_two_spellings_is_refused_with_both_places(tmp_path: Path, one: str, other: str) -> None:
+    path = write_participants(tmp_path, {"group": (one, "x", "x", other, "y", "y", "z")})
+    with pytest.raises(LevelError) as caught:
+        read_covariates(tmp_path, layout_of(7), ["group"])
+    assert (
+        f"{path}, column 'group', line 5 (sub-04): '{other}' is another spelling of '{one}' (line 2, sub-01)"
+    ).replace("\u00a0", " ").replace("\u200b", " ") in str(caught.value)
+    described = {"group": {"Levels": dict.fromkeys((one, other, "x", "y", "z"), "")}}
+    (tmp_path / "participants.json").write_text(json.dumps(described))
+    assert len(read_covariates(tmp_path, layout_of(7), ["group"]).levels["group"]) == 5
+
+
+def test_truth_in_three_spellings_makes_no_levels_of_its_own(tmp_path: Path) -> None:
+    write_participants(tmp_path, {"smoker": ("True", "TRUE", "1", "False", "FALSE", "0")})
+    with pytest.raises(LevelError, match="'TRUE' is another spelling of 'True'"):
+        read_covariates(tmp_path, layout_of(6), ["smoker"])
+
+
+def test_a_sidecar_that_writes_numbers_otherwise_describes_them_all_the_same(tmp_path: Path) -> None:
+    write_participants(tmp_path, {"sex": ("1.0", "2.0", "1.0", "2.0")})
+    (tmp_path / "participants.json").write_text('{"sex": {"Levels": {"1": "male", "2": "female"}}}')
+    assert read_covariates(tmp_path, layout_of(4), ["sex"]).levels["sex"] == ("1.0", "2.0")
 
 
 def test_a_byte_order_mark_quotes_spaces_and_accents_do_not_matter(tmp_path: Path) -> None:
@@ -656,19 +754,31 @@ def test_fewer_than_two_participants_left_is_an_error_that_gives_examples(
         read_covariates(tmp_path, layout_of(5), ["age"])
 
 
-def test_decimal_commas_are_refused_with_the_cell(tmp_path: Path) -> None:
-    write_participants(tmp_path, {"age": ("20,5", "31,2", "20,5", "31,2")})
-    with pytest.raises(LevelError, match=r"column 'age', sub-01: '20,5' is not a number.*decimal point"):
-        read_covariates(tmp_path, layout_of(4), ["age"])
-    (tmp_path / "participants.json").write_text('{"age": {"Levels": {"20,5": "", "31,2": ""}}}')
-    assert read_covariates(tmp_path, layout_of(4), ["age"]).levels["age"] == ("20,5", "31,2")
+def test_a_level_for_every_participant_is_refused_naming_what_is_no_number(tmp_path: Path) -> None:
+    write_participants(tmp_path, {"code": ("20", "x31", "old", "44")})
+    with pytest.raises(LevelError, match=r"different value for each of the 4 participants.*'x31' is not a number"):
+        read_covariates(tmp_path, layout_of(4), ["code"])
 
 
-@pytest.mark.parametrize("odd", ["unknown", "1_0", "inf", "NaN", "12 years", "0x1f"])
-def test_a_level_for_every_participant_is_refused_naming_what_is_no_number(tmp_path: Path, odd: str) -> None:
-    write_participants(tmp_path, {"age": ("20", "31", odd, "44")})
-    with pytest.raises(LevelError, match=f"different value for each of the 4 participants.*'{odd}' is not a number"):
-        read_covariates(tmp_path, layout_of(4), ["age"])
+def test_a_table_that_is_a_broken_link_is_not_taken_for_none(tmp_path: Path) -> None:
+    for name, columns, session_columns in (
+        ("participants.tsv", ["age"], []),
+        ("sub-01/sub-01_sessions.tsv", [], ["d"]),
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to("../.git/annex/objects/x")
+        with pytest.raises(LevelError, match=r"is a link to data that are not there.*datalad get"):
+            read_covariates(tmp_path, layout_of(3), columns, session_columns)
+
+
+def test_messages_name_some_of_many_columns(tmp_path: Path) -> None:
+    names = [f"score{number}" for number in range(5000)]
+    write_participants(tmp_path, {"age": ("20", "n/a", "n/a")} | dict.fromkeys(names, ("n/a", "1", "2")))
+    with pytest.raises(
+        LevelError, match=r"'score38' and 4,961 more, and a group design.*'score39' and 4,960 more in"
+    ) as caught:
+        read_covariates(tmp_path, layout_of(3), ["age", *names])
+    assert len(str(caught.value)) < 4100
 
 
 # sub-XX_sessions.tsv ----------------------------------------------------------------------------------------
@@ -718,8 +828,20 @@ def test_participants_without_values_of_a_session_are_left_out_and_listed(tmp_pa
 def test_a_covariate_of_sessions_must_be_numbers(tmp_path: Path, cell: str) -> None:
     write_sessions(tmp_path, "01", {"days": ("0", cell)})
     write_sessions(tmp_path, "02", {"days": ("0", "7")})
-    with pytest.raises(LevelError, match=f"sub-01_sessions.tsv, column 'days', ses-02: '{cell}' is not a number"):
+    with pytest.raises(LevelError, match=f"sub-01_sessions.tsv, column 'days', line 3 .ses-02.: '{cell}' is not"):
         read_covariates(tmp_path, layout_of(2), [], ["days"])
+
+
+@pytest.mark.parametrize("sign", ["NA", "NaN", ".", "-", "null", "unknown"])
+def test_signs_of_missing_among_sessions_are_missing_counted_and_named(tmp_path: Path, sign: str) -> None:
+    for participant in ("01", "02", "03"):
+        write_sessions(tmp_path, participant, {"days": ("0", sign if participant == "02" else "7")})
+    covariates = read_covariates(tmp_path, layout_of(3), [], ["days"])
+    assert covariates.left_out == {"02": "has no value of 'days' for ses-02 in sub-02_sessions.tsv"}
+    assert (
+        f"days: '{sign}' in sub-XX_sessions.tsv is taken as a missing value, 1 time (sub-02 ses-02). Write n/a for what "
+        "is missing"
+    ) in covariates.notes
 
 
 def test_what_sessions_cannot_have_is_an_error(tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from sessionfx.errors import CommandLineError, LevelError
 from sessionfx.expressions import NAME, ExpressionError, parse_expression, split_name
 from sessionfx.naming import natural_key, words_to_label
 from sessionfx.statistics.linear_algebra import independent_columns
+from sessionfx.wording import listed, quoted
 
 INTERCEPT = "intercept"
 
@@ -38,8 +39,8 @@ INTERCEPT = "intercept"
 CONSTANT_TOLERANCE = 1e-12
 # The squares of larger numbers overflow in a fit.
 LARGEST_NUMBER = 1e150
-# What BIDS writes as n/a is often written so elsewhere; as a level it deserves a remark.
-LOOKS_MISSING = frozenset({"na", "nan", "null", "none", "nil", "missing", "unknown", "#n/a", "-", "--", ".", "?"})
+# In a column of text these may be levels (no drug, an unknown genotype); a column of numbers takes them as missing.
+LOOKS_MISSING = frozenset({"none", "nil", "missing", "unknown", "-", "--", "?"})
 
 _PLAIN_NAME = re.compile(NAME)
 _QUALIFIED_LEVEL = re.compile(rf"`[^`]*`|{NAME}\[[^\]`]*\]")
@@ -204,7 +205,7 @@ def code_covariates(
     _check_names([*names, *session_columns])
     if levels_of:
         remarks.append(
-            f"The intercept is the mean over the levels of {_quoted(levels_of)}, each level counting the same however "
+            f"The intercept is the mean over the levels of {quoted(levels_of)}, each level counting the same however "
             "many participants it has"
         )
     coded_values = np.column_stack(list(columns.values())) if columns else np.empty((len(participants), 0))
@@ -228,13 +229,6 @@ def _composed(text: str) -> str:
 
 def _qualified(covariate: str, level: str) -> str:
     return f"{covariate}[{level}]"
-
-
-def _quoted(names: Iterable[str], limit: int = 8) -> str:
-    quoted = [f"'{name}'" for name in names]
-    if len(quoted) > limit:
-        return f"{', '.join(quoted[:limit])} and {len(quoted) - limit} more"
-    return " and ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)
 
 
 def _centred(covariate: str, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -273,7 +267,7 @@ def _remarks_on_levels(
     covariate: str, texts: Sequence[str], levels: Sequence[str], why_categorical: str
 ) -> Iterable[str]:
     counts = Counter(texts)
-    remark = f"{covariate}: categorical ({', '.join(f'{level} {counts[level]}' for level in levels)})"
+    remark = f"{covariate}: categorical ({listed([f'{level} {counts[level]}' for level in levels])})"
     # why is a surprise only where somebody might have meant numbers
     if why_categorical and any(_is_number(level) for level in levels):
         remark += f", because {why_categorical}"
@@ -281,9 +275,6 @@ def _remarks_on_levels(
     for level in levels:
         if level.casefold() in LOOKS_MISSING:
             yield f"{covariate}: '{level}' is a level like any other; if it stands for a missing value, write n/a"
-    for one, other in combinations(levels, 2):
-        if one.casefold() == other.casefold():
-            yield f"{covariate}: the levels '{one}' and '{other}' differ in case only and are kept apart"
 
 
 def _is_number(text: str) -> bool:
@@ -313,7 +304,7 @@ def _check_rank(values: NDArray[np.float64], columns: tuple[str, ...]) -> None:
     if n_columns and n_participants <= 1 + n_columns:
         raise LevelError(
             f"{n_participants} participants with complete values are too few for a group design of {1 + n_columns} "
-            f"columns (the intercept, {_quoted(columns)}): no degrees of freedom are left. Leave covariates out, or "
+            f"columns (the intercept, {quoted(columns)}): no degrees of freedom are left. Leave covariates out, or "
             "complete their values."
         )
     # units of the covariates must not decide, nor may squares of large ones overflow
@@ -330,12 +321,12 @@ def _check_rank(values: NDArray[np.float64], columns: tuple[str, ...]) -> None:
         shares = np.linalg.lstsq(design[:, earlier], design[:, index], rcond=None)[0]
         explaining = [columns[column - 1] for column, share in zip(earlier, shares, strict=True)
                       if column and abs(share) > 1e-6]  # fmt: skip
-        sentences.append(f"'{columns[index - 1]}' is a combination of {_quoted(explaining)}")
+        sentences.append(f"'{columns[index - 1]}' is a combination of {quoted(explaining)}")
         involved += [*explaining, columns[index - 1]]
     raise LevelError(
         f"The effects of the covariates cannot be told apart: over the {n_participants} participants with complete "
         f"values the column {'; '.join(sentences)}. Leave one of the covariates concerned "
-        f"({_quoted(dict.fromkeys(involved))}) out of --covariates."
+        f"({quoted(dict.fromkeys(involved))}) out of --covariates."
     )
 
 
@@ -467,7 +458,7 @@ def _look_up(specification: str, word: str, covariates: Covariates, meanings: Ma
     if len(found) == 1:
         return found[0]
     if found:
-        owners = _quoted(term.covariate for term in found)
+        owners = quoted(term.covariate for term in found)
         raise CommandLineError(
             f"--group-contrast '{specification}': '{word}' is a level of {owners}. Say which one is meant, such as "
             f"'{_qualified(found[0].covariate, word)}'."
@@ -476,7 +467,7 @@ def _look_up(specification: str, word: str, covariates: Covariates, meanings: Ma
         levels = covariates.levels[word]
         difference = " - ".join(_written(word, level, meanings) for level in (levels[1], levels[0]))
         raise CommandLineError(
-            f"--group-contrast '{specification}': '{word}' is categorical, with the levels {_quoted(levels)}. Name "
+            f"--group-contrast '{specification}': '{word}' is categorical, with the levels {quoted(levels)}. Name "
             f"levels, such as '{difference}'."
         )
     if not covariates.columns:
@@ -484,8 +475,8 @@ def _look_up(specification: str, word: str, covariates: Covariates, meanings: Ma
             f"--group-contrast '{specification}' names '{word}', but no covariates are analysed; only 'intercept' can "
             "be asked. Name the column of participants.tsv with --covariates."
         )
-    known = [f"'{INTERCEPT}'", *(f"'{covariate}'" for covariate in covariates.numeric)]
-    known += [f"the levels {_quoted(levels)} of '{covariate}'" for covariate, levels in covariates.levels.items()]
+    known = [f"'{INTERCEPT}'"] + ([quoted(covariates.numeric)] if covariates.numeric else [])
+    known += [f"the levels {quoted(levels)} of '{covariate}'" for covariate, levels in covariates.levels.items()]
     raise CommandLineError(
         f"--group-contrast '{specification}' names '{word}', which is neither a covariate nor a level of one (there "
         f"are {', '.join(known)}). Correct the name, or add the covariate with --covariates; names with other "
@@ -498,8 +489,9 @@ def _weights_over_columns(
 ) -> tuple[float, ...]:
     owners = {term.covariate for term in terms}
     if len(owners) > 1:
+        in_order = sorted(owners, key=natural_key)
         raise CommandLineError(
-            f"--group-contrast '{specification}' mixes the covariates {_quoted(sorted(owners, key=natural_key))}. Ask "
+            f"--group-contrast '{specification}' mixes the covariates {quoted(in_order)}. Ask "
             "about one covariate at a time."
         )
     (covariate,) = owners

@@ -43,6 +43,20 @@ def listed(names: Iterable[object], *, most: int = MOST_NAMES, separator: str = 
     return f"{separator.join(texts[:most])} and {len(texts) - most:,} more"
 
 
+def quoted(names: Iterable[object], *, last: str = "and", most: int = MOST_NAMES) -> str:
+    """Join names in quotation marks, of many only the first.
+
+    Examples
+    --------
+    >>> quoted(["age", "group", "site"], last="or")
+    "'age', 'group' or 'site'"
+    """
+    texts = [f"'{shortened(str(name))}'" for name in names]
+    if len(texts) > most + 1:
+        return f"{', '.join(texts[:most])} and {len(texts) - most:,} more"
+    return f" {last} ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
+
+
 def shortened(text: str) -> str:
     """Cut a name that is no name."""
     return text if len(text) <= LONGEST_NAME_SHOWN else text[: LONGEST_NAME_SHOWN - 1] + "…"

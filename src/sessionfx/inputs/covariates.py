@@ -1,42 +1,78 @@
 """Covariates from the raw dataset: participants.tsv for participants, sub-XX_sessions.tsv for their sessions.
 
 A participant without a value that is asked for cannot stand in a design with that covariate and is left out by name.
-A file, column or cell that cannot mean what was asked stops the call.
+A file, column or cell that cannot mean what was asked stops the call: one cell that is no number would else turn a
+number into as many groups as it has values, and one level in two spellings would be two groups.
 """
 
 from __future__ import annotations
 
 import math
-import os
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from sessionfx.covariates import Covariates, code_covariates
+from sessionfx.covariates import LOOKS_MISSING, Covariates, code_covariates
 from sessionfx.errors import CommandLineError, LevelError, ParticipantError
-from sessionfx.inputs.files import UnreadableFileError, read_json_object
+from sessionfx.inputs.files import read_json_object
 from sessionfx.inputs.tables import read_header, read_table
 from sessionfx.naming import strip_prefix
-from sessionfx.wording import listed
+from sessionfx.wording import listed, quoted
 
 PARTICIPANTS_FILE = "participants.tsv"
 PARTICIPANTS_SIDECAR = "participants.json"
 
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+")
+# BIDS writes n/a; these are what programs write for it, and mean nothing else unless the sidecar says so
+SIGNS_OF_MISSING = frozenset({"na", "nan", "null", "#n/a", "#na", "<na>", "n.a.", "."})
+# Numbers as people and spreadsheets write them, which are none to the table's reader
+_WITH_COMMA = re.compile(r"[+-]?(\d*,\d+|\d{1,3}(,\d{3})+(\.\d*)?)")
+_PERCENT = re.compile(r"[+-]?\d+([.,]\d+)?\s*%")
+_BEGINS_AS_NUMBER = re.compile(r"[+−\-<>≤≥=~]*\s*[.,]?\d")
+# Spellings of one level, as programs and people write them
+_SAME_LEVEL = (
+    frozenset({"true", "t", "1"}), frozenset({"false", "f", "0"}), frozenset({"yes", "y"}), frozenset({"no", "n"}),
+    frozenset({"male", "m"}), frozenset({"female", "f"}),
+)  # fmt: skip
+_NEVER_NUMBERS = SIGNS_OF_MISSING | LOOKS_MISSING | {"n/a"}
+_DASHES = dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
 
 
 @dataclass(frozen=True)
 class _Table:
-    """A table with one row per label; missing cells are absent from their row."""
+    """A table with one row per label; missing cells are absent from their row. `lines` has the rows' lines."""
 
     path: Path
     columns: tuple[str, ...]
     rows: dict[str, dict[str, str]]
+    lines: dict[str, int]
+
+    def place(self, name: str, label: str, entity: str) -> str:
+        """Say where a cell is."""
+        return f"{self.path}, column '{name}', line {self.lines[label]} ({entity}-{label})"
+
+
+class _SignsOfMissing:
+    """What was taken as missing though it is not written n/a: labels by column and cell."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str], list[str]] = {}
+
+    def add(self, name: str, cell: str, label: str) -> None:
+        self._found.setdefault((name, cell), []).append(label)
+
+    def warnings(self, path: str) -> tuple[str, ...]:
+        """Count and name them, with the remedy."""
+        return tuple(
+            f"{name}: '{cell}' in {path} is taken as a missing value, {len(labels)} time{'s' * (len(labels) > 1)} "
+            f"({listed(labels)}). Write n/a for what is missing"
+            for (name, cell), labels in self._found.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -93,47 +129,50 @@ def read_covariates(
         raise CommandLineError(
             f"'{both[0]}' is named by --covariates and by --session-covariates. Keep the one that is meant."
         )
-    gaps = _Gaps()
-    cells = _read_participants(raw, layout, names, gaps) if names else {}
-    session_values = _read_session_values(raw, layout, session_names, gaps) if session_names else {}
+    gaps, signs, session_signs = _Gaps(), _SignsOfMissing(), _SignsOfMissing()
+    columns = _read_participants(raw, layout, names, gaps, signs) if names else {}
+    session_values = _read_session_values(raw, layout, session_names, gaps, session_signs) if session_names else {}
     kept = [participant for participant in layout if participant not in gaps]
     left_out = {participant: " and ".join(gaps.reasons[participant]) for participant in layout if participant in gaps}
     if len(kept) < 2:
         raise LevelError(_too_few(len(kept), left_out, names + session_names))
-    levels_described = _read_descriptions(raw / PARTICIPANTS_SIDECAR) if names else {}
-    values: dict[str, Sequence[float] | Sequence[str]] = {}
-    why_categorical: dict[str, str] = {}
-    for name in names:
-        described = levels_described.get(name, ())
-        # participants whom another covariate leaves out still show what kind of column this is
-        why = _why_categorical(list(cells[name].values()), described)
-        if why:
-            _refuse_decimal_commas(raw / PARTICIPANTS_FILE, name, cells[name], described)
-            why_categorical[name] = why
-            values[name] = [cells[name][participant] for participant in kept]
-        else:
-            values[name] = _numbers([cells[name][participant] for participant in kept])
     session_values = {key: numbers for key, numbers in session_values.items() if key[0] in kept}
     return code_covariates(
         kept,
-        values,
-        why_categorical=why_categorical,
+        {name: column.values(kept) for name, column in columns.items()},
+        why_categorical={name: column.why_categorical for name, column in columns.items() if column.why_categorical},
         session_columns=session_names,
         session_values=session_values,
         left_out=left_out,
-        notes=_remarks_on_sessions(session_names, session_values),
+        notes=(
+            *signs.warnings(PARTICIPANTS_FILE),
+            *session_signs.warnings("sub-XX_sessions.tsv"),
+            *_remarks_on_sessions(session_names, session_values),
+        ),
     )
 
 
 # participants.tsv -------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Column:
+    """A covariate of the participants analysed: their cells, and why these are levels, empty for numbers."""
+
+    cells: dict[str, str]
+    why_categorical: str
+
+    def values(self, participants: Sequence[str]) -> Sequence[float] | Sequence[str]:
+        texts = [self.cells[participant] for participant in participants]
+        return texts if self.why_categorical else _numbers(texts)
+
+
 def _read_participants(
-    raw: Path, layout: Mapping[str, Sequence[str]], names: Sequence[str], gaps: _Gaps
-) -> dict[str, dict[str, str]]:
-    """Cells by column and participant, of the participants analysed; what is missing is noted as gaps."""
+    raw: Path, layout: Mapping[str, Sequence[str]], names: Sequence[str], gaps: _Gaps, signs: _SignsOfMissing
+) -> dict[str, _Column]:
+    """Columns by name, of the participants analysed; what is missing is noted as gaps."""
     path = raw / PARTICIPANTS_FILE
-    if not os.path.lexists(path):
+    if not _is_there(path):
         raise LevelError(
             f"{path} does not exist, so there are no covariates of participants. Add the file (a BIDS table with the "
             "columns participant_id and the covariates), or leave out --covariates."
@@ -141,28 +180,50 @@ def _read_participants(
     table = _read_labelled(path, "participant_id", "sub")
     for name in names:
         _check_column(table, name, "--covariates")
-    cells: dict[str, dict[str, str]] = {name: {} for name in names}
+    described = _read_descriptions(raw / PARTICIPANTS_SIDECAR)
+    columns = {name: _read_column(table, name, layout, described.get(name, ()), signs) for name in names}
     for participant in layout:
-        row = table.rows.get(participant)
-        if row is None:
+        if participant not in table.rows:
             gaps.add(participant, f"has no row in {path.name}")
             continue
-        missing = [name for name in names if name not in row]
+        missing = [name for name in names if participant not in columns[name].cells]
         if missing:
-            gaps.add(participant, f"has no value of {_or(missing)} in {path.name}")
-        for name in names:
-            if name in row:
-                cells[name][participant] = row[name]
-    return cells
+            gaps.add(participant, f"has no value of {quoted(missing, last='or')} in {path.name}")
+    return columns
+
+
+def _read_column(
+    table: _Table, name: str, participants: Collection[str], levels_described: Sequence[str], signs: _SignsOfMissing
+) -> _Column:
+    """Tell numbers, levels and missing values apart.
+
+    Participants whom another covariate leaves out still show what kind of column this is.
+    """
+    cells = {label: table.rows[label][name] for label in participants if name in table.rows.get(label, {})}
+    n_numbers = sum(map(math.isfinite, _numbers(list(cells.values()))))
+    also_missing = LOOKS_MISSING if 2 * n_numbers > len(_without(cells, SIGNS_OF_MISSING | LOOKS_MISSING)) else set()
+    for label, cell in list(cells.items()):
+        if cell not in levels_described and cell.casefold() in SIGNS_OF_MISSING | also_missing:
+            signs.add(name, cell, f"sub-{label}")
+            del cells[label]
+    why_categorical = _why_categorical(list(cells.values()), levels_described)
+    if why_categorical:
+        _refuse_spoilt_numbers(table, name, cells, levels_described)
+        _refuse_spelling_variants(table, name, cells, levels_described)
+    return _Column(cells, why_categorical)
+
+
+def _without(cells: Mapping[str, str], signs: Collection[str]) -> list[str]:
+    return [cell for cell in cells.values() if cell.casefold() not in signs]
 
 
 def _read_descriptions(path: Path) -> dict[str, tuple[str, ...]]:
     """Levels that the sidecar of participants.tsv describes, by column; nothing where there is no sidecar."""
-    if not os.path.lexists(path):
+    if not _is_there(path):
         return {}
     try:
         content = read_json_object(path)
-    except UnreadableFileError as error:  # without the levels, labels that are numbers would be taken for numbers
+    except ParticipantError as error:  # without the levels, labels that are numbers would be taken for numbers
         raise LevelError(f"{error} It says what the columns of {PARTICIPANTS_FILE} mean.") from None
     return {_normal(column): _levels_in(description) for column, description in content.items()}
 
@@ -180,26 +241,80 @@ def _why_categorical(cells: Sequence[str], levels_described: Sequence[str]) -> s
         if not math.isfinite(number):
             return f"'{cell}' is not a number"
     # A level that no value has, such as '90+' of an age, does not make the other values levels.
-    if set(numbers) & set(_numbers(levels_described)):
+    if _share_a_number(numbers, levels_described):
         return f"{PARTICIPANTS_SIDECAR} describes its values as levels"
     return ""
 
 
-def _refuse_decimal_commas(path: Path, name: str, cells: Mapping[str, str], levels_described: Sequence[str]) -> None:
-    for participant, cell in cells.items():
-        if _DECIMAL_COMMA.fullmatch(cell) and cell not in levels_described:
+def _share_a_number(numbers: Sequence[float], levels_described: Sequence[str]) -> bool:
+    return bool(set(filter(math.isfinite, numbers)) & set(_numbers(levels_described)))
+
+
+def _refuse_spoilt_numbers(table: _Table, name: str, cells: Mapping[str, str], levels_described: Sequence[str]) -> None:
+    """Refuse what is meant as a number and is none, in the column of text that it would make."""
+    numbers = dict(zip(cells, _numbers(list(cells.values())), strict=True))
+    n_numbers = sum(map(math.isfinite, numbers.values()))
+    n_alike = n_numbers + sum(
+        1 for label, cell in cells.items() if not math.isfinite(numbers[label]) and _BEGINS_AS_NUMBER.match(cell)
+    )
+    are_levels = _share_a_number(list(numbers.values()), levels_described)
+    mostly_numbers = n_numbers and 2 * n_alike > len(cells) and not are_levels
+    for label, cell in cells.items():
+        if math.isfinite(numbers[label]):
+            continue
+        with_comma, percent = _WITH_COMMA.fullmatch(cell), _PERCENT.fullmatch(cell)
+        if not mostly_numbers and (cell in levels_described or not (with_comma or percent)):
+            continue
+        why = ", as it is written with a comma" if with_comma else ", as it has a percent sign" if percent else ""
+        others = f", and {n_numbers} of the column's {len(cells)} values are numbers" if n_numbers else ""
+        raise LevelError(
+            f"{table.place(name, label, 'sub')}: '{cell}' is not a number{why}{others}. Write numbers alone, with a "
+            "decimal point, and n/a for a missing value; if these are names of levels, describe all of them under "
+            f"'Levels' of '{name}' in {PARTICIPANTS_SIDECAR}."
+        )
+
+
+def _refuse_spelling_variants(
+    table: _Table, name: str, cells: Mapping[str, str], levels_described: Sequence[str]
+) -> None:
+    """Refuse two levels that are one level in two spellings, unless both are described."""
+    first: dict[str, str] = {}
+    meant: dict[str | frozenset[str], str] = {}
+    for label, cell in cells.items():
+        if cell in first:
+            continue
+        first[cell] = label
+        for meaning in _meanings(cell):
+            twin = meant.setdefault(meaning, cell)
+            if twin == cell or (twin in levels_described and cell in levels_described):
+                continue
             raise LevelError(
-                f"{path}, column '{name}', sub-{participant}: '{cell}' is not a number, as it is written with a comma. "
-                "Write numbers with a decimal point; if these are names of levels, describe them under 'Levels' in "
-                f"{PARTICIPANTS_SIDECAR}."
+                f"{table.place(name, label, 'sub')}: '{cell}' is another spelling of '{twin}' "
+                f"(line {table.lines[first[twin]]}, sub-{first[twin]}), and would be a level of its own. Write both "
+                f"alike; if they are two levels, describe both under 'Levels' of '{name}' in {PARTICIPANTS_SIDECAR}."
             )
+
+
+def _meanings(level: str) -> list[str | frozenset[str]]:
+    """List what a level may be another spelling of."""
+    folded = _folded(level)
+    with suppress(ValueError):
+        folded = f"{float(folded):.15g}"  # 1, 1.0 and 01
+    return [folded, *(spellings for spellings in _SAME_LEVEL if folded in spellings)]
+
+
+def _folded(level: str) -> str:
+    """Bring a level into a form without case, width, kinds of spaces and dashes, and without what cannot be seen."""
+    text = unicodedata.normalize("NFKC", level).casefold().translate(_DASHES)
+    text = "".join(character for character in text if unicodedata.category(character) != "Cf")
+    return " ".join(text.replace("_", " ").split())
 
 
 # sub-XX_sessions.tsv ----------------------------------------------------------------------------------------
 
 
 def _read_session_values(
-    raw: Path, layout: Mapping[str, Sequence[str]], names: Sequence[str], gaps: _Gaps
+    raw: Path, layout: Mapping[str, Sequence[str]], names: Sequence[str], gaps: _Gaps, signs: _SignsOfMissing
 ) -> dict[tuple[str, str], tuple[float, ...]]:
     """Values by participant and session, where there are all; what is missing is noted as gaps."""
     if not any(session for sessions in layout.values() for session in sessions):
@@ -210,7 +325,7 @@ def _read_session_values(
     tables: dict[str, _Table] = {}
     for participant in layout:
         path = raw / f"sub-{participant}" / f"sub-{participant}_sessions.tsv"
-        if os.path.lexists(path):
+        if _is_there(path):
             tables[participant] = _read_labelled(path, "session_id", "ses")
         else:
             gaps.add(participant, f"has no {path.name}")
@@ -226,7 +341,7 @@ def _read_session_values(
     for participant, table in tables.items():
         absent = [name for name in names if name not in table.columns]
         if absent:
-            gaps.add(participant, f"has no column {_or(absent)} in {table.path.name}")
+            gaps.add(participant, f"has no column {quoted(absent, last='or')} in {table.path.name}")
             continue
         for name in names:
             _check_column(table, name, "--session-covariates")
@@ -235,21 +350,25 @@ def _read_session_values(
             if row is None:
                 gaps.add(participant, f"has no row of ses-{session} in {table.path.name}")
                 continue
-            missing = [name for name in names if name not in row]
+            missing = [name for name in names if row.get(name, "n/a").casefold() in _NEVER_NUMBERS]
+            for name in missing:
+                if name in row:
+                    signs.add(name, row[name], f"sub-{participant} ses-{session}")
             if missing:
-                gaps.add(participant, f"has no value of {_or(missing)} for ses-{session} in {table.path.name}")
+                columns = quoted(missing, last="or")
+                gaps.add(participant, f"has no value of {columns} for ses-{session} in {table.path.name}")
             else:
-                values[participant, session] = _session_numbers(table.path, session, row, names)
+                values[participant, session] = _session_numbers(table, session, row, names)
     return values
 
 
-def _session_numbers(path: Path, session: str, row: Mapping[str, str], names: Sequence[str]) -> tuple[float, ...]:
+def _session_numbers(table: _Table, session: str, row: Mapping[str, str], names: Sequence[str]) -> tuple[float, ...]:
     numbers = _numbers([row[name] for name in names])
     for name, number in zip(names, numbers, strict=True):
         if not math.isfinite(number):
             raise LevelError(
-                f"{path}, column '{name}', ses-{session}: '{row[name]}' is not a number. Covariates of sessions are "
-                "numeric: write a number with a decimal point, or n/a."
+                f"{table.place(name, session, 'ses')}: '{row[name]}' is not a number. Covariates of sessions are "
+                "numeric: write a number alone, with a decimal point, or n/a for a missing value."
             )
     return tuple(numbers)
 
@@ -263,6 +382,17 @@ def _remarks_on_sessions(names: Sequence[str], values: Mapping[tuple[str, str], 
 
 
 # Both -------------------------------------------------------------------------------------------------------
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something under a name, be it a broken link: whoever reads it says what is wrong."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise LevelError(f"{path} cannot be looked up ({error.strerror}). Make its folder readable.") from None
+    return True
 
 
 def _normal(text: str) -> str:
@@ -285,7 +415,8 @@ def _read_labelled(path: Path, key: str, entity: str) -> _Table:
     except ParticipantError as error:  # what stops one participant elsewhere stops the group here
         raise LevelError(str(error)) from None
     rows: dict[str, dict[str, str]] = {}
-    labelled = _Table(path, columns, rows)
+    lines: dict[str, int] = {}
+    labelled = _Table(path, columns, rows, lines)
     _check_column(labelled, key, "")
     for line, *cells in table.itertuples(index=True, name=None):
         known = {
@@ -301,7 +432,7 @@ def _read_labelled(path: Path, key: str, entity: str) -> _Table:
                 f"{path}, line {line}: {entity}-{label} has a second row, and it cannot be told which one is right. "
                 "Keep one of them."
             )
-        rows[label] = known
+        rows[label], lines[label] = known, line
     return labelled
 
 
@@ -321,17 +452,11 @@ def _check_column(table: _Table, name: str, option: str) -> None:
     )
 
 
-def _or(names: Sequence[str]) -> str:
-    quoted = [f"'{name}'" for name in names]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
-
-
 def _too_few(n_kept: int, left_out: Mapping[str, str], names: Sequence[str]) -> str:
     examples = [f"sub-{participant} {reason}" for participant, reason in left_out.items()]
     shown = "; ".join(examples[:3]) + (f"; and {len(examples) - 3} more" if len(examples) > 3 else "")
-    quoted = ", ".join(f"'{name}'" for name in names)
     return (
         f"{n_kept or 'None'} of the {n_kept + len(left_out)} participants analysed {'has' if n_kept == 1 else 'have'} "
-        f"complete values of {quoted}, and a group design with covariates needs at least two"
+        f"complete values of {quoted(names)}, and a group design with covariates needs at least two"
         f"{f': {shown}' if shown else ''}. Complete the tables, or leave covariates out."
     )
