@@ -235,6 +235,36 @@ def ds210(root: Path) -> Layout:
     )  # fmt: skip
 
 
+def synthetic(root: Path) -> Layout:
+    """Uncompressed images, masks of before `desc-brain`, no confounds; numbered sessions, two spaces, a resting task."""
+    task, runs = "nback", {}
+    describe(root, "Synthetic")
+    write_events(root / f"task-{task}_events.tsv", ("scene_target", "scene_nontarget"), seed=5)
+    prep = derivatives(root / "derivatives" / "fmriprep", "fMRIPrep", "1.0.6")
+    write(prep / ".bidsignore", "*.html\n")
+    for sub in ("01", "02"):
+        for ses in ("01", "02"):
+            for name in (f"{task}_run-01", f"{task}_run-02", "rest"):
+                start = f"sub-{sub}/ses-{ses}/func/sub-{sub}_ses-{ses}_task-{name}"
+                for number, space in enumerate((MNI, "T1w")):
+                    seed = 100 * number + 10 * int(sub) + int(ses)
+                    write_bold(
+                        prep / f"{start}_space-{space}_desc-preproc_bold.nii", root / f"task-{task}_events.tsv",
+                        repetition_time=2.5, seed=BOLD + seed + len(runs),
+                    )  # fmt: skip
+                    write_mask(prep / f"{start}_space-{space}_label-brain_mask.nii")
+                if name != "rest":
+                    runs[Path(start).name] = f"task-{task}_events.tsv"
+    start = f"sub-01/ses-01/func/sub-01_ses-01_task-{task}_run-01"
+    chosen = write(root.parent / "masks.json", '{"mask": {"desc": null, "label": "brain"}}')
+    return Layout(
+        root, ("--task", task, "--confounds", "none", "--bids-filter-file", str(chosen),
+               "--contrast", "scene_target - scene_nontarget"), runs,
+        ("01", "02"), {"scene_target": 1, "scene_nontarget": -1}, 2.5,
+        prep / f"{start}_space-{MNI}_desc-preproc_bold.nii", None,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Analysed:
     """A layout after the program was run on it."""
@@ -253,7 +283,7 @@ class Analysed:
 QUICK = (ds000001, ds007, ds114)
 LAYOUTS = [
     pytest.param(make, id=make.__name__, marks=() if make in QUICK else pytest.mark.slow)
-    for make in (*QUICK, ds003, ds210)
+    for make in (*QUICK, ds003, ds210, synthetic)
 ]
 
 
@@ -294,7 +324,9 @@ def test_sessions_are_combined_in_time_order(analysed: Analysed) -> None:
             (path,) = folder.glob("*stat-t_desc-fixedEffects_statmap.json")
             sidecar = json.loads(path.read_text())
             assert sidecar["NumberOfInputs"] == len(own)
-            assert sidecar["DegreesOfFreedom"] == sum(analysed.design(run)["DegreesOfFreedom"] for run in own)
+            inputs = [analysed.design(run)["DegreesOfFreedom"] for run in own]
+            assert sidecar["InputDegreesOfFreedom"] == inputs
+            assert min(inputs) <= sidecar["DegreesOfFreedom"] <= sum(inputs), "Satterthwaite's bounds"
     if layout.sessions:
         shown = ", ".join(f"ses-{ses}" for ses in layout.sessions)
         assert f"{len(layout.sessions)} sessions in time order: {shown}" in analysed.done.stderr
@@ -342,7 +374,9 @@ def test_echoes_are_no_runs_and_the_filter_named_analyses_one(tmp_path: Path) ->
     (path,) = (tmp_path / "out").rglob(f"{first}_*stat-effect_statmap.nii.gz")
     np.testing.assert_allclose(nib.load(path).get_fdata(), theirs, rtol=1e-5)
     (session,) = (tmp_path / "out").rglob("*stat-t_desc-fixedEffects_statmap.json")
-    assert json.loads(session.read_text())["DegreesOfFreedom"] == 2 * dof
+    sidecar = json.loads(session.read_text())
+    assert sidecar["InputDegreesOfFreedom"] == [dof, dof], "two runs of one echo each"
+    assert sidecar["DegreesOfFreedom"] <= 2 * dof
 
 
 @pytest.mark.slow
@@ -376,3 +410,14 @@ def test_a_runs_own_events_go_before_those_at_the_root_whatever_the_padding(tmp_
     assert names == [first, padded, f"{padded}_events.tsv", f"{padded}_desc-confounds_timeseries.tsv"]
     written = {found for path in output.rglob("sub-10*") for found in re.findall(r"_run-\w+?_", path.name)}
     assert written == {"_run-1_"}, "one spelling, the preprocessed image's"
+
+
+@pytest.mark.slow
+def test_a_run_whose_mask_is_not_named_brain_says_how_to_choose_it(tmp_path: Path) -> None:
+    """No mask can be computed from these images, which are brain up to their edges."""
+    layout = synthetic(tmp_path / "synthetic")
+    options = [option for option in layout.options if option != "--bids-filter-file" and not option.endswith(".json")]
+    done = run_command(layout.root, tmp_path / "out", "participant", "--no-report", "--nprocs", "1", *options)
+    assert done.returncode == 1, done.stderr
+    assert "has no brain mask in the derivatives and none can be computed from it (it would be empty)" in done.stderr
+    assert "under 'mask' in --bids-filter-file" in done.stderr

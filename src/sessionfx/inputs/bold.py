@@ -196,9 +196,12 @@ def _compute_mask(series: NDArray[Any], grid: Grid, bold: Path) -> NDArray[np.bo
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             mask = compute_epi_mask(nib.Nifti1Image(native, grid.affine))
+        computed = np.asarray(mask.dataobj) > 0
+        if not computed.any():
+            raise ValueError("it would be empty")
     except ValueError as error:
         raise ParticipantError(
             f"{bold} has no brain mask in the derivatives and none can be computed from it ({error}). Provide "
-            "…_desc-brain_mask.nii.gz."
+            "…_desc-brain_mask.nii.gz, or name a mask of its space under 'mask' in --bids-filter-file."
         ) from None
-    return np.asarray(mask.dataobj) > 0
+    return computed

@@ -406,6 +406,8 @@ class _Finder:
         ignored: Sequence[str],
     ) -> Path | None:
         entity_filter = {**DEFAULT_FILTERS.get(what, {}), **self._filters.get(what, {})}
+        if "label" in entity_filter:  # which tells masks apart, and no image has
+            ignored = (*ignored, "label")
         found = [
             file for extension in extensions
             for file in applicable_files(files, entities, ignored=ignored, suffixes=suffixes, extension=extension)
