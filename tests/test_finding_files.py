@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from typing import Any
 import pytest
 
 from bids_trees import EVENTS, SPACE, make_tree, preproc, run_name
+from program import run_command
+from real_layouts import derivatives, describe, write, write_bold, write_confounds, write_events, write_mask
 from sessionfx.errors import DatasetError
 from sessionfx.inputs.dataset import (
     check_raw_dataset,
@@ -429,6 +432,55 @@ def test_events_that_lie_in_the_derivatives_only_are_used_with_a_warning(tmp_pat
     make_tree(root, {"task-a_events.tsv": EVENTS})
     raw = only_run(root)
     assert (raw.events, raw.warnings) == (root / "task-a_events.tsv", ())
+
+
+@pytest.mark.slow
+def test_xcp_d_beside_fmriprep_is_analysed_as_its_messages_say(tmp_path: Path) -> None:
+    """Its names, in an infant template: the runs, a file of all of them together, and no mask."""
+    space, task = "space-MNIInfant_cohort-2_res-2", "sub-01_task-imagery"
+    root = tmp_path / "bids"
+    describe(root, "imagery")
+    fmriprep = derivatives(root / "derivatives/fmriprep", "NiBabies", "24.0.0")
+    denoised = derivatives(root / "derivatives/xcp_d", "XCP-D", "0.10.7")
+    for run in (1, 2):
+        events = write_events(root / f"sub-01/func/{task}_run-{run:02d}_events.tsv", ("a", "b"), seed=run)
+        name = f"sub-01/func/{task}_run-{run:02d}"
+        write_bold(fmriprep / f"{name}_{space}_desc-preproc_bold.nii.gz", events, repetition_time=2.0, seed=run)
+        for desc in ("denoised", "denoisedSmoothed"):
+            write_bold(denoised / f"{name}_{space}_desc-{desc}_bold.nii.gz", events, repetition_time=2.0, seed=run + 9)
+        write_mask(fmriprep / f"{name}_{space}_desc-brain_mask.nii.gz")
+        write_confounds(fmriprep / f"{name}_desc-confounds_timeseries.tsv", seed=run)
+        write(denoised / f"{name}_desc-preproc_design.tsv")
+    shutil.copy(
+        denoised / f"sub-01/func/{task}_run-01_{space}_desc-denoised_bold.nii.gz",
+        denoised / f"sub-01/func/{task}_{space}_desc-denoised_bold.nii.gz",
+    )
+    filters = write(tmp_path / "filter.json", '{"bold": {"desc": "denoised"}}')
+    call = [root, tmp_path / "out", "participant", "-d", denoised, fmriprep, "--contrast", "a - b", "--nprocs", "1",
+            "--no-report", "--bids-filter-file", filters]  # fmt: skip
+    refused = run_command(*call)
+    assert refused.returncode == 2, refused.stderr
+    (named,) = re.findall(r"{.*?}} for the runs", refused.stderr)
+    filters.write_text(named.removesuffix(" for the runs"))
+    done = run_command(*call)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "out").rglob("*stat-effect_desc-fixedEffects_statmap.json")
+    assert path.name.startswith(f"{task}_space-MNIInfant_cohort-2_res-2_contrast-aMinusB_")
+    sidecar = json.loads(path.read_text())
+    assert sidecar["NumberOfInputs"] == 2
+    assert sorted(sidecar["Sources"]) == sorted(
+        source
+        for run in ("01", "02")
+        for source in (
+            f"bids:xcp_d:sub-01/func/{task}_run-{run}_{space}_desc-denoised_bold.nii.gz",
+            f"bids:fmriprep:sub-01/func/{task}_run-{run}_{space}_desc-brain_mask.nii.gz",
+            f"bids:fmriprep:sub-01/func/{task}_run-{run}_desc-confounds_timeseries.tsv",
+            f"bids:raw:sub-01/func/{task}_run-{run}_events.tsv",
+        )
+    )
+    (methods,) = (tmp_path / "out").rglob("*desc-participant_methods.txt")
+    assert "XCP-D 0.10.7" in methods.read_text()
+    assert "NiBabies 24.0.0" in methods.read_text()
 
 
 # Entities ---------------------------------------------------------------------------------------------------

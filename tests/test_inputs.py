@@ -365,6 +365,13 @@ def test_without_a_mask_it_is_computed_as_nilearn_does(simulated: Path) -> None:
     assert "one was computed" in run.notes[0]
 
 
+def test_a_computed_mask_that_is_empty_is_not_blamed_on_the_preprocessing(tmp_path: Path) -> None:
+    noise = 1000 + np.random.default_rng(0).standard_normal((5, 5, 4, N_VOLUMES)).astype(np.float32)
+    bold = save_image(tmp_path / "bold.nii", noise)
+    with pytest.raises(ParticipantError, match=r"bold\.nii has no brain mask in the derivatives.*desc-brain_mask"):
+        read_run(bold, None, None)
+
+
 def test_masks_may_be_off_by_rounding_and_not_by_more(tmp_path: Path) -> None:
     bold = save_image(tmp_path / "bold.nii", random_series())
     assert read_run(bold, save_mask(tmp_path / "near.nii", random_mask(), offset=1e-5), None).mask.any()
