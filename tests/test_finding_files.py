@@ -229,6 +229,21 @@ def test_folders_above_the_dataset_may_have_names_in_either_form(tmp_path: Path)
         assert len(names(select(root, participant_label=("01",)))) == 2
 
 
+@pytest.mark.parametrize("option", [None, "work_dir", "database_dir"])
+def test_a_participants_folder_may_be_a_link_to_elsewhere(option: str | None, tmp_path: Path) -> None:
+    root = study(tmp_path / "bids")
+    expected = names(select(root))
+    for number, dataset in enumerate((root, root / FMRIPREP)):
+        disk = tmp_path / f"disk{number}"
+        (dataset / "sub-01").rename(disk)
+        (dataset / "sub-01").symlink_to(disk)
+    folders = {} if option is None else {option: tmp_path / "index"}
+    for _ in range(2):  # a kept index serves the second
+        selection = select(root, **folders)
+        assert names(selection) == expected
+        assert all(run.events is not None for run in selection.runs["01"])
+
+
 def test_a_dataset_may_be_named_through_other_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study(tmp_path / "bids")
     (tmp_path / "elsewhere").mkdir()
