@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
+import os
 import re
+import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -796,10 +801,10 @@ def test_a_covariate_that_is_the_same_as_the_sessions_is_declined_in_words(call:
             participant, {"session_id": ["ses-01", "ses-02", "ses-03"], "order": [1, 2, 3], "flat": [5] * 3}
         )
     called = call(study, tmp_path / "out", "--session-covariates", "order", "--session-contrast", "ses-02 - ses-01")
-    assert called.code == 0
+    called.refused(17, "No strategy of this call can answer", "covariates cannot be told apart from sessions")
     assert called.error.count("covariates cannot be told apart from sessions") == 3
     assert "order cannot be told apart from the other columns (intercept)" in called.error
-    assert not list((tmp_path / "out" / "group").glob("*_strategy-*_statmap.nii.gz"))
+    assert not list((tmp_path / "out").glob("group/*_strategy-*_statmap.nii.gz"))
     called = call(study, tmp_path / "out", "--session-covariates", "flat", "--session-contrast", "linear(flat)")
     assert "0 participant(s) have sessions with different values of 'flat'" in called.error
 
@@ -1049,3 +1054,97 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, study: GroupStudy) -> None:
     assert "Traceback" not in done.stderr
     assert "cannot hold the maps of the group level (File too large)" in done.stderr.splitlines()[-1]
     assert "--work-dir" in done.stderr
+
+
+# Broken maps and folders --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dims", [(3, -5, 6, 6), (3, 32767, 32767, 32767), (3, 900, 900, 900), (3, 0, 6, 6)])
+def test_a_map_that_claims_a_size_it_has_not_is_named_and_nothing_is_allocated(
+    call: Caller, tmp_path: Path, dims: tuple[int, ...]
+) -> None:
+    """900³ values of 4 bytes are 2.9 GB."""
+    study = make_study(tmp_path, n_participants=4, missing=())
+    path = study.map_path("03", "01")
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[40:48] = struct.pack("<4h", *dims)
+    path.write_bytes(gzip.compress(bytes(content)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call(study, tmp_path / "out", *QUICK).refused(17, path.name)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+    assert not list((tmp_path / "out").glob("group/*_statmap.nii.gz"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs another user")
+@pytest.mark.parametrize("mode", [0o700, 0o711])
+def test_a_participants_folder_that_cannot_be_listed_is_refused_by_name(tmp_path: Path, mode: int) -> None:
+    study = make_study(tmp_path, n_participants=4, missing=())
+    for folder in [*reversed(tmp_path.parents), tmp_path]:
+        if folder.stat().st_mode & 0o5 != 0o5:
+            if folder == tmp_path or Path(tempfile.gettempdir()) in folder.parents:
+                folder.chmod(0o755)
+            else:
+                pytest.skip(f"another user may not enter {folder}")
+    closed = study.maps / "sub-02"
+    closed.chmod(mode)
+    output = tmp_path / "out"
+    output.mkdir()
+    os.chown(output, 4242, 4242)
+    command = ["setpriv", "--reuid", "4242", "--regid", "4242", "--clear-groups", sys.executable, "-m", "sessionfx",
+               str(study.raw), str(output), "group", "-d", str(study.maps), "--nprocs", "1", "--no-report", *QUICK]  # fmt: skip
+    environment = {
+        **os.environ,
+        "HOME": str(output),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
+    if "Permission denied" in done.stderr and "sessionfx:" not in done.stderr:
+        pytest.skip("another user may not run this Python")
+    assert done.returncode == 17, done.stderr
+    assert f"The folder {closed} cannot be listed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (output / "group").exists()
+
+
+# Methods text -------------------------------------------------------------------------------------------------
+
+
+def methods_of(output: Path) -> str:
+    (path,) = (output / "logs").glob("*desc-group_methods.txt")
+    return path.read_text(encoding="utf-8")
+
+
+def test_methods_claim_what_was_done_and_nothing_else(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    options = ("--session-contrast", "any", "--strategy", "mixed", "marginal", "--session-covariates", "days")
+    output = call.done(study, tmp_path / "out", *options, "--permutations", "5", report=True)
+    text = methods_of(output)
+    assert "Marginal strategy" in text and "F tests at their upper tail" in text
+    for claim in (
+        "Mixed-effects strategy",
+        "permutations",
+        "Strategies were compared",
+        "They also",
+        "covariates 'age'",
+    ):
+        assert claim not in text, claim
+    assert "Group models held the session covariates 'days'" in text
+    assert "Mixed-effects strategy:" not in text_of(output / "group.html")
+    # what is finished keeps its text
+    assert "finished before" in call(study, output, *options, "--permutations", "5", report=True).error
+    assert methods_of(output) == text
+
+    timed = ("--session-contrast", "linear(days)", "--session-covariates", "days", "--covariates", "age")
+    output = call.done(
+        study, tmp_path / "timed", *timed, "--strategy", "fixed-effects", "marginal", "--permutations", "5"
+    )
+    text = methods_of(output)
+    assert "session covariates" not in text, "days served as time"
+    for claim in ("held the covariates 'age'", "5 permutations", "Strategies were compared", "intraclass correlations"):
+        assert claim in text, claim
+
+
+def test_methods_of_one_session_claim_no_reliability(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=5, sessions=("01",), missing=())
+    text = methods_of(call.done(study, tmp_path / "out", *QUICK))
+    assert "intraclass" not in text and "F tests" not in text

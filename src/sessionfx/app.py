@@ -10,6 +10,8 @@ import time
 import uuid
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -242,8 +244,8 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
     remove_group_refusal(output_dir, selection.entities)
     remove_stale_temporaries(output_dir / "group")
     analysis = GroupAnalysis(settings, selection, tuple(session_contrasts), raw, output_dir, links, executor)
-    _keep_methods(analysis.methods, selection.entities, "group", output_dir)
     failures: dict[str, Failure] = {}
+    works = []
     with (
         limited_threads(settings.omp_nthreads),
         show_progress("group level", "contrast", len(selection.maps), leave=True) as advance,
@@ -258,7 +260,10 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
                 say(f"contrast {contrast}: FAILED. {error}")
             else:
                 _report_contrast(contrast, outcome)
+                works += [outcome.work] if outcome.work is not None else []
             advance()
+    if works:  # else the text of the call that did the work stays
+        _keep_methods(analysis.methods(reduce(or_, works)), selection.entities, "group", output_dir)
     _say_order(selection)
     say(f"Maps and tables: {output_dir / 'group'}")
     if not settings.no_report:

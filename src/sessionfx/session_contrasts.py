@@ -166,7 +166,7 @@ def differences_left_out(specifications: Sequence[str], sessions: Sequence[str])
     n_all = len(sessions) * (len(sessions) - 1) // 2
     if specifications or len(pairs) == n_all:
         return ""
-    made = ", ".join(f"{_written(later)} - {_written(earlier)}" for earlier, later in pairs)
+    made = listed([f"{_written(later)} - {_written(earlier)}" for earlier, later in pairs])
     example = f"{_written(sessions[-1])} - {_written(sessions[-2])}"
     return (
         f"Of the {n_all} differences between {len(sessions)} sessions {len(pairs)} are asked for: {made}. Ask for "

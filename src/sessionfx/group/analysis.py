@@ -28,7 +28,7 @@ from sessionfx.outputs.files import remove, together
 from sessionfx.outputs.group import GroupFiles, longest_group_name
 from sessionfx.outputs.records import Record, file_state, fingerprint
 from sessionfx.report.group import has_group_section, write_group_report
-from sessionfx.report.methods import MethodsText, group_methods
+from sessionfx.report.methods import GroupWork, MethodsText, group_methods
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.strategies import STRATEGIES
@@ -71,10 +71,10 @@ class GroupAnalysis:
         """Options of the strategies."""
         return GroupOptions(self.settings.subject_effect, self.settings.fixed_effects, self.settings.mixed_dof)
 
-    @property
-    def methods(self) -> MethodsText:
-        """What is done, for the methods section of a paper."""
-        return group_methods(self.settings, [strategy.methods(self.options) for strategy in self.strategies])
+    def methods(self, work: GroupWork) -> MethodsText:
+        """Describe what was done, for the methods section of a paper."""
+        answered = [strategy for strategy in self.strategies if strategy.name in work.strategies]
+        return group_methods(self.settings, [strategy.methods(self.options) for strategy in answered], work)
 
     def record(self) -> Record:
         """Open the record of what is finished at the group level."""
@@ -119,6 +119,7 @@ class ContrastOutcome:
     status: str
     messages: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
+    work: GroupWork | None = None
 
 
 def check_questions(
@@ -209,12 +210,26 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> ContrastOutcome:
         keeper = _Keeper(contrast, record, works, to_do)
         results = _find_results(stack, covariates, questions, analysis, files, keeper)
     keeper.take_away(outdated)
+    done = _work_of(results, analysis)
     results = replace(results, notes=(*results.notes, *keeper.earlier_answers()))
     if not settings.no_report:
-        write_group_report(results, settings, analysis.methods, shown, analysis.output_dir)
+        write_group_report(results, settings, analysis.methods(done), shown, analysis.output_dir)
     left_out = [f"sub-{label} is left out: it {why}." for label, why in results.left_out.items()]
     messages = (*results.notes, *results.covariate_notes, *left_out, *refusals(contrast, results.questions))
-    return ContrastOutcome("done", messages, tuple(map(finding, results.questions)))
+    return ContrastOutcome("done", messages, tuple(map(finding, results.questions)), done)
+
+
+def _work_of(results: ContrastResults, analysis: GroupAnalysis) -> GroupWork:
+    answered = [[one for one in asked.strategies if one.located is not None] for asked in results.questions]
+    return GroupWork(
+        frozenset(one.name for answers in answered for one in answers),
+        any(one.permutation is not None for answers in answered for one in answers),
+        any(len(answers) > 1 for answers in answered),
+        any(answers and asked.question.sessions.kind == "any"
+            for asked, answers in zip(results.questions, answered, strict=True)),
+        results.reliability is not None,
+        tuple(name for name in analysis.settings.session_covariates if name not in analysis.times),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

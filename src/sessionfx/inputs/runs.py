@@ -29,6 +29,7 @@ from sessionfx.inputs.files import UnreadableFileError, list_folder, read_json_o
 from sessionfx.inputs.session_order import SessionOrder, order_sessions
 from sessionfx.naming import DERIVATIVE_ENTITIES, WITHOUT, entity_string, natural_key
 from sessionfx.settings import Settings
+from sessionfx.wording import listed
 
 DEFAULT_SPACE = "MNI152NLin2009cAsym"
 IMAGE_EXTENSIONS = (".nii.gz", ".nii")
@@ -174,12 +175,12 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
     candidates = [file for file in candidates if "sub" in file.entities and "task" in file.entities]
     if not candidates and settings.participant_label:
         raise NothingMatchesError(
-            f"--participant-label {' '.join(settings.participant_label)}: no preprocessed run "
+            f"--participant-label {listed(settings.participant_label, separator=' ')}: no preprocessed run "
             "(…_desc-preproc_bold.nii.gz) of these participants exists in the derivatives. Run fMRIPrep on them "
             "first, or choose others."
         )
     if not candidates:
-        where = ", ".join(str(root) for root in dataset.derivatives)
+        where = listed(dataset.derivatives)
         raise DatasetError(
             f"No preprocessed runs (…_desc-preproc_bold.nii.gz) were found in {where}. Run fMRIPrep with a volume "
             "output space, or name another folder with --derivatives."
@@ -236,9 +237,9 @@ def _in_sessions(files: Sequence[IndexedFile], wanted: Sequence[str], sessions: 
     """Keep the sessions asked for; each must exist in the study, not for every participant."""
     for label in wanted:
         if label not in sessions:
-            listed = ", ".join(sessions) or "none: the files carry no ses- entity"
+            there = listed(sessions) or "none: the files carry no ses- entity"
             raise NothingMatchesError(
-                f"--session-label {label} matches no preprocessed run. What exists (session): {listed}."
+                f"--session-label {label} matches no preprocessed run. What exists (session): {there}."
             )
     return [file for file in files if not wanted or file.entities.get("ses") in wanted]
 
@@ -291,19 +292,18 @@ def _choose(
     """Choose one label of an entity: the one asked for, the only one, or the preferred one."""
     labels = sorted({file.entities.get(key) for file in files}, key=lambda label: natural_key(label or ""))
     named = [label for label in labels if label is not None]
+    there = listed([label or f"{WITHOUT} (without the entity)" for label in labels])
     if wanted is not None:
         if wanted == WITHOUT and None in labels:
             return None
         if wanted not in named:
-            listed = ", ".join(label or f"{WITHOUT} (without the entity)" for label in labels)
-            raise NothingMatchesError(f"{option} {wanted} matches no preprocessed run. What exists ({noun}): {listed}.")
+            raise NothingMatchesError(f"{option} {wanted} matches no preprocessed run. What exists ({noun}): {there}.")
         return wanted
     if len(labels) == 1:
         return labels[0]
     if preferred in named:
         return preferred
-    listed = ", ".join(label or f"{WITHOUT} (without the entity)" for label in labels)
-    raise CommandLineError(f"There are several choices of {noun}: {listed}. Choose one with {option}.")
+    raise CommandLineError(f"There are several choices of {noun}: {there}. Choose one with {option}.")
 
 
 def _narrow(files: Sequence[IndexedFile], key: str, wanted: Sequence[str], noun: str, option: str) -> list[IndexedFile]:
@@ -312,8 +312,8 @@ def _narrow(files: Sequence[IndexedFile], key: str, wanted: Sequence[str], noun:
     labels = sorted({file.entities.get(key, "") for file in files}, key=natural_key)
     for label in wanted:
         if label not in labels:
-            listed = ", ".join(filter(None, labels)) or f"none: the files carry no {key}- entity"
-            raise NothingMatchesError(f"{option} {label} matches no preprocessed run. What exists ({noun}): {listed}.")
+            there = listed(list(filter(None, labels))) or f"none: the files carry no {key}- entity"
+            raise NothingMatchesError(f"{option} {label} matches no preprocessed run. What exists ({noun}): {there}.")
     return [file for file in files if file.entities.get(key) in wanted]
 
 

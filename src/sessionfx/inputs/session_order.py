@@ -26,6 +26,7 @@ from sessionfx.errors import DatasetError, ParticipantError
 from sessionfx.inputs.files import is_folder, list_folder
 from sessionfx.inputs.tables import read_table
 from sessionfx.naming import natural_key, strip_prefix
+from sessionfx.wording import listed
 
 Source = Literal["acq_time", "--session-label", "numbers in the labels", "alphabet (assumed)"]
 _NUMBERED = re.compile(r"(\D*)(\d+)(\D*)\Z", re.ASCII)
@@ -114,7 +115,7 @@ def order_sessions(found: Iterable[str], wanted: Sequence[str], raw: Path) -> Se
 
 
 def _written(labels: Iterable[str]) -> str:
-    return ", ".join(f"ses-{label}" for label in labels)
+    return listed([f"ses-{label}" for label in labels])
 
 
 def _padding(labels: Sequence[str]) -> list[str]:

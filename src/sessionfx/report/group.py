@@ -33,7 +33,7 @@ from sessionfx.report.tables import titled
 from sessionfx.settings import Settings
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies.base import MapLayout, Plan, list_names
-from sessionfx.wording import counted
+from sessionfx.wording import counted, listed
 
 SHOWN_CLUSTERS = 20
 
@@ -173,7 +173,7 @@ def _order(results: ContrastResults) -> str:
     asked = results.questions[0].question.sessions if results.questions else None
     if asked is None or len(asked.sessions) < 2:
         return ""
-    order = ", ".join(f"ses-{session}" for session in asked.sessions)
+    order = listed([f"ses-{session}" for session in asked.sessions])
     return f". Order of the sessions in time: {order} (from: {asked.order_source})"
 
 

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sessionfx import __version__
 from sessionfx.settings import Settings
+from sessionfx.wording import quoted
 
 _REFERENCES = {
     "nilearn": "Nilearn contributors. nilearn. doi:10.5281/zenodo.8397156",
@@ -189,14 +190,50 @@ def _in_some(n_runs: int, n_all: int) -> str:
     return "" if n_runs == n_all else f" (in {n_runs} of {n_all} runs)"
 
 
-def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str, ...]]]) -> MethodsText:
+@dataclass(frozen=True)
+class GroupWork:
+    """What a call has done at the group level, of which alone the methods text speaks.
+
+    Attributes
+    ----------
+    strategies : frozenset of str
+        Names of those that answered some question.
+    permuted, compared, f_tests, reliability : bool
+        Whether there were permutations, two answers to one question, tests over all sessions, intraclass correlations.
+    adjusted_for : tuple of str
+        Session covariates that did not serve as time.
+    """
+
+    strategies: frozenset[str] = frozenset()
+    permuted: bool = False
+    compared: bool = False
+    f_tests: bool = False
+    reliability: bool = False
+    adjusted_for: tuple[str, ...] = ()
+
+    def __or__(self, other: GroupWork) -> GroupWork:
+        """Put together what was done for two contrasts."""
+        return GroupWork(
+            self.strategies | other.strategies,
+            self.permuted or other.permuted,
+            self.compared or other.compared,
+            self.f_tests or other.f_tests,
+            self.reliability or other.reliability,
+            self.adjusted_for or other.adjusted_for,
+        )
+
+
+def group_methods(
+    settings: Settings, strategies: Sequence[tuple[str, tuple[str, ...]]], work: GroupWork
+) -> MethodsText:
     """Describe the group level.
 
     Parameters
     ----------
     settings : Settings
     strategies : sequence of (str, tuple of str)
-        What each strategy says of itself, and the works it cites.
+        What each strategy that answered says of itself, and the works it cites.
+    work : GroupWork
 
     Returns
     -------
@@ -212,18 +249,19 @@ def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str,
     paragraphs += [_with_citations(text, works, cite) for text, works in strategies]
     if settings.covariates:
         paragraphs.append(
-            f"Group models held the covariates {_quoted(settings.covariates)} (numbers centred, groups "
+            f"Group models held the covariates {quoted(settings.covariates)} (numbers centred, groups "
             "sum-coded), each with an effect of its own in every session."
         )
-    if settings.session_covariates:
+    if work.adjusted_for:
         paragraphs.append(
-            f"They also held the session covariates {_quoted(settings.session_covariates)}, each with one effect over "
-            "sessions, but for those that served as time."
+            f"Group models {'also ' if settings.covariates else ''}held the session covariates "
+            f"{quoted(work.adjusted_for)}, each with one effect over sessions."
         )
-    paragraphs.append(
-        f"Test–retest reliability was described by intraclass correlations {cite('shrout_fleiss')} at every voxel."
-    )
-    if settings.permutations:
+    if work.reliability:
+        paragraphs.append(
+            f"Test–retest reliability was described by intraclass correlations {cite('shrout_fleiss')} at every voxel."
+        )
+    if work.permuted:
         paragraphs.append(
             f"Family-wise p values of the fixed-effects strategy came from {settings.permutations} permutations "
             f"{cite('winkler')} (sign flips or label permutations by nilearn's permuted_ols, seed "
@@ -234,18 +272,15 @@ def group_methods(settings: Settings, strategies: Sequence[tuple[str, tuple[str,
         "bonferroni": f"a Bonferroni-corrected family-wise error rate of {settings.alpha:g}",
         "none": f"an uncorrected rate of {settings.alpha:g}",
     }[settings.correction]
-    paragraphs.append(f"Maps were thresholded two-sided at {correction}, over the voxels that all maps share.")
-    if len(strategies) > 1:
+    f_tests = " (F tests at their upper tail)" if work.f_tests else ""
+    paragraphs.append(f"Maps were thresholded two-sided{f_tests} at {correction}, over the voxels that all maps share.")
+    if work.compared:
         paragraphs.append(
             "Strategies were compared on the same session contrast by the correlation of their z maps, limits of "
             f"agreement {cite('bland_altman')}, Lin's concordance {cite('lin')} and the Dice overlap of "
             "supra-threshold voxels."
         )
     return MethodsText(tuple(paragraphs), cite.works())
-
-
-def _quoted(names: Sequence[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names)
 
 
 def _with_citations(text: str, works: Sequence[str], cite: _Citations) -> str:

@@ -20,6 +20,7 @@ from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy, list_names
 from sessionfx.strategies.designs import NO_DIFFERENCE, NO_TREND, session_differences
 from sessionfx.strategies.session_model import complete_participants
+from sessionfx.wording import listed
 
 INCOMPLETE_MEAN = (
     "Some participants miss sessions, and their mean is over the sessions they have: where sessions truly "
@@ -207,7 +208,7 @@ def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[st
         weights = asked.weights_for(list(rows))
         if weights is None:
             missing = [session for session in asked.sessions if session not in rows]
-            left_out[participant] = f"has no map of {', '.join(f'ses-{session}' for session in missing)}"
+            left_out[participant] = f"has no map of {listed([f'ses-{session}' for session in missing])}"
             continue
         combinations[participant] = {rows[session]: weight for session, weight in weights.items()}
     if len(combinations) < 2:
@@ -296,7 +297,7 @@ def _plan_test(layout: MapLayout, question: Question) -> SessionVectorPlan:
     complete, between = complete_participants(layout, question.sessions)
     participants = [layout.participants[rows[0]] for rows in complete]
     left_out = {
-        label: f"has no map of {', '.join(f'ses-{one}' for one in sessions if one not in layout.rows_of(label))}"
+        label: f"has no map of {listed([f'ses-{one}' for one in sessions if one not in layout.rows_of(label)])}"
         for label in layout.unique_participants
         if label not in participants
     }
