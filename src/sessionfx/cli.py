@@ -41,7 +41,9 @@ from sessionfx.settings import (
     LEVELS,
     MIXED_DOF_METHODS,
     NOISE_MODELS,
+    SESSION_COVARIATE_EFFECTS,
     SUBJECT_EFFECTS,
+    VARIANCES,
     Settings,
     as_text,
     available_processors,
@@ -176,6 +178,13 @@ def build_parser() -> argparse.ArgumentParser:
                        help="how the session-model codes participants (default: %(default)s)")  # fmt: skip
     group.add_argument("--mixed-dof", choices=MIXED_DOF_METHODS, default="satterthwaite",
                        help="degrees of freedom of the mixed strategy (default: %(default)s)")  # fmt: skip
+    group.add_argument("--variance", choices=VARIANCES, default="auto",
+                       help="whether fixed-effects takes all participants to vary equally (pooled), or has a variance "
+                       "for each group (Welch); auto: for each group where groups are compared or unequal in size "
+                       "(default: %(default)s)")  # fmt: skip
+    group.add_argument("--session-covariate-effect", choices=SESSION_COVARIATE_EFFECTS, default="split",
+                       help="whether session covariates, time included, have an effect within and another one between "
+                       "participants (split), or one that mixes both (mixture) (default: %(default)s)")  # fmt: skip
     group.add_argument("--covariates", nargs="+", default=(), metavar="COLUMN",
                        help="columns of participants.tsv: numbers are centred, other values are groups")  # fmt: skip
     group.add_argument("--session-covariates", nargs="+", default=(), metavar="COLUMN",

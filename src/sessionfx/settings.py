@@ -22,6 +22,8 @@ FIXED_EFFECTS_WEIGHTINGS = ("equal", "precision")
 FIXED_EFFECTS_DOF_METHODS = ("satterthwaite", "sum")
 SUBJECT_EFFECTS = ("auto", "indicator", "linear", "none")
 MIXED_DOF_METHODS = ("satterthwaite", "kenward-roger")
+VARIANCES = ("auto", "pooled", "groups")
+SESSION_COVARIATE_EFFECTS = ("split", "mixture")
 CORRECTIONS = ("fdr", "bonferroni", "none")
 LEVELS = ("participant", "group")
 EXECUTORS = ("local", "dask")
@@ -64,6 +66,8 @@ class Settings:
     strategy: tuple[str, ...] = ()
     subject_effect: str = "auto"
     mixed_dof: str = "satterthwaite"
+    variance: str = "auto"
+    session_covariate_effect: str = "split"
     covariates: tuple[str, ...] = ()
     session_covariates: tuple[str, ...] = ()
     group_contrast: tuple[str, ...] = ()

@@ -69,7 +69,10 @@ class GroupAnalysis:
     @property
     def options(self) -> GroupOptions:
         """Options of the strategies."""
-        return GroupOptions(self.settings.subject_effect, self.settings.fixed_effects, self.settings.mixed_dof)
+        return GroupOptions(
+            self.settings.subject_effect, self.settings.fixed_effects, self.settings.mixed_dof, self.settings.variance,
+            self.settings.session_covariate_effect,
+        )  # fmt: skip
 
     def methods(self, work: GroupWork) -> MethodsText:
         """Describe what was done, for the methods section of a paper."""

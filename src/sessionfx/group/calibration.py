@@ -434,7 +434,8 @@ def _reference_covariance(layout: MapLayout, question: Question, simulator: _Sim
     """
     of_maps = simulator.covariance_of_maps()
     try:
-        plan = FixedEffects().plan(layout, question, GroupOptions())
+        # how its variance is estimated does not matter here
+        plan = FixedEffects().plan(layout, question, GroupOptions(variance="pooled"))
     except NotEstimableError:
         design = session_design(layout, question)
         design.check("the maps do not determine it.")

@@ -177,6 +177,7 @@ class GroupFiles:
                 "SubjectEffect": self.settings.subject_effect,
                 "Covariates": list(self.settings.covariates),
                 "SessionCovariates": list(self.settings.session_covariates),
+                "SessionCovariateEffect": self.settings.session_covariate_effect,
             },
         }
         files = write_statmaps(self.folder, entities, located, sidecar, question.units)

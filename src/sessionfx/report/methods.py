@@ -31,6 +31,8 @@ _REFERENCES = {
     "doi:10.1016/j.neuroimage.2009.05.034",
     "greenhouse_geisser": "Geisser S, Greenhouse SW. An extension of Box's results on the use of the F distribution in "
     "multivariate analysis. Ann Math Stat 1958;29:885–891. doi:10.1214/aoms/1177706545",
+    "welch": "Welch BL. The generalization of ‘Student's’ problem when several different population variances are "
+    "involved. Biometrika 1947;34:28–35. doi:10.1093/biomet/34.1-2.28",
     "hotelling": "Hotelling H. The generalization of Student's ratio. Ann Math Stat 1931;2:360–378. "
     "doi:10.1214/aoms/1177732979",
     "bell_mccaffrey": "Bell RM, McCaffrey DF. Bias reduction in standard errors for linear regression with multi-stage "

@@ -2,8 +2,10 @@
 
 The working correlation only makes the estimate efficient; the variance is valid whatever the true one is. CR2 (Bell &
 McCaffrey 2002) makes it unbiased when the working correlation holds, with degrees of freedom after Satterthwaite
-(Pustejovsky & Tipton 2018, doi:10.1080/07350015.2016.1247004). Everything that depends on the design is computed once:
-for V voxels there remains one matrix product per contrast.
+(Pustejovsky & Tipton 2018, doi:10.1080/07350015.2016.1247004). These take all participants to vary equally; where some
+vary more than others and carry more of the contrast, they are too many. So each voxel has degrees of freedom of its own
+too, from how much its participants vary, and the smaller number counts (`ParticipantSpread`). Everything that depends on
+the design is computed once: for V voxels there remains one matrix product per contrast.
 
 Rows are whitened by (I+λJ)^-½ per participant; X, H and P below are of the whitened rows.
 """
@@ -22,6 +24,58 @@ from sessionfx.statistics.linear_algebra import pseudo_inverse
 
 # Eigenvalues of I − H_ii below this are zero: a participant whose rows the design explains fully (Moore–Penrose).
 _ZERO = 1e-10
+# Participants whose scores have equal variances and equal covariances, relative to these, are exchangeable.
+_EXCHANGEABLE = 1e-8
+# Eigenvalues of what participants share that are left out, relative to what each has of their own: the voxels' degrees of
+# freedom come out wrong by no more than three times this.
+_NEGLIGIBLE_SHARE = 0.01
+_LEAST_DOF = 1.0
+
+
+@dataclass(frozen=True)
+class ParticipantSpread:
+    """What the degrees of freedom of a voxel need of the design, where participants may vary unequally.
+
+    With variances s_k of the participants (1 under the working model) the variance estimate has the degrees of freedom
+    (ω′s)²/(s′Ts), which for s = 1 are those of the design. A participant's score tells s_k = |u_k|²/E|u_k|², which has
+    q degrees of freedom itself: s_k² is 1 + 2/q times too large on average, and is divided by that in both places.
+
+    Attributes
+    ----------
+    scale : ndarray of shape (Q, Q)
+        Standardises scores: the variance is about the identity under the working model.
+    inverse_expected : ndarray of shape (n,)
+        1/E|u_k|² of the standardised scores; 0 for participants who do not carry the contrasts.
+    share : ndarray of shape (n,)
+        ω, each participant's share in the variance.
+    own : ndarray of shape (n,)
+        Diagonal of T.
+    loadings : ndarray of shape (R, n)
+    signs : ndarray of shape (R,)
+        The rest of T is loadings′ diag(signs) loadings.
+    """
+
+    scale: NDArray[np.float64]
+    inverse_expected: NDArray[np.float64]
+    share: NDArray[np.float64]
+    own: NDArray[np.float64]
+    loadings: NDArray[np.float64]
+    signs: NDArray[np.float64]
+
+    def degrees_of_freedom(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Find the degrees of freedom of V voxels from their scores of shape (Q, n, V); NaN where no score varies."""
+        q = len(self.scale)
+        standard = self.scale[0, 0] * scores if q == 1 else np.einsum("st,tnv->snv", self.scale, scores)
+        spread = np.einsum("snv,snv->nv", standard, standard)
+        spread *= self.inverse_expected[:, None]
+        total = self.share @ spread
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread /= total  # squares of large numbers would overflow
+        shared = (self.signs @ (self.loadings @ spread) ** 2) if len(self.signs) else 0.0
+        np.square(spread, out=spread)
+        inflation = 1 + 2 / q
+        squared = 1 - (1 - 1 / inflation) * (self.share**2 @ spread)
+        return np.asarray(q * (q + 1) * squared / (self.own @ spread / inflation + shared))
 
 
 @dataclass(frozen=True)
@@ -39,14 +93,17 @@ class RobustContrast:
     coefficients : ndarray of shape (P, N)
         coefficients @ y are the estimates of all coefficients.
     dof : float
-        Satterthwaite's for Q = 1; η of the Hotelling approximation (HTZ) for Q > 1. NaN where the design leaves some
-        combination of the contrasts no variation between participants.
+        Of the design, if the working model holds: Satterthwaite's for Q = 1; η of the Hotelling approximation (HTZ) for
+        Q > 1. NaN where the design leaves some combination of the contrasts no variation between participants.
     expected : ndarray of shape (Q, Q)
         Expectation of the variance under the working model, in units of the dispersion.
     seen : float
         Its share in the true variance under the working model, of the combination of the contrasts for which it is
         smallest. 1, CR2 being unbiased, unless the contrasts rest on rows that are fitted exactly whatever the data,
         such as those of the only participant with a session: their variance is not seen.
+    spread : ParticipantSpread or None
+        For the degrees of freedom of each voxel. None where all participants count the same, as in balanced data
+        without covariates: the design's are then exact if they vary equally, and enough if they do not.
     """
 
     weights: NDArray[np.float64]
@@ -56,6 +113,7 @@ class RobustContrast:
     dof: float
     expected: NDArray[np.float64]
     seen: float
+    spread: ParticipantSpread | None = None
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -121,10 +179,13 @@ def robust_contrast(
     seen = float(shares[0])
     # where every participant has coefficients of their own the scores are rounding error, whose dof mean nothing
     dof = _degrees_of_freedom(products, expected) if seen > _ZERO else float("nan")
+    spread = None
+    if seen > _ZERO and not _is_exchangeable(products):
+        spread = _participant_spread(scores, expected, clusters)
     n_scores = len(constraints) * len(clusters)
     return RobustContrast(
         weights @ whitening, sparse.csr_array(own.reshape(n_scores, -1)), carried.reshape(n_scores, -1),
-        inverse @ whitening, dof, expected, seen,
+        inverse @ whitening, dof, expected, seen, spread,
     )  # fmt: skip
 
 
@@ -147,11 +208,66 @@ def _degrees_of_freedom(products: NDArray[np.float64], expected: NDArray[np.floa
     14); for q = 1 that is tr(GG′)² / tr((GG′)²).
     """
     q = len(expected)
-    root = _moore_penrose_root(expected / np.abs(expected).max()) / np.sqrt(np.abs(expected).max())
+    root = _standardising_root(expected)
     standard = np.einsum("as,bt,stij->abij", root, root, products)
     diagonal = np.einsum("ssij->sij", standard)
     total = np.einsum("sij,tij->", diagonal, diagonal) + np.einsum("stij,stji->", standard, standard)
     return float(q * (q + 1) / total)
+
+
+def _standardising_root(expected: NDArray[np.float64]) -> NDArray[np.float64]:
+    return _moore_penrose_root(expected / np.abs(expected).max()) / np.sqrt(np.abs(expected).max())
+
+
+def _is_exchangeable(products: NDArray[np.float64]) -> bool:
+    """Whether all participants' scores have one variance and all pairs one covariance, of shape (Q, Q, n, n)."""
+    n = products.shape[-1]
+    own = np.einsum("stii->sti", products)
+    others = products[..., ~np.eye(n, dtype=bool)]
+    tolerance = _EXCHANGEABLE * np.abs(own).max()
+    return bool(np.ptp(own, axis=-1).max() <= tolerance and np.ptp(others, axis=-1).max(initial=0.0) <= tolerance)
+
+
+def _participant_spread(
+    scores: NDArray[np.float64], expected: NDArray[np.float64], clusters: Sequence[NDArray[np.int_]]
+) -> ParticipantSpread:
+    """Prepare the degrees of freedom of voxels, from the scores' weights of shape (Q, n, N) on whitened rows."""
+    q, n, n_maps = scores.shape
+    root = _standardising_root(expected)
+    standard = np.einsum("st,tin->sin", root, scores)
+    bounds = np.cumsum([0, *map(len, clusters)])
+    order = np.concatenate(clusters)
+    ordered = standard[:, :, order]
+    together = np.empty((n, n))
+    for index, rows in enumerate(clusters):
+        # w[s, m, t, p] = Σ_i g_si,m g_ti,p for the maps m of one participant and p of all
+        w = np.tensordot(standard[:, :, rows], ordered, axes=(1, 1))
+        by_map = np.einsum("smtp,smtp->p", w, w) + np.einsum("smtp,tmsp->p", w, w)
+        together[index] = np.add.reduceat(by_map, bounds[:-1])
+    own = np.diag(together).copy()
+    length = np.sqrt(np.where(own > _ZERO * own.max(), own, np.inf))
+    relative = together / length[:, None] / length
+    np.fill_diagonal(relative, 0.0)
+    values, vectors = linalg.eigh((relative + relative.T) / 2)
+    kept = np.abs(values) > _NEGLIGIBLE_SHARE
+    finite = np.where(np.isfinite(length), length, 0.0)
+    loadings = (vectors[:, kept] * np.sqrt(np.abs(values[kept]))).T * finite
+    variances = np.einsum("sin,sin->i", standard, standard)
+    carries = variances > _ZERO * variances.max()
+    inverse_expected = np.where(carries, 1 / np.where(carries, variances, 1.0), 0.0)
+    share = np.add.reduceat(np.einsum("sin,sin->n", ordered, ordered), bounds[:-1]) / q
+    return ParticipantSpread(root, inverse_expected, share, own, np.ascontiguousarray(loadings), np.sign(values[kept]))
+
+
+def _voxel_dof(prepared: RobustContrast, scores: NDArray[np.float64]) -> float | NDArray[np.float64]:
+    """Take the smaller degrees of freedom: those of the design, or those of each voxel."""
+    if prepared.spread is None:
+        return prepared.dof
+    q = len(prepared.weights)
+    # the smallest that an approximation by a chi-square or a Wishart matrix can have, and never more than the design's
+    least = min(q - 1 + _LEAST_DOF, prepared.dof)
+    found = np.maximum(prepared.spread.degrees_of_freedom(scores), least)
+    return np.fmin(found, prepared.dof)
 
 
 def estimate_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> Estimate:
@@ -167,10 +283,10 @@ def estimate_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> E
     Estimate
         The variance is exactly 0 where all scores are rounding error.
     """
-    (scores,) = prepared.scores_of(values)
-    variance = np.einsum("nv,nv->v", scores, scores)
+    scores = prepared.scores_of(values)
+    variance = np.einsum("nv,nv->v", scores[0], scores[0])
     variance[variance <= _rounding(prepared, values)[0]] = 0.0
-    return Estimate(prepared.weights[0] @ values, variance, prepared.dof)
+    return Estimate(prepared.weights[0] @ values, variance, _voxel_dof(prepared, scores))
 
 
 def _rounding(prepared: RobustContrast, values: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -199,8 +315,9 @@ def wald_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> FTest
     covariance = np.einsum("siv,tiv->vst", scores, scores)
     varies = (np.einsum("vss->sv", covariance) > _rounding(prepared, values)).all(axis=0)
     covariance[~varies] = 0.0
-    dof = prepared.dof - q + 1
-    return FTest(dof / (prepared.dof * q) * quadratic_form(effects, covariance), float(q), dof)
+    eta = _voxel_dof(prepared, scores)
+    dof = eta - q + 1
+    return FTest(dof / (eta * q) * quadratic_form(effects, covariance), float(q), dof)
 
 
 def quadratic_form(effects: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ plan
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -22,7 +23,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sessionfx.covariates import GroupContrast
+from sessionfx.covariates import CONSTANT_TOLERANCE, GroupContrast
 from sessionfx.naming import words_to_label
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.statistics.estimates import Estimate, FTest
@@ -92,18 +93,71 @@ class MapLayout:
         values = self.covariates[list(rows)] if self.covariate_names else np.empty((len(rows), 0))
         return pd.DataFrame(np.column_stack([np.ones(len(rows)), values]), columns=["intercept", *self.covariate_names])
 
+    @property
+    def factors(self) -> dict[str, tuple[str, ...]]:
+        """Level of each row for every categorical covariate, read from its sum-to-zero codes.
+
+        A level has the name of its column (`group[patient]`); the last one, which has none, the covariate's.
+        """
+        columns: dict[str, list[int]] = {}
+        for index, name in enumerate(self.covariate_names):
+            covariate, bracket, _ = name.partition("[")
+            if bracket and name.endswith("]") and np.isin(self.covariates[:, index], (-1.0, 0.0, 1.0)).all():
+                columns.setdefault(covariate, []).append(index)
+        return {
+            covariate: tuple(
+                next((self.covariate_names[index] for index in indices if row[index] == 1.0), covariate)
+                for row in self.covariates
+            )
+            for covariate, indices in columns.items()
+        }
+
     def session_covariate(self, name: str) -> NDArray[np.float64]:
         """Values of a session covariate at all rows, as measured."""
         return np.asarray(self.session_covariates[:, self.session_covariate_names.index(name)])
 
-    def adjusting_covariates(self, session_contrast: SessionContrast) -> tuple[tuple[str, ...], NDArray[np.float64]]:
-        """Session covariates that are adjusted for, centred over all maps: all but those that serve as time."""
+    def participant_means(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Replace the value of each map, of shape (N,), by the mean over the participant's maps."""
+        _, owners = np.unique(self.participants, return_inverse=True)
+        means = np.bincount(owners, values) / np.bincount(owners)
+        # of equal values the sum of some may differ from the value by rounding
+        low, high = np.full(len(means), np.inf), np.full(len(means), -np.inf)
+        np.minimum.at(low, owners, values)
+        np.maximum.at(high, owners, values)
+        return np.asarray(np.clip(means, low, high)[owners])
+
+    def adjusting_covariates(
+        self, session_contrast: SessionContrast, effect: str = "mixture"
+    ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+        """Session covariates that are adjusted for, centred over all maps: all but those that serve as time.
+
+        Parameters
+        ----------
+        session_contrast : SessionContrast
+        effect : {'mixture', 'split'}
+            One column for each covariate, or one for its means over each participant's maps (`mood:between`) and one for
+            the deviations from these (`mood:within`), each where it varies.
+
+        Returns
+        -------
+        names : tuple of R str
+        values : ndarray of shape (N, R)
+        """
         times = {*self.times, session_contrast.time}
-        kept = [index for index, name in enumerate(self.session_covariate_names) if name not in times]
-        if not kept:
-            return (), np.empty((len(self.participants), 0))
-        values = self.session_covariates[:, kept]
-        return tuple(self.session_covariate_names[index] for index in kept), values - values.mean(axis=0)
+        found: dict[str, NDArray[np.float64]] = {}
+        for index, name in enumerate(self.session_covariate_names):
+            if name not in times:
+                values = self.session_covariates[:, index]
+                found |= self.parts(name, values) if effect == "split" else {name: values}
+        columns = [values - values.mean() for values in found.values()]
+        return tuple(found), np.column_stack(columns) if columns else np.empty((len(self.participants), 0))
+
+    def parts(self, name: str, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Split the values of a session covariate into what differs within and between participants, by name."""
+        between = self.participant_means(values)
+        parts = {f"{name}:within": values - between, f"{name}:between": between}
+        smallest = CONSTANT_TOLERANCE * np.abs(values).max(initial=0.0)
+        return {part: column for part, column in parts.items() if np.ptp(column) > smallest}
 
 
 @dataclass(frozen=True)
@@ -147,11 +201,55 @@ class GroupOptions:
     fixed_effects : {'equal', 'precision'}
         Weights of means in the fixed-effects strategy.
     mixed_dof : {'satterthwaite', 'kenward-roger'}
+    variance : {'auto', 'pooled', 'groups'}
+        Whether groups of participants have one variance or each its own, see `variance_groups`.
+    session_covariate_effect : {'split', 'mixture'}
+        Whether covariates of sessions have an effect of their own between and within participants, or one for both.
     """
 
     subject_effect: str = "auto"
     fixed_effects: str = "equal"
     mixed_dof: str = "satterthwaite"
+    variance: str = "auto"
+    session_covariate_effect: str = "split"
+
+
+def variance_groups(
+    layout: MapLayout, question: Question, options: GroupOptions, rows: Sequence[int]
+) -> tuple[str, tuple[str, ...]]:
+    """Choose the groups of participants that have a variance each; by the design, never by a test of the data.
+
+    Parameters
+    ----------
+    layout : MapLayout
+    question : Question
+    options : GroupOptions
+        With `auto` there are groups where the group contrast asks about levels of a categorical covariate, or levels have
+        unequally many participants.
+    rows : sequence of int
+        One of each participant who takes part.
+
+    Returns
+    -------
+    covariate : str
+        The categorical covariate whose levels the groups are: the one that is asked about, or that with the smallest
+        level. Empty where one variance serves all.
+    groups : tuple of str
+        Of each participant.
+    """
+    levels = {covariate: tuple(codes[row] for row in rows) for covariate, codes in layout.factors.items()}
+    if options.variance == "pooled" or not levels:
+        return "", ()
+    asked = [
+        name.partition("[")[0] for name, weight in zip(layout.covariate_names, question.group.weights[1:], strict=False)
+        if weight and name.partition("[")[0] in levels
+    ]  # fmt: skip
+    sizes = {covariate: Counter(own).values() for covariate, own in levels.items()}
+    chosen = asked[0] if asked else min(levels, key=lambda covariate: min(sizes[covariate]))
+    unequal = len(set(sizes[chosen])) > 1
+    if len(sizes[chosen]) < 2 or (options.variance == "auto" and not asked and not unequal):
+        return "", ()
+    return chosen, levels[chosen]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -17,7 +18,8 @@ from sessionfx.statistics.fixed_effects import average
 from sessionfx.statistics.linear_algebra import independent_columns, is_estimable, rank_of
 from sessionfx.statistics.multivariate import hotelling
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
-from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy, list_names
+from sessionfx.statistics.unequal_variances import GroupedContrast, grouped_contrast
+from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy, list_names, variance_groups
 from sessionfx.strategies.designs import NO_DIFFERENCE, NO_TREND, session_differences
 from sessionfx.strategies.session_model import complete_participants
 from sessionfx.wording import listed
@@ -42,14 +44,19 @@ class FixedEffectsPlan(Plan):
         Weight of each map in each participant's value.
     precision_weighted : bool
         Whether the weights are replaced by the maps' precisions (means only).
+    groups : tuple of str
+        Of each participant, where each group has a variance of its own; empty where one serves all.
     """
 
     combination: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     precision_weighted: bool = False
+    groups: tuple[str, ...] = ()
 
     @cached_property
-    def prepared(self) -> OlsContrasts:
+    def prepared(self) -> OlsContrasts | GroupedContrast:
         """The contrast over participants, ready for any number of voxels."""
+        if self.groups:
+            return grouped_contrast(self.design_matrix.to_numpy(), self.contrast, self.groups)
         return prepare_ols(self.design_matrix.to_numpy(), self.contrast)
 
     @cached_property
@@ -120,9 +127,12 @@ class SessionVectorPlan(Plan):
     ----------
     complete : ndarray of shape (n, S) of int
         Rows of the maps of each participant who has every session.
+    groups : tuple of str
+        As in `FixedEffectsPlan`.
     """
 
     complete: NDArray[np.int_] = field(default_factory=lambda: np.empty((0, 0), dtype=int))
+    groups: tuple[str, ...] = ()
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Test the differences; see `Plan.estimate`."""
@@ -131,6 +141,8 @@ class SessionVectorPlan(Plan):
         # sessions that are equal leave rounding error, which is no difference
         rounding = np.finfo(float).eps * vectors.shape[1] * np.abs(vectors).max(axis=1)
         differences[np.abs(differences) <= rounding] = 0.0
+        if self.groups:
+            return grouped_contrast(self.design_matrix.to_numpy(), self.contrast, self.groups).test(differences)
         return hotelling(differences, self.design_matrix.to_numpy(), self.contrast)
 
 
@@ -151,12 +163,18 @@ class FixedEffects(Strategy):
             f"({options.fixed_effects} weights for means) and tested over participants by a t test "
             "(summary statistics approach {cite}); a test over all sessions was Hotelling's T² {cite}."
         )
+        if options.variance != "pooled":
+            text += (
+                " Groups of participants that were compared, or of unequal size, had a variance each, with "
+                "Welch–Satterthwaite degrees of freedom {cite}."
+            )
+            return text, ("mumford", "hotelling", "welch")
         return text, ("mumford", "hotelling")
 
     def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> Plan:
         """Choose the participants whose sessions can answer the question; see `Strategy.plan`."""
         if question.sessions.kind == "any":
-            return _plan_test(layout, question)
+            return _plan_test(layout, question, options)
         return plan_values(layout, question, options)
 
 
@@ -243,6 +261,7 @@ def plan_over_participants(
     design.index = pd.Index([f"sub-{participant}" for participant in combinations])
     contrast = np.concatenate([question.group_weights(between.shape[1]), np.zeros(len(names))])
     check_over_participants(design, contrast)
+    groups, sentence, details = groups_over_participants(layout, question, options, first_rows, design, contrast)
     is_mean = asked.kind == "mean"
     precision = is_mean and options.fixed_effects == "precision"
     columns = list_names([str(name) for name in design.columns[1:]])
@@ -252,7 +271,7 @@ def plan_over_participants(
         tuple(sorted({row for weights in combinations.values() for row in weights})),
         left_out,
         f"{f'Model of {columns}' if columns else 'One-sample model'} on {len(combinations)} participants, one "
-        "fixed-effects value each" + (f" ({options.fixed_effects} weights)." if is_mean else "."),
+        "fixed-effects value each" + (f" ({options.fixed_effects} weights)." if is_mean else ".") + sentence,
         {"mean": INCOMPLETE_MEAN, "linear": INCOMPLETE_TREND}.get(asked.kind, "") if incomplete else "",
         {
             "FixedEffectsWeighting": options.fixed_effects if is_mean else "equal",
@@ -262,9 +281,11 @@ def plan_over_participants(
                 else {f"ses-{layout.sessions[row]}": weight for row, weight in weights.items() if layout.sessions[row]}
                 for participant, weights in combinations.items()
             },
+            **details,
         },
         combination,
         precision,
+        groups,
     )
 
 
@@ -290,7 +311,62 @@ def check_over_participants(design: pd.DataFrame, contrast: NDArray[np.float64])
         )
 
 
-def _plan_test(layout: MapLayout, question: Question) -> SessionVectorPlan:
+def groups_over_participants(
+    layout: MapLayout,
+    question: Question,
+    options: GroupOptions,
+    rows: Sequence[int],
+    design: pd.DataFrame,
+    contrast: NDArray[np.float64],
+) -> tuple[tuple[str, ...], str, dict[str, str]]:
+    """Choose groups with a variance each, and make sure that the design shows how much they vary.
+
+    Returns
+    -------
+    groups : tuple of str
+        Empty where one variance serves all.
+    sentence : str
+        What to add to the description.
+    details : dict
+        For the sidecar.
+
+    Raises
+    ------
+    NotEstimableError
+        If a group that the contrast needs has one participant only, or none that the covariates leave free.
+    """
+    covariate, groups = variance_groups(layout, question, options, rows)
+    if not groups:
+        return (), "", {"Variance": "pooled"}
+    unseen = grouped_contrast(design.to_numpy(), contrast, groups).unseen
+    if unseen:
+        levels = sorted({name[len(covariate) + 1 : -1] for name in unseen if name != covariate})
+        which = f"level(s) {list_names(levels)}" if levels else "last level"
+        raise NotEstimableError(
+            f"How much participants vary within the {which} of '{covariate}' cannot be seen: there is one of them only, or "
+            "the covariates account for them. --variance pooled takes all groups to vary equally."
+        )
+    sentence = f" Each level of '{covariate}' has a variance of its own (Welch–Satterthwaite)."
+    return groups, sentence, {"Variance": f"by level of {covariate}"}
+
+
+def _check_groups(
+    groups: Sequence[str], n_differences: int, design: pd.DataFrame, contrast: NDArray[np.float64]
+) -> None:
+    """Make sure that every group that carries a test has as many participants as its covariance needs."""
+    if not groups:
+        return
+    prepared = grouped_contrast(design.to_numpy(), contrast, groups)
+    fewest = float(prepared.free[prepared.carried > 0].min())
+    if fewest < n_differences - 1e-6:
+        raise NotEstimableError(
+            f"A group has {fewest + 1:.0f} participants with every session, too few for a covariance of its own between "
+            f"{n_differences} differences of sessions (at least {n_differences + 1}). --variance pooled takes all groups "
+            "to vary and co-vary equally; the marginal strategy does not need it."
+        )
+
+
+def _plan_test(layout: MapLayout, question: Question, options: GroupOptions) -> SessionVectorPlan:
     sessions = [session for session in question.sessions.sessions if session in layout.sessions]
     if len(sessions) < 2:
         raise NotEstimableError(NO_DIFFERENCE)
@@ -317,13 +393,18 @@ def _plan_test(layout: MapLayout, question: Question) -> SessionVectorPlan:
             f"{n_differences + between.shape[1]})."
         )
     check_over_participants(design, contrast)
+    first_rows = complete[:, 0].tolist()
+    groups, sentence, details = groups_over_participants(layout, question, options, first_rows, design, contrast)
+    _check_groups(groups, n_differences, design, contrast)
     return SessionVectorPlan(
         design,
         contrast,
         tuple(sorted(complete.ravel().tolist())),
         left_out,
-        f"Hotelling's T² on the {n_differences} differences between sessions of {len(complete)} participants.",
+        f"Hotelling's T² on the {n_differences} differences between sessions of {len(complete)} participants."
+        + sentence,
         "",
-        {"FixedEffectsWeighting": "equal"},
+        {"FixedEffectsWeighting": "equal", **details},
         complete,
+        groups,
     )

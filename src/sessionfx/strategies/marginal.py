@@ -45,14 +45,14 @@ class MarginalPlan(Plan):
         Of each row.
     spectrum : ParticipantSpectrum
     prepared : RobustContrast
-    pairing : str
-        What a reader must know where sessions are not compared within participants.
+    known : str
+        What a reader must know of the design, whatever the working correlation.
     """
 
     participants: tuple[str, ...] = ()
     spectrum: ParticipantSpectrum | None = None
     prepared: RobustContrast | None = None
-    pairing: str = ""
+    known: str = ""
 
     @property
     def pools(self) -> bool:
@@ -75,13 +75,15 @@ class MarginalPlan(Plan):
         ratio = PooledRatio(self.spectrum).estimate(sums)
         return self.with_ratio(ratio)
 
-    def with_ratio(self, ratio: float) -> Self:
+    def with_ratio(self, ratio: float, *, needs_dof: bool = True) -> Self:
         """Prepare the contrast with a working correlation.
 
         Parameters
         ----------
         ratio : float
             Variance between over variance within participants.
+        needs_dof : bool
+            Whether too few degrees of freedom are refused.
 
         Raises
         ------
@@ -92,7 +94,7 @@ class MarginalPlan(Plan):
         q = len(np.atleast_2d(self.contrast))
         if prepared.seen < _ALL_SEEN:
             raise NotEstimableError(UNSEEN)
-        if not prepared.dof - q + 1 >= _LEAST_DOF:
+        if needs_dof and not prepared.dof - q + 1 >= _LEAST_DOF:
             raise NotEstimableError(
                 f"Too few participants carry this contrast: {max(prepared.dof - q + 1, 0.0):.1f} degrees of freedom."
             )
@@ -102,7 +104,7 @@ class MarginalPlan(Plan):
         return replace(
             self,
             prepared=prepared,
-            caution=" ".join(filter(None, [self.pairing, few])),
+            caution=" ".join(filter(None, [self.known, few])),
             description=f"{_description(self)}, working correlation {correlation:.2f}.",
             details={**self.details, "WorkingCorrelation": correlation},
         )
@@ -141,13 +143,14 @@ class Marginal(Strategy):
 
     def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> MarginalPlan:
         """Build the model of all session maps; see `Strategy.plan`."""
-        design = session_design(layout, question)
+        design = session_design(layout, question, options.session_covariate_effect)
         design.check("too few participants have these sessions, or covariates cannot be told apart from sessions.")
-        weights = {f"ses-{session}": weight for session, weight in design.session_weights.items()}
+        unpaired = question.sessions.is_within_participant and not _has_pairs(layout)
         start = MarginalPlan(
-            design.matrix, design.contrast, tuple(range(len(layout.participants))), details={"SessionWeights": weights},
+            design.matrix, design.contrast, tuple(range(len(layout.participants))), details=design.details,
             participants=layout.participants,
             spectrum=participant_spectrum(design.matrix.to_numpy(), layout.participants),
-            pairing=DIFFERENT_PEOPLE if question.sessions.is_within_participant and not _has_pairs(layout) else "",
+            known=" ".join(filter(None, [DIFFERENT_PEOPLE if unpaired else "", design.caution])),
         )  # fmt: skip
-        return start.with_ratio(0.0)
+        # where the working correlation is to be estimated, the degrees of freedom that it gives decide
+        return start.with_ratio(0.0, needs_dof=not start.pools)

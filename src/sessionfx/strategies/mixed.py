@@ -72,7 +72,7 @@ class Mixed(Strategy):
         refusal = self.never_answers(question)
         if refusal:
             raise NotEstimableError(refusal)
-        design = session_design(layout, question)
+        design = session_design(layout, question, options.session_covariate_effect)
         design.check("too few participants have these sessions, or covariates cannot be told apart from sessions.")
         matrix = design.matrix.to_numpy()
         spectrum = participant_spectrum(matrix, layout.participants)
@@ -82,7 +82,7 @@ class Mixed(Strategy):
                 "than one map that the model leaves free, or the covariates account for all participants."
             )
         n_sessions = len(set(layout.sessions))
-        weights = {f"ses-{session}": weight for session, weight in design.session_weights.items()}
+        unequal = COMPOUND_SYMMETRY if n_sessions > 2 and question.sessions.is_within_participant else ""
         return MixedPlan(
             design.matrix,
             design.contrast,
@@ -90,8 +90,8 @@ class Mixed(Strategy):
             {},
             f"REML with a random participant intercept on {len(matrix)} maps of {len(layout.unique_participants)} "
             f"participants, {METHOD_NAMES[options.mixed_dof]} degrees of freedom at each voxel.",
-            COMPOUND_SYMMETRY if n_sessions > 2 and question.sessions.is_within_participant else "",
-            {"SessionWeights": weights, "DegreesOfFreedomMethod": METHOD_NAMES[options.mixed_dof]},
+            " ".join(filter(None, (unequal, design.caution))),
+            {**design.details, "DegreesOfFreedomMethod": METHOD_NAMES[options.mixed_dof]},
             spectrum,
             spectral_contrast(spectrum, design.contrast),
             options.mixed_dof,

@@ -20,7 +20,7 @@ from sessionfx.statistics.linear_algebra import independent_columns, rank_of
 from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
-from sessionfx.strategies.designs import SessionDesign, session_design, session_differences
+from sessionfx.strategies.designs import session_design, session_differences
 from sessionfx.validity import NEGLIGIBLE_ICC, POOLED_MEAN, WITHOUT_SPHERICITY
 
 POOLING = (
@@ -113,7 +113,7 @@ class SessionModel(Strategy):
         """Code sessions and participants; see `Strategy.plan`."""
         asked = question.sessions
         subject_effect = resolve_subject_effect(options.subject_effect, asked)
-        design = session_design(layout, question)
+        design = session_design(layout, question, options.session_covariate_effect)
         n_before = design.matrix.shape[1]
         whole = design.with_columns(_subject_columns(layout, subject_effect))
         whole.check(
@@ -137,8 +137,8 @@ class SessionModel(Strategy):
             f"{'F test' if asked.kind == 'any' else 'OLS'} on {len(matrix)} maps of {len(layout.unique_participants)} "
             f"participants with one column per session and subject effect '{subject_effect}'.",
         )
-        caution = _caution(asked, subject_effect, n_sessions)
-        details = {"SubjectEffect": subject_effect, "SessionWeights": _named(design)}
+        caution = " ".join(filter(None, (_caution(asked, subject_effect, n_sessions), design.caution)))
+        details = {"SubjectEffect": subject_effect, **design.details}
         if asked.kind != "any":
             return SessionModelPlan(*common, caution, details, layout.participants)
         if subject_effect != "indicator":
@@ -150,7 +150,7 @@ class SessionModel(Strategy):
             )
         return SessionTestPlan(
             *common,
-            CORRECTED if n_sessions > 2 else "",
+            " ".join(filter(None, (CORRECTED if n_sessions > 2 else "", design.caution))),
             {**details, "Correction": "Greenhouse–Geisser"},
             layout.participants,
             complete,
@@ -177,10 +177,6 @@ def resolve_subject_effect(subject_effect: str, session_contrast: SessionContras
     if subject_effect != "auto":
         return subject_effect
     return "indicator" if session_contrast.is_within_participant else "none"
-
-
-def _named(design: SessionDesign) -> dict[str, float]:
-    return {f"ses-{session}": weight for session, weight in design.session_weights.items()}
 
 
 def _caution(session_contrast: SessionContrast, subject_effect: str, n_sessions: int) -> str:

@@ -1,0 +1,139 @@
+"""Ordinary least squares over participants whose groups vary unequally: Welch's test, for any design and contrast.
+
+For two groups and nothing else it is Welch's (1947) t test; for a contrast of several groups, Satterthwaite's (1946)
+degrees of freedom of the sum of their variances; for several values per participant, the approximation of Krishnamoorthy &
+Yu (2004, doi:10.1016/j.spl.2003.10.012) to the multivariate Behrens–Fisher problem. The coefficients are those of ordinary
+least squares; only the error is by groups.
+
+Shapes: n participants, P regressors, K groups, Q values each, V voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sessionfx.statistics.cluster_robust import quadratic_form
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.linear_algebra import pseudo_inverse
+
+# Of a participant's variance, what is zero but for rounding
+_ZERO = 1e-10
+
+
+@dataclass(frozen=True)
+class GroupedContrast:
+    """A contrast over participants with a variance for each group, ready for any number of voxels.
+
+    Attributes
+    ----------
+    weights : ndarray of shape (n,)
+        The estimate is weights @ y.
+    residual : ndarray of shape (n, n)
+        I − XX⁺.
+    members : csr_array of shape (K, n)
+        Ones where a participant is in a group.
+    free : ndarray of shape (K,)
+        Degrees of freedom of each group's variance: its participants' part of the trace of `residual`.
+    carried : ndarray of shape (K,)
+        Sum of squared weights of each group's participants.
+    unseen : tuple of str
+        Groups that carry the contrast, but leave nothing to see how they vary.
+    share : ndarray of shape (K,)
+    together : ndarray of shape (K, K)
+        The variance has (share′s)²/(s′ together s) degrees of freedom where s are the groups' variances.
+    """
+
+    weights: NDArray[np.float64]
+    residual: NDArray[np.float64]
+    members: sparse.csr_array
+    free: NDArray[np.float64]
+    carried: NDArray[np.float64]
+    unseen: tuple[str, ...]
+    share: NDArray[np.float64]
+    together: NDArray[np.float64]
+
+    def residuals(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Take out what the design explains of voxels of shape (n, V); exactly 0 where only rounding is left."""
+        left = self.residual @ values
+        squares = np.einsum("nv,nv->v", left, left)
+        total = np.einsum("nv,nv->v", values, values)
+        left[:, squares <= (np.finfo(float).eps * len(values)) ** 2 * total] = 0.0
+        return np.asarray(left)
+
+    def estimate(self, values: NDArray[np.floating]) -> Estimate:
+        """Estimate the contrast at voxels of shape (n, V), each with its own degrees of freedom."""
+        squares = self.members @ self.residuals(values) ** 2
+        variances = squares / np.where(self.free > 0, self.free, 1.0)[:, None]
+        variance = self.carried @ variances
+        relative = variances / np.where(variance > 0, variance, 1.0)
+        spread = np.einsum("kv,kv->v", relative, self.together @ relative)
+        dof = (self.share @ relative) ** 2 / np.where(spread > 0, spread, 1.0)
+        return Estimate(self.weights @ values, variance, np.where(spread > 0, dof, self.free.sum()))
+
+    def test(self, values: NDArray[np.floating]) -> FTest:
+        """Test that the contrast is zero for all of Q values, of shape (Q, n, V).
+
+        Returns
+        -------
+        FTest
+            F = (ν − Q + 1)/(ν Q) · T² on Q and ν − Q + 1 degrees of freedom, ν by Krishnamoorthy & Yu; NaN where the
+            covariance cannot be inverted.
+        """
+        q = len(values)
+        residuals = np.stack([self.residuals(part) for part in values])
+        effects = np.einsum("n,qnv->qv", self.weights, values)
+        used = np.nonzero(self.carried > 0)[0]
+        parts = np.empty((len(used), values.shape[2], q, q))
+        for part, group in zip(parts, used, strict=True):
+            own = residuals[:, self.members[[group]].indices]
+            part[:] = np.einsum("qnv,rnv->vqr", own, own) * (self.carried[group] / self.free[group])
+        covariance = parts.sum(axis=0)
+        statistic = quadratic_form(effects, covariance)
+        usable = np.isfinite(statistic)
+        shares = np.linalg.solve(covariance[usable], parts[:, usable])
+        trace = np.einsum("gvqq->gv", shares)
+        spread = (np.einsum("gvqr,gvrq->gv", shares, shares) + trace**2) / self.free[used][:, None]
+        dof = np.full(values.shape[2], np.nan)
+        dof[usable] = (q + q**2) / spread.sum(axis=0)
+        left = np.maximum(dof - q + 1, 1.0)
+        return FTest(np.where(usable, left / (dof * q) * statistic, np.nan), float(q), np.where(usable, left, 1.0))
+
+
+def grouped_contrast(
+    design: NDArray[np.float64], contrast: NDArray[np.float64], groups: Sequence[str]
+) -> GroupedContrast:
+    """Prepare a contrast.
+
+    Parameters
+    ----------
+    design : ndarray of shape (n, P)
+    contrast : ndarray of shape (P,)
+        Estimable.
+    groups : sequence of n str
+        Whose members vary equally.
+
+    Returns
+    -------
+    GroupedContrast
+        With unbiased variances where the design has nothing but the groups, or they vary equally.
+    """
+    labels = list(dict.fromkeys(groups))
+    inverse = pseudo_inverse(design)
+    weights = contrast @ inverse
+    weights = np.where(np.abs(weights) > _ZERO * np.abs(weights).max(initial=0.0), weights, 0.0)
+    residual = np.eye(len(design)) - design @ inverse
+    members = np.array([[float(own == label) for own in groups] for label in labels])
+    free, carried = members @ np.diag(residual), members @ weights**2
+    free = np.where(free > _ZERO * len(design), free, 0.0)
+    unseen = tuple(label for label, left, weight in zip(labels, free, carried, strict=True) if weight and not left)
+    factor = members.T @ np.where(free > 0, carried / np.where(free > 0, free, 1.0), 0.0)
+    form = (residual * factor) @ residual  # v = y′(form)y
+    return GroupedContrast(
+        weights, residual, sparse.csr_array(members), free, carried, unseen,
+        members @ np.diag(form), members @ form**2 @ members.T,
+    )  # fmt: skip
