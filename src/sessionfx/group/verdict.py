@@ -7,14 +7,18 @@ differences and trends of the session-model and of mixed effects over three or m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from sessionfx.group.results import Evidence, Judgement, StrategyResult, Verdict
 from sessionfx.maps import Located
+from sessionfx.statistics.cluster_robust import robust_contrast
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.strategies.base import MapLayout, Question
+from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, variance_groups
+from sessionfx.strategies.designs import MAIN_EFFECTS, MIXTURE
+from sessionfx.strategies.fixed_effects import FixedEffectsPlan, SessionVectorPlan
 from sessionfx.strategies.marginal import FEW_DOF
 from sessionfx.strategies.session_model import resolve_subject_effect
 from sessionfx.validity import NEGLIGIBLE_ICC
@@ -24,12 +28,14 @@ SAME_Z = 1e-4
 # Missing sessions are called related to the effect when the share of voxels is this many times what chance gives
 NOTABLE_MISSINGNESS = 2.0
 _CHANCE = 0.05
-# With missing sessions whose standard deviations differ this much, and fewer participants, simulated false positives of
-# the marginal strategy exceed the nominal rate (docs/validity.md)
+# With missing sessions whose standard deviations differ this much, and fewer participants than this in a session, or
+# in a session of a group that is asked about, simulated false positives of the marginal strategy exceed the nominal
+# rate, above all at small p (docs/validity.md)
 NOTABLE_SPREAD = 1.5
-MANY_PARTICIPANTS = 40
+MANY_IN_A_CELL = 20
 
 ORDINARY = "with one map per participant it is an ordinary group model."
+MIXES = "it mixes the effect of session covariates within participants with that between them, as asked."
 UNEQUAL_TIMES = "it takes change to vary equally over participants, whatever the time between their sessions."
 
 
@@ -77,11 +83,12 @@ def judge(
         "ShareOfVoxelsWhereMissingSessionsCorrelateWithTheEffect": evidence.missingness,
         "DegreesOfFreedom": dof,
     }
+    plans = {one.name: one.plan for one in results if one.plan is not None}
     rules = {
         "session-model": _judge_session_model(question, layout, coding, evidence),
-        "fixed-effects": _judge_fixed_effects(question, k, balanced),
-        "marginal": _judge_marginal(question, layout, dof, evidence),
-        "mixed": _judge_mixed(question, k, evidence),
+        "fixed-effects": _judge_fixed_effects(question, layout, dof, plans.get("fixed-effects")),
+        "marginal": _judge_marginal(question, layout, dof, evidence, plans.get("marginal")),
+        "mixed": _judge_mixed(question, layout, evidence),
         "meta": Judgement(
             "conditional", "it takes the variances of the maps as known, though few scans estimate them."
         ),
@@ -90,7 +97,7 @@ def judge(
         one.name: rules[one.name] if one.located is not None else Judgement("declined", one.refusal or "")
         for one in results
     }
-    recommended = _recommend(question, k, judgements, dof)
+    recommended = _recommend(question, layout, judgements, dof)
     titles = {one.name: one.title for one in results}
     same = _give_the_same([one for one in results if one.name in recommended])
     text = _sentences(k, balanced, n, recommended, judgements, titles, evidence, same)
@@ -159,7 +166,13 @@ def _judge_pooling(question: Question, layout: MapLayout, evidence: Evidence) ->
     )
 
 
-def _judge_fixed_effects(question: Question, k: int, balanced: bool) -> Judgement:
+def _judge_fixed_effects(
+    question: Question, layout: MapLayout, dof: Mapping[str, float], plan: Plan | None
+) -> Judgement:
+    unequal = _judge_equal_variances(question, dof, plan)
+    if unequal is not None:
+        return unequal
+    k, balanced = len(set(layout.sessions)), _is_balanced(layout)
     if k == 1:
         return Judgement("yes", ORDINARY)
     if not balanced and question.sessions.kind == "mean":
@@ -176,28 +189,66 @@ def _judge_fixed_effects(question: Question, k: int, balanced: bool) -> Judgemen
     if not balanced and question.group.label and question.sessions.kind == "slope":
         return Judgement(
             "conditional",
-            "participants with fewer sessions, or closer ones, have less certain values, and it takes all as "
-            "equally certain.",
+            "participants with fewer sessions, or closer ones, have less certain values, and it takes those of a group "
+            "as equally certain.",
         )
     return Judgement("yes", "it has one value per participant and assumes nothing about how sessions co-vary.")
 
 
-def _judge_marginal(question: Question, layout: MapLayout, dof: Mapping[str, float], evidence: Evidence) -> Judgement:
+def _judge_equal_variances(question: Question, dof: Mapping[str, float], plan: Plan | None) -> Judgement | None:
+    """Say where a test over participants rests on their varying equally, though those who carry it may not."""
+    groups = plan.groups if isinstance(plan, FixedEffectsPlan | SessionVectorPlan) else ()
+    own = dof.get("fixed-effects")
+    if groups:
+        if own is not None and own < FEW_DOF:
+            return Judgement(
+                "conditional",
+                f"a small group decides; with {own:.1f} degrees of freedom its p values are approximate, above all "
+                "small ones.",
+            )
+        return None
+    if plan is None or plan.design_matrix.shape[1] == 1:
+        return None
+    if question.group.label:
+        return Judgement(
+            "conditional",
+            "it takes all participants to vary equally, whatever their covariates and how certain their values are.",
+        )
+    carried = robust_contrast(
+        plan.design_matrix.to_numpy(), [str(label) for label in plan.design_matrix.index], plan.contrast, 0.0
+    )
+    if not carried.dof >= FEW_DOF:
+        return Judgement("conditional", "few participants carry this contrast, and it takes all to vary equally.")
+    return None
+
+
+def _judge_marginal(
+    question: Question, layout: MapLayout, dof: Mapping[str, float], evidence: Evidence, plan: Plan | None
+) -> Judgement:
     n, balanced = len(layout.unique_participants), _is_balanced(layout)
-    own, spread = dof.get("marginal"), _spread_ratio(evidence)
+    own, spread, fewest = dof.get("marginal"), _spread_ratio(evidence), _fewest_in_a_cell(question, layout)
     if n == len(layout.participants) and question.sessions.is_within_participant:
         return Judgement(
             "conditional",
             "no participant has more than one of these sessions, so that it compares different people.",
         )
-    if not balanced and spread is not None and spread >= NOTABLE_SPREAD and n < MANY_PARTICIPANTS:
+    if not balanced and spread is not None and spread >= NOTABLE_SPREAD and fewest < MANY_IN_A_CELL:
         return Judgement(
             "conditional",
             "sessions are missing and vary unequally over participants (their standard deviations differ "
-            f"{spread:.1f}-fold); with {n} participants its errors can then be somewhat too small.",
+            f"{spread:.1f}-fold); with as few as {fewest} participants in a session its errors can then be somewhat "
+            "too small.",
         )
     if own is not None and own < FEW_DOF:
         return Judgement("conditional", f"with {own:.1f} degrees of freedom its p values are approximate.")
+    if plan is not None and MAIN_EFFECTS in plan.caution:
+        return Judgement(
+            "conditional",
+            "some groups have no map of some sessions, and it takes the effects of covariates to be the same in all "
+            "sessions.",
+        )
+    if plan is not None and MIXTURE in plan.caution:
+        return Judgement("conditional", MIXES)
     if len(set(layout.sessions)) == 1:
         return Judgement("yes", "with one map per participant its errors hold even where participants vary unequally.")
     return Judgement(
@@ -206,9 +257,24 @@ def _judge_marginal(question: Question, layout: MapLayout, dof: Mapping[str, flo
     )
 
 
-def _judge_mixed(question: Question, k: int, evidence: Evidence) -> Judgement:
+def _fewest_in_a_cell(question: Question, layout: MapLayout) -> int:
+    """Count the participants of the session, and of the group that is asked about, that has the fewest."""
+    rows = range(len(layout.participants))
+    _, groups = variance_groups(layout, question, GroupOptions(), rows)
+    cells = Counter(zip(layout.sessions, groups or ("",) * len(rows), strict=True))
+    return min(cells.values())
+
+
+def _judge_mixed(question: Question, layout: MapLayout, evidence: Evidence) -> Judgement:
+    k, spread = len(set(layout.sessions)), _spread_ratio(evidence)
     if k == 2 and question.sessions.time is not None:
         return Judgement("conditional", UNEQUAL_TIMES)
+    if k > 1 and not _is_balanced(layout) and spread is not None and spread >= NOTABLE_SPREAD:
+        return Judgement(
+            "no",
+            f"sessions are missing and their standard deviations over participants differ {spread:.1f}-fold, where it "
+            "takes them to be equal.",
+        )
     if k > 2 and question.sessions.is_within_participant:
         return Judgement("conditional", f"it takes all pairs of sessions to be equally correlated{_epsilon(evidence)}.")
     if k == 1:
@@ -221,11 +287,13 @@ def _judge_mixed(question: Question, k: int, evidence: Evidence) -> Judgement:
 
 
 def _recommend(
-    question: Question, k: int, judgements: Mapping[str, Judgement], dof: Mapping[str, float]
+    question: Question, layout: MapLayout, judgements: Mapping[str, Judgement], dof: Mapping[str, float]
 ) -> tuple[str, ...]:
     """Order the strategies that are valid; the first is the one to report."""
+    k = len(set(layout.sessions))
     preference = ["marginal", "fixed-effects"]
-    if dof.get("marginal", FEW_DOF) < FEW_DOF:
+    # with covariates the tests over participants rest on equal variances, or on a variance of few participants
+    if dof.get("marginal", FEW_DOF) < FEW_DOF and not layout.covariate_names and not layout.session_covariate_names:
         preference.reverse()
     if k == 1 or (k == 2 and question.sessions.is_within_participant):
         preference += ["session-model"]

@@ -4,8 +4,8 @@ The working correlation only makes the estimate efficient; the variance is valid
 McCaffrey 2002) makes it unbiased when the working correlation holds, with degrees of freedom after Satterthwaite
 (Pustejovsky & Tipton 2018, doi:10.1080/07350015.2016.1247004). These take all participants to vary equally; where some
 vary more than others and carry more of the contrast, they are too many. So each voxel has degrees of freedom of its own
-too, from how much its participants vary, and the smaller number counts (`ParticipantSpread`). Everything that depends on
-the design is computed once: for V voxels there remains one matrix product per contrast.
+too, from how much its participants vary, and the smaller number counts (`ParticipantSpread`). What depends on the
+design is computed once: for V voxels there remain a few small matrix products per contrast.
 
 Rows are whitened by (I+λJ)^-½ per participant; X, H and P below are of the whitened rows.
 """
@@ -26,8 +26,8 @@ from sessionfx.statistics.linear_algebra import pseudo_inverse
 _ZERO = 1e-10
 # Participants whose scores have equal variances and equal covariances, relative to these, are exchangeable.
 _EXCHANGEABLE = 1e-8
-# Eigenvalues of what participants share that are left out, relative to what each has of their own: the voxels' degrees of
-# freedom come out wrong by no more than three times this.
+# Eigenvalues of what participants share that are left out, relative to what each has of their own: the voxels' degrees
+# of freedom come out wrong by no more than three times this.
 _NEGLIGIBLE_SHARE = 0.01
 _LEAST_DOF = 1.0
 
@@ -136,7 +136,11 @@ class RobustContrast:
 
 
 def robust_contrast(
-    design: NDArray[np.float64], participants: Sequence[str], contrast: NDArray[np.float64], ratio: float
+    design: NDArray[np.float64],
+    participants: Sequence[str],
+    contrast: NDArray[np.float64],
+    ratio: float | NDArray[np.float64],
+    scale: float | NDArray[np.float64] = 1.0,
 ) -> RobustContrast:
     """Prepare a contrast.
 
@@ -146,8 +150,11 @@ def robust_contrast(
     participants : sequence of N str
     contrast : ndarray of shape (P,) or (Q, P)
         Estimable.
-    ratio : float
-        λ of the working correlation, variance between over variance within participants; 0 for independence.
+    ratio : float or ndarray of shape (n,)
+        λ of the working correlation, variance between over variance within participants; 0 for independence. Of each
+        participant, in the order in which they first appear, where they differ.
+    scale : float or ndarray of shape (n,)
+        Variance within participants, relative to each other.
 
     Returns
     -------
@@ -157,8 +164,9 @@ def robust_contrast(
     labels = np.asarray(participants)
     clusters = [np.nonzero(labels == label)[0] for label in dict.fromkeys(participants)]
     whitening = np.eye(len(design))
-    for rows in clusters:
-        whitening[np.ix_(rows, rows)] = inverse_root(len(rows), ratio)
+    working = zip(np.broadcast_to(ratio, len(clusters)), np.broadcast_to(scale, len(clusters)), strict=True)
+    for rows, (own_ratio, own_scale) in zip(clusters, working, strict=True):
+        whitening[np.ix_(rows, rows)] = inverse_root(len(rows), own_ratio) / np.sqrt(own_scale)
     white = whitening @ design
     inverse = pseudo_inverse(white)  # M⁻¹X′
     weights = constraints @ inverse
@@ -232,7 +240,7 @@ def _participant_spread(
     scores: NDArray[np.float64], expected: NDArray[np.float64], clusters: Sequence[NDArray[np.int_]]
 ) -> ParticipantSpread:
     """Prepare the degrees of freedom of voxels, from the scores' weights of shape (Q, n, N) on whitened rows."""
-    q, n, n_maps = scores.shape
+    q, n, _ = scores.shape
     root = _standardising_root(expected)
     standard = np.einsum("st,tin->sin", root, scores)
     bounds = np.cumsum([0, *map(len, clusters)])

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, sparse
+from scipy import linalg, sparse, special
 
 from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of, scale_columns
 
@@ -181,7 +181,7 @@ def participant_spectrum(design: NDArray[np.float64], participants: Sequence[str
     return _spectrum(np.ascontiguousarray(design, dtype=np.float64).tobytes(), design.shape, tuple(participants))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=12)
 def _spectrum(content: bytes, shape: tuple[int, int], participants: tuple[str, ...]) -> ParticipantSpectrum:
     design = np.frombuffer(content).reshape(shape)
     order = {label: column for column, label in enumerate(dict.fromkeys(participants))}
@@ -378,6 +378,8 @@ class PooledRatio:
         self._shrunk = 1 / (1 + np.outer(ratios, spectrum.eigenvalues))
         self._penalty = np.log1p(np.outer(ratios, spectrum.eigenvalues)) @ spectrum.multiplicities
 
+    n_sums = _POOLING_NODES + 2
+
     def sums(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """Sum over voxels log Σ η²/(1+λξ) − log Σ η² at every node, and count the voxels.
 
@@ -429,3 +431,78 @@ class PooledRatio:
         else:
             best = minimize_scalar(curve, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
         return float(np.expm1((best + 1) / 2 * self._top) / self._n_max)
+
+
+class PooledGroups:
+    """Ratio λ and variance of each of K groups of participants, from sums that blocks of voxels add up.
+
+    Each group is looked at by itself, with the rows of the design that are its own: λ as by `PooledRatio`, and the
+    variances relative to each other from the mean over voxels of the logarithm of their residual squares, so that
+    voxels which vary much count no more than others.
+
+    Parameters
+    ----------
+    spectra : sequence of K ParticipantSpectrum
+    rows : sequence of K ndarray of int
+        Maps of each group.
+    """
+
+    def __init__(self, spectra: Sequence[ParticipantSpectrum], rows: Sequence[NDArray[np.int_]]) -> None:
+        self._spectra = spectra
+        self._rows = rows
+        self._ratios = [PooledRatio(spectrum) if spectrum.separates else None for spectrum in spectra]
+
+    def sums(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sum up what the groups need of V voxels.
+
+        Parameters
+        ----------
+        values : ndarray of shape (N, V)
+
+        Returns
+        -------
+        ndarray of shape (K + 1 + 34 K,)
+            Additive over blocks of voxels: sums of log squares, the number of voxels, the sums of `PooledRatio`.
+        """
+        own = [values[rows] for rows in self._rows]
+        squares = np.array(
+            [spectrum.squares(part).sum(axis=0) for spectrum, part in zip(self._spectra, own, strict=True)]
+        )
+        varies = (squares > 0).all(axis=0)
+        logs = np.log(squares[:, varies] / squares[0, varies]).sum(axis=1)
+        ratios = [
+            np.zeros(PooledRatio.n_sums) if ratio is None else ratio.sums(part)
+            for ratio, part in zip(self._ratios, own, strict=True)
+        ]
+        return np.concatenate([logs, [float(varies.sum())], *ratios])
+
+    def estimate(self, sums: NDArray[np.float64], ratio: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Find ratios and variances of the groups.
+
+        Parameters
+        ----------
+        sums : ndarray
+            Over all voxels.
+        ratio : float
+            λ of a group that cannot tell its own.
+
+        Returns
+        -------
+        ratios, variances : ndarray of shape (K,)
+            Variance within participants relative to the first group; all 1 where no voxel varies in every group.
+        """
+        k = len(self._spectra)
+        parts = np.split(sums[k + 1 :], k)
+        ratios = np.array(
+            [ratio if own is None else own.estimate(part) for own, part in zip(self._ratios, parts, strict=True)]
+        )
+        if not sums[k]:
+            return ratios, np.ones(k)
+        logs = sums[:k] / sums[k]
+        for index, spectrum in enumerate(self._spectra):
+            expected = 1 + ratios[index] * spectrum.eigenvalues
+            total = spectrum.multiplicities @ expected
+            # the squares are about a chi-square of so many degrees of freedom, whose logarithm is too small on average
+            dof = total**2 / (spectrum.multiplicities @ expected**2)
+            logs[index] -= np.log(total) + special.digamma(dof / 2) - np.log(dof / 2)
+        return ratios, np.exp(logs - logs[0])

@@ -1,9 +1,9 @@
 """Ordinary least squares over participants whose groups vary unequally: Welch's test, for any design and contrast.
 
 For two groups and nothing else it is Welch's (1947) t test; for a contrast of several groups, Satterthwaite's (1946)
-degrees of freedom of the sum of their variances; for several values per participant, the approximation of Krishnamoorthy &
-Yu (2004, doi:10.1016/j.spl.2003.10.012) to the multivariate Behrens–Fisher problem. The coefficients are those of ordinary
-least squares; only the error is by groups.
+degrees of freedom of the sum of their variances; for several values per participant, the approximation of
+Krishnamoorthy & Yu (2004, doi:10.1016/j.spl.2003.10.012) to the multivariate Behrens–Fisher problem. The coefficients
+are those of ordinary least squares; only the error is by groups.
 
 Shapes: n participants, P regressors, K groups, Q values each, V voxels.
 """

@@ -135,8 +135,8 @@ class MapLayout:
         ----------
         session_contrast : SessionContrast
         effect : {'mixture', 'split'}
-            One column for each covariate, or one for its means over each participant's maps (`mood:between`) and one for
-            the deviations from these (`mood:within`), each where it varies.
+            One column for each covariate, or one for the means over each participant's maps (`mood:between`) and one
+            for the deviations from these (`mood:within`), each where it varies.
 
         Returns
         -------
@@ -224,8 +224,8 @@ def variance_groups(
     layout : MapLayout
     question : Question
     options : GroupOptions
-        With `auto` there are groups where the group contrast asks about levels of a categorical covariate, or levels have
-        unequally many participants.
+        With `auto` there are groups where the group contrast asks about levels of a categorical covariate, or levels
+        have unequally many participants.
     rows : sequence of int
         One of each participant who takes part.
 

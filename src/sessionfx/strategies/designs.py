@@ -22,13 +22,13 @@ TOO_FEW_PARTICIPANTS = "There is one participant only; a group model needs at le
 NO_TREND = "There is one session only, so there is no trend over sessions to estimate."
 NO_DIFFERENCE = "There is one session only, so no session can differ from another."
 MAIN_EFFECTS = (
-    "Some sessions have no map of some groups, or too few, so that the covariates' effects in these sessions cannot be told. "
-    "The model has one effect of each covariate for all sessions instead of one for each, and is right where a covariate "
-    "has the same effect in all sessions."
+    "Some sessions have no map of some groups, or too few, so that the covariates' effects in these sessions cannot be "
+    "told. The model has one effect of each covariate for all sessions instead of one for each, and is right where a "
+    "covariate has the same effect in all sessions."
 )
 MIXTURE = (
-    "The effect of the session covariates mixes what goes with them within participants and what goes with participants who "
-    "have higher values than others."
+    "The effect of the session covariates mixes what goes with them within participants and what goes with participants "
+    "who have higher values than others."
 )
 
 
@@ -171,7 +171,7 @@ def session_design(layout: MapLayout, question: Question, covariate_effect: str 
 def _time_columns(
     layout: MapLayout, time: str, covariate_effect: str
 ) -> tuple[dict[str, NDArray[np.float64]], pd.DataFrame]:
-    """Columns of a trend over a measured time: those that have products with the covariates, and those that have none."""
+    """Columns of a trend over a measured time: those with products with the covariates, and those without."""
     constant, values = np.ones(len(layout.participants)), layout.session_covariate(time)
     if covariate_effect == "mixture":
         return {"": constant, time: values}, pd.DataFrame(index=layout.row_names())

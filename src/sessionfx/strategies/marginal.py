@@ -16,8 +16,13 @@ from numpy.typing import NDArray
 from sessionfx.errors import NotEstimableError
 from sessionfx.statistics.cluster_robust import RobustContrast, estimate_robust, robust_contrast, wald_robust
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.participant_variance import ParticipantSpectrum, PooledRatio, participant_spectrum
-from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.statistics.participant_variance import (
+    ParticipantSpectrum,
+    PooledGroups,
+    PooledRatio,
+    participant_spectrum,
+)
+from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy, variance_groups
 from sessionfx.strategies.designs import session_design
 
 DIFFERENT_PEOPLE = (
@@ -45,6 +50,10 @@ class MarginalPlan(Plan):
         Of each row.
     spectrum : ParticipantSpectrum
     prepared : RobustContrast
+    groups : tuple of str
+        Of each participant in order, where groups have a working covariance of their own; empty where they share one.
+    group_spectra : tuple of ParticipantSpectrum
+        Of the groups, in the order in which they first appear.
     known : str
         What a reader must know of the design, whatever the working correlation.
     """
@@ -52,6 +61,8 @@ class MarginalPlan(Plan):
     participants: tuple[str, ...] = ()
     spectrum: ParticipantSpectrum | None = None
     prepared: RobustContrast | None = None
+    groups: tuple[str, ...] = ()
+    group_spectra: tuple[ParticipantSpectrum, ...] = ()
     known: str = ""
 
     @property
@@ -62,26 +73,49 @@ class MarginalPlan(Plan):
     @property
     def pool_key(self) -> object:
         """Plans of one design share the working correlation; see `Plan.pool_key`."""
-        return id(self.spectrum)
+        return id(self.spectrum), self.groups
+
+    @property
+    def _pooled_groups(self) -> PooledGroups:
+        owner = dict(zip(dict.fromkeys(self.participants), self.groups, strict=True))
+        of_rows = np.array([owner[participant] for participant in self.participants])
+        return PooledGroups(
+            self.group_spectra, [np.nonzero(of_rows == label)[0] for label in dict.fromkeys(self.groups)]
+        )
 
     def pooled_sums(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
         """Sum the profile REML over voxels; see `Plan.pooled_sums`."""
         assert self.spectrum is not None  # noqa: S101 - `plan` gives it
-        return PooledRatio(self.spectrum).sums(effects)
+        common = PooledRatio(self.spectrum).sums(effects)
+        return np.concatenate([common, self._pooled_groups.sums(effects)]) if self.groups else common
 
     def informed(self, sums: NDArray[np.float64]) -> Self:
-        """Estimate the working correlation and prepare the contrast with it; see `Plan.informed`."""
+        """Estimate the working covariance and prepare the contrast with it; see `Plan.informed`."""
         assert self.spectrum is not None  # noqa: S101 - only a plan with sums is informed
-        ratio = PooledRatio(self.spectrum).estimate(sums)
-        return self.with_ratio(ratio)
+        pooled = PooledRatio(self.spectrum)
+        n_common = pooled.n_sums
+        ratio = pooled.estimate(sums[:n_common])
+        if not self.groups:
+            return self.with_ratio(ratio)
+        ratios, variances = self._pooled_groups.estimate(sums[n_common:], ratio)
+        return self.with_ratio(ratio, ratios, variances)
 
-    def with_ratio(self, ratio: float, *, needs_dof: bool = True) -> Self:
+    def with_ratio(
+        self,
+        ratio: float,
+        ratios: NDArray[np.float64] | None = None,
+        variances: NDArray[np.float64] | None = None,
+        *,
+        needs_dof: bool = True,
+    ) -> Self:
         """Prepare the contrast with a working correlation.
 
         Parameters
         ----------
         ratio : float
             Variance between over variance within participants.
+        ratios, variances : ndarray of shape (K,), optional
+            Of each group: this ratio, and the variance within participants relative to the first group.
         needs_dof : bool
             Whether too few degrees of freedom are refused.
 
@@ -90,7 +124,15 @@ class MarginalPlan(Plan):
         NotEstimableError
             If too few participants carry the contrast, or part of it is carried by one alone.
         """
-        prepared = robust_contrast(self.design_matrix.to_numpy(), self.participants, self.contrast, ratio)
+        own_ratio: float | NDArray[np.float64] = ratio
+        own_scale: float | NDArray[np.float64] = 1.0
+        if ratios is not None and variances is not None:
+            order = list(dict.fromkeys(self.groups))
+            index = [order.index(label) for label in self.groups]
+            own_ratio, own_scale = ratios[index], variances[index]
+        prepared = robust_contrast(
+            self.design_matrix.to_numpy(), self.participants, self.contrast, own_ratio, own_scale
+        )
         q = len(np.atleast_2d(self.contrast))
         if prepared.seen < _ALL_SEEN:
             raise NotEstimableError(UNSEEN)
@@ -105,14 +147,50 @@ class MarginalPlan(Plan):
             self,
             prepared=prepared,
             caution=" ".join(filter(None, [self.known, few])),
-            description=f"{_description(self)}, working correlation {correlation:.2f}.",
-            details={**self.details, "WorkingCorrelation": correlation},
+            description=f"{_description(self)}, working correlation {correlation:.2f}"
+            + (", with a variance and a correlation of its own for each group." if ratios is not None else "."),
+            details={**self.details, "WorkingCorrelation": correlation, **_by_group(self.groups, ratios, variances)},
         )
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Estimate or test with cluster-robust errors; see `Plan.estimate`."""
         assert self.prepared is not None  # noqa: S101 - `plan` prepares it
         return (estimate_robust if self.contrast.ndim == 1 else wald_robust)(self.prepared, effects)
+
+
+def _by_group(
+    groups: tuple[str, ...], ratios: NDArray[np.float64] | None, variances: NDArray[np.float64] | None
+) -> dict[str, object]:
+    """Fields for the sidecar."""
+    if ratios is None or variances is None:
+        return {}
+    labels = list(dict.fromkeys(groups))
+    total = variances * (1 + ratios)
+    return {
+        "WorkingCorrelationByGroup": dict(zip(labels, (ratios / (1 + ratios)).tolist(), strict=True)),
+        "RelativeWorkingStandardDeviationByGroup": dict(
+            zip(labels, np.sqrt(total / total.min()).tolist(), strict=True)
+        ),
+    }
+
+
+def _working_groups(
+    layout: MapLayout, question: Question, options: GroupOptions, design: NDArray[np.float64]
+) -> tuple[tuple[str, ...], tuple[ParticipantSpectrum, ...]]:
+    """Find groups with a working covariance each; none where a group is too small to tell its own."""
+    owners = np.array(layout.participants)
+    rows = [int(np.argmax(owners == participant)) for participant in layout.unique_participants]
+    groups = variance_groups(layout, question, options, rows)[1]
+    group_of = dict(zip(layout.unique_participants, groups, strict=False))
+    of_rows = np.array([group_of.get(participant, "") for participant in layout.participants])
+    spectra = []
+    for label in dict.fromkeys(groups):
+        own = of_rows == label
+        try:
+            spectra.append(participant_spectrum(design[own], owners[own].tolist()))
+        except ValueError:  # its rows are explained fully
+            return (), ()
+    return groups, tuple(spectra)
 
 
 def _has_pairs(layout: MapLayout) -> bool:
@@ -136,8 +214,8 @@ class Marginal(Strategy):
         text = (
             "Marginal strategy: all session maps entered a generalised least-squares model with one column per "
             "session and an exchangeable working correlation within participants, estimated over all voxels by "
-            "restricted maximum likelihood; standard errors were cluster-robust with the CR2 correction and "
-            "Satterthwaite degrees of freedom {cite}."
+            "restricted maximum likelihood; standard errors were cluster-robust with the CR2 correction, with "
+            "Satterthwaite degrees of freedom {cite}, of the design or of the voxel, whichever are fewer."
         )
         return text, ("bell_mccaffrey", "pustejovsky")
 
@@ -145,11 +223,14 @@ class Marginal(Strategy):
         """Build the model of all session maps; see `Strategy.plan`."""
         design = session_design(layout, question, options.session_covariate_effect)
         design.check("too few participants have these sessions, or covariates cannot be told apart from sessions.")
+        groups, spectra = _working_groups(layout, question, options, design.matrix.to_numpy())
         unpaired = question.sessions.is_within_participant and not _has_pairs(layout)
         start = MarginalPlan(
             design.matrix, design.contrast, tuple(range(len(layout.participants))), details=design.details,
             participants=layout.participants,
             spectrum=participant_spectrum(design.matrix.to_numpy(), layout.participants),
+            groups=groups,
+            group_spectra=spectra,
             known=" ".join(filter(None, [DIFFERENT_PEOPLE if unpaired else "", design.caution])),
         )  # fmt: skip
         # where the working correlation is to be estimated, the degrees of freedom that it gives decide
