@@ -489,7 +489,7 @@ def test_fixed_effects_with_covariates_is_a_plain_regression(
 @given(st.integers(2, 12), st.integers(2, 6), st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=25)
 def test_balanced_marginal_is_fixed_effects_for_groups_of_equal_size(size: int, k: int, seed: int) -> None:
-    """Fact 2 with a group, for every session contrast × group contrast, with n − 2 degrees of freedom."""
+    """Fact 2 with a group, for every session contrast × group contrast; n − 2 degrees of freedom, or the voxel's."""
     n = 2 * size
     group = np.repeat([1.0, -1.0], size)[:, None]
     layout = with_covariates(layout_of(np.ones((n, k), dtype=bool)), group)
@@ -501,11 +501,13 @@ def test_balanced_marginal_is_fixed_effects_for_groups_of_equal_size(size: int, 
             np.testing.assert_allclose(ours.effect, theirs.effect, rtol=1e-8, atol=1e-9)
             if weights != (1.0, 1.0):  # the level of one group has that group's own variance, see below
                 np.testing.assert_allclose(ours.t, theirs.t, rtol=1e-7, atol=1e-8)
-                assert ours.dof == pytest.approx(n - 2, rel=1e-8)
+                assert np.all(ours.dof <= n - 2 + 1e-6)
     if n - 2 >= k - 1:
         layout_f = [answer(name, layout, about("any", k, 0.0, 2.0), effects) for name in ("marginal", "fixed-effects")]
-        np.testing.assert_allclose(layout_f[0].f, layout_f[1].f, rtol=1e-5)
-        assert layout_f[0].dof == pytest.approx(layout_f[1].dof, rel=1e-6, abs=1e-6)
+        q = k - 1
+        t_squared = [found.f * q * (found.dof + q - 1) / found.dof for found in layout_f]
+        np.testing.assert_allclose(*t_squared, rtol=1e-5)
+        assert np.all(layout_f[0].dof <= layout_f[1].dof + 1e-6)
 
 
 @given(st.integers(4, 30), st.integers(2, 6), st.integers(1, 2), st.integers(0, 2**32 - 1))
@@ -535,7 +537,8 @@ def test_balanced_marginal_with_covariates_has_the_estimate_of_fixed_effects_and
         np.testing.assert_allclose(ours.variance, hc2, rtol=1e-6)
         spread = np.diag(loadings / np.sqrt(1 - np.diag(hat))) @ (np.eye(n) - hat)
         gram = spread @ spread.T
-        assert ours.dof == pytest.approx(np.trace(gram) ** 2 / np.trace(gram @ gram), rel=1e-6)
+        most = np.trace(gram) ** 2 / np.trace(gram @ gram)
+        assert np.all((ours.dof <= most * (1 + 1e-6)) & (ours.dof >= min(1.0, most) * (1 - 1e-6)))
 
 
 @given(st.integers(2, 12), st.integers(2, 12), st.integers(2, 5), st.integers(0, 2**32 - 1))

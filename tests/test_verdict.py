@@ -38,6 +38,7 @@ class Study:
         *,
         icc: float = 0.5,
         covariates: NDArray[np.float64] | None = None,
+        names: tuple[str, ...] = (),
         days: bool = False,
         level: NDArray[np.float64] | None = None,
         spread: NDArray[np.float64] | None = None,
@@ -50,7 +51,7 @@ class Study:
         self.layout = MapLayout(
             tuple(f"{i + 1:02d}" for i in owners),
             tuple(self.labels[j] for j in sessions),
-            () if covariates is None else tuple(f"x{q}" for q in range(covariates.shape[1])),
+            names or (() if covariates is None else tuple(f"x{q}" for q in range(covariates.shape[1]))),
             np.empty((0, 0)) if covariates is None else covariates[owners],
             ("days",) if days else (),
             (30.0 * sessions + rng.uniform(0, 9, size=len(sessions)))[:, None] if days else np.empty((0, 0)),
@@ -199,10 +200,10 @@ def test_slopes_of_participants_with_fewer_sessions_are_less_certain_when_groups
     """With two sessions the trend is their difference, and those who miss one are left out: all are equally certain."""
     group = GroupContrast("g", "g", (0.0, 2.0))
     codes = np.resize([1.0, -1.0], 14)[:, None]
-    measured = Study(SOME_OF_THREE, covariates=codes, days=True).verdict("linear(days)", group=group)
+    measured = Study(SOME_OF_THREE, covariates=codes, days=True, names=("g[a]",)).verdict("linear(days)", group=group)
     assert measured.strategies["fixed-effects"].valid == "conditional"
     assert "equally certain" in measured.strategies["fixed-effects"].reason
-    two = Study(SOME_MISSING, covariates=codes[:12]).verdict("linear", group=group)
+    two = Study(SOME_MISSING, covariates=codes[:12], names=("g[a]",)).verdict("linear", group=group)
     assert two.strategies["fixed-effects"].valid == "yes"
 
 
@@ -264,12 +265,16 @@ def test_the_same_answer_is_one_that_was_looked_at() -> None:
     measured = Study(balanced, days=True).verdict("linear(days)")
     age = np.linspace(-1, 1, 16)[:, None]
     related = Study(balanced, covariates=age).verdict("mean", group=GroupContrast("age", "age", (0.0, 1.0)))
-    for found in (weighted, measured, related):
+    assert related.recommended == ("marginal",)
+    assert "takes all participants to vary equally" in related.strategies["fixed-effects"].reason
+    for found in (weighted, measured):
         assert found.recommended == ("marginal", "fixed-effects")
         assert "Fixed effects gives a valid answer too." in found.text
     groups = np.repeat([1.0, -1.0], 8)[:, None]
-    equal = Study(balanced, covariates=groups).verdict("linear", group=GroupContrast("g", "g", (0.0, 2.0)))
-    assert "the same answer here" in equal.text
+    group = GroupContrast("g", "g", (0.0, 2.0))
+    equal = Study(balanced, covariates=groups, names=("g[a]",)).verdict("linear", group=group)
+    assert equal.recommended == ("marginal", "fixed-effects")
+    assert "Fixed effects gives a valid answer too." in equal.text  # the same t, other degrees of freedom
 
 
 def test_two_sessions_at_unequal_times_are_no_paired_test() -> None:

@@ -27,8 +27,8 @@ MAIN_EFFECTS = (
     "covariate has the same effect in all sessions."
 )
 MIXTURE = (
-    "The effect of the session covariates mixes what goes with them within participants and what goes with participants "
-    "who have higher values than others."
+    "The effect of the session covariates mixes what goes with them within participants and what goes with "
+    "participants who have higher values than others."
 )
 
 

@@ -343,8 +343,8 @@ def groups_over_participants(
         levels = sorted({name[len(covariate) + 1 : -1] for name in unseen if name != covariate})
         which = f"level(s) {list_names(levels)}" if levels else "last level"
         raise NotEstimableError(
-            f"How much participants vary within the {which} of '{covariate}' cannot be seen: there is one of them only, "
-            "or the covariates account for them. --variance pooled takes all groups to vary equally."
+            f"How much participants vary within the {which} of '{covariate}' cannot be seen: there is one of them "
+            "only, or the covariates account for them. --variance pooled takes all groups to vary equally."
         )
     sentence = f" Each level of '{covariate}' has a variance of its own (Welch–Satterthwaite)."
     return groups, sentence, {"Variance": f"by level of {covariate}"}
@@ -361,8 +361,8 @@ def _check_groups(
     if fewest < n_differences - 1e-6:
         raise NotEstimableError(
             f"A group has {fewest + 1:.0f} participants with every session, too few for a covariance of its own "
-            f"between {n_differences} differences of sessions (at least {n_differences + 1}). --variance pooled takes all "
-            "groups to vary and co-vary equally; the marginal strategy does not need it."
+            f"between {n_differences} differences of sessions (at least {n_differences + 1}). --variance pooled takes "
+            "all groups to vary and co-vary equally; the marginal strategy does not need it."
         )
 
 
