@@ -173,7 +173,7 @@ def test_groups_have_the_answers_of_r(case: str, levels: str, weights: tuple[flo
     found = prepared.estimate(people[["v1", "v2", "v3", "v4", "v5"]].to_numpy())
     np.testing.assert_allclose(found.effect, answers["estimate"], rtol=1e-6)
     np.testing.assert_allclose(np.sqrt(found.variance), answers["se"], rtol=1e-6)
-    np.testing.assert_allclose(found.dof, answers["dof"], rtol=1e-6)  # R's REML stops there
+    np.testing.assert_allclose(found.dof, answers["dof"], rtol=1e-5)  # where the search of gls() stops
 
 
 @pytest.mark.parametrize(("case", "column"), [("maps_groupb", 2), ("maps_age", 4)])

@@ -37,8 +37,9 @@ class ParticipantSpread:
     """What the degrees of freedom of a voxel need of the design, where participants may vary unequally.
 
     With variances s_k of the participants (1 under the working model) the variance estimate has the degrees of freedom
-    (ω′s)²/(s′Ts), which for s = 1 are those of the design. A participant's score tells s_k = |u_k|²/E|u_k|², which has
-    q degrees of freedom itself: s_k² is 1 + 2/q times too large on average, and is divided by that in both places.
+    (ω′s)²/(s′Ts), which for s = 1 are those of the design. A participant's score tells s_k = |u_k|²/E|u_k|². With C the score's
+    covariance s_k² is 1 + 2 tr(C²)/tr(C)² times too large on average, 3 times for a single contrast, and is divided by
+    that in both places.
 
     Attributes
     ----------
@@ -48,8 +49,10 @@ class ParticipantSpread:
         1/E|u_k|² of the standardised scores; 0 for participants who do not carry the contrasts.
     share : ndarray of shape (n,)
         ω, each participant's share in the variance.
+    share_excess : ndarray of shape (n,)
+        What squares of s_k add too much to (ω′s)².
     own : ndarray of shape (n,)
-        Diagonal of T.
+        Diagonal of T, divided by how much too large s_k² is.
     loadings : ndarray of shape (R, n)
     signs : ndarray of shape (R,)
         The rest of T is loadings′ diag(signs) loadings.
@@ -58,6 +61,7 @@ class ParticipantSpread:
     scale: NDArray[np.float64]
     inverse_expected: NDArray[np.float64]
     share: NDArray[np.float64]
+    share_excess: NDArray[np.float64]
     own: NDArray[np.float64]
     loadings: NDArray[np.float64]
     signs: NDArray[np.float64]
@@ -73,9 +77,7 @@ class ParticipantSpread:
             spread /= total  # squares of large numbers would overflow
         shared = (self.signs @ (self.loadings @ spread) ** 2) if len(self.signs) else 0.0
         np.square(spread, out=spread)
-        inflation = 1 + 2 / q
-        squared = 1 - (1 - 1 / inflation) * (self.share**2 @ spread)
-        return np.asarray(q * (q + 1) * squared / (self.own @ spread / inflation + shared))
+        return np.asarray(q * (q + 1) * (1 - self.share_excess @ spread) / (self.own @ spread + shared))
 
 
 @dataclass(frozen=True)
@@ -260,11 +262,17 @@ def _participant_spread(
     kept = np.abs(values) > _NEGLIGIBLE_SHARE
     finite = np.where(np.isfinite(length), length, 0.0)
     loadings = (vectors[:, kept] * np.sqrt(np.abs(values[kept]))).T * finite
-    variances = np.einsum("sin,sin->i", standard, standard)
+    covariances = np.einsum("sin,tin->ist", standard, standard)
+    variances = np.einsum("iss->i", covariances)
     carries = variances > _ZERO * variances.max()
     inverse_expected = np.where(carries, 1 / np.where(carries, variances, 1.0), 0.0)
+    squares = np.einsum("ist,ist->i", covariances, covariances)
+    inflation = 1 + 2 * np.where(carries, squares / np.where(carries, variances, 1.0) ** 2, 1.0)
     share = np.add.reduceat(np.einsum("sin,sin->n", ordered, ordered), bounds[:-1]) / q
-    return ParticipantSpread(root, inverse_expected, share, own, np.ascontiguousarray(loadings), np.sign(values[kept]))
+    return ParticipantSpread(
+        root, inverse_expected, share, share**2 * (1 - 1 / inflation), own / inflation,
+        np.ascontiguousarray(loadings), np.sign(values[kept]),
+    )  # fmt: skip
 
 
 def _voxel_dof(prepared: RobustContrast, scores: NDArray[np.float64]) -> float | NDArray[np.float64]:

@@ -37,7 +37,7 @@ maps$w <- c(a = 9, b = 1, c = 2.25)[maps$group]
 for (v in paste0("v", 1:5)) {
   maps$y <- maps[[v]]
   model <- lm(y ~ 0 + session + group + age, data = maps, weights = 1 / w)
-  robust <- vcovCR(model, cluster = maps$participant, type = "CR2", target = maps$w, inverse_var = TRUE)
+  robust <- vcovCR(model, cluster = maps$participant, type = "CR2", target = maps$w, inverse_var = FALSE)
   found <- coef_test(model, vcov = robust, test = "Satterthwaite")
   for (name in c("groupb", "age")) {
     row <- which(rownames(found) == name)
