@@ -37,16 +37,17 @@ class ParticipantSpread:
     """What the degrees of freedom of a voxel need of the design, where participants may vary unequally.
 
     With variances s_k of the participants (1 under the working model) the variance estimate has the degrees of freedom
-    (ω′s)²/(s′Ts), which for s = 1 are those of the design. A participant's score tells s_k = |u_k|²/E|u_k|². With C the score's
-    covariance s_k² is 1 + 2 tr(C²)/tr(C)² times too large on average, 3 times for a single contrast, and is divided by
-    that in both places.
+    (ω′s)²/(s′Ts), which for s = 1 are those of the design. A participant's score tells s_k = |u_k|²/E|u_k|². With C
+    the score's covariance s_k² is 1 + 2 tr(C²)/tr(C)² times too large on average, 3 times for a single contrast, and is
+    divided by that in both places.
 
     Attributes
     ----------
     scale : ndarray of shape (Q, Q)
         Standardises scores: the variance is about the identity under the working model.
-    inverse_expected : ndarray of shape (n,)
-        1/E|u_k|² of the standardised scores; 0 for participants who do not carry the contrasts.
+
+    What follows is to be multiplied with |u_k|² of the standardised scores, not yet divided by its expectation.
+
     share : ndarray of shape (n,)
         ω, each participant's share in the variance.
     share_excess : ndarray of shape (n,)
@@ -59,7 +60,6 @@ class ParticipantSpread:
     """
 
     scale: NDArray[np.float64]
-    inverse_expected: NDArray[np.float64]
     share: NDArray[np.float64]
     share_excess: NDArray[np.float64]
     own: NDArray[np.float64]
@@ -69,9 +69,11 @@ class ParticipantSpread:
     def degrees_of_freedom(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Find the degrees of freedom of V voxels from their scores of shape (Q, n, V); NaN where no score varies."""
         q = len(self.scale)
-        standard = self.scale[0, 0] * scores if q == 1 else np.einsum("st,tnv->snv", self.scale, scores)
-        spread = np.einsum("snv,snv->nv", standard, standard)
-        spread *= self.inverse_expected[:, None]
+        if q == 1:  # whose scale takes no part: all is relative to the total
+            spread = np.square(scores[0])
+        else:
+            standard = np.einsum("st,tnv->snv", self.scale, scores)
+            spread = np.einsum("snv,snv->nv", standard, standard)
         total = self.share @ spread
         with np.errstate(divide="ignore", invalid="ignore"):
             spread /= total  # squares of large numbers would overflow
@@ -269,9 +271,10 @@ def _participant_spread(
     squares = np.einsum("ist,ist->i", covariances, covariances)
     inflation = 1 + 2 * np.where(carries, squares / np.where(carries, variances, 1.0) ** 2, 1.0)
     share = np.add.reduceat(np.einsum("sin,sin->n", ordered, ordered), bounds[:-1]) / q
+    share *= inverse_expected
     return ParticipantSpread(
-        root, inverse_expected, share, share**2 * (1 - 1 / inflation), own / inflation,
-        np.ascontiguousarray(loadings), np.sign(values[kept]),
+        root, share, share**2 * (1 - 1 / inflation), own / inflation * inverse_expected**2,
+        np.ascontiguousarray(loadings * inverse_expected), np.sign(values[kept]),
     )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """marginal: all session maps, one working correlation for all voxels, and cluster-robust errors by participants.
 
-It does not rest on how the sessions co-vary, also with missing sessions and covariates. With few participants, missing
-sessions and very unequal variances together its false positives rise (`validity.FEW_AND_UNEQUAL`); see
+It does not rest on how the sessions co-vary, also with missing sessions and covariates. Where groups are compared, or
+are unequal in size, each has a working covariance of its own. With few participants, missing sessions and very unequal
+variances together its false positives rise (`validity.FEW_AND_UNEQUAL`); see
 `statistics.cluster_robust`.
 """
 
