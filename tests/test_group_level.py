@@ -149,6 +149,7 @@ def with_covariates(study: GroupStudy, tmp_path_factory: pytest.TempPathFactory)
     command = [str(study.raw), str(output), "group", "-d", str(study.maps), "--nprocs", "1"]
     command += ["--covariates", "age", "group", "--session-contrast", "ses-02 - ses-01", "--session-contrast", "any"]
     command += ["--group-contrast", "intercept", "--group-contrast", "age", "--strategy", "fixed-effects", "marginal"]
+    command += ["--variance", "pooled"]
     assert main([*command, "--permutations", "40", "--calibrate", "150"]) == 0
     return output
 
@@ -186,13 +187,13 @@ def test_every_default_strategy_answers_every_session_contrast(defaults: Path) -
         group_path(defaults, label, statistic, asked).name
         for asked in SESSION_CONTRASTS
         for label in LABELS.values()
-        for statistic in ("effect", "variance", "t", "z", "p", *(["dof"] if label == "mixed" else []))
+        for statistic in ("effect", "variance", "t", "z", "p", *(["dof"] if label in ("mixed", "marginal") else []))
     }
     expected |= {
         group_path(defaults, label, statistic, "any").name
         for label in ("sessionModel", "fixedEffects", "marginal")
-        # Greenhouse–Geisser's dof differ between voxels, the others' do not
-        for statistic in ("F", "z", "p", *(["dof"] if label == "sessionModel" else []))
+        # Hotelling's dof are the same at all voxels, the others' are not
+        for statistic in ("F", "z", "p", *(["dof"] if label != "fixedEffects" else []))
     }
     expected |= {
         f"{START}_stat-{name}_desc-reliability_statmap.nii.gz" for name in ("icc1", "icc31", "between", "within")
@@ -309,7 +310,7 @@ def test_covariates_are_regressors_of_each_participants_difference(
 ) -> None:
     output = call.done(
         study, tmp_path / "out", "--covariates", "age", "group", "--session-contrast", "ses-02 - ses-01", "--strategy",
-        "fixed-effects",
+        "fixed-effects", "--variance", "pooled",
     )  # fmt: skip
     maps = {key: effect.ravel() for key, effect in study.effects.items()}
     participants = sorted({p for p, _ in study.keys} - {"07"})
@@ -437,7 +438,9 @@ def test_questions_that_cannot_be_asked(
 
 def test_a_study_without_sessions_takes_covariates(call: Caller, tmp_path: Path) -> None:
     study = make_study(tmp_path, sessions=(), missing=())
-    output = call.done(study, tmp_path / "out", "--covariates", "age", "group", "--permutations", "10")
+    output = call.done(
+        study, tmp_path / "out", "--covariates", "age", "group", "--permutations", "10", "--variance", "pooled"
+    )
     assert not [path for path in (output / "group").iterdir() if "_sessions-" in path.name]
     participants = [p for p, _ in study.keys]
     expected = ols(study.stacked, coded(study, participants), np.array([0, 1.0, 0]))

@@ -26,9 +26,10 @@ from sessionfx.statistics.linear_algebra import pseudo_inverse
 _ZERO = 1e-10
 # Participants whose scores have equal variances and equal covariances, relative to these, are exchangeable.
 _EXCHANGEABLE = 1e-8
-# Eigenvalues of what participants share that are left out, relative to what each has of their own: the voxels' degrees
-# of freedom come out wrong by no more than three times this.
-_NEGLIGIBLE_SHARE = 0.01
+# With many participants, eigenvalues of what they share that are left out, relative to what each has of their own: the
+# voxels' degrees of freedom come out wrong by no more than three times this. Not 0.01, which designs can have exactly.
+_NEGLIGIBLE_SHARE = 0.0091
+_MANY_PARTICIPANTS = 100
 _LEAST_DOF = 1.0
 
 
@@ -261,7 +262,7 @@ def _participant_spread(
     relative = together / length[:, None] / length
     np.fill_diagonal(relative, 0.0)
     values, vectors = linalg.eigh((relative + relative.T) / 2)
-    kept = np.abs(values) > _NEGLIGIBLE_SHARE
+    kept = np.abs(values) > (_NEGLIGIBLE_SHARE if n > _MANY_PARTICIPANTS else _ZERO)
     finite = np.where(np.isfinite(length), length, 0.0)
     loadings = (vectors[:, kept] * np.sqrt(np.abs(values[kept]))).T * finite
     covariances = np.einsum("sin,tin->ist", standard, standard)
