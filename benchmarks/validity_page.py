@@ -203,8 +203,8 @@ in percent at 5 %:
 
 **Few participants, dropout and unequal variances at once.** No true session effects; standard deviations from 1 to 3;
 half the participants leave; the worst over ICC 0, 0.5 and 0.9. The degrees of freedom of the marginal model are
-the smaller of those of its working model of equal variances and those that each voxel shows; where very few participants
-stay and vary more, they can still be too large.
+the smaller of those of its working model of equal variances and those that each voxel shows; where very few
+participants stay and vary more, they can still be too large.
 False positives in percent at 5 %:
 
 {both}

@@ -1,9 +1,9 @@
 """Which strategies to trust for a question, from the design and from what the data say about their assumptions.
 
 The rules follow from exact results and from simulated null designs (docs/validity.md; figures in `sessionfx.validity`):
-marginal and fixed-effects keep a nominal rate whatever the covariance of the sessions, unless few participants who vary more
-decide; a pooled mean does not, nor do differences and trends of the session-model and of mixed effects over three or
-more sessions where sphericity fails.
+marginal and fixed-effects keep a nominal rate whatever the covariance of the sessions, unless few participants who
+vary more decide; a pooled mean does not, nor do differences and trends of the session-model and of mixed effects over
+three or more sessions where sphericity fails.
 """
 
 from __future__ import annotations
