@@ -1,0 +1,49 @@
+"""Messages that could list a hundred thousand names show the first ones and count the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sessionfx.covariates import code_covariates, resolve_group_contrasts
+from sessionfx.errors import CommandLineError, NothingMatchesError
+from sessionfx.inputs.dataset import IndexedFile
+from sessionfx.inputs.runs import _choose, _in_sessions, _narrow
+from sessionfx.wording import quoted
+
+MANY = [f"label{number}" for number in range(100_000)]
+
+
+def files_of(key: str) -> list[IndexedFile]:
+    path = Path("/data/x_bold.nii.gz")
+    return [IndexedFile(path, path.parent, {key: label}, "bold", ".nii.gz") for label in MANY]
+
+
+def test_labels_to_choose_from_are_counted() -> None:
+    with pytest.raises(CommandLineError, match=r"label0, label1, .* and 99,960 more\. Choose one with --task"):
+        _choose(files_of("task"), "task", None, "task", "--task")
+    with pytest.raises(NothingMatchesError, match=r"What exists \(task\): label0, .* and 99,960 more"):
+        _choose(files_of("task"), "task", "absent", "task", "--task")
+    with pytest.raises(NothingMatchesError, match=r"What exists \(run\): label0, .* and 99,960 more"):
+        _narrow(files_of("run"), "run", ["absent"], "run", "--run-label")
+    with pytest.raises(NothingMatchesError, match=r"What exists \(session\): label0, .* and 99,960 more"):
+        _in_sessions(files_of("ses"), ["absent"], MANY)
+
+
+def test_levels_are_counted() -> None:
+    levels = [f"g{number % 500}" for number in range(1000)]
+    covariates = code_covariates([str(number) for number in range(1000)], {"group": levels})
+    (note,) = [note for note in covariates.notes if note.startswith("group: categorical")]
+    assert note.endswith("g39 2 and 460 more)")
+    with pytest.raises(CommandLineError, match=r"the levels 'g0', .* and 460 more\. Name levels, such as 'g1 - g0'"):
+        resolve_group_contrasts(["group"], covariates)
+
+
+def test_quoted_names_are_joined_as_in_a_sentence() -> None:
+    assert quoted([]) == ""
+    assert quoted(["a"]) == "'a'"
+    assert quoted(["a", "b"]) == "'a' and 'b'"
+    assert quoted(["a", "b", "c"], last="or") == "'a', 'b' or 'c'"
+    assert quoted(MANY, most=2) == "'label0', 'label1' and 99,998 more"
+    assert len(quoted(["x" * 10_000])) < 100
