@@ -102,12 +102,7 @@ def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | 
         notes += brain_mask.notes
     n_brain = int(brain.sum())
     if n_brain == 0:
-        raise ParticipantError(
-            f"{mask}: the brain mask is empty. Check the preprocessing of this run."
-            if mask
-            else f"{bold} has no brain mask in the derivatives, and the one computed from it is empty. Provide "
-            "…_desc-brain_mask.nii.gz."
-        )
+        raise ParticipantError(f"{mask}: the brain mask is empty. Check the preprocessing of this run.")
 
     smoother = None if smoothing_fwhm is None else _Smoother(brain, grid, smoothing_fwhm)
     inside = _voxel_order(brain)
