@@ -472,6 +472,22 @@ def test_permutation_maps_are_probabilities_and_say_how_they_came_about(with_cov
     assert not list((with_covariates / "group").glob("*_strategy-marginal_*FWE*"))
 
 
+def test_a_test_with_a_variance_for_each_group_is_not_permuted_and_the_remedy_named_permutes(
+    call: Caller, tmp_path: Path
+) -> None:
+    study = make_study(tmp_path)
+    asked = ("--session-contrast", "mean", "--strategy", "fixed-effects", "--covariates", "group",
+             "--group-contrast", "patient - control", "--permutations", "10")  # fmt: skip
+    called = call(study, tmp_path / "out", *asked, report=True)
+    assert called.code == 0, called.error
+    assert not list((tmp_path / "out/group").glob("*FWE*"))
+    sentence = "exchanging participants between groups takes these to vary equally"
+    assert sentence in called.error
+    assert sentence in (tmp_path / "out/group.html").read_text(encoding="utf-8")
+    call.done(study, tmp_path / "out", *asked, "--variance", "pooled")
+    assert len(list((tmp_path / "out/group").glob("*FWE_statmap.nii.gz"))) == 4
+
+
 def test_permutations_and_calibration_follow_the_seed(call: Caller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=6)
     options = (*QUICK, "--permutations", "30", "--calibrate", "100")

@@ -30,6 +30,12 @@ from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, S
 from sessionfx.strategies.blocks import as_block, distinct_pools, estimate_plans, informed
 from sessionfx.strategies.fixed_effects import FixedEffectsPlan
 
+UNEQUAL_GROUPS = (
+    "There are no family-wise p values by permutation: exchanging participants between groups takes these to vary "
+    "equally, and this test does not. --variance pooled permutes the test that does; it is valid only if the groups "
+    "vary equally."
+)
+
 StoredPermutation = Callable[[NDArray[np.bool_]], PermutationResult]
 
 
@@ -147,6 +153,8 @@ class Respondent:
             return found
         permutation = None
         if self.settings.permutations and isinstance(found.plan, FixedEffectsPlan):
+            if found.plan.groups:
+                return replace(found, permutation_refusal=UNEQUAL_GROUPS)
             permutation = (
                 stored(found.located.mask) if stored else self._permute(found.plan, question, stack, found.located)
             )
@@ -237,10 +245,11 @@ def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
     That a strategy never answers a kind of question is none where others answer it; the table of answers has it.
     """
     return [
-        f"Contrast '{contrast}', sessions '{asked.question.text}', {strategy.name}: {strategy.refusal}"
+        f"Contrast '{contrast}', sessions '{asked.question.text}', {strategy.name}: "
+        f"{strategy.refusal or strategy.permutation_refusal}"
         for asked in questions
         for strategy in asked.strategies
-        if strategy.refusal
+        if (strategy.refusal or strategy.permutation_refusal)
         and not (STRATEGIES[strategy.name].never_answers(asked.question) and any(
             other.located is not None for other in asked.strategies))
     ]  # fmt: skip

@@ -35,6 +35,8 @@ class StrategyResult:
         On |z| (on z for F tests); infinite where no voxel passes, NaN without an answer.
     clusters : DataFrame
     permutation : PermutationResult or None
+    permutation_refusal : str
+        Why there is none, where it was asked for and would not hold.
     """
 
     name: str
@@ -46,6 +48,7 @@ class StrategyResult:
     threshold: float = float("nan")
     clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
     permutation: PermutationResult | None = None
+    permutation_refusal: str = ""
 
 
 @dataclass(frozen=True)

@@ -367,6 +367,7 @@ def _strategy(
         "left_out": [f"sub-{label} {why}." for label, why in one.plan.left_out.items()],
         "pictures": pictures,
         "permutation": _permutation(one),
+        "permutation_refusal": one.permutation_refusal,
         "design": Picture(design, f"Group design matrix, {heading}", "One row per observation of the group model."),
         "clusters": [{str(key): value for key, value in row.items()} for row in clusters],
         "n_clusters": len(one.clusters),
