@@ -11,7 +11,7 @@ from __future__ import annotations
 KEPT = 5.4
 DROPOUT_MEAN = 40.0  # fixed-effects, a true change
 DROPOUT_TREND = 44.0  # fixed-effects, a change that is no straight line
-FEW_AND_UNEQUAL = 8.5  # marginal, dropout and unequal variances together
+FEW_AND_UNEQUAL = 7.6  # marginal, dropout and unequal variances together
 POOLED_MEAN = 37.6  # session-model
 # session-model and mixed, three or more sessions, without sphericity
 DIFFERENCE = 20.5
