@@ -290,8 +290,8 @@ def intact_maps(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     assert main([str(pristine), str(out), "participant", *options]) == 0
     signal.signal(signal.SIGTERM, handler)
     maps = {participant: maps_of(out, participant) for participant in ("sub-01", "sub-02")}
-    # two sessions, their mean and their difference, five statistics each
-    assert [len(one) for one in maps.values()] == [20, 20]
+    # two sessions, their mean and their difference, five statistics each; and where they are combined, their dof
+    assert [len(one) for one in maps.values()] == [22, 22]
     return maps
 
 
@@ -312,7 +312,7 @@ def test_skip_bids_validation_accepts_a_missing_or_broken_description(study: Stu
         path.write_text(text, encoding="utf-8")
     done = study.call("--skip-bids-validation", "--participant-label", "01")
     assert done.code == 0, done.error
-    assert len(maps_of(study.out, "sub-01")) == 20
+    assert len(maps_of(study.out, "sub-01")) == 22
 
 
 def test_a_description_that_pybids_cannot_take_is_refused_even_without_validation(study: Study) -> None:
@@ -874,7 +874,7 @@ def test_voxels_that_are_constant_or_not_finite_are_left_out_and_counted(
     assert done.code == 0, done.error
     _require_fragments(study.log(), (RUN, "4 voxels with NaN", "2 voxels without any variation"))
     paths = list((study.out / "sub-01").rglob("*_statmap.nii.gz"))
-    assert len(paths) == 20
+    assert len(paths) == 22
     spoiled = tuple(voxels.T)
     for path in paths:
         values = nib.load(path).get_fdata()

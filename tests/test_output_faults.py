@@ -553,7 +553,7 @@ def test_what_is_removed_and_not_made_anew_is_said_beforehand(
     monkeypatch.setattr(level, "say", lambda text: (said_when_there.append(text) if gone.exists() else None, say(text)))
     assert analyse(dataset, output, "--noise-model", "ols", "--session-contrast", "mean") == 0
     said = capfd.readouterr().err
-    assert "sub-01: 10 file(s) of earlier calls are removed, sub-01_task-stroop" in said_when_there[0]
+    assert "sub-01: 12 file(s) of earlier calls are removed, sub-01_task-stroop" in said_when_there[0]
     assert "10 file(s) of earlier calls removed" in said
     assert not gone.exists()
 
@@ -589,6 +589,6 @@ def test_a_participant_that_fails_says_that_its_earlier_maps_go(
     next(changed.rglob("sub-01_ses-02_*_bold.nii.gz")).write_bytes(b"")
     assert analyse(changed, output) == 1
     said = capfd.readouterr().err
-    assert "sub-01: 44 file(s) of earlier calls are removed, as this participant cannot be analysed" in said
+    assert "sub-01: 48 file(s) of earlier calls are removed, as this participant cannot be analysed" in said
     assert "that earlier calls made of this participant are removed." in said
     assert not list((output / "sub-01").rglob("*_statmap.nii.gz"))
