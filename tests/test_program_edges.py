@@ -514,7 +514,8 @@ def test_both_levels_say_how_far_they_are_and_what_was_found(
     (summary,) = (line for line in lines if line.startswith("Participant level: "))
     n_maps = len(list((tmp_path / "out").glob("sub-*/**/*_statmap.nii.gz")))
     assert (
-        f"2 participants, 2 sessions (01, 02), 4 runs; {n_maps} maps of 1 contrast in {tmp_path}/out/sub-*" in summary
+        "2 participants, 2 sessions in time order: ses-01, ses-02 (from numbers in the labels), 4 runs; "
+        f"{n_maps} maps of 1 contrast in {tmp_path}/out/sub-*" in summary
     )
     assert f"Reports: {tmp_path}/out/sub-*.html" in summary
     found = re.compile(r"  mean: \S.* is recommended; \d+ of \d+ voxels are suprathreshold\.|  mean: no strategy .*")

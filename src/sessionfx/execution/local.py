@@ -198,9 +198,13 @@ def _unheard_interrupts() -> Iterator[None]:
 
     What is blocked here is blocked in processes made meanwhile; here it is heard afterwards.
     """
-    resource_tracker.ensure_running()  # it would end the blocking
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     try:
+        # Apart, as it ends the blocking of SIGINT. A hang-up goes to all processes too: without its list of what is to
+        # be given back, its successor would complain of everything that this process gives back.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -90,7 +90,8 @@ class Record:
             for work, (done, files) in works.items()
         }
         with locked(self._output_dir, self._path.name):
-            self._content = {**self._read(), **finished}
+            # in the order of names: what is done again stands where it stood
+            self._content = dict(sorted({**self._read(), **finished}.items()))
             write_json(self._path, self._content)
 
     def obsolete(self, works: Iterable[str]) -> list[Path]:
