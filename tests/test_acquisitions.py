@@ -201,3 +201,10 @@ def test_an_image_that_is_not_named_as_bids_names_files_is_said_to_be_passed_ove
     (warning,) = selection.warnings
     assert odd in warning
     assert "not named as BIDS names files" in warning
+
+
+def test_a_file_that_names_another_session_than_its_folder_counts_by_its_name(tmp_path: Path) -> None:
+    astray = image("", ses="3").replace("/ses-3/", "/ses-1/")
+    selection = select(tmp_path, [image("", ses="1"), image("", ses="2"), astray])
+    assert selection.sessions == ("1", "2", "3")
+    assert [run.session for run in selection.runs["01"]] == ["1", "2", "3"]

@@ -203,6 +203,8 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
     chosen = [file for file in chosen if file.entities.get("res") == res]
     shared = {"task": task, "space": space, "cohort": cohort, "res": res}
     sessions = study_sessions(dataset.derivatives, shared, bold_filter)
+    # a file may name another session than the folder it lies in
+    sessions = tuple(dict.fromkeys((*sessions, *(file.entities["ses"] for file in chosen if "ses" in file.entities))))
     chosen = _in_sessions(chosen, settings.session_label, sessions)
     chosen, warnings = one_per_acquisition(chosen, bold_filter)
     order = order_sessions(sessions, settings.session_label, dataset.raw)
