@@ -447,7 +447,7 @@ def _check_folders(settings: Settings) -> None:
         try:
             folder.stat()
         except (FileNotFoundError, NotADirectoryError):
-            continue  # made later, or missed by whoever needs it
+            continue  # made later, or missed where it is needed
         except OSError as error:
             what = (
                 "is a link that leads in a circle"

@@ -385,7 +385,7 @@ def _remarks_on_sessions(names: Sequence[str], values: Mapping[tuple[str, str], 
 
 
 def _is_there(path: Path) -> bool:
-    """Whether there is something under a name, be it a broken link: whoever reads it says what is wrong."""
+    """Whether there is something under a name, also a broken link: reading it says what is wrong."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -59,7 +59,7 @@ def read_events(path: Path, *, first_volume: float, end: float, asked: Collectio
 
     Events outside the run cannot evoke a response in it; they are set aside with a note. Negative onsets are
     legitimate (volumes may have been dropped): they are kept as far back as nilearn uses them. Rows without trial_type
-    are not modelled, whatever stands in them.
+    are not modelled; they may hold anything.
 
     Parameters
     ----------
