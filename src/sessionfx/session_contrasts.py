@@ -66,6 +66,13 @@ class SessionContrast:
     order_source: str = ""
 
     @property
+    def order_text(self) -> str:
+        """The order of the sessions in time, in words; empty where there are fewer than two."""
+        if len(self.sessions) < 2:
+            return ""
+        return f"{listed([f'ses-{session}' for session in self.sessions])} (from: {self.order_source})"
+
+    @property
     def order_fields(self) -> dict[str, object]:
         """The order of the sessions in time, for sidecars; nothing where there are fewer than two."""
         if len(self.sessions) < 2:

@@ -244,7 +244,7 @@ def select_maps(
     chosen, space = _choose(chosen, "space", settings.space, "--space", "MNI152NLin2009cAsym")
     chosen, cohort = _choose(chosen, "cohort", None, "the 'maps' entry of --bids-filter-file", None)
     chosen, res = _choose(chosen, "res", settings.res, "--res", None)
-    _check_contrasts(chosen, contrast_labels)
+    _check_labels({stat_map.contrast for stat_map in chosen}, contrast_labels, "--contrast")
     wanted = contrast_labels or sorted({stat_map.contrast for stat_map in chosen}, key=natural_key)
     # before contrasts and participants are chosen: what a step of the trend is must not depend on them
     sessions = {stat_map.session for stat_map in chosen if stat_map.session}
@@ -386,10 +386,6 @@ def _choose(
             f"{option} {wanted or WITHOUT} matches no first-level map. What exists: {listed(named)}."
         )
     return kept, wanted
-
-
-def _check_contrasts(maps: Sequence[FirstLevelMap], wanted: Sequence[str]) -> None:
-    _check_labels({stat_map.contrast for stat_map in maps}, wanted, "--contrast")
 
 
 def _check_labels(labels: Iterable[str], wanted: Sequence[str], option: str) -> None:

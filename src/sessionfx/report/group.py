@@ -33,7 +33,7 @@ from sessionfx.report.tables import titled
 from sessionfx.settings import Settings
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies.base import MapLayout, Plan, list_names
-from sessionfx.wording import counted, listed
+from sessionfx.wording import counted
 
 SHOWN_CLUSTERS = 20
 
@@ -170,11 +170,8 @@ def _summary(results: ContrastResults) -> str:
 
 
 def _order(results: ContrastResults) -> str:
-    asked = results.questions[0].question.sessions if results.questions else None
-    if asked is None or len(asked.sessions) < 2:
-        return ""
-    order = listed([f"ses-{session}" for session in asked.sessions])
-    return f". Order of the sessions in time: {order} (from: {asked.order_source})"
+    order = results.questions[0].question.sessions.order_text if results.questions else ""
+    return f". Order of the sessions in time: {order}" if order else ""
 
 
 def _verdicts(results: ContrastResults) -> list[dict[str, str]]:

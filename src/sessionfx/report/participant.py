@@ -77,10 +77,8 @@ def write_participant_report(results: ParticipantResults, marks: Mapping[str, st
 
 def _order(session_contrasts: Sequence[SessionContrast]) -> str:
     """Say in which order the study's sessions took place."""
-    if not session_contrasts or len(session_contrasts[0].sessions) < 2:
-        return ""
-    order = ", ".join(f"ses-{session}" for session in session_contrasts[0].sessions)
-    return f" Order of the study's sessions in time: {order} (from: {session_contrasts[0].order_source})."
+    order = session_contrasts[0].order_text if session_contrasts else ""
+    return f" Order of the study's sessions in time: {order}." if order else ""
 
 
 def _page(output_dir: Path, participant: str) -> Path:
