@@ -20,6 +20,7 @@ from sessionfx.report.results import ParticipantResults, RunSummary, read_refere
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.settings import Settings
 from sessionfx.statistics.estimates import Estimate
+from sessionfx.strategies import STRATEGIES
 
 
 def parse(page: Path) -> object:
@@ -73,6 +74,10 @@ def test_group_page_compares_the_strategies_on_every_session_contrast(small_outp
     assert "sub-02 has no map of ses-03" in content
     assert "Pooling of correlated maps" in content
     assert "Bland JM" in content
+    assert "What each strategy assumes" in content
+    for name in ("session-model", "fixed-effects", "marginal", "mixed"):
+        assert STRATEGIES[name].assumptions.missing in content
+    assert STRATEGIES["meta"].assumptions.spread not in content  # it was not run
 
 
 def test_refusals_are_sentences_in_the_report_and_rows_in_the_metrics(

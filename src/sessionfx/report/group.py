@@ -32,7 +32,8 @@ from sessionfx.report.plots import draw_comparison, draw_design_matrix, draw_dis
 from sessionfx.report.tables import titled
 from sessionfx.settings import Settings
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.strategies.base import MapLayout, Plan, list_names
+from sessionfx.strategies import STRATEGIES
+from sessionfx.strategies.base import MapLayout, Plan, assumptions_table, list_names
 from sessionfx.wording import counted
 
 SHOWN_CLUSTERS = 20
@@ -108,6 +109,7 @@ def write_group_report(
         methods=methods,
         verdicts=_verdicts(results),
         trust=_trust(results),
+        assumptions=_assumptions(results),
         covariates=results.covariate_notes,
         left_out=[f"sub-{label} {why}." for label, why in results.left_out.items()],
         reliability=_reliability(results),
@@ -193,6 +195,11 @@ def _trust(results: ContrastResults) -> list[dict[str, str]]:
             row[strategy.title] = f"★ {mark}" if strategy.name in one.verdict.recommended[:1] else mark
         rows.append(row)
     return rows
+
+
+def _assumptions(results: ContrastResults) -> list[dict[str, str]]:
+    names = dict.fromkeys(one.name for question in results.questions for one in question.strategies)
+    return assumptions_table({STRATEGIES[name].title: STRATEGIES[name] for name in names})
 
 
 def _reliability(results: ContrastResults) -> dict[str, Any] | None:

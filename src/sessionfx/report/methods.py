@@ -257,7 +257,12 @@ def group_methods(
     if work.adjusted_for:
         paragraphs.append(
             f"Group models {'also ' if settings.covariates else ''}held the session covariates "
-            f"{quoted(work.adjusted_for)}, each with one effect over sessions."
+            f"{quoted(work.adjusted_for)}, each with "
+            + (
+                "one effect within and one between participants in models of all session maps."
+                if settings.session_covariate_effect == "split"
+                else "one effect over sessions."
+            )
         )
     if work.reliability:
         paragraphs.append(

@@ -1,6 +1,7 @@
 """Marginal model: generalised least squares with a working correlation, and cluster-robust variance by participants.
 
-The working correlation only makes the estimate efficient; the variance is valid whatever the true one is. CR2 (Bell &
+The working correlation makes the estimate efficient. The variance comes from the participants' residuals: with many
+participants it is right for any true covariance, with few its corrections are those for the working one. CR2 (Bell &
 McCaffrey 2002) makes it unbiased when the working correlation holds, with degrees of freedom after Satterthwaite
 (Pustejovsky & Tipton 2018, doi:10.1080/07350015.2016.1247004). These take all participants to vary equally; where some
 vary more than others and carry more of the contrast, they are too many. So each voxel has degrees of freedom of its own

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -329,11 +329,37 @@ class Plan(ABC):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Assumptions:
+    """What must hold for a strategy's p values, in phrases for a table; see `ASSUMED`."""
+
+    participants: str = "independent of each other"
+    values: str
+    spread: str
+    sessions: str
+    missing: str
+    covariates: str = (
+        "effects are linear, one for each session; a covariate of sessions has one effect within and one between "
+        "participants"
+    )
+
+
+ASSUMED = {
+    "participants": "participants",
+    "values": "distribution (with few participants, skewed values give too many false positives)",
+    "spread": "variances of participants",
+    "sessions": "variances and correlations of sessions",
+    "missing": "missing sessions",
+    "covariates": "covariates",
+}
+
+
 class Strategy(ABC):
     """A way to answer a question at the group level."""
 
     name: str  # on the command line
     title: str  # in reports
+    assumptions: Assumptions
     is_default = True  # whether it runs without being asked for
 
     @property
@@ -374,6 +400,25 @@ class Strategy(ABC):
         NotEstimableError
             If this design cannot answer the question; the message is a sentence for the report.
         """
+
+
+def assumptions_table(strategies: Mapping[str, Strategy]) -> list[dict[str, str]]:
+    """Set out what strategies assume.
+
+    Parameters
+    ----------
+    strategies : mapping of str to Strategy
+        By the heading of their column.
+
+    Returns
+    -------
+    list of dict of str to str
+        One row per assumption.
+    """
+    return [
+        {"assumed of": words, **{heading: getattr(one.assumptions, row) for heading, one in strategies.items()}}
+        for row, words in ASSUMED.items()
+    ]
 
 
 def list_names(names: Sequence[str], limit: int = 8) -> str:

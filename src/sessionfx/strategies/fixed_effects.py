@@ -19,7 +19,16 @@ from sessionfx.statistics.linear_algebra import independent_columns, is_estimabl
 from sessionfx.statistics.multivariate import hotelling
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 from sessionfx.statistics.unequal_variances import GroupedContrast, grouped_contrast
-from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy, list_names, variance_groups
+from sessionfx.strategies.base import (
+    Assumptions,
+    GroupOptions,
+    MapLayout,
+    Plan,
+    Question,
+    Strategy,
+    list_names,
+    variance_groups,
+)
 from sessionfx.strategies.designs import NO_DIFFERENCE, NO_TREND, session_differences
 from sessionfx.strategies.session_model import complete_participants
 from sessionfx.wording import listed
@@ -151,6 +160,16 @@ class FixedEffects(Strategy):
 
     name = "fixed-effects"
     title = "Fixed effects"
+    assumptions = Assumptions(
+        values="participants' values are normal",
+        spread="may differ without covariates; with them they are equal, at least within groups (--variance)",
+        sessions="nothing; for the test of any difference, the same for all participants, at least within groups",
+        missing=(
+            "for means, sessions do not truly differ; for trends, change is a straight line; for others participants "
+            "are left out, which may go with a stable level, not with the change"
+        ),
+        covariates="effects are linear; a covariate of sessions enters as the session contrast of its values",
+    )
 
     def needs_variances(self, options: GroupOptions) -> bool:
         """Only precision weights need them."""

@@ -1,8 +1,8 @@
 """marginal: all session maps, one working correlation for all voxels, and cluster-robust errors by participants.
 
-It does not rest on how the sessions co-vary, also with missing sessions and covariates. Where groups are compared, or
-are unequal in size, each has a working covariance of its own. With few participants, missing sessions and very unequal
-variances together its false positives rise (`validity.FEW_AND_UNEQUAL`); see
+Its errors come from how participants differ, not from a model of the sessions; `Marginal.assumptions` has what remains.
+Where groups are compared, or are unequal in size, each has a working covariance of its own. With few participants,
+missing sessions and very unequal variances together its false positives rise (`validity.FEW_AND_UNEQUAL`); see
 `statistics.cluster_robust`.
 """
 
@@ -23,7 +23,7 @@ from sessionfx.statistics.participant_variance import (
     PooledRatio,
     participant_spectrum,
 )
-from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy, variance_groups
+from sessionfx.strategies.base import Assumptions, GroupOptions, MapLayout, Plan, Question, Strategy, variance_groups
 from sessionfx.strategies.designs import session_design
 
 DIFFERENT_PEOPLE = (
@@ -209,6 +209,18 @@ class Marginal(Strategy):
 
     name = "marginal"
     title = "Marginal"
+    assumptions = Assumptions(
+        values="maps are normal",
+        spread=(
+            "may differ; degrees of freedom are approximate, and too many where a few participants who vary more carry "
+            "the contrast"
+        ),
+        sessions=(
+            "nothing where participants are many; with few, errors and degrees of freedom are corrected as for equal "
+            "correlations"
+        ),
+        missing="what is missing goes neither with a participant's level nor with the change, given the covariates",
+    )
 
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe generalised estimating equations with small-sample corrections; see `Strategy.methods`."""
@@ -218,6 +230,8 @@ class Marginal(Strategy):
             "restricted maximum likelihood; standard errors were cluster-robust with the CR2 correction, with "
             "Satterthwaite degrees of freedom {cite}, of the design or of the voxel, whichever are fewer."
         )
+        if options.variance != "pooled":
+            text += " Groups of participants that were compared, or of unequal size, had a working covariance each."
         return text, ("bell_mccaffrey", "pustejovsky")
 
     def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> MarginalPlan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.meta_analysis import meta_regression, pymare_stats
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
-from sessionfx.strategies.fixed_effects import FixedEffectsPlan, plan_values
+from sessionfx.strategies.fixed_effects import FixedEffects, FixedEffectsPlan, plan_values
 
 NOT_INSTALLED = (
     "The meta strategy needs PyMARE 0.0.13 or later, which is not installed here. Install it with "
@@ -64,6 +64,12 @@ class Meta(Strategy):
 
     name = "meta"
     title = "Meta-analysis"
+    assumptions = replace(
+        FixedEffects.assumptions,
+        values="participants' true values, and the errors of their maps, are normal",
+        spread="the variance between participants is one for all; those of the maps are known",
+        sessions="all error within a participant is that within runs, and independent between sessions",
+    )
     is_default = False
 
     def needs_variances(self, options: GroupOptions) -> bool:

@@ -11,7 +11,7 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.mixed import KENWARD_ROGER, MixedContrast, estimate_mixed, spectral_contrast
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
-from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.strategies.base import Assumptions, GroupOptions, MapLayout, Plan, Question, Strategy
 from sessionfx.strategies.designs import session_design
 from sessionfx.validity import WITHOUT_SPHERICITY
 
@@ -53,6 +53,12 @@ class Mixed(Strategy):
 
     name = "mixed"
     title = "Mixed effects"
+    assumptions = Assumptions(
+        values="participants' levels, and maps around them, are normal",
+        spread="equal",
+        sessions="equal variances, and equal correlations of all pairs",
+        missing="what is missing may depend on the maps that are there, not on those that are not",
+    )
 
     def never_answers(self, question: Question) -> str:
         """Have no joint test; see `Strategy.never_answers`."""

@@ -19,7 +19,7 @@ from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import independent_columns, rank_of
 from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
-from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.strategies.base import Assumptions, GroupOptions, MapLayout, Plan, Question, Strategy
 from sessionfx.strategies.designs import session_design, session_differences
 from sessionfx.validity import NEGLIGIBLE_ICC, POOLED_MEAN, WITHOUT_SPHERICITY
 
@@ -98,6 +98,18 @@ class SessionModel(Strategy):
 
     name = "session-model"
     title = "Session model"
+    assumptions = Assumptions(
+        values="maps are normal",
+        spread="equal",
+        sessions=(
+            "for means, no correlation within participants and equal variances; for differences and trends, sphericity "
+            "(two sessions have it); for the test of any difference it is corrected by an approximation"
+        ),
+        missing=(
+            "with participant indicators, what is missing may go with a stable level, not with the change; without "
+            "them, with neither"
+        ),
+    )
 
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe OLS on all session maps; see `Strategy.methods`."""
