@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from map_stacks import stack_of
 from sessionfx.covariates import GroupContrast
 from sessionfx.errors import NotEstimableError
+from sessionfx.group import verdict as verdict_module
 from sessionfx.group.evidence import gather_evidence
-from sessionfx.group.results import Evidence, StrategyResult, Verdict
+from sessionfx.group.results import Evidence, StrategyResult, ValueEvidence, Verdict
 from sessionfx.group.verdict import judge
 from sessionfx.inputs.images import Grid
 from sessionfx.maps import Located
@@ -316,12 +318,69 @@ def test_where_every_strategy_declines_their_reasons_are_given_once() -> None:
     assert "Run marginal" not in found.text  # it was
 
 
-def test_dropout_that_goes_with_the_effect_is_warned_of() -> None:
-    level = np.array([-3.0] * 5 + [0.0] * 7)
-    dropout = missing(12, 2, *((i, 1) for i in range(5)))
-    found = Study(dropout, level=level).verdict("mean")
-    assert "Beware: participants who missed sessions differ" in found.text
-    assert "Beware" not in Study(dropout, icc=0.5, seed=3).verdict("mean").text
+def dropout_study(**kwargs: object) -> Study:
+    attendance = missing(24, 2, *((i, 1) for i in range(10)))
+    return Study(attendance, icc=0.5, seed=3, **kwargs)  # type: ignore[arg-type]
+
+
+def test_dropout_that_goes_with_a_stable_level_gives_differences_to_those_who_compare_each_with_themselves() -> None:
+    study = dropout_study(level=np.array([-1.0] * 10 + [0.0] * 14))
+    difference = study.verdict("ses-02 - ses-01")
+    assert difference.recommended[0] == "fixed-effects"
+    assert difference.strategies["fixed-effects"].valid == "yes"
+    assert verdict_module.DIFFERENT_LEVEL in difference.strategies["marginal"].reason
+    mean = study.verdict("mean")
+    assert {mean.strategies[name].valid for name in ("marginal", "fixed-effects")} == {"conditional"}
+    assert verdict_module.DIFFERENT_LEVEL in mean.text
+    at_random = dropout_study()
+    assert at_random.verdict("ses-02 - ses-01").recommended[0] == "marginal"
+    assert verdict_module.DIFFERENT_LEVEL not in at_random.verdict("mean").text
+
+
+def test_dropout_that_goes_with_change_is_warned_of_whoever_answers() -> None:
+    study = Study(missing(24, 3, *((i, 2) for i in range(10))), icc=0.5, seed=4)
+    rows = [row for row, owner in enumerate(study.layout.participants) if int(owner) <= 10]
+    late = [row for row in rows if study.layout.sessions[row] == "02"]
+    study.effects[late] += 1.5
+    study.evidence, _ = gather_evidence(stack_of(study.layout, study.effects, np.ones(SHAPE, dtype=bool)), study.labels)
+    found = study.verdict("linear")
+    assert {found.strategies[name].valid for name in ("marginal", "fixed-effects")} == {"conditional"}
+    assert verdict_module.DIFFERENT_CHANGE in found.text
+
+
+SKEWED = ValueEvidence(
+    squared_skewness=4.0, skewness_p=0.01, carried=0.05, outlying=0.05, most_outlying="01", most_outlying_share=0.01
+)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "valid"),
+    [
+        pytest.param(SKEWED, "conditional", id="skewed"),
+        pytest.param(replace(SKEWED, skewness_p=0.3), "yes", id="by chance"),
+        pytest.param(replace(SKEWED, carried=0.0), "yes", id="groups of equal size"),
+        pytest.param(replace(SKEWED, carried=0.002), "yes", id="many participants"),
+    ],
+)
+def test_skewed_values_call_for_care_where_they_reach_the_estimate(evidence: ValueEvidence, valid: str) -> None:
+    study = Study(everyone(20, 2))
+    found = study.verdict("mean", evidence=replace(study.evidence, values={"mean": evidence}))
+    assert found.strategies["marginal"].valid == found.strategies["fixed-effects"].valid == valid
+    assert ("skewness about 2.0" in found.text) == (valid == "conditional")
+
+
+def test_the_mean_of_few_participants_calls_for_care_and_their_change_does_not() -> None:
+    study = Study(everyone(6, 2))
+    assert verdict_module.FEW_PARTICIPANTS in study.verdict("mean").text
+    assert study.verdict("ses-02 - ses-01").strategies["marginal"].valid == "yes"
+
+
+def test_groups_that_vary_unequally_call_for_care_where_they_are_taken_to_vary_equally() -> None:
+    codes = np.array([1.0] * 8 + [-1.0] * 20)[:, None]
+    study = Study(everyone(28, 2), covariates=codes, names=("group[patient]",))
+    unequal = replace(study.evidence, values={"mean": replace(SKEWED, skewness_p=1.0, group_spread=2.4)})
+    assert "2.4-fold" in study.verdict("mean", evidence=unequal, variance="pooled").strategies["fixed-effects"].reason
+    assert study.verdict("mean", evidence=unequal).strategies["fixed-effects"].valid == "yes"
 
 
 # Language ---------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.execution import Executor, in_threads
 from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table
 from sessionfx.group.evidence import gather
+from sessionfx.group.participant_evidence import ValueCheck
 from sessionfx.group.permutation import PermutationResult, permute
 from sessionfx.group.results import Evidence, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
@@ -102,7 +103,11 @@ class Respondent:
             wanted.append(of_mean)
         plans = [self._plan(strategy, question, stack.layout) for strategy, question in wanted]
         made = [plan for plan in plans if isinstance(plan, Plan)]
-        evidence, reliability, sums = gather(stack, sessions, distinct_pools(made), self.executor.map_ordered)
+        checks = {question.label: ValueCheck.of(stack.layout, question, self.options) for question in questions}
+        evidence, reliability, sums = gather(
+            stack, sessions, distinct_pools(made), self.executor.map_ordered,
+            {label: check for label, check in checks.items() if check is not None},
+        )  # fmt: skip
         ready = informed(made, sums)
         known = [plan for plan in ready if isinstance(plan, Plan)]
         estimates = iter(estimate_plans(known, stack, self.executor.map_ordered) if known else [])

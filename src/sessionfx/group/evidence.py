@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sessionfx.execution import MapOrdered, in_this_process
+from sessionfx.group.participant_evidence import DropoutCheck, Looked, ValueCheck, voxel_step
 from sessionfx.group.results import Evidence, Reliability, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.maps import position_text
@@ -28,6 +29,8 @@ LISTED_REGIONS = 20
 # Quartiles of fewer voxels say nothing
 SMALLEST_REGION = 5
 _SIGNIFICANT = 0.05  # two-sided
+# Of a block: see `DropoutCheck.look` and `ValueCheck.look`
+Sample = tuple[tuple[NDArray[np.float64], NDArray[np.float64]] | None, tuple[Looked, ...]]
 _QUANTITIES = ("icc1", "icc31", "between", "within")
 
 
@@ -39,7 +42,11 @@ def gather_evidence(
 
 
 def gather(
-    stack: MapStack, sessions: Sequence[str], plans: Sequence[Plan], map_ordered: MapOrdered
+    stack: MapStack,
+    sessions: Sequence[str],
+    plans: Sequence[Plan],
+    map_ordered: MapOrdered,
+    checks: Mapping[str, ValueCheck] | None = None,
 ) -> tuple[Evidence, dict[str, NDArray[np.float64]], list[NDArray[np.float64]]]:
     """Go through the maps once, also for what plans must know of all voxels.
 
@@ -52,6 +59,8 @@ def gather(
         That pool.
     map_ordered : callable
         Who applies a function to the blocks; the results are the same whoever does.
+    checks : mapping of str to ValueCheck, optional
+        What to look at of each question, by its label.
 
     Returns
     -------
@@ -63,18 +72,23 @@ def gather(
     """
     layout = stack.layout
     there = [session for session in sessions or ("",) if session in layout.sessions]
-    inquiry = _Inquiry.of(layout, there)
+    checks = checks or {}
+    inquiry = _Inquiry.of(
+        layout, there, tuple(checks.values()), voxel_step(stack.n_voxels, len(layout.unique_participants))
+    )
+    looked: list[Sample] = []
     parts: dict[str, list[NDArray[np.float64]]] = {}
     covariance = np.zeros((len(there), len(there)))
     n_varying = 0
     sums: list[NDArray[np.float64]] = []
     blocks = ((inquiry, tuple(plans), stack.effects(block)) for block in stack.blocks)
     # added one after the other, so that the last bit does not depend on who computed the parts
-    for found, products, n_voxels, of_plans in map_ordered(look, blocks):
+    for found, products, n_voxels, of_plans, sample in map_ordered(look, blocks):
         for name, part in found.items():
             parts.setdefault(name, []).append(part)
         covariance += products
         n_varying += n_voxels
+        looked.append(sample)
         sums = [one + other for one, other in zip(sums, of_plans, strict=True)] if sums else of_plans
     maps = {name: np.concatenate(part) for name, part in parts.items()}
     evidence = Evidence(
@@ -86,6 +100,12 @@ def gather(
         len(inquiry.complete),
         _share(maps.get("missingness")),
         _covariance_matrix(covariance, inquiry.pairs, n_varying),
+        DropoutCheck.found([dropout for dropout, _ in looked if dropout is not None]) if inquiry.dropout else None,
+        {
+            label: evidence
+            for (label, check), parts in zip(checks.items(), zip(*(of for _, of in looked), strict=True), strict=True)
+            if (evidence := check.found(parts)) is not None
+        },
     )
     return evidence, {name: maps[name] for name in _QUANTITIES if name in maps}, sums
 
@@ -210,6 +230,10 @@ class _Inquiry:
     missed : (ParticipantSpectrum, MixedContrast) or None
     pairs : dict of (int, int) to (int list, int list)
         For two sessions the rows of the participants who have both.
+    dropout : DropoutCheck or None
+    checks : tuple of ValueCheck
+    step : int
+        Of so many voxels one is looked at by the last two.
     """
 
     cells: NDArray[np.float64]
@@ -217,9 +241,12 @@ class _Inquiry:
     complete: NDArray[np.int_]
     missed: tuple[ParticipantSpectrum, MixedContrast] | None
     pairs: dict[tuple[int, int], tuple[list[int], list[int]]]
+    dropout: DropoutCheck | None
+    checks: tuple[ValueCheck, ...]
+    step: int
 
     @classmethod
-    def of(cls, layout: MapLayout, sessions: Sequence[str]) -> _Inquiry:
+    def of(cls, layout: MapLayout, sessions: Sequence[str], checks: tuple[ValueCheck, ...], step: int) -> _Inquiry:
         cells = layout.session_columns(sessions)
         spectra = [_spectrum(np.ones((len(cells), 1)), layout), _spectrum(cells, layout)]
         rows = [layout.rows_of(label) for label in layout.unique_participants]
@@ -235,6 +262,9 @@ class _Inquiry:
             layout.complete_rows(sessions),
             _missed_sessions(layout, cells),
             pairs if len(sessions) > 1 else {},
+            DropoutCheck.of(layout, cells),
+            checks,
+            step,
         )
 
     @property
@@ -245,7 +275,7 @@ class _Inquiry:
 
 def look(
     inquiry: _Inquiry, plans: Sequence[Plan], effects: NDArray[np.floating]
-) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64], int, list[NDArray[np.float64]]]:
+) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64], int, list[NDArray[np.float64]], Sample]:
     """Look at a block; a function of a module travels to other processes.
 
     Returns
@@ -257,6 +287,7 @@ def look(
         These voxels.
     sums : list of ndarray
         Of the plans.
+    sample : (dropout or None, tuple of Looked)
     """
     values = as_block(effects)
     found: dict[str, NDArray[np.float64]] = {}
@@ -271,7 +302,12 @@ def look(
         estimate, _ = estimate_mixed(*inquiry.missed, values)
         p = 2 * np.minimum(estimate.p, 1 - estimate.p)
         found["missingness"] = np.where(estimate.is_determined, p < _SIGNIFICANT, np.nan)
-    return found, *_covariance_products(inquiry, values), [plan.pooled_sums(values) for plan in plans]
+    some = np.ascontiguousarray(values[:, :: inquiry.step])
+    sample = (
+        inquiry.dropout.look(some) if inquiry.dropout else None,
+        tuple(check.look(some) for check in inquiry.checks),
+    )
+    return found, *_covariance_products(inquiry, values), [plan.pooled_sums(values) for plan in plans], sample
 
 
 def _covariance_products(inquiry: _Inquiry, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:

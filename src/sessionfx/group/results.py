@@ -132,6 +132,51 @@ class Reliability:
 
 
 @dataclass(frozen=True)
+class ValueEvidence:
+    """What the values of participants say that a question's summary statistics are; see `group.participant_evidence`.
+
+    Attributes
+    ----------
+    squared_skewness : float
+        Mean over voxels; about 0 where there is none.
+    skewness_p : float
+        Of it, by sign flips of the whole brain.
+    carried : float
+        Squared skewness of the estimate, in that of the values.
+    outlying : float
+        Share of voxels with an outlier; 0.05 by chance if values are normal.
+    most_outlying : str
+        The participant who most often is one.
+    most_outlying_share : float
+        In how many voxels.
+    group_spread : float or None
+        Largest over smallest standard deviation of groups of participants; None where there are none.
+    """
+
+    squared_skewness: float
+    skewness_p: float
+    carried: float
+    outlying: float
+    most_outlying: str
+    most_outlying_share: float
+    group_spread: float | None = None
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Whether it is more than chance how effects go with the number of missed sessions, by sign flips of the brain.
+
+    Attributes
+    ----------
+    level_p, change_p : float or None
+        Of participants' levels, and of their changes over sessions; None where that cannot be seen.
+    """
+
+    level_p: float | None
+    change_p: float | None
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What the data of a contrast say about the assumptions of the strategies.
 
@@ -155,6 +200,10 @@ class Evidence:
     covariance : ndarray of shape (S, S) or None
         Covariance of the sessions over participants, in units of the voxels' mean variance; None without two
         participants with two sessions.
+    dropout : Dropout or None
+        None where nobody, or everybody alike, missed sessions, and with few participants.
+    values : dict of str to ValueEvidence
+        By the questions' labels; questions of few participants have none.
     """
 
     icc1: float | None
@@ -165,6 +214,8 @@ class Evidence:
     n_complete: int
     missingness: float | None
     covariance: NDArray[np.float64] | None
+    dropout: Dropout | None = None
+    values: dict[str, ValueEvidence] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ class FixedEffects(Strategy):
     def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> Plan:
         """Choose the participants whose sessions can answer the question; see `Strategy.plan`."""
         if question.sessions.kind == "any":
-            return _plan_test(layout, question, options)
+            return plan_session_vectors(layout, question, options)
         return plan_values(layout, question, options)
 
 
@@ -385,7 +385,14 @@ def _check_groups(
         )
 
 
-def _plan_test(layout: MapLayout, question: Question, options: GroupOptions) -> SessionVectorPlan:
+def plan_session_vectors(layout: MapLayout, question: Question, options: GroupOptions) -> SessionVectorPlan:
+    """Plan a test of any difference, on the participants who have every session.
+
+    Raises
+    ------
+    NotEstimableError
+        If they are too few, or covariates cannot be adjusted for.
+    """
     sessions = [session for session in question.sessions.sessions if session in layout.sessions]
     if len(sessions) < 2:
         raise NotEstimableError(NO_DIFFERENCE)

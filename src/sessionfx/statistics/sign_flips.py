@@ -1,0 +1,151 @@
+"""Is it more than chance, over a whole brain? Judged by the signs of participants' residuals.
+
+Neighbouring voxels are alike, so that a share of voxels beyond a limit says little by itself: in a smooth brain it
+varies widely by chance. Here a statistic is averaged over voxels, and compared with its averages after all of some
+participants' residuals changed their signs, in every voxel alike: that keeps how alike voxels are, and how much each
+participant varies, and takes away what is tested.
+
+Shapes: n participants, V voxels, F sets of signs, of which the first is that of the data.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.statistics.linear_algebra import pseudo_inverse
+
+N_FLIPS = 49
+_SEED = 20_240  # fixed: what the data say about assumptions must not depend on an option
+_HALVES = 10
+# A half with less variation, relative to its values' squares, is constant but for rounding
+_CONSTANT = 1e-12
+
+
+def random_signs(n: int, n_flips: int = N_FLIPS) -> NDArray[np.float64]:
+    """Draw signs of shape (1 + n_flips, n); the first set is all ones, and no other set is all alike."""
+    rng, drawn = np.random.default_rng([_SEED, n]), [np.ones(n)]
+    while len(drawn) <= n_flips:
+        signs = np.where(rng.random(n) < 0.5, -1.0, 1.0)
+        if abs(signs.sum()) < n:
+            drawn.append(signs)
+    return np.array(drawn)
+
+
+def random_halves(n: int, n_halves: int = _HALVES) -> NDArray[np.float64]:
+    """Draw halves of participants, of shape (n_halves, n): ones for the first half, zeros for the second."""
+    rng = np.random.default_rng([_SEED, n, 2])
+    return np.array([rng.permutation(n) < n // 2 for _ in range(n_halves)], dtype=float)
+
+
+def chance(statistic: NDArray[np.float64]) -> float:
+    """Find p: the share of the F sets of signs that give at least what the data, the first of them, give."""
+    return float(np.count_nonzero(statistic >= statistic[0]) / len(statistic))
+
+
+def squared_skewness(residuals: NDArray[np.float64], signs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Add up over voxels an estimate of the square of the skewness that is near zero where there is none.
+
+    The square of a sample's skewness is above zero by chance, the more the fewer participants. The product of those of
+    two halves of the participants is not: they are independent. It is averaged over random halves. With few
+    participants it is too small where there is skewness, because that of few values is limited.
+
+    Parameters
+    ----------
+    residuals : ndarray of shape (n, V)
+        Of participants' values; at least six participants.
+    signs : ndarray of shape (F, n)
+
+    Returns
+    -------
+    ndarray of shape (F,)
+    """
+    first = random_halves(len(residuals))
+    squares, cubes = residuals**2, residuals**3
+    halves = (first, 1 - first)
+    spread = [half @ squares / half.sum(axis=1, keepdims=True) for half in halves]
+    return np.array(
+        [
+            np.prod(
+                [_skewness(half * own, residuals, cubes, second) for half, second in zip(halves, spread, strict=True)],
+                axis=0,
+            ).mean(axis=0).sum()
+            for own in signs
+        ]
+    )  # fmt: skip
+
+
+def _skewness(
+    signed: NDArray[np.float64], values: NDArray[np.float64], cubes: NDArray[np.float64], second: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Compute the skewness, of shape (S, V), of S selections of signed values with mean squares `second`."""
+    size = np.abs(signed).sum(axis=1, keepdims=True)
+    mean, third = signed @ values / size, signed @ cubes / size
+    variance = second - mean**2
+    varies = variance > _CONSTANT * second
+    root = np.sqrt(np.where(varies, variance, 1.0))
+    return np.asarray(np.where(varies, (third - 3 * mean * second + 2 * mean**3) / root**3, 0.0))
+
+
+def partial_r2(
+    values: NDArray[np.float64],
+    predictor: NDArray[np.float64],
+    nuisance: NDArray[np.float64],
+    signs: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Add up over voxels the share of participants' variance that a predictor explains, beside a nuisance.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n, V)
+    predictor : ndarray of shape (n,)
+    nuisance : ndarray of shape (n, P)
+        Includes the constant.
+    signs : ndarray of shape (F, n)
+        Of the residuals of the model without the predictor.
+
+    Returns
+    -------
+    ndarray of shape (F,)
+    """
+    project = nuisance @ pseudo_inverse(nuisance)
+    residuals, tested = values - project @ values, predictor - project @ predictor
+    tested /= np.linalg.norm(tested)
+    total = np.einsum("nv,nv->v", residuals, residuals)
+    varies = total > _CONSTANT * np.einsum("nv,nv->v", values, values)
+    residuals, total = residuals[:, varies], total[varies]
+    left, sizes, _ = np.linalg.svd(nuisance, full_matrices=False)
+    basis = left[:, sizes > _CONSTANT * sizes[0]].T
+    found = np.empty(len(signs))
+    for index, own in enumerate(signs):
+        explained = (tested * own) @ residuals
+        left_over = total - (((basis * own) @ residuals) ** 2).sum(axis=0)
+        found[index] = (explained**2 / left_over).sum()
+    return found
+
+
+def outlying(
+    residuals: NDArray[np.float64], residual: NDArray[np.float64], limit: float
+) -> tuple[NDArray[np.int_], int]:
+    """Count the voxels in which each participant lies beyond a limit on externally studentised residuals.
+
+    Parameters
+    ----------
+    residuals : ndarray of shape (n, V)
+    residual : ndarray of shape (n, n)
+        I − XX⁺.
+    limit : float
+        On |t| with n − rank − 1 degrees of freedom.
+
+    Returns
+    -------
+    counts : ndarray of shape (n,)
+    n_any : int
+        Voxels in which somebody does.
+    """
+    free = np.diag(residual)
+    dof = round(free.sum())
+    variance = np.einsum("nv,nv->v", residuals, residuals) / dof
+    squared = residuals**2 / np.where(free > _CONSTANT, free, np.inf)[:, None] / variance
+    beyond = squared * (dof - 1) > limit**2 * (dof - squared)  # t² = r²(ν − 1)/(ν − r²)
+    return beyond.sum(axis=1), int(beyond.any(axis=0).sum())

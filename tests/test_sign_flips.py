@@ -1,0 +1,143 @@
+"""What participants' values say of skewness and dropout: against closed forms, and by chance in smooth brains."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import ndimage, stats
+
+from sessionfx.covariates import GroupContrast
+from sessionfx.group.participant_evidence import DropoutCheck, ValueCheck, voxel_step
+from sessionfx.session_contrasts import resolve_session_contrasts
+from sessionfx.statistics.sign_flips import (
+    chance,
+    outlying,
+    partial_r2,
+    random_signs,
+    squared_skewness,
+)
+from sessionfx.strategies.base import GroupOptions, MapLayout, Question
+
+
+def test_signs_begin_with_those_of_the_data_and_never_repeat_them() -> None:
+    for n in (3, 8, 50):
+        signs = random_signs(n)
+        assert (signs[0] == 1).all()
+        assert np.isin(signs, (-1.0, 1.0)).all()
+        assert (np.abs(signs[1:].sum(axis=1)) < n).all()
+        np.testing.assert_array_equal(signs, random_signs(n))
+
+
+def test_partial_r2_is_that_of_two_regressions() -> None:
+    rng = np.random.default_rng(1)
+    values, predictor = rng.normal(size=(12, 40)), rng.normal(size=12)
+    nuisance = np.column_stack([np.ones(12), rng.normal(size=12)])
+    signs = random_signs(12, 5)
+    expected = []
+    smaller = nuisance @ np.linalg.lstsq(nuisance, values, rcond=None)[0]
+    larger_design = np.column_stack([nuisance, predictor])
+    for own in signs:
+        flipped = own[:, None] * (values - smaller)
+        errors = [
+            ((flipped - x @ np.linalg.lstsq(x, flipped, rcond=None)[0]) ** 2).sum(axis=0)
+            for x in (nuisance, larger_design)
+        ]
+        expected.append(np.sum((errors[0] - errors[1]) / errors[0]))
+    np.testing.assert_allclose(partial_r2(values, predictor, nuisance, signs), expected, rtol=1e-9)
+
+
+def test_squared_skewness_is_zero_on_average_without_skewness_and_tends_to_the_true_one() -> None:
+    rng = np.random.default_rng(2)
+    for draw, truth in ((rng.standard_normal, 0.0), (lambda size: rng.chisquare(8, size), 1.0)):
+        values = draw(size=(400, 3000))
+        found = squared_skewness(values - values.mean(axis=0), np.ones((1, 400)))[0] / 3000
+        # the skewness of 200 χ² values is some 5 % too small
+        assert found == pytest.approx(truth, abs=0.02 if not truth else 0.12)
+    heavy = rng.standard_t(4, size=(12, 20_000))
+    found = squared_skewness(heavy - heavy.mean(axis=0), np.ones((1, 12)))[0] / 20_000
+    assert abs(found) < 0.02  # where the plain square is 0.8
+
+
+def test_outliers_are_found_as_often_as_chance_gives_and_named() -> None:
+    rng = np.random.default_rng(3)
+    residual = np.eye(15) - 1 / 15
+    values = rng.normal(size=(15, 20_000))
+    limit = float(stats.t.isf(0.05 / 2 / 15, 13))
+    counts, n_any = outlying(residual @ values, residual, limit)
+    assert n_any / 20_000 == pytest.approx(0.05, abs=0.006)  # four standard errors
+    values[4] *= 4
+    counts, n_any = outlying(residual @ values, residual, limit)
+    assert np.argmax(counts) == 4
+    assert counts[4] / 20_000 > 0.3
+    # the limit is on the t of a participant against the others
+    voxel = int(np.argmax(np.abs(values[4])))
+    alone, others = values[4, voxel], np.delete(values[:, voxel], 4)
+    t = (alone - others.mean()) / (others.std(ddof=1) * np.sqrt(1 + 1 / 14))
+    single, _ = outlying(residual @ values[:, [voxel]], residual, abs(t) - 1e-6)
+    none, _ = outlying(residual @ values[:, [voxel]], residual, abs(t) + 1e-6)
+    assert (single[4], none[4]) == (1, 0)
+
+
+def layout_of(attendance: NDArray[np.bool_]) -> MapLayout:
+    cells = np.argwhere(attendance)
+    return MapLayout(tuple(f"{i:02d}" for i, _ in cells), tuple(f"{j + 1}" for _, j in cells))
+
+
+def smooth(rng: np.random.Generator, n_maps: int) -> NDArray[np.float64]:
+    fields = ndimage.gaussian_filter(rng.normal(size=(n_maps, 10, 10, 6)), (0, 2, 2, 2))
+    return (fields / fields.std()).reshape(n_maps, -1)
+
+
+@pytest.mark.slow
+def test_in_smooth_brains_skewness_and_dropout_are_called_notable_as_rarely_as_chance_says() -> None:
+    """300 null studies with some ten independent places each: a share of voxels beyond a limit would often be large."""
+    rng = np.random.default_rng(4)
+    attendance = np.ones((20, 3), dtype=bool)
+    attendance[:8, 2] = attendance[:3, 1] = False
+    layout = layout_of(attendance)
+    question = Question(resolve_session_contrasts(["mean"], ["1", "2", "3"])[0])
+    check = ValueCheck.of(layout, question, GroupOptions())
+    dropout = DropoutCheck.of(layout, layout.session_columns(["1", "2", "3"]))
+    assert check is not None
+    assert dropout is not None
+    owners = np.nonzero(attendance)[0]
+    notable = np.zeros(3)
+    for _ in range(300):
+        effects = smooth(rng, 20)[owners] + smooth(rng, len(owners))
+        level, change = dropout.look(effects)
+        skewness = check.look(effects).skewness
+        notable += [chance(part) <= 0.05 for part in (level, change, skewness)]
+    # 5 % of 300 and three standard errors
+    assert (notable <= 27).all(), notable
+    assert (notable >= 4).all(), notable
+
+
+def test_what_reaches_the_estimate_is_one_over_n_for_a_mean_and_nothing_for_groups_of_equal_size() -> None:
+    layout = layout_of(np.ones((12, 2), dtype=bool))
+    mean = resolve_session_contrasts(["mean"], ["1", "2"])[0]
+    check = ValueCheck.of(layout, Question(mean), GroupOptions())
+    assert check is not None
+    assert check.carried == pytest.approx(1 / 12)
+    codes = np.repeat([1.0] * 6 + [-1.0] * 6, 2)[:, None]
+    grouped = MapLayout(layout.participants, layout.sessions, ("group[a]",), codes)
+    difference = GroupContrast("group", "group", (0.0, 2.0))
+    check = ValueCheck.of(grouped, Question(mean, difference), GroupOptions())
+    assert check is not None
+    assert check.carried == pytest.approx(0.0, abs=1e-20)
+    assert set(check.groups) == {"group[a]", "group"}
+
+
+def test_few_participants_and_questions_without_values_have_no_evidence() -> None:
+    mean, change = resolve_session_contrasts(["mean", "ses-2 - ses-1"], ["1", "2"])
+    assert ValueCheck.of(layout_of(np.ones((7, 2), dtype=bool)), Question(mean), GroupOptions()) is None
+    one_each = np.zeros((20, 2), dtype=bool)
+    one_each[:10, 0] = one_each[10:, 1] = True
+    assert ValueCheck.of(layout_of(one_each), Question(change), GroupOptions()) is None
+    assert DropoutCheck.of(layout_of(one_each), layout_of(one_each).session_columns(["1", "2"])) is None
+
+
+def test_some_thousand_voxels_are_looked_at_and_fewer_with_many_participants() -> None:
+    assert voxel_step(3000, 20) == 1
+    assert 235_000 / voxel_step(235_000, 20) == pytest.approx(4000, rel=0.02)
+    assert 235_000 / voxel_step(235_000, 1000) == pytest.approx(200, rel=0.02)
