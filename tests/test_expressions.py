@@ -155,6 +155,17 @@ def test_a_name_in_backticks_is_the_same_name_without_them() -> None:
     assert parse_expression("`face` + face - 2*`house front`").weights == {"face": 2.0, "house front": -2.0}
 
 
+def test_names_and_numbers_need_not_be_pythons() -> None:
+    text = "not - lambda + 007*trial_type.1 + None + b²"
+    expected = {"not": 1.0, "lambda": -1.0, "trial_type.1": 7.0, "None": 1.0, "b²": 1.0}
+    assert parse_expression(text).weights == expected
+
+
+def test_a_long_sum_and_a_long_product_are_read() -> None:
+    assert parse_expression("a+" * 999 + "a").weights == {"a": 1000.0}
+    assert parse_expression("2*" * 900 + "a*0.5" + "*0.5" * 20).weights == {"a": 2.0**879}
+
+
 def test_weights_come_in_order_of_appearance() -> None:
     assert list(parse_expression("c - a + 2*b - a").weights) == ["c", "a", "b"]
 

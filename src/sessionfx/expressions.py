@@ -1,22 +1,20 @@
 """Linear expressions over names, as users write contrasts: `incongruent - congruent`, `0.5*(a + b) - c`.
 
-nilearn hands such text to `DataFrame.eval`; here a small parser of our own reads it, so that nothing a user
-writes is ever executed. Names with unusual characters stand in backticks, as in pandas: `` `happy face` - x``.
-
-Grammar::
-
-    sum     = product (("+" | "-") product)*
-    product = factor (("*" | "/") factor)*
-    factor  = ("+" | "-") factor | number | name | "(" sum ")"
+nilearn hands such text to `DataFrame.eval`; here nothing a user writes is ever executed. The text is cut into names,
+numbers, `+ - * /` and parentheses. Python's `ast` reads their structure, with placeholders for names and numbers that
+Python would read otherwise (`trial_type.happy`, `ses-02`, `not`, `007`), and the tree is walked. Names with unusual
+characters stand in backticks, as in pandas: `` `happy face` - x``.
 """
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sessionfx.naming import words_to_label
 
@@ -51,28 +49,15 @@ class LinearExpression:
     label: str
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):
     kind: str  # number, name, operator or end
     text: str
     position: int
 
 
-@dataclass(frozen=True)
-class _Affine:
-    """constant + Σ weight·name, the value of every part of an expression."""
-
-    constant: float
-    weights: dict[str, float]
-
-    def scaled(self, factor: float) -> _Affine:
-        return _Affine(self.constant * factor, {name: w * factor for name, w in self.weights.items()})
-
-    def plus(self, other: _Affine, sign: float) -> _Affine:
-        weights = dict(self.weights)
-        for name, weight in other.weights.items():
-            weights[name] = weights.get(name, 0.0) + sign * weight
-        return _Affine(self.constant + sign * other.constant, weights)
+# Σ weight·name, the value of every part of an expression; what is constant has this name, which no other can have
+_CONSTANT = ""
+_Sum = dict[str, float]
 
 
 def parse_expression(text: str, *, session_names: bool = False) -> LinearExpression:
@@ -98,15 +83,17 @@ def parse_expression(text: str, *, session_names: bool = False) -> LinearExpress
         raise ExpressionError(f"it is longer than {_MAX_LENGTH} characters")
     text = unicodedata.normalize("NFC", text)  # an é may be typed as one character or two
     tokens = _tokenize(text, session_names)
-    value = _Parser(tokens).parse()
-    if not all(map(math.isfinite, (value.constant, *value.weights.values()))):
+    _check_order(tokens)
+    value = _value(_tree(tokens), tokens)
+    if not all(map(math.isfinite, value.values())):
         raise ExpressionError("a weight is not a finite number")
-    if value.constant != 0:
+    constant = value.pop(_CONSTANT, 0.0)
+    if constant != 0:
         raise ExpressionError(
-            f"it adds the constant {value.constant:g} to names; only weighted names can be summed "
+            f"it adds the constant {constant:g} to names; only weighted names can be summed "
             "(a name that begins with a digit stands in backticks)"
         )
-    weights = {name: weight for name, weight in value.weights.items() if weight != 0}
+    weights = {name: weight for name, weight in value.items() if weight != 0}
     if not weights:
         raise ExpressionError("all its weights cancel to zero")
     return LinearExpression(text.strip(), weights, _label(tokens))
@@ -177,89 +164,87 @@ def _tokenize(text: str, session_names: bool) -> list[_Token]:
     return tokens
 
 
-class _Parser:
-    """Recursive descent over the tokens of one expression."""
-
-    def __init__(self, tokens: list[_Token]) -> None:
-        self._tokens = tokens
-        self._next = 0
-        self._depth = 0
-
-    def parse(self) -> _Affine:
-        value = self._sum()
-        if self._peek().kind != "end":
-            raise self._unexpected("an operator")
-        return value
-
-    def _peek(self) -> _Token:
-        return self._tokens[self._next]
-
-    def _take(self) -> _Token:
-        token = self._peek()
-        self._next += 1
-        return token
-
-    def _at(self, operators: str) -> bool:
-        token = self._peek()
-        return token.kind == "operator" and token.text in operators
-
-    def _unexpected(self, wanted: str) -> ExpressionError:
-        token = self._peek()
-        if token.kind == "end":
-            return ExpressionError(f"it ends where {wanted} should follow")
-        return ExpressionError(f"{token.text!r} at position {token.position + 1} stands where {wanted} should be")
-
-    def _sum(self) -> _Affine:
-        value = self._product()
-        while self._at("+-"):
-            sign = 1.0 if self._take().text == "+" else -1.0
-            value = value.plus(self._product(), sign)
-        return value
-
-    def _product(self) -> _Affine:
-        value = self._factor()
-        while self._at("*/"):
-            operator = self._take()
-            right = self._factor()
-            if operator.text == "/":
-                if right.weights:
-                    raise ExpressionError(f"it divides by a name at position {operator.position + 1}")
-                if right.constant == 0:
-                    raise ExpressionError(f"it divides by zero at position {operator.position + 1}")
-                value = value.scaled(1 / right.constant)
-            elif not right.weights:
-                value = value.scaled(right.constant)
-            elif not value.weights:
-                value = right.scaled(value.constant)
-            else:
-                raise ExpressionError(f"it multiplies two names at position {operator.position + 1}")
-        return value
-
-    def _factor(self) -> _Affine:
-        self._depth += 1
-        if self._depth > _MAX_DEPTH:
+def _check_order(tokens: list[_Token]) -> None:
+    """Refuse what is no sum of products, in words: after this Python can read the structure."""
+    wants_operand = True
+    n_open = n_signs = 0
+    for token in tokens:
+        operator = token.text if token.kind == "operator" else ""
+        n_signs = n_signs + 1 if operator in ("+", "-") else 0
+        if wants_operand:
+            if operator == "(":
+                n_open += 1
+            elif token.kind in ("name", "number"):
+                wants_operand = False
+            elif not n_signs:
+                raise _unexpected(token, "a name or a number")
+        elif operator == ")" and n_open:
+            n_open -= 1
+        elif operator in _OPERATOR_WORDS:
+            wants_operand = True
+        elif token.kind != "end" or n_open:
+            raise _unexpected(token, "a closing parenthesis" if n_open else "an operator")
+        if n_open + n_signs >= _MAX_DEPTH:
             raise ExpressionError("it is nested too deeply")
-        try:
-            if self._at("+-"):
-                sign = 1.0 if self._take().text == "+" else -1.0
-                return self._factor().scaled(sign)
-            if self._at("("):
-                self._take()
-                value = self._sum()
-                if not self._at(")"):
-                    raise self._unexpected("a closing parenthesis")
-                self._take()
-                return value
-            token = self._peek()
-            if token.kind == "number":
-                self._take()
-                return _Affine(float(token.text), {})
-            if token.kind == "name":
-                self._take()
-                return _Affine(0.0, {token.text: 1.0})
-            raise self._unexpected("a name or a number")
-        finally:
-            self._depth -= 1
+
+
+def _unexpected(token: _Token, wanted: str) -> ExpressionError:
+    if token.kind == "end":
+        return ExpressionError(f"it ends where {wanted} should follow")
+    return ExpressionError(f"{token.text!r} at position {token.position + 1} stands where {wanted} should be")
+
+
+def _tree(tokens: list[_Token]) -> ast.expr:
+    """Read the structure; each token stands on the line of its number, so that a node tells which one it is."""
+    lines = [token.text if token.kind == "operator" else "x" for token in tokens[:-1]]
+    return ast.parse("(" + "\n".join(lines) + ")", mode="eval").body
+
+
+def _value(node: ast.expr, tokens: list[_Token]) -> _Sum:
+    # a long sum nests to the left: no recursion there
+    operations = []
+    while isinstance(node, ast.BinOp):
+        operations.append(node)
+        node = node.left
+    sign = 1.0
+    while isinstance(node, ast.UnaryOp):
+        sign = -sign if isinstance(node.op, ast.USub) else sign
+        node = node.operand
+    if isinstance(node, ast.Name):
+        token = tokens[node.lineno - 1]
+        value = {_CONSTANT: float(token.text)} if token.kind == "number" else {token.text: 1.0}
+    else:
+        value = _value(node, tokens)
+    value = _scaled(value, sign)
+    for operation in reversed(operations):
+        value = _combined(value, operation, tokens)
+    return value
+
+
+def _combined(left: _Sum, operation: ast.BinOp, tokens: list[_Token]) -> _Sum:
+    right = _value(operation.right, tokens)
+    if isinstance(operation.op, ast.Add | ast.Sub):
+        right = right if isinstance(operation.op, ast.Add) else _scaled(right, -1.0)
+        return {name: left.get(name, 0.0) + right.get(name, 0.0) for name in left | right}
+    operator = operation.right.lineno - 2
+    while tokens[operator].text == "(":
+        operator -= 1
+    where = f"at position {tokens[operator].position + 1}"
+    if isinstance(operation.op, ast.Div):
+        if right.keys() != {_CONSTANT}:
+            raise ExpressionError(f"it divides by a name {where}")
+        if right[_CONSTANT] == 0:
+            raise ExpressionError(f"it divides by zero {where}")
+        return _scaled(left, 1 / right[_CONSTANT])
+    if right.keys() == {_CONSTANT}:
+        return _scaled(left, right[_CONSTANT])
+    if left.keys() == {_CONSTANT}:
+        return _scaled(right, left[_CONSTANT])
+    raise ExpressionError(f"it multiplies two names {where}")
+
+
+def _scaled(value: _Sum, factor: float) -> _Sum:
+    return {name: weight * factor for name, weight in value.items()}
 
 
 def _label(tokens: list[_Token]) -> str:
