@@ -31,7 +31,7 @@ from sessionfx.inputs.images import Grid
 from sessionfx.maps import EstimateMap
 from sessionfx.report.brain import draw_coverage, draw_stat_map
 from sessionfx.report.group import write_group_report
-from sessionfx.report.methods import group_methods, participant_methods
+from sessionfx.report.methods import GroupWork, group_methods, participant_methods
 from sessionfx.report.participant import write_participant_report
 from sessionfx.report.plots import (
     draw_comparison,
@@ -238,7 +238,7 @@ def main() -> None:
         participants = [study.participant(label, settings) for label in ("01", "02")]
         group = study.group()
         strategies = [one.methods(GroupOptions()) for one in STRATEGIES.values() if one.is_default]
-        methods = group_methods(settings, strategies)
+        methods = group_methods(settings, strategies, GroupWork())
         total = 0.0
         for name, write in {
             **{

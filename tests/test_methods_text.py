@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sessionfx.inputs.confounds import PRESETS
-from sessionfx.report.methods import participant_methods
-from sessionfx.settings import Settings
+from sessionfx.report import references
+from sessionfx.report.methods import GroupWork, MethodsText, group_methods, participant_methods
+from sessionfx.report.references import Citations, read_references
+from sessionfx.settings import CORRECTIONS, Settings
+from sessionfx.strategies import STRATEGIES
+from sessionfx.strategies.base import GroupOptions
 
 SETTINGS = Settings(Path("/in"), Path("/out"), ("participant",))
 AXES = PRESETS["motion6"]
@@ -68,3 +73,56 @@ def test_degrees_of_freedom_are_described_as_they_were_found(method: str, expect
     text = participant_methods(settings, [()], has_sessions=True, preprocessing=())
     assert expected in text.as_text()
     assert any(work.startswith("Satterthwaite FE.") for work in text.references) == is_cited
+
+
+# References -------------------------------------------------------------------------------------------------
+
+
+def check_numbers(text: MethodsText) -> None:
+    """Works are numbered as they are cited first, and none is listed that is not cited."""
+    cited = [
+        int(number) for found in re.findall(r"\[([\d, ]+)\]", " ".join(text.paragraphs)) for number in found.split(", ")
+    ]
+    assert list(dict.fromkeys(cited)) == list(range(1, len(text.references) + 1))
+
+
+def test_works_of_the_participant_level_are_numbered_in_the_order_of_the_text() -> None:
+    runs = [(*AXES, "a_comp_cor_00")]
+    check_numbers(participant_methods(SETTINGS, runs, has_sessions=True, preprocessing=("fMRIPrep 24.0", "other")))
+
+
+@pytest.mark.parametrize("correction", CORRECTIONS)
+def test_works_of_the_group_level_are_numbered_in_the_order_of_the_text(correction: str) -> None:
+    strategies = [strategy.methods(GroupOptions()) for strategy in STRATEGIES.values()]
+    work = GroupWork(permuted=True, compared=True, f_tests=True, reliability=True, adjusted_for=("mood",))
+    settings = replace(SETTINGS, correction=correction, covariates=("age",), permutations=100)
+    check_numbers(group_methods(settings, strategies, work))
+
+
+def test_every_entry_of_the_bibliography_is_read() -> None:
+    text = (Path(references.__file__).parent / "references.bib").read_text(encoding="utf-8")
+    assert len(read_references()) == text.count("@") > 20
+    assert not [work for work in read_references().values() if re.search(r"[{}\\]|  | ,|\.\.", work)]
+
+
+def test_references_read_as_in_a_journal() -> None:
+    works = read_references()
+    assert works["welch"] == (
+        "Welch BL. The generalization of ‘Student's’ problem when several different population variances are involved. "
+        "Biometrika 1947;34:28–35. doi:10.1093/biomet/34.1-2.28"
+    )
+    assert works["lmertest"].startswith("Kuznetsova A, Brockhoff PB, Christensen RHB. lmerTest package: ")
+    assert works["lmertest"].endswith("J Stat Softw 2017;82(13). doi:10.18637/jss.v082.i13")
+    assert works["bids"].startswith("Gorgolewski KJ, et al. The brain")
+    assert works["bell_mccaffrey"].endswith("Surv Methodol 2002;28:169–181.")
+    assert works["nilearn"] == "Nilearn contributors. nilearn. doi:10.5281/zenodo.8397156"
+    assert works["pymare"].endswith("& Regression Engine. github.com/neurostuff/PyMARE")
+
+
+def test_works_are_shared_out_over_the_places_of_a_text() -> None:
+    cite = Citations()
+    assert (
+        cite.within("a {cite}, b {cite}, again {cite}.", ("welch", "lin", "bids", "welch"))
+        == "a [1], b [2], again [3, 1]."
+    )
+    assert cite.within("nothing", ()) == "nothing"

@@ -54,7 +54,7 @@ class Picture:
 
 
 def render(template: str, **values: Any) -> str:
-    """Fill a template; every value is escaped."""
+    """Fill a template; every value is escaped, but in a text."""
     return _environment().get_template(template).render(**values)
 
 
@@ -65,7 +65,7 @@ def _environment() -> Environment:
 
     environment = Environment(
         loader=PackageLoader("sessionfx", "report/templates"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
+        autoescape=select_autoescape(disabled_extensions=("txt",), default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
