@@ -1,13 +1,15 @@
-"""The page and the picture of the validity benchmark."""
+"""The page and the picture of the validity study."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch, Rectangle
+from scipy import stats
+from starred import ALPHAS, DEFAULT, SILENT, STARRED
 
 from sessionfx.report.colours import INK, MUTED
 from sessionfx.report.figures import (
@@ -22,6 +24,8 @@ from sessionfx.report.figures import (
 
 CONTRASTS = ("mean", "last - first", "linear", "any")
 ALLOWED = 0.055
+# in percent and per mille: what a starred answer without a warning may have
+LIMIT_PERCENT, LIMIT_PER_MILLE = 5.8, 2.0
 
 # Upper ends of the false-positive rates at .05, with colours that stay apart in all common forms of colour blindness
 BINS: tuple[tuple[float, str, str], ...] = (
@@ -45,13 +49,18 @@ def draw_validity(table: pd.DataFrame) -> bytes:
     Parameters
     ----------
     table : DataFrame
-        One row per cell, session contrast and strategy.
+        One row per question of the designs without covariates.
 
     Returns
     -------
     bytes
         PNG.
     """
+    table = (
+        by_strategy(table, DEFAULT)
+        .rename(columns={"kind": "structure"})
+        .assign(**{"rate_0.05": lambda long: long["%"] / 100})
+    )
     strategies, structures = list(dict.fromkeys(table["strategy"])), list(dict.fromkeys(table["structure"]))
     iccs = sorted(set(table["icc"]))
     designs = {
@@ -130,15 +139,29 @@ def _name_rows(axes: Axes, rows: dict[tuple[str, float], float], strategy: str, 
 
 PAGE = """# What is valid where
 
-Made by `make validity` (`benchmarks/validity.py`): simulated studies in which nothing is to be found, {n_voxels}
-voxels each, seed {seed}, analysed by every strategy for every session contrast. All numbers:
-[validity.tsv](validity.tsv).
+Made by `make validity` (`benchmarks/validity.py`): simulated studies in which nothing is to be found, analysed as the
+program does it, {n_voxels} voxels per design, seed {seed}. {n_situations} designs, {n_questions} questions. All
+numbers: [validity.tsv](validity.tsv).
+
+## The starred answer
+
+For each kind of design: the share of studies in which the starred answer comes with a warning in words, its worst
+false-positive rate without a warning (in percent at a nominal 5 %, in per mille at 1 ‰) and with one, and the worst
+rate of each strategy. **Bold**: above {limit_percent} % or {limit_per_mille:g} ‰.
+
+{starred}
+
+{exceeding}
+
+Warnings cost little only if they are rare where nothing is wrong. In questions in which the starred answer keeps
+{limit_percent} % and {limit_per_mille:g} ‰ whatever was said, {needless} of the studies had a warning; in those in
+which it does not, {needed}.
+
+## Each strategy, without covariates and groups
 
 ![False-positive rate of each strategy, by design](pictures/validity.png)
 
-## Summary
-
-Worst false-positive rate over {n_cells} designs, in percent at a nominal 5 %. **Bold**: above 5.5 %.
+Worst false-positive rate over {n_ordinary} designs, in percent at a nominal 5 %. **Bold**: above 5.5 %.
 
 {worst_05}
 
@@ -146,14 +169,12 @@ The same in per mille at a nominal 1 ‰. **Bold**: above 1.7 ‰.
 
 {worst_001}
 
-{exceeding}
-
 - **fixed-effects** keeps its rate wherever its participants' values mean the same thing. The exception is the mean
   where participants drop out and sessions truly differ (second number): each participant's own mean then depends on
-  which sessions they have.
-- **marginal** keeps its rate in all of these, is not biased by dropout, and of the strategies that keep their rate
-  has the most power where sessions are missing. With few degrees of freedom it is conservative. Its limit is shown
-  below: few participants, where dropout meets unequal variances.
+  which sessions they have. So does a participant's own trend where change is no straight line ({trend} %).
+- **marginal** keeps its rate in all of these, and of the strategies that keep their rate has the most power where
+  sessions are missing. With few degrees of freedom it is conservative. It is limited by few participants in a session
+  whose maps vary more than those of other sessions: {few} % at worst.
 - **mixed** keeps about 5 % for means, but not 1 ‰ with few participants. For differences and trends over three or
   more sessions it needs sphericity; random slopes and unequal variances break it. Where participants hardly differ
   (ICC 0) and are few, differences are a little liberal even where its model is true: its degrees of freedom take an
@@ -163,104 +184,145 @@ The same in per mille at a nominal 1 ‰. **Bold**: above 1.7 ‰.
   the median ICC is below 0.05. Differences and trends over three or more sessions need sphericity. Its test over all
   sessions corrects for that: it keeps 5 %, not always 1 ‰.
 
-## The designs
-
-Effects of a participant's sessions are normal, with variance 1 and correlation ICC unless said otherwise.
-
-- **compound symmetry**: all maps there, the same correlation between any two sessions.
-- **random slopes**: besides, the change from first to last session varies between participants with standard
-  deviation 1.
-- **unequal variances**: the standard deviation rises evenly from 1 in the first to 3 in the last session.
-- **unbalanced**: a quarter of the maps is missing at random; compound symmetry.
-- **dropout**: half the participants leave for good, the first before the second session, the next before the third,
-  and so on; compound symmetry. The true session effects rise evenly by 1 from the first to the last session, less
-  what would make the null hypothesis of the question false: for a mean they sum to zero; for a difference first and
-  last are equal (with five sessions the others differ); for a trend and for a test of any difference nothing is left.
-
-False positives are two-sided for t, upper-tail for F. By chance alone about one valid result in a thousand exceeds
-5.5 % or 1.7 ‰ in 20 000 voxels. So where fixed-effects or marginal did, that design was simulated again with
-{confirm} times the voxels and other random numbers, and the second rate is the one given, whatever it is.
-
-Power is for a true effect of three standard errors of the fixed-effects estimate, the same for every strategy; for
-`any` a straight line over the sessions with that Mahalanobis length. Where fixed-effects declines, the best linear
-unbiased estimate takes its place.
-
 ## Power
 
-At p ≤ .05 and a noncentrality of 3, n = 20, mean over sessions and ICC. In parentheses where false positives exceed
-5.5 % in one of these designs: such power is bought.
+At p ≤ .05 for a true effect of three standard errors of the fixed-effects estimate (for `any` a straight line of that
+Mahalanobis length), n = 20, mean over sessions and ICC. In parentheses where false positives exceed 5.5 % in one of
+these designs: such power is bought.
 
 {power}
 
-## What limits the recommended strategies
+Over all {n_ordinary} designs the starred answer has at most {loss:.1f} points less than the better of fixed-effects and
+marginal, where both keep their rate.
 
-**Change that is not a straight line, with dropout.** All of the change (1) lies between the first and the second
-session; half the participants leave; ICC 0.5. The mean of fixed-effects is biased as above, and so is its trend: a
-participant's slope depends on which part of the curve was seen. The marginal model is not affected. False positives
-in percent at 5 %:
+## Small p
 
-{curved}
+Rejections over expected rejections at smaller nominal rates, in {n_tail} voxels: 1 is right. In the last column the
+95 % interval of a right one at 1e-5 is {tail_low:.2f} to {tail_high:.2f}.
 
-**Few participants, dropout and unequal variances at once.** No true session effects; standard deviations from 1 to 3;
-half the participants leave; the worst over ICC 0, 0.5 and 0.9. The degrees of freedom of the marginal model are
-the smaller of those of its working model of equal variances and those that each voxel shows; where very few
-participants stay and vary more, they can still be too large.
-False positives in percent at 5 %:
+{tails}
 
-{both}
+## The designs
 
-## All designs
+Maps of a participant are normal, have variance 1 and correlate by the ICC (0.5) unless said otherwise. Everyone has
+every session unless said otherwise.
 
-False-positive rate in percent at a nominal 5 %, the worst over ICC 0, 0.5 and 0.9; the last column is the worst in ‰
-at a nominal 1 ‰. **Bold**: above 5.5 %, or 1.7 ‰. A dash: declined at every ICC.
+- **compound symmetry**: n 6–40, 2–5 sessions, ICC 0, 0.5, 0.9. So in the next six kinds.
+- **random slopes**: the change from first to last session varies over participants with standard deviation 1.
+- **unequal variances**: the standard deviation rises from 1 in the first to 3 in the last session.
+- **unbalanced**: a quarter of the maps is missing at random.
+- **dropout**: half leave, the first before the second session, the next before the third, and so on. The true session
+  effects rise by 1 from first to last, less what would make the null hypothesis false. **Change at once**: all of the
+  change is between the first two sessions. **And unequal variances**: no true effects, standard deviations from 1 to 3.
+- **groups**: patients and controls of 3:20 to 30:30; the smaller group varies ½ to 4 times as much. **Missing maps**: a
+  fifth is missing, half of the patients leave, or no patient has the last session.
+- **covariate**: a normal score; one participant 6 standard deviations from the others; who varies 3 times as much.
+- **measured time**: `linear(days)` with equal, unequal and jittered spacing, with a spacing for each participant or for
+  patients; ages over 40 years, where cohorts differ by 0.5 standard deviations and nobody changes.
+- **session covariate**: a score that goes with participants' levels (0.5 standard deviations), and may drift.
+- **dropout of half**: at random; of those with higher levels (by 1 standard deviation); of those who change more.
+- **few who stay**: 6 to 20 of 30 or 60 have the third session; standard deviations 1, 1, 1; 1, 1, 4; 1, 2, 3. **Many,
+  leaving, unequal variances**: 40 to 80 participants, a quarter or half leave, standard deviations 1 to 3.
+- **t3, lognormal, exponential**: of levels, changes and errors; n 6–80, and groups.
+- **autoregressive .5, random walk, slopes that differ**: five sessions, complete and with a quarter missing.
+- **smooth maps**: some of these as studies of 300 independent voxels instead of {usual}. About so many has a smooth
+  brain, and evidence from them is uncertain.
 
-{all_designs}"""
+Power and false positives are two-sided for t, upper-tail for F. Where a rate exceeds 5.5 % or 1.7 ‰, by chance about
+one in a thousand valid results, the design is simulated again with {confirm} times the voxels and other random numbers,
+and the second rate is the one given, whatever it is.
+"""
+
+
+def by_strategy(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Give every strategy a row of its own: `strategy`, `%`, `‰`, `power`."""
+    shared = ["kind", "situation", "n", "k", "icc", "ratio", "contrast", "group", "star", "warned"]
+    parts = []
+    for name in names:
+        part = table[shared].assign(strategy=name, **{"%": table[f"{name} %"], "‰": table[f"{name} ‰"]})
+        parts.append(part.assign(power=table.get(f"power of {name} %", np.nan)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def is_kept(percent: pd.Series, per_mille: pd.Series) -> pd.Series:
+    """Whether rates are within the limits."""
+    return (percent <= LIMIT_PERCENT) & (per_mille <= LIMIT_PER_MILLE)
+
+
+def power_loss(table: pd.DataFrame) -> pd.Series:
+    """Find how many points of power the starred answer has less than the better of fixed-effects and marginal.
+
+    Only of those that keep their rate in the very design; other strategies keep theirs under conditions that no design
+    tells.
+    """
+    best = pd.concat(
+        [
+            table[f"power of {name} %"].where(is_kept(table[f"{name} %"], table[f"{name} ‰"]))
+            for name in ("fixed-effects", "marginal")
+        ],
+        axis=1,
+    ).max(axis=1)
+    return best - table[f"power of {STARRED} %"]
 
 
 def write_page(
-    regular: pd.DataFrame,
-    curved: pd.DataFrame,
-    both: pd.DataFrame,
+    table: pd.DataFrame,
+    tails: pd.DataFrame,
+    failed: pd.DataFrame,
+    ordinary: Sequence[str],
     n_voxels: int,
     confirm: int,
     seed: int,
-    n_exceeding: int,
 ) -> str:
     """Write the page in Markdown.
 
     Parameters
     ----------
-    regular : DataFrame
-        One row per cell, session contrast and strategy.
-    curved, both : DataFrame
-        The same for the two designs that show the limits of the recommended strategies.
+    table : DataFrame
+        One row per situation and question.
+    tails : DataFrame
+        Counts of rejections in millions of voxels.
+    failed : DataFrame
+        Rows of the table in which a starred answer without a warning exceeds the limits.
+    ordinary : sequence of str
+        Kinds without covariates: the regular ones, and the last two, which show limits.
     n_voxels, confirm, seed : int
         Voxels per cell, times as many in the second look, and the seed.
-    n_exceeding : int
-        Results of the recommended strategies above the limits.
     """
-    if n_exceeding:
-        exceeding = f"**{n_exceeding} results of fixed-effects and marginal exceed 5.5 % or 1.7 ‰ in these designs.**"
-    else:
-        exceeding = "No result of fixed-effects and marginal exceeds 5.5 % or 1.7 ‰, but for the exception shown."
-    recommended = ("fixed-effects", "marginal")
+    regular = table[table["kind"].isin(ordinary[:-2])]
+    long = by_strategy(table, DEFAULT)
+    curved, both = (long[long["kind"] == kind] for kind in ordinary[-2:])
+    kept = is_kept(table[f"{STARRED} %"], table[f"{STARRED} ‰"])
+    expected = tails["n_voxels"].max() * min(ALPHAS)
     return PAGE.format(
-        n_voxels=f"{n_voxels:,}".replace(",", " "),
+        n_voxels=_thousands(n_voxels),
         seed=seed,
         confirm=confirm,
-        n_cells=len(regular[["structure", "n", "k", "icc"]].drop_duplicates()),
-        worst_05=_worst(regular, "rate_0.05", _percent),
-        worst_001=_worst(regular, "rate_0.001", _per_mille),
-        exceeding=exceeding,
-        power=_power(regular),
-        curved=_by_design(curved[curved["strategy"].isin(recommended)], with_001=False),
-        both=_by_design(both[both["strategy"].isin(recommended)]),
-        all_designs="\n\n".join(
-            f"### {str(structure).capitalize()}\n\n{_by_design(group)}"
-            for structure, group in regular.groupby("structure", sort=False)
-        )
-        + "\n",
+        n_situations=len(table[["kind", "situation", "icc", "ratio"]].drop_duplicates()),
+        n_questions=_thousands(len(table)),
+        n_ordinary=len(regular[["kind", "n", "k", "icc"]].drop_duplicates()),
+        limit_percent=LIMIT_PERCENT,
+        limit_per_mille=LIMIT_PER_MILLE,
+        starred=_starred(table),
+        exceeding=_exceeding(failed),
+        needless=f"{100 * table['warned'][kept].mean():.0f} %",
+        needed=f"{100 * table['warned'][~kept].mean():.0f} %" if (~kept).any() else "none",
+        worst_05=_worst(by_strategy(regular, DEFAULT), "%", lambda rate: _bold(rate, 5.5)),
+        worst_001=_worst(by_strategy(regular, DEFAULT), "‰", lambda rate: _bold(rate, 1.7)),
+        trend=_worst_of(curved, "fixed-effects", "linear"),
+        few=_worst_of(both, "marginal"),
+        power=_power(by_strategy(regular, (*DEFAULT, STARRED))),
+        loss=power_loss(regular).max(),
+        n_tail=_thousands(int(tails["n_voxels"].max())),
+        tail_low=float(stats.poisson.ppf(0.025, expected) / expected),
+        tail_high=float(stats.poisson.ppf(0.975, expected) / expected),
+        tails=_tails(tails),
+        usual="2 000 or 10 000",
     )
+
+
+def _thousands(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> str:
@@ -268,16 +330,51 @@ def _markdown(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _percent(rate: float) -> str:
-    return _emphasised(f"{100 * rate:.1f}", rate > ALLOWED, rate)
+def _bold(rate: float, limit: float) -> str:
+    text = f"{rate:.1f}"
+    return "–" if np.isnan(rate) else f"**{text}**" if rate > limit else text
 
 
-def _per_mille(rate: float) -> str:
-    return _emphasised(f"{1000 * rate:.1f}", rate > 0.0017, rate)
+def _worst_of(long: pd.DataFrame, strategy: str, contrast: str = "") -> str:
+    chosen = (long["strategy"] == strategy) & ((long["contrast"] == contrast) | (contrast == ""))
+    return f"{long['%'][chosen].max():.1f}"
 
 
-def _emphasised(text: str, strong: bool, rate: float) -> str:
-    return "–" if np.isnan(rate) else f"**{text}**" if strong else text
+def _starred(table: pd.DataFrame) -> str:
+    rows = []
+    for kind, group in table.groupby("kind", sort=False):
+        warned = group[group["warned"] > 0]
+        rows.append([
+            str(kind), str(len(group)), f"{100 * group['warned'].mean():.0f} %",
+            _bold(group[f"{SILENT} %"].max(), LIMIT_PERCENT), _bold(group[f"{SILENT} ‰"].max(), LIMIT_PER_MILLE),
+            _bold(warned[f"{STARRED} %"].max(), LIMIT_PERCENT), _bold(warned[f"{STARRED} ‰"].max(), LIMIT_PER_MILLE),
+            *(_bold(group[f"{name} %"].max(), LIMIT_PERCENT) for name in DEFAULT),
+        ])  # fmt: skip
+    header = [
+        "",
+        "questions",
+        "warned",
+        "silent, %",
+        "silent, ‰",
+        "warned, %",
+        "warned, ‰",
+        *(f"{n}, %" for n in DEFAULT),
+    ]
+    return _markdown(header, rows)
+
+
+def _exceeding(failed: pd.DataFrame) -> str:
+    if failed.empty:
+        return f"No starred answer without a warning exceeds {LIMIT_PERCENT} % or {LIMIT_PER_MILLE:g} ‰."
+    rows = [
+        [f"{row['kind']}: {row['situation']}" + (f", sd {row['ratio']:g}" if row["ratio"] == row["ratio"] else ""),
+         f"{row['contrast']} × {row['group']}", str(row["star"]), f"{100 * row['warned']:.0f} %",
+         _bold(row[f"{SILENT} %"], LIMIT_PERCENT), _bold(row[f"{SILENT} ‰"], LIMIT_PER_MILLE)]
+        for _, row in failed.iterrows()
+    ]  # fmt: skip
+    return f"**{len(failed)} starred answers exceed the limits without a warning:**\n\n" + _markdown(
+        ["design", "question", "star", "warned", "silent, %", "silent, ‰"], rows
+    )
 
 
 def _worst(table: pd.DataFrame, column: str, written: Callable[[float], str]) -> str:
@@ -293,7 +390,7 @@ def _worst(table: pd.DataFrame, column: str, written: Callable[[float], str]) ->
         cells = [strategy]
         for name, chosen in asked.items():
             own = table[chosen & (table["strategy"] == strategy)]
-            dropout = own["structure"] == "dropout"
+            dropout = own["kind"] == "dropout"
             if name == "mean" and strategy == "fixed-effects":
                 cells.append(f"{written(own[column][~dropout].max())}; dropout {written(own[column][dropout].max())}")
             else:
@@ -304,29 +401,30 @@ def _worst(table: pd.DataFrame, column: str, written: Callable[[float], str]) ->
 
 def _power(table: pd.DataFrame) -> str:
     chosen = table[table["n"] == 20]
-    structures = list(dict.fromkeys(table["structure"]))
+    kinds = list(dict.fromkeys(table["kind"]))
     rows = []
     for (contrast, strategy), group in chosen.groupby(["contrast", "strategy"], sort=False):
         cells = [f"{contrast}: {strategy}"]
-        for structure in structures:
-            own = group[group["structure"] == structure]
-            power, inflated = own["power_0.05"].mean(), own["rate_0.05"].max() > ALLOWED
-            cells.append("–" if np.isnan(power) else f"({100 * power:.0f} %)" if inflated else f"{100 * power:.0f} %")
+        for kind in kinds:
+            own = group[group["kind"] == kind]
+            power, inflated = own["power"].mean(), own["%"].max() > 100 * ALLOWED
+            cells.append("–" if np.isnan(power) else f"({power:.0f} %)" if inflated else f"{power:.0f} %")
         rows.append((CONTRASTS.index(contrast), cells))
     rows.sort(key=lambda row: row[0])
-    return _markdown(["", *structures], [cells for _, cells in rows])
+    return _markdown(["", *kinds], [cells for _, cells in rows if set(cells[1:]) != {"–"}])
 
 
-def _by_design(table: pd.DataFrame, with_001: bool = True) -> str:
-    designs = sorted(set(zip(table["k"], table["n"], strict=True)))
+def _tails(tails: pd.DataFrame) -> str:
     rows = []
-    for contrast in CONTRASTS:
-        for strategy in dict.fromkeys(table["strategy"]):
-            own = table[(table["contrast"] == contrast) & (table["strategy"] == strategy)]
-            cells = [f"{contrast}: {strategy}"]
-            for k, n in designs:
-                rates = own.loc[(own["k"] == k) & (own["n"] == n), "rate_0.05"]
-                cells.append("" if rates.empty else _percent(rates.max()))
-            rows.append(cells + ([_per_mille(own["rate_0.001"].max())] if with_001 else []))
-    header = ["", *(f"k={k} n={n}" for k, n in designs)] + (["worst, ‰"] if with_001 else [])
-    return _markdown(header, rows)
+    for _, row in tails.iterrows():
+        words = f"{row['kind']}, {row['situation']}" + (
+            f", sd {row['ratio']:g}" if row["ratio"] == row["ratio"] else ""
+        )
+        words += f": {row['contrast']}" + (f" × {row['group']}" if row["group"] != "intercept" else "")
+        for name in ("fixed-effects", "marginal"):
+            star = " (starred, with a warning)" if row["warned"] else " (starred)"
+            ratios = [row[f"{name} {alpha:g}"] / (alpha * row["n_voxels"]) for alpha in ALPHAS]
+            rows.append(
+                [f"{words}: {name}{star if row['star'] == name else ''}", *(f"{ratio:.2f}" for ratio in ratios)]
+            )
+    return _markdown(["", *(f"{alpha:g}" for alpha in ALPHAS)], rows)
