@@ -383,6 +383,28 @@ def test_groups_that_vary_unequally_call_for_care_where_they_are_taken_to_vary_e
     assert study.verdict("mean", evidence=unequal).strategies["fixed-effects"].valid == "yes"
 
 
+def test_two_sessions_are_no_equal_variances_where_groups_are_compared() -> None:
+    """3 patients with three times the spread and 20 controls: the pooled test finds something in every third voxel."""
+    codes = np.array([1.0] * 8 + [-1.0] * 20)[:, None]
+    study = Study(everyone(28, 2), covariates=codes, names=("group[patient]",))
+    difference = GroupContrast("group", "patient - control", (0.0, 2.0))
+    found = study.verdict("ses-02 - ses-01", group=difference)
+    assert found.recommended[0] == "marginal"
+    assert found.strategies["session-model"].valid == "conditional"
+    assert "vary equally" in found.strategies["session-model"].reason
+
+
+def test_a_participant_far_from_the_others_in_a_covariate_calls_for_care() -> None:
+    score = np.random.default_rng(5).normal(size=12)
+    near = Study(everyone(12, 2), covariates=(score - score.mean())[:, None])
+    assert "leverage" not in near.verdict("mean").text
+    score[2] += 9.0
+    far = Study(everyone(12, 2), covariates=(score - score.mean())[:, None])
+    found = far.verdict("mean")
+    assert found.strategies["marginal"].valid == "conditional"
+    assert "The covariates of sub-03 are far" in found.text or "the covariates of sub-03 are far" in found.text
+
+
 # Language ---------------------------------------------------------------------------------------------------
 
 STUDIES = {

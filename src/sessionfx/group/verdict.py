@@ -18,6 +18,7 @@ from sessionfx.group.results import Evidence, Judgement, StrategyResult, ValueEv
 from sessionfx.maps import Located
 from sessionfx.statistics.cluster_robust import robust_contrast
 from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.linear_algebra import pseudo_inverse
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, variance_groups
 from sessionfx.strategies.designs import MAIN_EFFECTS, MIXTURE
 from sessionfx.strategies.fixed_effects import FixedEffectsPlan, SessionVectorPlan
@@ -32,6 +33,9 @@ NOTABLE_P = 0.02
 # Squared skewness of an estimate above which its false positives exceed 2 ‰ at a nominal 1 ‰: at 0.03 they exceed 5.8 %
 # at 5 % too (one-sample t tests of χ² and lognormal values of 8 to 80 participants, simulated)
 NOTABLE_SKEWNESS = 0.012
+# A participant whose covariates are so far from the others' that the model follows the own values: a greater spread of
+# theirs cannot be seen in what is left
+HIGH_LEVERAGE = 0.5
 # With missing sessions whose standard deviations differ this much, and fewer participants than this in a session, or
 # in a session of a group that is asked about, simulated false positives of the marginal strategy exceed the nominal
 # rate, above all at small p (docs/validity.md)
@@ -152,10 +156,24 @@ def _cautions(name: str, question: Question, layout: MapLayout, evidence: Eviden
             f"participants' values are skewed (skewness about {np.sqrt(values.squared_skewness):.1f}), and with "
             f"{len(layout.unique_participants)} participants its p values are then too small."
         )
+    leverage, participant = _leverage(layout)
+    if leverage >= HIGH_LEVERAGE and len(layout.unique_participants) > 2:
+        found.append(
+            f"the covariates of sub-{participant} are far from those of the others (leverage {leverage:.2f}), so that "
+            "its errors do not show how much this participant varies."
+        )
     is_level = not question.sessions.is_within_participant and not question.group.label
     if is_level and len(layout.unique_participants) < FEWEST:
         found.append(FEW_PARTICIPANTS)
     return found
+
+
+def _leverage(layout: MapLayout) -> tuple[float, str]:
+    """Find the participant whose covariates are farthest from the others', with the leverage."""
+    participants = layout.unique_participants
+    design = layout.between([layout.participants.index(label) for label in participants]).to_numpy()
+    own = np.einsum("np,pn->n", design, pseudo_inverse(design))
+    return float(own.max()), participants[int(np.argmax(own))]
 
 
 def _is_notable(p: float | None) -> bool:
@@ -186,7 +204,10 @@ def _facts_of_values(values: ValueEvidence | None) -> dict[str, float | str | No
 
 def _judge_session_model(question: Question, layout: MapLayout, coding: str, evidence: Evidence) -> Judgement:
     k, balanced = len(set(layout.sessions)), _is_balanced(layout)
+    pooled = _judge_pooled_variance(question, evidence)
     if k == 1:
+        if pooled is not None:
+            return pooled
         if coding == "linear":
             return Judgement(
                 "conditional", "it takes a straight line over the order of the participants' labels out of the maps."
@@ -200,6 +221,8 @@ def _judge_session_model(question: Question, layout: MapLayout, coding: str, evi
         return Judgement("no", f"with subject effect '{coding}' it does not compare participants with themselves.")
     if k == 2 and question.sessions.time is not None:
         return Judgement("conditional", UNEQUAL_TIMES)
+    if k == 2 and pooled is not None:
+        return pooled
     if k == 2:
         has_covariates = bool(layout.covariate_names or layout.session_covariate_names)
         return Judgement(
@@ -291,6 +314,16 @@ def _judge_equal_variances(
         return None
     if plan is None or plan.design_matrix.shape[1] == 1:
         return None
+    carried = robust_contrast(
+        plan.design_matrix.to_numpy(), [str(label) for label in plan.design_matrix.index], plan.contrast, 0.0
+    )
+    if not carried.dof >= FEW_DOF:
+        return Judgement("conditional", "few participants carry this contrast, and it takes all to vary equally.")
+    return _judge_pooled_variance(question, evidence)
+
+
+def _judge_pooled_variance(question: Question, evidence: Evidence) -> Judgement | None:
+    """Say where one variance of all participants may not do: covariates are asked about, or groups vary unequally."""
     if question.group.label:
         return Judgement(
             "conditional",
@@ -303,11 +336,6 @@ def _judge_equal_variances(
             "it takes groups of participants to vary equally, whose standard deviations differ "
             f"{values.group_spread:.1f}-fold.",
         )
-    carried = robust_contrast(
-        plan.design_matrix.to_numpy(), [str(label) for label in plan.design_matrix.index], plan.contrast, 0.0
-    )
-    if not carried.dof >= FEW_DOF:
-        return Judgement("conditional", "few participants carry this contrast, and it takes all to vary equally.")
     return None
 
 
@@ -367,7 +395,7 @@ def _judge_mixed(question: Question, layout: MapLayout, evidence: Evidence) -> J
     if k > 2 and question.sessions.is_within_participant:
         return Judgement("conditional", f"it takes all pairs of sessions to be equally correlated{_epsilon(evidence)}.")
     if k == 1:
-        return Judgement("yes", ORDINARY)
+        return _judge_pooled_variance(question, evidence) or Judgement("yes", ORDINARY)
     return Judgement(
         "conditional",
         "where it estimates no variance between participants it takes that at its word, with too many degrees of "
