@@ -185,7 +185,7 @@ def _spelling(action: argparse.Action) -> dict[str, Any]:
         spelling |= {"list": True, "min-list-entries": 1}
     if flag:
         spelling["command-line-flag"] = flag
-    if flag and action.nargs is None:
+    if flag and action.nargs in (None, "?"):
         spelling["command-line-flag-separator"] = "="  # a value may begin with a minus sign
     if flag and repeated:
         spelling["list-separator"] = f" {flag}="

@@ -76,6 +76,8 @@ WIDEST_SMOOTHING = Bound(50.0, "mm: wider kernels leave nothing to tell apart in
 LARGEST_CLUSTER = Bound(10**7, "voxels: more than an image has")
 MOST_PERMUTATIONS = Bound(10**6, "permutations: p to a millionth, and weeks of work")
 MOST_SIMULATED_VOXELS = Bound(10**6, "voxels, with which a rate of 5 % is known to within 0.05 %")
+LARGEST_EQUIVALENCE_BOUND = Bound(1000.0, "percent signal change: no response is as large")
+WIDEST_PRIOR = Bound(10.0, ": effects of ten standard deviations need no test")
 LARGEST_SEED = Bound(2**63 - 1, ", the largest whole number of a TOML file")
 MOST_PROCESSORS = Bound(1024, ": more than a machine has, or a scheduler likes to be asked for by one program")
 MOST_MEMORY_GB = Bound(10**6, "GB: more than a machine has")
@@ -204,6 +206,15 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--permutations", type=_within(_count, MOST_PERMUTATIONS), default=0, metavar="N",
                        help="family-wise p values of the fixed-effects strategy from N permutations (voxels, cluster "
                        "size and mass, TFCE; default: none)")  # fmt: skip
+    group.add_argument("--equivalence", type=_within(_positive, LARGEST_EQUIVALENCE_BOUND), metavar="BOUND",
+                       help="also show where effects are practically zero, within plus or minus BOUND, in percent "
+                       "signal change (per unit of the covariate for 'linear(COVARIATE)' and numeric covariates): two "
+                       "one-sided tests; choose BOUND before you see results (default: not)")  # fmt: skip
+    group.add_argument("--bayes-factor", nargs="?", const=math.sqrt(0.5), type=_within(_positive, WIDEST_PRIOR),
+                       metavar="SCALE",
+                       help="also write Bayes factors of t tests over participants, for an effect against none; SCALE "
+                       "is that of the Cauchy prior on the effect in standard deviations of participants, 0.707 where "
+                       "none is given (default: not)")  # fmt: skip
     group.add_argument("--calibrate", type=_within(_count, MOST_SIMULATED_VOXELS), default=0, metavar="N",
                        help="simulate N voxels of your own design, with the covariance your data have: false "
                        "positives and "
@@ -434,7 +445,9 @@ def _config_tokens(parser: argparse.ArgumentParser, path: Path, given: set[str])
             if isinstance(value, int) and value > MOST_VERBOSE:
                 raise CommandLineError(f"--config-file {path}: '{key}' should be true, false or a small number.")
             tokens += [f"--{name}"] * int(value) if isinstance(value, bool | int) else [f"--{name}={value}"]
-        elif isinstance(action, argparse._AppendAction) or action.nargs is None:
+        elif action.nargs == "?" and value is True:
+            tokens.append(f"--{name}")
+        elif isinstance(action, argparse._AppendAction) or action.nargs in (None, "?"):
             tokens += [f"--{name}={item}" for item in values]
         elif values:
             tokens += [f"--{name}", *(str(item) for item in values)]

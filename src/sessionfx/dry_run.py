@@ -120,6 +120,10 @@ def group_text(analysis: GroupAnalysis) -> str:
             lines.append(f"  {title}: {'; '.join(names)}")
     if settings.permutations:
         lines.append(f"  permutations: {settings.permutations}")
+    if settings.equivalence is not None:
+        lines.append(f"  equivalence to zero: within ±{settings.equivalence:g} percent signal change")
+    if settings.bayes_factor is not None:
+        lines.append(f"  Bayes factors: Cauchy prior of scale {settings.bayes_factor:.4g}")
     if settings.calibrate:
         lines.append(f"  calibration: {settings.calibrate} simulated voxels")
     for contrast, maps in selection.maps.items():

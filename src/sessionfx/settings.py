@@ -75,6 +75,8 @@ class Settings:
     correction: str = "fdr"
     cluster_threshold: int = 0
     permutations: int = 0
+    equivalence: float | None = None
+    bayes_factor: float | None = None
     calibrate: int = 0
     random_seed: int = 0
     # execution

@@ -232,6 +232,8 @@ def _work_of(results: ContrastResults, analysis: GroupAnalysis) -> GroupWork:
             for asked, answers in zip(results.questions, answered, strict=True)),
         results.reliability is not None,
         tuple(name for name in analysis.settings.session_covariates if name not in analysis.times),
+        any(one.equivalence is not None for answers in answered for one in answers),
+        any(one.bayes_factors is not None for answers in answered for one in answers),
     )  # fmt: skip
 
 
@@ -405,6 +407,8 @@ def _works(
         [one.name for one in analysis.strategies],
         asdict(analysis.options),
         [settings.permutations, settings.random_seed] if settings.permutations else None,
+        settings.equivalence,
+        settings.bayes_factor,
         design,
     ]
     answers = {

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
 from sessionfx.execution import Executor, in_threads
+from sessionfx.group.absence import with_absence
 from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table
 from sessionfx.group.evidence import gather
 from sessionfx.group.participant_evidence import ValueCheck
@@ -130,7 +131,7 @@ class Respondent:
         evidence: Evidence,
         stored: StoredPermutation | None = None,
     ) -> QuestionResults:
-        """Complete the answers to one question by permutations, compare and judge them.
+        """Complete the answers to one question by permutations and tests for no effect, compare and judge them.
 
         Parameters
         ----------
@@ -146,7 +147,9 @@ class Respondent:
         -------
         QuestionResults
         """
-        complete = tuple(self._complete(one, question, stack, stored) for one in results)
+        complete = tuple(
+            with_absence(self._complete(one, question, stack, stored), question, self.settings) for one in results
+        )
         pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))
         verdict = judge(question, stack.layout, complete, evidence, self.options.subject_effect)
         return QuestionResults(question, complete, pairs, verdict)
@@ -266,8 +269,8 @@ def finding(results: QuestionResults) -> str:
     best = by_name[results.verdict.recommended[0]] if results.verdict.recommended else None
     if best is None or best.located is None:
         return f"{results.question.text}: no strategy of this call can be recommended."
-    summary = map_summary(best.located, best.threshold)
+    summary, equivalence = map_summary(best.located, best.threshold), best.equivalence
     return (
         f"{results.question.text}: {best.title} is recommended; {summary['n_above']} of {summary['n_voxels']} voxels "
-        "are suprathreshold."
+        "are suprathreshold" + (f", {equivalence.mask.sum()} equivalent to zero." if equivalence else ".")
     )

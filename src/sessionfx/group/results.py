@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from sessionfx.inputs.images import Grid
 from sessionfx.maps import Located
 from sessionfx.statistics.agreement import Agreement
+from sessionfx.statistics.bayes_factor import BayesFactors
+from sessionfx.statistics.equivalence import Equivalence
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.strategies.base import MapLayout, Plan, Question
 
@@ -37,6 +39,11 @@ class StrategyResult:
     permutation : PermutationResult or None
     permutation_refusal : str
         Why there is none, where it was asked for and would not hold.
+    equivalence : Equivalence or None
+    bayes_factors : BayesFactors or None
+        Where they were asked for.
+    absence_refusal : str
+        Why it has one of these not, or neither.
     """
 
     name: str
@@ -49,6 +56,9 @@ class StrategyResult:
     clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
     permutation: PermutationResult | None = None
     permutation_refusal: str = ""
+    equivalence: Equivalence | None = None
+    bayes_factors: BayesFactors | None = None
+    absence_refusal: str = ""
 
 
 @dataclass(frozen=True)

@@ -114,12 +114,12 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_map(
     path: Path,
-    values: NDArray[np.floating],
+    values: NDArray[np.floating | np.bool_],
     mask: NDArray[np.bool_],
     grid: Grid,
     *,
     outside: float = 0.0,
-    dtype: type[np.floating] = np.float32,
+    dtype: type[np.floating | np.uint8] = np.float32,
 ) -> None:
     """Write in-mask values as a NIfTI image.
 
@@ -133,7 +133,7 @@ def write_map(
     grid : Grid
     outside : float, default=0
         Value of voxels outside the mask.
-    dtype : floating type, default=float32
+    dtype : type, default=float32
         Type of the file's voxels.
     """
     import nibabel as nib

@@ -21,10 +21,20 @@ from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
 from sessionfx.maps import Located, map_summary
 from sessionfx.naming import STATMAP_SUFFIX, entity_string, file_name, parse_name
 from sessionfx.outputs.derivatives import SOFTWARE, bids_uri
-from sessionfx.outputs.files import list_outputs, write_json, write_text
-from sessionfx.outputs.statmaps import EXTENSION, read_sidecar, sidecar_path, write_statmap, write_statmaps
+from sessionfx.outputs.files import list_outputs, write_json, write_map, write_text
+from sessionfx.outputs.statmaps import (
+    EXTENSION,
+    dof_fields,
+    read_sidecar,
+    sidecar_path,
+    write_statmap,
+    write_statmaps,
+)
 from sessionfx.settings import Settings
 from sessionfx.statistics.agreement import Agreement
+from sessionfx.statistics.bayes_factor import BayesFactors
+from sessionfx.statistics.equivalence import Equivalence
+from sessionfx.statistics.thresholds import beyond
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import Plan, Question
 
@@ -183,6 +193,10 @@ class GroupFiles:
         files = write_statmaps(self.folder, entities, located, sidecar, question.units)
         if result.permutation is not None:
             files += self._write_permutation(result, located, entities, sidecar)
+        if result.equivalence is not None:
+            files += self._write_equivalence(result.equivalence, located, entities, sidecar, question.units)
+        if result.bayes_factors is not None:
+            files += self._write_bayes_factors(question, result.bayes_factors, located, entities, sidecar)
         design = self.folder / file_name(entities, "design", ".tsv")
         table = plan.design_matrix.rename_axis("observation").reset_index()
         write_text(design, table.to_csv(sep="\t", index=False, na_rep="n/a"))
@@ -226,6 +240,63 @@ class GroupFiles:
             files += [path, sidecar_path(path)]
         return files
 
+    def _write_equivalence(
+        self,
+        tests: Equivalence,
+        located: Located[Any],
+        entities: dict[str, str | None],
+        sidecar: dict[str, Any],
+        units: str,
+    ) -> list[Path]:
+        content = {
+            **sidecar,
+            "EquivalenceBound": tests.bound,
+            "EquivalenceBoundUnits": units,
+            "Threshold": tests.threshold if np.isfinite(tests.threshold) else None,
+            "ErrorRate": self.settings.alpha,
+            "MultipleComparisonsCorrection": self.settings.correction,
+            **dof_fields(located.estimate),
+            "Software": SOFTWARE,
+        }
+        of_z = self.folder / file_name({**entities, "stat": "z", "desc": "equivalence"}, STATMAP_SUFFIX, EXTENSION)
+        of_mask = self.folder / file_name({**entities, "desc": "equivalence"}, "mask", EXTENSION)
+        within = f"within ±{tests.bound:g} {units}"
+        texts = {
+            of_z: f"Two one-sided tests that the effect lies {within}: normal deviate with the larger of their p, "
+            "large where it does; 0 outside the mask.",
+            of_mask: f"1 where the effect is shown to lie {within}, with z at or above the threshold; 0 elsewhere.",
+        }
+        for path, text in texts.items():
+            kind = {"StatisticType": "z"} if path is of_z else {"Type": "ROI"}
+            write_json(sidecar_path(path), {**content, "Description": f"{sidecar['Description']} {text}", **kind})
+        write_map(of_z, tests.z, located.mask, located.grid)
+        write_map(of_mask, tests.mask, located.mask, located.grid, dtype=np.uint8)
+        return [*texts, *map(sidecar_path, texts)]
+
+    def _write_bayes_factors(
+        self,
+        question: Question,
+        factors: BayesFactors,
+        located: Located[Any],
+        entities: dict[str, str | None],
+        sidecar: dict[str, Any],
+    ) -> list[Path]:
+        of_covariate = " of two standard deviations of the covariate" if question.group.covariate else ""
+        path = self.folder / file_name({**entities, "stat": "log10BF10"}, STATMAP_SUFFIX, EXTENSION)
+        content = {
+            **sidecar,
+            "Description": f"{sidecar['Description']} Decimal logarithm of the Bayes factor for an effect against "
+            "none, below 0 where the data speak for none; 0 outside the mask.",
+            "StatisticType": "log10BF10",
+            "Prior": f"Cauchy, on the effect{of_covariate} in standard deviations between participants",
+            "PriorScale": factors.scale,
+            "EffectiveSampleSize": factors.n,
+            **dof_fields(located.estimate),
+            "Software": SOFTWARE,
+        }
+        write_statmap(path, factors.log10, located.mask, located.grid, content)
+        return [path, sidecar_path(path)]
+
     def _write_tables(self, results: QuestionResults, base: dict[str, str | None]) -> list[Path]:
         agreement = pd.DataFrame(
             [
@@ -245,7 +316,9 @@ class GroupFiles:
                 for pair in results.pairs
             ]
         )
-        answers = pd.DataFrame(answer_summary(one, results.verdict) for one in results.strategies)
+        answers = pd.DataFrame(
+            answer_summary(one, results.verdict) | absence_summary(one) for one in results.strategies
+        )
         return [self._write_table(agreement, base, "agreement"), self._write_table(answers, base, "answers")]
 
     def write_reliability(self, reliability: Reliability | None, mask: NDArray[np.bool_], grid: Grid) -> list[Path]:
@@ -311,6 +384,30 @@ def answer_summary(one: StrategyResult, verdict: Verdict) -> dict[str, Any]:
         **map_summary(one.located, one.threshold),
         "reason": "",
     }
+
+
+def absence_summary(one: StrategyResult) -> dict[str, Any]:
+    """Describe what speaks for no effect as further columns of the table; none where that was not asked for."""
+    row: dict[str, Any] = {}
+    tests, factors = one.equivalence, one.bayes_factors
+    if tests is not None and one.located is not None:
+        above = beyond(one.located.estimate.z, one.threshold)
+        row |= {
+            "equivalence_bound": tests.bound,
+            "equivalence_threshold": tests.threshold,
+            "n_equivalent": int(tests.mask.sum()),
+            "n_equivalent_and_above": int((tests.mask & above).sum()),
+            "interval_half_width": tests.half_width,
+        }
+    if factors is not None:
+        row |= {
+            "bayes_factor_scale": factors.scale,
+            "effective_n": factors.n,
+            "smallest_bf10": factors.smallest,
+            "n_bf10_below_third": factors.count(1 / 3),
+            "n_bf10_above_3": factors.count(3),
+        }
+    return row | ({"absence_reason": one.absence_refusal} if one.absence_refusal else {})
 
 
 def _describe_verdict(question: Question, verdict: Verdict) -> dict[str, Any]:

@@ -76,11 +76,7 @@ def write_statmaps(
     result: Result = located.estimate
     values = result.maps()
     descriptions = _DESCRIPTIONS | ({} if result.two_sided else _F_DESCRIPTIONS)
-    dof: dict[str, Any] = {"DegreesOfFreedom": result.typical_dof}
-    if isinstance(result.dof, np.ndarray):
-        dof["DegreesOfFreedomAre"] = "median over voxels; see the map of stat-dof"
-    if isinstance(result, FTest):
-        dof["DegreesOfFreedomNumerator"] = float(np.median(result.dof_numerator))
+    dof = dof_fields(result)
     units_of = {"effect": units, "variance": f"({units})^2"}
     paths = statmap_paths(folder, entities, values)
     if "dof" not in values:
@@ -99,6 +95,16 @@ def write_statmaps(
         }
         write_statmap(path, values[statistic], located.mask, located.grid, content)
     return [*paths.values(), *map(sidecar_path, paths.values())]
+
+
+def dof_fields(result: Result) -> dict[str, Any]:
+    """Give the degrees of freedom of a result as fields of a sidecar."""
+    dof: dict[str, Any] = {"DegreesOfFreedom": result.typical_dof}
+    if isinstance(result.dof, np.ndarray):
+        dof["DegreesOfFreedomAre"] = "median over voxels; see the map of stat-dof"
+    if isinstance(result, FTest):
+        dof["DegreesOfFreedomNumerator"] = float(np.median(result.dof_numerator))
+    return dof
 
 
 def write_statmap(

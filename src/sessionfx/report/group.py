@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from sessionfx.group.results import ContrastResults, PairResult, QuestionResults
 from sessionfx.maps import map_summary
 from sessionfx.naming import entity_string
 from sessionfx.outputs.files import remove
-from sessionfx.outputs.group import answer_summary
+from sessionfx.outputs.group import absence_summary, answer_summary
 from sessionfx.report.brain import draw_coverage, draw_stat_map
 from sessionfx.report.maps import draw_maps
 from sessionfx.report.methods import MethodsText
@@ -29,7 +29,7 @@ from sessionfx.report.page import (
     write_section,
 )
 from sessionfx.report.plots import draw_comparison, draw_design_matrix, draw_distribution
-from sessionfx.report.tables import titled
+from sessionfx.report.tables import threshold_words, titled
 from sessionfx.settings import Settings
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies import STRATEGIES
@@ -67,6 +67,13 @@ _AGREEMENT_TITLES = {
     "n_above_b": "second",
     "n_voxels": "voxels",
 }
+_ABSENCE_TITLES = {"strategy": "strategy", "valid": "to be trusted", "n_voxels": "voxels"}
+_EQUIVALENCE_TITLES = {
+    "n_equivalent": "equivalent to zero within ±{:g}",
+    "n_equivalent_and_above": "of these beyond the threshold",
+    "interval_half_width": "half of the interval (median)",
+}
+_BAYES_FACTOR_TITLES = {"n_bf10_below_third": "BF₁₀ below 1/3", "n_bf10_above_3": "BF₁₀ above 3"}
 _MAP_CAPTION = "Glass brain (largest value along each axis) and slices; what is below the threshold is shown faintly."
 
 
@@ -105,7 +112,7 @@ def write_group_report(
         sessions_table=_attendance(results.layout),
         coverage=_draw_coverage(results),
         overview=_overview(results),
-        questions=[_question(results, question) for question in results.questions],
+        questions=[_question(results, question, settings) for question in results.questions],
         methods=methods,
         verdicts=_verdicts(results),
         trust=_trust(results),
@@ -300,7 +307,7 @@ def _overview(results: ContrastResults) -> dict[str, Any]:
     return {"rows": rows, "remarks": list(numbers)}
 
 
-def _question(results: ContrastResults, question: QuestionResults) -> dict[str, Any]:
+def _question(results: ContrastResults, question: QuestionResults, settings: Settings) -> dict[str, Any]:
     answered = [one for one in question.strategies if one.located is not None]
     maximum = max((_robust_maximum(one.located.estimate.z) for one in answered if one.located), default=None)
     effects = [
@@ -321,10 +328,67 @@ def _question(results: ContrastResults, question: QuestionResults) -> dict[str, 
             }
             for one in answered
         ],
+        "absence": _absence(question, answered, settings),
         "pairs": [_pair(pair, question) for pair in drawn],
         "agreement": [_pair_row(pair) for pair in question.pairs],
         "distribution": _draw_distribution(question, answered),
     }
+
+
+def _absence(
+    question: QuestionResults, answered: Sequence[StrategyResult], settings: Settings
+) -> dict[str, Any] | None:
+    """Show what speaks for no effect: a row per strategy, what the columns mean, and why some have no entry."""
+    bound, scale = settings.equivalence, settings.bayes_factor
+    if not answered or (bound is None and scale is None):
+        return None
+    titles = (_EQUIVALENCE_TITLES if bound is not None else {}) | (_BAYES_FACTOR_TITLES if scale is not None else {})
+    rows = []
+    for one in answered:
+        found = absence_summary(one) | _in_words(answer_summary(one, question.verdict), one)
+        rows.append({title.format(bound): found.get(name) for name, title in (_ABSENCE_TITLES | titles).items()})
+    sentences = []
+    if any(one.equivalence for one in answered):
+        confidence = max(100 * (1 - 2 * settings.alpha), 0)
+        sentences.append(
+            f"Equivalent to zero: two one-sided tests show that the effect lies within ±{bound:g} "
+            f"{question.question.units} ({threshold_words(settings)}). A voxel can be so and beyond the threshold too: "
+            f"there is an effect, and it is smaller than the bound. Where half of the {confidence:g} % interval is "
+            "wider than the bound, the data are too few to tell; a correction for many voxels asks for more still."
+        )
+    if any(one.bayes_factors for one in answered):
+        unit = "two standard deviations of the covariate" if question.question.group.covariate else "the contrast"
+        sentences.append(
+            f"BF₁₀ is how much more likely the data are with an effect of {unit} than without, where the effect has a "
+            f"Cauchy prior of scale {scale:.3g} in standard deviations between participants. It is not corrected for "
+            "many voxels."
+        )
+    sentences += [
+        f"{one.title}: with so few participants no data can bring BF₁₀ below {one.bayes_factors.smallest:.2g}."
+        for one in answered
+        if one.bayes_factors and one.bayes_factors.smallest > 1 / 3
+    ]
+    refusals: dict[str, list[str]] = {}
+    for one in answered:
+        if one.absence_refusal:
+            refusals.setdefault(one.absence_refusal, []).append(one.title)
+    sentences += [f"{', '.join(titles)}: {refusal}" for refusal, titles in refusals.items()]
+    has_rows = any(one.equivalence or one.bayes_factors for one in answered)
+    return {"rows": rows if has_rows else [], "sentences": sentences, "picture": _equivalence_picture(question)}
+
+
+def _equivalence_picture(question: QuestionResults) -> Picture | None:
+    """Draw where the first choice is equivalent to zero."""
+    best = next((one for one in question.strategies if one.name in question.verdict.recommended[:1]), None)
+    if best is None or best.located is None or best.equivalence is None:
+        return None
+    tests, located = best.equivalence, best.located
+    title = f"{best.title}, {question.question.text}: equivalence to zero within ±{tests.bound:g}"
+    png = draw_stat_map(
+        located.volume(tests.z.clip(min=0)), located.mask, located.grid.affine,
+        title=title, unit="z", threshold=tests.threshold,
+    )  # fmt: skip
+    return Picture(png, title, "z of the larger p of the two one-sided tests; outlined where it passes the threshold.")
 
 
 def _in_words(row: dict[str, Any], one: StrategyResult) -> dict[str, Any]:

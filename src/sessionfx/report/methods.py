@@ -109,6 +109,8 @@ class GroupWork:
         Whether there were permutations, two answers to one question, tests over all sessions, intraclass correlations.
     adjusted_for : tuple of str
         Session covariates that did not serve as time.
+    equivalence, bayes_factors : bool
+        Whether some answer has them.
     """
 
     strategies: frozenset[str] = frozenset()
@@ -117,6 +119,8 @@ class GroupWork:
     f_tests: bool = False
     reliability: bool = False
     adjusted_for: tuple[str, ...] = ()
+    equivalence: bool = False
+    bayes_factors: bool = False
 
     def __or__(self, other: GroupWork) -> GroupWork:
         """Put together what was done for two contrasts."""
@@ -127,6 +131,8 @@ class GroupWork:
             self.f_tests or other.f_tests,
             self.reliability or other.reliability,
             self.adjusted_for or other.adjusted_for,
+            self.equivalence or other.equivalence,
+            self.bayes_factors or other.bayes_factors,
         )
 
 

@@ -16,9 +16,8 @@ from sessionfx.report.maps import draw_maps
 from sessionfx.report.page import Picture, assemble_page, is_whole_page, render, section_mark, write_section
 from sessionfx.report.plots import draw_design_correlation, draw_design_matrix, draw_events
 from sessionfx.report.results import ParticipantResults, RunSummary
-from sessionfx.report.tables import titled
+from sessionfx.report.tables import threshold_words, titled
 from sessionfx.session_contrasts import SessionContrast
-from sessionfx.settings import Settings
 from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.wording import counted
 
@@ -193,7 +192,7 @@ def _render_contrast(results: ParticipantResults, contrast: Contrast, place: str
             pictures += _draw_maps(titles[name], name, contrast, thresholds[name], results.reference, z_max, effect_max)
         groups.append({"title": heading, "pictures": pictures})
     missing = sorted({run.session for run in results.runs} - set(sessions))
-    summary = f"Contrast {contrast.expression}. Thresholds: {_threshold_words(settings)}, two-sided."
+    summary = f"Contrast {contrast.expression}. Thresholds: {threshold_words(settings)}, two-sided."
     if any(isinstance(one.estimate.dof, np.ndarray) for one in titles.values()):
         summary += " Degrees of freedom that differ between voxels are given as their median."
     if missing:
@@ -211,15 +210,6 @@ def _render_contrast(results: ParticipantResults, contrast: Contrast, place: str
 def _question(label: str, questions: Mapping[str, str]) -> str:
     text = questions.get(label, label)
     return text if text == label else f"{text} ({label})"
-
-
-def _threshold_words(settings: Settings) -> str:
-    words = {
-        "fdr": "false discovery rate",
-        "bonferroni": "Bonferroni-corrected error rate",
-        "none": "uncorrected rate",
-    }
-    return f"{words[settings.correction]} {settings.alpha:g}"
 
 
 def _shared_maximum(values: Sequence[NDArray[np.float64]]) -> float | None:

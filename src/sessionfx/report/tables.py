@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sessionfx.settings import Settings
+
 # How columns of tables are called for people; in files they have the short names.
 TITLES = {
     "dof": "degrees of freedom",
@@ -24,3 +26,13 @@ TITLES = {
 def titled(record: Mapping[str, Any]) -> dict[str, Any]:
     """Give the columns of a row the names people read."""
     return {TITLES.get(name, name): value for name, value in record.items()}
+
+
+def threshold_words(settings: Settings) -> str:
+    """Say at which error rate maps are thresholded."""
+    words = {
+        "fdr": "false discovery rate",
+        "bonferroni": "Bonferroni-corrected error rate",
+        "none": "uncorrected rate",
+    }
+    return f"{words[settings.correction]} {settings.alpha:g}"

@@ -24,12 +24,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.covariates import CONSTANT_TOLERANCE, GroupContrast
+from sessionfx.errors import NotEstimableError
 from sessionfx.naming import words_to_label
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.wording import listed
 
 INTERCEPT = GroupContrast("", "intercept", (1.0,))
+NO_BAYES_FACTOR = (
+    "A Bayes factor is exact where one value per participant enters a t test with one variance for all: fixed-effects "
+    "has it (of groups with --variance pooled), and marginal where everyone has every session and there are no "
+    "covariates."
+)
 
 
 @dataclass(frozen=True)
@@ -315,6 +321,24 @@ class Plan(ABC):
             If the design turns out to be unable to answer.
         """
         raise NotImplementedError
+
+    def effective_n(self, question: Question) -> float:
+        """Say how many participants the t test is as good as: its standard error is their standard deviation / √n.
+
+        For the Bayes factor, see `statistics.bayes_factor`.
+
+        Parameters
+        ----------
+        question : Question
+            The one that is planned for. The effect of a numeric covariate is that of two of its standard deviations,
+            comparable to a difference of two groups (Gelman 2008, doi:10.1002/sim.3107).
+
+        Raises
+        ------
+        NotEstimableError
+            If it is no t test over participants with one variance for all.
+        """
+        raise NotEstimableError(NO_BAYES_FACTOR)
 
     @abstractmethod
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:

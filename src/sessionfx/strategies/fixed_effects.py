@@ -41,6 +41,10 @@ INCOMPLETE_TREND = (
     "Some participants miss sessions, and their trend is over the sessions they have: where change is not a "
     "straight line, it is not the same quantity for everyone."
 )
+UNEQUAL_GROUPS = (
+    "Each group has a variance of its own here, for which there is no exact Bayes factor. --variance pooled has one, "
+    "which holds if the groups vary equally."
+)
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,17 @@ class FixedEffectsPlan(Plan):
             with np.errstate(divide="ignore", invalid="ignore"):  # variances of zero: undetermined voxels
                 return np.asarray(1 / ((self.combination != 0).astype(float) @ (1 / variances)))
         return np.asarray(self.combination**2 @ variances)
+
+    def effective_n(self, question: Question) -> float:
+        """Find 1 / c′(X′X)⁻¹c; see `Plan.effective_n`."""
+        if isinstance(self.prepared, GroupedContrast):
+            raise NotEstimableError(UNEQUAL_GROUPS)
+        n = 1 / float(np.square(self.prepared.weights).sum())
+        if question.group.covariate:
+            column = list(self.design_matrix.columns).index(question.group.covariate)
+            spread = float(self.design_matrix.iloc[:, column].std(ddof=0))
+            n *= (float(self.contrast[column]) / (2 * spread)) ** 2
+        return n
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Combine, then estimate the contrast over participants; see `Plan.estimate`."""

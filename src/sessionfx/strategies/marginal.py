@@ -23,7 +23,16 @@ from sessionfx.statistics.participant_variance import (
     PooledRatio,
     participant_spectrum,
 )
-from sessionfx.strategies.base import Assumptions, GroupOptions, MapLayout, Plan, Question, Strategy, variance_groups
+from sessionfx.strategies.base import (
+    NO_BAYES_FACTOR,
+    Assumptions,
+    GroupOptions,
+    MapLayout,
+    Plan,
+    Question,
+    Strategy,
+    variance_groups,
+)
 from sessionfx.strategies.designs import session_design
 
 DIFFERENT_PEOPLE = (
@@ -38,7 +47,8 @@ UNSEEN = (
     "small."
 )
 _ALL_SEEN = 1 - 1e-6
-_LEAST_DOF = 1 - 1e-6  # of two participants, rounding allowed for
+_ROUNDING = 1e-6  # of degrees of freedom
+_LEAST_DOF = 1 - _ROUNDING  # of two participants
 
 
 @dataclass(frozen=True)
@@ -152,6 +162,14 @@ class MarginalPlan(Plan):
             + (", with a variance and a correlation of its own for each group." if ratios is not None else "."),
             details={**self.details, "WorkingCorrelation": correlation, **_by_group(self.groups, ratios, variances)},
         )
+
+    def effective_n(self, question: Question) -> float:
+        """Count the participants where the answer is that of fixed-effects; see `Plan.effective_n`."""
+        assert self.prepared is not None  # noqa: S101 - `plan` prepares it
+        n = len(set(self.participants))
+        if self.prepared.spread is not None or abs(self.prepared.dof - (n - 1)) > _ROUNDING:
+            raise NotEstimableError(NO_BAYES_FACTOR)
+        return float(n)
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Estimate or test with cluster-robust errors; see `Plan.estimate`."""

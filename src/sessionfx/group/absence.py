@@ -1,0 +1,51 @@
+"""What speaks for no effect: equivalence tests and Bayes factors of the answers, where they are asked for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sessionfx.errors import NotEstimableError
+from sessionfx.group.results import StrategyResult
+from sessionfx.settings import Settings
+from sessionfx.statistics.bayes_factor import bayes_factors
+from sessionfx.statistics.equivalence import two_one_sided_tests
+from sessionfx.statistics.estimates import Estimate
+from sessionfx.strategies.base import Question
+
+F_TEST = (
+    "A test that several differences between sessions are all zero has no equivalence test and no Bayes factor here; "
+    "ask for the differences one by one."
+)
+
+
+def with_absence(found: StrategyResult, question: Question, settings: Settings) -> StrategyResult:
+    """Add to an answer what `--equivalence` and `--bayes-factor` ask for, or say why it has none.
+
+    Parameters
+    ----------
+    found : StrategyResult
+    question : Question
+    settings : Settings
+
+    Returns
+    -------
+    StrategyResult
+    """
+    bound, scale = settings.equivalence, settings.bayes_factor
+    plan, located = found.plan, found.located
+    if plan is None or located is None or (bound is None and scale is None):
+        return found
+    estimate = located.estimate
+    if not isinstance(estimate, Estimate):
+        return replace(found, absence_refusal=F_TEST)
+    if bound is not None:
+        tests = two_one_sided_tests(estimate, bound, settings.alpha, settings.correction)
+        found = replace(found, equivalence=tests)
+    if scale is None:
+        return found
+    try:
+        n = plan.effective_n(question)
+    except NotEstimableError as refusal:
+        return replace(found, absence_refusal=str(refusal))
+    assert isinstance(estimate.dof, float)  # noqa: S101 - a t test with one variance for all has the design's
+    return replace(found, bayes_factors=bayes_factors(estimate.t, estimate.dof, n, scale))
