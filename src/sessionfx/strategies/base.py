@@ -32,9 +32,8 @@ from sessionfx.wording import listed
 
 INTERCEPT = GroupContrast("", "intercept", (1.0,))
 NO_BAYES_FACTOR = (
-    "A Bayes factor is exact where one value per participant enters a t test with one variance for all: fixed-effects "
-    "has it (of groups with --variance pooled), and marginal where everyone has every session and there are no "
-    "covariates."
+    "The Bayes factor is that of a t test on one value per participant with one variance for all: fixed-effects has it "
+    "(of groups with --variance pooled), and marginal where everyone has every session and there are no covariates."
 )
 
 

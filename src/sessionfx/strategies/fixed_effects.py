@@ -42,8 +42,8 @@ INCOMPLETE_TREND = (
     "straight line, it is not the same quantity for everyone."
 )
 UNEQUAL_GROUPS = (
-    "Each group has a variance of its own here, for which there is no exact Bayes factor. --variance pooled has one, "
-    "which holds if the groups vary equally."
+    "Each group has a variance of its own here, and the Bayes factor is that of a t test with one for all. --variance "
+    "pooled has it; it holds if the groups vary equally."
 )
 
 
