@@ -60,7 +60,7 @@ bench: $(VENV)/.bench ## measure time and memory beside other software (docs/per
 	$(BIN)/python benchmarks/performance.py
 
 boutiques: $(VENV)/.runtime ## make boutiques.json from the command line's description
-	$(BIN)/python -m sessionfx.boutiques > boutiques.json
+	$(BIN)/python tools/boutiques.py > boutiques.json
 
 clean: ## remove the environment, the demo and caches
 	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
