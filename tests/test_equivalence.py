@@ -153,7 +153,7 @@ def test_interpolation_is_quadrature(dof: float, n: float, scale: float) -> None
     t = np.array([0.0, 1e-3, 0.7, 2.0, 3.3, 9.99, 10.0, 10.01, 30.0, 45.0])
     # beside voxels without noise, which must not coarsen the others
     found = log_bf(np.concatenate([t, -t, [1e5]]), dof, n, scale)
-    expected = np.log([factor(one) for one in t])
+    expected = np.log([factor(value) for value in t])
     np.testing.assert_allclose(found[:10], expected, rtol=1e-8, atol=1e-8)
     np.testing.assert_array_equal(found[:10], found[10:20])
 

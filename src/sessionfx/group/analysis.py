@@ -232,8 +232,8 @@ def _work_of(results: ContrastResults, analysis: GroupAnalysis) -> GroupWork:
             for asked, answers in zip(results.questions, answered, strict=True)),
         results.reliability is not None,
         tuple(name for name in analysis.settings.session_covariates if name not in analysis.times),
-        any(one.equivalence is not None for answers in answered for one in answers),
-        any(one.bayes_factors is not None for answers in answered for one in answers),
+        any(answer.equivalence is not None for answers in answered for answer in answers),
+        any(answer.bayes_factors is not None for answers in answered for answer in answers),
     )  # fmt: skip
 
 

@@ -148,7 +148,7 @@ class Respondent:
         QuestionResults
         """
         complete = tuple(
-            with_absence(self._complete(one, question, stack, stored), question, self.settings) for one in results
+            with_absence(self._complete(result, question, stack, stored), question, self.settings) for result in results
         )
         pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))
         verdict = judge(question, stack.layout, complete, evidence, self.options.subject_effect)
@@ -269,8 +269,9 @@ def finding(results: QuestionResults) -> str:
     best = by_name[results.verdict.recommended[0]] if results.verdict.recommended else None
     if best is None or best.located is None:
         return f"{results.question.text}: no strategy of this call can be recommended."
-    summary, equivalence = map_summary(best.located, best.threshold), best.equivalence
+    summary, tests = map_summary(best.located, best.threshold), best.equivalence
+    equivalent = f", {tests.mask.sum()} equivalent to zero {tests.within(results.question.units)}" if tests else ""
     return (
         f"{results.question.text}: {best.title} is recommended; {summary['n_above']} of {summary['n_voxels']} voxels "
-        "are suprathreshold" + (f", {equivalence.mask.sum()} equivalent to zero." if equivalence else ".")
+        f"are suprathreshold{equivalent}."
     )

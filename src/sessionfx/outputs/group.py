@@ -260,7 +260,7 @@ class GroupFiles:
         }
         of_z = self.folder / file_name({**entities, "stat": "z", "desc": "equivalence"}, STATMAP_SUFFIX, EXTENSION)
         of_mask = self.folder / file_name({**entities, "desc": "equivalence"}, "mask", EXTENSION)
-        within = f"within ±{tests.bound:g} {units}"
+        within = tests.within(units)
         texts = {
             of_z: f"Two one-sided tests that the effect lies {within}: normal deviate with the larger of their p, "
             "large where it does; 0 outside the mask.",
@@ -386,12 +386,12 @@ def answer_summary(one: StrategyResult, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def absence_summary(one: StrategyResult) -> dict[str, Any]:
+def absence_summary(answer: StrategyResult) -> dict[str, Any]:
     """Describe what speaks for no effect as further columns of the table; none where that was not asked for."""
     row: dict[str, Any] = {}
-    tests, factors = one.equivalence, one.bayes_factors
-    if tests is not None and one.located is not None:
-        above = beyond(one.located.estimate.z, one.threshold)
+    tests, factors = answer.equivalence, answer.bayes_factors
+    if tests is not None and answer.located is not None:
+        above = beyond(answer.located.estimate.z, answer.threshold)
         row |= {
             "equivalence_bound": tests.bound,
             "equivalence_threshold": tests.threshold,
@@ -407,7 +407,7 @@ def absence_summary(one: StrategyResult) -> dict[str, Any]:
             "n_bf10_below_third": factors.count(1 / 3),
             "n_bf10_above_3": factors.count(3),
         }
-    return row | ({"absence_reason": one.absence_refusal} if one.absence_refusal else {})
+    return row | ({"absence_reason": answer.absence_refusal} if answer.absence_refusal else {})
 
 
 def _describe_verdict(question: Question, verdict: Verdict) -> dict[str, Any]:

@@ -70,7 +70,7 @@ _AGREEMENT_TITLES = {
 _ABSENCE_TITLES = {"strategy": "strategy", "valid": "to be trusted", "n_voxels": "voxels"}
 _EQUIVALENCE_TITLES = {
     "n_equivalent": "equivalent to zero within ±{:g}",
-    "n_equivalent_and_above": "of these beyond the threshold",
+    "n_equivalent_and_above": "of these suprathreshold",
     "interval_half_width": "half of the interval (median)",
 }
 _BAYES_FACTOR_TITLES = {"n_bf10_below_third": "BF₁₀ below 1/3", "n_bf10_above_3": "BF₁₀ above 3"}
@@ -344,19 +344,19 @@ def _absence(
         return None
     titles = (_EQUIVALENCE_TITLES if bound is not None else {}) | (_BAYES_FACTOR_TITLES if scale is not None else {})
     rows = []
-    for one in answered:
-        found = absence_summary(one) | _in_words(answer_summary(one, question.verdict), one)
+    for answer in answered:
+        found = absence_summary(answer) | _in_words(answer_summary(answer, question.verdict), answer)
         rows.append({title.format(bound): found.get(name) for name, title in (_ABSENCE_TITLES | titles).items()})
     sentences = []
-    if any(one.equivalence for one in answered):
+    if any(answer.equivalence for answer in answered):
         confidence = max(100 * (1 - 2 * settings.alpha), 0)
         sentences.append(
             f"Equivalent to zero: two one-sided tests show that the effect lies within ±{bound:g} "
-            f"{question.question.units} ({threshold_words(settings)}). A voxel can be so and beyond the threshold too: "
+            f"{question.question.units} ({threshold_words(settings)}). A voxel can be so and suprathreshold too: "
             f"there is an effect, and it is smaller than the bound. Where half of the {confidence:g} % interval is "
             "wider than the bound, the data are too few to tell; a correction for many voxels asks for more still."
         )
-    if any(one.bayes_factors for one in answered):
+    if any(answer.bayes_factors for answer in answered):
         unit = "two standard deviations of the covariate" if question.question.group.covariate else "the contrast"
         sentences.append(
             f"BF₁₀ is how much more likely the data are with an effect of {unit} than without, where the effect has a "
@@ -364,22 +364,22 @@ def _absence(
             "many voxels."
         )
     sentences += [
-        f"{one.title}: with so few participants no data can bring BF₁₀ below {one.bayes_factors.smallest:.2g}."
-        for one in answered
-        if one.bayes_factors and one.bayes_factors.smallest > 1 / 3
+        f"{answer.title}: with so few participants no data can bring BF₁₀ below {answer.bayes_factors.smallest:.2g}."
+        for answer in answered
+        if answer.bayes_factors and answer.bayes_factors.smallest > 1 / 3
     ]
     refusals: dict[str, list[str]] = {}
-    for one in answered:
-        if one.absence_refusal:
-            refusals.setdefault(one.absence_refusal, []).append(one.title)
+    for answer in answered:
+        if answer.absence_refusal:
+            refusals.setdefault(answer.absence_refusal, []).append(answer.title)
     sentences += [f"{', '.join(titles)}: {refusal}" for refusal, titles in refusals.items()]
-    has_rows = any(one.equivalence or one.bayes_factors for one in answered)
+    has_rows = any(answer.equivalence or answer.bayes_factors for answer in answered)
     return {"rows": rows if has_rows else [], "sentences": sentences, "picture": _equivalence_picture(question)}
 
 
 def _equivalence_picture(question: QuestionResults) -> Picture | None:
     """Draw where the first choice is equivalent to zero."""
-    best = next((one for one in question.strategies if one.name in question.verdict.recommended[:1]), None)
+    best = next((answer for answer in question.strategies if answer.name in question.verdict.recommended[:1]), None)
     if best is None or best.located is None or best.equivalence is None:
         return None
     tests, located = best.equivalence, best.located

@@ -38,6 +38,10 @@ class Equivalence:
         """Voxels equivalent to zero, of shape (V,)."""
         return beyond(self.z, self.threshold, two_sided=False)
 
+    def within(self, units: str) -> str:
+        """Write the bound for people: `within ±0.1 percent signal change`."""
+        return f"within ±{self.bound:g} {units}"
+
 
 def two_one_sided_tests(estimate: Estimate, bound: float, alpha: float, correction: str) -> Equivalence:
     """Test at each voxel that the effect is below the bound and above its negative.

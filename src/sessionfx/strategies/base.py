@@ -33,7 +33,7 @@ from sessionfx.wording import listed
 INTERCEPT = GroupContrast("", "intercept", (1.0,))
 NO_BAYES_FACTOR = (
     "The Bayes factor is that of a t test on one value per participant with one variance for all: fixed-effects has it "
-    "(of groups with --variance pooled), and marginal where everyone has every session and there are no covariates."
+    "(of groups with --variance pooled), and marginal where the two are the same test."
 )
 
 
