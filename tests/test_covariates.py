@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from least_squares import fit_ols
 from sessionfx.covariates import (
     Covariates,
     GroupContrast,
@@ -23,7 +24,6 @@ from sessionfx.covariates import (
 from sessionfx.errors import CommandLineError, LevelError
 from sessionfx.inputs.covariates import read_covariates
 from sessionfx.statistics.linear_algebra import rank_of
-from sessionfx.statistics.ols import fit_ols
 
 SIX = ("01", "02", "03", "04", "05", "06")
 GROUPS = ("control", "patient", "control", "patient", "relative", "relative")

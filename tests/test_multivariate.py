@@ -12,7 +12,7 @@ from scipy import stats
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.statistics.estimates import SMALLEST_P, FTest
 from sessionfx.statistics.multivariate import expected_epsilon, greenhouse_geisser, hotelling, residual_covariance
-from sessionfx.statistics.ols import f_test, fit_ols
+from sessionfx.statistics.ols import prepare_ols
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.strategies.designs import difference_contrasts
@@ -169,7 +169,7 @@ def test_f_test_compares_the_model_with_the_restricted_one(q: int, extra: int, s
     n = p + int(rng.integers(1, 12))
     design, values = rng.normal(size=(n, p)), rng.normal(size=(n, N_VOXELS))
     contrasts = rng.normal(size=(q, p))
-    f, numerator, dof = f_test(values, design, contrasts)
+    f, numerator, dof = prepare_ols(design, contrasts).test(values)
     free = np.linalg.svd(contrasts)[2][q:].T  # coefficients that the hypothesis leaves free
 
     def residual(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -181,7 +181,9 @@ def test_f_test_compares_the_model_with_the_restricted_one(q: int, extra: int, s
     np.testing.assert_allclose(f, (residual(design @ free) - large) / q / (large / (n - p)), rtol=1e-5)
     assert (numerator, dof) == (q, n - p)
     np.testing.assert_allclose(
-        f_test(values, design, contrasts[:1])[0], fit_ols(values, design, contrasts[0]).t ** 2, rtol=1e-8
+        prepare_ols(design, contrasts[:1]).test(values)[0],
+        prepare_ols(design, contrasts[0]).estimate(values).t ** 2,
+        rtol=1e-8,
     )
 
 

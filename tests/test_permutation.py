@@ -13,6 +13,7 @@ from nilearn.mass_univariate import permuted_ols
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
+from least_squares import fit_ols
 from sessionfx.execution import LocalExecutor
 from sessionfx.group.permutation import (
     BLOCK_SIZE,
@@ -26,7 +27,6 @@ from sessionfx.group.permutation import (
 from sessionfx.inputs.images import Grid
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.statistics.linear_algebra import pseudo_inverse
-from sessionfx.statistics.ols import fit_ols
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question
 

@@ -12,12 +12,12 @@ from nilearn.glm.contrasts import Contrast, compute_fixed_effects
 from nilearn.image import math_img
 from scipy import stats
 
+from least_squares import fit_ols
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, t_to_z
 from sessionfx.statistics.fixed_effects import average, weighted_sum
 from sessionfx.statistics.linear_algebra import independent_columns, pseudo_inverse, rank_of
-from sessionfx.statistics.ols import fit_ols
 from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question

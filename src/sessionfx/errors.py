@@ -12,7 +12,6 @@ from sessionfx.wording import one_paragraph
 
 # Ended by a signal, as shells report it: 128 and the signal's number
 INTERRUPTED = 130
-TERMINATED = 143
 NO_READER = 141  # nobody reads standard output any more
 # What only happens to those who write
 _WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})

@@ -82,11 +82,6 @@ class FirstLevelFiles:
         folder = self.output_dir / func_folder(participant, session or None)
         return statmap_paths(folder, self._session_entities(participant, session, contrast), (*STATISTICS, "dof"))
 
-    def combined_maps(self, participant: str, question: SessionContrast, contrast: Contrast) -> dict[str, Path]:
-        """Paths of the maps of a session contrast by statistic."""
-        folder = self.output_dir / func_folder(participant)
-        return statmap_paths(folder, self._combined_entities(participant, question, contrast))
-
     def write_design(self, one: FittedRun) -> tuple[list[Path], dict[str, Any]]:
         """Write a run's design matrix and what is to be known of the run.
 

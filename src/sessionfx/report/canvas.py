@@ -53,7 +53,6 @@ TICK = 4
 
 # Heights of capital letters and of what hangs below the line, in units of the font's size (DejaVu Sans)
 _CAPITALS, _DESCENT = 0.73, 0.24
-_LINE = 1.2  # from one line of text to the next, in the same units
 _FONTS = {
     (False, False): "DejaVuSans.ttf",
     (True, False): "DejaVuSans-Bold.ttf",

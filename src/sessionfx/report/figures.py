@@ -82,12 +82,6 @@ def write(axes: Axes, x: float, y: float, text: str, **properties: Any) -> None:
     axes.text(x, y, text, **{"fontsize": SMALL_FONT, "color": INK, "parse_math": False, **properties})
 
 
-def label_axes(axes: Axes, x: str = "", y: str = "") -> None:
-    """Write the names (with units) of the two axes literally."""
-    axes.set_xlabel(x, fontsize=FONT, color=INK, parse_math=False)
-    axes.set_ylabel(y, fontsize=FONT, color=INK, parse_math=False)
-
-
 def header_height(title: str, width: float) -> float:
     """Height in inches which `write_header` needs on a figure `width` inches wide."""
     return 0.42 + 0.2 * len(title_lines(title, width * DPI))

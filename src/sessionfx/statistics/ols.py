@@ -54,12 +54,25 @@ class OlsContrasts:
         return np.asarray(squares / self.dof)
 
     def estimate(self, values: NDArray[np.floating]) -> Estimate:
-        """Estimate the contrast, where there is one, at voxels of shape (N, V); see `fit_ols`."""
+        """Estimate the contrast, where there is one, at voxels of shape (N, V).
+
+        Effect c′X⁺y, variance s² c′(X′X)⁺c with s² = ‖y − XX⁺y‖² / (N − rank X). The dispersion is divided by the same
+        degrees of freedom that the t statistic has; nilearn's `OLSModel` divides by N − P, which shrinks t on
+        rank-deficient designs.
+        """
         (weights,) = self.weights
         return Estimate(weights @ values, (weights @ weights) * self.dispersion(values), self.dof)
 
     def test(self, values: NDArray[np.floating]) -> tuple[NDArray[np.float64], float, float]:
-        """Test that all contrasts are zero; see `f_test`."""
+        """Test that all contrasts, which are independent, are zero.
+
+        Returns
+        -------
+        f : ndarray of shape (V,)
+            NaN where no error variance is left.
+        dof_numerator, dof : float
+            Q and N − rank X.
+        """
         effects, dispersion = self.weights @ values, self.dispersion(values)
         solved = np.linalg.solve(self.weights @ self.weights.T, effects)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -107,54 +120,3 @@ def prepare_ols(
             # the directions of the span that are orthogonal to all participants' means
             basis = np.ascontiguousarray(basis @ linalg.qr(inside.T)[0][:, len(labels) :])
     return OlsContrasts(weights, basis, means, float(dof))
-
-
-def fit_ols(values: NDArray[np.floating], design: NDArray[np.float64], contrast: NDArray[np.float64]) -> Estimate:
-    """Estimate a contrast of the coefficients.
-
-    The dispersion is divided by the same degrees of freedom, N − rank(X), that the t statistic has; nilearn's
-    `OLSModel` divides by N − P, which shrinks t on rank-deficient designs.
-
-    Parameters
-    ----------
-    values : ndarray of shape (N, V)
-        One row per map.
-    design : ndarray of shape (N, P)
-        Any rank below N.
-    contrast : ndarray of shape (P,)
-        An estimable contrast.
-
-    Returns
-    -------
-    Estimate
-        effect c′X⁺y, variance s² c′(X′X)⁺c with s² = ‖y − XX⁺y‖² / (N − rank X), dof N − rank X. The variance is
-        exactly 0 where the residuals are rounding error.
-
-    Raises
-    ------
-    ValueError
-        If no degrees of freedom are left.
-    """
-    return prepare_ols(design, contrast).estimate(values)
-
-
-def f_test(
-    values: NDArray[np.floating], design: NDArray[np.float64], contrasts: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float, float]:
-    """Test that several contrasts of the coefficients are all zero.
-
-    Parameters
-    ----------
-    values : ndarray of shape (N, V)
-    design : ndarray of shape (N, P)
-    contrasts : ndarray of shape (Q, P)
-        Estimable and independent.
-
-    Returns
-    -------
-    f : ndarray of shape (V,)
-        NaN where no error variance is left.
-    dof_numerator, dof : float
-        Q and N − rank X.
-    """
-    return prepare_ols(design, contrasts).test(values)
