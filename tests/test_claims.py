@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from sessionfx.group import verdict
+from sessionfx.group.participant_evidence import FEWEST
+from sessionfx.strategies.marginal import FEW_DOF
+
 ROOT = Path(__file__).parents[1]
 PENDING = ("verdict.py",)  # rewritten with its rules
 TEXTS = [
@@ -52,3 +56,19 @@ def test_a_highest_rate_is_said_of_the_designs_that_were_simulated() -> None:
     assert quoted
     for sentence in quoted:
         assert "simulated" in sentence, sentence
+
+
+def test_the_limits_of_the_verdict_are_those_of_the_docs() -> None:
+    text = of_one_line(ROOT / "docs" / "statistics.md").partition("### The verdict")[2].partition("### Why")[0]
+    for sentence in (
+        f"below {FEW_DOF:g} degrees of freedom; fewer than {verdict.MANY_IN_A_CELL} participants in a session",
+        f"standard deviations of the sessions {verdict.NOTABLE_SPREAD:g}-fold apart",
+        f"groups' standard deviations are {verdict.NOTABLE_SPREAD:g}-fold apart",
+        f"a variance for each group, below {verdict.FEW_DOF_OF_GROUPS:g} degrees of freedom",
+        f"values are **skewed** ($p\\le{verdict.NOTABLE_P:g}$)".replace("0.", "."),
+        f"exceeds {verdict.NOTABLE_SKEWNESS:g}",
+        f"fewer than {FEWEST} participants",
+        f"(leverage {verdict.HIGH_LEVERAGE:g})",
+        f"Where {100 * verdict.NOTABLE_SHARE_MISSING:g} % of the participants",
+    ):
+        assert sentence in text, sentence
