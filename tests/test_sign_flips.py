@@ -9,6 +9,8 @@ from scipy import ndimage, stats
 
 from sessionfx.covariates import GroupContrast
 from sessionfx.group.participant_evidence import DropoutCheck, ValueCheck, voxel_step
+from sessionfx.group.results import Dropout, Evidence, ValueEvidence
+from sessionfx.report.evidence import evidence_rows, evidence_table_row
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.statistics.sign_flips import (
     chance,
@@ -141,3 +143,16 @@ def test_some_thousand_voxels_are_looked_at_and_fewer_with_many_participants() -
     assert voxel_step(3000, 20) == 1
     assert 235_000 / voxel_step(235_000, 20) == pytest.approx(4000, rel=0.02)
     assert 235_000 / voxel_step(235_000, 1000) == pytest.approx(200, rel=0.02)
+
+
+def test_the_page_says_what_the_data_say() -> None:
+    found = ValueEvidence(0.25, 0.02, 0.1, 0.151, "09", 0.068, 2.04)
+    values = evidence_table_row(found)
+    assert values["skewness of participants' values"] == "0.500"
+    assert values["most often"] == "sub-09 (6.8 %)"
+    assert values["groups' SD, largest : smallest"] == "2.0"
+    rows = evidence_rows(Evidence(*(None,) * 5, n_complete=3, missingness=None, covariance=np.diag([1.0, 4.0]),
+                                  dropout=Dropout(0.02, None)))  # fmt: skip
+    told = {row["of all maps"]: row[""] for row in rows}
+    assert told["standard deviations of the sessions over participants, relative"] == "1, 2"
+    assert [value for what, value in told.items() if "changes go with" in what] == ["cannot be seen in these data"]

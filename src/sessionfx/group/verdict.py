@@ -375,7 +375,8 @@ def _judge_marginal(
         return Judgement("yes", "with one map per participant its errors hold even where participants vary unequally.")
     return Judgement(
         "yes",
-        "its errors do not depend on how sessions co-vary" + ("." if balanced else ", and it uses every map there is."),
+        "its errors come from how participants vary, not from a model of how sessions co-vary"
+        + ("." if balanced else ", and it uses every map there is."),
     )
 
 

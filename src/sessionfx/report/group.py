@@ -16,6 +16,7 @@ from sessionfx.naming import entity_string
 from sessionfx.outputs.files import remove
 from sessionfx.outputs.group import absence_summary, answer_summary
 from sessionfx.report.brain import draw_coverage, draw_stat_map
+from sessionfx.report.evidence import evidence_tables
 from sessionfx.report.maps import draw_maps
 from sessionfx.report.methods import MethodsText
 from sessionfx.report.page import (
@@ -43,7 +44,8 @@ _ICC_TITLES = {"icc31": "ICC(3,1)", "icc1": "ICC(1)"}
 _ICC_CAPTIONS = {
     "icc31": "How consistently participants differ once the sessions' own means are taken out: 1 is perfect, 0 is "
     "none.",
-    "icc1": "Reliability of one session of one participant; differences between sessions count as error.",
+    "icc1": "Reliability of one session of one participant; differences between sessions count as error. Regions where "
+    "the mean is suprathreshold were chosen from the same data, and favour voxels in which participants differ little.",
 }
 PERMUTATION_TITLES = {
     "voxelFWE": "voxels (max-t)",
@@ -117,6 +119,7 @@ def write_group_report(
         verdicts=_verdicts(results),
         trust=_trust(results),
         assumptions=_assumptions(results),
+        evidence=evidence_tables(results),
         covariates=results.covariate_notes,
         left_out=[f"sub-{label} {why}." for label, why in results.left_out.items()],
         reliability=_reliability(results),
