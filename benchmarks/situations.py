@@ -252,8 +252,8 @@ def dropout_situations() -> list[Situation]:
         contrast = np.where(left, 0.5, -0.5 * left.sum() / stays.sum())  # the mean over all is zero
         for reason, level in (
             ("at random", np.zeros((n, k))),
-            ("by level", 2 * LEVEL * contrast[:, None] * np.ones(k)),
-            ("by change", 2 * LEVEL * contrast[:, None] * slope),
+            ("by level", LEVEL * contrast[:, None] * np.ones(k)),
+            ("by change", LEVEL * contrast[:, None] * slope),
         ):
             found.append(Situation("dropout of half", f"{reason}, n={n}, k={k}", attends, symmetric(k, 0.5), _asked(k),
                                    level=level, icc=0.5))  # fmt: skip
