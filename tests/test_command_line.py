@@ -309,6 +309,8 @@ def any_settings(draw: st.DrawFn) -> Settings:
         "alpha": st.floats(0, 1, exclude_min=True, exclude_max=True),
         "correction": st.sampled_from(CORRECTIONS),
         "cluster_threshold": st.integers(0, 500),
+        "equivalence": st.none() | positive(100.0),
+        "bayes_factor": st.none() | positive(10.0),
         "nprocs": st.integers(1, 64),
         "omp_nthreads": st.integers(1, 64),
         "mem_gb": st.none() | positive(1e4),

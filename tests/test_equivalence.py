@@ -414,6 +414,24 @@ def test_effect_at_the_bound_is_called_equivalent_in_five_percent_at_most(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("n_patients", "n_controls", "ratio"), [(3, 20, 3), (8, 30, 3), (5, 20, 1)])
+@pytest.mark.parametrize(("strategy", "size"), [("marginal", 0.05), ("fixed-effects", 0.055)])
+def test_groups_that_differ_by_the_bound_are_called_equivalent_no_more_often(
+    strategy: str, size: float, n_patients: int, n_controls: int, ratio: float
+) -> None:
+    """Where each group has a variance of its own the degrees of freedom are estimates: up to 5.4 % with 3 patients."""
+    study = Study(everyone(n_patients + n_controls, 2), patients(n_patients, n_controls))
+    spread = np.repeat([ratio, 1.0], [n_patients, n_controls])
+    question, bound = study.question("mean", "patient - control"), 6.0
+    maps = study.maps(RNG_SEED, participant_sd=spread, n_voxels=N_SIMULATED)
+    maps += bound * (study.owners < n_patients)[:, None]
+    _, estimate = study.answer(strategy, question, maps)
+    assert isinstance(estimate, Estimate)
+    rate = two_one_sided_tests(estimate, bound, 0.05, "none").mask.mean()
+    assert 0.035 <= rate <= size + 3 * np.sqrt(size * (1 - size) / N_SIMULATED)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [8, 20, 40])
 def test_bayes_factors_keep_their_word(n: int) -> None:
     """Without an effect BF > 3 is rare; and of voxels with and without one, as many have one as the factors say."""
