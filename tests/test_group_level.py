@@ -499,7 +499,7 @@ def test_permutations_and_calibration_follow_the_seed(call: Caller, tmp_path: Pa
     changed = {name for name in one if one[name] != other[name]}
     assert any(name.endswith("_desc-voxelFWE_statmap.nii.gz") for name in changed)
     assert f"{START}_desc-calibration_metrics.tsv" in changed
-    assert not [name for name in changed if not re.search("FWE|calibration", name)]
+    assert not [name for name in changed if not re.search("FWE|calibration|validity", name)]
 
 
 def test_reliability_maps_are_the_analysis_of_variance(call: Caller, tmp_path: Path) -> None:
@@ -596,7 +596,9 @@ def test_reruns_redo_what_changed_and_nothing_else(call: Caller, tmp_path: Path)
 
     call.done(study, output, *asked, "--permutations", "20", "--random-seed", "1", "--calibrate", "60")
     changed = redone(before, before := times(output))
-    assert changed == {f"{START}_desc-calibration_metrics.tsv"}
+    judged = {f"{START}_sessions-mean{group}_{end}" for group in ("", "_covariate-age")
+              for end in ("validity.json", "desc-answers_metrics.tsv")}  # fmt: skip
+    assert changed == {f"{START}_desc-calibration_metrics.tsv", *judged}, "what is judged reads the calibration"
 
     call.done(study, output, *asked, "--permutations", "21", "--random-seed", "1", "--calibrate", "60")
     sidecar = (
@@ -854,7 +856,9 @@ def test_one_session_is_one_t_test_whatever_the_strategy(call: Caller, tmp_path:
     for strategy in ("sessionModel", "fixedEffects"):
         assert_maps(output, strategy, expected, sessions="mean", covariate="age")
     assert not list((output / "group").glob("*reliability*"))
-    call(study, output, "--covariates", "age", "--calibrate", "50").refused(17, "--calibrate", "two sessions")
+    call.done(study, output, "--covariates", "age", "--group-contrast", "age", "--calibrate", "50")
+    table = pd.read_csv(output / "group" / f"{START}_desc-calibration_metrics.tsv", sep="\t")
+    assert (table["status"] == "estimated").all()
 
 
 def test_sessions_chosen_set_their_order_and_what_the_mean_is(call: Caller, tmp_path: Path, study: GroupStudy) -> None:

@@ -518,7 +518,9 @@ def test_both_levels_say_how_far_they_are_and_what_was_found(
         f"{n_maps} maps of 1 contrast in {tmp_path}/out/sub-*" in summary
     )
     assert f"Reports: {tmp_path}/out/sub-*.html" in summary
-    found = re.compile(r"  mean: \S.* is recommended; \d+ of \d+ voxels are suprathreshold\.|  mean: no strategy .*")
+    found = re.compile(
+        r"  mean: \S.* is recommended(; |, with care: .*\. )\d+ of \d+ voxels are suprathreshold\.|  mean: no strategy .*"
+    )
     assert any(found.fullmatch(line) for line in lines)
     assert f"Report: {tmp_path}/out/group.html" in lines
 

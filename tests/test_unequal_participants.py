@@ -13,6 +13,7 @@ from scipy import special, stats
 from map_stacks import stack_of
 from sessionfx.covariates import Covariates, code_covariates, resolve_group_contrasts
 from sessionfx.errors import NotEstimableError
+from sessionfx.group.calibrated import Rates
 from sessionfx.group.evidence import gather_evidence
 from sessionfx.group.results import StrategyResult, Verdict
 from sessionfx.group.verdict import judge
@@ -96,24 +97,31 @@ class Study:
         plan = STRATEGIES[name].plan(self.layout, question, GroupOptions(**options))
         return estimate_in_blocks(plan, MapsInMemory(maps))
 
-    def verdict(
-        self, question: Question, maps: NDArray[np.float64], **options: str
-    ) -> tuple[Verdict, dict[str, Estimate | FTest]]:
-        """The star, from marginal and fixed-effects, and the answers."""
+    def results(
+        self, question: Question, maps: NDArray[np.float64], names: tuple[str, ...], **options: str
+    ) -> tuple[list[StrategyResult], dict[str, Estimate | FTest]]:
         mask = np.ones((maps.shape[1], 1, 1), dtype=bool)
         grid = Grid(mask.shape, np.eye(4))
-        evidence, _ = gather_evidence(stack_of(self.layout, maps, mask), self.sessions)
         results, answers = [], {}
-        for name in ("fixed-effects", "marginal"):
+        for name in names:
             strategy = STRATEGIES[name]
-            names = (name, strategy.label, strategy.title)
+            labels = (name, strategy.label, strategy.title)
             try:
                 plan, answers[name] = self.answer(name, question, maps, **options)
             except NotEstimableError as refusal:
-                results.append(StrategyResult(*names, str(refusal)))
+                results.append(StrategyResult(*labels, str(refusal)))
                 continue
-            results.append(StrategyResult(*names, None, plan, Located(answers[name], mask, grid), 3.0))
-        return judge(question, self.layout, results, evidence, "auto"), answers
+            results.append(StrategyResult(*labels, None, plan, Located(answers[name], mask, grid), 3.0))
+        return results, answers
+
+    def verdict(
+        self, question: Question, maps: NDArray[np.float64], rates: Rates | None = None, **options: str
+    ) -> tuple[Verdict, dict[str, Estimate | FTest]]:
+        """The star, from marginal and fixed-effects, and the answers."""
+        stack = stack_of(self.layout, maps, np.ones((maps.shape[1], 1, 1), dtype=bool))
+        evidence, _ = gather_evidence(stack, self.sessions)
+        results, answers = self.results(question, maps, ("fixed-effects", "marginal"), **options)
+        return judge(question, self.layout, results, evidence, "auto", rates), answers
 
 
 def p_of(found: Estimate | FTest) -> NDArray[np.float64]:

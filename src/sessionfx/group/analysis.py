@@ -16,10 +16,11 @@ from sessionfx.covariates import Covariates, resolve_group_contrasts
 from sessionfx.errors import LevelError
 from sessionfx.execution import Executor, progress_bar, say
 from sessionfx.group.answers import Respondent, finding, refusals
-from sessionfx.group.calibration import Covariance, calibrate
+from sessionfx.group.calibrated import rates_of
+from sessionfx.group.calibration import calibrate_study
 from sessionfx.group.evidence import summarise_reliability, with_active_regions
 from sessionfx.group.permutation import PermutationResult
-from sessionfx.group.results import ContrastResults, Evidence, StrategyResult
+from sessionfx.group.results import ContrastResults, StrategyResult
 from sessionfx.group.stack import MapStack, attendance, open_stack
 from sessionfx.inputs.covariates import read_covariates
 from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
@@ -32,11 +33,13 @@ from sessionfx.report.methods import GroupWork, MethodsText, group_methods
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
 from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import GroupOptions, MapLayout, Question, Strategy
+from sessionfx.strategies.base import GroupOptions, Question, Strategy
 from sessionfx.wording import listed
 
-# Stands in the names of answers to questions, not in those of other work
-_ANSWER = " sessions "
+# Stands in the names of answers to questions, not in those of other work; and ends that of what is judged of them
+_ANSWER, _VERDICT = " sessions ", " verdict"
+# Real voxels that a calibration draws from: enough for rates of 1 ‰, in 20 MB with 120 maps
+RESAMPLED_VOXELS = 20_000
 
 
 @dataclass(frozen=True)
@@ -283,7 +286,7 @@ class _Keeper:
     def earlier_answers(self) -> list[str]:
         """Say which answers of earlier calls lie beside those of this call, which the page does not show."""
         others = [work for work in self.record.works() if self.works.is_current(work) and _ANSWER in work
-                  and work not in self.works.questions]  # fmt: skip
+                  and not work.endswith(_VERDICT) and work not in self.works.questions]  # fmt: skip
         if not others:
             return []
         names = listed([work.partition(_ANSWER)[2].replace("-", " by ") for work in others])
@@ -312,27 +315,23 @@ def _find_results(
     respondent = Respondent(analysis.strategies, analysis.options, settings, analysis.executor)
     found = respondent.answers(questions, stack, analysis.selection.sessions)
     _check_that_something_is_answered(questions, found.results)
-    if settings.calibrate and found.evidence.covariance is None:
-        raise LevelError(
-            "--calibrate needs at least two participants with two sessions each, to estimate how sessions "
-            "co-vary. Leave it out."
-        )
     mean = found.mean if found.reliability else None
     evidence = with_active_regions(found.evidence, found.reliability, stack, mean)
     reliability = summarise_reliability(found.reliability, stack, mean, settings.cluster_threshold)
     keeper.keep(works.reliability, partial(files.write_reliability, reliability, stack.mask, stack.grid))
+    calibration = None
+    if works.calibration:  # before the judgements, which read it
+        finished = works.calibration not in keeper.to_do
+        calibration = files.read_calibration() if finished else _calibrate(questions, stack, analysis)
+        keeper.keep(works.calibration, partial(files.write_calibration, calibration))
     answers = []
     asked = list(zip(works.questions, questions, found.results, strict=True))
     for work, question, results in progress_bar(asked, files.contrast, "question"):
         stored = partial(_stored_permutation, files, question) if work not in keeper.to_do else None
-        answer = respondent.compared(question, results, stack, evidence, stored)
+        answer = respondent.compared(question, results, stack, evidence, stored, rates_of(calibration, question.label))
         keeper.keep(work, partial(files.write_question, answer, covariates), partial(files.strategy_files, question))
+        keeper.keep(work + _VERDICT, partial(files.write_verdict, answer))
         answers.append(answer)
-    calibration = None
-    if works.calibration:
-        finished = works.calibration not in keeper.to_do
-        calibration = files.read_calibration() if finished else _calibrate(questions, stack.layout, evidence, analysis)
-        keeper.keep(works.calibration, partial(files.write_calibration, calibration))
     return ContrastResults(
         files.contrast, analysis.selection.entities, stack.layout, stack.mask, stack.grid, stack.coverage,
         tuple(answers), stack.notes, covariates.notes, {**analysis.absent(files.contrast), **covariates.left_out},
@@ -368,15 +367,17 @@ def _covariates(maps: Sequence[FirstLevelMap], raw: Path, settings: Settings) ->
     return read_covariates(raw, attendance(maps), settings.covariates, settings.session_covariates)
 
 
-def _calibrate(
-    questions: Sequence[Question], layout: MapLayout, evidence: Evidence, analysis: GroupAnalysis
-) -> pd.DataFrame:
-    assert evidence.covariance is not None  # noqa: S101 - the caller makes sure
-    sessions = tuple(session for session in analysis.selection.sessions if session in layout.sessions)
-    return calibrate(
-        layout, questions, {one.name: one for one in analysis.strategies}, analysis.options, sessions,
-        Covariance(evidence.covariance), n_voxels=analysis.settings.calibrate, seed=analysis.settings.random_seed,
-    )  # fmt: skip
+def _calibrate(questions: Sequence[Question], stack: MapStack, analysis: GroupAnalysis) -> pd.DataFrame:
+    sessions = tuple(session for session in analysis.selection.sessions or ("",) if session in stack.layout.sessions)
+    seed = analysis.settings.random_seed
+    effects = stack.sample(RESAMPLED_VOXELS, np.random.default_rng(seed))
+    try:
+        return calibrate_study(
+            stack.layout, questions, {one.name: one for one in analysis.strategies}, analysis.options, sessions,
+            effects, n_voxels=analysis.settings.calibrate, seed=seed,
+        )  # fmt: skip
+    except ValueError as error:
+        raise LevelError(f"--calibrate resamples how participants vary, and {error}. Leave it out.") from None
 
 
 def _works(
@@ -421,4 +422,5 @@ def _works(
     marks = {**answers, reliability: fingerprint([inputs, common, covariates.left_out, analysis.absent(contrast)])}
     if calibration:
         marks[calibration] = fingerprint([sorted(answers.items()), settings.calibrate, settings.random_seed])
+    marks |= {work + _VERDICT: fingerprint([mark, marks.get(calibration)]) for work, mark in answers.items()}
     return _Works(tuple(answers), reliability, calibration, marks, prefix, f"{prefix}{of_covariates}{_ANSWER}")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sessionfx.errors import NotEstimableError
 from sessionfx.execution import Executor, in_threads
 from sessionfx.group.absence import with_absence
+from sessionfx.group.calibrated import Rates
 from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table
 from sessionfx.group.evidence import gather
 from sessionfx.group.participant_evidence import ValueCheck
@@ -130,6 +131,7 @@ class Respondent:
         stack: MapStack,
         evidence: Evidence,
         stored: StoredPermutation | None = None,
+        rates: Rates | None = None,
     ) -> QuestionResults:
         """Complete the answers to one question by permutations and tests for no effect, compare and judge them.
 
@@ -142,6 +144,8 @@ class Respondent:
             What the data say about the strategies' assumptions.
         stored : callable, optional
             Gives the permutation of a finished answer at the voxels of a mask.
+        rates : dict of str to (dict of str to float), optional
+            What the calibration found of each strategy.
 
         Returns
         -------
@@ -151,7 +155,7 @@ class Respondent:
             with_absence(self._complete(result, question, stack, stored), question, self.settings) for result in results
         )
         pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))
-        verdict = judge(question, stack.layout, complete, evidence, self.options.subject_effect)
+        verdict = judge(question, stack.layout, complete, evidence, self.options.subject_effect, rates)
         return QuestionResults(question, complete, pairs, verdict)
 
     def _complete(
@@ -271,7 +275,8 @@ def finding(results: QuestionResults) -> str:
         return f"{results.question.text}: no strategy of this call can be recommended."
     summary, tests = map_summary(best.located, best.threshold), best.equivalence
     equivalent = f", {tests.mask.sum()} equivalent to zero {tests.within(results.question.units)}" if tests else ""
-    return (
-        f"{results.question.text}: {best.title} is recommended; {summary['n_above']} of {summary['n_voxels']} voxels "
-        f"are suprathreshold{equivalent}."
-    )
+    suprathreshold = f"{summary['n_above']} of {summary['n_voxels']} voxels are suprathreshold{equivalent}."
+    if results.verdict.with_care:
+        reason = results.verdict.strategies[best.name].reason
+        return f"{results.question.text}: {best.title} is recommended, with care: {reason} {suprathreshold}"
+    return f"{results.question.text}: {best.title} is recommended; {suprathreshold}"

@@ -1,7 +1,8 @@
 """Monte Carlo calibration: how often each strategy finds an effect where there is none, and where there is one.
 
-The design is a study's own (who has which session, covariates); the maps are drawn from a normal distribution whose
-covariance over the sessions of a participant is given. Every voxel is one independent repetition of the study.
+The design is a study's own (who has which session, covariates). The maps are drawn from the study's own maps
+(`group.residuals`), or from a normal distribution whose covariance over the sessions of a participant is given. Every
+voxel is one independent repetition of the study.
 
 Vocabulary
 ----------
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 from scipy import linalg, special, stats
 
 from sessionfx.errors import NotEstimableError
+from sessionfx.group.residuals import StudyNoise, direction_of
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import pseudo_inverse
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
@@ -36,6 +38,7 @@ DECLINED = "declined"
 
 # Voxels simulated at a time: for 500 maps 16 MB, and large enough for matrix products to run at full speed.
 _VOXELS_TOGETHER = 4096
+_NORMAL_95 = 1.96
 # Eigenvalues of a covariance may be this far below zero, relative to the largest, from rounding.
 _NEGATIVE = -1e-9
 _NEEDS_VARIANCES = (
@@ -92,7 +95,13 @@ class Covariance:
 class _Simulator:
     """Draws maps of a layout; everything that does not change between voxels is prepared once."""
 
-    def __init__(self, layout: MapLayout, sessions: tuple[str, ...], covariance: Covariance) -> None:
+    def __init__(
+        self,
+        layout: MapLayout,
+        sessions: tuple[str, ...],
+        covariance: Covariance,
+        true_means: NDArray[np.float64] | None = None,
+    ) -> None:
         if covariance.matrix.shape != (len(sessions),) * 2:
             raise ValueError(f"a covariance of {len(sessions)} sessions has as many rows, not {len(covariance.matrix)}")
         unknown = sorted(set(layout.sessions) - set(sessions))
@@ -100,6 +109,10 @@ class _Simulator:
             raise ValueError(f"the covariance does not cover session '{unknown[0]}'")
         self.session_of_row = np.array([sessions.index(session) for session in layout.sessions], dtype=int)
         self.covariance = covariance
+        self.layout, self.sessions = layout, sessions
+        self.true_means = np.zeros(len(sessions)) if true_means is None else np.asarray(true_means, dtype=float)
+        if self.true_means.shape != (len(sessions),):
+            raise ValueError(f"{len(sessions)} sessions have as many session effects, not {self.true_means.size}")
         rows_by_participant: dict[str, list[int]] = {}
         for row, participant in enumerate(layout.participants):
             rows_by_participant.setdefault(participant, []).append(row)
@@ -108,7 +121,11 @@ class _Simulator:
             by_pattern.setdefault(tuple(self.session_of_row[rows].tolist()), []).append(rows)
         self._patterns = [(np.array(rows), covariance.root(pattern)) for pattern, rows in by_pattern.items()]
 
-    def draw(self, n_voxels: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    def draw(self, n_voxels: int, rng: np.random.Generator) -> _NormalDraw:
+        """Draw a block of voxels."""
+        return _NormalDraw(self, self.noise(n_voxels, rng))
+
+    def noise(self, n_voxels: int, rng: np.random.Generator) -> NDArray[np.float64]:
         """Draw maps of shape (N, V) with expectation zero."""
         effects = rng.standard_normal((len(self.session_of_row), n_voxels))
         for rows, root in self._patterns:  # rows of shape (participants, their sessions)
@@ -123,6 +140,36 @@ class _Simulator:
                 sessions = self.session_of_row[own]
                 found[np.ix_(own, own)] = self.covariance.matrix[np.ix_(sessions, sessions)]
         return found
+
+
+@dataclass(frozen=True)
+class _NormalDraw:
+    """One drawn block of voxels, as the null maps of any question."""
+
+    source: _Simulator
+    noise: NDArray[np.float64]
+
+    def null_maps(self, question: Question) -> NDArray[np.float64]:
+        """Give maps of shape (N, V) in which nothing is that the question asks about."""
+        source = self.source
+        return self.noise + _null_means(source.layout, question, source.sessions, source.true_means)[:, None]
+
+
+class NullMaps(Protocol):
+    """A draw of null voxels."""
+
+    def null_maps(self, question: Question) -> NDArray[np.float64]:
+        """Give maps of shape (N, V) in which nothing is that the question asks about."""
+
+
+class Noise(Protocol):
+    """Where null voxels come from."""
+
+    def draw(self, n_voxels: int, rng: np.random.Generator) -> NullMaps:
+        """Draw a block of voxels."""
+
+    def covariance_of_maps(self) -> NDArray[np.float64]:
+        """Covariance of all maps, of shape (N, N)."""
 
 
 def simulate(
@@ -159,7 +206,7 @@ def simulate(
         If the covariance does not cover the sessions of the layout.
     """
     simulator = _Simulator(layout, sessions, covariance)
-    effects = simulator.draw(n_voxels, rng)
+    effects = simulator.noise(n_voxels, rng)
     if session_effects is not None:
         effects += session_effects[simulator.session_of_row][:, None]
     return effects
@@ -217,20 +264,22 @@ def calibrate(
     strategies: Mapping[str, Strategy],
     options: GroupOptions,
     sessions: tuple[str, ...],
-    covariance: Covariance,
+    covariance: Covariance | Noise,
     *,
     n_voxels: int,
     seed: int,
     alphas: tuple[float, ...] = (0.05, 0.001),
     noncentrality: float = 3.0,
     session_effects: NDArray[np.float64] | None = None,
+    power: bool = True,
 ) -> pd.DataFrame:
     """Find false-positive rates and power of strategies on one design.
 
-    Null data: the maps have the given covariance and the true session effects, less what would make the question's null
-    hypothesis false. With w the session weights of the question these are μ − w (w′μ)/(w′w): for a mean the session
-    effects sum to zero; for a difference the two sessions are equal and others may differ; for `any` and for a trend
-    over a measured time there are none. A question about a covariate keeps all of μ, which is the same for everyone.
+    Null data: from a study's maps (see `group.residuals`), or normal maps with the given covariance and the true
+    session effects, less what would make the question's null hypothesis false. With w the session weights of the
+    question these are μ − w (w′μ)/(w′w): for a mean the session effects sum to zero; for a difference the two sessions
+    are equal and others may differ; for `any` and for a trend over a measured time there are none. A question about a
+    covariate keeps all of μ, which is the same for everyone.
 
     Power: the same noise, with a true effect added that gives the fixed-effects estimator of this question, with its
     participants and equal weights, the stated noncentrality under the true covariance: effect = noncentrality · sd.
@@ -253,7 +302,8 @@ def calibrate(
     options : GroupOptions
     sessions : tuple of S str
         What the rows of the covariance are.
-    covariance : Covariance
+    covariance : Covariance or Noise
+        Normal maps with this covariance, or where else null voxels come from.
     n_voxels : int
         Null voxels, and as many with an effect.
     seed : int
@@ -262,7 +312,9 @@ def calibrate(
         Nominal false-positive rates.
     noncentrality : float
     session_effects : ndarray of shape (S,), optional
-        True mean of each session.
+        True mean of each session of normal maps.
+    power : bool, default=True
+        Whether it is found.
 
     Returns
     -------
@@ -281,17 +333,17 @@ def calibrate(
 
     if n_voxels < 1:
         raise ValueError("at least one voxel is needed")
-    simulator = _Simulator(layout, sessions, covariance)
-    true_means = np.zeros(len(sessions)) if session_effects is None else np.asarray(session_effects, dtype=float)
-    if true_means.shape != (len(sessions),):
-        raise ValueError(f"{len(sessions)} sessions have as many session effects, not {true_means.size}")
+    noise: Noise
+    if isinstance(covariance, Covariance):
+        noise = _Simulator(layout, sessions, covariance, session_effects)
+    else:
+        noise = covariance
     rows: list[dict[str, Any]] = []
-    # what is added to the noise, and who estimates it
-    work: list[tuple[NDArray[np.float64], list[_Tally]]] = []
+    # question, the effect that is added to its null maps, who estimates the null maps, and who those with the effect
+    work: list[tuple[Question, NDArray[np.float64], list[_Tally], list[_Tally]]] = []
     tallies: list[tuple[dict[str, Any], _Tally, _Tally | None]] = []
     for question in questions:
-        null = _null_means(layout, question, sessions, true_means)
-        effect, pattern = _effect(layout, question, simulator, noncentrality)
+        effect, pattern = _effect(layout, question, noise.covariance_of_maps(), noncentrality)
         at_null: list[_Tally] = []
         at_effect: list[_Tally] = []
         for name, strategy in strategies.items():
@@ -312,32 +364,104 @@ def calibrate(
             if plan.uses_variances:
                 row |= {"status": DECLINED, "reason": _NEEDS_VARIANCES}
                 continue
-            null_tally, effect_tally = _Tally(plan, alphas), _Tally(plan, alphas) if np.isfinite(effect) else None
+            null_tally = _Tally(plan, alphas)
+            effect_tally = _Tally(plan, alphas) if power and np.isfinite(effect) else None
             tallies.append((row, null_tally, effect_tally))
             at_null.append(null_tally)
             at_effect += [effect_tally] if effect_tally else []
-        work += [(null, at_null), (null + effect * pattern, at_effect)]
+        work.append((question, effect * pattern, at_null, at_effect))
 
     starts = range(0, n_voxels, _VOXELS_TOGETHER)
-    passes = [False, True] if any(one.plan.pools for _, group in work for one in group) else [True]
+    everyone = [tally for *_, at_null, at_effect in work for tally in (*at_null, *at_effect)]
+    passes = [False, True] if any(tally.plan.pools for tally in everyone) else [True]
     steps = [(counting, start) for counting in passes for start in starts]
     for counting, start in progress_bar(steps, "Calibration", "block"):
         if counting and start == 0:
-            for _, group in work:
-                for one in group:
-                    one.learned()
-        noise = simulator.draw(min(_VOXELS_TOGETHER, n_voxels - start), np.random.default_rng([seed, start]))
-        for means, group in work:
-            users = [one for one in group if counting or one.plan.pools]
-            effects = noise + means[:, None] if users and means.any() else noise
-            for one in users:
-                (one.count if counting else one.learn)(effects)
+            for tally in everyone:
+                tally.learned()
+        drawn = noise.draw(min(_VOXELS_TOGETHER, n_voxels - start), np.random.default_rng([seed, start]))
+        for question, added, at_null, at_effect in work:
+            users = [[tally for tally in group if counting or tally.plan.pools] for group in (at_null, at_effect)]
+            if not any(users):
+                continue
+            effects = drawn.null_maps(question)
+            for group, means in zip(users, (None, added), strict=True):
+                if means is not None:
+                    effects += means[:, None]
+                for tally in group:
+                    (tally.count if counting else tally.learn)(effects)
 
     for row, null_tally, effect_tally in tallies:
         row |= _rates(null_tally, effect_tally, n_voxels)
     columns = ["question", "label", "strategy", "status", "reason", "test", "dof", "n_voxels", "effect"]
     columns += [column for alpha in alphas for column in _columns(alpha)]
     return pd.DataFrame(rows, columns=columns)
+
+
+def calibrate_study(
+    layout: MapLayout,
+    questions: Sequence[Question],
+    strategies: Mapping[str, Strategy],
+    options: GroupOptions,
+    sessions: tuple[str, ...],
+    effects: NDArray[np.floating],
+    *,
+    n_voxels: int,
+    seed: int,
+    alphas: tuple[float, ...] = (0.05, 0.001),
+) -> pd.DataFrame:
+    """Find false-positive rates and power in null voxels drawn from a study's own maps.
+
+    What is drawn is milder than the data where these are skewed: means of few participants take part of it away. How
+    much is found by calibrating a simulated study of the same participants in the same way (the iterated bootstrap:
+    Hall & Martin 1988, doi:10.1093/biomet/75.4.661): rates that come out lower there, by more than chance, are raised
+    by as much.
+
+    Parameters
+    ----------
+    layout, questions, strategies, options, sessions, n_voxels, seed, alphas
+        See `calibrate`.
+    effects : ndarray of shape (N, V)
+        Maps at a sample of voxels.
+
+    Returns
+    -------
+    DataFrame
+        See `calibrate`; the intervals of raised rates are normal approximations.
+
+    Raises
+    ------
+    ValueError
+        If nothing varies about the means of sessions and groups.
+    """
+    noise = StudyNoise(layout, effects)
+    settings: dict[str, Any] = {"n_voxels": n_voxels, "alphas": alphas}
+    table = calibrate(layout, questions, strategies, options, sessions, noise, seed=seed, **settings)
+    for number, question in enumerate(questions):
+        estimated = table[(table["label"] == question.label) & (table["status"] == ESTIMATED)]
+        answering = {name: strategies[name] for name in estimated["strategy"]}
+        if not answering:
+            continue
+        simulated = noise.again(question, np.random.default_rng([seed, number, 1]))
+        again = calibrate(
+            layout, [question], answering, options, sessions, simulated, seed=seed + 1 + number, power=False, **settings
+        )  # fmt: skip
+        for (index, row), (_, other) in zip(estimated.iterrows(), again.iterrows(), strict=True):
+            for alpha in alphas:
+                raised = _raised(row, other, alpha, n_voxels)
+                table.loc[index, list(raised)] = list(raised.values())
+    return table
+
+
+def _raised(row: pd.Series, again: pd.Series, alpha: float, n_voxels: int) -> dict[str, float]:
+    """Raise a rate by what was lost when the same was done with a simulated study, if that exceeds chance."""
+    rate, lower, upper, _ = _columns(alpha)
+    found, second = float(row[rate]), float(again[rate])
+    own, other = (share * (1 - share) / n_voxels for share in (found, second))
+    if not found - second > 2 * np.sqrt(own + other):
+        return {}
+    raised, half = 2 * found - second, _NORMAL_95 * np.sqrt(4 * own + other)
+    return {rate: raised, lower: raised - half, upper: raised + half}
 
 
 def _columns(alpha: float) -> list[str]:
@@ -390,7 +514,7 @@ def _null_means(
 
 
 def _effect(
-    layout: MapLayout, question: Question, simulator: _Simulator, noncentrality: float
+    layout: MapLayout, question: Question, of_maps: NDArray[np.float64], noncentrality: float
 ) -> tuple[float, NDArray[np.float64]]:
     """Find the true effect that power is found for, and the pattern of shape (N,) it has over the maps.
 
@@ -402,27 +526,23 @@ def _effect(
     share = between @ over_participants / (over_participants @ over_participants)
     present = [session for session in asked.sessions if session in layout.sessions]
     differences = np.ones((1, 1))  # a single contrast is its own vector
-    if asked.time is not None:
-        pattern = layout.session_covariate(asked.time)
-        pattern = pattern - pattern.mean()
-    elif asked.kind == "any" and len(present) > 1:
-        line = np.linspace(-0.5, 0.5, len(present))
-        pattern = np.array([line[present.index(session)] for session in layout.sessions])
-        differences = (difference_contrasts(len(present)) @ line)[:, None]
-    else:
+    pattern = direction_of(layout, question)
+    if asked.kind == "any" and len(present) > 1:
+        differences = (difference_contrasts(len(present)) @ np.linspace(-0.5, 0.5, len(present)))[:, None]
+    elif asked.time is None:
         weights = _weights_of_sessions(layout, question, tuple(present))
         if weights is None:
             return np.nan, np.zeros(len(share))
-        pattern = np.array([weights[present.index(session)] for session in layout.sessions]) / (weights @ weights)
+        pattern = pattern / (weights @ weights)
     try:
-        covariance = _reference_covariance(layout, question, simulator)
+        covariance = _reference_covariance(layout, question, of_maps)
         length = float((differences.T @ np.linalg.solve(covariance, differences)).item())
     except (NotEstimableError, np.linalg.LinAlgError):
         return np.nan, np.zeros(len(share))
     return noncentrality / np.sqrt(length), pattern * share
 
 
-def _reference_covariance(layout: MapLayout, question: Question, simulator: _Simulator) -> NDArray[np.float64]:
+def _reference_covariance(layout: MapLayout, question: Question, of_maps: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute the true covariance, of shape (Q, Q), of the estimator that noncentrality refers to.
 
     Raises
@@ -432,7 +552,6 @@ def _reference_covariance(layout: MapLayout, question: Question, simulator: _Sim
     LinAlgError
         If fixed-effects cannot answer and the true covariance is singular.
     """
-    of_maps = simulator.covariance_of_maps()
     try:
         # how its variance is estimated does not matter here
         plan = FixedEffects().plan(layout, question, GroupOptions(variance="pooled"))

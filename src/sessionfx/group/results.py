@@ -114,6 +114,11 @@ class Verdict:
     strategies: dict[str, Judgement]
     facts: dict[str, Any]
 
+    @property
+    def with_care(self) -> bool:
+        """Whether the first choice is judged to be no more than conditionally valid."""
+        return bool(self.recommended) and self.strategies[self.recommended[0]].valid != "yes"
+
 
 @dataclass(frozen=True)
 class QuestionResults:

@@ -78,6 +78,18 @@ class MapStack:
         assert self.stored_variances is not None  # noqa: S101 - stored where a strategy needs them
         return self._read(self.stored_variances, block)
 
+    def sample(self, n_voxels: int, rng: np.random.Generator) -> NDArray[np.floating]:
+        """Read the effects of some common voxels from all over the brain, of shape (N, v); all if there are fewer."""
+        chosen = np.zeros(self.n_voxels, dtype=bool)
+        chosen[rng.choice(self.n_voxels, min(n_voxels, self.n_voxels), replace=False)] = True
+        parts, start = [], 0
+        for block in self.blocks:
+            effects = self.effects(block)
+            stop = start + effects.shape[1]
+            parts.append(effects[:, chosen[start:stop]])
+            start = stop
+        return np.concatenate(parts, axis=1)
+
     def _read(self, store: BlockStore, block: slice) -> NDArray[np.floating]:
         common, values = self.common[block], store.read(block)
         return values if common.all() else np.ascontiguousarray(values[:, common])

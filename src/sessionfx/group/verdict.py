@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from sessionfx.group.calibrated import Rates, least_inflated, with_rates
 from sessionfx.group.participant_evidence import FEWEST
 from sessionfx.group.results import Evidence, Judgement, StrategyResult, ValueEvidence, Verdict
 from sessionfx.maps import Located
@@ -70,6 +71,7 @@ def judge(
     results: Sequence[StrategyResult],
     evidence: Evidence,
     subject_effect: str,
+    rates: Rates | None = None,
 ) -> Verdict:
     """Say which strategies to trust.
 
@@ -83,6 +85,8 @@ def judge(
     evidence : Evidence
     subject_effect : {'auto', 'indicator', 'linear', 'none'}
         Of the session-model.
+    rates : dict of str to (dict of str to float), optional
+        What the calibration found of each strategy; see `calibrated.rates_of`.
 
     Returns
     -------
@@ -126,7 +130,11 @@ def judge(
         else Judgement("declined", one.refusal or "")
         for one in results
     }
-    recommended = _recommend(question, layout, judgements, dof)
+    if rates:
+        judgements = with_rates(judgements, rates)
+        facts["CalibratedFalsePositives"] = {name: {key: found[key] for key in ("rate_0.05", "rate_0.001")}
+                                             for name, found in rates.items()}  # fmt: skip
+    recommended = _recommend(question, layout, judgements, dof, rates)
     titles = {one.name: one.title for one in results}
     same = _give_the_same([one for one in results if one.name in recommended])
     text = _sentences(layout, recommended, judgements, titles, evidence, same)
@@ -410,7 +418,11 @@ def _judge_mixed(question: Question, layout: MapLayout, evidence: Evidence) -> J
 
 
 def _recommend(
-    question: Question, layout: MapLayout, judgements: Mapping[str, Judgement], dof: Mapping[str, float]
+    question: Question,
+    layout: MapLayout,
+    judgements: Mapping[str, Judgement],
+    dof: Mapping[str, float],
+    rates: Rates | None,
 ) -> tuple[str, ...]:
     """Order the strategies that are valid; the first is the one to report."""
     k = len(set(layout.sessions))
@@ -426,7 +438,8 @@ def _recommend(
             name
             for name in (*preference, "mixed", "session-model", "meta")
             if name in judgements and judgements[name].valid == "conditional"
-        ][:1]
+        ]
+        chosen = least_inflated(chosen, rates or {})[:1]
     return tuple(chosen)
 
 

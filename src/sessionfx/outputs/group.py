@@ -87,16 +87,23 @@ class GroupFiles:
         return read_sidecar(self.maps[0].effect)
 
     def write_question(self, results: QuestionResults, covariates: Covariates) -> list[Path]:
-        """Write the answers to one question, their comparison, and the verdict."""
+        """Write the answers to one question and their comparison."""
         base = self._entities(results.question)
         files: list[Path] = []
         for result in results.strategies:
             if result.plan is not None and result.located is not None:
                 files += self._write_strategy(results.question, result, result.plan, result.located, covariates)
-        files += self._write_tables(results, base)
+        return [*files, self._write_agreement(results, base)]
+
+    def write_verdict(self, results: QuestionResults) -> list[Path]:
+        """Write which answers to one question can be trusted, and a table of them with their judgements."""
+        base = self._entities(results.question)
         path = self.folder / file_name(base, "validity", ".json")
         write_json(path, _describe_verdict(results.question, results.verdict))
-        return [*files, path]
+        answers = pd.DataFrame(
+            answer_summary(one, results.verdict) | absence_summary(one) for one in results.strategies
+        )
+        return [path, self._write_table(answers, base, "answers")]
 
     def strategy_files(self, question: Question) -> list[Path]:
         """Files that lie there of any strategy's answer to a question."""
@@ -297,7 +304,7 @@ class GroupFiles:
         write_statmap(path, factors.log10, located.mask, located.grid, content)
         return [path, sidecar_path(path)]
 
-    def _write_tables(self, results: QuestionResults, base: dict[str, str | None]) -> list[Path]:
+    def _write_agreement(self, results: QuestionResults, base: dict[str, str | None]) -> Path:
         agreement = pd.DataFrame(
             [
                 {
@@ -316,10 +323,7 @@ class GroupFiles:
                 for pair in results.pairs
             ]
         )
-        answers = pd.DataFrame(
-            answer_summary(one, results.verdict) | absence_summary(one) for one in results.strategies
-        )
-        return [self._write_table(agreement, base, "agreement"), self._write_table(answers, base, "answers")]
+        return self._write_table(agreement, base, "agreement")
 
     def write_reliability(self, reliability: Reliability | None, mask: NDArray[np.bool_], grid: Grid) -> list[Path]:
         """Write the maps of reliability and their summary, where there are any."""
@@ -417,6 +421,7 @@ def _describe_verdict(question: Question, verdict: Verdict) -> dict[str, Any]:
         "GroupContrast": question.group.text,
         "Verdict": verdict.text,
         "Recommended": list(verdict.recommended),
+        "RecommendedWithCare": verdict.with_care,
         "Strategies": {name: {"Valid": one.valid, "Reason": one.reason} for name, one in verdict.strategies.items()},
         "Facts": verdict.facts,
         "Software": SOFTWARE,

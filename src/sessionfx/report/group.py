@@ -76,6 +76,14 @@ _EQUIVALENCE_TITLES = {
     "interval_half_width": "half of the interval (median)",
 }
 _BAYES_FACTOR_TITLES = {"n_bf10_below_third": "BF₁₀ below 1/3", "n_bf10_above_3": "BF₁₀ above 3"}
+_RESAMPLED = (
+    "{voxels} simulated voxels. Each takes what is left of every participant's maps, once the means of sessions and "
+    "groups are taken out, from a voxel drawn at random for that participant. So participants vary as much, their "
+    "sessions go together as closely, and values are as skewed as in these data; sessions, covariates and times are "
+    "the study's. What it cannot see: rates are means over the brain, and single places can be worse. It knows these "
+    "{participants} participants only: it takes how much each of them varies as it is over all voxels, and with few "
+    "participants it sees only part of the skewness."
+)
 _MAP_CAPTION = "Glass brain (largest value along each axis) and slices; what is below the threshold is shown faintly."
 
 
@@ -196,13 +204,14 @@ def _verdicts(results: ContrastResults) -> list[dict[str, str]]:
 
 
 def _trust(results: ContrastResults) -> list[dict[str, str]]:
-    """One row per question: what each strategy is worth, the first choice marked."""
+    """One row per question: what each strategy is worth, the first choice marked with a star if it is valid."""
     rows = []
     for one in results.questions:
         row = {"session contrast": one.question.text}
         for strategy in one.strategies:
             mark = _VALIDITY[one.verdict.strategies[strategy.name].valid]
-            row[strategy.title] = f"★ {mark}" if strategy.name in one.verdict.recommended[:1] else mark
+            star = "☆" if one.verdict.with_care else "★"
+            row[strategy.title] = f"{star} {mark}" if strategy.name in one.verdict.recommended[:1] else mark
         rows.append(row)
     return rows
 
@@ -257,8 +266,7 @@ def _calibration(results: ContrastResults, settings: Settings) -> dict[str, Any]
     picture = Picture(
         draw_calibration(results.calibration),
         "False positives and power of every strategy in simulated studies like this one",
-        f"{settings.calibrate} simulated voxels with this study's participants, sessions and covariates, and with the "
-        "covariance of sessions found in these data.",
+        _RESAMPLED.format(voxels=settings.calibrate, participants=len(results.layout.unique_participants)),
     )
     return {"picture": picture, "rows": results.calibration.to_dict("records")}
 
