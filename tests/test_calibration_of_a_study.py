@@ -313,8 +313,9 @@ def test_a_low_rate_clears_nobody_and_other_reasons_stay() -> None:
     }
 
 
-def test_among_conditional_answers_the_one_with_the_smallest_rate_comes_first() -> None:
-    assert least_inflated(["a", "b", "c"], {"a": rates(0.09), "c": rates(0.07)}) == ["c", "a", "b"]
+def test_among_conditional_answers_the_least_inflated_comes_first() -> None:
+    found = {"a": rates(0.09), "b": rates(0.052), "c": rates(0.07), "d": rates(0.048), "e": rates(0.05, 0.009)}
+    assert least_inflated([*"abcdef"], found) == ["b", "d", "f", "c", "a", "e"]
     assert least_inflated(["a", "b"], {}) == ["a", "b"]
 
 
@@ -328,7 +329,7 @@ def test_the_verdict_reads_the_rates() -> None:
     assert bound.with_care
     assert "with care" in bound.text
     assert "finds something in 8 % of null voxels" in bound.text
-    assert bound.facts["CalibratedFalsePositives"]["marginal"] == {"rate_0.05": 0.09, "rate_0.001": 0.001}
+    assert bound.facts["CalibratedFalsePositives"]["marginal"] == {"0.05": 0.09, "0.001": 0.001}
     none, _ = study.verdict(question, maps, rates=dict.fromkeys(("marginal", "fixed-effects"), rates(0.2)))
     assert none.recommended == ()
 
@@ -386,7 +387,7 @@ def test_calibrating_takes_the_star_from_skewed_means(tmp_path: Path, capsys: py
     assert judged["Valid"] != "yes"
     assert "in data resampled from this study it finds something in" in judged["Reason"]
     assert "CalibratedFalsePositives" not in before["Facts"]  # type: ignore[operator]
-    assert after["Facts"]["CalibratedFalsePositives"]["marginal"]["rate_0.05"] > 0.06  # type: ignore[index]
+    assert after["Facts"]["CalibratedFalsePositives"]["marginal"]["0.05"] > 0.06  # type: ignore[index]
     page = (output / "group.html").read_text(encoding="utf-8")
     assert "★ valid" not in page
     assert "from a voxel drawn at random for that participant" in " ".join(page.split())

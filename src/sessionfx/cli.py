@@ -216,9 +216,8 @@ def build_parser() -> argparse.ArgumentParser:
                        "is that of the Cauchy prior on the effect in standard deviations of participants, 0.707 where "
                        "none is given (default: not)")  # fmt: skip
     group.add_argument("--calibrate", type=_within(_count, MOST_SIMULATED_VOXELS), default=0, metavar="N",
-                       help="simulate N voxels of your own design, with the covariance your data have: false "
-                       "positives and "
-                       "power of every strategy (default: not)")  # fmt: skip
+                       help="simulate N null voxels from your own maps: false positives and power of every strategy, "
+                       "which the verdict then reads (default: not)")  # fmt: skip
     group.add_argument("--random-seed", type=_within(_count, LARGEST_SEED), default=0, metavar="N",
                        help="of permutations and simulated voxels (default: %(default)s)")  # fmt: skip
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-import numpy as np
 import pandas as pd
 
 from sessionfx.group.calibration import ESTIMATED
@@ -62,25 +61,36 @@ def with_rates(judgements: Mapping[str, Judgement], rates: Rates) -> dict[str, J
 
 
 def _with_rate(judgement: Judgement, rates: Mapping[str, float]) -> Judgement:
-    above = [alpha for alpha, limit in LIMITS.items() if rates.get(f"rate_{alpha:g}_lower", 0.0) > limit]
+    above = _inflation(rates)
     if not above or judgement.valid not in ("yes", "conditional"):
         return judgement
-    valid = "no" if rates.get("rate_0.05_lower", 0.0) > NOT_TO_BE_TRUSTED else "conditional"
-    alpha = above[0]
+    valid = "no" if rates["rate_0.05_lower"] > NOT_TO_BE_TRUSTED else "conditional"
+    alpha = next(iter(above))
     found = (
         f"in data resampled from this study it finds something in {_share(rates[f'rate_{alpha:g}'], alpha)} of null "
         f"voxels at a nominal {_share(alpha, alpha)}."
     )
-    # a sentence of a judgement that is valid speaks for it, and would contradict this one
-    reason = found if judgement.valid == "yes" else f"{judgement.reason} Besides, {found}"
-    return Judgement(valid, reason)
+    # the reason of a valid answer speaks for it, and would contradict this
+    return Judgement(valid, found if judgement.valid == "yes" else f"{judgement.reason} Besides, {found}")
+
+
+def _inflation(rates: Mapping[str, float]) -> dict[float, float]:
+    """Find the nominal rates whose limits are exceeded, and how many times as much as is nominal is found."""
+    return {alpha: rates[f"rate_{alpha:g}"] / alpha for alpha, limit in LIMITS.items()
+            if rates.get(f"rate_{alpha:g}_lower", 0.0) > limit}  # fmt: skip
 
 
 def _share(value: float, alpha: float) -> str:
     """Write small shares per thousand, as nominal rates are."""
-    return f"{100 * value:.3g} %" if alpha >= 0.01 else f"{1000 * value:.2g} ‰"
+    times, unit = (100, "%") if alpha >= 0.01 else (1000, "‰")
+    return f"{times * value:.1f}".removesuffix(".0") + f" {unit}"
 
 
 def least_inflated(names: Sequence[str], rates: Rates) -> list[str]:
-    """Order strategies by their rate at a nominal 5 %, those without one last; ties stay in order."""
-    return sorted(names, key=lambda name: rates.get(name, {}).get("rate_0.05", np.inf))
+    """Order strategies by how far their rates exceed the limits; those that do not stay in order, before the others."""
+    return sorted(names, key=lambda name: max(_inflation(rates.get(name, {})).values(), default=0.0))
+
+
+def nominal_rates(rates: Rates) -> dict[str, dict[str, float]]:
+    """Rates alone, by strategy and nominal rate, for the facts of a verdict."""
+    return {name: {f"{alpha:g}": found[f"rate_{alpha:g}"] for alpha in LIMITS} for name, found in rates.items()}

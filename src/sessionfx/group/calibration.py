@@ -447,21 +447,27 @@ def calibrate_study(
             layout, [question], answering, options, sessions, simulated, seed=seed + 1 + number, power=False, **settings
         )  # fmt: skip
         for (index, row), (_, other) in zip(estimated.iterrows(), again.iterrows(), strict=True):
-            for alpha in alphas:
-                raised = _raised(row, other, alpha, n_voxels)
-                table.loc[index, list(raised)] = list(raised.values())
+            raised = _raised(row, other, alphas, n_voxels)
+            table.loc[index, list(raised)] = list(raised.values())
     return table
 
 
-def _raised(row: pd.Series, again: pd.Series, alpha: float, n_voxels: int) -> dict[str, float]:
-    """Raise a rate by what was lost when the same was done with a simulated study, if that exceeds chance."""
-    rate, lower, upper, _ = _columns(alpha)
-    found, second = float(row[rate]), float(again[rate])
-    own, other = (share * (1 - share) / n_voxels for share in (found, second))
-    if not found - second > 2 * np.sqrt(own + other):
-        return {}
-    raised, half = 2 * found - second, _NORMAL_95 * np.sqrt(4 * own + other)
-    return {rate: raised, lower: raised - half, upper: raised + half}
+def _raised(row: pd.Series, again: pd.Series, alphas: Sequence[float], n_voxels: int) -> dict[str, float]:
+    """Raise rates by what was lost when the same was done with a simulated study, if that exceeds chance at the first.
+
+    Small rates are too few voxels to tell by themselves.
+    """
+    raised: dict[str, float] = {}
+    for alpha in alphas:
+        rate, lower, upper, _ = _columns(alpha)
+        found, second = float(row[rate]), float(again[rate])
+        own, other = (share * (1 - share) / n_voxels for share in (found, second))
+        if alpha == alphas[0] and not found - second > 2 * np.sqrt(own + other):
+            return {}
+        if found > second:
+            middle, half = 2 * found - second, _NORMAL_95 * np.sqrt(4 * own + other)
+            raised |= {rate: middle, lower: max(middle - half, 0.0), upper: middle + half}
+    return raised
 
 
 def _columns(alpha: float) -> list[str]:

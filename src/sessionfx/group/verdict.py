@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from sessionfx.group.calibrated import Rates, least_inflated, with_rates
+from sessionfx.group.calibrated import Rates, least_inflated, nominal_rates, with_rates
 from sessionfx.group.participant_evidence import FEWEST
 from sessionfx.group.results import Evidence, Judgement, StrategyResult, ValueEvidence, Verdict
 from sessionfx.maps import Located
@@ -96,7 +97,7 @@ def judge(
     balanced = _is_balanced(layout)
     coding = resolve_subject_effect(subject_effect, question.sessions)
     dof = {one.name: _dof(one.located) for one in results if one.located is not None}
-    facts = {
+    facts: dict[str, Any] = {
         "NumberOfParticipants": n,
         "NumberOfSessions": k,
         "NumberOfMaps": len(layout.participants),
@@ -132,8 +133,7 @@ def judge(
     }
     if rates:
         judgements = with_rates(judgements, rates)
-        facts["CalibratedFalsePositives"] = {name: {key: found[key] for key in ("rate_0.05", "rate_0.001")}
-                                             for name, found in rates.items()}  # fmt: skip
+        facts["CalibratedFalsePositives"] = nominal_rates(rates)
     recommended = _recommend(question, layout, judgements, dof, rates)
     titles = {one.name: one.title for one in results}
     same = _give_the_same([one for one in results if one.name in recommended])
