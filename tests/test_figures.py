@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from sessionfx import wording
 from sessionfx.report import brain, canvas, colours, plots
 
 HOSTILE = "_$\\frac{x_1$ $y$_"
@@ -511,10 +512,10 @@ class TestText:
         [(-0.5, "−0.5"), (np.nan, "n/a"), (1234.5678, "1.23e+03"), (0.0, "0"), (np.inf, "inf")],
     )
     def test_numbers_for_people(self, value: float, expected: str) -> None:
-        assert canvas.number(value) == expected
+        assert wording.number(value) == expected
 
     def test_shortened_names_keep_both_ends(self) -> None:
-        short = canvas.shorten("a" * 30 + "_run-2", 12)
+        short = wording.shorten("a" * 30 + "_run-2", 12)
         assert len(short) == 12
         assert short.startswith("aaaaa")
         assert short.endswith("_run-2")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sessionfx.naming import natural_key
-from sessionfx.wording import listed, shortened
+from sessionfx.wording import counted, listed, shortened
 
 if TYPE_CHECKING:
     from sessionfx.group.analysis import GroupAnalysis
@@ -77,14 +77,14 @@ def participant_text(
     limits = f"about {max(needs_gb.values()):.1f} GB for the largest run"
     at_a_time = None if at_a_time is None else min(at_a_time, sum(map(len, selection.runs.values())))
     lines = [
-        f"Would analyse {_place(selection.entities)}: {_number(len(selection.runs), 'participant')}, "
-        f"{_number(n_runs, 'run')}.",
+        f"Would analyse {_place(selection.entities)}: {counted(len(selection.runs), 'participant')}, "
+        f"{counted(n_runs, 'run')}.",
         *(f"  {name}: {root}" for name, root in analysis.links.items()),
         f"  output: {analysis.output_dir}",
         f"  sessions, in their order in time: {selection.order.text or 'none'}",
         f"  contrasts: {'; '.join(_named(one.label, one.expression) for one in analysis.contrasts)}",
         f"  session contrasts: {'; '.join(session_contrasts)}" if selection.sessions else "",
-        f"  memory: {limits}" + ("" if at_a_time is None else f", {_number(at_a_time, 'run')} at a time"),
+        f"  memory: {limits}" + ("" if at_a_time is None else f", {counted(at_a_time, 'run')} at a time"),
         f"  finished before: {_finished(progress)}",
     ]
     lines = [line for line in lines if line] + [f"  warning: {warning}" for warning in selection.warnings]
@@ -92,7 +92,7 @@ def participant_text(
         return "\n".join([*lines, *_counts(selection)])
     for label, runs in selection.runs.items():
         lines.append(
-            f"sub-{label}: {_number(len(runs), 'run')}, {progress[label]}, about {needs_gb[f'sub-{label}']:.1f} GB"
+            f"sub-{label}: {counted(len(runs), 'run')}, {progress[label]}, about {needs_gb[f'sub-{label}']:.1f} GB"
         )
         for run in runs:
             lines.append(f"  {run.name}")
@@ -131,11 +131,11 @@ def group_text(analysis: GroupAnalysis) -> str:
         for one in maps:
             of_participant.setdefault(one.participant, []).append(one.session)
         lines.append(
-            f"{contrast} over {_number(len(of_participant), 'participant')}, {_number(len(maps), 'map')}"
+            f"{contrast} over {counted(len(of_participant), 'participant')}, {counted(len(maps), 'map')}"
             + ("" if all(one.variance for one in maps) else ", not all with variances")
         )
         attendance = Counter(one.session for one in maps)
-        lines += [f"  ses-{session}: {_number(attendance[session], 'participant')}" for session in selection.sessions]
+        lines += [f"  ses-{session}: {counted(attendance[session], 'participant')}" for session in selection.sessions]
         incomplete = [label for label, found in of_participant.items() if len(found) < len(selection.sessions)]
         if incomplete:
             lines.append(f"  without some session: {_labels(incomplete)}")
@@ -181,22 +181,22 @@ def _counts(selection: Selection) -> list[str]:
             lacking.setdefault("participants without some session", []).append(label)
     usual = max(labels_of, key=lambda n: (len(labels_of[n]), n))
     lines = [
-        f"{_number(len(labels), 'participant')} with {_number(n, 'run')}"
+        f"{counted(len(labels), 'participant')} with {counted(n, 'run')}"
         + ("" if n == usual else f": {_labels(labels)}")
         for n, labels in sorted(labels_of.items(), reverse=True)
     ]
     for what, names in lacking.items():
         if what.startswith("participants"):
-            lines.append(f"{_number(len(names), 'participant')} without some session: {_labels(names)}")
+            lines.append(f"{counted(len(names), 'participant')} without some session: {_labels(names)}")
         else:
-            lines.append(f"{_number(len(names), 'run')} {what}: {_shortened(names)}")
+            lines.append(f"{counted(len(names), 'run')} {what}: {_shortened(names)}")
     return [*lines, f"Files are named for up to {LISTED_PARTICIPANTS} participants: choose with --participant-label."]
 
 
 def _finished(progress: Mapping[str, Progress]) -> str:
     done = [label for label, one in progress.items() if one.finished == one.asked]
     partly = [label for label, one in progress.items() if 0 < one.finished < one.asked]
-    text = f"{len(done)} of {_number(len(progress), 'participant')}"
+    text = f"{len(done)} of {counted(len(progress), 'participant')}"
     return text + (f", {len(partly)} in part" if partly else "")
 
 
@@ -215,10 +215,6 @@ def _in_dataset(path: Path, links: Mapping[str, Path]) -> str:
         return str(path)
     name, root = max(inside, key=lambda one: len(one[1].parts))
     return f"{name}: {path.relative_to(root)}"
-
-
-def _number(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")
 
 
 def _labels(labels: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import traceback
 
-from sessionfx.wording import one_paragraph
+from sessionfx.wording import one_paragraph, sentence
 
 # Ended by a signal, as shells report it: 128 and the signal's number
 INTERRUPTED = 130
@@ -117,21 +117,18 @@ def as_refusal(error: Exception, output_dir: str | None = None) -> SessionFXErro
     SessionFXError
         With the exit code that fits.
     """
-    said = in_words(error)
-    sentence = f"{said[:1].upper()}{said[1:]}."
+    said = sentence(in_words(error))
     if isinstance(error, MemoryError):
-        return LevelError(
-            f"{sentence} Give the program more (docker run --memory, sbatch --mem), or a smaller --nprocs."
-        )
+        return LevelError(f"{said} Give the program more (docker run --memory, sbatch --mem), or a smaller --nprocs.")
     if isinstance(error, OSError):
         name = str(error.filename or "")
         if error.errno in _WRITING or (output_dir and name.startswith(output_dir)):
-            return OutputError(f"{sentence} Check space and permissions, then give the same command again.")
-        return DatasetError(f"{sentence} Check the file and its permissions, then give the same command again.")
+            return OutputError(f"{said} Check space and permissions, then give the same command again.")
+        return DatasetError(f"{said} Check the file and its permissions, then give the same command again.")
     frames = traceback.extract_tb(error.__traceback__)
     place = f" (in {frames[-1].name}, line {frames[-1].lineno} of {frames[-1].filename})" if frames else ""
     return ProgramFaultError(
-        f"A fault of the program stopped it{place}: {sentence} Please report it with the traceback that -v prints. "
+        f"A fault of the program stopped it{place}: {said} Please report it with the traceback that -v prints. "
         "What was finished is kept."
     )
 

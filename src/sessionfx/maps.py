@@ -13,6 +13,7 @@ from sessionfx.errors import ParticipantError
 from sessionfx.inputs.images import Grid
 from sessionfx.statistics.estimates import Estimate, Result
 from sessionfx.statistics.thresholds import beyond
+from sessionfx.wording import minus
 
 R = TypeVar("R", bound=Result)
 
@@ -92,7 +93,7 @@ def position_text(mask: NDArray[np.bool_], grid: Grid, index: int) -> str:
     """World coordinates (mm) of an in-mask voxel, for people."""
     voxel = np.unravel_index(np.flatnonzero(mask)[index], mask.shape)
     place = grid.affine[:3, :3] @ voxel + grid.affine[:3, 3]
-    return ", ".join(f"{value:.0f}".replace("-", "−") for value in place)
+    return ", ".join(minus(f"{value:.0f}") for value in place)
 
 
 def map_summary(one: Located[Any], threshold: float) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import numpy as np
 from sessionfx.errors import CommandLineError
 from sessionfx.expressions import ExpressionError, parse_expression, split_name
 from sessionfx.naming import words_to_label
-from sessionfx.wording import listed
+from sessionfx.wording import listed, session_names
 
 MEAN = "mean"
 LINEAR = "linear"
@@ -70,7 +70,7 @@ class SessionContrast:
         """The order of the sessions in time, in words; empty where there are fewer than two."""
         if len(self.sessions) < 2:
             return ""
-        return f"{listed([f'ses-{session}' for session in self.sessions])} (from: {self.order_source})"
+        return f"{session_names(self.sessions)} (from: {self.order_source})"
 
     @property
     def order_fields(self) -> dict[str, object]:
@@ -286,7 +286,7 @@ def _resolve_one(specification: str, sessions: tuple[str, ...]) -> SessionContra
         weights_by_session[session] = weights_by_session.get(session, 0.0) + weight
     unknown = [session for session in weights_by_session if session not in sessions]
     if unknown:
-        known = listed(f"ses-{session}" for session in sessions) or "none: this dataset has no ses- entity"
+        known = session_names(sessions) or "none: this dataset has no ses- entity"
         raise CommandLineError(
             f"--session-contrast '{specification}' names ses-{unknown[0]}, which is not among the sessions "
             f"analysed ({known}). Correct the name, or select that session with --session-label."

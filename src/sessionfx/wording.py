@@ -1,11 +1,13 @@
-"""Texts for people: lists that stay readable, and characters that a terminal may show.
+"""English for people: lists that stay readable, counts, numbers, and characters that a terminal may show.
 
 Only the standard library: the command line uses it before anything else is loaded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 # Names that a reader still looks through; a list of 100,000 would hide the sentence it stands in
 MOST_NAMES = 40
@@ -57,14 +59,82 @@ def quoted(names: Iterable[object], *, last: str = "and", most: int = MOST_NAMES
     return f" {last} ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
 
 
+def session_names(labels: Iterable[str]) -> str:
+    """Join sessions by their names: `ses-01, ses-02`."""
+    return listed([f"ses-{label}" for label in labels])
+
+
+def lines_text(lines: Sequence[int], *, most: int = 3) -> str:
+    """Name lines of a file: `line 4`, `lines 4 and 7`, `lines 4, 5, 6 and 12 more`."""
+    shown = [str(line) for line in lines[:most]]
+    if len(lines) > most:
+        return f"lines {', '.join(shown)} and {len(lines) - most} more"
+    if len(shown) == 1:
+        return f"line {shown[0]}"
+    return f"lines {', '.join(shown[:-1])} and {shown[-1]}"
+
+
 def shortened(text: str) -> str:
     """Cut a name that is no name."""
     return text if len(text) <= LONGEST_NAME_SHOWN else text[: LONGEST_NAME_SHOWN - 1] + "…"
 
 
+def shorten(name: str, limit: int) -> str:
+    """Cut the middle out of names longer than `limit` characters: beginnings and ends tell names apart."""
+    if len(name) <= limit:
+        return name
+    head = (limit - 1) // 2
+    return f"{name[:head]}…{name[len(name) - (limit - 1 - head) :]}"
+
+
 def counted(number: int, noun: str) -> str:
     """Count things in words: `1 run`, `2 runs`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def minus(number: str) -> str:
+    """Give a formatted number true minus signs. For numbers alone: names have hyphens."""
+    return number.replace("-", "−")
+
+
+def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
+    """Write a number: `digits` significant digits, a true minus sign, ``n/a`` for NaN."""
+    return "n/a" if math.isnan(value) else minus(f"{value:{'+' if signed else ''}.{digits}g}")
+
+
+def format_number(value: Any) -> str:
+    """Format a cell: integers as they are, other numbers to three significant digits, NaN and infinity in words."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "—" if value is None else str(value)
+    if math.isnan(value):
+        return "n/a"
+    if math.isinf(value):
+        return "none reached" if value > 0 else "−∞"
+    if abs(value - round(value)) < 1e-9 and abs(value) < 1e7:
+        return minus(f"{round(value):d}")
+    return minus(f"{value:.3f}" if 0.01 <= abs(value) < 1000 else f"{value:.3g}")
+
+
+def percent(fraction: float) -> str:
+    """Write a fraction in percent with the digits that 20,000 voxels carry."""
+    value = 100 * fraction
+    return f"{value:.2f} %" if value < 1 else f"{value:.1f} %" if value < 99.95 else "100 %"
+
+
+def weights_text(weights: Iterable[tuple[str, float]]) -> str:
+    """Write weights over columns, those that are not zero; names stay as they are.
+
+    Examples
+    --------
+    >>> weights_text([("scan-0.5", -0.25), ("age", 0.0), ("ses-02", 1.0)])
+    'scan-0.5: −0.25, ses-02: 1'
+    """
+    return ", ".join(f"{name}: {number(weight)}" for name, weight in weights if weight != 0)
+
+
+def sentence(text: str) -> str:
+    """Begin with a capital letter, end with a full stop."""
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def one_paragraph(text: str) -> str:

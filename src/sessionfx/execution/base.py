@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from sessionfx.errors import OutputError, SessionFXError, in_words, stops_all_writing
+from sessionfx.wording import sentence
 
 Result = TypeVar("Result")
 
@@ -166,15 +167,11 @@ def attempt(work: Callable[..., Result], arguments: tuple[Any, ...]) -> tuple[Re
     except OSError as error:
         if stops_all_writing(error):
             raise OutputError(f"{in_words(error)}. Check space and permissions.") from None
-        return None, Failure(f"{_sentence(error)} Check the file and its permissions.", traceback.format_exc(), False)
+        said = f"{sentence(in_words(error))} Check the file and its permissions."
+        return None, Failure(said, traceback.format_exc(), expected=False)
     except SessionFXError as error:
         return None, Failure(str(error), traceback.format_exc(), expected=True)
     except MemoryError:
         return None, Failure("There is not enough memory for this participant.", traceback.format_exc(), expected=True)
     except Exception as error:
-        return None, Failure(_sentence(error), traceback.format_exc(), expected=False)
-
-
-def _sentence(error: Exception) -> str:
-    said = in_words(error)
-    return f"{said[:1].upper()}{said[1:]}."
+        return None, Failure(sentence(in_words(error)), traceback.format_exc(), expected=False)

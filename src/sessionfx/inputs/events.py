@@ -18,8 +18,8 @@ from pathlib import Path
 import pandas as pd
 
 from sessionfx.errors import ParticipantError
-from sessionfx.inputs.tables import lines_text, numeric_column, read_table
-from sessionfx.wording import listed, shortened
+from sessionfx.inputs.tables import numeric_column, read_table
+from sessionfx.wording import lines_text, listed, shortened
 
 # nilearn does not convolve events that start earlier than this before the first volume (s)
 EARLIEST_ONSET = -24.0

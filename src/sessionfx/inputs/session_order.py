@@ -26,7 +26,7 @@ from sessionfx.errors import DatasetError, ParticipantError
 from sessionfx.inputs.files import is_folder, list_folder
 from sessionfx.inputs.tables import read_table
 from sessionfx.naming import natural_key, strip_prefix
-from sessionfx.wording import listed
+from sessionfx.wording import session_names
 
 Source = Literal["acq_time", "--session-label", "numbers in the labels", "alphabet (assumed)"]
 _NUMBERED = re.compile(r"(\D*)(\d+)(\D*)\Z", re.ASCII)
@@ -95,8 +95,8 @@ def order_sessions(found: Iterable[str], wanted: Sequence[str], raw: Path) -> Se
     if by_time:
         if chosen and tuple(chosen) != by_time:
             warnings.append(
-                f"acq_time says that the sessions took place in the order {_written(by_time)}, which is used; "
-                f"--session-label names them in another order ({_written(chosen)})."
+                f"acq_time says that the sessions took place in the order {session_names(by_time)}, which is used; "
+                f"--session-label names them in another order ({session_names(chosen)})."
             )
         return SessionOrder(by_time, "acq_time", tuple(warnings))
     if problem:
@@ -107,15 +107,11 @@ def order_sessions(found: Iterable[str], wanted: Sequence[str], raw: Path) -> Se
     if all(matches) and len({(match[1], match[3]) for match in matches if match}) == 1:
         return SessionOrder(tuple(labels), "numbers in the labels", tuple(warnings))
     warnings.append(
-        f"The order of the sessions in time is not known; the alphabet's is assumed: {_written(labels)}. No trend is "
-        f"asked for by default. Name them in their order in time with --session-label {' '.join(labels)}, or add "
+        f"The order of the sessions in time is not known; the alphabet's is assumed: {session_names(labels)}. No trend "
+        f"is asked for by default. Name them in their order in time with --session-label {' '.join(labels)}, or add "
         "acq_time to the scans.tsv or sessions.tsv files."
     )
     return SessionOrder(tuple(labels), "alphabet (assumed)", tuple(warnings))
-
-
-def _written(labels: Iterable[str]) -> str:
-    return listed([f"ses-{label}" for label in labels])
 
 
 def _padding(labels: Sequence[str]) -> list[str]:
@@ -125,8 +121,8 @@ def _padding(labels: Sequence[str]) -> list[str]:
         number = re.sub(r"\d+", lambda digits: digits[0].lstrip("0") or "0", label)
         by_number.setdefault(number, []).append(label)
     return [
-        f"The sessions {_written(alike)} are taken for different sessions, though their labels differ in leading zeros "
-        "only. If they are one session, rename the files of some participants."
+        f"The sessions {session_names(alike)} are taken for different sessions, though their labels differ in leading "
+        "zeros only. If they are one session, rename the files of some participants."
         for alike in by_number.values()
         if len(alike) > 1
     ]

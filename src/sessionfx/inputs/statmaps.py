@@ -28,7 +28,7 @@ from sessionfx.naming import (
     natural_key,
 )
 from sessionfx.settings import Settings
-from sessionfx.wording import counted, listed
+from sessionfx.wording import counted, listed, session_names
 
 OWN_DESC = "fixedEffects"
 _NODE = re.compile(r"node-([A-Za-z0-9]+)\Z")
@@ -357,7 +357,7 @@ def _absent(
                 else found.participants[label]
             )  # fmt: skip
         elif any(stat_map.session for stat_map in own):
-            reasons[label] = f"has no map of the sessions {listed(f'ses-{session}' for session in order.labels)}"
+            reasons[label] = f"has no map of the sessions {session_names(order.labels)}"
         else:
             reasons[label] = "has a map that names no session, while those of others do"
     return reasons

@@ -125,16 +125,6 @@ def numeric_column(table: pd.DataFrame, column: str, path: Path, *, allow_missin
     return numbers
 
 
-def lines_text(lines: Sequence[int], *, most: int = 3) -> str:
-    """Name lines of a file: `line 4`, `lines 4 and 7`, `lines 4, 5, 6 and 12 more`."""
-    shown = [str(line) for line in lines[:most]]
-    if len(lines) > most:
-        return f"lines {', '.join(shown)} and {len(lines) - most} more"
-    if len(shown) == 1:
-        return f"line {shown[0]}"
-    return f"lines {', '.join(shown[:-1])} and {shown[-1]}"
-
-
 def _header(line: str, path: Path) -> list[str]:
     if line.count("\t") >= MOST_COLUMNS or len(line) >= _LONGEST_HEADER:
         raise ParticipantError(

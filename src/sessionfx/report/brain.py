@@ -29,12 +29,12 @@ from sessionfx.report.canvas import (
     header_height,
     message_png,
     nearest,
-    number,
     round_ticks,
     text_width,
     to_bytes,
 )
 from sessionfx.report.colours import COUNTS, DIVERGING, INK, MUTED, FloatArray, look_up, rgb
+from sessionfx.wording import number
 
 BoolArray = NDArray[np.bool_]
 

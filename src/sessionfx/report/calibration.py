@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import blended_transform_factory
 
 from sessionfx.group.calibration import DECLINED
-from sessionfx.report.canvas import message_png, shorten
+from sessionfx.report.canvas import message_png
 from sessionfx.report.colours import CATEGORIES, INK, MUTED
 from sessionfx.report.figures import (
     FONT,
@@ -28,6 +28,7 @@ from sessionfx.report.figures import (
     write,
     write_header,
 )
+from sessionfx.wording import percent, shorten
 
 ROW = 0.2
 """Height of one strategy's line (inches)."""
@@ -109,12 +110,6 @@ def draw_calibration(
     return figure_to_png(figure)
 
 
-def _percent(fraction: float) -> str:
-    """Write a fraction in percent with the digits that 20,000 voxels carry."""
-    value = 100 * fraction
-    return f"{value:.2f} %" if value < 1 else f"{value:.1f} %" if value < 99.95 else "100 %"
-
-
 def _prepare_rates(axes: Axes, alpha: float) -> None:
     axes.set_xscale("log")
     axes.set_xlim(_LOWEST * alpha, 1.0)
@@ -178,13 +173,13 @@ def _draw_strategy(every: list[Axes], row: pd.Series, alphas: list[float], colou
         if rate < least:  # beyond the axis: an arrow at its end
             style = {"marker": "<", "markerfacecolor": colour}
         axes.plot([max(rate, least)], [y], color=colour, markersize=5.5, markeredgewidth=1.4, clip_on=False, **style)
-        _write_number(axes, _percent(rate), y, fontweight="bold" if inflated else "normal")
+        _write_number(axes, percent(rate), y, fontweight="bold" if inflated else "normal")
     power = float(row[f"power_{alphas[0]:g}"])
     if np.isfinite(power):
         inflated = float(row[f"rate_{alphas[0]:g}_lower"]) > INFLATED * alphas[0]
         face = "white" if inflated else colour
         power_panel.barh(y, power, height=ROW * 0.55, facecolor=face, edgecolor=colour, linewidth=1.0)
-    _write_number(power_panel, _percent(power) if np.isfinite(power) else "n/a", y)
+    _write_number(power_panel, percent(power) if np.isfinite(power) else "n/a", y)
 
 
 def _write_number(axes: Axes, text: str, y: float, **properties: Any) -> None:

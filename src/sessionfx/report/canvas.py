@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.report.colours import INK, MUTED, Colour, FloatArray, look_up, rgb
+from sessionfx.wording import minus, number
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -345,21 +346,6 @@ def title_lines(title: str, width: float) -> list[str]:
     return textwrap.wrap(title, width=int(width / 10), max_lines=2, placeholder=" …") or [""]
 
 
-def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
-    """Write a number for people: `digits` significant digits, a true minus sign, ``n/a`` for NaN."""
-    if math.isnan(value):
-        return "n/a"
-    return f"{value:{'+' if signed else ''}.{digits}g}".replace("-", "−")
-
-
-def shorten(name: str, limit: int) -> str:
-    """Cut the middle out of names longer than `limit` characters: beginnings and ends tell names apart."""
-    if len(name) <= limit:
-        return name
-    head = (limit - 1) // 2
-    return f"{name[:head]}…{name[len(name) - (limit - 1 - head) :]}"
-
-
 def round_ticks(low: float, high: float, most: int, *, whole: bool = False) -> list[float]:
     """Choose round numbers evenly spaced from `low` to `high`.
 
@@ -395,7 +381,7 @@ def tick_texts(values: Sequence[float]) -> list[str]:
         return [number(value) for value in values]
     decimals = next((n for n in range(6) if abs(step * 10**n - round(step * 10**n)) < 1e-6 * 10**n * step), 6)
     # Adding 0.0 turns −0.0 into 0.0.
-    return [f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−") for value in values]
+    return [minus(f"{round(value, decimals) + 0.0:.{decimals}f}") for value in values]
 
 
 def to_bytes(colours: FloatArray) -> Pixels:

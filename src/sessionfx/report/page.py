@@ -24,6 +24,7 @@ from sessionfx.errors import SessionFXError
 from sessionfx.inputs.files import UnreadableFileError, open_input, read_json_object
 from sessionfx.naming import natural_key
 from sessionfx.outputs.files import list_outputs, locked, write_json, write_text
+from sessionfx.wording import format_number
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -171,18 +172,3 @@ def _made_of(sections: Sequence[Path]) -> str:
     """Make the last line of a page: names and sizes of its sections, digested. It tells a cut or outdated page."""
     sizes = [[file.name, file.lstat().st_size] for file in sections]
     return f"<!-- sections {hashlib.sha256(json.dumps(sizes).encode()).hexdigest()} -->\n"
-
-
-def format_number(value: Any) -> str:
-    """Format a cell: integers as they are, other numbers to three significant digits, NaN and infinity in words."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return "—" if value is None else str(value)
-    number = float(value)
-    if number != number:
-        return "n/a"
-    if number in (float("inf"), float("-inf")):
-        return "none reached" if number > 0 else "−∞"
-    if abs(number - round(number)) < 1e-9 and abs(number) < 1e7:
-        return f"{round(number):d}".replace("-", "−")
-    shown = f"{number:.3f}" if 0.01 <= abs(number) < 1000 else f"{number:.3g}"
-    return shown.replace("-", "−")

@@ -29,13 +29,12 @@ from sessionfx.report.canvas import (
     enlarge,
     header_height,
     message_png,
-    number,
     round_ticks,
-    shorten,
     to_bytes,
     widest,
 )
 from sessionfx.report.colours import CATEGORIES, DENSITY, DIVERGING, INK, MUTED, FloatArray, look_up, rgb
+from sessionfx.wording import minus, number, shorten
 
 HATCHES = ("", "////", "....", "xxxx")
 """After the last colour the palette starts again with the next of these hatches."""
@@ -249,7 +248,7 @@ def _write_cells(panel: Panel, correlation: FloatArray) -> None:
     for row, column in np.argwhere(np.tri(len(correlation), k=-1)).tolist():
         r = float(correlation[row, column])
         # Adding 0.0 turns −0.0 into 0.0.
-        text = "n/a" if np.isnan(r) else f"{round(r, 2) + 0.0:.2f}".replace("0.", ".", 1).replace("-", "−")
+        text = "n/a" if np.isnan(r) else minus(f"{round(r, 2) + 0.0:.2f}".replace("0.", ".", 1))
         colour = "#ffffff" if abs(r) > 0.6 else INK
         panel.canvas.text(panel.x(column + 0.5), panel.y(row + 0.5), text, across="centre", colour=colour)
 
@@ -673,7 +672,7 @@ def _density(z: FloatArray, edges: FloatArray) -> FloatArray:
 
 
 def _fixed(z: FloatArray, statistic: Callable[[FloatArray], float]) -> str:
-    return f"{statistic(z):.2f}".replace("-", "−") if len(z) else "n/a"
+    return minus(f"{statistic(z):.2f}") if len(z) else "n/a"
 
 
 def _line_style(index: int) -> tuple[str, tuple[float, float] | None]:
