@@ -14,10 +14,11 @@ from sessionfx.report.evidence import evidence_rows, evidence_table_row
 from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.statistics.sign_flips import (
     chance,
+    effective_scores,
     outlying,
-    partial_r2,
     random_signs,
     squared_skewness,
+    standardised_scores,
 )
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question
 
@@ -31,22 +32,34 @@ def test_signs_begin_with_those_of_the_data_and_never_repeat_them() -> None:
         np.testing.assert_array_equal(signs, random_signs(n))
 
 
-def test_partial_r2_is_that_of_two_regressions() -> None:
+def test_effective_scores_are_those_of_the_model_without_the_regressor_and_blind_to_the_nuisance() -> None:
     rng = np.random.default_rng(1)
-    values, predictor = rng.normal(size=(12, 40)), rng.normal(size=12)
-    nuisance = np.column_stack([np.ones(12), rng.normal(size=12)])
-    signs = random_signs(12, 5)
-    expected = []
-    smaller = nuisance @ np.linalg.lstsq(nuisance, values, rcond=None)[0]
-    larger_design = np.column_stack([nuisance, predictor])
-    for own in signs:
-        flipped = own[:, None] * (values - smaller)
-        errors = [
-            ((flipped - x @ np.linalg.lstsq(x, flipped, rcond=None)[0]) ** 2).sum(axis=0)
-            for x in (nuisance, larger_design)
-        ]
-        expected.append(np.sum((errors[0] - errors[1]) / errors[0]))
-    np.testing.assert_allclose(partial_r2(values, predictor, nuisance, signs), expected, rtol=1e-9)
+    owners = np.repeat(np.arange(9), [3, 3, 2, 3, 1, 3, 2, 3, 3])
+    nuisance = np.column_stack([np.ones(len(owners)), rng.normal(size=(len(owners), 2))])
+    tested, values = rng.normal(size=len(owners)), rng.normal(size=(len(owners), 6))
+    same = owners[:, None] == owners
+    inverse = np.linalg.inv(np.eye(len(owners)) + 0.7 * same)
+    solved = np.linalg.solve(nuisance.T @ inverse @ nuisance, nuisance.T @ inverse)
+    residuals, left = values - nuisance @ (solved @ values), tested - nuisance @ (solved @ tested)
+    weights = effective_scores(tested, nuisance, owners, 0.7)
+    assert weights is not None
+    expected = [left[owners == i] @ inverse[np.ix_(owners == i, owners == i)] @ residuals[owners == i]
+                for i in range(9)]  # fmt: skip
+    np.testing.assert_allclose(weights @ values, expected, atol=1e-12)
+    np.testing.assert_allclose(weights @ nuisance, 0.0, atol=1e-12)
+    # their sum is the score of generalised least squares: the estimate times its precision
+    both = np.column_stack([tested, nuisance])
+    estimate = np.linalg.solve(both.T @ inverse @ both, both.T @ inverse @ values)[0]
+    np.testing.assert_allclose((weights @ values).sum(axis=0), estimate * (left @ inverse @ left), atol=1e-10)
+    assert effective_scores(nuisance[:, 1], nuisance, owners, 0.7) is None
+
+
+def test_standardised_scores_are_squares_of_their_sum_under_each_set_of_signs() -> None:
+    scores = np.random.default_rng(2).normal(size=(10, 5))
+    signs = random_signs(10, 4)
+    expected = [((own[:, None] * scores).sum(axis=0) ** 2 / (scores**2).sum(axis=0)).sum() for own in signs]
+    np.testing.assert_allclose(standardised_scores(scores, signs), expected)
+    assert chance(np.array([3.0, 1.0, 3.0, 4.0])) == 0.75
 
 
 def test_squared_skewness_is_zero_on_average_without_skewness_and_tends_to_the_true_one() -> None:
@@ -91,28 +104,56 @@ def smooth(rng: np.random.Generator, n_maps: int) -> NDArray[np.float64]:
     return (fields / fields.std()).reshape(n_maps, -1)
 
 
+DROPOUT = {
+    "half of two sessions": [(i, 1) for i in range(10)],
+    "some of three": [(i, 2) for i in range(8)] + [(i, 1) for i in range(3)],
+}
+
+
 @pytest.mark.slow
-def test_in_smooth_brains_skewness_and_dropout_are_called_notable_as_rarely_as_chance_says() -> None:
+@pytest.mark.parametrize("pattern", list(DROPOUT))
+def test_in_smooth_brains_skewness_and_dropout_are_called_notable_as_rarely_as_chance_says(pattern: str) -> None:
     """300 null studies with some ten independent places each: a share of voxels beyond a limit would often be large."""
     rng = np.random.default_rng(4)
-    attendance = np.ones((20, 3), dtype=bool)
-    attendance[:8, 2] = attendance[:3, 1] = False
+    attendance = np.ones((20, 2 if "two" in pattern else 3), dtype=bool)
+    attendance[tuple(np.transpose(DROPOUT[pattern]))] = False
+    sessions = [f"{j + 1}" for j in range(attendance.shape[1])]
     layout = layout_of(attendance)
-    question = Question(resolve_session_contrasts(["mean"], ["1", "2", "3"])[0])
-    check = ValueCheck.of(layout, question, GroupOptions())
-    dropout = DropoutCheck.of(layout, layout.session_columns(["1", "2", "3"]))
+    check = ValueCheck.of(layout, Question(resolve_session_contrasts(["mean"], sessions)[0]), GroupOptions())
+    dropout = DropoutCheck.of(layout, layout.session_columns(sessions))
     assert check is not None
     assert dropout is not None
+    assert (dropout.change is None) == ("two" in pattern)
     owners = np.nonzero(attendance)[0]
     notable = np.zeros(3)
     for _ in range(300):
         effects = smooth(rng, 20)[owners] + smooth(rng, len(owners))
-        level, change = dropout.look(effects)
-        skewness = check.look(effects).skewness
-        notable += [chance(part) <= 0.05 for part in (level, change, skewness)]
-    # 5 % of 300 and three standard errors
+        parts = [*(part for part in dropout.look(effects) if part is not None), check.look(effects).skewness]
+        notable[: len(parts)] += [chance(part) <= 0.05 for part in parts]
+    # about 5 % of 300, and three standard errors
     assert (notable <= 27).all(), notable
-    assert (notable >= 4).all(), notable
+    assert (notable[: len(parts)] >= 4).all(), notable
+
+
+def test_levels_and_changes_that_go_with_dropout_are_seen() -> None:
+    rng = np.random.default_rng(6)
+    attendance = np.ones((20, 3), dtype=bool)
+    attendance[:8, 2] = False
+    layout = layout_of(attendance)
+    check = DropoutCheck.of(layout, layout.session_columns(["1", "2", "3"]))
+    assert check is not None
+    owners, sessions = np.nonzero(attendance)
+    noise = rng.normal(size=(20, 300))[owners] + rng.normal(size=(len(owners), 300)) + 3.0 * sessions[:, None]
+    leaves = (owners < 8)[:, None]
+    nothing, level, change = (
+        DropoutCheck.found([check.look(noise + added)])
+        for added in (0.0, 1.0 * leaves, 1.0 * leaves * (sessions == 1)[:, None])
+    )
+    assert nothing.level_p is not None and nothing.level_p > 0.05
+    assert nothing.change_p is not None and nothing.change_p > 0.05
+    assert level.level_p is not None and level.level_p <= 0.02
+    assert level.change_p == nothing.change_p  # a level is no change
+    assert change.change_p is not None and change.change_p <= 0.02
 
 
 def test_what_reaches_the_estimate_is_one_over_n_for_a_mean_and_nothing_for_groups_of_equal_size() -> None:

@@ -30,7 +30,7 @@ LISTED_REGIONS = 20
 SMALLEST_REGION = 5
 _SIGNIFICANT = 0.05  # two-sided
 # Of a block: see `DropoutCheck.look` and `ValueCheck.look`
-Sample = tuple[tuple[NDArray[np.float64], NDArray[np.float64]] | None, tuple[Looked, ...]]
+Sample = tuple[tuple[NDArray[np.float64] | None, ...] | None, tuple[Looked, ...]]
 _QUANTITIES = ("icc1", "icc31", "between", "within")
 
 

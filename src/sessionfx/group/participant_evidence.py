@@ -15,7 +15,14 @@ from scipy import sparse, special
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.results import Dropout, ValueEvidence
 from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of
-from sessionfx.statistics.sign_flips import chance, outlying, partial_r2, random_signs, squared_skewness
+from sessionfx.statistics.sign_flips import (
+    chance,
+    effective_scores,
+    outlying,
+    random_signs,
+    squared_skewness,
+    standardised_scores,
+)
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question, variance_groups
 from sessionfx.strategies.fixed_effects import FixedEffectsPlan, SessionVectorPlan, plan_session_vectors, plan_values
 
@@ -28,6 +35,7 @@ FEWEST = 8
 _OUTLIER_P = 0.05  # two-sided, over the participants of a voxel
 # The skewness of m values is about 1/(1 + 9.5/m) of the true one, for χ² values and m from 6 to 40 (simulated)
 _SHRINKAGE = 9.5
+_RATIO = 1.0  # of a working correlation of a half
 _CONSTANT = 1e-20  # squares of residuals, relative to those of the values, that rounding leaves
 
 
@@ -156,71 +164,54 @@ class ValueCheck:
 class DropoutCheck:
     """How participants' levels and changes go with the number of sessions they missed.
 
+    Levels of those who missed sessions are compared with those of the others in the same sessions; changes, in straight
+    lines over the sessions that each has.
+
     Attributes
     ----------
-    rows : tuple of ndarray of int
-        Of the maps of each participant.
-    cells : ndarray of shape (N, S)
-    missed : ndarray of shape (n,)
-    between : ndarray of shape (n, P)
-        Constant and covariates.
-    slopes : csr_array of shape (m, N)
-        Change of each participant with two sessions at least, over the order of sessions.
-    with_slope : ndarray of int, shape (m,)
+    level, change : ndarray of shape (n, N) or None
+        Weights of the maps in participants' scores; None where these maps cannot tell.
     """
 
-    rows: tuple[NDArray[np.int_], ...]
-    cells: NDArray[np.float64]
-    missed: NDArray[np.float64]
-    between: NDArray[np.float64]
-    slopes: sparse.csr_array
-    with_slope: NDArray[np.int_]
+    level: NDArray[np.float64] | None
+    change: NDArray[np.float64] | None
 
     @classmethod
     def of(cls, layout: MapLayout, cells: NDArray[np.float64]) -> DropoutCheck | None:
         """Prepare; None where all, or none, missed as many sessions, or too few participants are there."""
-        owners = np.array(layout.participants)
-        rows = tuple(np.nonzero(owners == label)[0] for label in layout.unique_participants)
-        missed = np.array([float(cells.shape[1] - len(own)) for own in rows])
-        if len(rows) < FEWEST or np.ptp(missed) == 0:
+        labels = layout.unique_participants
+        owners = np.array([labels.index(label) for label in layout.participants])
+        counts = np.bincount(owners)
+        if len(labels) < FEWEST or np.ptp(counts) == 0:
             return None
-        order = np.argmax(cells, axis=1).astype(float)
-        weights, of_participant = np.zeros(len(cells)), np.zeros(len(cells), dtype=int)
-        with_slope: list[int] = []
-        for index, own in enumerate(rows):
-            centred = order[own] - order[own].mean()
-            if len(own) > 1:
-                weights[own], of_participant[own] = centred / (centred @ centred), len(with_slope)
-                with_slope.append(index)
-        used = np.nonzero(weights)[0]
-        slopes = sparse.csr_array((weights[used], (of_participant[used], used)), shape=(len(with_slope), len(cells)))
-        between = layout.between([own[0] for own in rows]).to_numpy()
-        return cls(rows, cells, missed, between, slopes, np.array(with_slope, dtype=int))
+        missed = (cells.shape[1] - counts)[owners].astype(float)
+        between = layout.between(range(len(owners))).to_numpy()
+        nuisance = (cells[:, :, None] * between[:, None, :]).reshape(len(owners), -1)
+        level = effective_scores(missed, nuisance, owners, _RATIO)
 
-    def look(self, effects: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Look at some voxels: shares of variance that missed sessions explain, of levels and of changes, (F,) each.
+        def within(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+            sums = np.zeros((len(labels), columns.shape[1]))
+            np.add.at(sums, owners, columns)
+            return np.asarray(columns - sums[owners] / counts[owners, None])
 
-        Sessions' effects are taken out as participants' own changes show them, which who is there does not bias.
-        """
-        deviations, within = self.cells.copy(), effects.copy()
-        for own in self.rows:
-            deviations[own] -= deviations[own].mean(axis=0)
-            within[own] -= within[own].mean(axis=0)
-        adjusted = effects - self.cells @ (pseudo_inverse(deviations) @ within)
-        levels = np.array([adjusted[own].mean(axis=0) for own in self.rows])
-        return self._explained(levels, np.arange(len(self.rows))), self._explained(
-            np.asarray(self.slopes @ adjusted), self.with_slope
+        change = None
+        if np.count_nonzero(counts > 1) >= FEWEST:
+            order = np.argmax(cells, axis=1)
+            change = effective_scores(within((missed * order)[:, None])[:, 0], within(nuisance), owners, 0.0)
+        return cls(level, change)
+
+    def look(self, effects: NDArray[np.float64]) -> tuple[NDArray[np.float64] | None, ...]:
+        """Look at some voxels: how much more than by chance levels and changes go with missed sessions, (F,) each."""
+        return tuple(
+            None if weights is None else standardised_scores(weights @ effects, random_signs(len(weights)))
+            for weights in (self.level, self.change)
         )
 
-    def _explained(self, values: NDArray[np.float64], participants: NDArray[np.int_]) -> NDArray[np.float64]:
-        missed, between = self.missed[participants], self.between[participants]
-        signs = random_signs(len(participants))
-        if len(participants) < FEWEST or rank_of(np.column_stack([between, missed])) == rank_of(between):
-            return np.full(len(signs), np.nan)
-        return partial_r2(values, missed, between, signs)
-
     @staticmethod
-    def found(parts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> Dropout:
+    def found(parts: Sequence[tuple[NDArray[np.float64] | None, ...]]) -> Dropout:
         """Put together what was found in all voxels."""
-        level, change = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
-        return Dropout(*(chance(part) if np.isfinite(part).all() else None for part in (level, change)))
+        level, change = (
+            None if of_blocks[0] is None else chance(np.sum(np.array(of_blocks), axis=0))
+            for of_blocks in zip(*parts, strict=True)
+        )
+        return Dropout(level, change)

@@ -38,7 +38,7 @@ NOTABLE_SHARE_MISSING = 0.1  # of participants
 NOTABLE_SKEWNESS = 0.012
 # A participant whose covariates are so far from the others' that the model follows the own values: a greater spread of
 # theirs cannot be seen in what is left
-HIGH_LEVERAGE = 0.5
+HIGH_LEVERAGE = 0.4
 # Welch's test, and its like for several values, find too much where a small group decides: at 1 ‰ 3 to 14 ‰ with groups
 # of 3 to 6 against 20, and for several values 6 to 14 % at 5 %. From this many degrees of freedom on they keep 5.8 %
 # and 2 ‰ (simulated, standard deviations 1:2 to 4:1)

@@ -87,41 +87,64 @@ def _skewness(
     return np.asarray(np.where(varies, (third - 3 * mean * second + 2 * mean**3) / root**3, 0.0))
 
 
-def partial_r2(
-    values: NDArray[np.float64],
-    predictor: NDArray[np.float64],
-    nuisance: NDArray[np.float64],
-    signs: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Add up over voxels the share of participants' variance that a predictor explains, beside a nuisance.
+def standardised_scores(scores: NDArray[np.float64], signs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Add up over voxels the squares of the sum of participants' scores, relative to the sum of their squares.
 
     Parameters
     ----------
-    values : ndarray of shape (n, V)
-    predictor : ndarray of shape (n,)
-    nuisance : ndarray of shape (n, P)
-        Includes the constant.
+    scores : ndarray of shape (n, V)
+        Effective scores, whose signs may be flipped (Hemerik, Goeman & Finos 2020, doi:10.1111/rssb.12369).
     signs : ndarray of shape (F, n)
-        Of the residuals of the model without the predictor.
 
     Returns
     -------
     ndarray of shape (F,)
     """
-    project = nuisance @ pseudo_inverse(nuisance)
-    residuals, tested = values - project @ values, predictor - project @ predictor
-    tested /= np.linalg.norm(tested)
-    total = np.einsum("nv,nv->v", residuals, residuals)
-    varies = total > _CONSTANT * np.einsum("nv,nv->v", values, values)
-    residuals, total = residuals[:, varies], total[varies]
-    left, sizes, _ = np.linalg.svd(nuisance, full_matrices=False)
-    basis = left[:, sizes > _CONSTANT * sizes[0]].T
-    found = np.empty(len(signs))
-    for index, own in enumerate(signs):
-        explained = (tested * own) @ residuals
-        left_over = total - (((basis * own) @ residuals) ** 2).sum(axis=0)
-        found[index] = (explained**2 / left_over).sum()
-    return found
+    total = np.einsum("nv,nv->v", scores, scores)
+    standard = scores[:, total > 0] / np.sqrt(total[total > 0])
+    return np.asarray(((signs @ standard) ** 2).sum(axis=1))
+
+
+def effective_scores(
+    tested: NDArray[np.float64],
+    nuisance: NDArray[np.float64],
+    owners: NDArray[np.int_],
+    ratio: float,
+) -> NDArray[np.float64] | None:
+    """Find the weights of maps in participants' scores for a regressor, in the model without it.
+
+    The regressor is made orthogonal to the nuisance under the working covariance, I + λJ of each participant's maps:
+    a score then does not change with the error of the nuisance's estimates.
+
+    Parameters
+    ----------
+    tested : ndarray of shape (N,)
+    nuisance : ndarray of shape (N, P)
+    owners : ndarray of int, shape (N,)
+        Index of each map's participant.
+    ratio : float
+        λ; variance between over variance within participants.
+
+    Returns
+    -------
+    ndarray of shape (n, N) or None
+        None where the nuisance explains the regressor.
+    """
+    counts = np.bincount(owners)
+
+    def weighted(columns: NDArray[np.float64]) -> NDArray[np.float64]:  # (I + λJ)⁻¹ per participant
+        sums = np.zeros((len(counts), columns.shape[1]))
+        np.add.at(sums, owners, columns)
+        return np.asarray(columns - (ratio / (1 + ratio * counts))[owners, None] * sums[owners])
+
+    of_nuisance = weighted(nuisance)
+    solve = pseudo_inverse(nuisance.T @ of_nuisance)
+    left = tested - nuisance @ (solve @ (of_nuisance.T @ tested))
+    if left @ left <= _CONSTANT * (tested @ tested):
+        return None
+    own = np.zeros((len(counts), len(owners)))
+    own[owners, np.arange(len(owners))] = weighted(left[:, None])[:, 0]
+    return np.asarray(own - (own @ nuisance) @ (solve @ of_nuisance.T))
 
 
 def outlying(
