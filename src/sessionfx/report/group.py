@@ -520,7 +520,7 @@ def _draw_distribution(question: QuestionResults, answered: list[StrategyResult]
     return Picture(
         png,
         "Histogram of z per strategy beside the standard normal curve",
-        "Without any effect z follows the curve.",
+        "Without any effect, and with a model that is right, z follows the curve.",
     )
 
 
