@@ -87,8 +87,15 @@ def _share(value: float, alpha: float) -> str:
 
 
 def least_inflated(names: Sequence[str], rates: Rates) -> list[str]:
-    """Order strategies by how far their rates exceed the limits; those that do not stay in order, before the others."""
-    return sorted(names, key=lambda name: max(_inflation(rates.get(name, {})).values(), default=0.0))
+    """Order strategies by how far their rates exceed the limits; those that do not stay in order, before the others.
+
+    Where there are rates, a strategy that was not simulated comes last: it may be worse than those that were.
+    """
+    unknown = float("inf") if rates else 0.0
+    return sorted(
+        names,
+        key=lambda name: max(_inflation(rates[name]).values(), default=0.0) if name in rates else unknown,
+    )
 
 
 def nominal_rates(rates: Rates) -> dict[str, dict[str, float]]:
