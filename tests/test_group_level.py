@@ -467,12 +467,15 @@ def test_permutation_maps_are_probabilities_and_say_how_they_came_about(with_cov
     voxelwise = group_map(with_covariates, "fixedEffects", "p", "ses02MinusSes01", desc="voxelFWE")
     t = np.abs(group_map(with_covariates, "fixedEffects", "t", "ses02MinusSes01"))
     assert (np.diff(voxelwise[np.argsort(t)]) <= 1e-6).all(), "the larger |t|, the smaller p"
-    # a test over all sessions has no sign to flip
-    assert not list((with_covariates / "group").glob("*_sessions-any_*FWE*"))
-    assert not list((with_covariates / "group").glob("*_strategy-marginal_*FWE*"))
+    for strategy, scheme in (("fixedEffects", "sign-flipping"), ("marginal", "wild-bootstrap")):
+        p = group_map(with_covariates, strategy, "p", "any", desc="voxelFWE")
+        f = group_map(with_covariates, strategy, "F", "any")
+        assert np.median(p[f > np.quantile(f, 0.9)]) < np.median(p)
+        path = group_path(with_covariates, strategy, "p", "any", desc="voxelFWE")
+        assert strict_json(path.with_suffix("").with_suffix(".json"))["PermutationScheme"] == scheme
 
 
-def test_a_test_with_a_variance_for_each_group_is_not_permuted_and_the_remedy_named_permutes(
+def test_a_small_group_of_its_own_variance_is_not_resampled_and_the_remedy_named_permutes(
     call: Caller, tmp_path: Path
 ) -> None:
     study = make_study(tmp_path)
@@ -481,7 +484,7 @@ def test_a_test_with_a_variance_for_each_group_is_not_permuted_and_the_remedy_na
     called = call(study, tmp_path / "out", *asked, report=True)
     assert called.code == 0, called.error
     assert not list((tmp_path / "out/group").glob("*FWE*"))
-    sentence = "exchanging participants between groups takes these to vary equally"
+    sentence = "has fewer than 6 participants, and the smallest one here has 4. --variance pooled"
     assert sentence in called.error
     assert sentence in (tmp_path / "out/group.html").read_text(encoding="utf-8")
     call.done(study, tmp_path / "out", *asked, "--variance", "pooled")
@@ -1163,7 +1166,7 @@ def test_methods_claim_what_was_done_and_nothing_else(call: Caller, tmp_path: Pa
     )
     text = methods_of(output)
     assert "session covariates" not in text, "days served as time"
-    for claim in ("held the covariates 'age'", "5 permutations", "Strategies were compared", "intraclass correlations"):
+    for claim in ("held the covariates 'age'", "5 resamplings", "Strategies were compared", "intraclass correlations"):
         assert claim in text, claim
 
 

@@ -94,7 +94,7 @@ def test_works_of_the_participant_level_are_numbered_in_the_order_of_the_text() 
 @pytest.mark.parametrize("correction", CORRECTIONS)
 def test_works_of_the_group_level_are_numbered_in_the_order_of_the_text(correction: str) -> None:
     strategies = [strategy.methods(GroupOptions()) for strategy in STRATEGIES.values()]
-    work = GroupWork(permuted=True, compared=True, f_tests=True, reliability=True, adjusted_for=("mood",),
+    work = GroupWork(resampled=frozenset({"sign-flipping", "wild-bootstrap"}), compared=True, f_tests=True, reliability=True, adjusted_for=("mood",),
                      equivalence=True, bayes_factors=True)  # fmt: skip
     settings = replace(SETTINGS, correction=correction, covariates=("age",), permutations=100,
                        equivalence=0.1, bayes_factor=0.7)  # fmt: skip

@@ -204,8 +204,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--cluster-threshold", type=_within(_count, LARGEST_CLUSTER), default=0, metavar="VOXELS",
                        help="smallest cluster in the tables (default: %(default)s)")  # fmt: skip
     group.add_argument("--permutations", type=_within(_count, MOST_PERMUTATIONS), default=0, metavar="N",
-                       help="family-wise p values of the fixed-effects strategy from N permutations (voxels, cluster "
-                       "size and mass, TFCE; default: none)")  # fmt: skip
+                       help="family-wise p values of the fixed-effects and marginal strategies from N resamplings of "
+                       "the participants (voxels, cluster size and mass, TFCE; default: none)")  # fmt: skip
     group.add_argument("--equivalence", type=_within(_positive, LARGEST_EQUIVALENCE_BOUND), metavar="BOUND",
                        help="also show where effects are practically zero, within plus or minus BOUND, in percent "
                        "signal change (per unit of the covariate for 'linear(COVARIATE)' and numeric covariates): two "

@@ -229,7 +229,7 @@ def _work_of(results: ContrastResults, analysis: GroupAnalysis) -> GroupWork:
     answered = [[one for one in asked.strategies if one.located is not None] for asked in results.questions]
     return GroupWork(
         frozenset(one.name for answers in answered for one in answers),
-        any(one.permutation is not None for answers in answered for one in answers),
+        frozenset(one.permutation.scheme for answers in answered for one in answers if one.permutation is not None),
         any(len(answers) > 1 for answers in answered),
         any(answers and asked.question.sessions.kind == "any"
             for asked, answers in zip(results.questions, answered, strict=True)),
@@ -353,11 +353,14 @@ def _check_that_something_is_answered(
     )
 
 
-def _stored_permutation(files: GroupFiles, question: Question, mask: NDArray[np.bool_]) -> PermutationResult:
-    sidecar, values = files.read_permutation(question, mask)
+def _stored_permutation(
+    files: GroupFiles, question: Question, strategy: str, mask: NDArray[np.bool_]
+) -> PermutationResult:
+    sidecar, values = files.read_permutation(question, strategy, mask)
     return PermutationResult(
         sidecar["NumberOfPermutations"], sidecar["NumberOfDistinctPermutations"], sidecar["PermutationScheme"],
         sidecar["ClusterFormingP"], values, sidecar["SmallestAttainableP"], sidecar["PermutationNote"],
+        sidecar["PermutationCaution"],
     )  # fmt: skip
 
 

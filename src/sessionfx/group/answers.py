@@ -27,19 +27,14 @@ from sessionfx.session_contrasts import MEAN, resolve_session_contrasts
 from sessionfx.settings import Settings
 from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.resampling import Resampling
 from sessionfx.statistics.thresholds import beyond, z_threshold
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
 from sessionfx.strategies.blocks import as_block, distinct_pools, estimate_plans, informed
-from sessionfx.strategies.fixed_effects import FixedEffectsPlan
 
-UNEQUAL_GROUPS = (
-    "There are no family-wise p values by permutation: exchanging participants between groups takes these to vary "
-    "equally, and this test does not. --variance pooled permutes the test that does; it is valid only if the groups "
-    "vary equally."
-)
-
-StoredPermutation = Callable[[NDArray[np.bool_]], PermutationResult]
+# Gives what is on file of a strategy, by its label, at the voxels of a mask
+StoredPermutation = Callable[[str, NDArray[np.bool_]], PermutationResult]
 
 
 @dataclass(frozen=True)
@@ -143,7 +138,7 @@ class Respondent:
         evidence : Evidence
             What the data say about the strategies' assumptions.
         stored : callable, optional
-            Gives the permutation of a finished answer at the voxels of a mask.
+            Gives the permutation of a finished answer.
         rates : dict of str to (dict of str to float), optional
             What the calibration found of each strategy.
 
@@ -161,15 +156,16 @@ class Respondent:
     def _complete(
         self, found: StrategyResult, question: Question, stack: MapStack, stored: StoredPermutation | None
     ) -> StrategyResult:
-        if found.plan is None or found.located is None:
+        if found.plan is None or found.located is None or not self.settings.permutations:
             return found
-        permutation = None
-        if self.settings.permutations and isinstance(found.plan, FixedEffectsPlan):
-            if found.plan.groups:
-                return replace(found, permutation_refusal=UNEQUAL_GROUPS)
-            permutation = (
-                stored(found.located.mask) if stored else self._permute(found.plan, question, stack, found.located)
-            )
+        try:
+            resampling = found.plan.resampling
+        except NotEstimableError as refusal:
+            return replace(found, permutation_refusal=str(refusal))
+        mask = found.located.mask
+        permutation = (
+            stored(found.label, mask) if stored else self._permute(found.plan, resampling, question, stack, mask)
+        )
         return replace(found, permutation=permutation)
 
     def _plan(self, strategy: Strategy, question: Question, layout: MapLayout) -> Plan | NotEstimableError:
@@ -198,20 +194,20 @@ class Respondent:
         return StrategyResult(*names, None, plan, located, threshold, clusters)
 
     def _permute(
-        self, plan: FixedEffectsPlan, question: Question, stack: MapStack, located: Located[Estimate | FTest]
+        self, plan: Plan, resampling: Resampling, question: Question, stack: MapStack, mask: NDArray[np.bool_]
     ) -> PermutationResult:
-        values: NDArray[np.float64] = np.concatenate(
+        chosen = mask[stack.mask]
+        values = np.concatenate(
             [
-                plan.participant_values(
+                plan.resampled_values(
                     as_block(stack.effects(block)), as_block(stack.variances(block)) if plan.uses_variances else None
-                )
+                )[:, chosen[block]]
                 for block in stack.blocks
             ],
             axis=1,
         )
         return permute(
-            values[:, located.mask[stack.mask]], plan.design_matrix.to_numpy(), plan.contrast, located.mask,
-            located.grid, n_permutations=self.settings.permutations, seed=self.settings.random_seed,
+            values, resampling, mask, n_permutations=self.settings.permutations, seed=self.settings.random_seed,
             executor=self.executor, description=question.text,
         )  # fmt: skip
 
@@ -252,19 +248,29 @@ def cluster_table(one: Located[Any], threshold: float, minimum_voxels: int) -> p
 
 
 def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
-    """Name the answers that were declined, as warnings.
+    """Name the answers and family-wise p values that were declined or are doubtful, as warnings.
 
     That a strategy never answers a kind of question is none where others answer it; the table of answers has it.
     """
-    return [
-        f"Contrast '{contrast}', sessions '{asked.question.text}', {strategy.name}: "
-        f"{strategy.refusal or strategy.permutation_refusal}"
+    declined = [
+        f"Contrast '{contrast}', sessions '{asked.question.text}', {strategy.name}: {strategy.refusal}"
         for asked in questions
         for strategy in asked.strategies
-        if (strategy.refusal or strategy.permutation_refusal)
+        if strategy.refusal
         and not (STRATEGIES[strategy.name].never_answers(asked.question) and any(
             other.located is not None for other in asked.strategies))
     ]  # fmt: skip
+    # a strategy says the same of many questions
+    of_resampling: dict[tuple[str, str], list[str]] = {}
+    for asked in questions:
+        for strategy in asked.strategies:
+            caution = strategy.permutation.caution if strategy.permutation else ""
+            if sentence := strategy.permutation_refusal or caution:
+                of_resampling.setdefault((strategy.name, sentence), []).append(f"'{asked.question.text}'")
+    return declined + [
+        f"Contrast '{contrast}', sessions {', '.join(texts)}, {name}: {sentence}"
+        for (name, sentence), texts in of_resampling.items()
+    ]
 
 
 def finding(results: QuestionResults) -> str:

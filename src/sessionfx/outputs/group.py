@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _LONGEST_DESC = "clusterMassFWE"  # of permutations
 PERMUTATION_FIELDS = (
     "NumberOfPermutations", "NumberOfDistinctPermutations", "PermutationScheme", "ClusterFormingP",
-    "SmallestAttainableP", "PermutationNote",
+    "SmallestAttainableP", "PermutationNote", "PermutationCaution",
 )  # fmt: skip
 _RELIABILITY = {
     "icc1": ("ICC(1): reliability of one session, differences between sessions counting as error", None),
@@ -124,13 +124,15 @@ class GroupFiles:
             raise _damaged(path, error) from None
 
     def read_permutation(
-        self, question: Question, mask: NDArray[np.bool_]
+        self, question: Question, strategy: str, mask: NDArray[np.bool_]
     ) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
         """Read the permutation of a finished answer back.
 
         Parameters
         ----------
         question : Question
+        strategy : str
+            Its label in file names.
         mask : ndarray of bool, 3-D
             Voxels of the answer.
 
@@ -139,7 +141,7 @@ class GroupFiles:
         sidecar : dict
         neg_log10_p : dict of str to ndarray of shape (V,)
         """
-        entities = {**self._entities(question), "strategy": STRATEGIES["fixed-effects"].label, "stat": "p"}
+        entities = {**self._entities(question), "strategy": strategy, "stat": "p"}
         sidecar: dict[str, Any] = {}
         values = {}
         start, end = f"{entity_string(entities)}_desc-", f"_{STATMAP_SUFFIX}{EXTENSION}"
@@ -231,8 +233,8 @@ class GroupFiles:
             path = self.folder / file_name({**entities, "stat": "p", "desc": kind}, STATMAP_SUFFIX, EXTENSION)
             content = {
                 **sidecar,
-                "Description": f"{sidecar['Description']} Two-sided family-wise p value ({kind}) from "
-                f"{permutation.n_permutations} permutations; 1 outside the mask.",
+                "Description": f"{sidecar['Description']} Family-wise p value ({kind}) from "
+                f"{permutation.n_permutations} resamplings of participants; 1 outside the mask.",
                 "StatisticType": "p",
                 "NumberOfPermutations": permutation.n_permutations,
                 "RandomSeed": self.settings.random_seed,
@@ -241,6 +243,7 @@ class GroupFiles:
                 "ClusterFormingP": permutation.cluster_forming_p,
                 "SmallestAttainableP": permutation.smallest_p,
                 "PermutationNote": permutation.note,
+                "PermutationCaution": permutation.caution,
                 "Software": SOFTWARE,
             }
             write_statmap(path, 10.0**-neg_log10_p, located.mask, located.grid, content)

@@ -48,7 +48,7 @@ _ICC_CAPTIONS = {
     "the mean is suprathreshold were chosen from the same data, and favour voxels in which participants differ little.",
 }
 PERMUTATION_TITLES = {
-    "voxelFWE": "voxels (max-t)",
+    "voxelFWE": "voxels (largest |t| or F)",
     "clusterSizeFWE": "cluster size",
     "clusterMassFWE": "cluster mass",
     "tfceFWE": "TFCE",
@@ -56,6 +56,8 @@ PERMUTATION_TITLES = {
 _SCHEMES = {
     "sign-flipping": "signs of participants' values flipped",
     "label-permutation": "participants' covariates exchanged",
+    "wild-bootstrap": "signs of participants' residuals flipped: wild bootstrap",
+    "wild-bootstrap-webb": "participants' residuals weighted: wild bootstrap with Webb's weights",
 }
 _AGREEMENT_TITLES = {
     "pearson_r": "Pearson r",
@@ -473,6 +475,8 @@ def _permutation(one: StrategyResult) -> dict[str, Any] | None:
         "scheme": _SCHEMES[permutation.scheme],
         "cluster_forming_p": permutation.cluster_forming_p,
         "note": permutation.note,
+        "caution": permutation.caution,
+        "sides": ", two-sided" if one.located is not None and one.located.estimate.two_sided else "",
     }
 
 

@@ -105,8 +105,10 @@ class GroupWork:
     ----------
     strategies : frozenset of str
         Names of those that answered some question.
-    permuted, compared, f_tests, reliability : bool
-        Whether there were permutations, two answers to one question, tests over all sessions, intraclass correlations.
+    resampled : frozenset of str
+        Schemes by which participants were resampled.
+    compared, f_tests, reliability : bool
+        Whether there were two answers to one question, tests over all sessions, intraclass correlations.
     adjusted_for : tuple of str
         Session covariates that did not serve as time.
     equivalence, bayes_factors : bool
@@ -114,7 +116,7 @@ class GroupWork:
     """
 
     strategies: frozenset[str] = frozenset()
-    permuted: bool = False
+    resampled: frozenset[str] = frozenset()
     compared: bool = False
     f_tests: bool = False
     reliability: bool = False
@@ -126,7 +128,7 @@ class GroupWork:
         """Put together what was done for two contrasts."""
         return GroupWork(
             self.strategies | other.strategies,
-            self.permuted or other.permuted,
+            self.resampled | other.resampled,
             self.compared or other.compared,
             self.f_tests or other.f_tests,
             self.reliability or other.reliability,

@@ -98,6 +98,9 @@ class RobustContrast:
     carried : ndarray of shape (Q n, P)
     coefficients : ndarray of shape (P, N)
         coefficients @ y are the estimates of all coefficients.
+    towards_null : ndarray of shape (P, Q)
+        Taken from the coefficients, times the estimates of the Q contrasts, it leaves those under the null hypothesis:
+        M⁻¹c′(cM⁻¹c′)⁻¹, M = X′X.
     dof : float
         Of the design, if the working model holds: Satterthwaite's for Q = 1; η of the Hotelling approximation (HTZ) for
         Q > 1. NaN where the design leaves some combination of the contrasts no variation between participants.
@@ -116,6 +119,7 @@ class RobustContrast:
     own: sparse.csr_array
     carried: NDArray[np.float64]
     coefficients: NDArray[np.float64]
+    towards_null: NDArray[np.float64]
     dof: float
     expected: NDArray[np.float64]
     seen: float
@@ -199,7 +203,7 @@ def robust_contrast(
     n_scores = len(constraints) * len(clusters)
     return RobustContrast(
         weights @ whitening, sparse.csr_array(own.reshape(n_scores, -1)), carried.reshape(n_scores, -1),
-        inverse @ whitening, dof, expected, seen, spread,
+        inverse @ whitening, inverse @ weights.T @ linalg.pinv(truth), dof, expected, seen, spread,
     )  # fmt: skip
 
 

@@ -35,6 +35,7 @@ class GroupedContrast:
         The estimate is weights @ y.
     residual : ndarray of shape (n, n)
         I − XX⁺.
+    labels : tuple of K str
     members : csr_array of shape (K, n)
         Ones where a participant is in a group.
     free : ndarray of shape (K,)
@@ -50,12 +51,18 @@ class GroupedContrast:
 
     weights: NDArray[np.float64]
     residual: NDArray[np.float64]
+    labels: tuple[str, ...]
     members: sparse.csr_array
     free: NDArray[np.float64]
     carried: NDArray[np.float64]
     unseen: tuple[str, ...]
     share: NDArray[np.float64]
     together: NDArray[np.float64]
+
+    @property
+    def design_dof(self) -> float:
+        """Degrees of freedom of the variance where the groups vary equally."""
+        return float(self.share.sum() ** 2 / self.together.sum())
 
     def residuals(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """Take out what the design explains of voxels of shape (n, V); exactly 0 where only rounding is left."""
@@ -134,6 +141,6 @@ def grouped_contrast(
     factor = members.T @ np.where(free > 0, carried / np.where(free > 0, free, 1.0), 0.0)
     form = (residual * factor) @ residual  # v = y′(form)y
     return GroupedContrast(
-        weights, residual, sparse.csr_array(members), free, carried, unseen,
+        weights, residual, tuple(labels), sparse.csr_array(members), free, carried, unseen,
         members @ np.diag(form), members @ form**2 @ members.T,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,7 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.naming import words_to_label
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.resampling import FEWEST_DOF, FEWEST_IN_A_GROUP, Resampling, WildBootstrap
 from sessionfx.wording import listed
 
 INTERCEPT = GroupContrast("", "intercept", (1.0,))
@@ -257,6 +258,33 @@ def variance_groups(
     return chosen, levels[chosen]
 
 
+def check_bootstrap(bootstrap: WildBootstrap, remedy: str) -> None:
+    """Make sure that enough participants carry what is resampled.
+
+    Parameters
+    ----------
+    bootstrap : WildBootstrap
+    remedy : str
+        What else there is, as a sentence.
+
+    Raises
+    ------
+    NotEstimableError
+        With fewer than `FEWEST_IN_A_GROUP`, or `FEWEST_DOF`.
+    """
+    if bootstrap.smallest_group < FEWEST_IN_A_GROUP:
+        raise NotEstimableError(
+            "There are no family-wise p values: a wild bootstrap gives too many false positives where a group that may "
+            f"vary more than another has fewer than {FEWEST_IN_A_GROUP} participants, and the smallest one here has "
+            f"{bootstrap.smallest_group}. {remedy}"
+        )
+    if bootstrap.design_dof < FEWEST_DOF:
+        raise NotEstimableError(
+            f"There are no family-wise p values: the {bootstrap.design_dof:.1f} degrees of freedom of this contrast "
+            f"are too few for a wild bootstrap, which needs {FEWEST_DOF:.0f}. {remedy}"
+        )
+
+
 @dataclass(frozen=True)
 class Plan(ABC):
     """A strategy made ready for one question.
@@ -286,6 +314,8 @@ class Plan(ABC):
     description: str = ""
     caution: str = ""
     details: dict[str, Any] = field(default_factory=dict)
+
+    no_resampling: ClassVar[str] = ""  # why there are no family-wise p values
 
     @property
     def uses_variances(self) -> bool:
@@ -350,6 +380,23 @@ class Plan(ABC):
         variances : ndarray of shape (N, V) or None
             Their sampling variances, where the strategy needs them.
         """
+
+    @property
+    def resampling(self) -> Resampling:
+        """How participants are resampled for family-wise error.
+
+        Raises
+        ------
+        NotEstimableError
+            If no scheme holds; the message is a sentence for the report.
+        """
+        raise NotEstimableError(self.no_resampling)
+
+    def resampled_values(
+        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
+    ) -> NDArray[np.float64]:
+        """Give what `resampling` takes, a column per voxel; maps as in `estimate`."""
+        return np.asarray(effects[list(self.rows)], dtype=np.float64)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from sessionfx.statistics.fixed_effects import average
 from sessionfx.statistics.linear_algebra import independent_columns, is_estimable, rank_of
 from sessionfx.statistics.multivariate import hotelling
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
+from sessionfx.statistics.resampling import Resampling, grouped_wild_bootstrap, pooled_resampling
 from sessionfx.statistics.unequal_variances import GroupedContrast, grouped_contrast
 from sessionfx.strategies.base import (
     Assumptions,
@@ -26,6 +27,7 @@ from sessionfx.strategies.base import (
     Plan,
     Question,
     Strategy,
+    check_bootstrap,
     list_names,
     variance_groups,
 )
@@ -142,6 +144,17 @@ class FixedEffectsPlan(Plan):
         """Combine, then estimate the contrast over participants; see `Plan.estimate`."""
         return self.prepared.estimate(self.participant_values(effects, variances))
 
+    @cached_property
+    def resampling(self) -> Resampling:
+        """Flips or permutations; by group, the wild bootstrap. See `Plan.resampling`."""
+        return _resampling(self.design_matrix, self.contrast, self.groups)
+
+    def resampled_values(
+        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
+    ) -> NDArray[np.float64]:
+        """One value per participant; see `Plan.resampled_values`."""
+        return self.participant_values(effects, variances)
+
 
 @dataclass(frozen=True)
 class SessionVectorPlan(Plan):
@@ -168,6 +181,31 @@ class SessionVectorPlan(Plan):
         if self.groups:
             return grouped_contrast(self.design_matrix.to_numpy(), self.contrast, self.groups).test(differences)
         return hotelling(differences, self.design_matrix.to_numpy(), self.contrast)
+
+    @cached_property
+    def resampling(self) -> Resampling:
+        """All differences of a participant are resampled together; see `Plan.resampling`."""
+        return _resampling(self.design_matrix, self.contrast, self.groups, self.complete.shape[1] - 1)
+
+    def resampled_values(
+        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
+    ) -> NDArray[np.float64]:
+        """Give the differences between sessions, one after the other; see `Plan.resampled_values`."""
+        return session_differences(effects, self.complete).reshape(-1, effects.shape[1])
+
+
+def _resampling(
+    design: pd.DataFrame, contrast: NDArray[np.float64], groups: Sequence[str], n_values: int = 1
+) -> Resampling:
+    matrix = design.to_numpy()
+    if not groups:
+        return pooled_resampling(matrix, contrast, n_values)
+    found = grouped_wild_bootstrap(grouped_contrast(matrix, contrast, groups), matrix, contrast, n_values)
+    check_bootstrap(
+        found,
+        "--variance pooled permutes participants between groups, which is valid only if these vary equally.",
+    )
+    return found
 
 
 class FixedEffects(Strategy):

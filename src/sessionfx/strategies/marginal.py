@@ -9,6 +9,7 @@ missing sessions and very unequal variances together its false positives rise (`
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -23,6 +24,7 @@ from sessionfx.statistics.participant_variance import (
     PooledRatio,
     participant_spectrum,
 )
+from sessionfx.statistics.resampling import WildBootstrap, wild_bootstrap
 from sessionfx.strategies.base import (
     NO_BAYES_FACTOR,
     Assumptions,
@@ -31,6 +33,7 @@ from sessionfx.strategies.base import (
     Plan,
     Question,
     Strategy,
+    check_bootstrap,
     variance_groups,
 )
 from sessionfx.strategies.designs import session_design
@@ -175,6 +178,14 @@ class MarginalPlan(Plan):
         """Estimate or test with cluster-robust errors; see `Plan.estimate`."""
         assert self.prepared is not None  # noqa: S101 - `plan` prepares it
         return (estimate_robust if self.contrast.ndim == 1 else wald_robust)(self.prepared, effects)
+
+    @cached_property
+    def resampling(self) -> WildBootstrap:
+        """Restricted wild cluster bootstrap; see `Plan.resampling`."""
+        assert self.prepared is not None  # noqa: S101 - `plan` prepares it
+        found = wild_bootstrap(self.prepared, self.design_matrix.to_numpy(), self.participants, self.groups)
+        check_bootstrap(found, "The thresholds of --correction do not need them.")
+        return found
 
 
 def _by_group(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,11 @@ class MetaPlan(Plan):
     """
 
     participants: FixedEffectsPlan | None = None
+
+    no_resampling: ClassVar[str] = (
+        "There are no family-wise p values: its variance between participants is searched for at every voxel, which "
+        "would have to be done anew for each resampling. The fixed-effects strategy has them, from the same values."
+    )
 
     @property
     def uses_variances(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,11 @@ class MixedPlan(Plan):
     spectrum: ParticipantSpectrum | None = None
     prepared: MixedContrast | None = None
     dof_method: str = "satterthwaite"
+
+    no_resampling: ClassVar[str] = (
+        "There are no family-wise p values: its errors rest on a model of the sessions, which resampling participants "
+        "does not check. The marginal strategy has them, from the same maps."
+    )
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Estimate by REML; see `Plan.estimate`."""

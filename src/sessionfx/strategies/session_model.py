@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -57,6 +58,11 @@ class SessionModelPlan(Plan):
     """
 
     participants: tuple[str, ...] = ()
+
+    no_resampling: ClassVar[str] = (
+        "There are no family-wise p values: maps of one participant are not exchangeable one by one, and an error "
+        "between maps is not what resampling participants tests. The marginal strategy has them, from the same maps."
+    )
 
     @cached_property
     def prepared(self) -> OlsContrasts:
