@@ -278,8 +278,7 @@ def neg_log10_family_wise_p(
 _DISTINCT = {
     "sign-flipping": "sign flips",
     "label-permutation": "permutations of the participants' labels",
-    "wild-bootstrap": "sets of weights",
-    "wild-bootstrap-webb": "sets of weights",
+    "wild-bootstrap": "sign flips",
 }
 
 

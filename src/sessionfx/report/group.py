@@ -57,7 +57,6 @@ _SCHEMES = {
     "sign-flipping": "signs of participants' values flipped",
     "label-permutation": "participants' covariates exchanged",
     "wild-bootstrap": "signs of participants' residuals flipped: wild bootstrap",
-    "wild-bootstrap-webb": "participants' residuals weighted: wild bootstrap with Webb's weights",
 }
 _AGREEMENT_TITLES = {
     "pearson_r": "Pearson r",

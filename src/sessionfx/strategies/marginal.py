@@ -184,7 +184,8 @@ class MarginalPlan(Plan):
         """Restricted wild cluster bootstrap; see `Plan.resampling`."""
         assert self.prepared is not None  # noqa: S101 - `plan` prepares it
         found = wild_bootstrap(self.prepared, self.design_matrix.to_numpy(), self.participants, self.groups)
-        check_bootstrap(found, "The thresholds of --correction do not need them.")
+        if self.groups:
+            check_bootstrap(found, "The thresholds of --correction do not need them.")
         return found
 
 
