@@ -1,8 +1,8 @@
 """Which strategies to trust for a question, from the design and from what the data say about their assumptions.
 
 The rules follow from exact results and from simulated null designs (docs/validity.md; figures in `sessionfx.validity`):
-marginal and fixed-effects keep a nominal rate whatever the covariance of the sessions, unless few participants who
-vary more decide; a pooled mean does not, nor do differences and trends of the session-model and of mixed effects over
+in these marginal and fixed-effects keep a nominal rate with normal values, unless few participants who vary more
+decide; a pooled mean does not, nor do differences and trends of the session-model and of mixed effects over
 three or more sessions where sphericity fails.
 """
 
@@ -308,7 +308,7 @@ def _judge_fixed_effects(
             "participants with fewer sessions, or closer ones, have less certain values, and it takes those of a group "
             "as equally certain.",
         )
-    return Judgement("yes", "it has one value per participant and assumes nothing about how sessions co-vary.")
+    return Judgement("yes", "it compares participants' own values, however their sessions co-vary.")
 
 
 def _judge_equal_variances(
@@ -380,7 +380,7 @@ def _judge_marginal(
     if plan is not None and MIXTURE in plan.caution:
         return Judgement("conditional", MIXES)
     if len(set(layout.sessions)) == 1:
-        return Judgement("yes", "with one map per participant its errors hold even where participants vary unequally.")
+        return Judgement("yes", "with one map per participant its errors allow participants to vary unequally.")
     return Judgement(
         "yes",
         "its errors come from how participants vary, not from a model of how sessions co-vary"
