@@ -378,10 +378,17 @@ def test_skewed_values_call_for_care_where_they_reach_the_estimate(evidence: Val
     assert ("skewness about 2.0" in found.text) == (valid == "conditional")
 
 
-def test_the_mean_of_few_participants_calls_for_care_and_their_change_does_not() -> None:
-    study = Study(everyone(6, 2))
-    assert verdict_module.FEW_PARTICIPANTS in study.verdict("mean").text
-    assert study.verdict("ses-02 - ses-01").strategies["marginal"].valid == "yes"
+def test_fewer_participants_than_show_whether_their_values_are_skewed_call_for_care() -> None:
+    for text in ("mean", "ses-02 - ses-01"):
+        assert verdict_module.FEW_PARTICIPANTS in Study(everyone(7, 2)).verdict(text).text
+        assert verdict_module.FEW_PARTICIPANTS not in Study(everyone(8, 2)).verdict(text).text
+
+
+def test_a_test_of_any_difference_with_few_in_a_session_calls_for_care_with_marginal() -> None:
+    found = Study(missing(30, 3, *((i, 2) for i in range(24)))).verdict("any")
+    assert found.strategies["marginal"].valid == "conditional"
+    assert found.recommended[0] == "fixed-effects"
+    assert Study(missing(30, 3, *((i, 2) for i in range(20)))).verdict("any").recommended[0] == "marginal"
 
 
 def test_groups_that_vary_unequally_call_for_care_where_they_are_taken_to_vary_equally() -> None:

@@ -48,6 +48,8 @@ FEW_DOF_OF_GROUPS = 10.0
 # rate, above all at small p (docs/validity.md)
 NOTABLE_SPREAD = 1.5
 MANY_IN_A_CELL = 20
+# With fewer in a session, where sessions are missing, its test of any difference exceeds 2 ‰ at a nominal 1 ‰
+FEW_IN_A_CELL = 10
 
 ORDINARY = "with one map per participant it is an ordinary group model."
 MIXES = "it mixes the effect of session covariates within participants with that between them, as asked."
@@ -175,8 +177,7 @@ def _cautions(name: str, question: Question, layout: MapLayout, evidence: Eviden
             f"the covariates of sub-{participant} are far from those of the others (leverage {leverage:.2f}), so that "
             "its errors do not show how much this participant varies."
         )
-    is_level = not question.sessions.is_within_participant and not question.group.label
-    if is_level and len(layout.unique_participants) < FEWEST:
+    if len(layout.unique_participants) < FEWEST:
         found.append(FEW_PARTICIPANTS)
     return found
 
@@ -371,6 +372,12 @@ def _judge_marginal(
         )
     if own is not None and own < FEW_DOF:
         return Judgement("conditional", f"with {own:.1f} degrees of freedom its p values are approximate.")
+    if question.sessions.kind == "any" and not balanced and fewest < FEW_IN_A_CELL:
+        return Judgement(
+            "conditional",
+            f"as few as {fewest} participants are in a session, and small p values of its test of any difference are "
+            "then somewhat too small.",
+        )
     if plan is not None and MAIN_EFFECTS in plan.caution:
         return Judgement(
             "conditional",
@@ -484,7 +491,7 @@ def _unseen_dropout(layout: MapLayout, evidence: Evidence) -> str:
     """Say that those who miss sessions may change otherwise, where no sessions of theirs can show it."""
     n, k = len(layout.unique_participants), len(set(layout.sessions))
     missing = sum(len(layout.rows_of(label)) < k for label in layout.unique_participants)
-    seen = evidence.dropout is not None and evidence.dropout.change_p is not None
+    seen = evidence.dropout is not None and evidence.dropout.change_p is not None and n >= MANY_IN_A_CELL
     if seen or missing < NOTABLE_SHARE_MISSING * n:
         return ""
     return (
