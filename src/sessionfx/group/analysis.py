@@ -38,8 +38,8 @@ from sessionfx.wording import listed
 
 # Stands in the names of answers to questions, not in those of other work; and ends that of what is judged of them
 _ANSWER, _VERDICT = " sessions ", " verdict"
-# Real voxels that a calibration draws from: enough for rates of 1 ‰, in 20 MB with 120 maps
-RESAMPLED_VOXELS = 20_000
+# Real voxels that a calibration draws from: several times as many as smooth maps have independent places
+RESAMPLED_VOXELS = 6_000
 
 
 @dataclass(frozen=True)

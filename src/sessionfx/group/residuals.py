@@ -86,7 +86,7 @@ class StudyNoise:
         is_whole = np.trace(missing) < 1e-6 * np.trace(self.covariance)
         self._missing = None if is_whole else _root(missing)
         self._fitted = _beyond_chance(hat @ values, hat @ self.covariance @ hat)
-        self._prepared: dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._prepared: dict[str, tuple[NDArray[np.float64], NDArray[np.float64], float]] = {}
 
         n_classes = int(np.clip(self._residuals.shape[1] // _VOXELS_OF_CLASS, 1, _CLASSES))
         self._classes = np.linspace(0, self._residuals.shape[1], n_classes + 1).astype(int)
@@ -110,7 +110,7 @@ class StudyNoise:
         """Make the same of one simulated study, in which nothing is that the question asks about."""
         return StudyNoise(self.layout, self.draw(self._residuals.shape[1], rng).null_maps(question))
 
-    def prepared(self, question: Question) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def prepared(self, question: Question) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         """Find what a question needs of the voxels, once.
 
         Returns
@@ -120,29 +120,35 @@ class StudyNoise:
             about, in the order of its size.
         nuisance : ndarray of shape (N, N)
             Takes what is asked about out of fitted values.
+        skewness : float
+            Mean of the residuals in that direction; 0 but for ±0.07 where there is none, in smooth maps.
         """
         found = self._prepared.get(question.label)
         if found is None:
-            skewness = self._skewness(direction_of(self.layout, question))
+            direction = direction_of(self.layout, question)
+            skewness = self._skewness(self._values(self._residuals, direction))
             order = np.argsort(np.abs(skewness), axis=1)
             signs = np.where(skewness < 0, -1.0, 1.0)[self._owner]
             residuals = np.take_along_axis(self._residuals * signs, order[self._owner], axis=1)
             for start, stop in pairwise(self._classes):
                 residuals[:, start:stop] -= residuals[:, start:stop].mean(axis=1, keepdims=True)
-            found = self._prepared[question.label] = (residuals, _nuisance(self.layout, question))
+            own = float((self._values(residuals, direction) ** 3).mean())
+            found = self._prepared[question.label] = (residuals, _nuisance(self.layout, question), own)
         return found
 
-    def _skewness(self, direction: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _values(self, residuals: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Combine the residuals of each participant, to values of variance 1 of shape (n, V)."""
+        values = np.zeros((int(self._owner.max()) + 1, residuals.shape[1]))
+        np.add.at(values, self._owner, direction[:, None] * residuals)
+        spread = np.sqrt((values**2).mean(axis=1, keepdims=True))
+        return np.divide(values, spread, where=spread > 0, out=values)
+
+    def _skewness(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Find the third moment of the others, given what each participant says of them.
 
         With z the participants' values and g the regression of the others' on one's own, z_j - g_ji z_i has nothing
         of participant i.
         """
-        n = int(self._owner.max()) + 1
-        values = np.zeros((n, self._residuals.shape[1]))
-        np.add.at(values, self._owner, direction[:, None] * self._residuals)
-        spread = np.sqrt((values**2).mean(axis=1, keepdims=True))
-        z = np.divide(values, spread, where=spread > 0, out=values)
         g = _products(z)
         cubes = (z**3).sum(axis=0) - 3 * z * (g @ z**2) + 3 * z**2 * (g**2 @ z) - z**3 * (g**3).sum(axis=0)[:, None]
         squares = (z**2).sum(axis=0) - 2 * z * (g @ z) + z**2 * (g**2).sum(axis=0)[:, None]
@@ -165,7 +171,7 @@ class StudyDraw:
 
     def null_maps(self, question: Question) -> NDArray[np.float64]:
         """Give maps of shape (N, V) in which nothing is that the question asks about."""
-        residuals, nuisance = self._source.prepared(question)
+        residuals, nuisance, _ = self._source.prepared(question)
         maps = np.take_along_axis(residuals, self._ranks[self._source._owner], axis=1)
         maps *= self._size
         if self._normal is not None:

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import blended_transform_factory
 
+from sessionfx.group.calibrated import LIMITS
 from sessionfx.group.calibration import DECLINED
 from sessionfx.report.canvas import message_png
 from sessionfx.report.colours import CATEGORIES, INK, MUTED
@@ -36,8 +37,8 @@ ROW = 0.2
 GAP = 0.12
 """Space between questions (inches)."""
 
-INFLATED = 1.1
-"""A rate counts as inflated where its interval lies above this multiple of the nominal rate (5.5 % for 5 %)."""
+INFLATED = 1.16
+"""Where the verdict has no limit, a rate counts as inflated above this multiple of the nominal one (5.8 % for 5 %)."""
 
 _QUESTION_WIDTH, _NAME_WIDTH, _POWER_WIDTH, _NUMBER_WIDTH, _RIGHT = 1.75, 1.15, 1.15, 0.52, 0.12
 _LOWEST = 0.2  # the axis of rates starts at this multiple of the nominal rate
@@ -110,6 +111,11 @@ def draw_calibration(
     return figure_to_png(figure)
 
 
+def _limit(alpha: float) -> float:
+    """Find what a rate may be: its interval lies above that where it is inflated."""
+    return LIMITS.get(alpha, INFLATED * alpha)
+
+
 def _prepare_rates(axes: Axes, alpha: float) -> None:
     axes.set_xscale("log")
     axes.set_xlim(_LOWEST * alpha, 1.0)
@@ -120,7 +126,7 @@ def _prepare_rates(axes: Axes, alpha: float) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
     axes.axvline(alpha, color=INK, linewidth=0.9, linestyle=(0, (4, 2)), zorder=1)
-    axes.axvspan(INFLATED * alpha, 1.0, color="#d55e00", alpha=0.06, linewidth=0, zorder=0.5)
+    axes.axvspan(_limit(alpha), 1.0, color="#d55e00", alpha=0.06, linewidth=0, zorder=0.5)
     _head(axes, f"False positives at p ≤ {alpha:g}", "% (dashed: as claimed)")
 
 
@@ -166,7 +172,7 @@ def _draw_strategy(every: list[Axes], row: pd.Series, alphas: list[float], colou
         return
     for axes, alpha in zip(rate_panels, alphas, strict=True):
         rate, lower, upper = (float(row[f"rate_{alpha:g}{end}"]) for end in ("", "_lower", "_upper"))
-        inflated = lower > INFLATED * alpha
+        inflated = lower > _limit(alpha)
         least = _LOWEST * alpha
         axes.plot([max(lower, least), max(upper, least)], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
         style: dict[str, Any] = {"marker": "D" if inflated else "o", "markerfacecolor": "white" if inflated else colour}
@@ -176,7 +182,7 @@ def _draw_strategy(every: list[Axes], row: pd.Series, alphas: list[float], colou
         _write_number(axes, percent(rate), y, fontweight="bold" if inflated else "normal")
     power = float(row[f"power_{alphas[0]:g}"])
     if np.isfinite(power):
-        inflated = float(row[f"rate_{alphas[0]:g}_lower"]) > INFLATED * alphas[0]
+        inflated = float(row[f"rate_{alphas[0]:g}_lower"]) > _limit(alphas[0])
         face = "white" if inflated else colour
         power_panel.barh(y, power, height=ROW * 0.55, facecolor=face, edgecolor=colour, linewidth=1.0)
     _write_number(power_panel, percent(power) if np.isfinite(power) else "n/a", y)
