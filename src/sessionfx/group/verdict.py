@@ -136,7 +136,7 @@ def judge(
     if rates:
         judgements = with_rates(judgements, rates)
         facts["CalibratedFalsePositives"] = nominal_rates(rates)
-    recommended = _recommend(question, layout, judgements, dof, rates)
+    recommended = _recommend(question, layout, judgements, dof, evidence, rates)
     titles = {one.name: one.title for one in results}
     same = _give_the_same([one for one in results if one.name in recommended])
     text = _sentences(layout, recommended, judgements, titles, evidence, same)
@@ -429,13 +429,16 @@ def _recommend(
     layout: MapLayout,
     judgements: Mapping[str, Judgement],
     dof: Mapping[str, float],
+    evidence: Evidence,
     rates: Rates | None,
 ) -> tuple[str, ...]:
     """Order the strategies that are valid; the first is the one to report."""
     k = len(set(layout.sessions))
     preference = ["marginal", "fixed-effects"]
+    by_level = evidence.dropout is not None and _is_notable(evidence.dropout.level_p)
     # with covariates the tests over participants rest on equal variances, or on a variance of few participants
-    if dof.get("marginal", FEW_DOF) < FEW_DOF and not layout.covariate_names and not layout.session_covariate_names:
+    few = dof.get("marginal", FEW_DOF) < FEW_DOF and not layout.covariate_names and not layout.session_covariate_names
+    if few or (by_level and question.sessions.is_within_participant):
         preference.reverse()
     if k == 1 or (k == 2 and question.sessions.is_within_participant):
         preference += ["session-model"]
