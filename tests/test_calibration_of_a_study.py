@@ -236,7 +236,7 @@ def test_smooth_maps_leave_little_doubt_of_a_valid_test(n: int, k: int) -> None:
         volumes = gaussian_filter(rng.standard_normal((n, k + 1, 24, 24, 16)), (0, 0, 2.5, 2.5, 2.5), mode="wrap")
         maps = (volumes[:, :1] + volumes[:, 1:]).reshape(n * k, -1)
         noise = StudyNoise(study.layout, maps)
-        assert abs(noise.prepared(question)[2]) < 0.1
+        assert abs(noise.in_direction(question)[1]) < 0.1
         table = calibrate_study(
             study.layout, [question], strategies, GroupOptions(), tuple(study.sessions), maps, n_voxels=N_VOXELS, seed=seed
         )  # fmt: skip

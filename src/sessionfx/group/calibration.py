@@ -443,7 +443,7 @@ def calibrate_study(
     for number, question in enumerate(questions):
         estimated = table[(table["label"] == question.label) & (table["status"] == ESTIMATED)]
         answering = {name: strategies[name] for name in estimated["strategy"]}
-        if not answering or not noise.prepared(question)[2] > _SKEWED:
+        if not answering or not noise.in_direction(question)[1] > _SKEWED:
             continue
         simulated = noise.again(question, np.random.default_rng([seed, number, 1]))
         again = calibrate(

@@ -32,8 +32,9 @@ from sessionfx.statistics.linear_algebra import pseudo_inverse
 from sessionfx.strategies.base import MapLayout, Question
 from sessionfx.strategies.designs import session_design
 
-# Rounds of estimating covariances and scales in turn, and of the covariances' iteration
-_ROUNDS, _STEPS = 3, 60
+# Rounds of estimating covariances and scales in turn; steps of the covariances' iteration, which ends when the last one
+# changed less than this share of the largest variance
+_ROUNDS, _STEPS, _CONVERGED = 3, 60, 1e-4
 # Classes of skewness, at most; each of so many voxels, which show how much every participant varies
 _CLASSES, _VOXELS_OF_CLASS = 8, 1000
 # Fitted effects count where their variance over voxels exceeds chance by this share of it; in smooth maps, with some
@@ -86,7 +87,8 @@ class StudyNoise:
         is_whole = np.trace(missing) < 1e-6 * np.trace(self.covariance)
         self._missing = None if is_whole else _root(missing)
         self._fitted = _beyond_chance(hat @ values, hat @ self.covariance @ hat)
-        self._prepared: dict[str, tuple[NDArray[np.float64], NDArray[np.float64], float]] = {}
+        self._sorted: dict[str, tuple[NDArray[np.float64], float]] = {}
+        self._nuisance: dict[str, NDArray[np.float64]] = {}
 
         n_classes = int(np.clip(self._residuals.shape[1] // _VOXELS_OF_CLASS, 1, _CLASSES))
         self._classes = np.linspace(0, self._residuals.shape[1], n_classes + 1).astype(int)
@@ -110,20 +112,18 @@ class StudyNoise:
         """Make the same of one simulated study, in which nothing is that the question asks about."""
         return StudyNoise(self.layout, self.draw(self._residuals.shape[1], rng).null_maps(question))
 
-    def prepared(self, question: Question) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-        """Find what a question needs of the voxels, once.
+    def in_direction(self, question: Question) -> tuple[NDArray[np.float64], float]:
+        """Sort residuals by skewness, once for all questions about one session contrast.
 
         Returns
         -------
         residuals : ndarray of shape (N, V)
             Of each participant, with the sign of the skewness of the others in the direction that the question asks
             about, in the order of its size.
-        nuisance : ndarray of shape (N, N)
-            Takes what is asked about out of fitted values.
         skewness : float
             Mean of the residuals in that direction; 0 but for ±0.07 where there is none, in smooth maps.
         """
-        found = self._prepared.get(question.label)
+        found = self._sorted.get(question.sessions.label)
         if found is None:
             direction = direction_of(self.layout, question)
             skewness = self._skewness(self._values(self._residuals, direction))
@@ -133,8 +133,14 @@ class StudyNoise:
             for start, stop in pairwise(self._classes):
                 residuals[:, start:stop] -= residuals[:, start:stop].mean(axis=1, keepdims=True)
             own = float((self._values(residuals, direction) ** 3).mean())
-            found = self._prepared[question.label] = (residuals, _nuisance(self.layout, question), own)
+            found = self._sorted[question.sessions.label] = (residuals, own)
         return found
+
+    def nuisance(self, question: Question) -> NDArray[np.float64]:
+        """Find the matrix of shape (N, N) that takes what a question asks about out of fitted values."""
+        if question.label not in self._nuisance:
+            self._nuisance[question.label] = _nuisance(self.layout, question)
+        return self._nuisance[question.label]
 
     def _values(self, residuals: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
         """Combine the residuals of each participant, to values of variance 1 of shape (n, V)."""
@@ -171,13 +177,13 @@ class StudyDraw:
 
     def null_maps(self, question: Question) -> NDArray[np.float64]:
         """Give maps of shape (N, V) in which nothing is that the question asks about."""
-        residuals, nuisance, _ = self._source.prepared(question)
+        residuals, _ = self._source.in_direction(question)
         maps = np.take_along_axis(residuals, self._ranks[self._source._owner], axis=1)
         maps *= self._size
         if self._normal is not None:
             maps += self._normal
         if self._fitted is not None:
-            maps += nuisance @ self._fitted
+            maps += self._source.nuisance(question) @ self._fitted
         return maps
 
 
@@ -262,8 +268,11 @@ def _participants_covariance(
     found, expected = (np.bincount(pairs[own], matrix[own]) for matrix in (observed, share))
     shared = np.divide(found, expected, where=expected > _RANK, out=np.zeros_like(found))
     covariance = np.where(own, shared[pairs], 0.0)
-    for _ in range(_STEPS):
-        covariance += np.where(own, observed - residual_maker @ covariance @ residual_maker, 0.0)
+    for _ in range(_STEPS):  # few with many participants, whose residuals are nearly their errors
+        step = np.where(own, observed - residual_maker @ covariance @ residual_maker, 0.0)
+        covariance += step
+        if np.abs(step).max() < _CONVERGED * np.abs(covariance).max():
+            break
     root = _root(covariance)
     return root @ root
 
