@@ -491,6 +491,47 @@ def test_a_small_group_of_its_own_variance_is_not_resampled_and_the_remedy_named
     assert len(list((tmp_path / "out/group").glob("*FWE_statmap.nii.gz"))) == 4
 
 
+def test_resampling_that_does_not_hold_is_declined_in_words_and_once_more_when_pages_are_drawn(
+    call: Caller, tmp_path: Path
+) -> None:
+    study = make_study(tmp_path, n_participants=14, missing=())
+    rng = np.random.default_rng(1)
+    for participant in sorted({participant for participant, _ in study.effects}):
+        skewed = np.exp(1.5 * rng.normal(size=(6, 6, 6)))
+        for session in ("01", "02", "03"):
+            effect = skewed + 0.3 * rng.normal(size=(6, 6, 6))
+            study.write(participant, session, effect, study.variances[participant, session])
+    asked = ("--session-contrast", "mean", "--session-contrast", "linear", "--strategy", "fixed-effects", "marginal",
+             "mixed", "session-model", "--permutations", "20")  # fmt: skip
+    called = call(study, tmp_path / "out", *asked, report=True)
+    assert called.code == 0, called.error
+    folder = tmp_path / "out/group"
+    assert {path.name.split("_sessions-")[1].split("_stat")[0] for path in folder.glob("*voxelFWE*")} == {
+        "linear_strategy-fixedEffects", "linear_strategy-marginal",
+    }  # fmt: skip
+    page = (tmp_path / "out/group.html").read_text(encoding="utf-8")
+    answers = pd.read_csv(next(folder.glob("*_sessions-mean_desc-answers_metrics.tsv")), sep="\t", index_col="strategy")
+    for strategy, sentence in {
+        "fixed-effects": "but they are skewed",
+        "marginal": "but they are skewed",
+        "mixed": "its errors rest on a model of the sessions",
+        "session-model": "maps of one participant are not exchangeable one by one",
+    }.items():
+        assert sentence in called.error
+        assert sentence in page
+        assert sentence in answers["reason"][strategy]
+    said = [line for line in called.error.splitlines() if "not exchangeable one by one" in line]
+    assert len(said) == 1, "once for both questions"
+    assert "'mean', 'linear'" in said[0]
+    before = contents(tmp_path / "out", "group/*")
+    again = call(study, tmp_path / "out", *asked, "--reports-only", report=True)
+    assert again.code == 0, again.error
+    assert contents(tmp_path / "out", "group/*") == before
+    assert (tmp_path / "out/group.html").read_text(encoding="utf-8").count("but they are skewed") == page.count(
+        "but they are skewed"
+    )
+
+
 def test_permutations_and_calibration_follow_the_seed(call: Caller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=6)
     options = (*QUICK, "--permutations", "30", "--calibrate", "100")

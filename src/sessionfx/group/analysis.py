@@ -355,12 +355,13 @@ def _check_that_something_is_answered(
 
 def _stored_permutation(
     files: GroupFiles, question: Question, strategy: str, mask: NDArray[np.bool_]
-) -> PermutationResult:
+) -> PermutationResult | None:
     sidecar, values = files.read_permutation(question, strategy, mask)
+    if not values:
+        return None
     return PermutationResult(
         sidecar["NumberOfPermutations"], sidecar["NumberOfDistinctPermutations"], sidecar["PermutationScheme"],
         sidecar["ClusterFormingP"], values, sidecar["SmallestAttainableP"], sidecar["PermutationNote"],
-        sidecar["PermutationCaution"],
     )  # fmt: skip
 
 

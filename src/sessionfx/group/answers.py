@@ -18,7 +18,7 @@ from sessionfx.group.calibrated import Rates
 from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table
 from sessionfx.group.evidence import gather
 from sessionfx.group.participant_evidence import ValueCheck
-from sessionfx.group.permutation import PermutationResult, permute
+from sessionfx.group.permutation import PermutationResult, check_symmetry, permute
 from sessionfx.group.results import Evidence, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.group.verdict import judge
@@ -27,14 +27,13 @@ from sessionfx.session_contrasts import MEAN, resolve_session_contrasts
 from sessionfx.settings import Settings
 from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.resampling import Resampling
 from sessionfx.statistics.thresholds import beyond, z_threshold
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
 from sessionfx.strategies.blocks import as_block, distinct_pools, estimate_plans, informed
 
 # Gives what is on file of a strategy, by its label, at the voxels of a mask
-StoredPermutation = Callable[[str, NDArray[np.bool_]], PermutationResult]
+StoredPermutation = Callable[[str, NDArray[np.bool_]], PermutationResult | None]
 
 
 @dataclass(frozen=True)
@@ -159,13 +158,11 @@ class Respondent:
         if found.plan is None or found.located is None or not self.settings.permutations:
             return found
         try:
-            resampling = found.plan.resampling
+            permutation = stored(found.label, found.located.mask) if stored else None
+            # what was declined left nothing, and is declined again
+            permutation = permutation or self._permute(found.plan, question, stack, found.located.mask)
         except NotEstimableError as refusal:
             return replace(found, permutation_refusal=str(refusal))
-        mask = found.located.mask
-        permutation = (
-            stored(found.label, mask) if stored else self._permute(found.plan, resampling, question, stack, mask)
-        )
         return replace(found, permutation=permutation)
 
     def _plan(self, strategy: Strategy, question: Question, layout: MapLayout) -> Plan | NotEstimableError:
@@ -193,10 +190,8 @@ class Respondent:
         clusters = cluster_table(located, threshold, self.settings.cluster_threshold)
         return StrategyResult(*names, None, plan, located, threshold, clusters)
 
-    def _permute(
-        self, plan: Plan, resampling: Resampling, question: Question, stack: MapStack, mask: NDArray[np.bool_]
-    ) -> PermutationResult:
-        chosen = mask[stack.mask]
+    def _permute(self, plan: Plan, question: Question, stack: MapStack, mask: NDArray[np.bool_]) -> PermutationResult:
+        resampling, chosen = plan.resampling, mask[stack.mask]
         values = np.concatenate(
             [
                 plan.resampled_values(
@@ -206,6 +201,8 @@ class Respondent:
             ],
             axis=1,
         )
+        if not question.sessions.is_within_participant:  # sessions that are exchanged make differences symmetric
+            check_symmetry(values, resampling, self.settings.random_seed)
         return permute(
             values, resampling, mask, n_permutations=self.settings.permutations, seed=self.settings.random_seed,
             executor=self.executor, description=question.text,
@@ -248,7 +245,7 @@ def cluster_table(one: Located[Any], threshold: float, minimum_voxels: int) -> p
 
 
 def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
-    """Name the answers and family-wise p values that were declined or are doubtful, as warnings.
+    """Name the answers and family-wise p values that were declined, as warnings.
 
     That a strategy never answers a kind of question is none where others answer it; the table of answers has it.
     """
@@ -264,9 +261,10 @@ def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
     of_resampling: dict[tuple[str, str], list[str]] = {}
     for asked in questions:
         for strategy in asked.strategies:
-            caution = strategy.permutation.caution if strategy.permutation else ""
-            if sentence := strategy.permutation_refusal or caution:
-                of_resampling.setdefault((strategy.name, sentence), []).append(f"'{asked.question.text}'")
+            if strategy.permutation_refusal:
+                of_resampling.setdefault((strategy.name, strategy.permutation_refusal), []).append(
+                    f"'{asked.question.text}'"
+                )
     return declined + [
         f"Contrast '{contrast}', sessions {', '.join(texts)}, {name}: {sentence}"
         for (name, sentence), texts in of_resampling.items()

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _LONGEST_DESC = "clusterMassFWE"  # of permutations
 PERMUTATION_FIELDS = (
     "NumberOfPermutations", "NumberOfDistinctPermutations", "PermutationScheme", "ClusterFormingP",
-    "SmallestAttainableP", "PermutationNote", "PermutationCaution",
+    "SmallestAttainableP", "PermutationNote",
 )  # fmt: skip
 _RELIABILITY = {
     "icc1": ("ICC(1): reliability of one session, differences between sessions counting as error", None),
@@ -243,7 +243,6 @@ class GroupFiles:
                 "ClusterFormingP": permutation.cluster_forming_p,
                 "SmallestAttainableP": permutation.smallest_p,
                 "PermutationNote": permutation.note,
-                "PermutationCaution": permutation.caution,
                 "Software": SOFTWARE,
             }
             write_statmap(path, 10.0**-neg_log10_p, located.mask, located.grid, content)
@@ -389,7 +388,7 @@ def answer_summary(one: StrategyResult, verdict: Verdict) -> dict[str, Any]:
         "n_participants": len(participants),
         "n_maps": len(one.plan.rows),
         **map_summary(one.located, one.threshold),
-        "reason": "",
+        "reason": one.permutation_refusal,
     }
 
 

@@ -474,7 +474,6 @@ def _permutation(one: StrategyResult) -> dict[str, Any] | None:
         "scheme": _SCHEMES[permutation.scheme],
         "cluster_forming_p": permutation.cluster_forming_p,
         "note": permutation.note,
-        "caution": permutation.caution,
         "sides": ", two-sided" if one.located is not None and one.located.estimate.two_sided else "",
     }
 

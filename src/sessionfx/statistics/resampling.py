@@ -81,6 +81,10 @@ class Resampling(ABC):
     def statistic(self, values: NDArray[np.float64], draws: NDArray[np.floating | np.integer]) -> NDArray[np.float64]:
         """Compute the statistic of shape (B, V) of values of shape (N, V)."""
 
+    @abstractmethod
+    def contributions(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give what each participant adds to the estimate of a single contrast, of shape (n, V)."""
+
     @property
     @abstractmethod
     def n_possible(self) -> int:
@@ -150,6 +154,11 @@ class PooledResampling(Resampling):
         floor = _ROUNDING * np.einsum("sbkv,sbkv->sbv", found, found)
         return _studentised(effects, covariance / dof, floor) * math.sqrt((dof - q + 1) / (dof * q) if q > 1 else 1.0)
 
+    def contributions(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weights times residuals under the null hypothesis; see `Resampling.contributions`."""
+        left = values - self.nuisance @ (self.nuisance.T @ values)
+        return np.asarray(self.tested[:, None] * left)
+
     @property
     def n_possible(self) -> int:
         """2ⁿ flips, or n! orders divided by m! for every m participants with equal rows."""
@@ -164,6 +173,27 @@ class PooledResampling(Resampling):
             return 2
         ordered = np.sort(self.tested)
         return 2 if self.nuisance.shape[1] < 2 and np.allclose(ordered, -ordered[::-1], rtol=0, atol=_ORTHOGONAL) else 1
+
+
+def summed_skewness(contributions: NDArray[np.float64], signs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum the skewness over voxels, for the participants' deviations from their mean with their signs flipped.
+
+    Parameters
+    ----------
+    contributions : ndarray of shape (n, V)
+    signs : ndarray of shape (B, n)
+
+    Returns
+    -------
+    ndarray of shape (B,)
+        Of each set of signs; deviations are taken anew from the mean of the flipped ones.
+    """
+    deviations = contributions - contributions.mean(axis=0)
+    n, squares = len(deviations), np.einsum("nv,nv->v", deviations, deviations)
+    means = signs @ deviations / n
+    third = signs @ deviations**3 - 3 * means * squares + 2 * n * means**3
+    second = np.maximum(squares - n * means**2, _ROUNDING * squares + np.finfo(float).tiny)
+    return np.asarray((third / second**1.5).sum(axis=1) * math.sqrt(n))
 
 
 def pooled_resampling(
@@ -263,6 +293,10 @@ class WildBootstrap(Resampling):
         floor = _ROUNDING * np.einsum("snv,snv->sv", own, own)[:, None]
         scale = self.dof / ((self.dof + q - 1) * q) if q > 1 else 1.0
         return _studentised(effects, covariance, floor) * math.sqrt(scale)
+
+    def contributions(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give e = estimates @ r; see `Resampling.contributions`."""
+        return np.asarray(self.estimates @ (values - self.design @ (self.restricted @ values)))
 
     @property
     def n_possible(self) -> int:
