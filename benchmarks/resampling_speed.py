@@ -50,7 +50,8 @@ def _cpu_seconds() -> float:
 
 def main() -> None:
     """Print seconds and gigabytes."""
-    n_draws, n_processes = (int(argument) for argument in (sys.argv[1:] + ["100", "1"])[:2])
+    given = sys.argv[1:3]
+    n_draws, n_processes = map(int, [*given, *["100", "1"][len(given) :]])
     mask = ellipsoid((72, 90, 73))
     effects = smooth_maps(N * len(SESSIONS), mask)
     layout = MapLayout(tuple(f"{person:02d}" for person in range(N) for _ in SESSIONS), SESSIONS * N)
