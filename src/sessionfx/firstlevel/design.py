@@ -134,7 +134,9 @@ def _drifts(timing: Timing, model: DesignModel) -> pd.DataFrame:
 
     is_ours = model.drift_model == "cosine" and not timing.is_regular
     drift = None if model.drift_model == "none" or is_ours else model.drift_model
-    drifts = make_first_level_design_matrix(timing.times, None, drift_model=drift, high_pass=model.high_pass)
+    drifts: pd.DataFrame = make_first_level_design_matrix(
+        timing.times, None, drift_model=drift, high_pass=model.high_pass
+    )
     return pd.concat([_cosines(timing, model.high_pass), drifts], axis="columns") if is_ours else drifts
 
 

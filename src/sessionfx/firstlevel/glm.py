@@ -145,7 +145,7 @@ class _Model:
     @property
     def dof(self) -> int:
         """Volumes minus independent regressors."""
-        return self.basis.shape[0] - self.basis.shape[1]
+        return int(self.basis.shape[0] - self.basis.shape[1])
 
     def fit(self, signal: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Estimate the contrasts from a signal of shape (T, v).
@@ -216,4 +216,4 @@ class _Model:
             + 0.5 * np.einsum("r,rv,rv->v", self.lagged, projected, projected)
         )
         rho = np.divide(lagged_left * n_volumes, left * (n_volumes - 1), where=left > 0, out=np.zeros_like(left))
-        return np.trunc(rho * AR_BINS) / AR_BINS
+        return np.asarray(np.trunc(rho * AR_BINS) / AR_BINS)

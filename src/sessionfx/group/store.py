@@ -72,7 +72,7 @@ class BlockStore:
         return found
 
     def _place(self, block: slice, row: int) -> int:
-        return self.dtype.itemsize * (self._n_rows * block.start + row * (block.stop - block.start))
+        return int(self.dtype.itemsize * (self._n_rows * block.start + row * (block.stop - block.start)))
 
     def _whole(self, transfer: Callable[[int, Any, int], int], content: NDArray[np.floating], place: int) -> None:
         """Write or read until nothing is left: the system may do a part only."""

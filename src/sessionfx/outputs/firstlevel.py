@@ -125,7 +125,7 @@ class FirstLevelFiles:
         mean = np.divide(total, counts, where=counts > 0, out=np.zeros_like(total)).astype(np.float32)
         mask = counts > 0
         write_map(path, mean[mask], mask, grid)
-        return mean
+        return np.asarray(mean)
 
     def write_run_maps(self, one: FittedRun, contrast: Contrast) -> list[Path]:
         """Write the maps of one run."""

@@ -99,7 +99,7 @@ class Grid(NamedTuple):
     @property
     def size(self) -> FloatArray:
         """Size of the box along each axis (mm)."""
-        return self.voxel_size * np.array(self.shape)
+        return np.asarray(self.voxel_size * np.array(self.shape))
 
     def extent(self, axis: int) -> tuple[float, float]:
         """Low and high edge of the box along `axis` (mm)."""
@@ -403,7 +403,7 @@ def _grey_background(inside: BoolArray, background: FloatArray | None, planes: l
 def _blend(base: FloatArray, values: FloatArray, scale: ColourScale) -> FloatArray:
     """Lay coloured values over grey: opaque from the threshold on, dimmed below, absent where NaN."""
     opacity = np.where(scale.passes(values), 1.0, DIM) * np.isfinite(values)
-    return base[..., None] * (1 - opacity[..., None]) + scale.colours(values) * opacity[..., None]
+    return np.asarray(base[..., None] * (1 - opacity[..., None]) + scale.colours(values) * opacity[..., None])
 
 
 def _count_colours(n_inputs: int) -> FloatArray:

@@ -76,12 +76,12 @@ class Canvas:
     @property
     def width(self) -> int:
         """Number of columns of pixels."""
-        return self.pixels.shape[1]
+        return int(self.pixels.shape[1])
 
     @property
     def height(self) -> int:
         """Number of rows of pixels."""
-        return self.pixels.shape[0]
+        return int(self.pixels.shape[0])
 
     def paste(self, picture: Pixels, left: float, top: float) -> None:
         """Put pixels, shape (rows, columns, 3), into the picture; what lies outside is cut off."""

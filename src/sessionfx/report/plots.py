@@ -193,7 +193,7 @@ def _draw_correlation_bar(panel: Panel, label: str, fontsize: float) -> None:
 def _varies(x: FloatArray) -> NDArray[np.bool_]:
     """Which columns (P,) of x (T, P) take at least two finite values."""
     finite = np.where(np.isfinite(x), x, np.nan)
-    return np.fmax.reduce(finite, axis=0, initial=-np.inf) > np.fmin.reduce(finite, axis=0, initial=np.inf)
+    return np.asarray(np.fmax.reduce(finite, axis=0, initial=-np.inf) > np.fmin.reduce(finite, axis=0, initial=np.inf))
 
 
 def _rows_are_named(matrix: pd.DataFrame) -> bool:
@@ -315,7 +315,8 @@ def _clean_events(table: pd.DataFrame) -> pd.DataFrame:
     )
     clean["duration"] = clean["duration"].where(np.isfinite(clean["duration"]), 0.0)
     clean["trial_type"] = clean["trial_type"].astype(object).where(clean["trial_type"].notna(), "n/a").astype(str)
-    return clean[np.isfinite(clean["onset"])]
+    timed: pd.DataFrame = clean[np.isfinite(clean["onset"])]
+    return timed
 
 
 def _event_style(index: int) -> dict[str, str]:
@@ -510,7 +511,7 @@ def _line_handle(colour: str, dash: tuple[float, float] | None, width: float = 2
 
 def _finite(values: ArrayLike) -> FloatArray:
     array = np.asarray(values, dtype=float).ravel()
-    return array[np.isfinite(array)]
+    return np.asarray(array[np.isfinite(array)])
 
 
 def _finite_pairs(a: ArrayLike, b: ArrayLike) -> _Pairs:

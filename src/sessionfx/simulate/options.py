@@ -108,7 +108,7 @@ def _numbers() -> list[Any]:
 
 def _flag(item: Any) -> str:
     """Return the command-line option that sets a field."""
-    return "--" + item.name.removeprefix("n_").replace("_", "-")
+    return f"--{item.name.removeprefix('n_').replace('_', '-')}"
 
 
 def _participant_and_session(text: str) -> tuple[str, str]:

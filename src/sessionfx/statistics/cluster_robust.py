@@ -209,7 +209,7 @@ def robust_contrast(
 
 def inverse_root(n_rows: int, ratio: float) -> NDArray[np.float64]:
     """Compute (I + λJ)^-½ of shape (n_rows, n_rows); J is all ones."""
-    return np.eye(n_rows) - (1 - 1 / np.sqrt(1 + ratio * n_rows)) / n_rows
+    return np.asarray(np.eye(n_rows) - (1 - 1 / np.sqrt(1 + ratio * n_rows)) / n_rows)
 
 
 def _moore_penrose_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -234,7 +234,7 @@ def _degrees_of_freedom(products: NDArray[np.float64], expected: NDArray[np.floa
 
 
 def _standardising_root(expected: NDArray[np.float64]) -> NDArray[np.float64]:
-    return _moore_penrose_root(expected / np.abs(expected).max()) / np.sqrt(np.abs(expected).max())
+    return np.asarray(_moore_penrose_root(expected / np.abs(expected).max()) / np.sqrt(np.abs(expected).max()))
 
 
 def _is_exchangeable(products: NDArray[np.float64]) -> bool:

@@ -217,4 +217,4 @@ def _fit(
 def _cross_products(weights: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:
     """X′WX at each voxel, of shape (V, P, P)."""
     products = np.einsum("np,nq->npq", basis, basis).reshape(len(basis), -1)
-    return (weights.T @ products).reshape(-1, basis.shape[1], basis.shape[1])
+    return np.asarray((weights.T @ products).reshape(-1, basis.shape[1], basis.shape[1]))

@@ -65,7 +65,7 @@ def residual_covariance(values: NDArray[np.floating], design: NDArray[np.float64
     """
     inverse = pseudo_inverse(design)
     residuals = values - np.einsum("np,qpv->qnv", design, np.einsum("pn,qnv->qpv", inverse, values))
-    return np.einsum("qnv,rnv->vqr", residuals, residuals) / (len(design) - rank_of(design))
+    return np.asarray(np.einsum("qnv,rnv->vqr", residuals, residuals) / (len(design) - rank_of(design)))
 
 
 def greenhouse_geisser(covariance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -217,7 +217,9 @@ def _spectrum(content: bytes, shape: tuple[int, int], participants: tuple[str, .
     )
 
 
-def deviance(spectrum: ParticipantSpectrum, squares: NDArray[np.float64], ratio: NDArray[np.float64]) -> NDArray:
+def deviance(
+    spectrum: ParticipantSpectrum, squares: NDArray[np.float64], ratio: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Profile REML deviance, up to a constant: m log Σ η²/(1+λξ) + Σ log(1+λξ).
 
     Parameters
@@ -258,7 +260,7 @@ def estimate_ratio(spectrum: ParticipantSpectrum, squares: NDArray[np.float64]) 
         within, between = squares / spectrum.multiplicities[:, None]
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = (between / within - 1) / spectrum.eigenvalues[1]
-        return np.clip(np.nan_to_num(ratio, nan=0.0, posinf=LARGEST_RATIO), 0.0, LARGEST_RATIO)
+        return np.asarray(np.clip(np.nan_to_num(ratio, nan=0.0, posinf=LARGEST_RATIO), 0.0, LARGEST_RATIO))
     n_max = spectrum.largest_participant
     nodes = np.linspace(0.0, np.log1p(_GRID_LIMIT * n_max), _GRID_POINTS)
     ratios = np.expm1(nodes) / n_max
