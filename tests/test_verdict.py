@@ -216,6 +216,14 @@ def test_few_degrees_of_freedom_put_fixed_effects_first() -> None:
     assert "2.0 degrees of freedom" in found.strategies["marginal"].reason
 
 
+def test_fewer_degrees_of_freedom_yet_do_not_put_fixed_effects_first() -> None:
+    """Of six, four have both sessions: with care either way, and marginal has the others too."""
+    found = Study(missing(6, 3, (0, 2), (1, 0), (2, 1), (3, 2), (4, 0))).verdict("ses-03 - ses-01")
+    dof = found.facts["DegreesOfFreedom"]
+    assert dof["fixed-effects"] < dof["marginal"] < 4
+    assert found.recommended[0] == "marginal"
+
+
 def test_sessions_that_are_missing_and_vary_unequally_call_for_care_with_few_participants() -> None:
     spread = np.array([1.0, 1.0, 3.0])
     found = Study(SOME_OF_THREE, spread=spread).verdict("linear")
