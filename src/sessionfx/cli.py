@@ -181,8 +181,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--mixed-dof", choices=MIXED_DOF_METHODS, default="satterthwaite",
                        help="degrees of freedom of the mixed strategy (default: %(default)s)")  # fmt: skip
     group.add_argument("--variance", choices=VARIANCES, default="auto",
-                       help="whether fixed-effects and marginal take all participants to vary equally (pooled; marginal "
-                       "in its working covariance only), or have a variance for each group (Welch); auto: for each group "
+                       help="whether fixed-effects takes all participants to vary equally, and marginal in its working "
+                       "covariance (pooled), or both have a variance for each group (Welch); auto: for each group "
                        "where groups are compared or unequal in size (default: %(default)s)")  # fmt: skip
     group.add_argument("--session-covariate-effect", choices=SESSION_COVARIATE_EFFECTS, default="split",
                        help="whether session covariates, time included, have an effect within and another one between "
