@@ -8,7 +8,7 @@ DEMO := demo
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-container lint format validity bench boutiques clean
+.PHONY: help demo test test-fast test-container lint format validity family-wise bench boutiques clean
 
 help: ## list these tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -56,6 +56,9 @@ format: $(VENV)/.dev ## let ruff format and mend
 
 validity: $(VENV)/.runtime ## simulate false positives and power of every strategy (docs/validity.md)
 	$(BIN)/python benchmarks/validity.py
+
+family-wise: $(VENV)/.runtime ## simulate family-wise error of resampling (docs/family_wise.md), 10 minutes
+	$(BIN)/python benchmarks/family_wise.py --output docs
 
 bench: $(VENV)/.bench ## measure time and memory beside other software (docs/performance.md)
 	$(BIN)/python benchmarks/performance.py

@@ -30,7 +30,7 @@ from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import beyond, z_threshold
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
-from sessionfx.strategies.blocks import as_block, distinct_pools, estimate_plans, informed
+from sessionfx.strategies.blocks import distinct_pools, estimate_plans, informed
 
 # Gives what is on file of a strategy, by its label, at the voxels of a mask
 StoredPermutation = Callable[[str, NDArray[np.bool_]], PermutationResult | None]
@@ -194,9 +194,9 @@ class Respondent:
         resampling, chosen = plan.resampling, mask[stack.mask]
         values = np.concatenate(
             [
-                plan.resampled_values(
-                    as_block(stack.effects(block)), as_block(stack.variances(block)) if plan.uses_variances else None
-                )[:, chosen[block]]
+                plan.resampled_values(stack.effects(block), stack.variances(block) if plan.uses_variances else None)[
+                    :, chosen[block]
+                ]
                 for block in stack.blocks
             ],
             axis=1,

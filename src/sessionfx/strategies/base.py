@@ -396,9 +396,9 @@ class Plan(ABC):
 
     def resampled_values(
         self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
-    ) -> NDArray[np.float64]:
-        """Give what `resampling` takes, a column per voxel; maps as in `estimate`."""
-        return np.asarray(effects[list(self.rows)], dtype=np.float64)
+    ) -> NDArray[np.floating]:
+        """Give what `resampling` takes, a column per voxel; maps as in `estimate`, in the precision they have."""
+        return effects[list(self.rows)]
 
 
 @dataclass(frozen=True, kw_only=True)
