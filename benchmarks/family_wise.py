@@ -136,41 +136,40 @@ def false_positives(situation: Situation, n_studies: int, n_draws: int, seed: in
     Returns
     -------
     found : dict of str to int
-    symmetric : int
-        How many there are beside those that were declined because values are skewed.
+    n_answered : int
+        Studies beside those that were declined.
     scheme : str
     """
     generator = np.random.default_rng(seed)
-    found, symmetric, scheme = dict.fromkeys(STATISTICS, 0), 0, ""
+    found, n_answered, scheme = dict.fromkeys(STATISTICS, 0), 0, ""
     for study in range(n_studies):
         layout, question, effects = simulate(situation, generator)
-        plan, _ = estimate_in_blocks(
-            STRATEGIES[situation.strategy].plan(layout, question, GroupOptions()), MapsInMemory(effects)
-        )
-        resampling, values = plan.resampling, plan.resampled_values(effects, None)
-        scheme = resampling.scheme
-        if not question.sessions.is_within_participant:
-            try:
+        try:
+            plan = STRATEGIES[situation.strategy].plan(layout, question, GroupOptions())
+            plan, _ = estimate_in_blocks(plan, MapsInMemory(effects))
+            resampling, values = plan.resampling, plan.resampled_values(effects, None)
+            scheme = resampling.scheme
+            if not question.sessions.is_within_participant:
                 check_symmetry(values, resampling, study)
-            except NotEstimableError:
-                continue
+        except NotEstimableError:
+            continue
         block = permute_block(
             values, resampling, _MASK, n_draws, np.random.SeedSequence((seed, study)),
             resampling.threshold(FORMING_P), True,
         )  # fmt: skip
-        symmetric += 1
+        n_answered += 1
         for name, observed in block.observed.items():
             p = neg_log10_family_wise_p(np.array([observed.max()]), block.null_maxima[name], 1e-9)
             found[name] += int(10 ** -p[0] <= 0.05 + 1e-9)
-    return found, symmetric, scheme
+    return found, n_answered, scheme
 
 
 def rows(n_studies: int, n_draws: int) -> Iterator[str]:
     """Make the rows of the table, one by one."""
     for index, situation in enumerate(SITUATIONS):
-        found, symmetric, scheme = false_positives(situation, n_studies, n_draws, index)
-        rates = [f"{100 * count / symmetric:.1f}" if symmetric else "–" for count in found.values()]
-        declined = f"{100 * (1 - symmetric / n_studies):.0f}" if symmetric < n_studies else ""
+        found, n_answered, scheme = false_positives(situation, n_studies, n_draws, index)
+        rates = [f"{100 * count / n_answered:.1f}" if n_answered else "–" for count in found.values()]
+        declined = f"{100 * (1 - n_answered / n_studies):.0f}" if n_answered < n_studies else ""
         yield f"| {situation.strategy} | {situation.name} | {scheme} | {' | '.join(rates)} | {declined} |"
 
 
@@ -180,7 +179,8 @@ Made by `benchmarks/family_wise.py`: percent of {n_studies} null studies in whic
 ({shape} voxels, smooth to a FWHM of {fwhm} voxels) has a family-wise p of at most .05, with {n_draws} draws. Chance
 moves a rate of 5 % by ±{error:.1f} (two standard errors). Three sessions, a level per participant, normal values but
 where noted; clusters are formed at p < {forming} (the program: {used}), which small maps need. *Declined*: percent of
-studies whose values were found to be skewed and which have no p values; the rates are of the others. The rules are in
+studies without p values, as values were found to be skewed or a session has too few maps; the rates are of the others.
+The rules are in
 [statistics](statistics.md#permutation).
 
 | strategy | question | scheme | {statistics} | declined |
