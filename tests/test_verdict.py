@@ -416,6 +416,7 @@ def test_two_sessions_are_no_equal_variances_where_groups_are_compared() -> None
     assert found.recommended[0] == "marginal"
     assert found.strategies["session-model"].valid == "conditional"
     assert "vary equally" in found.strategies["session-model"].reason
+    assert "vary equally" in study.verdict("mean", group=difference).strategies["mixed"].reason
 
 
 def test_a_participant_far_from_the_others_in_a_covariate_calls_for_care() -> None:

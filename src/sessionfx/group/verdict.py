@@ -27,6 +27,7 @@ from sessionfx.strategies.fixed_effects import FixedEffectsPlan, SessionVectorPl
 from sessionfx.strategies.marginal import FEW_DOF
 from sessionfx.strategies.session_model import resolve_subject_effect
 from sessionfx.validity import NEGLIGIBLE_ICC
+from sessionfx.wording import minus
 
 # Answers whose z differ by no more than this at any voxel are the same but for rounding
 SAME_Z = 1e-4
@@ -266,6 +267,7 @@ def _judge_pooling(question: Question, layout: MapLayout, evidence: Evidence) ->
         icc, where = evidence.icc31_active, "where the mean is beyond its threshold"
     if icc is None:
         return Judgement("no", f"{pooling}.")
+    median = f"a median ICC of {minus(f'{icc:.2f}')} {where}"
     if effective < 1 - 1e-9:
         return Judgement("conditional", f"{pooling}, which makes its t too small for these weights.")
     if effective < 1 + 1e-9:
@@ -275,10 +277,12 @@ def _judge_pooling(question: Question, layout: MapLayout, evidence: Evidence) ->
             "of freedom.",
         )
     if icc < NEGLIGIBLE_ICC:
-        return Judgement("conditional", f"{pooling}, which matters little at a median ICC of {_figure(icc)} {where}.")
+        return Judgement(
+            "conditional", f"{pooling}, which matters little at a median ICC of {minus(f'{icc:.2f}')} {where}."
+        )
     return Judgement(
         "no",
-        f"{pooling}; with a median ICC of {_figure(icc)} {where}, its t is about "
+        f"{pooling}; with a median ICC of {minus(f'{icc:.2f}')} {where}, its t is about "
         f"{np.sqrt(1 + (effective - 1) * icc):.1f} times too large there.",
     )
 
@@ -413,10 +417,12 @@ def _judge_mixed(question: Question, layout: MapLayout, evidence: Evidence) -> J
             f"sessions are missing and their standard deviations over participants differ {spread:.1f}-fold, where it "
             "takes them to be equal.",
         )
+    pooled = _judge_pooled_variance(question, evidence)
     if k > 2 and question.sessions.is_within_participant:
-        return Judgement("conditional", f"it takes all pairs of sessions to be equally correlated{_epsilon(evidence)}.")
-    if k == 1:
-        return _judge_pooled_variance(question, evidence) or Judgement("yes", ORDINARY)
+        equal = f"it takes all pairs of sessions to be equally correlated{_epsilon(evidence)}."
+        return Judgement("conditional", f"{equal} Besides, {pooled.reason}" if pooled else equal)
+    if k == 1 or pooled is not None:
+        return pooled or Judgement("yes", ORDINARY)
     return Judgement(
         "conditional",
         "where it estimates no variance between participants it takes that at its word, with too many degrees of "
@@ -547,10 +553,6 @@ def _spread_ratio(evidence: Evidence) -> float | None:
         return None
     variances = np.diag(evidence.covariance)
     return float(np.sqrt(variances.max() / variances.min())) if variances.min() > 0 else None
-
-
-def _figure(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
 
 
 def _dof(located: Located[Estimate | FTest]) -> float:

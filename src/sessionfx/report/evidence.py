@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sessionfx.group.results import ContrastResults, Evidence, ValueEvidence
-from sessionfx.report.page import format_number
+from sessionfx.wording import format_number
 
 
 def evidence_tables(results: ContrastResults) -> dict[str, list[dict[str, str]]]:

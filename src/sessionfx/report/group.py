@@ -23,7 +23,6 @@ from sessionfx.report.page import (
     SECTION_SUFFIX,
     Picture,
     assemble_page,
-    format_number,
     is_whole_page,
     render,
     section_mark,
@@ -34,8 +33,8 @@ from sessionfx.report.tables import threshold_words, titled
 from sessionfx.settings import Settings
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import MapLayout, Plan, assumptions_table, list_names
-from sessionfx.wording import counted
+from sessionfx.strategies.base import MapLayout, Plan, assumptions_table
+from sessionfx.wording import counted, format_number, listed, weights_text
 
 SHOWN_CLUSTERS = 20
 
@@ -185,7 +184,7 @@ def _summary(results: ContrastResults) -> str:
         text += f" and {counted(sessions, 'session')}"
         incomplete = [f"sub-{label}" for label in participants if len(layout.rows_of(label)) < sessions]
         if incomplete:
-            text += f"; {list_names(incomplete)} missed sessions"
+            text += f"; {listed(incomplete, most=8)} missed sessions"
     text += _order(results)
     return f"{text}. All strategies are compared on the {int(results.mask.sum())} voxels that every map has."
 
@@ -480,13 +479,8 @@ def _permutation(one: StrategyResult) -> dict[str, Any] | None:
 
 def _contrast_text(plan: Plan) -> list[str]:
     """Write the weights over the columns, a line per contrast."""
-    lines = []
-    for row in np.atleast_2d(plan.contrast):
-        weights = zip(map(str, plan.design_matrix.columns), row, strict=True)
-        lines.append(
-            ", ".join(f"{column}: {weight:.3g}".replace("-0.", "−0.") for column, weight in weights if weight != 0)
-        )
-    return lines
+    columns = [str(name) for name in plan.design_matrix.columns]
+    return [weights_text(zip(columns, row, strict=True)) for row in np.atleast_2d(plan.contrast)]
 
 
 def _pair(pair: PairResult, question: QuestionResults) -> dict[str, Any]:

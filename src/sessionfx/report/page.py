@@ -24,7 +24,7 @@ from sessionfx.errors import SessionFXError
 from sessionfx.inputs.files import UnreadableFileError, open_input, read_json_object
 from sessionfx.naming import natural_key
 from sessionfx.outputs.files import list_outputs, locked, write_json, write_text
-from sessionfx.wording import format_number as format_number
+from sessionfx.wording import format_number
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -29,7 +29,6 @@ from sessionfx.naming import words_to_label
 from sessionfx.session_contrasts import SessionContrast
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.resampling import Resampling, WildBootstrap
-from sessionfx.wording import listed
 
 INTERCEPT = GroupContrast("", "intercept", (1.0,))
 NO_BAYES_FACTOR = (
@@ -460,7 +459,7 @@ class Strategy(ABC):
         text : str
             Sentences with `{cite}` where the works are to be cited.
         works : tuple of str
-            Keys of `report.methods`.
+            Keys of `report/references.bib`.
         """
 
     @abstractmethod
@@ -491,8 +490,3 @@ def assumptions_table(strategies: Mapping[str, Strategy]) -> list[dict[str, str]
         {"assumed of": words, **{heading: getattr(one.assumptions, row) for heading, one in strategies.items()}}
         for row, words in ASSUMED.items()
     ]
-
-
-def list_names(names: Sequence[str], limit: int = 8) -> str:
-    """Join names for a sentence, shortened."""
-    return listed(names, most=limit)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
 from sessionfx.statistics.linear_algebra import is_estimable, rank_of
-from sessionfx.strategies.base import MapLayout, Question, list_names
+from sessionfx.strategies.base import MapLayout, Question
+from sessionfx.wording import session_names
 
 TOO_FEW_PARTICIPANTS = "There is one participant only; a group model needs at least two."
 NO_TREND = "There is one session only, so there is no trend over sessions to estimate."
@@ -146,9 +147,7 @@ def session_design(layout: MapLayout, question: Question, covariate_effect: str 
             weights = asked.weights_for(sessions)
             if weights is None:
                 absent = [session for session in asked.sessions if session not in sessions]
-                raise NotEstimableError(
-                    f"No participant has a map of {list_names([f'ses-{label}' for label in absent])}."
-                )
+                raise NotEstimableError(f"No participant has a map of {session_names(absent)}.")
             over_sessions = np.array([weights.get(session, 0.0) for session in sessions])
             session_weights = {session: weight for session, weight in weights.items() if session}
     names, values = layout.adjusting_covariates(asked, covariate_effect)

@@ -28,13 +28,13 @@ from sessionfx.strategies.base import (
     Question,
     Strategy,
     check_bootstrap,
-    list_names,
     variance_groups,
 )
 from sessionfx.strategies.designs import NO_DIFFERENCE, NO_TREND, session_differences
 from sessionfx.strategies.session_model import complete_participants
-from sessionfx.wording import listed
+from sessionfx.wording import listed, session_names
 
+MOST_COLUMNS = 8  # named in a sentence
 INCOMPLETE_MEAN = (
     "Some participants miss sessions, and their mean is over the sessions they have: where sessions truly "
     "differ, it mixes who was scanned with when, and is biased."
@@ -298,7 +298,7 @@ def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[st
         weights = asked.weights_for(list(rows))
         if weights is None:
             missing = [session for session in asked.sessions if session not in rows]
-            left_out[participant] = f"has no map of {listed([f'ses-{session}' for session in missing])}"
+            left_out[participant] = f"has no map of {session_names(missing)}"
             continue
         combinations[participant] = {rows[session]: weight for session, weight in weights.items()}
     if len(combinations) < 2:
@@ -336,7 +336,7 @@ def plan_over_participants(
     groups, sentence, details = groups_over_participants(layout, question, options, first_rows, design, contrast)
     is_mean = asked.kind == "mean"
     precision = is_mean and options.fixed_effects == "precision"
-    columns = list_names([str(name) for name in design.columns[1:]])
+    columns = listed([str(name) for name in design.columns[1:]], most=MOST_COLUMNS)
     return FixedEffectsPlan(
         design,
         contrast,
@@ -373,8 +373,8 @@ def check_over_participants(design: pd.DataFrame, contrast: NDArray[np.float64])
         kept = independent_columns(matrix)
         explained = [str(name) for index, name in enumerate(design.columns) if index not in kept]
         raise NotEstimableError(
-            f"Over these {len(matrix)} participants {list_names(explained)} cannot be told apart from the other "
-            f"columns ({list_names([str(design.columns[index]) for index in kept])})."
+            f"Over these {len(matrix)} participants {listed(explained, most=MOST_COLUMNS)} cannot be told apart from "
+            f"the other columns ({listed([str(design.columns[index]) for index in kept], most=MOST_COLUMNS)})."
         )
     if len(matrix) - rank_of(matrix) < 1:
         raise NotEstimableError(
@@ -413,7 +413,7 @@ def groups_over_participants(
     unseen = grouped_contrast(design.to_numpy(), contrast, groups).unseen
     if unseen:
         levels = sorted({name[len(covariate) + 1 : -1] for name in unseen if name != covariate})
-        which = f"level(s) {list_names(levels)}" if levels else "last level"
+        which = f"level(s) {listed(levels, most=MOST_COLUMNS)}" if levels else "last level"
         raise NotEstimableError(
             f"How much participants vary within the {which} of '{covariate}' cannot be seen: there is one of them "
             "only, or the covariates account for them. --variance pooled takes all groups to vary equally."
@@ -452,7 +452,7 @@ def plan_session_vectors(layout: MapLayout, question: Question, options: GroupOp
     complete, between = complete_participants(layout, question.sessions)
     participants = [layout.participants[rows[0]] for rows in complete]
     left_out = {
-        label: f"has no map of {listed([f'ses-{one}' for one in sessions if one not in layout.rows_of(label)])}"
+        label: f"has no map of {session_names(session for session in sessions if session not in layout.rows_of(label))}"
         for label in layout.unique_participants
         if label not in participants
     }
