@@ -277,12 +277,10 @@ def _judge_pooling(question: Question, layout: MapLayout, evidence: Evidence) ->
             "of freedom.",
         )
     if icc < NEGLIGIBLE_ICC:
-        return Judgement(
-            "conditional", f"{pooling}, which matters little at a median ICC of {minus(f'{icc:.2f}')} {where}."
-        )
+        return Judgement("conditional", f"{pooling}, which matters little at {median}.")
     return Judgement(
         "no",
-        f"{pooling}; with a median ICC of {minus(f'{icc:.2f}')} {where}, its t is about "
+        f"{pooling}; with {median}, its t is about "
         f"{np.sqrt(1 + (effective - 1) * icc):.1f} times too large there.",
     )
 
