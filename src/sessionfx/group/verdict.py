@@ -280,8 +280,7 @@ def _judge_pooling(question: Question, layout: MapLayout, evidence: Evidence) ->
         return Judgement("conditional", f"{pooling}, which matters little at {median}.")
     return Judgement(
         "no",
-        f"{pooling}; with {median}, its t is about "
-        f"{np.sqrt(1 + (effective - 1) * icc):.1f} times too large there.",
+        f"{pooling}; with {median}, its t is about {np.sqrt(1 + (effective - 1) * icc):.1f} times too large there.",
     )
 
 
