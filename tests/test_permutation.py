@@ -387,7 +387,7 @@ def skewed(n: int, seed: int) -> NDArray[np.float64]:
 
 
 def test_skewed_values_are_not_flipped() -> None:
-    for n in (14, 30):  # of so few voxels; of a brain from 8
+    for n in (8, 14, 30):
         for resampling in (
             pooled_resampling(*intercept(n)),
             wild_bootstrap(
