@@ -32,7 +32,14 @@ from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.statistics.cluster_robust import robust_contrast
 from sessionfx.statistics.linear_algebra import pseudo_inverse
 from sessionfx.statistics.multivariate import hotelling
-from sessionfx.statistics.resampling import Resampling, pooled_resampling, summed_skewness, wild_bootstrap
+from sessionfx.statistics.resampling import (
+    Resampling,
+    grouped_wild_bootstrap,
+    pooled_resampling,
+    summed_skewness,
+    wild_bootstrap,
+)
+from sessionfx.statistics.unequal_variances import grouped_contrast
 from sessionfx.strategies import STRATEGIES
 from sessionfx.strategies.base import GroupOptions, MapLayout, Question
 
@@ -353,6 +360,17 @@ def test_many_participants_are_limited_by_the_number_of_permutations_alone() -> 
     result = run(smooth_values(14, seed=12, effect=3.0), *intercept(14), 60, tfce=False)
     assert (result.n_possible, result.smallest_p, result.note) == (2**14, 1 / 61, "")
     assert 10 ** -result.neg_log10_p["voxelFWE"].max() == pytest.approx(1 / 61)
+
+
+@pytest.mark.parametrize(("small", "is_said"), [(8, True), (10, False)])
+def test_what_small_groups_of_unequal_variance_do_to_p_is_said(small: int, is_said: bool) -> None:
+    design = np.column_stack([np.ones(small + 12), np.repeat([1.0, -1.0], [small, 12])])
+    contrast, labels = np.array([0.0, 2.0]), np.repeat(["a", "b"], [small, 12])
+    resampling = grouped_wild_bootstrap(grouped_contrast(design, contrast, labels.tolist()), design, contrast)
+    values = smooth_values(small + 12, seed=13)
+    executor = LocalExecutor(1, n_threads=1)
+    result = permute(values, resampling, MASK, n_permutations=20, seed=1, executor=executor, description="x")
+    assert (f"The smallest group has {small} participants" in result.note) == is_said
 
 
 @pytest.mark.parametrize(("first", "n_possible", "smallest"), [(3, 20, 2 / 20), (2, 15, 1 / 15)])

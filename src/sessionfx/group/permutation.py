@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sessionfx.errors import NotEstimableError, SessionFXError
-from sessionfx.statistics.resampling import Resampling, summed_skewness
+from sessionfx.statistics.resampling import Resampling, WildBootstrap, summed_skewness
 
 if TYPE_CHECKING:
     from sessionfx.execution import Executor
@@ -38,6 +38,8 @@ TFCE = {"E": 0.5, "H": 2.0, "connectivity": 6}
 # and exponential values gave 60 to 100 % false positives for their mean (8 to 40 participants, 2,560 voxels).
 SKEWED_P = 0.01
 _SKEWNESS_FLIPS = 199
+# With fewer in the smallest of groups that may vary unequally, 7 to 8 % false positives at 5 % (`strategies.base`)
+FEW_IN_A_GROUP = 10
 # Memory of a process before it holds any values
 BASE_GB = 0.4
 # Values of all participants at the voxels that are worked on at a time: they stay in the cache
@@ -325,13 +327,20 @@ _DISTINCT = {
 
 
 def _note(resampling: Resampling, n_permutations: int) -> str:
+    notes = []
+    if isinstance(resampling, WildBootstrap) and resampling.has_groups and resampling.smallest_group < FEW_IN_A_GROUP:
+        notes.append(
+            f"The smallest group has {resampling.smallest_group} participants: where it varies more than the others, "
+            "these p values are somewhat too small (docs/statistics.md)."
+        )
     lowest = resampling.n_always / resampling.n_possible
-    if lowest <= 1 / (n_permutations + 1):
-        return ""
-    note = (
-        f"Only {resampling.n_possible} distinct {_DISTINCT[resampling.scheme]} exist for {resampling.n_participants} "
-        f"participants: no family-wise p below {lowest:.3g} can be reached, however many are drawn; the "
-        f"{n_permutations} random ones repeat them, and estimate the p that going through all of them would give "
-        "exactly."
-    )
-    return note + (" Nothing can be significant at 0.05." if lowest > 0.05 else "")
+    if lowest > 1 / (n_permutations + 1):
+        notes.append(
+            f"Only {resampling.n_possible} distinct {_DISTINCT[resampling.scheme]} exist for "
+            f"{resampling.n_participants} participants: no family-wise p below {lowest:.3g} can be reached, however "
+            f"many are drawn; the {n_permutations} random ones repeat them, and estimate the p that going through all "
+            "of them would give exactly."
+        )
+        if lowest > 0.05:
+            notes.append("Nothing can be significant at 0.05.")
+    return " ".join(notes)

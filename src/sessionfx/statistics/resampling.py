@@ -248,6 +248,8 @@ class WildBootstrap(Resampling):
         Of a single variance.
     smallest_group : int
         Participants of the smallest group that carries the contrast; without groups, of all who do.
+    has_groups : bool
+        Whether groups may vary unequally.
     """
 
     design: NDArray[np.float64]
@@ -259,6 +261,7 @@ class WildBootstrap(Resampling):
     n_contrasts: int
     design_dof: float
     smallest_group: int
+    has_groups: bool
     scheme: Scheme = "wild-bootstrap"
 
     @property
@@ -329,6 +332,7 @@ def wild_bootstrap(
     return WildBootstrap(
         design, restricted, estimates, prepared.own, _by_participant(right[kept] @ prepared.coefficients, owners),
         left[:, kept] * values[kept], q, prepared.dof, _smallest_group(estimates, len(labels), groups),
+        bool(groups),
     )  # fmt: skip
 
 
@@ -364,7 +368,7 @@ def grouped_wild_bootstrap(
         sparse.csr_array(sparse.kron(several, sparse.diags_array(root))),
         sparse.csr_array(sparse.kron(several, coefficients)),
         _repeated(root[:, None] * design, n_values), n_values, prepared.design_dof,
-        _smallest_group(sparse.csr_array(estimates), n, groups),
+        _smallest_group(sparse.csr_array(estimates), n, groups), True,
     )  # fmt: skip
 
 
