@@ -182,7 +182,7 @@ def covariate_situations() -> list[Situation]:
 def time_situations() -> list[Situation]:
     """List trends over a measured time where nobody changes on average."""
     found = []
-    asked = (("linear(days)", "intercept"), ("mean", "intercept"))
+    asked = (("linear(days)", "intercept"),)
 
     def add(name: str, days: NDArray[np.float64], level: NDArray[np.float64] | float = 0.0, **more: object) -> None:
         n, k = days.shape
@@ -321,7 +321,6 @@ def tails() -> list[Situation]:
     """Choose a handful for very small p, which need millions of voxels: one question each."""
     chosen = [
         ordinary("unequal variances", 20, 3, 0.5),
-        ordinary("dropout", 12, 3, 0.5),
         grouped((3, 20), 3.0),
         grouped((10, 30), 3.0),
         *(case for case in dropout_situations() if case.name == "6 of 60 stay, sd 1, 1, 4"),

@@ -36,13 +36,15 @@ SUSPICIOUS = {0.05: 0.055, 0.001: 0.0017}
 CONFIRM = 10
 # … unless the rate is so far above that chance is no explanation.
 BEYOND_CHANCE = {0.05: 0.075, 0.001: 0.005}
-POWER_SHARE = 5  # power needs this many times fewer voxels
+POWER_SHARE = 10  # power needs this many times fewer voxels
+MOST_STUDIES = 20  # studies of few voxels take long
 TAIL_VOXELS = 2_000_000
 ROWS = (*DEFAULT, STARRED, SILENT)
 
 
 def run(situation: Situation, n_voxels: int, seed: int, number: int) -> pd.DataFrame:
     """Simulate a situation, a second time what is suspicious; one row per question."""
+    n_voxels = min(n_voxels, MOST_STUDIES * situation.voxels_per_study)
     found = false_positives(situation, n_voxels, [seed, number])
     for index, asked in enumerate(situation.asked):
         if is_suspicious(found[index], situation.kind):
