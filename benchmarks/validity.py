@@ -66,7 +66,7 @@ def row_of(situation: Situation, asked: tuple[str, str], found: Found, strength:
     row: dict[str, Any] = {
         "kind": situation.kind, "situation": situation.name, "n": situation.n, "k": situation.k, "icc": situation.icc,
         "ratio": situation.ratio, "contrast": contrast_name(asked[0], situation.k), "group": asked[1],
-        "n_voxels": found.tallies[STARRED].n_voxels, "star": found.stars.most_common(1)[0][0],
+        "n_voxels": found.tallies[STARRED].n_voxels, "star": found.stars.most_common(1)[0][0] or "none",
         "warned": round(found.n_warned / found.n_studies, 3),
     }  # fmt: skip
     for name in ROWS:

@@ -153,9 +153,9 @@ rate of each strategy. **Bold**: above {limit_percent} % or {limit_per_mille:g} 
 
 {exceeding}
 
-Warnings cost little only if they are rare where nothing is wrong. In questions in which the starred answer keeps
-{limit_percent} % and {limit_per_mille:g} ‰ whatever was said, {needless} of the studies had a warning; in those in
-which it does not, {needed}.
+A warning came in {share} of the studies: in {needed} where the starred answer exceeds {limit_percent} % or
+{limit_per_mille:g} ‰, and in {needless} where it does not, mostly because it is only known afterwards that nothing
+was wrong. In {unanswered} questions no strategy has an answer.
 
 ## Each strategy, without covariates and groups
 
@@ -292,7 +292,8 @@ def write_page(
     regular = table[table["kind"].isin(ordinary[:-2])]
     long = by_strategy(table, DEFAULT)
     curved, both = (long[long["kind"] == kind] for kind in ordinary[-2:])
-    kept = is_kept(table[f"{STARRED} %"], table[f"{STARRED} ‰"])
+    answered = table[table[f"{STARRED} %"].notna()]
+    kept = is_kept(answered[f"{STARRED} %"], answered[f"{STARRED} ‰"])
     expected = tails["n_voxels"].max() * min(ALPHAS)
     return PAGE.format(
         n_voxels=_thousands(n_voxels),
@@ -305,8 +306,10 @@ def write_page(
         limit_per_mille=LIMIT_PER_MILLE,
         starred=_starred(table),
         exceeding=_exceeding(failed),
-        needless=f"{100 * table['warned'][kept].mean():.0f} %",
-        needed=f"{100 * table['warned'][~kept].mean():.0f} %" if (~kept).any() else "none",
+        share=f"{100 * answered['warned'].mean():.0f} %",
+        needless=f"{100 * answered['warned'][kept].mean():.0f} %",
+        needed=f"{100 * answered['warned'][~kept].mean():.0f} %",
+        unanswered=len(table) - len(answered),
         worst_05=_worst(by_strategy(regular, DEFAULT), "%", lambda rate: _bold(rate, 5.5)),
         worst_001=_worst(by_strategy(regular, DEFAULT), "‰", lambda rate: _bold(rate, 1.7)),
         trend=_worst_of(curved, "fixed-effects", "linear"),
@@ -342,7 +345,7 @@ def _worst_of(long: pd.DataFrame, strategy: str, contrast: str = "") -> str:
 
 def _starred(table: pd.DataFrame) -> str:
     rows = []
-    for kind, group in table.groupby("kind", sort=False):
+    for kind, group in table[table[f"{STARRED} %"].notna()].groupby("kind", sort=False):
         warned = group[group["warned"] > 0]
         rows.append([
             str(kind), str(len(group)), f"{100 * group['warned'].mean():.0f} %",
