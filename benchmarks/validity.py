@@ -44,7 +44,8 @@ ROWS = (*DEFAULT, STARRED, SILENT)
 
 def run(situation: Situation, n_voxels: int, seed: int, number: int) -> pd.DataFrame:
     """Simulate a situation, a second time what is suspicious; one row per question."""
-    n_voxels = min(n_voxels, MOST_STUDIES * situation.voxels_per_study)
+    if situation.kind not in ORDINARY:
+        n_voxels = min(n_voxels // 2, MOST_STUDIES * situation.voxels_per_study)
     found = false_positives(situation, n_voxels, [seed, number])
     for index, asked in enumerate(situation.asked):
         if is_suspicious(found[index], situation.kind):
@@ -117,7 +118,9 @@ def run_tail(situation: Situation, n_voxels: int, seed: int, number: int) -> pd.
 def main() -> int:
     """Run all cells and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--voxels", type=int, default=20_000, help="simulated voxels per cell (20000)")
+    parser.add_argument(
+        "--voxels", type=int, default=20_000, help="simulated voxels per design without covariates, of others half (20000)"
+    )
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: one per core")
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument("--kinds", nargs="+", help="simulate these kinds of situations only, and write no page")

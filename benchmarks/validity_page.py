@@ -140,8 +140,8 @@ def _name_rows(axes: Axes, rows: dict[tuple[str, float], float], strategy: str, 
 PAGE = """# What is valid where
 
 Made by `make validity` (`benchmarks/validity.py`): simulated studies in which nothing is to be found, analysed as the
-program does it, {n_voxels} voxels per design, seed {seed}. {n_situations} designs, {n_questions} questions. All
-numbers: [validity.tsv](validity.tsv).
+program does it. {n_situations} designs, {n_questions} questions, {n_voxels} independent voxels for each of the designs
+without covariates and half as many for the others, seed {seed}. All numbers: [validity.tsv](validity.tsv).
 
 ## The starred answer
 
@@ -320,7 +320,7 @@ def write_page(
         tail_low=float(stats.poisson.ppf(0.025, expected) / expected),
         tail_high=float(stats.poisson.ppf(0.975, expected) / expected),
         tails=_tails(tails),
-        usual="2 000 or 10 000",
+        usual="10 000",
     )
 
 

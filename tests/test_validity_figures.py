@@ -62,6 +62,13 @@ def test_what_is_kept_is_the_worst_rate_of_the_strategies_that_keep_it() -> None
     assert max(rates) == validity.KEPT
 
 
+def test_a_starred_answer_without_a_warning_keeps_its_rate() -> None:
+    silent = table()[["starred, no warning %", "starred, no warning ‰"]].max()
+    assert list(silent.round(1)) == [validity.SILENT_STAR, validity.SILENT_STAR_PER_MILLE]
+    assert validity.SILENT_STAR <= 5.8
+    assert validity.SILENT_STAR_PER_MILLE <= 2.0
+
+
 def lines_between(path: Path, start: str, end: str) -> str:
     text = path.read_text(encoding="utf-8")
     begin = text.index(start)

@@ -162,3 +162,14 @@ def test_a_rate_that_chance_may_explain_is_simulated_again() -> None:
     assert validity.is_suspicious(found, "dropout")
     found.tallies[starred.SILENT].add(np.array([600, 100, 10, 1, 0]), 10_000)
     assert validity.is_suspicious(found, "groups")
+
+
+def test_the_page_is_made_from_the_tables_beside_it() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    table = pd.read_csv(docs / "validity.tsv", sep="\t", keep_default_na=False, na_values=[""])
+    tails = pd.read_csv(docs / "validity_tails.tsv", sep="\t", keep_default_na=False, na_values=[""])
+    page = (docs / "validity.md").read_text(encoding="utf-8")
+    kinds = situations.ORDINARY
+    assert page == validity_page.write_page(table, tails, validity.failures(table), kinds, 20_000, validity.CONFIRM, 2024)
+    assert validity.failures(table).empty
+    assert len(table) == sum(len(case.asked) for case in situations.situations())
