@@ -38,7 +38,7 @@ CONFIRM = 10
 BEYOND_CHANCE = {0.05: 0.075, 0.001: 0.005}
 POWER_SHARE = 10  # power needs this many times fewer voxels
 MOST_STUDIES = 20  # studies of few voxels take long
-TAIL_VOXELS = 2_000_000
+TAIL_VOXELS = 1_000_000
 ROWS = (*DEFAULT, STARRED, SILENT)
 
 
