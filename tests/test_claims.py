@@ -58,7 +58,7 @@ def test_the_limits_of_the_verdict_are_those_of_the_docs() -> None:
     text = of_one_line(ROOT / "docs" / "statistics.md").partition("### The verdict")[2].partition("### Why")[0]
     for sentence in (
         f"below {FEW_DOF:g} degrees of freedom; fewer than {verdict.MANY_IN_A_CELL} participants in a session",
-        f"`any` with fewer than {verdict.FEW_IN_A_CELL} in a session",
+        f"`any` with fewer than {verdict.FEW_IN_A_CELL} in a session, and less than a quarter of all",
         f"standard deviations of the sessions {verdict.NOTABLE_SPREAD:g}-fold apart",
         f"groups' standard deviations are {verdict.NOTABLE_SPREAD:g}-fold apart",
         f"a variance for each group, below {verdict.FEW_DOF_OF_GROUPS:g} degrees of freedom",

@@ -49,8 +49,10 @@ FEW_DOF_OF_GROUPS = 10.0
 # rate, above all at small p (docs/validity.md)
 NOTABLE_SPREAD = 1.5
 MANY_IN_A_CELL = 20
-# With fewer in a session, where sessions are missing, its test of any difference exceeds 2 ‰ at a nominal 1 ‰
+# With fewer in a session, and a smaller share of all, its test of any difference exceeds 2 ‰ at a nominal 1 ‰; six of
+# twelve do not make it do so
 FEW_IN_A_CELL = 10
+FEW_OF_ALL = 1 / 4
 
 ORDINARY = "with one map per participant it is an ordinary group model."
 MIXES = "it mixes the effect of session covariates within participants with that between them, as asked."
@@ -373,7 +375,7 @@ def _judge_marginal(
         )
     if own is not None and own < FEW_DOF:
         return Judgement("conditional", f"with {own:.1f} degrees of freedom its p values are approximate.")
-    if question.sessions.kind == "any" and not balanced and fewest < FEW_IN_A_CELL:
+    if question.sessions.kind == "any" and not balanced and fewest < min(FEW_IN_A_CELL, FEW_OF_ALL * n):
         return Judgement(
             "conditional",
             f"as few as {fewest} participants are in a session, and small p values of its test of any difference are "
