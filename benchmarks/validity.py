@@ -37,6 +37,7 @@ CONFIRM = 10
 # … unless the rate is so far above that chance is no explanation.
 BEYOND_CHANCE = {0.05: 0.075, 0.001: 0.005}
 POWER_SHARE = 10  # power needs this many times fewer voxels
+POWER_VOXELS = 250
 MOST_STUDIES = 20  # studies of few voxels take long
 TAIL_VOXELS = 1_000_000
 ROWS = (*DEFAULT, STARRED, SILENT)
@@ -54,7 +55,9 @@ def run(situation: Situation, n_voxels: int, seed: int, number: int) -> pd.DataF
             )
     strengths: Sequence[Found | None] = [None] * len(found)
     if situation.kind in STRUCTURES:
-        strengths = power(situation, n_voxels // POWER_SHARE, [seed, number, 2])
+        # several studies, as an effect may change what the evidence says, and with it the star
+        studies = replace(situation, voxels_per_study=POWER_VOXELS)
+        strengths = power(studies, n_voxels // POWER_SHARE, [seed, number, 2])
     rows = [
         row_of(situation, asked, answer, strength)
         for asked, answer, strength in zip(situation.asked, found, strengths, strict=True)
@@ -107,7 +110,10 @@ def run_tail(situation: Situation, n_voxels: int, seed: int, number: int) -> pd.
     for asked, found in zip(situation.asked, false_positives(situation, n_voxels, [seed, number, 3]), strict=True):
         row: dict[str, Any] = {"kind": situation.kind, "situation": situation.name, "ratio": situation.ratio}
         row |= {"contrast": contrast_name(asked[0], situation.k), "group": asked[1]}
-        row |= {"star": found.stars.most_common(1)[0][0], "warned": round(found.n_warned / found.n_studies, 3)}
+        row |= {
+            "star": found.stars.most_common(1)[0][0] or "none",
+            "warned": round(found.n_warned / found.n_studies, 3),
+        }
         row["n_voxels"] = found.tallies[STARRED].n_voxels
         for name in ("fixed-effects", "marginal", STARRED):
             row |= {f"{name} {alpha:g}": count for alpha, count in zip(ALPHAS, found.tallies[name].counts, strict=True)}
@@ -119,7 +125,10 @@ def main() -> int:
     """Run all cells and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--voxels", type=int, default=20_000, help="simulated voxels per design without covariates, of others half (20000)"
+        "--voxels",
+        type=int,
+        default=20_000,
+        help="per design without covariates, of others half (20000)",
     )
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: one per core")
     parser.add_argument("--seed", type=int, default=2024)

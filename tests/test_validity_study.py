@@ -170,6 +170,8 @@ def test_the_page_is_made_from_the_tables_beside_it() -> None:
     tails = pd.read_csv(docs / "validity_tails.tsv", sep="\t", keep_default_na=False, na_values=[""])
     page = (docs / "validity.md").read_text(encoding="utf-8")
     kinds = situations.ORDINARY
-    assert page == validity_page.write_page(table, tails, validity.failures(table), kinds, 20_000, validity.CONFIRM, 2024)
+    assert page == validity_page.write_page(
+        table, tails, validity.failures(table), kinds, 20_000, validity.CONFIRM, 2024
+    )
     assert validity.failures(table).empty
     assert len(table) == sum(len(case.asked) for case in situations.situations())
