@@ -80,14 +80,21 @@ def lines_between(path: Path, start: str, end: str) -> str:
     [
         pytest.param(
             lines_between(ROOT / "README.md", "What to remember, from", "`sub-XX.html`"),
-            {validity.KEPT, validity.DROPOUT_MEAN, validity.POOLED_MEAN, validity.DIFFERENCE, validity.TREND},
+            {
+                validity.SILENT_STAR,
+                validity.KEPT,
+                validity.DROPOUT_MEAN,
+                validity.POOLED_MEAN,
+                validity.DIFFERENCE,
+                validity.TREND,
+            },
             id="README",
         ),
         pytest.param(
             lines_between(
                 ROOT / "docs" / "statistics.md", "| question | strategy | worst rate", "Of the other codings"
             ),
-            CONSTANTS - {validity.FEW_AND_UNEQUAL},  # below the table
+            CONSTANTS - {validity.FEW_AND_UNEQUAL, validity.SILENT_STAR, validity.SILENT_STAR_PER_MILLE},  # below
             id="statistics",
         ),
         pytest.param(mixed.COMPOUND_SYMMETRY, {validity.DIFFERENCE, validity.TREND}, id="caution of mixed"),
@@ -102,6 +109,12 @@ def test_sentences_quote_these_figures_and_no_others(text: str, figures: set[flo
 def test_the_limits_of_marginal_are_quoted_in_statistics() -> None:
     text = lines_between(ROOT / "docs" / "statistics.md", "What limits marginal", "### The verdict")
     assert validity.FEW_AND_UNEQUAL in set(map(float, re.findall(r"\d+\.\d+", text)))
+
+
+def test_the_starred_answer_is_quoted_in_statistics() -> None:
+    text = " ".join(lines_between(ROOT / "docs" / "statistics.md", "### The verdict", "For each question").split())
+    assert f"at most {validity.SILENT_STAR:g} % false positives" in text
+    assert f"and {validity.SILENT_STAR_PER_MILLE:g} ‰ at 1 ‰" in text
 
 
 def test_all_say_alike_when_the_mean_of_the_session_model_may_be_reported() -> None:

@@ -147,7 +147,7 @@ def test_only_a_starred_answer_without_a_warning_fails_the_study() -> None:
 def test_power_is_lost_to_strategies_that_keep_their_rate_only() -> None:
     rows = []
     for fixed_rate in (5.0, 40.0):
-        row = a_row(**{"fixed-effects %": fixed_rate})
+        row = a_row(n=int(fixed_rate), **{"fixed-effects %": fixed_rate})
         powers = zip((*starred.DEFAULT, starred.STARRED), (99.0, 90.0, 80.0, 99.0, 80.0), strict=True)
         rows.append(row | {f"power of {name} %": power for name, power in powers})
     assert list(validity_page.power_loss(pd.DataFrame(rows))) == [10.0, 0.0]
