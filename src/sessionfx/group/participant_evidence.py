@@ -169,12 +169,12 @@ class DropoutCheck:
 
     Attributes
     ----------
-    level, change : ndarray of shape (n, N) or None
-        Weights of the maps in participants' scores; None where these maps cannot tell.
+    level, change : (ndarray of shape (n, N), ndarray of shape (n, n)) or None
+        Weights of the maps in participants' scores, and the scores' covariance; None where these maps cannot tell.
     """
 
-    level: NDArray[np.float64] | None
-    change: NDArray[np.float64] | None
+    level: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+    change: tuple[NDArray[np.float64], NDArray[np.float64]] | None
 
     @classmethod
     def of(cls, layout: MapLayout, cells: NDArray[np.float64]) -> DropoutCheck | None:
@@ -202,10 +202,14 @@ class DropoutCheck:
 
     def look(self, effects: NDArray[np.float64]) -> tuple[NDArray[np.float64] | None, ...]:
         """Look at some voxels: how much more than by chance levels and changes go with missed sessions, (F,) each."""
-        return tuple(
-            None if weights is None else standardised_scores(weights @ effects, random_signs(len(weights)))
-            for weights in (self.level, self.change)
-        )
+        found: list[NDArray[np.float64] | None] = []
+        for prepared in (self.level, self.change):
+            if prepared is None:
+                found.append(None)
+            else:
+                weights, covariance = prepared
+                found.append(standardised_scores(weights @ effects, covariance, random_signs(len(weights))))
+        return tuple(found)
 
     @staticmethod
     def found(parts: Sequence[tuple[NDArray[np.float64] | None, ...]]) -> Dropout:

@@ -442,12 +442,9 @@ def _recommend(
     preference = ["marginal", "fixed-effects"]
     by_level = evidence.dropout is not None and _is_notable(evidence.dropout.level_p)
     # with covariates the tests over participants rest on equal variances, or on a variance of few participants
-    own, without_covariates = (
-        dof.get("marginal", FEW_DOF),
-        not (layout.covariate_names or layout.session_covariate_names),
-    )
-    # where fixed-effects leaves out so many that it has fewer yet, it would cost power (up to 31 points, n = 6)
-    few = without_covariates and own < FEW_DOF and dof.get("fixed-effects", 0.0) >= own
+    # where sessions are missing, fixed-effects leaves participants out, or mixes sessions, and costs power
+    few = _is_balanced(layout) and not (layout.covariate_names or layout.session_covariate_names)
+    few = few and dof.get("marginal", FEW_DOF) < FEW_DOF
     if few or (by_level and question.sessions.is_within_participant):
         preference.reverse()
     if k == 1 or (k == 2 and question.sessions.is_within_participant):

@@ -87,13 +87,21 @@ def _skewness(
     return np.asarray(np.where(varies, (third - 3 * mean * second + 2 * mean**3) / root**3, 0.0))
 
 
-def standardised_scores(scores: NDArray[np.float64], signs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Add up over voxels the squares of the sum of participants' scores, relative to the sum of their squares.
+def standardised_scores(
+    scores: NDArray[np.float64], covariance: NDArray[np.float64], signs: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Add up over voxels the squares of the sum of participants' scores, relative to what is expected of them.
+
+    Estimating the nuisance makes scores smaller, and their sum less so than flipped sums. Each sum is divided by its
+    standard deviation under the working covariance (De Santis et al. 2022, arXiv:2209.13918), and all by the sum of
+    squares at the voxel.
 
     Parameters
     ----------
     scores : ndarray of shape (n, V)
         Effective scores, whose signs may be flipped (Hemerik, Goeman & Finos 2020, doi:10.1111/rssb.12369).
+    covariance : ndarray of shape (n, n)
+        Of the scores, under the working covariance.
     signs : ndarray of shape (F, n)
 
     Returns
@@ -102,7 +110,8 @@ def standardised_scores(scores: NDArray[np.float64], signs: NDArray[np.float64])
     """
     total = np.einsum("nv,nv->v", scores, scores)
     standard = scores[:, total > 0] / np.sqrt(total[total > 0])
-    return np.asarray(((signs @ standard) ** 2).sum(axis=1))
+    expected = np.einsum("fi,ij,fj->f", signs, covariance, signs) / np.trace(covariance)
+    return np.asarray(((signs @ standard) ** 2).sum(axis=1) / expected)
 
 
 def effective_scores(
@@ -110,7 +119,7 @@ def effective_scores(
     nuisance: NDArray[np.float64],
     owners: NDArray[np.int_],
     ratio: float,
-) -> NDArray[np.float64] | None:
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Find the weights of maps in participants' scores for a regressor, in the model without it.
 
     The regressor is made orthogonal to the nuisance under the working covariance, I + λJ of each participant's maps:
@@ -127,8 +136,9 @@ def effective_scores(
 
     Returns
     -------
-    ndarray of shape (n, N) or None
-        None where the nuisance explains the regressor.
+    weights : ndarray of shape (n, N)
+    covariance : ndarray of shape (n, n)
+        Of the scores, under the working covariance. Instead of both None where the nuisance explains the regressor.
     """
     counts = np.bincount(owners)
 
@@ -144,7 +154,10 @@ def effective_scores(
         return None
     own = np.zeros((len(counts), len(owners)))
     own[owners, np.arange(len(owners))] = weighted(left[:, None])[:, 0]
-    return np.asarray(own - (own @ nuisance) @ (solve @ of_nuisance.T))
+    weights = own - (own @ nuisance) @ (solve @ of_nuisance.T)
+    sums = np.zeros((len(weights), len(counts)))
+    np.add.at(sums.T, owners, weights.T)
+    return weights, weights @ weights.T + ratio * sums @ sums.T
 
 
 def outlying(
