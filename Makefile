@@ -54,7 +54,7 @@ format: $(VENV)/.dev ## let ruff format and mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-validity: $(VENV)/.runtime ## simulate false positives and power of every strategy (docs/validity.md)
+validity: $(VENV)/.runtime ## simulate false positives and power of the starred answer and every strategy (docs/validity.md), 10 minutes
 	$(BIN)/python benchmarks/validity.py
 
 family-wise: $(VENV)/.runtime ## simulate family-wise error of resampling (docs/family_wise.md), 10 minutes

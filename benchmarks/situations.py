@@ -317,6 +317,42 @@ def situations() -> list[Situation]:
     return [*ordinary_situations(), *new, *(with_studies_of(case, FEW_VOXELS) for case in new if is_smooth_too(case))]
 
 
+DRAWN, N_DRAWN = "drawn at random", 60
+
+
+def drawn_situations() -> list[Situation]:
+    """Draw designs that had no part in finding the rules of the verdict; they are not in `situations`."""
+    rng = np.random.default_rng(1)
+    found = []
+    for number in range(N_DRAWN):
+        k, kind, n = int(rng.choice([2, 3, 4])), str(rng.choice(["plain", "groups", "score"])), int(rng.integers(6, 50))
+        icc = float(rng.choice([0.1, 0.4, 0.7]))
+        sd = np.exp(rng.uniform(0, 1, k)) if rng.random() < 0.4 else np.ones(k)
+        missing = float(rng.choice([0, 0.1, 0.3]))
+        pattern = at_random if rng.random() < 0.5 else leaving
+        attends = pattern(n, k, missing) if missing else everyone(n, k)
+        distribution = str(rng.choice(["normal", "normal", "normal", "exponential", "t3"]))
+        loadings = symmetric(k, icc, sd, float(rng.choice([0, 0.7])))
+        deviation, covariates, group = np.ones(n), {}, "intercept"
+        if kind == "groups":
+            small = int(rng.integers(3, max(4, n // 2)))
+            covariates, group = {"group": ["patient"] * small + ["control"] * (n - small)}, PATIENTS
+            deviation[:small] = float(np.exp(rng.uniform(-1, 1.2)))
+        if kind == "score":
+            score = rng.standard_t(3, n)
+            covariates, group = {"score": score.tolist()}, "score"
+            deviation = np.exp(0.3 * (score - score.mean()) / score.std())
+        asked = dict.fromkeys([*_asked(k, group), ("mean", "intercept")])
+        name = f"{number + 1}: {kind}, n={n}, k={k}, {distribution}"
+        found.append(
+            Situation(
+                DRAWN, name, attends, loadings, tuple(asked), covariates,
+                participant_sd=deviation, distribution=distribution, icc=icc,
+            )
+        )  # fmt: skip
+    return found
+
+
 def tails() -> list[Situation]:
     """Choose a handful for very small p, which need millions of voxels: one question each."""
     chosen = [

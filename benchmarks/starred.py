@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -262,7 +263,7 @@ class _PlansOnce(Respondent):
 
 # The program looks at participants' values in some thousand voxels of a brain, whose neighbours are alike. As many
 # independent voxels would say more than a brain does, and take most of the time.
-participant_evidence._VOXELS = 500
+EVIDENCE_VOXELS = 500
 
 # clusters of voxels without neighbours say nothing, and take time to list
 SETTINGS = Settings(Path(), Path(), ("group",), cluster_threshold=10**9)
@@ -272,7 +273,8 @@ RESPONDENT = _PlansOnce(tuple(STRATEGIES[name] for name in DEFAULT), GroupOption
 def answers(situation: Situation, questions: Sequence[Question], maps: NDArray[np.float64]) -> list[QuestionResults]:
     """Answer questions on the maps of one study as the program does, the verdict included."""
     stack = _Stack(situation.layout, maps)
-    found = RESPONDENT.answers(questions, stack, situation.sessions)
+    with mock.patch.object(participant_evidence, "_VOXELS", EVIDENCE_VOXELS):
+        found = RESPONDENT.answers(questions, stack, situation.sessions)
     mean = found.mean if found.reliability else None
     evidence = with_active_regions(found.evidence, found.reliability, stack, mean)
     return [

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from situations import ORDINARY, STRUCTURES, situations, tails
+from situations import ORDINARY, STRUCTURES, drawn_situations, situations, tails
 from starred import ALPHAS, DEFAULT, SILENT, STARRED, Found, Situation, false_positives, power
 from tqdm import tqdm
 from validity_page import draw_validity, write_page
@@ -137,7 +137,8 @@ def main() -> int:
     arguments = parser.parse_args()
 
     started = time.perf_counter()
-    todo = [case for case in situations() if not arguments.kinds or case.kind in arguments.kinds]
+    every = [*situations(), *drawn_situations()] if arguments.kinds else situations()
+    todo = [case for case in every if not arguments.kinds or case.kind in arguments.kinds]
     extreme = [] if arguments.kinds else tails()
     # the longest first, so that no process ends with a long one alone; results do not depend on the order
     order = sorted(range(len(todo)), key=lambda index: -todo[index].cost)
