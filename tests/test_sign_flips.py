@@ -15,6 +15,7 @@ from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.statistics.sign_flips import (
     chance,
     effective_scores,
+    expected_squares,
     outlying,
     random_signs,
     squared_skewness,
@@ -65,7 +66,7 @@ def test_standardised_scores_are_squares_of_their_sum_under_each_set_of_signs() 
         / (own @ covariance @ own / np.trace(covariance))
         for own in signs
     ]
-    np.testing.assert_allclose(standardised_scores(scores, covariance, signs), expected)
+    np.testing.assert_allclose(standardised_scores(scores, expected_squares(covariance, signs), signs), expected)
     assert chance(np.array([3.0, 1.0, 3.0, 4.0])) == 0.75
 
 

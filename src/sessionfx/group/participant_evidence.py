@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of
 from sessionfx.statistics.sign_flips import (
     chance,
     effective_scores,
+    expected_squares,
     outlying,
     random_signs,
     squared_skewness,
@@ -122,17 +124,26 @@ class ValueCheck:
         squares = float(np.sum(self.weights**2))
         return float(np.sum(self.weights**3)) ** 2 / squares**3
 
+    @cached_property
+    def _residual(self) -> NDArray[np.float64]:
+        """I − XX⁺, once for all blocks."""
+        return np.asarray(np.eye(self.n_participants) - self.design @ pseudo_inverse(self.design))
+
+    @cached_property
+    def _limit(self) -> float:
+        """Of externally studentised residuals, beyond which a participant is an outlier."""
+        dof = self.n_participants - rank_of(self.design) - 1
+        return float(-special.stdtrit(dof, _OUTLIER_P / 2 / self.n_participants))
+
     def look(self, effects: NDArray[np.float64]) -> Looked:
         """Look at some voxels; what is found adds up."""
         values = np.asarray(self.combination @ effects).reshape(-1, self.n_participants, effects.shape[1])
         values = np.ascontiguousarray(values.transpose(1, 0, 2).reshape(self.n_participants, -1))
-        residual = np.eye(self.n_participants) - self.design @ pseudo_inverse(self.design)
+        residual = self._residual
         residuals = residual @ values
         total = np.einsum("nv,nv->v", residuals, residuals)
         residuals = residuals[:, total > _CONSTANT * np.einsum("nv,nv->v", values, values)]
-        dof = self.n_participants - rank_of(self.design) - 1
-        limit = float(-special.stdtrit(dof, _OUTLIER_P / 2 / self.n_participants))
-        counts, n_any = outlying(residuals, residual, limit)
+        counts, n_any = outlying(residuals, residual, self._limit)
         residuals /= np.sqrt(np.einsum("nv,nv->v", residuals, residuals))
         signs = random_signs(self.n_participants)
         return Looked(
@@ -169,8 +180,9 @@ class DropoutCheck:
 
     Attributes
     ----------
-    level, change : (ndarray of shape (n, N), ndarray of shape (n, n)) or None
-        Weights of the maps in participants' scores, and the scores' covariance; None where these maps cannot tell.
+    level, change : (ndarray of shape (n, N), ndarray of shape (F,)) or None
+        Weights of the maps in participants' scores, and what is expected of each flipped sum of these; None where these
+        maps cannot tell.
     """
 
     level: tuple[NDArray[np.float64], NDArray[np.float64]] | None
@@ -187,7 +199,7 @@ class DropoutCheck:
         missed = (cells.shape[1] - counts)[owners].astype(float)
         between = layout.between(range(len(owners))).to_numpy()
         nuisance = (cells[:, :, None] * between[:, None, :]).reshape(len(owners), -1)
-        level = effective_scores(missed, nuisance, owners, _RATIO)
+        level = _prepared(effective_scores(missed, nuisance, owners, _RATIO))
 
         def within(columns: NDArray[np.float64]) -> NDArray[np.float64]:
             sums = np.zeros((len(labels), columns.shape[1]))
@@ -197,7 +209,7 @@ class DropoutCheck:
         change = None
         if np.count_nonzero(counts > 1) >= FEWEST:
             order = np.argmax(cells, axis=1)
-            change = effective_scores(within((missed * order)[:, None])[:, 0], within(nuisance), owners, 0.0)
+            change = _prepared(effective_scores(within((missed * order)[:, None])[:, 0], within(nuisance), owners, 0.0))
         return cls(level, change)
 
     def look(self, effects: NDArray[np.float64]) -> tuple[NDArray[np.float64] | None, ...]:
@@ -207,8 +219,8 @@ class DropoutCheck:
             if prepared is None:
                 found.append(None)
             else:
-                weights, covariance = prepared
-                found.append(standardised_scores(weights @ effects, covariance, random_signs(len(weights))))
+                weights, expected = prepared
+                found.append(standardised_scores(weights @ effects, expected, random_signs(len(weights))))
         return tuple(found)
 
     @staticmethod
@@ -219,3 +231,10 @@ class DropoutCheck:
             for of_blocks in zip(*parts, strict=True)
         )
         return Dropout(level, change)
+
+
+def _prepared(
+    scores: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Replace the scores' covariance by what blocks need of it."""
+    return None if scores is None else (scores[0], expected_squares(scores[1], random_signs(len(scores[0]))))

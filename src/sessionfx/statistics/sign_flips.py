@@ -88,7 +88,7 @@ def _skewness(
 
 
 def standardised_scores(
-    scores: NDArray[np.float64], covariance: NDArray[np.float64], signs: NDArray[np.float64]
+    scores: NDArray[np.float64], expected: NDArray[np.float64], signs: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Add up over voxels the squares of the sum of participants' scores, relative to what is expected of them.
 
@@ -100,8 +100,8 @@ def standardised_scores(
     ----------
     scores : ndarray of shape (n, V)
         Effective scores, whose signs may be flipped (Hemerik, Goeman & Finos 2020, doi:10.1111/rssb.12369).
-    covariance : ndarray of shape (n, n)
-        Of the scores, under the working covariance.
+    expected : ndarray of shape (F,)
+        See `expected_squares`.
     signs : ndarray of shape (F, n)
 
     Returns
@@ -110,8 +110,12 @@ def standardised_scores(
     """
     total = np.einsum("nv,nv->v", scores, scores)
     standard = scores[:, total > 0] / np.sqrt(total[total > 0])
-    expected = np.einsum("fi,ij,fj->f", signs, covariance, signs) / np.trace(covariance)
     return np.asarray(((signs @ standard) ** 2).sum(axis=1) / expected)
+
+
+def expected_squares(covariance: NDArray[np.float64], signs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Find the expected squares, of shape (F,), of flipped sums of scores, relative to the sum of their variances."""
+    return np.asarray(((signs @ covariance) * signs).sum(axis=1) / np.trace(covariance))
 
 
 def effective_scores(
