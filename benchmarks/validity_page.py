@@ -158,8 +158,8 @@ A warning came in {share} of the studies: in {needed} where the starred answer e
 
 The rules of the verdict were found on designs like these. In 60 designs drawn at random, which had no part in that
 (`benchmarks/validity.py --kinds 'drawn at random'`, 229 questions), two starred answers without a warning exceed the
-limits, with 5.8 and 6.3 %: of a score with which the spread of participants rises. A warning does not mend an answer:
-who leaves because of a change that two sessions cannot show biases every strategy.
+limits (5.8 and 6.3 %). Both are about a score, and participants with higher scores vary more. A warning does not make
+an answer right: if people leave because they change, and two sessions cannot show it, every strategy is biased.
 
 ## Each strategy, without covariates and groups
 

@@ -229,7 +229,9 @@ def _work_of(results: ContrastResults, analysis: GroupAnalysis) -> GroupWork:
     answered = [[one for one in asked.strategies if one.located is not None] for asked in results.questions]
     return GroupWork(
         frozenset(one.name for answers in answered for one in answers),
-        frozenset(one.permutation.scheme for answers in answered for one in answers if one.permutation is not None),
+        frozenset(
+            answer.permutation.scheme for answers in answered for answer in answers if answer.permutation is not None
+        ),
         any(len(answers) > 1 for answers in answered),
         any(answers and asked.question.sessions.kind == "any"
             for asked, answers in zip(results.questions, answered, strict=True)),
@@ -377,8 +379,8 @@ def _calibrate(questions: Sequence[Question], stack: MapStack, analysis: GroupAn
     effects = stack.sample(RESAMPLED_VOXELS, np.random.default_rng(seed))
     try:
         return calibrate_study(
-            stack.layout, questions, {one.name: one for one in analysis.strategies}, analysis.options, sessions,
-            effects, n_voxels=analysis.settings.calibrate, seed=seed,
+            stack.layout, questions, {strategy.name: strategy for strategy in analysis.strategies}, analysis.options,
+            sessions, effects, n_voxels=analysis.settings.calibrate, seed=seed,
         )  # fmt: skip
     except ValueError as error:
         raise LevelError(f"--calibrate resamples how participants vary, and {error}. Leave it out.") from None

@@ -101,7 +101,7 @@ class GroupFiles:
         path = self.folder / file_name(base, "validity", ".json")
         write_json(path, _describe_verdict(results.question, results.verdict))
         answers = pd.DataFrame(
-            answer_summary(one, results.verdict) | absence_summary(one) for one in results.strategies
+            answer_summary(answer, results.verdict) | absence_summary(answer) for answer in results.strategies
         )
         return [path, self._write_table(answers, base, "answers")]
 

@@ -217,7 +217,7 @@ def _trust(results: ContrastResults) -> list[dict[str, str]]:
 
 
 def _assumptions(results: ContrastResults) -> list[dict[str, str]]:
-    names = dict.fromkeys(one.name for question in results.questions for one in question.strategies)
+    names = dict.fromkeys(answer.name for question in results.questions for answer in question.strategies)
     return assumptions_table({STRATEGIES[name].title: STRATEGIES[name] for name in names})
 
 
