@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-from sessionfx.covariates import GroupContrast
+from sessionfx.ask.covariates import GroupContrast
+from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.permutation import CLUSTER_FORMING_P, check_symmetry, neg_log10_family_wise_p, permute_block
-from sessionfx.session_contrasts import resolve_session_contrasts
-from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
-from sessionfx.strategies.blocks import MapsInMemory, estimate_in_blocks
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
+from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
 
 SHAPE = (12, 12, 8)
 FWHM = 2.5
@@ -70,20 +70,20 @@ class Situation:
 
 
 SITUATIONS = (
-    Situation("difference, 12 participants", "fixed-effects", "ses-3 - ses-1", (12,)),
-    Situation("mean, 12", "fixed-effects", "mean", (12,)),
-    Situation("`any`, 12", "fixed-effects", "any", (12,)),
-    Situation("difference × covariate, 20", "fixed-effects", "ses-3 - ses-1", (20,), asks="age"),
-    Situation("mean × groups of 8 and 20, sd 3:1", "fixed-effects", "mean", (8, 20), (3.0, 1.0), "group"),
-    Situation("`any` × groups of 8 and 20, sd 3:1", "fixed-effects", "any", (8, 20), (3.0, 1.0), "group"),
+    Situation("difference, 12 participants", "summary-statistics", "ses-3 - ses-1", (12,)),
+    Situation("mean, 12", "summary-statistics", "mean", (12,)),
+    Situation("`any`, 12", "summary-statistics", "any", (12,)),
+    Situation("difference × covariate, 20", "summary-statistics", "ses-3 - ses-1", (20,), asks="age"),
+    Situation("mean × groups of 8 and 20, sd 3:1", "summary-statistics", "mean", (8, 20), (3.0, 1.0), "group"),
+    Situation("`any` × groups of 8 and 20, sd 3:1", "summary-statistics", "any", (8, 20), (3.0, 1.0), "group"),
     Situation("difference, 12, 20 % of maps missing", "marginal", "ses-3 - ses-1", (12,), missing=0.2),
     Situation("mean, 12, 20 % missing", "marginal", "mean", (12,), missing=0.2),
     Situation("`any`, 12, 20 % missing", "marginal", "any", (12,), missing=0.2),
     Situation("difference × covariate, 20, 20 % missing", "marginal", "ses-3 - ses-1", (20,), asks="age", missing=0.2),
     Situation("mean × groups of 8 and 20, sd 3:1, 20 % missing", "marginal", "mean", (8, 20), (3.0, 1.0), "group", 0.2),
     Situation("difference × groups of 6 and 20, sd 3:1", "marginal", "ses-3 - ses-1", (6, 20), (3.0, 1.0), "group"),
-    Situation("mean, 20, skewness 1 (gamma)", "fixed-effects", "mean", (20,), law="gamma"),
-    Situation("mean, 20, exponential", "fixed-effects", "mean", (20,), law="exponential"),
+    Situation("mean, 20, skewness 1 (gamma)", "summary-statistics", "mean", (20,), law="gamma"),
+    Situation("mean, 20, exponential", "summary-statistics", "mean", (20,), law="exponential"),
     Situation("mean, 20, lognormal", "marginal", "mean", (20,), law="lognormal"),
     Situation("difference, 20, lognormal", "marginal", "ses-3 - ses-1", (20,), law="lognormal"),
 )

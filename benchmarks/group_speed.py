@@ -20,12 +20,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.execution import limited_threads
 from sessionfx.group.calibration import Covariance, simulate
-from sessionfx.session_contrasts import resolve_session_contrasts
-from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import GroupOptions, MapLayout, Question
-from sessionfx.strategies.blocks import MapsInMemory, block_width, blocks_of, estimate_in_blocks
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
+from sessionfx.group.strategies.blocks import MapsInMemory, block_width, blocks_of, estimate_in_blocks
 
 # those that need nothing but the effects
 MEASURED = tuple(name for name, strategy in STRATEGIES.items() if strategy.is_default)
@@ -34,7 +34,7 @@ N_PARTICIPANTS, SESSIONS = 20, ("01", "02", "03")
 COVARIANCE = Covariance.compound_symmetry(len(SESSIONS), 0.5, 0.5)
 MISSING = 0.1
 # Voxels per second on one core that the project asks of itself
-WANTED = {"fixed-effects": 3e6, "marginal": 2e6, "mixed": 3e5}
+WANTED = {"summary-statistics": 3e6, "marginal": 2e6, "mixed": 3e5}
 MIXEDLM_VOXELS = 300
 MEMORY_VOXELS = (200_000, 800_000)
 
@@ -207,9 +207,9 @@ def measure(arguments: argparse.Namespace) -> int:
         ["beside", "its voxels/s", "ratio"],
         [
             [
-                f"fixed-effects: nilearn {version('nilearn')}, OLS on one difference per participant",
+                f"summary-statistics: nilearn {version('nilearn')}, OLS on one difference per participant",
                 grouped(nilearn_rate),
-                f"{rates['fixed-effects', balanced] / nilearn_rate:.1f}",
+                f"{rates['summary-statistics', balanced] / nilearn_rate:.1f}",
             ],
             [
                 f"mixed: statsmodels {version('statsmodels')}, MixedLM on {MIXEDLM_VOXELS} voxels, no Satterthwaite",

@@ -23,16 +23,18 @@ from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from sessionfx.firstlevel.contrasts import Contrast
+from sessionfx.ask.contrasts import Contrast
+from sessionfx.ask.session_contrasts import resolve_session_contrasts
+from sessionfx.group.page import write_group_report
 from sessionfx.group.results import ContrastResults, Evidence, PairResult, QuestionResults, Reliability, StrategyResult
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.group.verdict import judge
-from sessionfx.inputs.confounds import PRESETS
-from sessionfx.inputs.images import Grid
-from sessionfx.maps import EstimateMap
+from sessionfx.participant.confounds import PRESETS
+from sessionfx.participant.page import write_participant_report
+from sessionfx.participant.results import ParticipantResults, RunSummary
 from sessionfx.report.brain import draw_coverage, draw_stat_map
-from sessionfx.report.group import write_group_report
 from sessionfx.report.methods import GroupWork, group_methods, participant_methods
-from sessionfx.report.participant import write_participant_report
 from sessionfx.report.plots import (
     draw_comparison,
     draw_design_correlation,
@@ -40,14 +42,12 @@ from sessionfx.report.plots import (
     draw_distribution,
     draw_events,
 )
-from sessionfx.report.results import ParticipantResults, RunSummary
-from sessionfx.session_contrasts import resolve_session_contrasts
 from sessionfx.settings import Settings
+from sessionfx.space.grid import Grid
+from sessionfx.space.stat_map import EstimateMap
 from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.thresholds import z_threshold
-from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import GroupOptions, MapLayout, Question
 
 SESSIONS, RUNS = ("01", "02"), ("1", "2")
 ENTITIES = {"task": "stroop", "space": "MNI152NLin2009cAsym", "res": None}
@@ -137,11 +137,11 @@ class Study:
             for strategy in (one for one in STRATEGIES.values() if one.is_default):
                 own = self.estimate(0.2)
                 effect = shared.estimate.effect + own.estimate.effect
-                located = EstimateMap(Estimate(effect, own.estimate.variance, 11.0), self.mask, self.grid)
-                threshold = z_threshold(located.estimate.z, 0.05, "fdr")
+                stat_map = EstimateMap(Estimate(effect, own.estimate.variance, 11.0), self.mask, self.grid)
+                threshold = z_threshold(stat_map.estimate.z, 0.05, "fdr")
                 plan = strategy.plan(layout, question, GroupOptions())
                 results.append(
-                    StrategyResult(strategy.name, strategy.label, strategy.title, None, plan, located, threshold)
+                    StrategyResult(strategy.name, strategy.label, strategy.title, None, plan, stat_map, threshold)
                 )
             pairs = [
                 PairResult(a, b, compare(*PairResult(a, b, None, "").z, a.threshold, b.threshold), "")

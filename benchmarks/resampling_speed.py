@@ -1,7 +1,7 @@
 """Time and memory of resampling a whole brain, and nilearn's permuted_ols on a smaller map.
 
 `python benchmarks/resampling_speed.py [N_DRAWS] [N_PROCESSES]`: 235,000 voxels, 20 participants, 3 sessions, everything
-(largest t, cluster size and mass, TFCE) by fixed-effects and by marginal. Time is extrapolated to 1,000 draws.
+(largest t, cluster size and mass, TFCE) by summary-statistics and by marginal. Time is extrapolated to 1,000 draws.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from nilearn.mass_univariate import permuted_ols
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.execution import LocalExecutor
 from sessionfx.group.permutation import memory_of_a_block, permute
-from sessionfx.session_contrasts import resolve_session_contrasts
-from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import GroupOptions, MapLayout, Question
-from sessionfx.strategies.blocks import MapsInMemory, estimate_in_blocks
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
+from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
 
 N, SESSIONS, FWHM = 20, ("1", "2", "3"), 2.5
 
@@ -58,7 +58,7 @@ def main() -> None:
     question = Question(resolve_session_contrasts(["ses-3 - ses-1"], SESSIONS)[0])
     print(f"{mask.sum()} voxels, {n_draws} draws, {n_processes} process(es)")
     total = 0.0
-    for name in ("fixed-effects", "marginal"):
+    for name in ("summary-statistics", "marginal"):
         start = time.perf_counter()
         plan, _ = estimate_in_blocks(STRATEGIES[name].plan(layout, question, GroupOptions()), MapsInMemory(effects))
         values = plan.resampled_values(effects, None)
@@ -77,7 +77,7 @@ def main() -> None:
     print(f"largest process: {resource.getrusage(who).ru_maxrss / 1e6:.2f} GB")
     small = ellipsoid((36, 45, 36))
     values = smooth_maps(N, small).astype(float)
-    plan = STRATEGIES["fixed-effects"].plan(layout, question, GroupOptions())
+    plan = STRATEGIES["summary-statistics"].plan(layout, question, GroupOptions())
     start = time.perf_counter()
     with LocalExecutor(1, n_threads=1) as executor:
         permute(values, plan.resampling, small, n_permutations=20, seed=0, executor=executor, description="small")

@@ -93,9 +93,9 @@ def fit_with_sessionfx(root: Path, fwhm: float) -> tuple[float, dict[str, NDArra
     import nilearn.glm.first_level  # noqa: F401 - importing is not counted
     from threadpoolctl import threadpool_limits
 
-    from sessionfx.firstlevel.contrasts import parse_contrast
-    from sessionfx.firstlevel.design import DesignModel
-    from sessionfx.firstlevel.run import FirstLevelModel, analyse_run
+    from sessionfx.ask.contrasts import parse_contrast
+    from sessionfx.participant.design import DesignModel
+    from sessionfx.participant.run import FirstLevelModel, analyse_run
 
     threadpool_limits(1)  # as the program does
     run = run_inputs(root)
@@ -151,7 +151,7 @@ def find_floor(root: Path, fwhm: float) -> float:
     from isal import igzip
     from threadpoolctl import threadpool_limits
 
-    from sessionfx.inputs.bold import open_series, read_run
+    from sessionfx.participant.bold import open_series, read_run
 
     threadpool_limits(1)
     run = run_inputs(root)
@@ -188,7 +188,7 @@ def _smoothing_seconds(image: Any, mask: Path | None, fwhm: float) -> float:
 
 def run_inputs(root: Path) -> Any:
     """Name the files of the first run."""
-    from sessionfx.inputs.runs import RunInputs
+    from sessionfx.bids.runs import RunInputs
 
     entities = {"sub": "01", "ses": "01", "task": TASK, "run": "1"}
     bold = bold_path(root)

@@ -18,7 +18,8 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.covariates import Covariates, code_covariates, resolve_group_contrasts
+from sessionfx.ask.covariates import Covariates, code_covariates, resolve_group_contrasts
+from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
 from sessionfx.execution import in_this_process
 from sessionfx.group import participant_evidence
@@ -26,15 +27,14 @@ from sessionfx.group.answers import Respondent
 from sessionfx.group.calibration import two_sided_p
 from sessionfx.group.evidence import with_active_regions
 from sessionfx.group.results import QuestionResults, StrategyResult, Verdict
-from sessionfx.inputs.images import Grid
-from sessionfx.session_contrasts import resolve_session_contrasts
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.group.strategies.blocks import MapsInMemory
+from sessionfx.group.strategies.designs import difference_contrasts, session_design
+from sessionfx.group.strategies.summary_statistics import SessionVectorPlan, SummaryStatistics, SummaryStatisticsPlan
 from sessionfx.settings import Settings
+from sessionfx.space.grid import Grid
 from sessionfx.statistics.linear_algebra import pseudo_inverse
-from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
-from sessionfx.strategies.blocks import MapsInMemory
-from sessionfx.strategies.designs import difference_contrasts, session_design
-from sessionfx.strategies.fixed_effects import FixedEffects, FixedEffectsPlan, SessionVectorPlan
 
 ALPHAS = (0.05, 0.01, 0.001, 1e-4, 1e-5)
 # those that need nothing but the effects: no sampling variances are simulated
@@ -189,11 +189,12 @@ class Situation:
         return np.asarray(np.where(same, own[np.ix_(places, places)] * np.outer(sd, sd), 0.0))
 
     def effect(self, question: Question, size: float = NONCENTRALITY) -> NDArray[np.float64] | None:
-        """Find a true effect, of shape (N,), of so many standard errors of the fixed-effects estimate.
+        """Find a true effect, of shape (N,), of so many standard errors of the summary-statistics estimate.
 
         It lies along the question's own weights: equal for a mean, a straight line for a trend, half up and half down
         for a difference. For `any` it is a straight line over the sessions with that Mahalanobis length. Where
-        fixed-effects declines, the best linear unbiased estimate takes its place. None where the design cannot answer.
+        summary-statistics declines, the best linear unbiased estimate takes its place. None where the design cannot
+        answer.
         """
         asked, (_, places) = question.sessions, self.rows
         between = self.layout.between(range(len(places))).to_numpy()
@@ -219,7 +220,7 @@ class Situation:
         of_maps = self.covariance_of_maps()
         try:
             # how its variance is estimated does not matter here
-            plan = FixedEffects().plan(self.layout, question, GroupOptions(variance="pooled"))
+            plan = SummaryStatistics().plan(self.layout, question, GroupOptions(variance="pooled"))
         except NotEstimableError:
             design = session_design(self.layout, question)
             design.check("the maps do not determine it.")
@@ -231,7 +232,7 @@ class Situation:
             contrasts = difference_contrasts(plan.complete.shape[1])
             own = [of_maps[np.ix_(rows, rows)] * weight**2 for rows, weight in zip(plan.complete, over, strict=True)]
             return np.asarray(contrasts @ sum(own) @ contrasts.T)
-        assert isinstance(plan, FixedEffectsPlan)  # noqa: S101 - the strategy makes no other
+        assert isinstance(plan, SummaryStatisticsPlan)  # noqa: S101 - the strategy makes no other
         weights = over @ plan.combination
         return np.atleast_2d(weights @ of_maps @ weights)
 
@@ -348,7 +349,7 @@ class Found:
 
     def count(self, results: QuestionResults, n_voxels: int) -> None:
         """Count one study."""
-        rejected = {found.name: _rejections(found) for found in results.strategies if found.located is not None}
+        rejected = {found.name: _rejections(found) for found in results.strategies if found.stat_map is not None}
         for name, counts in rejected.items():
             self.tallies[name].add(counts, n_voxels)
         verdict = results.verdict
@@ -364,7 +365,7 @@ class Found:
 
 
 def _rejections(result: StrategyResult) -> NDArray[np.int_]:
-    p = two_sided_p(result.located.estimate)
+    p = two_sided_p(result.stat_map.estimate)
     return np.array([np.count_nonzero(p <= alpha) for alpha in ALPHAS])
 
 

@@ -90,7 +90,7 @@ def contrast_name(text: str, k: int) -> str:
 
 def is_suspicious(found: Found, kind: str) -> bool:
     """Whether a rate may be above the limits by chance: of the starred answer, or of one that should never be."""
-    watched = [SILENT] + (["fixed-effects", "marginal"] if kind in STRUCTURES else [])
+    watched = [SILENT] + (["summary-statistics", "marginal"] if kind in STRUCTURES else [])
     for name in watched:
         rates = dict(zip(ALPHAS, found.tallies[name].rates, strict=True))
         above = [alpha for alpha, limit in SUSPICIOUS.items() if rates[alpha] > limit]
@@ -115,7 +115,7 @@ def run_tail(situation: Situation, n_voxels: int, seed: int, number: int) -> pd.
             "warned": round(found.n_warned / found.n_studies, 3),
         }
         row["n_voxels"] = found.tallies[STARRED].n_voxels
-        for name in ("fixed-effects", "marginal", STARRED):
+        for name in ("summary-statistics", "marginal", STARRED):
             row |= {f"{name} {alpha:g}": count for alpha, count in zip(ALPHAS, found.tallies[name].counts, strict=True)}
         rows.append(row)
     return pd.DataFrame(rows)

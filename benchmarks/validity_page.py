@@ -173,7 +173,7 @@ The same in per mille at a nominal 1 ‰. **Bold**: above 1.7 ‰.
 
 {worst_001}
 
-- **fixed-effects** keeps its rate wherever its participants' values mean the same thing. The exception is the mean
+- **summary-statistics** keeps its rate wherever its participants' values mean the same thing. The exception is the mean
   where participants drop out and sessions truly differ (second number): each participant's own mean then depends on
   which sessions they have. So does a participant's own trend where change is no straight line ({trend} %).
 - **marginal** keeps its rate in all of these, and of the strategies that keep their rate has the most power where
@@ -190,14 +190,14 @@ The same in per mille at a nominal 1 ‰. **Bold**: above 1.7 ‰.
 
 ## Power
 
-At p ≤ .05 for a true effect of three standard errors of the fixed-effects estimate (for `any` a straight line of that
-Mahalanobis length), n = 20, mean over sessions and ICC. In parentheses where false positives exceed 5.5 % in one of
-these designs: such power is bought.
+At p ≤ .05 for a true effect of three standard errors of the summary-statistics estimate (for `any` a straight line of
+that Mahalanobis length), n = 20, mean over sessions and ICC. In parentheses where false positives exceed 5.5 % in one
+of these designs: such power is bought.
 
 {power}
 
 The starred answer loses at most {loss:.1f} points (mean over ICC, all {n_ordinary} designs) to the better of
-fixed-effects and marginal, of those that keep their rate there.
+summary-statistics and marginal, of those that keep their rate there.
 
 ## Small p
 
@@ -254,7 +254,7 @@ def is_kept(percent: pd.Series, per_mille: pd.Series) -> pd.Series:
 
 
 def power_loss(table: pd.DataFrame) -> pd.Series:
-    """Find how many points of power the starred answer has less than the better of fixed-effects and marginal.
+    """Find how many points of power the starred answer has less than the better of summary-statistics and marginal.
 
     Mean over ICC. Only of those that keep their rate in the very design; other strategies keep theirs under conditions
     that no design tells.
@@ -262,7 +262,7 @@ def power_loss(table: pd.DataFrame) -> pd.Series:
     best = pd.concat(
         [
             table[f"power of {name} %"].where(is_kept(table[f"{name} %"], table[f"{name} ‰"]))
-            for name in ("fixed-effects", "marginal")
+            for name in ("summary-statistics", "marginal")
         ],
         axis=1,
     ).max(axis=1)
@@ -317,7 +317,7 @@ def write_page(
         unanswered=len(table) - len(answered),
         worst_05=_worst(by_strategy(regular, DEFAULT), "%", lambda rate: _bold(rate, 5.5)),
         worst_001=_worst(by_strategy(regular, DEFAULT), "‰", lambda rate: _bold(rate, 1.7)),
-        trend=_worst_of(curved, "fixed-effects", "linear"),
+        trend=_worst_of(curved, "summary-statistics", "linear"),
         few=_worst_of(both, "marginal"),
         power=_power(by_strategy(regular, (*DEFAULT, STARRED))),
         loss=power_loss(regular).max(),
@@ -399,7 +399,7 @@ def _worst(table: pd.DataFrame, column: str, written: Callable[[float], str]) ->
         for name, chosen in asked.items():
             own = table[chosen & (table["strategy"] == strategy)]
             dropout = own["kind"] == "dropout"
-            if name == "mean" and strategy == "fixed-effects":
+            if name == "mean" and strategy == "summary-statistics":
                 cells.append(f"{written(own[column][~dropout].max())}; dropout {written(own[column][dropout].max())}")
             else:
                 cells.append(written(own[column].max()))
@@ -429,7 +429,7 @@ def _tails(tails: pd.DataFrame) -> str:
             f", sd {row['ratio']:g}" if row["ratio"] == row["ratio"] else ""
         )
         words += f": {row['contrast']}" + (f" × {row['group']}" if row["group"] != "intercept" else "")
-        for name in ("fixed-effects", "marginal"):
+        for name in ("summary-statistics", "marginal"):
             star = " (starred, with a warning)" if row["warned"] else " (starred)"
             ratios = [row[f"{name} {alpha:g}"] / (alpha * row["n_voxels"]) for alpha in ALPHAS]
             rows.append(

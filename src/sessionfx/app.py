@@ -15,7 +15,27 @@ from operator import or_
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sessionfx.covariates import INTERCEPT
+from sessionfx.ask.contrasts import Contrast, parse_contrasts, selected_labels
+from sessionfx.ask.covariates import INTERCEPT
+from sessionfx.ask.expressions import quoted_names, split_name
+from sessionfx.ask.session_contrasts import (
+    SessionContrast,
+    check_specification,
+    differences_left_out,
+    resolve_session_contrasts,
+)
+from sessionfx.bids.dataset import (
+    check_raw_dataset,
+    dataset_links,
+    find_derivative_roots,
+    open_dataset,
+    preprocessing_programs,
+    subfolders,
+)
+from sessionfx.bids.derivatives import check_output_place, prepare_output
+from sessionfx.bids.names import STATMAP_SUFFIX, check_name_length, entity_string, file_name, natural_key
+from sessionfx.bids.runs import RunInputs, Selection, participants_with_runs, read_filters, select_runs
+from sessionfx.bids.writing import remove, remove_stale_temporaries, write_text
 from sessionfx.dry_run import group_text, participant_text
 from sessionfx.errors import (
     CommandLineError,
@@ -35,34 +55,14 @@ from sessionfx.execution import (
     say,
     show_progress,
 )
-from sessionfx.expressions import quoted_names, split_name
-from sessionfx.firstlevel.contrasts import Contrast, parse_contrasts, selected_labels
-from sessionfx.inputs.dataset import (
-    check_raw_dataset,
-    dataset_links,
-    find_derivative_roots,
-    open_dataset,
-    preprocessing_programs,
-    subfolders,
-)
-from sessionfx.inputs.runs import RunInputs, Selection, participants_with_runs, read_filters, select_runs
-from sessionfx.naming import STATMAP_SUFFIX, check_name_length, entity_string, file_name, natural_key
-from sessionfx.outputs.derivatives import check_output_place, prepare_output
-from sessionfx.outputs.files import remove, remove_stale_temporaries, write_text
 from sessionfx.process import write_out
-from sessionfx.session_contrasts import (
-    SessionContrast,
-    check_specification,
-    differences_left_out,
-    resolve_session_contrasts,
-)
 from sessionfx.settings import Settings
 from sessionfx.wording import counted, listed
 
 if TYPE_CHECKING:
+    from sessionfx.bids.first_level_maps import GroupSelection
     from sessionfx.group.analysis import ContrastOutcome
-    from sessionfx.inputs.statmaps import GroupSelection
-    from sessionfx.participant import Outcome
+    from sessionfx.participant.analysis import Outcome
     from sessionfx.report.methods import MethodsText
 
 EXIT_SOME_FAILED = 1
@@ -128,7 +128,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
                 f"What exists: {listed(known) or 'none'}."
             )
     if not settings.dry_run and len(settings.participant_label) != 1:
-        executor.prepare(["sessionfx.participant", "nilearn.glm.first_level"])
+        executor.prepare(["sessionfx.participant.analysis", "nilearn.glm.first_level"])
     started = time.monotonic()
     with show_progress("looking for files"):
         dataset = open_dataset(
@@ -155,7 +155,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     session_contrasts = _session_contrasts(settings, selection)
     _check_names(selection, contrasts, session_contrasts, keeps_runs=settings.keep_run_maps)
 
-    from sessionfx.participant import ParticipantAnalysis, analyse_participant
+    from sessionfx.participant.analysis import ParticipantAnalysis, analyse_participant
 
     every_run = [run for runs in selection.runs.values() for run in runs]
     # masks and confounds of a denoised image may come from another folder than the image
@@ -202,9 +202,9 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
 
 def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
     """Run the group level."""
+    from sessionfx.bids.first_level_maps import find_first_level_maps, select_maps
     from sessionfx.group.analysis import GroupAnalysis, analyse_contrast, check_questions
-    from sessionfx.inputs.statmaps import find_first_level_maps, select_maps
-    from sessionfx.report.group import remove_group_refusal, write_group_refusal
+    from sessionfx.group.page import remove_group_refusal, write_group_refusal
 
     roots = [settings.output_dir.absolute(), *(folder.absolute() for folder in settings.derivatives)]
     for folder in settings.derivatives:
@@ -315,7 +315,7 @@ def _check_dependencies(settings: Settings) -> None:
     """Refuse strategies whose packages are not installed, before anything is read or written."""
     if "group" not in settings.levels or not settings.strategy:
         return
-    from sessionfx.strategies import STRATEGIES
+    from sessionfx.group.strategies import STRATEGIES
 
     for name in settings.strategy:
         missing = STRATEGIES[name].missing_dependency()
@@ -325,7 +325,7 @@ def _check_dependencies(settings: Settings) -> None:
 
 def _check_conditions(selection: Selection, contrasts: Sequence[Contrast], settings: Settings) -> None:
     """Make sure every contrast names conditions that occur in some run."""
-    from sessionfx.inputs.events import conditions_in, near_equal
+    from sessionfx.participant.events import conditions_in, near_equal
 
     suffixes = ["", *(f"_{part.strip()}" for part in settings.hrf_model.split("+")[1:])]
     wanted = {name for contrast in contrasts for name in contrast.weights}
@@ -380,8 +380,8 @@ def _listing(conditions: Sequence[str], unusable: Sequence[str]) -> str:
 
 def _check_confounds(selection: Selection, settings: Settings) -> None:
     """Refuse what is neither a preset nor a column of any run, once for all of them."""
-    from sessionfx.inputs.confounds import PRESETS, is_pattern
-    from sessionfx.inputs.tables import read_header
+    from sessionfx.bids.tables import read_header
+    from sessionfx.participant.confounds import PRESETS, is_pattern
 
     unknown = [name for name in settings.confounds if name not in PRESETS and not is_pattern(name)]
     columns: dict[str, None] = {}
@@ -579,7 +579,7 @@ def _memory_need(runs: Sequence[RunInputs]) -> float:
     """Estimate the memory a participant's largest run needs (GB), from its header alone."""
     import numpy as np
 
-    from sessionfx.inputs.images import open_image
+    from sessionfx.bids.images import open_image
 
     there = [run for run in runs if run.bold.is_file()]
     if not there:

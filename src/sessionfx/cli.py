@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from sessionfx import __version__
+from sessionfx.bids.names import LONGEST_NAME, strip_prefix
 from sessionfx.errors import (
     INTERRUPTED,
     CommandLineError,
     SessionFXError,
     as_refusal,
 )
-from sessionfx.naming import LONGEST_NAME, strip_prefix
 from sessionfx.process import (
     INTERRUPTED_SENTENCE,
     ended_by_signal,
@@ -51,7 +51,7 @@ from sessionfx.settings import (
 
 STRATEGY_NAMES = (
     "session-model",
-    "fixed-effects",
+    "summary-statistics",
     "marginal",
     "mixed",
     "meta",
@@ -181,9 +181,9 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--mixed-dof", choices=MIXED_DOF_METHODS, default="satterthwaite",
                        help="degrees of freedom of the mixed strategy (default: %(default)s)")  # fmt: skip
     group.add_argument("--variance", choices=VARIANCES, default="auto",
-                       help="whether fixed-effects takes all participants to vary equally, and marginal in its working "
-                       "covariance (pooled), or both have a variance for each group (Welch); auto: for each group "
-                       "where groups are compared or unequal in size (default: %(default)s)")  # fmt: skip
+                       help="whether summary-statistics takes all participants to vary equally, and marginal in its "
+                       "working covariance (pooled), or both have a variance for each group (Welch); auto: for each "
+                       "group where groups are compared or unequal in size (default: %(default)s)")  # fmt: skip
     group.add_argument("--session-covariate-effect", choices=SESSION_COVARIATE_EFFECTS, default="split",
                        help="whether session covariates, time included, have an effect within and another one between "
                        "participants (split), or one that mixes both (mixture) (default: %(default)s)")  # fmt: skip
@@ -204,8 +204,8 @@ def build_parser() -> argparse.ArgumentParser:
     group.add_argument("--cluster-threshold", type=_within(_count, LARGEST_CLUSTER), default=0, metavar="VOXELS",
                        help="smallest cluster in the tables (default: %(default)s)")  # fmt: skip
     group.add_argument("--permutations", type=_within(_count, MOST_PERMUTATIONS), default=0, metavar="N",
-                       help="family-wise p values of the fixed-effects and marginal strategies from N resamplings of "
-                       "the participants (voxels, cluster size and mass, TFCE; default: none)")  # fmt: skip
+                       help="family-wise p values of the summary-statistics and marginal strategies from N resamplings "
+                       "of the participants (voxels, cluster size and mass, TFCE; default: none)")  # fmt: skip
     group.add_argument("--equivalence", type=_within(_positive, LARGEST_EQUIVALENCE_BOUND), metavar="BOUND",
                        help="also show where effects are practically zero, within plus or minus BOUND, in percent "
                        "signal change (per unit of the covariate for 'linear(COVARIATE)' and numeric covariates): two "
@@ -418,7 +418,7 @@ def _options_given(parser: argparse.ArgumentParser, argv: list[str]) -> set[str]
 
 def _config_tokens(parser: argparse.ArgumentParser, path: Path, given: set[str]) -> list[str]:
     """Turn the file's entries into arguments, so that one set of checks serves both."""
-    from sessionfx.inputs.files import UnreadableFileError, read_text
+    from sessionfx.bids.reading import UnreadableFileError, read_text
 
     try:
         table: dict[str, Any] = tomllib.loads(read_text(path))

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sessionfx.naming import natural_key
+from sessionfx.bids.names import natural_key
 from sessionfx.wording import counted, listed, shortened
 
 if TYPE_CHECKING:
+    from sessionfx.bids.runs import RunInputs, Selection
     from sessionfx.group.analysis import GroupAnalysis
-    from sessionfx.inputs.runs import RunInputs, Selection
-    from sessionfx.participant import ParticipantAnalysis
+    from sessionfx.participant.analysis import ParticipantAnalysis
 
 # Of more participants than these, files are not named but counted
 LISTED_PARTICIPANTS = 20
@@ -36,8 +36,8 @@ class Progress:
 
 def participant_progress(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Progress:
     """Count what the participant level would skip and do, from the participant's record and the files' states."""
-    from sessionfx.outputs.records import Record
-    from sessionfx.participant import plan_work
+    from sessionfx.participant.analysis import plan_work
+    from sessionfx.tasks.records import Record
 
     work = plan_work(runs, analysis)
     asked = len(work.fits) + len(work.combinations)

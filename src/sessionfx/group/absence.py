@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.results import StrategyResult
+from sessionfx.group.strategies.base import Question
 from sessionfx.settings import Settings
 from sessionfx.statistics.bayes_factor import bayes_factors
 from sessionfx.statistics.equivalence import two_one_sided_tests
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.strategies.base import Question
 
 F_TEST = (
     "A test that several differences between sessions are all zero has no equivalence test and no Bayes factor here; "
@@ -32,10 +32,10 @@ def with_absence(found: StrategyResult, question: Question, settings: Settings) 
     StrategyResult
     """
     bound, scale = settings.equivalence, settings.bayes_factor
-    plan, located = found.plan, found.located
-    if plan is None or located is None or (bound is None and scale is None):
+    plan, stat_map = found.plan, found.stat_map
+    if plan is None or stat_map is None or (bound is None and scale is None):
         return found
-    estimate = located.estimate
+    estimate = stat_map.estimate
     if not isinstance(estimate, Estimate):
         return replace(found, absence_refusal=F_TEST)
     if bound is not None:

@@ -12,28 +12,28 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx import __version__
-from sessionfx.covariates import Covariates, resolve_group_contrasts
+from sessionfx.ask.covariates import Covariates, resolve_group_contrasts
+from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.bids.covariate_tables import read_covariates
+from sessionfx.bids.first_level_maps import FirstLevelMap, GroupSelection
+from sessionfx.bids.names import check_name_length, file_name
+from sessionfx.bids.writing import remove, together
 from sessionfx.errors import LevelError
 from sessionfx.execution import Executor, progress_bar, say
 from sessionfx.group.answers import Respondent, finding, refusals
 from sessionfx.group.calibrated import rates_of
 from sessionfx.group.calibration import calibrate_study
 from sessionfx.group.evidence import summarise_reliability, with_active_regions
+from sessionfx.group.files import GroupFiles, longest_group_name
+from sessionfx.group.page import has_group_section, write_group_report
 from sessionfx.group.permutation import PermutationResult
 from sessionfx.group.results import ContrastResults, StrategyResult
 from sessionfx.group.stack import MapStack, attendance, open_stack
-from sessionfx.inputs.covariates import read_covariates
-from sessionfx.inputs.statmaps import FirstLevelMap, GroupSelection
-from sessionfx.naming import check_name_length, file_name
-from sessionfx.outputs.files import remove, together
-from sessionfx.outputs.group import GroupFiles, longest_group_name
-from sessionfx.outputs.records import Record, file_state, fingerprint
-from sessionfx.report.group import has_group_section, write_group_report
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import GroupOptions, Question, Strategy
 from sessionfx.report.methods import GroupWork, MethodsText, group_methods
-from sessionfx.session_contrasts import SessionContrast
 from sessionfx.settings import Settings
-from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import GroupOptions, Question, Strategy
+from sessionfx.tasks.records import Record, file_state, fingerprint
 from sessionfx.wording import listed
 
 # Stands in the names of answers to questions, not in those of other work; and ends that of what is judged of them
@@ -226,7 +226,7 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> ContrastOutcome:
 
 
 def _work_of(results: ContrastResults, analysis: GroupAnalysis) -> GroupWork:
-    answered = [[one for one in asked.strategies if one.located is not None] for asked in results.questions]
+    answered = [[one for one in asked.strategies if one.stat_map is not None] for asked in results.questions]
     return GroupWork(
         frozenset(one.name for answers in answered for one in answers),
         frozenset(
@@ -345,7 +345,7 @@ def _check_that_something_is_answered(
     questions: Sequence[Question], results: Sequence[Sequence[StrategyResult]]
 ) -> None:
     """Refuse a call without any answer before it takes the place of what is there."""
-    if any(result.located is not None for answers in results for result in answers):
+    if any(result.stat_map is not None for answers in results for result in answers):
         return
     reasons = dict.fromkeys(f"{result.name}: {result.refusal}" for answers in results for result in answers)
     raise LevelError(

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sessionfx.ask.session_contrasts import MEAN, resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
 from sessionfx.execution import Executor, in_threads
 from sessionfx.group.absence import with_absence
@@ -21,16 +22,15 @@ from sessionfx.group.participant_evidence import ValueCheck
 from sessionfx.group.permutation import PermutationResult, check_symmetry, permute
 from sessionfx.group.results import Evidence, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.group.strategies.blocks import distinct_pools, estimate_plans, informed
 from sessionfx.group.verdict import judge
-from sessionfx.maps import Located, map_summary
-from sessionfx.session_contrasts import MEAN, resolve_session_contrasts
 from sessionfx.settings import Settings
+from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import beyond, z_threshold
-from sessionfx.strategies import STRATEGIES
-from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
-from sessionfx.strategies.blocks import distinct_pools, estimate_plans, informed
 
 # Gives what is on file of a strategy, by its label, at the voxels of a mask
 StoredPermutation = Callable[[str, NDArray[np.bool_]], PermutationResult | None]
@@ -108,12 +108,12 @@ class Respondent:
         known = [plan for plan in ready if isinstance(plan, Plan)]
         estimates = iter(estimate_plans(known, stack, self.executor.map_ordered) if known else [])
         outcomes = iter(ready)
-        located = []
+        stat_map = []
         for (strategy, _), plan in zip(wanted, plans, strict=True):
             outcome = next(outcomes) if isinstance(plan, Plan) else plan
             estimate = next(estimates) if isinstance(outcome, Plan) else None
-            located.append((strategy, outcome, estimate, stack))
-        results = list(in_threads(self.settings.nprocs, self._locate, located))
+            stat_map.append((strategy, outcome, estimate, stack))
+        results = list(in_threads(self.settings.nprocs, self._locate, stat_map))
         each = len(self.strategies)
         by_question = [tuple(results[at * each : (at + 1) * each]) for at in range(len(questions))]
         return Answers(evidence, reliability, results[wanted.index(of_mean)], by_question)
@@ -155,12 +155,12 @@ class Respondent:
     def _complete(
         self, found: StrategyResult, question: Question, stack: MapStack, stored: StoredPermutation | None
     ) -> StrategyResult:
-        if found.plan is None or found.located is None or not self.settings.permutations:
+        if found.plan is None or found.stat_map is None or not self.settings.permutations:
             return found
         try:
-            permutation = stored(found.label, found.located.mask) if stored else None
+            permutation = stored(found.label, found.stat_map.mask) if stored else None
             # what was declined left nothing, and is declined again
-            permutation = permutation or self._permute(found.plan, question, stack, found.located.mask)
+            permutation = permutation or self._permute(found.plan, question, stack, found.stat_map.mask)
         except NotEstimableError as refusal:
             return replace(found, permutation_refusal=str(refusal))
         return replace(found, permutation=permutation)
@@ -178,17 +178,17 @@ class Respondent:
         names = (strategy.name, strategy.label, strategy.title)
         if isinstance(plan, NotEstimableError) or estimate is None:
             return StrategyResult(*names, str(plan))
-        located = Located.where_determined(estimate, stack.mask, stack.grid)
-        if not located.mask.any():
+        stat_map = StatMap.where_determined(estimate, stack.mask, stack.grid)
+        if not stat_map.mask.any():
             return StrategyResult(*names, "No voxel varies over the observations, so there is nothing to test against.")
         threshold = z_threshold(
-            located.estimate.z,
+            stat_map.estimate.z,
             self.settings.alpha,
             self.settings.correction,
-            two_sided=located.estimate.two_sided,
+            two_sided=stat_map.estimate.two_sided,
         )
-        clusters = cluster_table(located, threshold, self.settings.cluster_threshold)
-        return StrategyResult(*names, None, plan, located, threshold, clusters)
+        clusters = cluster_table(stat_map, threshold, self.settings.cluster_threshold)
+        return StrategyResult(*names, None, plan, stat_map, threshold, clusters)
 
     def _permute(self, plan: Plan, question: Question, stack: MapStack, mask: NDArray[np.bool_]) -> PermutationResult:
         resampling, chosen = plan.resampling, mask[stack.mask]
@@ -210,20 +210,20 @@ class Respondent:
 
 
 def _compare(a: StrategyResult, b: StrategyResult) -> PairResult:
-    if a.located is None or b.located is None:
-        refused = [one for one in (a, b) if one.located is None]
+    if a.stat_map is None or b.stat_map is None:
+        refused = [one for one in (a, b) if one.stat_map is None]
         return PairResult(a, b, None, " ".join(f"{one.title}: {one.refusal}" for one in refused))
     z = PairResult(a, b, None, "").z
-    agreement = compare(*z, a.threshold, b.threshold, two_sided=a.located.estimate.two_sided)
+    agreement = compare(*z, a.threshold, b.threshold, two_sided=a.stat_map.estimate.two_sided)
     return PairResult(a, b, agreement, "")
 
 
-def cluster_table(one: Located[Any], threshold: float, minimum_voxels: int) -> pd.DataFrame:
+def cluster_table(one: StatMap[Any], threshold: float, minimum_voxels: int) -> pd.DataFrame:
     """Make a table of the clusters of a z map.
 
     Parameters
     ----------
-    one : Located
+    one : StatMap
     threshold : float
         On |z|; on z for an F test.
     minimum_voxels : int
@@ -255,7 +255,7 @@ def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
         for strategy in asked.strategies
         if strategy.refusal
         and not (STRATEGIES[strategy.name].never_answers(asked.question) and any(
-            other.located is not None for other in asked.strategies))
+            other.stat_map is not None for other in asked.strategies))
     ]  # fmt: skip
     # a strategy says the same of many questions
     of_resampling: dict[tuple[str, str], list[str]] = {}
@@ -275,9 +275,9 @@ def finding(results: QuestionResults) -> str:
     """Say in a line which strategy to report for a question, and in how many voxels it finds something."""
     by_name = {result.name: result for result in results.strategies}
     best = by_name[results.verdict.recommended[0]] if results.verdict.recommended else None
-    if best is None or best.located is None:
+    if best is None or best.stat_map is None:
         return f"{results.question.text}: no strategy of this call can be recommended."
-    summary, tests = map_summary(best.located, best.threshold), best.equivalence
+    summary, tests = map_summary(best.stat_map, best.threshold), best.equivalence
     equivalent = f", {tests.mask.sum()} equivalent to zero {tests.within(results.question.units)}" if tests else ""
     suprathreshold = f"{summary['n_above']} of {summary['n_voxels']} voxels are suprathreshold{equivalent}."
     if results.verdict.with_care:

@@ -27,11 +27,11 @@ from scipy import linalg, special, stats
 
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.residuals import StudyNoise, direction_of
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.group.strategies.designs import difference_contrasts, session_design
+from sessionfx.group.strategies.summary_statistics import SessionVectorPlan, SummaryStatistics, SummaryStatisticsPlan
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import pseudo_inverse
-from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
-from sessionfx.strategies.designs import difference_contrasts, session_design
-from sessionfx.strategies.fixed_effects import FixedEffects, FixedEffectsPlan, SessionVectorPlan
 
 ESTIMATED = "estimated"
 DECLINED = "declined"
@@ -284,15 +284,15 @@ def calibrate(
     are equal and others may differ; for `any` and for a trend over a measured time there are none. A question about a
     covariate keeps all of μ, which is the same for everyone.
 
-    Power: the same noise, with a true effect added that gives the fixed-effects estimator of this question, with its
-    participants and equal weights, the stated noncentrality under the true covariance: effect = noncentrality · sd.
+    Power: the same noise, with a true effect added that gives the summary-statistics estimator of this question, with
+    its participants and equal weights, the stated noncentrality under the true covariance: effect = noncentrality · sd.
     Every strategy gets the same effect. It lies along the question's own weights: the map of participant i at session
     s gets effect · w_s/(w′w) · x_i′g/(g′g), for x_i the constant and covariates and g the contrast over participants.
     So a mean is raised equally at all sessions, a trend is a straight line, a difference goes half up and half down.
     For a trend over a measured time, the time takes the place of w_s/(w′w). For `any` the effect is a straight line
     over the sessions, as steep as makes the Mahalanobis length √(δ′C⁻¹δ) of the vector δ of true differences equal to
-    the noncentrality, C the true covariance of the estimated differences. Where fixed-effects cannot answer, the best
-    linear unbiased estimator of all maps under the true covariance takes its place.
+    the noncentrality, C the true covariance of the estimated differences. Where summary-statistics cannot answer, the
+    best linear unbiased estimator of all maps under the true covariance takes its place.
 
     A strategy that learns from all voxels (the marginal working correlation) learns from the simulated ones.
 
@@ -559,11 +559,11 @@ def _reference_covariance(layout: MapLayout, question: Question, of_maps: NDArra
     NotEstimableError
         If the design does not determine it.
     LinAlgError
-        If fixed-effects cannot answer and the true covariance is singular.
+        If summary-statistics cannot answer and the true covariance is singular.
     """
     try:
         # how its variance is estimated does not matter here
-        plan = FixedEffects().plan(layout, question, GroupOptions(variance="pooled"))
+        plan = SummaryStatistics().plan(layout, question, GroupOptions(variance="pooled"))
     except NotEstimableError:
         design = session_design(layout, question)
         design.check("the maps do not determine it.")
@@ -575,6 +575,6 @@ def _reference_covariance(layout: MapLayout, question: Question, of_maps: NDArra
         contrasts = difference_contrasts(plan.complete.shape[1])
         of_one = of_maps[np.ix_(plan.complete[0], plan.complete[0])]
         return np.asarray(contrasts @ of_one @ contrasts.T * (over_participants @ over_participants))
-    assert isinstance(plan, FixedEffectsPlan)  # noqa: S101 - the strategy makes no other
+    assert isinstance(plan, SummaryStatisticsPlan)  # noqa: S101 - the strategy makes no other
     weights = over_participants @ plan.combination
     return np.atleast_2d(weights @ of_maps @ weights)

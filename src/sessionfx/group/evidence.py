@@ -14,16 +14,16 @@ from sessionfx.execution import MapOrdered, in_this_process
 from sessionfx.group.participant_evidence import DropoutCheck, Looked, ValueCheck, voxel_step
 from sessionfx.group.results import Evidence, Reliability, StrategyResult
 from sessionfx.group.stack import MapStack
-from sessionfx.maps import position_text
+from sessionfx.group.strategies.base import MapLayout, Plan
+from sessionfx.group.strategies.blocks import as_block
+from sessionfx.group.strategies.designs import session_differences
+from sessionfx.space.stat_map import position_text
 from sessionfx.statistics.linear_algebra import is_estimable, pseudo_inverse
-from sessionfx.statistics.mixed import MixedContrast, estimate_mixed, spectral_contrast
 from sessionfx.statistics.multivariate import expected_epsilon, greenhouse_geisser, residual_covariance
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
+from sessionfx.statistics.random_intercept import MixedContrast, estimate_mixed, spectral_contrast
 from sessionfx.statistics.reliability import variance_components
 from sessionfx.statistics.thresholds import beyond
-from sessionfx.strategies.base import MapLayout, Plan
-from sessionfx.strategies.blocks import as_block
-from sessionfx.strategies.designs import session_differences
 
 LISTED_REGIONS = 20
 # Quartiles of fewer voxels say nothing
@@ -114,10 +114,10 @@ def with_active_regions(
     evidence: Evidence, maps: dict[str, NDArray[np.float64]], stack: MapStack, mean: StrategyResult | None
 ) -> Evidence:
     """Add the reliability where the session mean is beyond its threshold: there it matters to the strategies."""
-    if mean is None or mean.located is None:
+    if mean is None or mean.stat_map is None:
         return evidence
-    active = np.zeros(mean.located.grid.shape, dtype=bool)
-    active[mean.located.mask] = beyond(mean.located.estimate.z, mean.threshold)
+    active = np.zeros(mean.stat_map.grid.shape, dtype=bool)
+    active[mean.stat_map.mask] = beyond(mean.stat_map.estimate.z, mean.threshold)
     return replace(evidence, icc31_active=_median(maps["icc31"][active[stack.mask]]))
 
 
@@ -147,8 +147,8 @@ def summarise_reliability(
     if not maps:
         return None
     regions: list[tuple[str, NDArray[np.bool_]]] = [("all voxels", np.ones(stack.n_voxels, dtype=bool))]
-    if mean is not None and mean.located is not None:
-        mean_map = mean.located
+    if mean is not None and mean.stat_map is not None:
+        mean_map = mean.stat_map
         z = np.zeros(mean_map.grid.shape)
         z[mean_map.mask] = mean_map.estimate.z
         found = []

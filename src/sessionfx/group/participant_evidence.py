@@ -15,6 +15,13 @@ from scipy import sparse, special
 
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.results import Dropout, ValueEvidence
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question, variance_groups
+from sessionfx.group.strategies.summary_statistics import (
+    SessionVectorPlan,
+    SummaryStatisticsPlan,
+    plan_session_vectors,
+    plan_values,
+)
 from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of
 from sessionfx.statistics.sign_flips import (
     chance,
@@ -25,8 +32,6 @@ from sessionfx.statistics.sign_flips import (
     squared_skewness,
     standardised_scores,
 )
-from sessionfx.strategies.base import GroupOptions, MapLayout, Question, variance_groups
-from sessionfx.strategies.fixed_effects import FixedEffectsPlan, SessionVectorPlan, plan_session_vectors, plan_values
 
 # Voxels that are looked at: more would not be more certain, neighbours being alike. With many participants fewer, so
 # that time does not grow.
@@ -111,7 +116,7 @@ class ValueCheck:
                 (np.ones(rows.size), (np.arange(rows.size), rows)), shape=(rows.size, len(layout.participants))
             )
         else:
-            assert isinstance(plan, FixedEffectsPlan)  # noqa: S101 - the strategy makes no other
+            assert isinstance(plan, SummaryStatisticsPlan)  # noqa: S101 - the strategy makes no other
             combination = sparse.csr_array(plan.combination)
         labels = tuple(str(label).removeprefix("sub-") for label in plan.design_matrix.index)
         first_rows = [layout.participants.index(label) for label in labels]

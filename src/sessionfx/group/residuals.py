@@ -28,9 +28,9 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from sessionfx.errors import NotEstimableError
+from sessionfx.group.strategies.base import MapLayout, Question
+from sessionfx.group.strategies.designs import session_design
 from sessionfx.statistics.linear_algebra import pseudo_inverse
-from sessionfx.strategies.base import MapLayout, Question
-from sessionfx.strategies.designs import session_design
 
 # Rounds of estimating covariances and scales in turn; steps of the covariances' iteration, which ends when the last one
 # changed less than this share of the largest variance

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sessionfx.inputs.images import Grid
-from sessionfx.maps import Located
+from sessionfx.group.strategies.base import MapLayout, Plan, Question
+from sessionfx.space.grid import Grid
+from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.agreement import Agreement
 from sessionfx.statistics.bayes_factor import BayesFactors
 from sessionfx.statistics.equivalence import Equivalence
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.strategies.base import MapLayout, Plan, Question
 
 if TYPE_CHECKING:
     from sessionfx.group.permutation import PermutationResult
@@ -32,7 +32,7 @@ class StrategyResult:
     refusal : str or None
         Why there is no answer.
     plan : Plan or None
-    located : Located or None
+    stat_map : StatMap or None
     threshold : float
         On |z| (on z for F tests); infinite where no voxel passes, NaN without an answer.
     clusters : DataFrame
@@ -51,7 +51,7 @@ class StrategyResult:
     title: str
     refusal: str | None
     plan: Plan | None = None
-    located: Located[Estimate | FTest] | None = None
+    stat_map: StatMap[Estimate | FTest] | None = None
     threshold: float = float("nan")
     clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
     permutation: PermutationResult | None = None
@@ -73,7 +73,7 @@ class PairResult:
     @property
     def z(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Values of both at their common voxels, where both have answered."""
-        a, b = self.a.located, self.b.located
+        a, b = self.a.stat_map, self.b.stat_map
         assert a is not None and b is not None  # noqa: S101 - asked for only where both have answered
         common = a.mask & b.mask
         return a.estimate.z[common[a.mask]], b.estimate.z[common[b.mask]]

@@ -15,16 +15,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.covariates import Covariates
+from sessionfx.ask.covariates import Covariates
+from sessionfx.bids.first_level_maps import FirstLevelMap
+from sessionfx.bids.images import DifferentGridError
+from sessionfx.bids.stat_maps import read_effect, read_sidecar
 from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.execution import in_threads, progress_bar
 from sessionfx.group.store import BlockStore, scratch_file
-from sessionfx.inputs.images import DifferentGridError, Grid
-from sessionfx.inputs.statmaps import FirstLevelMap
-from sessionfx.outputs.records import fingerprint
-from sessionfx.outputs.statmaps import read_effect, read_sidecar
-from sessionfx.strategies.base import MapLayout
-from sessionfx.strategies.blocks import block_width
+from sessionfx.group.strategies.base import MapLayout
+from sessionfx.group.strategies.blocks import block_width
+from sessionfx.space.grid import Grid
+from sessionfx.tasks.records import fingerprint
 
 Read = TypeVar("Read")
 # effect, variance, the voxels that have both, and their grid

@@ -1,9 +1,9 @@
 """Which strategies to trust for a question, from the design and from what the data say about their assumptions.
 
-The rules follow from exact results and from simulated null designs (docs/validity.md; figures in `sessionfx.validity`):
-in these marginal and fixed-effects keep a nominal rate with normal values, unless few participants who vary more
-decide; a pooled mean does not, nor do differences and trends of the session-model and of mixed effects over
-three or more sessions where sphericity fails.
+The rules follow from exact results and from simulated null designs (docs/validity.md; figures in
+`sessionfx.group.validity`): in these marginal and summary-statistics keep a nominal rate with normal values, unless few
+participants who vary more decide; a pooled mean does not, nor do differences and trends of the session-model and of
+mixed effects over three or more sessions where sphericity fails.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import numpy as np
 from sessionfx.group.calibrated import Rates, least_inflated, nominal_rates, with_rates
 from sessionfx.group.participant_evidence import FEWEST
 from sessionfx.group.results import Evidence, Judgement, StrategyResult, ValueEvidence, Verdict
-from sessionfx.maps import Located
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question, variance_groups
+from sessionfx.group.strategies.designs import MAIN_EFFECTS, MIXTURE
+from sessionfx.group.strategies.marginal import FEW_DOF
+from sessionfx.group.strategies.session_model import resolve_subject_effect
+from sessionfx.group.strategies.summary_statistics import SessionVectorPlan, SummaryStatisticsPlan
+from sessionfx.group.validity import NEGLIGIBLE_ICC
+from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.cluster_robust import robust_contrast
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import pseudo_inverse
-from sessionfx.strategies.base import GroupOptions, MapLayout, Plan, Question, variance_groups
-from sessionfx.strategies.designs import MAIN_EFFECTS, MIXTURE
-from sessionfx.strategies.fixed_effects import FixedEffectsPlan, SessionVectorPlan
-from sessionfx.strategies.marginal import FEW_DOF
-from sessionfx.strategies.session_model import resolve_subject_effect
-from sessionfx.validity import NEGLIGIBLE_ICC
 from sessionfx.wording import minus
 
 # Answers whose z differ by no more than this at any voxel are the same but for rounding
@@ -101,7 +101,7 @@ def judge(
     k, n = len(set(layout.sessions)), len(layout.unique_participants)
     balanced = _is_balanced(layout)
     coding = resolve_subject_effect(subject_effect, question.sessions)
-    dof = {one.name: _dof(one.located) for one in results if one.located is not None}
+    dof = {one.name: _dof(one.stat_map) for one in results if one.stat_map is not None}
     facts: dict[str, Any] = {
         "NumberOfParticipants": n,
         "NumberOfSessions": k,
@@ -123,7 +123,9 @@ def judge(
     plans = {one.name: one.plan for one in results if one.plan is not None}
     rules = {
         "session-model": _judge_session_model(question, layout, coding, evidence),
-        "fixed-effects": _judge_fixed_effects(question, layout, dof, evidence, plans.get("fixed-effects")),
+        "summary-statistics": _judge_summary_statistics(
+            question, layout, dof, evidence, plans.get("summary-statistics")
+        ),
         "marginal": _judge_marginal(question, layout, dof, evidence, plans.get("marginal")),
         "mixed": _judge_mixed(question, layout, evidence),
         "meta": Judgement(
@@ -132,7 +134,7 @@ def judge(
     }
     judgements = {
         one.name: _with_care(one.name, rules[one.name], question, layout, evidence)
-        if one.located is not None
+        if one.stat_map is not None
         else Judgement("declined", one.refusal or "")
         for one in results
     }
@@ -162,7 +164,7 @@ def _cautions(name: str, question: Question, layout: MapLayout, evidence: Eviden
     if dropout is not None and _is_notable(dropout.change_p):
         found.append(DIFFERENT_CHANGE)
     # differences within each participant, of those who have both sessions, do not change with a participant's level
-    keeps_level = question.sessions.is_within_participant and name in ("fixed-effects", "session-model")
+    keeps_level = question.sessions.is_within_participant and name in ("summary-statistics", "session-model")
     if dropout is not None and _is_notable(dropout.level_p) and not keeps_level:
         found.append(DIFFERENT_LEVEL)
     if (
@@ -286,7 +288,7 @@ def _judge_pooling(question: Question, layout: MapLayout, evidence: Evidence) ->
     )
 
 
-def _judge_fixed_effects(
+def _judge_summary_statistics(
     question: Question, layout: MapLayout, dof: Mapping[str, float], evidence: Evidence, plan: Plan | None
 ) -> Judgement:
     unequal = _judge_equal_variances(question, dof, evidence, plan)
@@ -319,8 +321,8 @@ def _judge_equal_variances(
     question: Question, dof: Mapping[str, float], evidence: Evidence, plan: Plan | None
 ) -> Judgement | None:
     """Say where a test over participants rests on their varying equally, though those who carry it may not."""
-    groups = plan.groups if isinstance(plan, FixedEffectsPlan | SessionVectorPlan) else ()
-    own = dof.get("fixed-effects")
+    groups = plan.groups if isinstance(plan, SummaryStatisticsPlan | SessionVectorPlan) else ()
+    own = dof.get("summary-statistics")
     if groups:
         if own is not None and own < FEW_DOF_OF_GROUPS:
             return Judgement(
@@ -439,10 +441,10 @@ def _recommend(
 ) -> tuple[str, ...]:
     """Order the strategies that are valid; the first is the one to report."""
     k = len(set(layout.sessions))
-    preference = ["marginal", "fixed-effects"]
+    preference = ["marginal", "summary-statistics"]
     by_level = evidence.dropout is not None and _is_notable(evidence.dropout.level_p)
     # with covariates the tests over participants rest on equal variances, or on a variance of few participants
-    # where sessions are missing, fixed-effects leaves participants out, or mixes sessions, and costs power
+    # where sessions are missing, summary-statistics leaves participants out, or mixes sessions, and costs power
     few = _is_balanced(layout) and not (layout.covariate_names or layout.session_covariate_names)
     few = few and dof.get("marginal", FEW_DOF) < FEW_DOF
     if few or (by_level and question.sessions.is_within_participant):
@@ -479,7 +481,7 @@ def _sentences(
     if not recommended:
         text = "None of the strategies that were run can be trusted for this question. "
         text += _others(recommended, judgements, titles)
-        untried = [name for name in ("marginal", "fixed-effects") if name not in judgements]
+        untried = [name for name in ("marginal", "summary-statistics") if name not in judgements]
         return text + (f" Run {' or '.join(untried)} (--strategy)." if untried else "")
     first, *others = (titles[name] for name in recommended)
     people = (
@@ -517,7 +519,7 @@ def _is_balanced(layout: MapLayout) -> bool:
 
 def _give_the_same(results: Sequence[StrategyResult]) -> bool:
     """Whether answers are one: looked at rather than deduced, because covariates, times and weights all part them."""
-    found = [one.located for one in results if one.located is not None]
+    found = [one.stat_map for one in results if one.stat_map is not None]
     if not all(np.array_equal(one.mask, found[0].mask) for one in found):
         return False
     return all(np.abs(one.estimate.z - found[0].estimate.z).max() <= SAME_Z for one in found)
@@ -551,5 +553,5 @@ def _spread_ratio(evidence: Evidence) -> float | None:
     return float(np.sqrt(variances.max() / variances.min())) if variances.min() > 0 else None
 
 
-def _dof(located: Located[Estimate | FTest]) -> float:
-    return float(located.estimate.typical_dof)
+def _dof(stat_map: StatMap[Estimate | FTest]) -> float:
+    return float(stat_map.estimate.typical_dof)

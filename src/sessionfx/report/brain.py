@@ -17,7 +17,7 @@ import numpy as np
 from nibabel import orientations
 from numpy.typing import NDArray
 
-from sessionfx.inputs.images import bounds_of
+from sessionfx.bids.images import bounds_of
 from sessionfx.report.canvas import (
     MARGIN,
     SMALL_FONT,

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from sessionfx import __version__
+from sessionfx.bids.names import natural_key
+from sessionfx.bids.reading import UnreadableFileError, open_input, read_json_object
+from sessionfx.bids.writing import list_outputs, locked, write_json, write_text
 from sessionfx.errors import SessionFXError
-from sessionfx.inputs.files import UnreadableFileError, open_input, read_json_object
-from sessionfx.naming import natural_key
-from sessionfx.outputs.files import list_outputs, locked, write_json, write_text
 from sessionfx.wording import format_number
 
 if TYPE_CHECKING:

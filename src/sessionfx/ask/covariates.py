@@ -1,0 +1,529 @@
+"""Covariates of participants and sessions: how they enter a group design, and what is asked about them.
+
+Vocabulary
+----------
+covariate
+    A property of participants (age, group) or of a participant's sessions (days since baseline), as named by the user.
+level
+    One value of a categorical covariate.
+column
+    A coded covariate in the design: one for a numeric covariate, L − 1 for a categorical one with L levels.
+group contrast
+    What is asked about the participants: their `intercept`, the effect of a numeric covariate, a difference of levels.
+
+Numeric covariates are centred and categorical ones sum-coded, so that the intercept keeps its meaning whatever
+covariates stand beside it: the mean over levels, each counting the same, at the mean of the numeric covariates.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.ask.expressions import NAME, ExpressionError, parse_expression, split_name
+from sessionfx.bids.names import natural_key, words_to_label
+from sessionfx.errors import CommandLineError, LevelError
+from sessionfx.statistics.linear_algebra import independent_columns
+from sessionfx.wording import listed, quoted
+
+INTERCEPT = "intercept"
+
+# A difference this small, relative to the values, is what rounding leaves of equal ones.
+CONSTANT_TOLERANCE = 1e-12
+# The squares of larger numbers overflow in a fit.
+LARGEST_NUMBER = 1e150
+# In a column of text these may be levels (no drug, an unknown genotype); a column of numbers takes them as missing.
+LOOKS_MISSING = frozenset({"none", "nil", "missing", "unknown", "-", "--", "?"})
+
+_PLAIN_NAME = re.compile(NAME)
+_QUALIFIED_LEVEL = re.compile(rf"`[^`]*`|{NAME}\[[^\]`]*\]")
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """Covariates of the participants who have all of them.
+
+    Attributes
+    ----------
+    participants : tuple of str
+        The n participants with complete values, in the order given.
+    columns : tuple of str
+        Names of the Q columns: `age` for a numeric covariate, `group[patient]` for a level of a categorical one.
+    values : ndarray of shape (n, Q)
+        Numeric covariates centred over these participants, categorical ones sum-coded (the last level is −1 in
+        each of its covariate's columns).
+    levels : dict of str to tuple of str
+        Levels of each categorical covariate, in natural order.
+    session_columns : tuple of str
+        Names of the R covariates of sessions.
+    session_values : dict of (str, str) to tuple of float
+        Their R values as they stand in the files, by participant and session.
+    left_out : dict of str to str
+        Participants left out, and why: a phrase that continues `sub-03 …`.
+    notes : tuple of str
+        Remarks for the report.
+    """
+
+    participants: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: NDArray[np.float64]
+    levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    session_columns: tuple[str, ...] = ()
+    session_values: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def none(cls, participants: Iterable[str]) -> Covariates:
+        """Make the covariates of participants for whom none were asked: no columns."""
+        participants = tuple(participants)
+        return cls(participants, (), np.empty((len(participants), 0)))
+
+    @property
+    def numeric(self) -> tuple[str, ...]:
+        """Names of the numeric covariates of participants."""
+        coded = {_qualified(covariate, level) for covariate, levels in self.levels.items() for level in levels}
+        return tuple(column for column in self.columns if column not in coded)
+
+    def row_of(self, participant: str) -> NDArray[np.float64]:
+        """Coded values of a participant, shape (Q,).
+
+        Raises
+        ------
+        KeyError
+            For a participant who is not among `participants`.
+        """
+        try:
+            row: NDArray[np.float64] = self.values[self.participants.index(participant)]
+        except ValueError:
+            raise KeyError(participant) from None
+        return row
+
+
+@dataclass(frozen=True)
+class GroupContrast:
+    """One question about the participants.
+
+    Attributes
+    ----------
+    label : str
+        Label in file names, of ASCII letters and digits; empty for the intercept.
+    text : str
+        As written, for people.
+    weights : tuple of float
+        Over the intercept and the Q columns of the covariates.
+    covariate : str
+        The numeric covariate that an effect is per unit of; empty for levels and the intercept.
+    """
+
+    label: str
+    text: str
+    weights: tuple[float, ...]
+    covariate: str = field(default="", compare=False)
+
+
+# Coding -----------------------------------------------------------------------------------------------------
+
+
+def sum_codes(n_levels: int) -> NDArray[np.float64]:
+    """Code the levels of a categorical covariate so that the codes of its levels sum to zero.
+
+    Parameters
+    ----------
+    n_levels : int
+
+    Returns
+    -------
+    ndarray of shape (n_levels, n_levels − 1)
+        The identity, and a last row of −1.
+    """
+    return np.vstack([np.eye(n_levels - 1), -np.ones((1, n_levels - 1))])
+
+
+def code_covariates(
+    participants: Sequence[str],
+    values: Mapping[str, Sequence[float] | Sequence[str]],
+    *,
+    why_categorical: Mapping[str, str] | None = None,
+    session_columns: Sequence[str] = (),
+    session_values: Mapping[tuple[str, str], tuple[float, ...]] | None = None,
+    left_out: Mapping[str, str] | None = None,
+    notes: Sequence[str] = (),
+) -> Covariates:
+    """Code covariates as columns of a design and make sure that the participants tell the columns apart.
+
+    Parameters
+    ----------
+    participants : sequence of str
+        The n participants with complete values.
+    values : mapping of str to sequence
+        For each covariate n numbers, or n texts where it is categorical.
+    why_categorical : mapping of str to str, optional
+        Why a covariate is not numeric, a phrase for remarks and errors (`'31,2' is not a number`).
+    session_columns, session_values, left_out, notes
+        As in `Covariates`; remarks on the coding are added to the notes.
+
+    Returns
+    -------
+    Covariates
+
+    Raises
+    ------
+    LevelError
+        If a covariate does not vary, a categorical one has a level per participant, participants are too few, or
+        columns are combinations of others.
+    """
+    why_categorical = why_categorical or {}
+    columns: dict[str, NDArray[np.float64]] = {}
+    levels_of: dict[str, tuple[str, ...]] = {}
+    remarks: list[str] = []
+    names = [INTERCEPT]
+    for written, cells in values.items():
+        covariate = _composed(written)
+        texts = [_composed(cell) for cell in cells if isinstance(cell, str)]
+        if texts:
+            _check_levels(covariate, texts, why_categorical.get(written, "it holds text"))
+            levels = tuple(sorted(set(texts), key=natural_key))
+            codes = sum_codes(len(levels))[[levels.index(text) for text in texts]]
+            coded = [_qualified(covariate, level) for level in levels]
+            columns |= dict(zip(coded[:-1], codes.T, strict=True))
+            levels_of[covariate] = levels
+            names += [covariate, *coded]
+            remarks += _remarks_on_levels(covariate, texts, levels, why_categorical.get(written, ""))
+        else:
+            numbers = np.asarray(cells, dtype=float)
+            columns[covariate] = _centred(covariate, numbers)
+            names.append(covariate)
+            remarks.append(f"{covariate}: numeric, centred at {numbers.mean():g}")
+    _check_names([*names, *session_columns])
+    if levels_of:
+        remarks.append(
+            f"The intercept is the mean over the levels of {quoted(levels_of)}, each level counting the same however "
+            "many participants it has"
+        )
+    coded_values = np.column_stack(list(columns.values())) if columns else np.empty((len(participants), 0))
+    _check_rank(coded_values, tuple(columns))
+    return Covariates(
+        tuple(participants),
+        tuple(columns),
+        coded_values,
+        levels_of,
+        tuple(session_columns),
+        dict(session_values or {}),
+        dict(left_out or {}),
+        (*remarks, *notes),
+    )
+
+
+def _composed(text: str) -> str:
+    """Write an é as one character: tables and command lines may hold two for it, and both are one name."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _qualified(covariate: str, level: str) -> str:
+    return f"{covariate}[{level}]"
+
+
+def _centred(covariate: str, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    largest = np.abs(numbers).max(initial=0.0)
+    if largest > LARGEST_NUMBER:
+        raise LevelError(
+            f"The covariate '{covariate}' has numbers too large to compute with (up to {largest:g}). Correct them, or "
+            "write the column in other units."
+        )
+    # before centring, which leaves of equal numbers a rounding error that looks like a column of its own
+    if np.ptp(numbers) <= CONSTANT_TOLERANCE * largest:
+        raise LevelError(
+            f"The covariate '{covariate}' has the same value ({numbers[0]:g}) for all {len(numbers)} participants with "
+            "complete values, so its effect cannot be estimated. Leave it out of --covariates."
+        )
+    centred: NDArray[np.float64] = numbers - numbers.mean()
+    return centred
+
+
+def _check_levels(covariate: str, texts: Sequence[str], why_categorical: str) -> None:
+    counts = Counter(texts)
+    if len(counts) == 1:
+        raise LevelError(
+            f"The covariate '{covariate}' has one level only ('{texts[0]}') among the {len(texts)} participants with "
+            "complete values, so there is no difference to estimate. Leave it out of --covariates."
+        )
+    if len(counts) == len(texts):
+        raise LevelError(
+            f"The covariate '{covariate}' has a different value for each of the {len(texts)} participants, so it "
+            f"cannot be categorical, and it is not numeric because {why_categorical}. Correct the values (a number is "
+            "written with a decimal point, a missing value n/a), or leave the covariate out of --covariates."
+        )
+
+
+def _remarks_on_levels(
+    covariate: str, texts: Sequence[str], levels: Sequence[str], why_categorical: str
+) -> Iterable[str]:
+    counts = Counter(texts)
+    remark = f"{covariate}: categorical ({listed([f'{level} {counts[level]}' for level in levels])})"
+    # why is a surprise only where somebody might have meant numbers
+    if why_categorical and any(_is_number(level) for level in levels):
+        remark += f", because {why_categorical}"
+    yield remark
+    for level in levels:
+        if level.casefold() in LOOKS_MISSING:
+            yield f"{covariate}: '{level}' is a level like any other; if it stands for a missing value, write n/a"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _check_names(names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise LevelError(
+            f"'{twice[0]}' would mean two things in the group design. Rename that column or level in the table."
+        )
+    unwritable = [name for name in names if "`" in name]
+    if unwritable:
+        raise LevelError(
+            f"The covariate or level '{unwritable[0]}' contains a backtick, with which contrasts quote names. Rename "
+            "that column or level in the table."
+        )
+
+
+def _check_rank(values: NDArray[np.float64], columns: tuple[str, ...]) -> None:
+    n_participants, n_columns = values.shape
+    if n_columns and n_participants <= 1 + n_columns:
+        raise LevelError(
+            f"{n_participants} participants with complete values are too few for a group design of {1 + n_columns} "
+            f"columns (the intercept, {quoted(columns)}): no degrees of freedom are left. Leave covariates out, or "
+            "complete their values."
+        )
+    # units of the covariates must not decide, nor may squares of large ones overflow
+    scaled = values / np.abs(values).max(axis=0, initial=0.0) if n_columns else values
+    design = np.column_stack([np.ones(n_participants), scaled])
+    kept = independent_columns(design)
+    dependent = [index for index in range(1 + n_columns) if index not in kept]
+    if not dependent:
+        return
+    sentences = []
+    involved: list[str] = []
+    for index in dependent:
+        earlier = [column for column in kept if column < index]
+        shares = np.linalg.lstsq(design[:, earlier], design[:, index], rcond=None)[0]
+        explaining = [columns[column - 1] for column, share in zip(earlier, shares, strict=True)
+                      if column and abs(share) > 1e-6]  # fmt: skip
+        sentences.append(f"'{columns[index - 1]}' is a combination of {quoted(explaining)}")
+        involved += [*explaining, columns[index - 1]]
+    raise LevelError(
+        f"The effects of the covariates cannot be told apart: over the {n_participants} participants with complete "
+        f"values the column {'; '.join(sentences)}. Leave one of the covariates concerned "
+        f"({quoted(dict.fromkeys(involved))}) out of --covariates."
+    )
+
+
+# Group contrasts --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Term:
+    """What a name in a group contrast stands for: a numeric covariate, or a level of a categorical one."""
+
+    covariate: str
+    level: str | None = None
+
+
+def default_group_specifications(covariates: Covariates) -> list[str]:
+    """List the intercept, every numeric covariate and every difference of levels, later minus earlier."""
+    meanings = _meanings(covariates)
+    specifications = [INTERCEPT]
+    specifications += [_quote_unusual(covariate) for covariate in covariates.numeric]
+    for covariate, levels in covariates.levels.items():
+        written = [_written(covariate, level, meanings) for level in levels]
+        specifications += [f"{later} - {earlier}" for earlier, later in combinations(written, 2)]
+    return specifications
+
+
+def resolve_group_contrasts(specifications: Sequence[str], covariates: Covariates) -> list[GroupContrast]:
+    """Turn what the user wrote into group contrasts over the intercept and the coded columns.
+
+    Parameters
+    ----------
+    specifications : sequence of str
+        `intercept`, a numeric covariate, weights over levels of one categorical covariate that sum to zero, one level
+        (its mean), or `NAME=` one of these; empty for the defaults. A level may be written `group[patient]`, and
+        must be where its name alone means something else too.
+    covariates : Covariates
+
+    Returns
+    -------
+    list of GroupContrast
+
+    Raises
+    ------
+    CommandLineError
+        For an unknown or ambiguous name, text that is no expression, weights without a meaning, or two contrasts with
+        one label.
+    """
+    contrasts: list[GroupContrast] = []
+    for specification in specifications or default_group_specifications(covariates):
+        contrast = _resolve_one(_composed(specification), covariates)
+        # file systems of macOS and Windows take labels that differ in case only for one
+        twin = next((other for other in contrasts if other.label.lower() == contrast.label.lower()), None)
+        if twin is None:
+            contrasts.append(contrast)
+        elif twin.weights != contrast.weights:
+            raise CommandLineError(
+                f"The group contrasts '{twin.text}' and '{contrast.text}' would both be called '{contrast.label}' in "
+                "file names. Name the contrasts you want, and give one of these a name of its own: --group-contrast "
+                f"'NAME={contrast.text}'."
+            )
+    return contrasts
+
+
+def _resolve_one(specification: str, covariates: Covariates) -> GroupContrast:
+    name, body = split_name(specification)
+    label = words_to_label([name]) if name is not None else None
+    if label == "":
+        raise CommandLineError(
+            f"--group-contrast '{specification}': the name before '=' has no letter or digit to use in file names."
+        )
+    meanings = _meanings(covariates)
+    weights, label_of_text = _read_weights(specification, body, known={INTERCEPT, *covariates.levels, *meanings})
+    if INTERCEPT in weights:
+        if weights != {INTERCEPT: 1.0}:
+            raise CommandLineError(
+                f"--group-contrast '{specification}': 'intercept' can only stand alone. Write the mean of one level "
+                "by its name alone."
+            )
+        return GroupContrast(label or "", body, (1.0, *[0.0] * len(covariates.columns)))
+    if label is None:
+        nameless = next((word for word in weights if not words_to_label([word])), None)
+        if nameless is not None:
+            raise CommandLineError(
+                f"The group contrast '{body}' cannot be named in files, as '{nameless}' has no letter from a to z and "
+                f"no digit. Give it a name: --group-contrast 'NAME={body}'."
+            )
+    terms: dict[_Term, float] = {}
+    for word, weight in weights.items():
+        term = _look_up(specification, word, covariates, meanings)
+        terms[term] = terms.get(term, 0.0) + weight
+    over_columns = _weights_over_columns(specification, terms, covariates)
+    numeric = next((term.covariate for term in terms if term.level is None), "")
+    return GroupContrast(label or label_of_text, body, over_columns, numeric)
+
+
+def _read_weights(specification: str, body: str, known: set[str]) -> tuple[dict[str, float], str]:
+    """Weight per name, and the label that the text gives."""
+    try:
+        # brackets have no meaning in expressions: group[patient] is read as one name in backticks
+        expression = parse_expression(
+            _QUALIFIED_LEVEL.sub(lambda found: found[0] if found[0][0] == "`" else f"`{found[0]}`", body)
+        )
+    except ExpressionError as error:
+        if body in known:
+            return {body: 1.0}, words_to_label([body])
+        raise CommandLineError(
+            f"--group-contrast '{specification}' cannot be read: {error}. Write 'intercept', a numeric covariate, or "
+            "levels with weights such as 'patient - control' or '0.5*a + 0.5*b - c'; names with other characters than "
+            "letters, digits, '_' and '.' stand in backticks."
+        ) from None
+    if body in known and not known.issuperset(expression.weights):  # non-responder, alone, needs no backticks
+        return {body: 1.0}, words_to_label([body])
+    return expression.weights, expression.label
+
+
+def _meanings(covariates: Covariates) -> dict[str, list[_Term]]:
+    """List what each name may stand for. A numeric covariate has one spelling, so its name is never a level's."""
+    meanings: dict[str, list[_Term]] = {}
+    for covariate, levels in covariates.levels.items():
+        for level in levels:
+            meanings.setdefault(level, []).append(_Term(covariate, level))
+    for covariate, levels in covariates.levels.items():
+        meanings |= {_qualified(covariate, level): [_Term(covariate, level)] for level in levels}
+    meanings |= {covariate: [_Term(covariate)] for covariate in covariates.numeric}
+    return meanings
+
+
+def _look_up(specification: str, word: str, covariates: Covariates, meanings: Mapping[str, list[_Term]]) -> _Term:
+    found = meanings.get(word, [])
+    if len(found) == 1:
+        return found[0]
+    if found:
+        owners = quoted(term.covariate for term in found)
+        raise CommandLineError(
+            f"--group-contrast '{specification}': '{word}' is a level of {owners}. Say which one is meant, such as "
+            f"'{_qualified(found[0].covariate, word)}'."
+        )
+    if word in covariates.levels:
+        levels = covariates.levels[word]
+        difference = " - ".join(_written(word, level, meanings) for level in (levels[1], levels[0]))
+        raise CommandLineError(
+            f"--group-contrast '{specification}': '{word}' is categorical, with the levels {quoted(levels)}. Name "
+            f"levels, such as '{difference}'."
+        )
+    if not covariates.columns:
+        raise CommandLineError(
+            f"--group-contrast '{specification}' names '{word}', but no covariates are analysed; only 'intercept' can "
+            "be asked. Name the column of participants.tsv with --covariates."
+        )
+    known = [f"'{INTERCEPT}'"] + ([quoted(covariates.numeric)] if covariates.numeric else [])
+    known += [f"the levels {quoted(levels)} of '{covariate}'" for covariate, levels in covariates.levels.items()]
+    raise CommandLineError(
+        f"--group-contrast '{specification}' names '{word}', which is neither a covariate nor a level of one (there "
+        f"are {', '.join(known)}). Correct the name, or add the covariate with --covariates; names with other "
+        "characters than letters, digits, '_' and '.' stand in backticks."
+    )
+
+
+def _weights_over_columns(
+    specification: str, terms: Mapping[_Term, float], covariates: Covariates
+) -> tuple[float, ...]:
+    owners = {term.covariate for term in terms}
+    if len(owners) > 1:
+        in_order = sorted(owners, key=natural_key)
+        raise CommandLineError(
+            f"--group-contrast '{specification}' mixes the covariates {quoted(in_order)}. Ask "
+            "about one covariate at a time."
+        )
+    (covariate,) = owners
+    over_columns = dict.fromkeys(covariates.columns, 0.0)
+    largest = max(map(abs, terms.values()))
+    if largest == 0:  # group[patient] - patient: two spellings of one level
+        raise CommandLineError(f"--group-contrast '{specification}': all its weights cancel to zero.")
+    if covariate not in covariates.levels:
+        over_columns[covariate] = terms[_Term(covariate)]
+        return (0.0, *over_columns.values())
+    levels = covariates.levels[covariate]
+    over_levels = np.array([terms.get(_Term(covariate, level), 0.0) for level in levels])
+    is_one_level = sorted(over_levels)[-1] == 1 and np.count_nonzero(over_levels) == 1
+    if not is_one_level and abs(over_levels.sum()) > 1e-9 * largest:
+        raise CommandLineError(
+            f"--group-contrast '{specification}': its weights sum to {over_levels.sum():g}. The weights of a "
+            "difference sum to zero, as in '0.5*a + 0.5*b - c'; the mean of one level is asked by its name alone."
+        )
+    over_codes = over_levels @ sum_codes(len(levels))
+    over_columns |= {_qualified(covariate, level): float(weight)
+                     for level, weight in zip(levels[:-1], over_codes, strict=True)}  # fmt: skip
+    return (1.0 if is_one_level else 0.0, *over_columns.values())
+
+
+def _quote_unusual(name: str) -> str:
+    return name if _PLAIN_NAME.fullmatch(name) else f"`{name}`"
+
+
+def _written(covariate: str, level: str, meanings: Mapping[str, list[_Term]]) -> str:
+    """Write a level so that it can be read back: with its covariate where the level alone says too little."""
+    is_taken = level == INTERCEPT or meanings.get(level) != [_Term(covariate, level)]
+    if not is_taken and level[:1].isalpha():
+        return _quote_unusual(level)
+    qualified = _qualified(covariate, level)
+    return qualified if _QUALIFIED_LEVEL.fullmatch(qualified) and "=" not in qualified else f"`{qualified}`"

@@ -1,0 +1,297 @@
+"""Session contrasts: what is asked about the sessions of a study.
+
+Vocabulary
+----------
+study sessions
+    All session labels of the analysis, in time order; an empty tuple for a dataset without `ses-` entities.
+session contrast
+    The estimand over sessions: their `mean`, a difference, the `linear` trend, any weights; or `any`, the F test
+    that no session differs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
+from typing import Literal
+
+import numpy as np
+
+from sessionfx.ask.expressions import ExpressionError, parse_expression, split_name
+from sessionfx.bids.names import words_to_label
+from sessionfx.errors import CommandLineError
+from sessionfx.wording import listed, session_names
+
+MEAN = "mean"
+LINEAR = "linear"
+ANY = "any"
+# Each is a question for every strategy: the 45 of ten sessions would be two thousand files
+MOST_DEFAULT_DIFFERENCES = 15
+_MEASURED_TREND = re.compile(r"linear\(([^()]+)\)\Z")
+
+
+@dataclass(frozen=True)
+class SessionContrast:
+    """One question about the sessions.
+
+    Attributes
+    ----------
+    label : str
+        Label in file names (`sessions-<label>`).
+    text : str
+        As written, for people.
+    kind : {'mean', 'linear', 'weights', 'any', 'slope'}
+        `mean` and `linear` adapt to the sessions a participant has; `weights` do not. `any` is several contrasts
+        at once, `slope` the trend over a measured session covariate; neither has weights that hold for every
+        participant.
+    sessions : tuple of str
+        The study sessions, in time order.
+    weights : tuple of float
+        One weight per study session, for a participant who has them all; empty where the question has no
+        meaning (a trend over one session), and for `any` and `slope`.
+    time : str or None
+        The session covariate that a `slope` is over.
+    order_source : str
+        What the order of the sessions is taken from, in words.
+    """
+
+    label: str
+    text: str
+    kind: Literal["mean", "linear", "weights", "any", "slope"]
+    sessions: tuple[str, ...]
+    weights: tuple[float, ...]
+    time: str | None = None
+    order_source: str = ""
+
+    @property
+    def order_text(self) -> str:
+        """The order of the sessions in time, in words; empty where there are fewer than two."""
+        if len(self.sessions) < 2:
+            return ""
+        return f"{session_names(self.sessions)} (from: {self.order_source})"
+
+    @property
+    def order_fields(self) -> dict[str, object]:
+        """The order of the sessions in time, for sidecars; nothing where there are fewer than two."""
+        if len(self.sessions) < 2:
+            return {}
+        return {
+            "SessionOrder": [f"ses-{session}" for session in self.sessions],
+            "SessionOrderSource": self.order_source or "not stated",
+        }
+
+    @property
+    def is_within_participant(self) -> bool:
+        """Whether the weights sum to zero, so that a participant's own level cancels."""
+        if self.kind in ("any", "slope"):
+            return True
+        return bool(self.weights) and abs(sum(self.weights)) < 1e-9 * max(map(abs, self.weights))
+
+    def weights_for(self, sessions: Sequence[str]) -> dict[str, float] | None:
+        """Weights for a participant who has only some sessions.
+
+        Parameters
+        ----------
+        sessions : sequence of str
+            Sessions this participant has.
+
+        Returns
+        -------
+        dict of str to float, or None
+            Non-zero weights by session; None where these sessions cannot answer the question: a trend needs two
+            sessions, given weights need every session whose weight is not zero; `any` and `slope` have none.
+        """
+        present = [index for index, session in enumerate(self.sessions) if session in set(sessions)]
+        if not present or self.kind in ("any", "slope"):
+            return None
+        if self.kind == "mean":
+            return {self.sessions[index]: 1 / len(present) for index in present}
+        if self.kind == "linear":
+            if len(present) < 2:
+                return None
+            slopes = slope_weights(np.asarray(present, dtype=float))
+            named = zip(present, slopes, strict=True)
+            return {self.sessions[index]: float(weight) for index, weight in named if weight != 0}
+        needed = {session: weight for session, weight in zip(self.sessions, self.weights, strict=True) if weight != 0}
+        return needed if set(needed) <= set(sessions) else None
+
+
+def slope_weights(times: np.ndarray) -> np.ndarray:
+    """Weights whose sum with the values is their least-squares slope over `times`.
+
+    Parameters
+    ----------
+    times : ndarray of shape (S,)
+        At least two different values.
+
+    Returns
+    -------
+    ndarray of shape (S,)
+        (t − mean t) / Σ (t − mean t)²: change per unit of time.
+    """
+    centred = times - times.mean()
+    weights: np.ndarray = centred / (centred @ centred)
+    return weights
+
+
+def default_specifications(sessions: Sequence[str], *, order_is_known: bool = True) -> list[str]:
+    """Mean, later-minus-earlier differences, and from three sessions on the trend and the test over all.
+
+    Parameters
+    ----------
+    sessions : sequence of str
+        In time order.
+    order_is_known : bool, default=True
+        Whether that order is more than an assumption: a trend needs it.
+    """
+    specifications = [MEAN]
+    specifications += [f"{_written(later)} - {_written(earlier)}" for earlier, later in default_pairs(sessions)]
+    if len(sessions) >= 3:
+        specifications += [LINEAR, ANY] if order_is_known else [ANY]
+    return specifications
+
+
+def default_pairs(sessions: Sequence[str]) -> list[tuple[str, str]]:
+    """Pairs of sessions, the earlier first, whose differences are asked for by default.
+
+    All pairs where they are few; otherwise those with the first session and of neighbours, with the first only, or only
+    the first with the last.
+    """
+    if not sessions:
+        return []
+    first = [(sessions[0], later) for later in sessions[1:]]
+    neighbours = list(pairwise(sessions))
+    choices = [list(combinations(sessions, 2)), list(dict.fromkeys([*first, *neighbours])), first]
+    return next((pairs for pairs in choices if len(pairs) <= MOST_DEFAULT_DIFFERENCES), first[-1:])
+
+
+def differences_left_out(specifications: Sequence[str], sessions: Sequence[str]) -> str:
+    """Say which differences are not asked for by default; empty where all are, or the user chose."""
+    pairs = default_pairs(sessions)
+    n_all = len(sessions) * (len(sessions) - 1) // 2
+    if specifications or len(pairs) == n_all:
+        return ""
+    made = listed([f"{_written(later)} - {_written(earlier)}" for earlier, later in pairs])
+    example = f"{_written(sessions[-1])} - {_written(sessions[-2])}"
+    return (
+        f"Of the {n_all} differences between {len(sessions)} sessions {len(pairs)} are asked for: {made}. Ask for "
+        f"others by name, such as --session-contrast '{example}'."
+    )
+
+
+def _written(session: str) -> str:
+    """Write a session as a name in an expression; labels with + need backticks."""
+    return f"ses-{session}" if session.isalnum() else f"`ses-{session}`"
+
+
+def resolve_session_contrasts(
+    specifications: Sequence[str], sessions: Sequence[str], *, order_is_known: bool = True, order_source: str = ""
+) -> list[SessionContrast]:
+    """Turn what the user wrote into session contrasts over the study's sessions.
+
+    Parameters
+    ----------
+    specifications : sequence of str
+        `mean`, `linear`, `linear(COVARIATE)`, `any`, an expression over `ses-…`, or `NAME=` one of these; empty for
+        the defaults.
+    sessions : sequence of str
+        Study sessions in time order; empty for a dataset without sessions.
+    order_is_known : bool, default=True
+        See `default_specifications`.
+    order_source : str, default=''
+        What the order is taken from, in words.
+
+    Returns
+    -------
+    list of SessionContrast
+
+    Raises
+    ------
+    CommandLineError
+        For an unknown session, text that is no expression, or two contrasts with one label.
+    """
+    contrasts: list[SessionContrast] = []
+    defaults = default_specifications(sessions, order_is_known=order_is_known)
+    for specification in specifications or defaults:
+        contrast = replace(_resolve_one(specification, tuple(sessions)), order_source=order_source)
+        # file systems of macOS and Windows take labels that differ in case only for one
+        twin = next((other for other in contrasts if other.label.lower() == contrast.label.lower()), None)
+        if twin is None:
+            contrasts.append(contrast)
+        elif (twin.kind, twin.weights, twin.time) != (contrast.kind, contrast.weights, contrast.time):
+            raise CommandLineError(
+                f"The session contrasts '{twin.text}' and '{contrast.text}' would both be called "
+                f"'{contrast.label}' in file names. Give one a name of its own: --session-contrast "
+                f"'NAME={contrast.text}'."
+            )
+    return contrasts
+
+
+def check_specification(specification: str) -> str | None:
+    """Refuse text that no dataset could make sense of.
+
+    Returns
+    -------
+    str or None
+        The session covariate that it takes as time.
+
+    Raises
+    ------
+    CommandLineError
+        If the text is neither one of the words nor a linear expression.
+    """
+    name, body = split_name(specification)
+    if name is not None and not words_to_label([name]):
+        raise CommandLineError(
+            f"--session-contrast '{specification}': the name before '=' has no letter or digit to use in file names."
+        )
+    if body in (MEAN, LINEAR, ANY):
+        return None
+    measured = _MEASURED_TREND.match(body)
+    if measured:
+        return measured[1].strip()
+    try:
+        parse_expression(body, session_names=True)
+    except ExpressionError as error:
+        raise CommandLineError(
+            f"--session-contrast '{specification}' cannot be read: {error}. Write 'mean', 'linear', 'any', or "
+            "weighted sessions such as 'ses-02 - ses-01' or '0.5*ses-02 + 0.5*ses-03 - ses-01'."
+        ) from None
+    return None
+
+
+def _resolve_one(specification: str, sessions: tuple[str, ...]) -> SessionContrast:
+    check_specification(specification)
+    name, body = split_name(specification)
+    label = words_to_label([name]) if name else None
+    n_sessions = len(sessions)
+    if body == MEAN:
+        # A dataset without sessions has one map per participant: its mean is that map.
+        weights = (1 / n_sessions,) * n_sessions if n_sessions else (1.0,)
+        return SessionContrast(label or MEAN, body, "mean", sessions or ("",), weights)
+    if body == LINEAR:
+        slopes = slope_weights(np.arange(n_sessions, dtype=float)).tolist() if n_sessions >= 2 else []
+        return SessionContrast(label or LINEAR, body, "linear", sessions or ("",), tuple(slopes))
+    if body == ANY:
+        return SessionContrast(label or ANY, body, "any", sessions or ("",), ())
+    time = check_specification(specification)
+    if time is not None:
+        return SessionContrast(label or words_to_label([LINEAR, time]), body, "slope", sessions or ("",), (), time)
+    expression = parse_expression(body, session_names=True)
+    weights_by_session: dict[str, float] = {}
+    for written, weight in expression.weights.items():
+        session = written.removeprefix("ses-")
+        weights_by_session[session] = weights_by_session.get(session, 0.0) + weight
+    unknown = [session for session in weights_by_session if session not in sessions]
+    if unknown:
+        known = session_names(sessions) or "none: this dataset has no ses- entity"
+        raise CommandLineError(
+            f"--session-contrast '{specification}' names ses-{unknown[0]}, which is not among the sessions "
+            f"analysed ({known}). Correct the name, or select that session with --session-label."
+        )
+    weights = tuple(weights_by_session.get(session, 0.0) for session in sessions)
+    if not any(weights):
+        raise CommandLineError(f"--session-contrast '{specification}': all its weights cancel to zero.")
+    return SessionContrast(label or expression.label, body, "weights", sessions, weights)

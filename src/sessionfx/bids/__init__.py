@@ -1,0 +1,1 @@
+"""BIDS datasets and derivatives: names, finding and reading files, statistical maps, writing whole files."""

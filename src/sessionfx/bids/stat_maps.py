@@ -1,0 +1,211 @@
+"""Statistical maps as files: one image and sidecar per statistic of a result, and reading estimates back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.bids.derivatives import SOFTWARE
+from sessionfx.bids.images import DifferentGridError, read_volume
+from sessionfx.bids.names import STATISTICS, STATMAP_SUFFIX, file_name
+from sessionfx.bids.reading import LARGEST_JSON, read_text
+from sessionfx.bids.writing import remove, write_json, write_map
+from sessionfx.errors import ParticipantError
+from sessionfx.space.grid import Grid
+from sessionfx.space.stat_map import EstimateMap, StatMap
+from sessionfx.statistics.estimates import Dof, Estimate, FTest, Result
+
+EXTENSION = ".nii.gz"
+
+_DESCRIPTIONS = {
+    "effect": "Contrast estimate; 0 outside the mask",
+    "variance": "Sampling variance of the contrast estimate; above 0 exactly at the voxels of the mask",
+    "t": "Student's t, effect / sqrt(variance); 0 outside the mask",
+    "z": "Normal deviate with the same one-sided p as t; 0 outside the mask",
+    "p": "One-sided p value, upper tail (large positive effects have small p); 1 outside the mask",
+    "F": "F statistic; 0 outside the mask",
+    "dof": "Degrees of freedom of the error at each voxel; 0 outside the mask",
+}
+_F_DESCRIPTIONS = {
+    "z": "Normal deviate with the same upper-tail p as F; 0 outside the mask",
+    "p": "p value, upper tail of F; 1 outside the mask",
+}
+# The next level computes from these: what it gives must not depend on whether they were read back from files.
+_FULL_PRECISION = ("effect", "variance", "dof")
+
+
+def statmap_paths(
+    folder: Path, entities: Mapping[str, str | None], statistics: Iterable[str] = STATISTICS
+) -> dict[str, Path]:
+    """Paths of the maps of a result by statistic; those of an estimate by default."""
+    return {
+        statistic: folder / file_name({**entities, "stat": statistic}, STATMAP_SUFFIX, EXTENSION)
+        for statistic in statistics
+    }
+
+
+def write_statmaps(
+    folder: Path,
+    entities: Mapping[str, str | None],
+    stat_map: StatMap[Any],
+    sidecar: Mapping[str, Any],
+    units: str = "percent signal change",
+) -> list[Path]:
+    """Write a result's maps (effect, variance, t, z and p of an estimate; F, z and p of an F test) with their sidecars.
+
+    Parameters
+    ----------
+    folder : Path
+    entities : mapping
+        Entities of the file names, without `stat`.
+    stat_map : StatMap
+    sidecar : mapping
+        Fields common to the sidecars.
+    units : str, default="percent signal change"
+        Of the effect.
+
+    Returns
+    -------
+    list of Path
+        Images and sidecars.
+    """
+    result: Result = stat_map.estimate
+    values = result.maps()
+    descriptions = _DESCRIPTIONS | ({} if result.two_sided else _F_DESCRIPTIONS)
+    dof = dof_fields(result)
+    units_of = {"effect": units, "variance": f"({units})^2"}
+    paths = statmap_paths(folder, entities, values)
+    if "dof" not in values:
+        for path in statmap_paths(folder, entities, ["dof"]).values():  # of an earlier call that was stopped
+            remove(path)
+            remove(sidecar_path(path))
+    # The effect comes last: who finds one (the group level does so by name) finds the others whole.
+    for statistic, path in reversed(paths.items()):
+        content = {
+            "Description": f"{sidecar.get('Description', '')} {descriptions[statistic]}.".strip(),
+            "StatisticType": statistic,
+            **({"Units": units_of[statistic]} if statistic in units_of else {}),
+            **{key: value for key, value in sidecar.items() if key != "Description"},
+            **dof,
+            "Software": SOFTWARE,
+        }
+        write_statmap(path, values[statistic], stat_map.mask, stat_map.grid, content)
+    return [*paths.values(), *map(sidecar_path, paths.values())]
+
+
+def dof_fields(result: Result) -> dict[str, Any]:
+    """Give the degrees of freedom of a result as fields of a sidecar."""
+    dof: dict[str, Any] = {"DegreesOfFreedom": result.typical_dof}
+    if isinstance(result.dof, np.ndarray):
+        dof["DegreesOfFreedomAre"] = "median over voxels; see the map of stat-dof"
+    if isinstance(result, FTest):
+        dof["DegreesOfFreedomNumerator"] = float(np.median(result.dof_numerator))
+    return dof
+
+
+def write_statmap(
+    path: Path, values: NDArray[np.floating], mask: NDArray[np.bool_], grid: Grid, content: Mapping[str, Any]
+) -> None:
+    """Write one map and its sidecar.
+
+    Parameters
+    ----------
+    path : Path
+        Its `stat` entity says what the map holds.
+    values : ndarray of shape (V,)
+    mask : ndarray of bool, 3-D
+    grid : Grid
+    content : mapping
+        Of the sidecar; its StatisticType decides how the map is kept.
+    """
+    statistic = content["StatisticType"]
+    write_json(sidecar_path(path), dict(content))
+    write_map(
+        path, values, mask, grid,
+        outside=1.0 if statistic == "p" else 0.0,
+        dtype=np.float64 if statistic in _FULL_PRECISION else np.float32,
+    )  # fmt: skip
+
+
+def sidecar_path(path: Path) -> Path:
+    """Name the JSON file beside an image."""
+    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Read the sidecar of an image; empty where there is none.
+
+    Raises
+    ------
+    ParticipantError
+        If it is there and cannot be read.
+    """
+    sidecar = sidecar_path(path)
+    if not sidecar.exists() and not sidecar.is_symlink():
+        return {}
+    try:
+        # NaN is no JSON, and would be copied into sidecars of the next level
+        content = json.loads(read_text(sidecar, largest=LARGEST_JSON), parse_constant=lambda _: None)
+    except (ValueError, RecursionError) as error:
+        raise ParticipantError(f"{sidecar} cannot be read as JSON ({error}). Remake or remove it.") from None
+    return content if isinstance(content, dict) else {}
+
+
+def read_estimate(effect_path: Path, variance_path: Path | None, dof_path: Path | None = None) -> EstimateMap:
+    """Read an estimate back.
+
+    Parameters
+    ----------
+    effect_path : Path
+    variance_path : Path or None
+        Where there is none (maps of other programs) the mask is where the effect is finite and not zero, and the
+        variance is NaN.
+    dof_path : Path, optional
+        Read where the sidecar says that degrees of freedom differ between voxels.
+
+    Returns
+    -------
+    EstimateMap
+        Its dof is that of the sidecar, NaN where it says none.
+
+    Raises
+    ------
+    ParticipantError
+        If a file cannot be read, or the two lie on different grids.
+    """
+    effect, variance, mask, grid = read_effect(effect_path, variance_path)
+    sidecar = read_sidecar(effect_path)
+    dof = sidecar.get("DegreesOfFreedom")
+    degrees: Dof = float(dof) if isinstance(dof, int | float) else float("nan")
+    if dof_path is not None and "DegreesOfFreedomAre" in sidecar:
+        try:
+            degrees = read_volume(dof_path, grid, str(effect_path))[0][mask]
+        except DifferentGridError as error:
+            raise ParticipantError(f"{error} Remake the maps.") from None
+    values = np.full(int(mask.sum()), np.nan) if variance is None else variance[mask]
+    return EstimateMap(Estimate(effect[mask], values, degrees), mask, grid)
+
+
+def read_effect(
+    effect_path: Path, variance_path: Path | None, expected: Grid | None = None, owner: str = ""
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_], Grid]:
+    """Read the volumes of an effect and its variance, and find the voxels that have both; see `read_estimate`.
+
+    Raises
+    ------
+    DifferentGridError
+        If the effect does not lie on the grid expected, which is the owner's.
+    """
+    effect, grid = read_volume(effect_path, expected, owner)
+    if variance_path is None:
+        return effect, None, np.isfinite(effect) & (effect != 0), grid
+    try:
+        variance, _ = read_volume(variance_path, grid, str(effect_path))
+    except DifferentGridError as error:
+        raise ParticipantError(f"{error} Remake the maps.") from None
+    return effect, variance, np.isfinite(effect) & np.isfinite(variance) & (variance > 0), grid

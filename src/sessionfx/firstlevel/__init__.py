@@ -1,1 +1,0 @@
-"""The first level: one run's design matrix, its fit, and its contrasts."""

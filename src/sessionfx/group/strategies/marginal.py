@@ -1,0 +1,282 @@
+"""marginal: all session maps, one working correlation for all voxels, and cluster-robust errors by participants.
+
+Its errors come from how participants differ, not from a model of the sessions; `Marginal.assumptions` has what remains.
+Where groups are compared, or are unequal in size, each has a working covariance of its own. With few participants,
+missing sessions and very unequal variances together its false positives rise (`validity.FEW_AND_UNEQUAL`); see
+`statistics.cluster_robust`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.errors import NotEstimableError
+from sessionfx.group.strategies.base import (
+    NO_BAYES_FACTOR,
+    Assumptions,
+    GroupOptions,
+    MapLayout,
+    Plan,
+    Question,
+    Strategy,
+    check_bootstrap,
+    variance_groups,
+)
+from sessionfx.group.strategies.designs import session_design
+from sessionfx.statistics.cluster_robust import RobustContrast, estimate_robust, robust_contrast, wald_robust
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.participant_variance import (
+    ParticipantSpectrum,
+    PooledGroups,
+    PooledRatio,
+    participant_spectrum,
+)
+from sessionfx.statistics.resampling import WildBootstrap, wild_bootstrap
+
+DIFFERENT_PEOPLE = (
+    "No participant has more than one of these sessions, so that sessions are compared between different people."
+)
+# Below this the t distribution's tails depend strongly on the dof, which is itself approximate (Pustejovsky & Tipton
+# 2018, section 4)
+FEW_DOF = 4.0
+UNSEEN = (
+    "This contrast rests in part on maps that the model fits exactly, such as those of the only participant with a "
+    "session or with a level of a covariate. Cluster-robust errors cannot see how much these vary, and would be too "
+    "small."
+)
+_ALL_SEEN = 1 - 1e-6
+_ROUNDING = 1e-6  # of degrees of freedom
+_LEAST_DOF = 1 - _ROUNDING  # of two participants
+
+
+@dataclass(frozen=True)
+class MarginalPlan(Plan):
+    """Generalised least squares with cluster-robust variance.
+
+    Attributes
+    ----------
+    participants : tuple of str
+        Of each row.
+    spectrum : ParticipantSpectrum
+    prepared : RobustContrast
+    groups : tuple of str
+        Of each participant in order, where groups have a working covariance of their own; empty where they share one.
+    group_spectra : tuple of ParticipantSpectrum
+        Of the groups, in the order in which they first appear.
+    known : str
+        What a reader must know of the design, whatever the working correlation.
+    """
+
+    participants: tuple[str, ...] = ()
+    spectrum: ParticipantSpectrum | None = None
+    prepared: RobustContrast | None = None
+    groups: tuple[str, ...] = ()
+    group_spectra: tuple[ParticipantSpectrum, ...] = ()
+    known: str = ""
+
+    @property
+    def pools(self) -> bool:
+        """Whether there is a working correlation to estimate."""
+        return self.spectrum is not None and self.spectrum.separates
+
+    @property
+    def pool_key(self) -> object:
+        """Plans of one design share the working correlation; see `Plan.pool_key`."""
+        return id(self.spectrum), self.groups
+
+    @property
+    def _pooled_groups(self) -> PooledGroups:
+        owner = dict(zip(dict.fromkeys(self.participants), self.groups, strict=True))
+        of_rows = np.array([owner[participant] for participant in self.participants])
+        return PooledGroups(
+            self.group_spectra, [np.nonzero(of_rows == label)[0] for label in dict.fromkeys(self.groups)]
+        )
+
+    def pooled_sums(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sum the profile REML over voxels; see `Plan.pooled_sums`."""
+        assert self.spectrum is not None  # noqa: S101 - `plan` gives it
+        common = PooledRatio(self.spectrum).sums(effects)
+        return np.concatenate([common, self._pooled_groups.sums(effects)]) if self.groups else common
+
+    def informed(self, sums: NDArray[np.float64]) -> Self:
+        """Estimate the working covariance and prepare the contrast with it; see `Plan.informed`."""
+        assert self.spectrum is not None  # noqa: S101 - only a plan with sums is informed
+        pooled = PooledRatio(self.spectrum)
+        n_common = pooled.n_sums
+        ratio = pooled.estimate(sums[:n_common])
+        if not self.groups:
+            return self.with_ratio(ratio)
+        ratios, variances = self._pooled_groups.estimate(sums[n_common:], ratio)
+        return self.with_ratio(ratio, ratios, variances)
+
+    def with_ratio(
+        self,
+        ratio: float,
+        ratios: NDArray[np.float64] | None = None,
+        variances: NDArray[np.float64] | None = None,
+        *,
+        needs_dof: bool = True,
+    ) -> Self:
+        """Prepare the contrast with a working correlation.
+
+        Parameters
+        ----------
+        ratio : float
+            Variance between over variance within participants.
+        ratios, variances : ndarray of shape (K,), optional
+            Of each group: this ratio, and the variance within participants relative to the first group.
+        needs_dof : bool
+            Whether too few degrees of freedom are refused.
+
+        Raises
+        ------
+        NotEstimableError
+            If too few participants carry the contrast, or part of it is carried by one alone.
+        """
+        own_ratio: float | NDArray[np.float64] = ratio
+        own_scale: float | NDArray[np.float64] = 1.0
+        if ratios is not None and variances is not None:
+            order = list(dict.fromkeys(self.groups))
+            index = [order.index(label) for label in self.groups]
+            own_ratio, own_scale = ratios[index], variances[index]
+        prepared = robust_contrast(
+            self.design_matrix.to_numpy(), self.participants, self.contrast, own_ratio, own_scale
+        )
+        q = len(np.atleast_2d(self.contrast))
+        if prepared.seen < _ALL_SEEN:
+            raise NotEstimableError(UNSEEN)
+        if needs_dof and not prepared.dof - q + 1 >= _LEAST_DOF:
+            raise NotEstimableError(
+                f"Too few participants carry this contrast: {max(prepared.dof - q + 1, 0.0):.1f} degrees of freedom."
+            )
+        correlation = ratio / (1 + ratio)
+        dof = prepared.dof - q + 1
+        few = f"With {dof:.1f} degrees of freedom its p values are approximate." if dof < FEW_DOF else ""
+        return replace(
+            self,
+            prepared=prepared,
+            caution=" ".join(filter(None, [self.known, few])),
+            description=f"{_description(self)}, working correlation {correlation:.2f}"
+            + (", with a variance and a correlation of its own for each group." if ratios is not None else "."),
+            details={**self.details, "WorkingCorrelation": correlation, **_by_group(self.groups, ratios, variances)},
+        )
+
+    def effective_n(self, question: Question) -> float:
+        """Count the participants where the answer is that of summary-statistics; see `Plan.effective_n`."""
+        assert self.prepared is not None  # noqa: S101 - `plan` prepares it
+        n = len(set(self.participants))
+        if self.prepared.spread is not None or abs(self.prepared.dof - (n - 1)) > _ROUNDING:
+            raise NotEstimableError(NO_BAYES_FACTOR)
+        return float(n)
+
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
+        """Estimate or test with cluster-robust errors; see `Plan.estimate`."""
+        assert self.prepared is not None  # noqa: S101 - `plan` prepares it
+        return (estimate_robust if self.contrast.ndim == 1 else wald_robust)(self.prepared, effects)
+
+    @cached_property
+    def resampling(self) -> WildBootstrap:
+        """Restricted wild cluster bootstrap; see `Plan.resampling`."""
+        assert self.prepared is not None  # noqa: S101 - `plan` prepares it
+        found = wild_bootstrap(self.prepared, self.design_matrix.to_numpy(), self.participants, self.groups)
+        if self.groups:
+            check_bootstrap(found, "The thresholds of --correction do not need them.")
+        return found
+
+
+def _by_group(
+    groups: tuple[str, ...], ratios: NDArray[np.float64] | None, variances: NDArray[np.float64] | None
+) -> dict[str, object]:
+    """Fields for the sidecar."""
+    if ratios is None or variances is None:
+        return {}
+    labels = list(dict.fromkeys(groups))
+    total = variances * (1 + ratios)
+    return {
+        "WorkingCorrelationByGroup": dict(zip(labels, (ratios / (1 + ratios)).tolist(), strict=True)),
+        "RelativeWorkingStandardDeviationByGroup": dict(
+            zip(labels, np.sqrt(total / total.min()).tolist(), strict=True)
+        ),
+    }
+
+
+def _working_groups(
+    layout: MapLayout, question: Question, options: GroupOptions, design: NDArray[np.float64]
+) -> tuple[tuple[str, ...], tuple[ParticipantSpectrum, ...]]:
+    """Find groups with a working covariance each; none where a group is too small to tell its own."""
+    owners = np.array(layout.participants)
+    rows = [int(np.argmax(owners == participant)) for participant in layout.unique_participants]
+    groups = variance_groups(layout, question, options, rows)[1]
+    group_of = dict(zip(layout.unique_participants, groups, strict=False))
+    of_rows = np.array([group_of.get(participant, "") for participant in layout.participants])
+    spectra = []
+    for label in dict.fromkeys(groups):
+        own = of_rows == label
+        try:
+            spectra.append(participant_spectrum(design[own], owners[own].tolist()))
+        except ValueError:  # its rows are explained fully
+            return (), ()
+    return groups, tuple(spectra)
+
+
+def _has_pairs(layout: MapLayout) -> bool:
+    return len(layout.unique_participants) < len(layout.participants)
+
+
+def _description(plan: MarginalPlan) -> str:
+    n_maps, n_participants = len(plan.participants), len(set(plan.participants))
+    kind = "Wald F test" if plan.contrast.ndim > 1 else "Marginal model"
+    return f"{kind} of {n_maps} maps with cluster-robust errors (CR2) over {n_participants} participants"
+
+
+class Marginal(Strategy):
+    """Working correlation and cluster-robust errors."""
+
+    name = "marginal"
+    title = "Marginal"
+    assumptions = Assumptions(
+        values="maps are normal",
+        spread=(
+            "may differ; degrees of freedom are approximate, and too many where a few participants who vary more carry "
+            "the contrast"
+        ),
+        sessions=(
+            "nothing where participants are many; with few, errors and degrees of freedom are corrected as for equal "
+            "correlations"
+        ),
+        missing="what is missing goes neither with a participant's level nor with the change, given the covariates",
+    )
+
+    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
+        """Describe generalised estimating equations with small-sample corrections; see `Strategy.methods`."""
+        text = (
+            "Marginal strategy: all session maps entered a generalised least-squares model with one column per "
+            "session and an exchangeable working correlation within participants, estimated over all voxels by "
+            "restricted maximum likelihood; standard errors were cluster-robust with the CR2 correction, with "
+            "Satterthwaite degrees of freedom {cite}, of the design or of the voxel, whichever are fewer."
+        )
+        if options.variance != "pooled":
+            text += " Groups of participants that were compared, or of unequal size, had a working covariance each."
+        return text, ("bell_mccaffrey", "pustejovsky")
+
+    def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> MarginalPlan:
+        """Build the model of all session maps; see `Strategy.plan`."""
+        design = session_design(layout, question, options.session_covariate_effect)
+        design.check("too few participants have these sessions, or covariates cannot be told apart from sessions.")
+        groups, spectra = _working_groups(layout, question, options, design.matrix.to_numpy())
+        unpaired = question.sessions.is_within_participant and not _has_pairs(layout)
+        start = MarginalPlan(
+            design.matrix, design.contrast, tuple(range(len(layout.participants))), details=design.details,
+            participants=layout.participants,
+            spectrum=participant_spectrum(design.matrix.to_numpy(), layout.participants),
+            groups=groups,
+            group_spectra=spectra,
+            known=" ".join(filter(None, [DIFFERENT_PEOPLE if unpaired else "", design.caution])),
+        )  # fmt: skip
+        # where the working correlation is to be estimated, the degrees of freedom that it gives decide
+        return start.with_ratio(0.0, needs_dof=not start.pools)

@@ -1,0 +1,110 @@
+"""mixed: all session maps, a random intercept per participant estimated by REML at every voxel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.errors import NotEstimableError
+from sessionfx.group.strategies.base import Assumptions, GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.group.strategies.designs import session_design
+from sessionfx.group.validity import WITHOUT_SPHERICITY
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
+from sessionfx.statistics.random_intercept import KENWARD_ROGER, MixedContrast, estimate_mixed, spectral_contrast
+
+COMPOUND_SYMMETRY = (
+    "The model takes every pair of sessions to be equally correlated. Where participants change at different rates it "
+    "is too liberal for differences and trends over three or more sessions "
+    f"({WITHOUT_SPHERICITY})."
+)
+NO_JOINT_TEST = (
+    "The mixed strategy has no test over all sessions at once here; marginal and summary-statistics have one that does "
+    "not need its assumption of equal correlations."
+)
+METHOD_NAMES = {"satterthwaite": "Satterthwaite", KENWARD_ROGER: "Kenward–Roger"}
+
+
+@dataclass(frozen=True)
+class MixedPlan(Plan):
+    """Random participant intercept.
+
+    Attributes
+    ----------
+    spectrum : ParticipantSpectrum
+    prepared : MixedContrast
+    dof_method : {'satterthwaite', 'kenward-roger'}
+    """
+
+    spectrum: ParticipantSpectrum | None = None
+    prepared: MixedContrast | None = None
+    dof_method: str = "satterthwaite"
+
+    no_resampling: ClassVar[str] = (
+        "There are no family-wise p values: its errors rest on a model of the sessions, which resampling participants "
+        "does not check. The marginal strategy has them, from the same maps."
+    )
+
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
+        """Estimate by REML; see `Plan.estimate`."""
+        assert self.spectrum is not None and self.prepared is not None  # noqa: S101 - `plan` prepares them
+        return estimate_mixed(self.spectrum, self.prepared, effects, self.dof_method)[0]
+
+
+class Mixed(Strategy):
+    """Random participant intercept, REML at every voxel."""
+
+    name = "mixed"
+    title = "Mixed effects"
+    assumptions = Assumptions(
+        values="participants' levels, and maps around them, are normal",
+        spread="equal",
+        sessions="equal variances, and equal correlations of all pairs",
+        missing="what is missing may depend on the maps that are there, not on those that are not",
+    )
+
+    def never_answers(self, question: Question) -> str:
+        """Have no joint test; see `Strategy.never_answers`."""
+        return NO_JOINT_TEST if question.sessions.kind == "any" else ""
+
+    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
+        """Describe the mixed-effects model; see `Strategy.methods`."""
+        text = (
+            "Mixed-effects strategy: all session maps entered a model with one column per session and a random "
+            "intercept per participant, estimated by restricted maximum likelihood at every voxel, with "
+            f"{METHOD_NAMES[options.mixed_dof]} degrees of freedom {{cite}}."
+        )
+        return text, ("kenward_roger",) if options.mixed_dof == KENWARD_ROGER else ("lmertest",)
+
+    def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> MixedPlan:
+        """Build the model of all session maps; see `Strategy.plan`."""
+        refusal = self.never_answers(question)
+        if refusal:
+            raise NotEstimableError(refusal)
+        design = session_design(layout, question, options.session_covariate_effect)
+        design.check("too few participants have these sessions, or covariates cannot be told apart from sessions.")
+        matrix = design.matrix.to_numpy()
+        spectrum = participant_spectrum(matrix, layout.participants)
+        if not spectrum.separates:
+            raise NotEstimableError(
+                "Variance between participants cannot be told apart from variance within them: no participant has more "
+                "than one map that the model leaves free, or the covariates account for all participants."
+            )
+        n_sessions = len(set(layout.sessions))
+        unequal = COMPOUND_SYMMETRY if n_sessions > 2 and question.sessions.is_within_participant else ""
+        return MixedPlan(
+            design.matrix,
+            design.contrast,
+            tuple(range(len(layout.participants))),
+            {},
+            f"REML with a random participant intercept on {len(matrix)} maps of {len(layout.unique_participants)} "
+            f"participants, {METHOD_NAMES[options.mixed_dof]} degrees of freedom at each voxel.",
+            " ".join(filter(None, (unequal, design.caution))),
+            {**design.details, "DegreesOfFreedomMethod": METHOD_NAMES[options.mixed_dof]},
+            spectrum,
+            spectral_contrast(spectrum, design.contrast),
+            options.mixed_dof,
+        )

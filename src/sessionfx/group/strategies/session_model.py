@@ -1,0 +1,231 @@
+"""session-model: every session map is a row of one group model with session columns and a subject effect.
+
+Full-rank coding: the session columns of `designs`, and for the subject effect either nothing, one centred column
+1 … n (`linear`, as in the forum script this program grew from), or n − 1 sum-to-zero indicators.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.errors import NotEstimableError
+from sessionfx.group.strategies.base import Assumptions, GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.group.strategies.designs import session_design, session_differences
+from sessionfx.group.validity import NEGLIGIBLE_ICC, POOLED_MEAN, WITHOUT_SPHERICITY
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.linear_algebra import independent_columns, rank_of
+from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
+from sessionfx.statistics.ols import OlsContrasts, prepare_ols
+
+POOLING = (
+    "Pooling of correlated maps: the maps of one participant count as independent, so its standard error is too small "
+    f"wherever participants differ from each other (up to {POOLED_MEAN:g} % false positives at a nominal 5 % in "
+    f"simulations). Do not report it unless the median ICC is below {NEGLIGIBLE_ICC:g}."
+)
+WRONG_ERROR_TERM = (
+    "Participant indicators take the differences between participants out of the error, which this question should be "
+    "tested against; the standard error is too small."
+)
+SPHERICITY = (
+    "With three or more sessions this test assumes sphericity: every difference between sessions varies equally over "
+    f"participants. Where it fails, false positives rise ({WITHOUT_SPHERICITY})."
+)
+CORRECTED = (
+    "The Greenhouse–Geisser correction estimates the departure from sphericity at each voxel, which is uncertain "
+    "with few participants."
+)
+LINEAR_CODE = (
+    "The subject effect is one straight line over the order of the participants' labels; the result changes when they "
+    "are renamed."
+)
+
+
+@dataclass(frozen=True)
+class SessionModelPlan(Plan):
+    """OLS on all session maps.
+
+    Attributes
+    ----------
+    participants : tuple of str
+        Of each row.
+    """
+
+    participants: tuple[str, ...] = ()
+
+    no_resampling: ClassVar[str] = (
+        "There are no family-wise p values: maps of one participant are not exchangeable one by one, and an error "
+        "between maps is not what resampling participants tests. The marginal strategy has them, from the same maps."
+    )
+
+    @cached_property
+    def prepared(self) -> OlsContrasts:
+        """The contrast, ready for any number of voxels."""
+        return prepare_ols(self.design_matrix.to_numpy(), self.contrast, self.participants)
+
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
+        """Estimate the contrast by OLS, see `Plan.estimate`."""
+        return self.prepared.estimate(effects)
+
+
+@dataclass(frozen=True)
+class SessionTestPlan(SessionModelPlan):
+    """F test that no session differs, with Greenhouse–Geisser's correction where participants have indicators.
+
+    Attributes
+    ----------
+    complete : ndarray of shape (n, S) of int
+        Rows of the maps of each participant who has every session.
+    between : ndarray of shape (n, P)
+        Constant and covariates of these participants.
+    """
+
+    complete: NDArray[np.int_] = field(default_factory=lambda: np.empty((0, 0), dtype=int))
+    between: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
+        """Test by OLS, see `Plan.estimate`."""
+        f, numerator, dof = self.prepared.test(effects)
+        if not len(self.complete):
+            return FTest(f, numerator, dof)
+        differences = session_differences(effects, self.complete)
+        epsilon = greenhouse_geisser(residual_covariance(differences, self.between))
+        return FTest(f, epsilon * numerator, epsilon * dof)
+
+
+class SessionModel(Strategy):
+    """All sessions in one group model."""
+
+    name = "session-model"
+    title = "Session model"
+    assumptions = Assumptions(
+        values="maps are normal",
+        spread="equal",
+        sessions=(
+            "for means, no correlation within participants and equal variances; for differences and trends, sphericity "
+            "(two sessions have it); for the test of any difference it is corrected by an approximation"
+        ),
+        missing=(
+            "with participant indicators, what is missing may go with a stable level, not with the change; without "
+            "them, with neither"
+        ),
+    )
+
+    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
+        """Describe OLS on all session maps; see `Strategy.methods`."""
+        text = (
+            "Session-model strategy: all session maps entered one ordinary least-squares model with one column per "
+            f"session and subject effect '{options.subject_effect}'"
+        )
+        if options.subject_effect == "auto":
+            text += " (participant indicators for differences and trends, none for means)"
+        return text + "; a test over all sessions was corrected for non-sphericity {cite}.", ("greenhouse_geisser",)
+
+    def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> Plan:
+        """Code sessions and participants; see `Strategy.plan`."""
+        asked = question.sessions
+        subject_effect = resolve_subject_effect(options.subject_effect, asked)
+        design = session_design(layout, question, options.session_covariate_effect)
+        n_before = design.matrix.shape[1]
+        whole = design.with_columns(_subject_columns(layout, subject_effect))
+        whole.check(
+            "too few participants have these sessions, or covariates cannot be told apart from sessions."
+            if subject_effect == "none"
+            else f"with subject effect '{subject_effect}', it cannot be told apart from the participants' own levels "
+            "(too few participants have more than one of these sessions, or it is about the participants themselves), "
+            "or covariates cannot be told apart from sessions."
+        )
+        # indicators that the columns before them explain are left out; the contrast does not touch them
+        kept = independent_columns(whole.matrix.to_numpy())
+        if any(column not in kept for column in range(n_before) if np.any(np.atleast_2d(whole.contrast)[:, column])):
+            kept = list(range(whole.matrix.shape[1]))
+        matrix, contrast = whole.matrix.iloc[:, kept], whole.contrast[..., kept]
+        n_sessions = len([session for session in asked.sessions if session in layout.sessions])
+        common: tuple[pd.DataFrame, NDArray[np.float64], tuple[int, ...], dict[str, str], str] = (
+            matrix,
+            contrast,
+            tuple(range(len(layout.participants))),
+            {},
+            f"{'F test' if asked.kind == 'any' else 'OLS'} on {len(matrix)} maps of {len(layout.unique_participants)} "
+            f"participants with one column per session and subject effect '{subject_effect}'.",
+        )
+        caution = " ".join(filter(None, (_caution(asked, subject_effect, n_sessions), design.caution)))
+        details = {"SubjectEffect": subject_effect, **design.details}
+        if asked.kind != "any":
+            return SessionModelPlan(*common, caution, details, layout.participants)
+        if subject_effect != "indicator":
+            return SessionTestPlan(*common, caution, details, layout.participants)
+        complete, between = complete_participants(layout, asked)
+        if len(complete) - rank_of(between) < 1:
+            raise NotEstimableError(
+                f"{len(complete)} participants have every session, too few to estimate the departure from sphericity."
+            )
+        return SessionTestPlan(
+            *common,
+            " ".join(filter(None, (CORRECTED if n_sessions > 2 else "", design.caution))),
+            {**details, "Correction": "Greenhouse–Geisser"},
+            layout.participants,
+            complete,
+            between,
+        )
+
+
+def complete_participants(layout: MapLayout, asked: SessionContrast) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
+    """Find the participants who have every session.
+
+    Returns
+    -------
+    rows : ndarray of shape (n, S) of int
+    between : ndarray of shape (n, P)
+        Their constant and covariates.
+    """
+    sessions = [session for session in asked.sessions if session in layout.sessions]
+    rows = layout.complete_rows(sessions)
+    return rows, layout.between(rows[:, 0].tolist()).to_numpy()
+
+
+def resolve_subject_effect(subject_effect: str, session_contrast: SessionContrast) -> str:
+    """Say what `auto` means: indicators where a participant's own level cancels, nothing for a mean."""
+    if subject_effect != "auto":
+        return subject_effect
+    return "indicator" if session_contrast.is_within_participant else "none"
+
+
+def _caution(session_contrast: SessionContrast, subject_effect: str, n_sessions: int) -> str:
+    cautions = []
+    if subject_effect == "linear":
+        cautions.append(LINEAR_CODE)
+    if n_sessions > 1 and not session_contrast.is_within_participant:
+        cautions.append(WRONG_ERROR_TERM if subject_effect == "indicator" else POOLING)
+    elif subject_effect == "indicator" and n_sessions > 2:
+        cautions.append(SPHERICITY)
+    elif subject_effect != "indicator" and n_sessions > 1:
+        cautions.append(
+            "Without participant indicators the maps of one participant count as independent; the test is blind "
+            "to pairing."
+        )
+    return " ".join(cautions)
+
+
+def _subject_columns(layout: MapLayout, subject_effect: str) -> pd.DataFrame:
+    participants = layout.unique_participants
+    index = layout.row_names()
+    if subject_effect == "linear":
+        code = {participant: order + 1.0 for order, participant in enumerate(participants)}
+        centre = (len(participants) + 1) / 2
+        return pd.DataFrame({"subject": [code[owner] - centre for owner in layout.participants]}, index=index)
+    if subject_effect == "indicator":
+        # Sum-to-zero coding: session columns stay means over participants, and the design has full rank.
+        last = participants[-1]
+        columns = {
+            f"sub-{participant}": [float(owner == participant) - float(owner == last) for owner in layout.participants]
+            for participant in participants[:-1]
+        }
+        return pd.DataFrame(columns, index=index)
+    return pd.DataFrame(index=index)

@@ -1,1 +1,0 @@
-"""Reading BIDS datasets and fMRIPrep derivatives; nothing here writes."""

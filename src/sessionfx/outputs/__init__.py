@@ -1,1 +1,0 @@
-"""Writing BIDS derivatives, and reading them back."""

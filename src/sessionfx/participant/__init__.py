@@ -1,0 +1,1 @@
+"""The participant level: runs are read, modelled and fitted, combined over runs and sessions, and shown."""

@@ -1,0 +1,208 @@
+"""Reading a run: volumes go straight into an array of in-mask signals, smoothed on the way where asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.bids.images import bounds_of, grid_of, open_image, read_mask, read_volumes, series_length
+from sessionfx.errors import ParticipantError
+from sessionfx.space.grid import Grid
+
+# Where a Gaussian is cut off (standard deviations), as nilearn's smoothing does
+_TRUNCATED_AT = 4.0
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The signal of one run.
+
+    Attributes
+    ----------
+    signal : ndarray of shape (T, V)
+        T volumes, V voxels in `mask`, smoothed where asked for, in scanner units.
+    mask : ndarray of bool, 3-D
+        Voxels that are in the brain mask and have finite, varying data.
+    mean : ndarray of shape (V,)
+        Mean over volumes, for pictures.
+    grid : Grid
+    n_brain : int
+        Voxels of the brain mask before leaving any out.
+    notes : tuple of str
+        What was left out and why.
+    """
+
+    signal: NDArray[np.floating]
+    mask: NDArray[np.bool_]
+    mean: NDArray[np.floating]
+    grid: Grid
+    n_brain: int
+    notes: tuple[str, ...]
+
+
+def open_series(path: Path) -> Any:
+    """Open the 4-D image of a run without reading its data.
+
+    Raises
+    ------
+    ParticipantError
+        If the header cannot be read, or it is no series.
+    """
+    image = open_image(path)
+    if series_length(image.shape) < 2:
+        raise ParticipantError(
+            f"{path} has shape {image.shape}, expected a 4-D series of volumes. Provide the whole run."
+        )
+    return image
+
+
+def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | None) -> RunData:
+    """Read a preprocessed run.
+
+    A voxel is used when it lies in the brain mask and its unsmoothed data are finite and vary over time.
+
+    Parameters
+    ----------
+    image : nibabel image
+        From `open_series`.
+    bold : Path
+        Its file.
+    mask : Path or None
+        Brain mask on the same grid; None to compute one from the image (nilearn's `compute_epi_mask`), for which the
+        whole series is held in memory.
+    smoothing_fwhm : float or None
+        Full width at half maximum of the Gaussian (mm).
+
+    Returns
+    -------
+    RunData
+
+    Raises
+    ------
+    ParticipantError
+        If a file cannot be read, the grids differ, or no voxel is left.
+    """
+    grid = grid_of(image)
+    notes: list[str] = []
+    volumes: Iterable[NDArray[Any]] = read_volumes(image, bold)
+    if mask is None:
+        series = np.stack([volume.copy() for volume in volumes], axis=-1)
+        brain = _compute_mask(series, grid, bold)
+        volumes = np.moveaxis(series, -1, 0)
+        notes.append("The derivatives have no brain mask for this run; one was computed from the image.")
+    else:
+        brain_mask = read_mask(mask, bold, grid)
+        brain = brain_mask.voxels
+        notes += brain_mask.notes
+    n_brain = int(brain.sum())
+    if n_brain == 0:
+        raise ParticipantError(f"{mask}: the brain mask is empty. Check the preprocessing of this run.")
+
+    smoother = None if smoothing_fwhm is None else _Smoother(brain, grid, smoothing_fwhm)
+    inside = _voxel_order(brain)
+    signal = lowest = highest = np.empty(0)  # made when the first volume shows what type the data have
+    for t, volume in enumerate(volumes):
+        values = volume.reshape(-1, order="F").take(inside)
+        if t == 0:
+            # nilearn computes in the file's own precision, and in single precision for integers
+            kind = values.dtype.newbyteorder("=") if values.dtype.kind == "f" else np.dtype(np.float32)
+            # Row by row in memory, as nilearn's maskers give it: single-precision means depend on the order of
+            # summation.
+            signal = np.empty((series_length(image.shape), n_brain), dtype=kind)
+            lowest, highest = values, values.copy()
+        np.minimum(lowest, values, out=lowest)  # NaN stays
+        np.maximum(highest, values, out=highest)
+        signal[t] = values if smoother is None else smoother.smooth(volume, kind)
+    finite = np.isfinite(lowest) & np.isfinite(highest)
+    varying = highest > lowest
+    usable = finite & varying
+    if not finite.all():
+        notes.append(f"{int((~finite).sum())} voxels with NaN or infinite values are left out.")
+    if (finite & ~varying).any():
+        notes.append(f"{int((finite & ~varying).sum())} voxels without any variation over time are left out.")
+    if not usable.any():
+        raise ParticipantError(f"{bold}: no voxel of the brain mask has finite, varying data. Check this run.")
+    used = brain.copy()
+    used[brain] = usable
+    if not usable.all():
+        n_usable = int(usable.sum())
+        for t in range(len(signal)):  # in place, because a copy would double the memory
+            signal[t, :n_usable] = signal[t][usable]
+        signal = signal[:, :n_usable]
+    return RunData(signal, used, signal.mean(axis=0), grid, n_brain, tuple(notes))
+
+
+def _voxel_order(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Positions of a mask's voxels, in the order of `array[mask]`, in an array that is flattened first axis first."""
+    return np.ravel_multi_index(np.nonzero(mask), mask.shape, order="F")
+
+
+class _Smoother:
+    """Smooths volumes as nilearn's `smooth_img` does, where it matters to a mask.
+
+    A Gaussian that is cut off reaches only so far: what lies outside the mask's bounding box and this margin changes
+    nothing inside. Along each axis in turn, the margin is dropped once the axis is done.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, 3-D
+    grid : Grid
+    fwhm : float
+        In mm.
+    """
+
+    def __init__(self, mask: NDArray[np.bool_], grid: Grid, fwhm: float) -> None:
+        voxel_size = np.sqrt((grid.affine[:3, :3] ** 2).sum(axis=0))
+        self._sigma = fwhm / (np.sqrt(8 * np.log(2)) * voxel_size)
+        bounds = bounds_of(mask)
+        box, self._margins = [], []
+        for (first, last), sigma, size in zip(bounds, self._sigma, mask.shape, strict=True):
+            reach = int(_TRUNCATED_AT * sigma + 0.5)
+            start, stop = max(first - reach, 0), min(last + 1 + reach, size)
+            box.append(slice(start, stop))
+            self._margins.append(slice(first - start, last + 1 - start))
+        self._box = tuple(box)
+        inner = tuple(slice(first, last + 1) for first, last in bounds)
+        self._inside = _voxel_order(mask[inner])
+
+    def smooth(self, volume: NDArray[Any], kind: np.dtype[Any]) -> NDArray[np.floating]:
+        """Smooth a volume in a precision and return its values in the mask."""
+        from scipy.ndimage import gaussian_filter1d
+
+        # last axis first: lines of memory are then lines of the filter's loop
+        block = volume[self._box].T.astype(kind, order="C")
+        finite = np.isfinite(block)
+        if not finite.all():
+            block[~finite] = 0
+        for axis, (sigma, margin) in enumerate(zip(self._sigma, self._margins, strict=True)):
+            if sigma > 0:
+                block = gaussian_filter1d(block, sigma, axis=2 - axis, truncate=_TRUNCATED_AT, output=kind)
+            block = block[(slice(None),) * (2 - axis) + (margin,)]
+        return np.asarray(block.reshape(-1).take(self._inside))
+
+
+def _compute_mask(series: NDArray[Any], grid: Grid, bold: Path) -> NDArray[np.bool_]:
+    from nilearn.masking import compute_epi_mask
+
+    # no type that nibabel cannot hold without asking questions (64-bit integers)
+    native = series if series.dtype.kind == "f" else series.astype(np.float32)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mask = compute_epi_mask(nib.Nifti1Image(native, grid.affine))
+        computed = np.asarray(mask.dataobj) > 0
+        if not computed.any():
+            raise ValueError("it would be empty")
+    except ValueError as error:
+        raise ParticipantError(
+            f"{bold} has no brain mask in the derivatives and none can be computed from it ({error}). Provide "
+            "…_desc-brain_mask.nii.gz, or name a mask of its space under 'mask' in --bids-filter-file."
+        ) from None
+    return computed

@@ -1,0 +1,310 @@
+"""Confound regressors of a run, chosen by name, glob or preset from fMRIPrep's table.
+
+Presets as data: `motion6` to `motion24` are the realignment parameters, with their derivatives and squares
+(Satterthwaite et al. 2013, doi:10.1016/j.neuroimage.2012.08.052); `compcor` adds the first five anatomical
+components (Behzadi et al. 2007, doi:10.1016/j.neuroimage.2007.04.042); `scrub` adds one column per volume that
+fMRIPrep marks as a motion outlier.
+
+The anatomical components are those of the combined mask of white matter and CSF, as nilearn's `load_confounds` takes
+them (`anat_combined`). From fMRIPrep 1.4 to 20.2 the columns `a_comp_cor_00…` are those of CSF, then of white matter,
+then the combined ones, and only the JSON file beside the table says which is which.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from sessionfx.bids.reading import read_json_object
+from sessionfx.bids.tables import numeric_column, read_header, read_table
+from sessionfx.errors import ParticipantError
+from sessionfx.wording import listed
+
+_AXES = tuple(f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz")
+_MOTION12 = (*_AXES, *(f"{axis}_derivative1" for axis in _AXES))
+_MOTION24 = (*_MOTION12, *(f"{axis}_power2" for axis in _MOTION12))
+
+DEFAULT_PRESET = "motion6"
+# Stands for the columns of the first components of the combined mask, whatever their numbers are
+_COMPONENTS = "first five combined a_comp_cor"
+_N_COMPONENTS = 5
+PRESETS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "motion6": _AXES,
+    "motion12": _MOTION12,
+    "motion24": _MOTION24,
+    "compcor": (*_AXES, _COMPONENTS),
+    "scrub": (*_AXES, "motion_outlier*"),
+}
+# Volumes before the magnetisation reaches its steady state are modelled whatever else is chosen; only a plain
+# `none` means no confound at all, as for nilearn without confounds.
+ALWAYS = "non_steady_state_outlier*"
+# Each marks a volume of one run, so that runs differ in them
+OF_SINGLE_VOLUMES = ("motion_outlier*", ALWAYS)
+
+_COMPONENT = re.compile(r"a_comp_cor_\d+\Z")
+_GLOB = re.compile(r"[*?\[]")
+
+
+@dataclass(frozen=True)
+class Confounds:
+    """Confound regressors of one run.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One column per regressor, one row per volume; no missing values.
+    notes : tuple of str
+        What a reader should know, as sentences.
+    """
+
+    table: pd.DataFrame
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Columns of a confounds table that a call asks for.
+
+    Attributes
+    ----------
+    columns : tuple of str
+        In the order asked for, each once; non-steady-state regressors last.
+    missing : tuple of str
+        Names that are not columns.
+    notes : tuple of str
+        What a reader should know, as sentences.
+    """
+
+    columns: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def choose_columns(path: Path, wanted: Sequence[str], columns: Sequence[str]) -> Choice:
+    """Resolve presets, globs and names against the columns of a table.
+
+    Parameters
+    ----------
+    path : Path
+        The table; a JSON file beside it says what its components are.
+    wanted : sequence of str
+        Presets, globs or names; empty for the default.
+    columns : sequence of str
+        Columns there are.
+
+    Returns
+    -------
+    Choice
+
+    Raises
+    ------
+    ParticipantError
+        If the JSON file is needed and cannot be read.
+    """
+    wanted = wanted or (DEFAULT_PRESET,)
+    there = dict.fromkeys(columns)
+    chosen: dict[str, None] = {}
+    missing: list[str] = []
+    notes: list[str] = []
+    for pattern in (name for item in wanted for name in PRESETS.get(item, (item,))):
+        if pattern == _COMPONENTS:
+            components, note = _first_components(path, there)
+            notes += note
+            chosen.update(dict.fromkeys(components))
+            if not components:
+                missing.append("a_comp_cor_00")
+        elif pattern in there:
+            chosen[pattern] = None
+        elif is_pattern(pattern):
+            found = _matching(there, pattern)
+            chosen.update(dict.fromkeys(found))
+            # a preset's may match nothing: a run can be without motion outliers
+            if not found and pattern in wanted:
+                notes.append(f"No confound matches '{pattern}'.")
+            notes += _notes_on_masks(path, pattern, found)
+        else:
+            missing.append(pattern)
+    if set(wanted) != {"none"}:
+        chosen.update(dict.fromkeys(_matching(there, ALWAYS)))
+    return Choice(tuple(chosen), tuple(missing), tuple(notes))
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name is a glob."""
+    return _GLOB.search(name) is not None
+
+
+def _matching(columns: Collection[str], pattern: str) -> list[str]:
+    return [column for column in columns if fnmatch.fnmatchcase(column, pattern)]
+
+
+def sidecar_of(path: Path | None) -> Path | None:
+    """Name the JSON file that describes the columns of a confounds table."""
+    return None if path is None else path.with_suffix(".json")
+
+
+def _first_components(path: Path, columns: Collection[str]) -> tuple[list[str], list[str]]:
+    """Find the first components of the combined mask, and say what is not as it should be."""
+    there = [column for column in columns if _COMPONENT.match(column)]
+    if not there:
+        return [], []
+    combined, notes = there, []
+    sidecar = path.with_suffix(".json")
+    # a link without its target is data that were not fetched, not a dataset without the file
+    if sidecar.exists() or sidecar.is_symlink():
+        masks = {name: _mask_of(description) for name, description in read_json_object(sidecar).items()}
+        described = [name for name in there if masks.get(name)]
+        combined = [name for name in described if masks[name] == "combined"]
+        if described and not combined:
+            raise ParticipantError(
+                f"{sidecar} describes no a_comp_cor column of the combined mask (masks there are: "
+                f"{listed(sorted({str(masks[name]) for name in described}))}), which --confounds compcor takes. Name "
+                "the columns in its place."
+            )
+        unknown = "" if described else f"{sidecar.name} does not say (as Mask)"
+    else:
+        unknown = f"{path.name} has no JSON file beside it ({sidecar.name}) that says"
+    if unknown:
+        combined = there
+        notes.append(
+            f"{unknown} what its a_comp_cor columns are made of: {', '.join(there[:_N_COMPONENTS])} are taken. "
+            "fMRIPrep 1.4 to 20.2 has those of CSF first; restore the file if that made it."
+        )
+    if len(combined) < _N_COMPONENTS:
+        notes.append(f"{path.name} has {len(combined)} combined components; --confounds compcor takes five elsewhere.")
+    return combined[:_N_COMPONENTS], notes
+
+
+def _notes_on_masks(path: Path, pattern: str, columns: Sequence[str]) -> list[str]:
+    """Say where a glob takes components of single tissues: their numbers do not tell."""
+    components = [name for name in columns if _COMPONENT.match(name)]
+    sidecar = path.with_suffix(".json")
+    if not components or not sidecar.is_file():
+        return []
+    described = read_json_object(sidecar)
+    masks = [_mask_of(described.get(name)) for name in components]
+    others = sorted({mask for mask in masks if mask not in (None, "combined")})
+    if not others:
+        return []
+    return [
+        f"'{pattern}' takes components of {' and '.join(map(str, others))} ({sum(mask in others for mask in masks)} of "
+        f"{len(components)}, by {sidecar.name}); --confounds compcor takes those of the combined mask."
+    ]
+
+
+def _mask_of(description: Any) -> str | None:
+    mask = description.get("Mask") if isinstance(description, Mapping) else None
+    return mask.lower() if isinstance(mask, str) else None
+
+
+def columns_of_run(path: Path | None, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Name the confounds a run is modelled with, from its table's header.
+
+    Raises
+    ------
+    ParticipantError
+        If the header cannot be read, or lacks what is wanted.
+    """
+    return () if path is None else choose_columns(path, wanted, read_header(path)).columns
+
+
+def differences_between_runs(columns_by_run: Mapping[str, Sequence[str]]) -> list[str]:
+    """Say which confounds some runs of a participant have and others lack.
+
+    Parameters
+    ----------
+    columns_by_run : mapping of str to sequence of str
+        From `columns_of_run`, by the run's name.
+
+    Returns
+    -------
+    list of str
+        A sentence for each run that lacks some. Columns that mark single volumes differ by nature.
+    """
+    comparable = {
+        run: [name for name in columns if not any(fnmatch.fnmatchcase(name, p) for p in OF_SINGLE_VOLUMES)]
+        for run, columns in columns_by_run.items()
+    }
+    everywhere = list(dict.fromkeys(name for columns in comparable.values() for name in columns))
+    warnings = []
+    for run, columns in comparable.items():
+        own = set(columns)
+        lacking = [name for name in everywhere if name not in own]
+        if lacking:
+            warnings.append(
+                f"{run} is modelled without {listed(lacking, most=5)}, which other runs of this participant have "
+                "among their confounds."
+            )
+    return warnings
+
+
+def read_confounds(path: Path | None, wanted: Sequence[str], n_volumes: int) -> Confounds:
+    """Read the confounds of a run.
+
+    fMRIPrep leaves the first row of derivatives `n/a`; it takes the second row's value, as in nilearn's
+    `load_confounds`.
+
+    Parameters
+    ----------
+    path : Path or None
+        A confounds table; None where the run has none.
+    wanted : sequence of str
+        Presets, globs or names; empty for the default (`motion6` where there is a table).
+    n_volumes : int
+        Volumes of the run.
+
+    Returns
+    -------
+    Confounds
+
+    Raises
+    ------
+    ParticipantError
+        If columns are asked for and missing, their rows do not match the volumes, or values are missing beyond
+        the first row.
+    """
+    empty = pd.DataFrame(index=range(n_volumes))
+    if path is None:
+        if any(item != "none" for item in wanted):
+            raise ParticipantError(
+                f"--confounds {' '.join(wanted)}: the run has no confounds file (…_desc-confounds_timeseries.tsv) in "
+                "the derivatives. Provide it, or use --confounds none."
+            )
+        note = () if wanted else ("The run has no confounds file; its model has no confound regressors.",)
+        return Confounds(empty, note)
+    table = read_table(path)
+    columns = [str(column) for column in table.columns]
+    choice = choose_columns(path, wanted, columns)
+    chosen, notes = choice.columns, choice.notes
+    if choice.missing:
+        raise ParticipantError(
+            f"{path} has no column '{choice.missing[0]}', which --confounds {' '.join(wanted or (DEFAULT_PRESET,))} "
+            f"asks for. Columns there are: {listed(columns)}. Choose among them, or use --confounds none."
+        )
+    if not chosen:
+        return Confounds(empty, notes)
+    if len(table) != n_volumes:
+        raise ParticipantError(
+            f"{path} has {len(table)} rows, but the run has {n_volumes} volumes. Use the confounds file of the same "
+            "preprocessing as the image."
+        )
+    values = {}
+    for column in chosen:
+        numbers = numeric_column(table, column, path, allow_missing=True)
+        if len(numbers) > 1 and pd.isna(numbers.iloc[0]):
+            numbers.iloc[0] = numbers.iloc[1]
+        if numbers.isna().any():
+            line = table.index[int(numbers.isna().to_numpy().argmax())]
+            raise ParticipantError(
+                f"{path}, column '{column}', line {line}: n/a beyond the first volume. Leave this column out of "
+                "--confounds, or correct the file."
+            )
+        values[column] = numbers
+    return Confounds(pd.DataFrame(values).reset_index(drop=True), notes)

@@ -1,0 +1,154 @@
+"""The design matrix of one run, made by nilearn from real onsets."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sessionfx.errors import ParticipantError
+from sessionfx.participant.confounds import Confounds
+from sessionfx.participant.events import EARLIEST_ONSET, Events
+from sessionfx.participant.timing import Timing
+from sessionfx.wording import listed
+
+
+@dataclass(frozen=True)
+class DesignModel:
+    """How regressors are made: nilearn's names; high_pass in Hz."""
+
+    hrf_model: str
+    drift_model: str
+    high_pass: float
+
+
+@dataclass(frozen=True)
+class Design:
+    """Design matrix of one run.
+
+    Attributes
+    ----------
+    matrix : DataFrame of shape (T, P)
+        Conditions, confounds, drifts and constant; the index is the time of each volume (s).
+    condition_columns : tuple of str
+        The columns that model events; contrasts are over these.
+    """
+
+    matrix: pd.DataFrame
+    condition_columns: tuple[str, ...]
+
+
+# nilearn samples a response on a grid this much finer than that of the volumes, unless told otherwise.
+_OVERSAMPLING = 50
+# Where volumes are not equally spaced, nilearn makes regressors on a regular grid of this step (s), and they are read
+# at the volumes' times in between: less than a thousandth of a response is lost. Its own samples are a fifth of it.
+_GRID_STEP = 0.1
+_GRID_OVERSAMPLING = 5
+
+
+def make_design(timing: Timing, events: Events, confounds: Confounds, model: DesignModel) -> Design:
+    """Make the design matrix of a run.
+
+    nilearn makes the columns. It does not put them together: `make_first_level_design_matrix` adds to a matrix that
+    is singular at working precision, to each column by the largest one's size, so that with a confound of 10⁸ two
+    conditions that are the same no longer look it.
+
+    nilearn takes its response function on the grid of the closest two volumes and its events on that of the mean
+    distance: with volumes that are not equally spaced it stretches responses in time. They are then made on a regular
+    grid and read at the volumes' times.
+
+    Parameters
+    ----------
+    timing : Timing
+        T volumes.
+    events : Events
+    confounds : Confounds
+    model : DesignModel
+
+    Returns
+    -------
+    Design
+
+    Raises
+    ------
+    ParticipantError
+        If a condition is called like another column, or there are more conditions than volumes.
+    """
+    times = timing.times
+    # nilearn puts the events first: one column per condition, and one more for each "+ …" of the HRF model
+    n_conditions = len(events.conditions) * (1 + model.hrf_model.count("+"))
+    if n_conditions >= len(times):
+        raise ParticipantError(
+            f"{len(times)} volumes cannot determine the {n_conditions} regressors of {len(events.conditions)} "
+            f"conditions ({listed(events.conditions, most=5)}), and nothing is left to estimate the noise. Is the "
+            "trial_type of every event another? Write one name for the events of a condition, or leave this run out."
+        )
+    added = confounds.table.set_axis(times, axis="index")
+    with warnings.catch_warnings():
+        # nilearn repeats what the events reader has checked and noted
+        warnings.simplefilter("ignore")
+        matrix = pd.concat([_responses(timing, events, model), added, _drifts(timing, model)], axis="columns")
+    matrix = matrix.astype(np.float64)
+    repeated = sorted(set(matrix.columns[matrix.columns.duplicated()]))
+    if repeated:
+        raise ParticipantError(
+            f"The design matrix cannot be made: several of its columns are called {listed(repeated)}. If a condition "
+            "bears the name of a confound or of 'constant', rename it in the events file."
+        )
+    return Design(matrix, tuple(str(column) for column in matrix.columns[:n_conditions]))
+
+
+def _responses(timing: Timing, events: Events, model: DesignModel) -> pd.DataFrame:
+    """Make the columns of the conditions."""
+    from nilearn.glm.first_level import compute_regressor
+    from nilearn.glm.first_level.hemodynamic_models import orthogonalize
+
+    times = timing.times
+    grid = times if timing.is_regular else np.arange(times[0], times[-1] + _GRID_STEP, _GRID_STEP)
+    names: list[str] = []
+    columns: list[NDArray[np.float64]] = []
+    for condition, rows in events.table.groupby("trial_type", sort=True):
+        heights = rows["modulation"] if "modulation" in rows else pd.Series(1.0, index=rows.index)
+        made, own_names = compute_regressor(
+            (rows["onset"].to_numpy(), rows["duration"].to_numpy(), heights.to_numpy()),
+            model.hrf_model,
+            grid,
+            con_id=str(condition),
+            oversampling=_OVERSAMPLING if timing.is_regular else _GRID_OVERSAMPLING,
+            min_onset=EARLIEST_ONSET,
+        )
+        if not timing.is_regular:
+            sampled = np.column_stack([np.interp(times, grid, column) for column in made.T])
+            made = orthogonalize(sampled)  # derivatives, as nilearn does
+        names += own_names
+        columns.append(made)
+    return pd.DataFrame(np.hstack(columns), index=times, columns=names)
+
+
+def _drifts(timing: Timing, model: DesignModel) -> pd.DataFrame:
+    """Make slow drifts and the constant."""
+    from nilearn.glm.first_level import make_first_level_design_matrix
+
+    is_ours = model.drift_model == "cosine" and not timing.is_regular
+    drift = None if model.drift_model == "none" or is_ours else model.drift_model
+    drifts: pd.DataFrame = make_first_level_design_matrix(
+        timing.times, None, drift_model=drift, high_pass=model.high_pass
+    )
+    return pd.concat([_cosines(timing, model.high_pass), drifts], axis="columns") if is_ours else drifts
+
+
+def _cosines(timing: Timing, high_pass: float) -> pd.DataFrame:
+    """Make drifts slower than a frequency (Hz), in time: where volumes are not equally spaced."""
+    times = timing.times
+    n_volumes = len(times)
+    length = timing.end + timing.start_time - times[0]
+    last = length - (times[-1] - times[0])
+    middle = times - times[0] + last / 2
+    order = min(n_volumes - 1, int(np.floor(2 * length * high_pass)))
+    height = np.sqrt(2 / n_volumes)
+    return pd.DataFrame(
+        {f"drift_{k}": height * np.cos(np.pi * k * middle / length) for k in range(1, order + 1)}, index=times
+    )

@@ -1,0 +1,263 @@
+"""The participant level's files: where each lies, what its sidecar says."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.ask.contrasts import Contrast
+from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.bids.derivatives import SOFTWARE, bids_uri
+from sessionfx.bids.names import (
+    DERIVATIVE_ENTITIES,
+    STATISTICS,
+    entity_string,
+    figures_folder,
+    file_name,
+    func_folder,
+    parse_name,
+)
+from sessionfx.bids.reading import UnreadableFileError, read_json_object
+from sessionfx.bids.runs import RunInputs
+from sessionfx.bids.stat_maps import sidecar_path, statmap_paths, write_statmaps
+from sessionfx.bids.writing import remove, write_json, write_map, write_text
+from sessionfx.participant.run import FittedRun, MeanImage
+from sessionfx.space.stat_map import EstimateMap
+
+FIXED_EFFECTS_DESC = "fixedEffects"
+
+
+@dataclass(frozen=True)
+class FirstLevelFiles:
+    """Files of one analysis (task, space, resolution) in an output folder.
+
+    Attributes
+    ----------
+    output_dir : Path
+        Absolute.
+    entities : dict
+        task, space and res of every map.
+    links : dict of str to Path
+        Input datasets by their name in BIDS URIs.
+    model_parameters : dict
+        First-level options, for sidecars.
+    weighting : {'equal', 'precision'}
+        Of fixed effects.
+    dof_method : {'satterthwaite', 'sum'}
+        Of fixed effects over more than one input.
+    """
+
+    output_dir: Path
+    entities: dict[str, str | None]
+    links: dict[str, Path]
+    model_parameters: dict[str, Any]
+    weighting: str
+    dof_method: str
+
+    def record(self, participant: str) -> Path:
+        """Where it is noted what is finished of a participant."""
+        return self.output_dir / "logs" / file_name({"sub": participant, **self.entities}, "record", ".json")
+
+    def design(self, run: RunInputs) -> Path:
+        """Path of a run's design matrix."""
+        folder = self.output_dir / func_folder(run.participant, run.session or None)
+        return folder / file_name(run.entities, "design", ".tsv")
+
+    def reference(self, participant: str) -> Path:
+        """Path of a participant's mean image, the background of pictures."""
+        name = file_name({"sub": participant, **self.entities}, "boldref", ".nii.gz")
+        return self.output_dir / figures_folder(participant) / name
+
+    def session_maps(self, participant: str, session: str, contrast: Contrast) -> dict[str, Path]:
+        """Paths of the maps of one session (of all runs, without sessions) by statistic.
+
+        There is one of `dof` where it differs between voxels.
+        """
+        folder = self.output_dir / func_folder(participant, session or None)
+        return statmap_paths(folder, self._session_entities(participant, session, contrast), (*STATISTICS, "dof"))
+
+    def write_design(self, one: FittedRun) -> tuple[list[Path], dict[str, Any]]:
+        """Write a run's design matrix and what is to be known of the run.
+
+        Returns
+        -------
+        paths : list of Path
+        facts : dict
+            Content of the JSON file.
+        """
+        path = self.design(one.run)
+        facts = {
+            "Description": "Design matrix of one run: one row per volume, one column per regressor.",
+            "Sources": self._uris(_source_files(one.run)),
+            "RepetitionTime": one.timing.repetition_time,
+            **({} if one.timing.repetition_time else {"VolumeTiming": _volume_timing(one)}),
+            "StartTime": one.timing.start_time,
+            "RunDuration": one.timing.end,
+            "NumberOfVolumes": len(one.design.matrix),
+            "ConditionColumns": list(one.design.condition_columns),
+            "RedundantColumns": list(one.redundant),
+            "DegreesOfFreedom": one.dof,
+            "BrainMaskVoxels": one.n_brain,
+            "FittedVoxels": int(one.mask.sum()),
+            "Notes": list(one.notes),
+            "LeftOutContrasts": {**_left_out_before(path), **one.left_out},
+            "ModelParameters": self.model_parameters,
+            "Software": SOFTWARE,
+        }
+        # BIDS knows no quotation marks, which names of conditions may hold
+        table = one.design.matrix.to_csv(sep="\t", index=False, na_rep="n/a", quoting=csv.QUOTE_NONE)
+        write_text(path, table)
+        write_json(path.with_suffix(".json"), facts)
+        return [path, path.with_suffix(".json")], facts
+
+    def write_reference(self, path: Path, means: Sequence[MeanImage]) -> NDArray[np.floating]:
+        """Write the mean over time of a participant's runs, and return it (3-D, 0 where no run has data)."""
+        grid = means[0].grid
+        images = [mean.values for mean in means if mean.grid.shape == grid.shape]
+        counts = np.sum([np.isfinite(image) for image in images], axis=0)
+        total: NDArray[np.float64] = np.sum([np.nan_to_num(image) for image in images], axis=0)
+        mean = np.divide(total, counts, where=counts > 0, out=np.zeros_like(total)).astype(np.float32)
+        mask = counts > 0
+        write_map(path, mean[mask], mask, grid)
+        return np.asarray(mean)
+
+    def write_run_maps(self, one: FittedRun, contrast: Contrast) -> list[Path]:
+        """Write the maps of one run."""
+        entities = {**one.run.entities, **self.entities, "contrast": contrast.label}
+        sidecar = {
+            "Description": "Estimate of one run.",
+            "Sources": self._uris(_source_files(one.run)),
+            **self._contrast_fields(contrast),
+            "NumberOfInputs": 1,
+        }
+        folder = self.output_dir / func_folder(one.run.participant, one.run.session or None)
+        return write_statmaps(folder, entities, one.estimates[contrast.label], sidecar)
+
+    def write_session(
+        self, participant: str, session: str, contrast: Contrast, combined: EstimateMap, runs: Sequence[FittedRun]
+    ) -> list[Path]:
+        """Write the combination of a session's runs."""
+        used = [one for one in runs if contrast.label in one.estimates]
+        left_out = {one.run.name: one.left_out[contrast.label] for one in runs if contrast.label in one.left_out}
+        sidecar = {
+            "Description": f"Fixed effects over {len(used)} run(s){' of one session' if session else ''}.",
+            "Sources": self._uris([path for one in used for path in _source_files(one.run)]),
+            **self._contrast_fields(contrast),
+            "CombinationLevel": "run",
+            "NumberOfInputs": len(used),
+            "InputDegreesOfFreedom": [one.estimates[contrast.label].estimate.typical_dof for one in used],
+            **self._dof_fields(len(used)),
+            **({"LeftOutInputs": left_out} if left_out else {}),
+        }
+        folder = self.output_dir / func_folder(participant, session or None)
+        return write_statmaps(folder, self._session_entities(participant, session, contrast), combined, sidecar)
+
+    def remove_session(self, participant: str, session: str, contrast: Contrast) -> None:
+        """Remove what a killed process may have left of a session that has no map."""
+        for path in self.session_maps(participant, session, contrast).values():
+            remove(path)
+            remove(sidecar_path(path))
+
+    def write_combined(
+        self,
+        participant: str,
+        question: SessionContrast,
+        contrast: Contrast,
+        combined: EstimateMap,
+        weights: Mapping[str, float],
+        inputs: Mapping[str, EstimateMap],
+    ) -> list[Path]:
+        """Write the answer to a session contrast."""
+        sources = [self.session_maps(participant, session, contrast) for session in weights]
+        precision = question.kind == "mean" and self.weighting == "precision"
+        sidecar = {
+            "Description": f"Fixed effects over {len(weights)} session(s) of one participant.",
+            "Sources": self._uris([paths[statistic] for paths in sources for statistic in ("effect", "variance")]),
+            **self._contrast_fields(contrast),
+            "SessionContrast": question.text,
+            **question.order_fields,
+            # precisions differ from voxel to voxel
+            "SessionWeights": {f"ses-{s}": "precision" if precision else weight for s, weight in weights.items()},
+            "CombinationLevel": "session",
+            "NumberOfInputs": len(weights),
+            "InputDegreesOfFreedom": [inputs[session].estimate.typical_dof for session in weights],
+            **self._dof_fields(sum(weight != 0 for weight in weights.values())),
+        }
+        folder = self.output_dir / func_folder(participant)
+        return write_statmaps(folder, self._combined_entities(participant, question, contrast), combined, sidecar)
+
+    def _session_entities(self, participant: str, session: str, contrast: Contrast) -> dict[str, str | None]:
+        return {
+            "sub": participant,
+            "ses": session or None,
+            **self.entities,
+            "contrast": contrast.label,
+            "desc": FIXED_EFFECTS_DESC,
+        }
+
+    def _combined_entities(
+        self, participant: str, question: SessionContrast, contrast: Contrast
+    ) -> dict[str, str | None]:
+        return {**self._session_entities(participant, "", contrast), "sessions": question.label}
+
+    def _contrast_fields(self, contrast: Contrast) -> dict[str, Any]:
+        return {
+            "Contrast": contrast.expression,
+            "ContrastWeights": contrast.weights,
+            "FixedEffectsWeighting": self.weighting,
+            "ModelParameters": self.model_parameters,
+        }
+
+    def _dof_fields(self, n_inputs: int) -> dict[str, str]:
+        if n_inputs < 2:
+            return {}
+        return {"DegreesOfFreedomMethod": {"satterthwaite": "Satterthwaite", "sum": "sum of inputs"}[self.dof_method]}
+
+    def _uris(self, paths: Sequence[Path]) -> list[str]:
+        return [bids_uri(path, self.links, self.output_dir) for path in paths]
+
+
+def _volume_timing(one: FittedRun) -> list[float]:
+    return [round(float(time - one.timing.start_time), 6) for time in one.timing.times]
+
+
+def _source_files(run: RunInputs) -> list[Path]:
+    return [path for path in (run.bold, run.mask, run.events, run.confounds) if path is not None]
+
+
+def read_remarks(design: Path) -> tuple[list[str], dict[str, str]]:
+    """Read from the JSON of a run's design what a reader should know of the run.
+
+    Returns
+    -------
+    remarks : list of str
+    left_out : dict of str to str
+        Contrasts the run is left out of, and why.
+    """
+    parsed = parse_name(design.name)
+    entities = parsed.entities if parsed else {}
+    name = entity_string({key: label for key, label in entities.items() if key not in DERIVATIVE_ENTITIES})
+    try:
+        facts = read_json_object(design)
+    except UnreadableFileError as error:
+        return [str(error)], {}
+    notes, left_out = facts.get("Notes"), facts.get("LeftOutContrasts")
+    left_out = left_out if isinstance(left_out, dict) else {}
+    return [
+        *(f"{name}: {note}" for note in (notes if isinstance(notes, list) else [])),
+        *(f"{name} is left out of contrast '{label}': {why}." for label, why in left_out.items()),
+    ], left_out
+
+
+def _left_out_before(design: Path) -> dict[str, str]:
+    """Contrasts an earlier call left this run out of: its design is the same, its contrasts were others."""
+    try:
+        return dict(read_json_object(design.with_suffix(".json"))["LeftOutContrasts"])
+    except (UnreadableFileError, ValueError, KeyError, TypeError):
+        return {}

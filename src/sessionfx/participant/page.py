@@ -1,0 +1,251 @@
+"""The report of one participant, `sub-XX.html`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.ask.contrasts import Contrast
+from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.bids.names import entity_string, figures_folder
+from sessionfx.participant.results import ParticipantResults, RunSummary
+from sessionfx.report.brain import draw_coverage
+from sessionfx.report.map_pictures import draw_maps
+from sessionfx.report.page import Picture, assemble_page, is_whole_page, render, section_mark, write_section
+from sessionfx.report.plots import draw_design_correlation, draw_design_matrix, draw_events
+from sessionfx.report.tables import threshold_words, titled
+from sessionfx.space.stat_map import EstimateMap, map_summary
+from sessionfx.statistics.thresholds import z_threshold
+from sessionfx.wording import counted
+
+
+def has_sections(
+    output_dir: Path, participant: str, entities: Mapping[str, str | None], contrast: str, mark: str
+) -> bool:
+    """Whether the page of a participant and its section for a contrast are there and show this work."""
+    folder = output_dir / figures_folder(participant)
+    return (
+        is_whole_page(_page(output_dir, participant), folder)
+        and section_mark(folder, _runs_section(participant, entities)) is not None
+        and section_mark(folder, _contrast_section(participant, entities, contrast)) == mark
+    )
+
+
+def write_participant_report(results: ParticipantResults, marks: Mapping[str, str], output_dir: Path) -> Path:
+    """Draw the sections of an analysis and put the participant's page together.
+
+    Parameters
+    ----------
+    results : ParticipantResults
+    marks : mapping of str to str
+        Digest of what each contrast's section shows.
+    output_dir : Path
+
+    Returns
+    -------
+    Path
+        The page.
+    """
+    folder = output_dir / figures_folder(results.participant)
+    place = " · ".join(f"{key} {label}" for key, label in results.entities.items() if label)
+    write_section(
+        folder,
+        _runs_section(results.participant, results.entities),
+        f"Runs: {place}",
+        _render_runs(results, place),
+    )
+    for contrast in results.contrasts:
+        html = _render_contrast(results, contrast, place)
+        name = _contrast_section(results.participant, results.entities, contrast.label)
+        write_section(folder, name, f"Contrast {contrast.label}: {place}", html, marks[contrast.label])
+    page = _page(output_dir, results.participant)
+    assemble_page(
+        page,
+        folder,
+        title=f"Participant sub-{results.participant}",
+        lead=(
+            "Every run was fitted by itself; runs were combined within sessions, and sessions within the "
+            "participant, by fixed effects."
+        ),
+    )
+    return page
+
+
+def _order(session_contrasts: Sequence[SessionContrast]) -> str:
+    """Say in which order the study's sessions took place."""
+    order = session_contrasts[0].order_text if session_contrasts else ""
+    return f" Order of the study's sessions in time: {order}." if order else ""
+
+
+def _page(output_dir: Path, participant: str) -> Path:
+    return output_dir / f"sub-{participant}.html"
+
+
+def _runs_section(participant: str, entities: Mapping[str, str | None]) -> str:
+    return entity_string({"sub": participant, **entities}) + "_a-runs"
+
+
+def _contrast_section(participant: str, entities: Mapping[str, str | None], contrast: str) -> str:
+    return entity_string({"sub": participant, **entities}) + f"_contrast-{contrast}"
+
+
+def _render_runs(results: ParticipantResults, place: str) -> str:
+    runs = results.runs
+    records = [
+        {
+            "run": run.name,
+            "volumes": run.facts["NumberOfVolumes"],
+            "TR (s)": run.facts["RepetitionTime"] or "each volume's own",
+            "first volume (s)": run.facts["StartTime"],
+            "events": len(run.events),
+            "regressors": run.design.shape[1],
+            "degrees of freedom": run.facts["DegreesOfFreedom"],
+            "brain mask (voxels)": run.facts["BrainMaskVoxels"],
+            "fitted (voxels)": run.facts["FittedVoxels"],
+        }
+        for run in runs
+    ]
+    remarks = [f"{run.name}: {note}" for run in runs for note in run.facts["Notes"]]
+    remarks += [
+        f"{run.name} is left out of contrast '{label}': {why}."
+        for run in runs
+        for label, why in run.facts["LeftOutContrasts"].items()
+    ]
+    events = draw_events(
+        {run.name: run.events for run in runs},
+        title="Events",
+        run_seconds={run.name: run.seconds for run in runs},
+    )
+    designs = [{"name": run.name, "pictures": _draw_design(run)} for run in runs]
+    n_sessions = len({run.session for run in runs if run.session})
+    return render(
+        "participant_runs.html.j2",
+        title=f"Runs ({place})",
+        summary=counted(len(runs), "run")
+        + (f" in {counted(n_sessions, 'session')}." if n_sessions else ".")
+        + _order(results.session_contrasts),
+        runs=records,
+        remarks=remarks,
+        events=Picture(
+            events,
+            "Timeline of the events of every run",
+            "When each condition was shown; the line at the right marks the end of a run.",
+        ),
+        designs=designs,
+        methods=results.methods,
+    )
+
+
+def _draw_design(run: RunSummary) -> list[Picture]:
+    conditions = tuple(run.facts["ConditionColumns"])
+    matrix = draw_design_matrix(run.design, title=run.name, row_label="volume", condition_columns=conditions)
+    correlation = draw_design_correlation(run.design, title=f"{run.name}: correlation of regressors")
+    return [
+        Picture(
+            matrix,
+            f"Design matrix of {run.name}",
+            "One row per volume, one column per regressor; conditions in bold.",
+        ),
+        Picture(
+            correlation,
+            f"Correlations between the regressors of {run.name}",
+            "Conditions that correlate strongly with confounds or with each other are estimated with little precision.",
+        ),
+    ]
+
+
+def _render_contrast(results: ParticipantResults, contrast: Contrast, place: str) -> str:
+    sessions, combined = results.sessions[contrast.label], results.combined[contrast.label]
+    title = f"Contrast {contrast.label} ({place})"
+    if not sessions:
+        summary = (
+            f"Contrast {contrast.expression} cannot be estimated from any run of this participant; "
+            "see the remarks above."
+        )
+        return render("participant_contrast.html.j2", title=title, summary=summary, maps=[], coverage=None, groups=[])
+    titles = {f"ses-{session}" if session else "all runs": one for session, one in sessions.items()}
+    questions = {one.label: one.text for one in results.session_contrasts}
+    titles |= {f"sessions: {_question(label, questions)}": one for label, one in combined.items()}
+    settings = results.settings
+    thresholds = {
+        title: z_threshold(one.estimate.z, settings.alpha, settings.correction) for title, one in titles.items()
+    }
+    records = [{"map": title, **titled(map_summary(one, thresholds[title]))} for title, one in titles.items()]
+    # maps of the same kind share their scale, so that sessions can be compared by eye
+    groups = []
+    for heading, names in (
+        (
+            "Sessions" if any(sessions) else "Runs combined",
+            [title for title in titles if not title.startswith("sessions:")],
+        ),
+        ("Sessions combined", [title for title in titles if title.startswith("sessions:")]),
+    ):
+        if not names:
+            continue
+        z_max = _shared_maximum([titles[name].estimate.z for name in names])
+        effect_max = _shared_maximum([titles[name].estimate.effect for name in names])
+        pictures = []
+        for name in names:
+            pictures += _draw_maps(titles[name], name, contrast, thresholds[name], results.reference, z_max, effect_max)
+        groups.append({"title": heading, "pictures": pictures})
+    missing = sorted({run.session for run in results.runs} - set(sessions))
+    summary = f"Contrast {contrast.expression}. Thresholds: {threshold_words(settings)}, two-sided."
+    if any(isinstance(one.estimate.dof, np.ndarray) for one in titles.values()):
+        summary += " Degrees of freedom that differ between voxels are given as their median."
+    if missing:
+        summary += f" No estimate in session(s) {', '.join(missing)}."
+    return render(
+        "participant_contrast.html.j2",
+        title=title,
+        summary=summary,
+        maps=records,
+        coverage=_draw_coverage(sessions),
+        groups=groups,
+    )
+
+
+def _question(label: str, questions: Mapping[str, str]) -> str:
+    text = questions.get(label, label)
+    return text if text == label else f"{text} ({label})"
+
+
+def _shared_maximum(values: Sequence[NDArray[np.float64]]) -> float | None:
+    peaks = [float(np.percentile(np.abs(one), 99.5)) for one in values if one.size]
+    return max(peaks) if peaks and max(peaks) > 0 else None
+
+
+def _draw_maps(
+    one: EstimateMap,
+    name: str,
+    contrast: Contrast,
+    threshold: float,
+    background: NDArray[np.floating] | None,
+    z_max: float | None,
+    effect_max: float | None,
+) -> list[Picture]:
+    if background is not None and background.shape != one.grid.shape:
+        background = None
+    drawn = draw_maps(one, f"{name}: {contrast.expression}", threshold, z_max, effect_max, background)
+    return [
+        Picture(
+            drawn["z"],
+            f"z map, {name}, contrast {contrast.label}",
+            "Supra-threshold voxels stand out; the others are shown faintly.",
+        ),
+        Picture(drawn["effect"], f"Effect map, {name}, contrast {contrast.label}"),
+    ]
+
+
+def _draw_coverage(sessions: Mapping[str, EstimateMap]) -> Picture:
+    maps = list(sessions.values())
+    counts = np.sum([one.mask.astype(int) for one in maps], axis=0)
+    unit = "sessions with data" if any(sessions) else "maps with data"
+    png = draw_coverage(counts, len(maps), maps[0].grid.affine, title="Mask coverage", unit=unit)
+    return Picture(
+        png,
+        "How many sessions cover each voxel",
+        "A combined map has values only where all of its inputs have data.",
+    )

@@ -1,0 +1,117 @@
+"""What the report of a participant shows, as values: made of what was just computed, or read back from files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sessionfx.ask.contrasts import Contrast
+from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.bids.images import read_volume
+from sessionfx.bids.reading import UnreadableFileError, read_json_object, read_text
+from sessionfx.bids.runs import RunInputs
+from sessionfx.errors import ParticipantError
+from sessionfx.participant.events import ONLY_CONDITION, read_events
+from sessionfx.report.methods import MethodsText
+from sessionfx.settings import Settings
+from sessionfx.space.stat_map import EstimateMap
+
+_SHOWN = (
+    "RepetitionTime", "StartTime", "RunDuration", "NumberOfVolumes", "ConditionColumns", "DegreesOfFreedom",
+    "BrainMaskVoxels", "FittedVoxels", "Notes", "LeftOutContrasts",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What the report says of one run.
+
+    Attributes
+    ----------
+    name, session : str
+    design : DataFrame
+        Design matrix, as in `_design.tsv`.
+    facts : dict
+        As in `_design.json`: RepetitionTime, StartTime, RunDuration, NumberOfVolumes, ConditionColumns,
+        DegreesOfFreedom, BrainMaskVoxels, FittedVoxels, Notes and LeftOutContrasts; others are not looked at.
+    events : DataFrame
+        Onsets in seconds from the first volume, as `read_events` gives them.
+    """
+
+    name: str
+    session: str
+    design: pd.DataFrame
+    facts: dict[str, Any]
+    events: pd.DataFrame
+
+    @classmethod
+    def read(cls, run: RunInputs, design_path: Path) -> RunSummary:
+        """Read a run's design back from the output folder, and its events from the input."""
+        try:
+            design = pd.read_csv(io.StringIO(read_text(design_path)), sep="\t", quoting=csv.QUOTE_NONE)
+            facts = read_json_object(design_path.with_suffix(".json"))
+            first_volume = float(facts["StartTime"] + facts.get("VolumeTiming", [0.0])[0])
+            end = float(facts["RunDuration"])
+            missing = [field for field in _SHOWN if field not in facts]
+            if missing:
+                raise KeyError(missing[0])
+        except (UnreadableFileError, ValueError, LookupError, TypeError) as error:
+            what = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise ParticipantError(
+                f"{design_path} or its JSON cannot be read back ({what}). Run the participant again with --force."
+            ) from None
+        if run.events is None:
+            raise ParticipantError(f"{run.name} has no events file any more. Restore it and run the participant again.")
+        # what was left out of the model when it was fitted is left out of the picture
+        events = read_events(run.events, first_volume=first_volume, end=end, asked=(ONLY_CONDITION,))
+        return cls(run.name, run.session, design, facts, events.table)
+
+    @property
+    def seconds(self) -> float:
+        """Length of the run (s)."""
+        return float(self.facts["RunDuration"])
+
+
+@dataclass(frozen=True)
+class ParticipantResults:
+    """All that the sections of one analysis of one participant show.
+
+    Attributes
+    ----------
+    participant : str
+    entities : dict
+        task, space, res.
+    runs : tuple of RunSummary
+    contrasts : tuple of Contrast
+    session_contrasts : tuple of SessionContrast
+    sessions, combined : dict
+        Maps by contrast label and session, or session contrast label.
+    reference : ndarray, 3-D, or None
+        The participant's mean image, drawn behind maps of the same shape.
+    settings : Settings
+    methods : MethodsText
+    """
+
+    participant: str
+    entities: dict[str, str | None]
+    runs: tuple[RunSummary, ...]
+    contrasts: tuple[Contrast, ...]
+    session_contrasts: tuple[SessionContrast, ...]
+    sessions: Mapping[str, Mapping[str, EstimateMap]]
+    combined: Mapping[str, Mapping[str, EstimateMap]]
+    reference: NDArray[np.floating] | None
+    settings: Settings
+    methods: MethodsText
+
+
+def read_reference(path: Path) -> NDArray[np.floating] | None:
+    """Read a participant's mean image back from the output folder; None where there is none."""
+    return read_volume(path)[0] if path.is_file() else None

@@ -1,0 +1,262 @@
+"""One run from files to estimates: read, model, fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.ask.contrasts import Contrast, conditions_asked
+from sessionfx.bids.runs import RunInputs
+from sessionfx.errors import ParticipantError
+from sessionfx.participant.bold import RunData, open_series, read_run
+from sessionfx.participant.confounds import read_confounds
+from sessionfx.participant.design import Design, DesignModel, make_design
+from sessionfx.participant.events import Events, near_equal, read_events
+from sessionfx.participant.glm import fit_run
+from sessionfx.participant.timing import Timing, run_timing
+from sessionfx.settings import Settings
+from sessionfx.space.grid import Grid
+from sessionfx.space.stat_map import EstimateMap
+from sessionfx.statistics.linear_algebra import independent_columns, is_estimable
+from sessionfx.wording import listed
+
+
+@dataclass(frozen=True)
+class FirstLevelModel:
+    """The options of the first level; units: Hz, mm."""
+
+    design: DesignModel
+    noise_model: str
+    smoothing_fwhm: float | None
+    confounds: tuple[str, ...]
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> FirstLevelModel:
+        """Take the first-level options out of all options."""
+        design = DesignModel(settings.hrf_model, settings.drift_model, settings.high_pass)
+        return cls(design, settings.noise_model, settings.smoothing_fwhm, settings.confounds)
+
+    def parameters(self) -> dict[str, Any]:
+        """For sidecars."""
+        return {
+            "HrfModel": self.design.hrf_model,
+            "DriftModel": self.design.drift_model,
+            "HighPassHz": self.design.high_pass if self.design.drift_model == "cosine" else None,
+            "NoiseModel": self.noise_model,
+            "SmoothingFwhmMm": self.smoothing_fwhm,
+            "Confounds": list(self.confounds) or ["motion6 where a confounds file exists"],
+            "SignalScaling": "percent of each voxel's mean over time",
+        }
+
+
+@dataclass(frozen=True)
+class FittedRun:
+    """What the analysis of a run gives.
+
+    Attributes
+    ----------
+    run : RunInputs
+    design : Design
+    events : Events
+    timing : Timing
+        Of its volumes.
+    n_brain : int
+        Voxels of the brain mask.
+    mask : ndarray of bool, 3-D
+        Voxels fitted.
+    mean : MeanImage
+    estimates : dict of str to EstimateMap
+        By contrast label.
+    left_out : dict of str to str
+        Contrasts this run does not contribute to, and why.
+    redundant : tuple of str
+        Columns that other columns explain.
+    dof : float
+        Volumes minus independent columns.
+    notes : tuple of str
+        What a reader should know.
+    """
+
+    run: RunInputs
+    design: Design
+    events: Events
+    timing: Timing
+    n_brain: int
+    mask: NDArray[np.bool_]
+    mean: MeanImage
+    estimates: dict[str, EstimateMap]
+    left_out: dict[str, str]
+    redundant: tuple[str, ...]
+    dof: float
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class MeanImage:
+    """The mean over time of a run: 3-D, NaN outside the mask."""
+
+    values: NDArray[np.floating]
+    grid: Grid
+
+
+def run_mean(run: RunInputs, model: FirstLevelModel) -> MeanImage:
+    """Read a run for its mean over time alone.
+
+    Raises
+    ------
+    ParticipantError
+        If a file is missing or unreadable.
+    """
+    return _mean_image(read_run(open_series(run.bold), run.bold, run.mask, model.smoothing_fwhm))
+
+
+def _mean_image(data: RunData) -> MeanImage:
+    values = np.full(data.grid.shape, np.nan, dtype=np.float32)
+    values[data.mask] = data.mean
+    return MeanImage(values, data.grid)
+
+
+def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevelModel) -> FittedRun:
+    """Analyse a run.
+
+    Parameters
+    ----------
+    run : RunInputs
+    contrasts : sequence of Contrast
+        A contrast with a condition the run does not have is left out, with a note.
+    model : FirstLevelModel
+
+    Returns
+    -------
+    FittedRun
+
+    Raises
+    ------
+    ParticipantError
+        If a file is missing, unreadable or does not fit the others.
+    """
+    if run.problem:
+        raise ParticipantError(f"{run.name}: {run.problem}. Correct the dataset, or choose with --bids-filter-file.")
+    image = open_series(run.bold)
+    design, events, timing, notes = model_run(run, image, contrasts, model)
+    vectors, left_out = _estimable_contrasts(design, contrasts)
+    matrix = design.matrix.to_numpy()
+    kept = independent_columns(matrix)
+    redundant = tuple(str(column) for index, column in enumerate(design.matrix.columns) if index not in kept)
+    if redundant:
+        notes.append(f"{len(redundant)} regressors are explained by others and change nothing: {listed(redundant)}.")
+    n_volumes = len(matrix)
+    if n_volumes <= len(kept):
+        raise ParticipantError(
+            f"{run.name} has {n_volumes} volumes for {len(kept)} regressors, so nothing is left to estimate the noise. "
+            "Choose fewer --confounds or a lower --high-pass, or leave this run out."
+        )
+    data = read_run(image, run.bold, run.mask, model.smoothing_fwhm)
+    notes.extend(data.notes)
+    low = int((data.mean < 1).sum())
+    if low:
+        notes.append(
+            f"{low} voxels have a mean below 1; percent signal change means little there (are the data demeaned?)."
+        )
+    estimates = {
+        label: EstimateMap.where_determined(estimate, data.mask, data.grid)
+        for label, estimate in fit_run(data.signal, matrix, vectors, model.noise_model).items()
+    }
+    for label, one in estimates.items():
+        if not one.mask.any():
+            raise ParticipantError(
+                f"{run.name}: contrast '{label}' has no voxel with noise to test it against. Check the image."
+            )
+    return FittedRun(
+        run,
+        design,
+        events,
+        timing,
+        data.n_brain,
+        data.mask,
+        _mean_image(data),
+        estimates,
+        left_out,
+        redundant,
+        float(n_volumes - len(kept)),
+        tuple(notes),
+    )
+
+
+def model_run(
+    run: RunInputs, image: Any, contrasts: Sequence[Contrast], model: FirstLevelModel
+) -> tuple[Design, Events, Timing, list[str]]:
+    """Make a run's design from its events, confounds and timing.
+
+    Parameters
+    ----------
+    run : RunInputs
+    image : nibabel image
+        The run's series, of which the header is used.
+    contrasts : sequence of Contrast
+        They say which conditions are asked for.
+    model : FirstLevelModel
+
+    Returns
+    -------
+    design : Design
+    events : Events
+    timing : Timing
+    notes : list of str
+    """
+    if run.events is None:
+        raise ParticipantError(
+            f"{run.name} has no events file ({run.name}_events.tsv, or one that applies to it by inheritance) "
+            "in the raw dataset. Add it, or leave this run out with --bids-filter-file."
+        )
+    timing = run_timing(run, image)
+    events = read_events(
+        run.events, first_volume=float(timing.times[0]), end=timing.end, asked=conditions_asked(contrasts)
+    )
+    confounds = read_confounds(run.confounds, model.confounds, len(timing.times))
+    try:
+        design = make_design(timing, events, confounds, model.design)
+    except ParticipantError as error:
+        raise ParticipantError(f"{run.name}: {error}") from None
+    notes = [*run.warnings, *timing.notes, *_notes_on_spacing(timing, model), *events.notes, *confounds.notes]
+    return design, events, timing, notes
+
+
+def _notes_on_spacing(timing: Timing, model: FirstLevelModel) -> list[str]:
+    """Say what it means for the model that volumes are not equally spaced."""
+    if timing.is_regular:
+        return []
+    autoregressive = (
+        " The autoregressive noise model takes each volume and the next for equally far apart, which they are not; "
+        "--noise-model ols assumes no such thing."
+        if model.noise_model == "ar1"
+        else ""
+    )
+    return [
+        f"Volumes are not equally spaced (VolumeTiming: {timing.spacing_text} apart); responses and drifts are taken "
+        f"at the time of each volume.{autoregressive}"
+    ]
+
+
+def _estimable_contrasts(
+    design: Design, contrasts: Sequence[Contrast]
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
+    vectors, left_out = {}, {}
+    columns = [str(column) for column in design.matrix.columns]
+    matrix = design.matrix.to_numpy()
+    for contrast in contrasts:
+        missing = contrast.missing_from(design.condition_columns)
+        vector = contrast.vector(columns)
+        if missing:
+            alike = [other for name in missing for other in near_equal(name, design.condition_columns)]
+            hint = f" (it has {', '.join(map(repr, alike))})" if alike else ""
+            left_out[contrast.label] = f"condition {', '.join(missing)} does not occur in it{hint}"
+        elif not is_estimable(matrix, vector):
+            left_out[contrast.label] = "its regressors cannot be told apart in this run's design"
+        else:
+            vectors[contrast.label] = vector
+    return vectors, left_out

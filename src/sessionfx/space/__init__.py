@@ -1,0 +1,1 @@
+"""Where features live, and statistical maps in their place."""

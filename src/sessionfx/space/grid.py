@@ -1,0 +1,58 @@
+"""A voxel grid: shape and position of an image, equality and difference in words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Affines of one participant's files differ by rounding only
+AFFINE_TOLERANCE = 1e-3  # mm
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Shape and position of an image: voxels (i, j, k) lie at affine @ (i, j, k, 1) mm."""
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+
+    def same_as(self, other: Grid) -> bool:
+        """Whether voxels of the two grids lie on each other."""
+        return self.shape == other.shape and np.allclose(self.affine, other.affine, rtol=0, atol=AFFINE_TOLERANCE)
+
+    def __str__(self) -> str:
+        size = "×".join(f"{width:.4g}" for width in self._voxel_sizes)
+        return f"{'×'.join(map(str, self.shape))} voxels of {size} mm"
+
+    @property
+    def _voxel_sizes(self) -> NDArray[np.float64]:
+        return np.asarray(np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)))
+
+    def difference_from(self, other: Grid) -> str:
+        """Say in words in what the grid differs from another; empty where it does not."""
+        if self.same_as(other):
+            return ""
+        if self.shape != other.shape:
+            return f"{'×'.join(map(str, self.shape))} and {'×'.join(map(str, other.shape))} voxels"
+        own, others = self._voxel_sizes, other._voxel_sizes
+        if not np.allclose(own, others, rtol=0, atol=AFFINE_TOLERANCE):
+            return f"voxels of {_numbers(own, '×')} and {_numbers(others, '×')} mm"
+        cosines = ((self.affine[:3, :3] / own) * (other.affine[:3, :3] / others)).sum(axis=0)
+        flipped = [axis for axis, cosine in zip("ijk", cosines, strict=True) if cosine < -1 + 1e-6]
+        turned = [axis for axis, cosine in zip("ijk", cosines, strict=True) if abs(cosine) <= 1 - 1e-6]
+        moved = self.affine[:3, 3] - other.affine[:3, 3]
+        parts = [f"the {' and '.join(flipped)} axis runs the other way"] if flipped else []
+        if turned:
+            angle = np.degrees(np.arccos(np.clip(cosines.min(), -1, 1)))
+            parts.append(f"the {' and '.join(turned)} axis is turned by {angle:.3g}°")
+        if not np.allclose(moved, 0, rtol=0, atol=AFFINE_TOLERANCE):
+            parts.append(
+                f"the first voxel lies at ({_numbers(self.affine[:3, 3])}) and ({_numbers(other.affine[:3, 3])}) mm"
+            )
+        return "; ".join(parts) or "the affine matrices differ by more than rounding"
+
+
+def _numbers(values: NDArray[np.float64], separator: str = ", ") -> str:
+    return separator.join(f"{value:.6g}" for value in values)

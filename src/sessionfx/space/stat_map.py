@@ -1,0 +1,124 @@
+"""Results in their place: the value of a statistic at the voxels of a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.errors import ParticipantError
+from sessionfx.space.grid import Grid
+from sessionfx.statistics.estimates import Estimate, Result
+from sessionfx.statistics.thresholds import beyond
+from sessionfx.wording import minus
+
+R = TypeVar("R", bound=Result)
+
+
+@dataclass(frozen=True)
+class StatMap(Generic[R]):
+    """A result at V voxels of a grid.
+
+    Attributes
+    ----------
+    estimate : Estimate or FTest
+        Arrays of shape (V,).
+    mask : ndarray of bool, 3-D
+        The V voxels at which the data determine it.
+    grid : Grid
+    """
+
+    estimate: R
+    mask: NDArray[np.bool_]
+    grid: Grid
+
+    @classmethod
+    def where_determined(cls, estimate: R, mask: NDArray[np.bool_], grid: Grid) -> StatMap[R]:
+        """Keep the voxels at which the data determine the result; no other may be combined."""
+        good = estimate.is_determined
+        kept = mask.copy()
+        kept[mask] = good
+        return cls(estimate.at(good), kept, grid)
+
+    def within(self, mask: NDArray[np.bool_]) -> StatMap[R]:
+        """Restrict to the voxels of a mask, which must all be among this map's."""
+        return StatMap(self.estimate.at(mask[self.mask]), mask, self.grid)
+
+    def volume(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Put V values into a 3-D array, NaN outside the mask."""
+        volume = np.full(self.grid.shape, np.nan)
+        volume[self.mask] = values
+        return volume
+
+
+EstimateMap = StatMap[Estimate]
+
+
+def on_common_voxels(maps: Sequence[EstimateMap], names: Sequence[str]) -> list[EstimateMap]:
+    """Restrict maps to the voxels all of them have.
+
+    Parameters
+    ----------
+    maps : sequence of EstimateMap
+    names : sequence of str
+        What each is called in an error.
+
+    Returns
+    -------
+    list of EstimateMap
+
+    Raises
+    ------
+    ParticipantError
+        If the grids differ or no voxel is common.
+    """
+    first = maps[0]
+    for other, name in zip(maps[1:], names[1:], strict=True):
+        if not first.grid.same_as(other.grid):
+            raise ParticipantError(
+                f"{names[0]} ({first.grid}) and {name} ({other.grid}) lie on different grids and cannot be combined: "
+                f"{first.grid.difference_from(other.grid)}. "
+                "Preprocess all of them to one space and resolution, or select with --space, --res or --session-label."
+            )
+    common = np.logical_and.reduce([one.mask for one in maps])
+    if not common.any():
+        raise ParticipantError(f"No voxel has data in all of {', '.join(names)}. Check the brain masks of these runs.")
+    return [one.within(common) for one in maps]
+
+
+def position_text(mask: NDArray[np.bool_], grid: Grid, index: int) -> str:
+    """World coordinates (mm) of an in-mask voxel, for people."""
+    voxel = np.unravel_index(np.flatnonzero(mask)[index], mask.shape)
+    place = grid.affine[:3, :3] @ voxel + grid.affine[:3, 3]
+    return ", ".join(minus(f"{value:.0f}") for value in place)
+
+
+def map_summary(one: StatMap[Any], threshold: float) -> dict[str, Any]:
+    """Describe a map in one row.
+
+    Parameters
+    ----------
+    one : StatMap
+    threshold : float
+        On |z|.
+
+    Returns
+    -------
+    dict
+        Degrees of freedom, voxels, threshold, supra-threshold voxels, largest and smallest z and where (mm).
+    """
+    z = one.estimate.z
+    high, low = int(np.argmax(z)), int(np.argmin(z))
+    return {
+        "dof": one.estimate.typical_dof,
+        "n_voxels": int(z.size),
+        "threshold": threshold,
+        "n_above": int(beyond(z, threshold, two_sided=one.estimate.two_sided).sum()),
+        "largest_z": float(z[high]),
+        "largest_at_mm": position_text(one.mask, one.grid, high),
+        "smallest_z": float(z[low]),
+        "smallest_at_mm": position_text(one.mask, one.grid, low),
+    }

@@ -1,0 +1,1245 @@
+"""The group level as users run it: real maps and tables in, files out, and what they say against the arrays put in."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+from test_report import text_of
+
+from group_study import (
+    AFFINE,
+    MISSING,
+    START,
+    GroupStudy,
+    group_map,
+    group_path,
+    make_study,
+    read,
+    strict_json,
+)
+from sessionfx.cli import main
+
+SESSION_CONTRASTS = ("mean", "ses02MinusSes01", "ses03MinusSes01", "ses03MinusSes02", "linear")
+LABELS = {
+    "session-model": "sessionModel",
+    "summary-statistics": "summaryStatistics",
+    "marginal": "marginal",
+    "mixed": "mixed",
+}
+QUICK = ("--session-contrast", "mean", "--strategy", "summary-statistics")
+
+
+# Helpers ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Called:
+    """How a call ended."""
+
+    code: int
+    output: str
+    error: str
+
+    def refused(self, code: int, *fragments: str) -> None:
+        """Check that it was refused in one paragraph which holds every fragment."""
+        assert self.code == code, self.error
+        assert self.error.startswith("sessionfx: "), self.error
+        assert self.error.count("\n") == 1, f"more than one paragraph:\n{self.error}"
+        for fragment in fragments:
+            assert fragment in self.error, f"{fragment!r} is not in: {self.error}"
+
+
+@dataclass
+class Caller:
+    """Calls the program on a study, and checks what holds for every call: no traceback, input untouched."""
+
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, study: GroupStudy, output: Path, *options: str, report: bool = False) -> Called:
+        arguments = [str(study.raw), str(output), "group", "-d", str(study.maps), "--nprocs", "1", *options]
+        before = state_of(study.raw), state_of(study.maps)
+        self.capsys.readouterr()
+        code = main(arguments if report else [*arguments, "--no-report"])
+        output, error = self.capsys.readouterr()
+        assert "Traceback" not in error
+        assert (state_of(study.raw), state_of(study.maps)) == before, "the input was changed"
+        return Called(code, output, error)
+
+    def done(self, study: GroupStudy, output: Path, *options: str, report: bool = False) -> Path:
+        """Call the program, which must succeed."""
+        called = self(study, output, *options, report=report)
+        assert called.code == 0, called.error
+        return output
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Caller:
+    return Caller(capsys)
+
+
+def state_of(root: Path) -> dict[str, str]:
+    """Digest and time of every file by its name."""
+    return {
+        str(path.relative_to(root)): f"{path.stat().st_mtime_ns} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        if path.is_file()
+        else "folder"
+        for path in root.rglob("*")
+    }
+
+
+def times(output: Path, pattern: str = "group/*") -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in output.glob(pattern) if path.is_file()}
+
+
+def redone(before: dict[str, int], after: dict[str, int]) -> set[str]:
+    return {name for name in after if after[name] != before.get(name)}
+
+
+def contents(output: Path, pattern: str = "group/*") -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in output.glob(pattern) if path.is_file()}
+
+
+def open_below(pid: int, folder: Path) -> bool:
+    """Whether a process has a file open in a folder, with or without a name."""
+    try:
+        links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return False
+    return any(link.startswith(str(folder)) for link in links)
+
+
+def hidden_files(output: Path) -> list[str]:
+    return [path.name for path in output.rglob(".*") if path.name != ".bidsignore"]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> GroupStudy:
+    """Nine participants, three sessions, two maps missing; read only."""
+    return make_study(tmp_path_factory.mktemp("study"))
+
+
+@pytest.fixture(scope="module")
+def defaults(study: GroupStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every default strategy and session contrast of that study; read only."""
+    output = tmp_path_factory.mktemp("defaults") / "out"
+    assert main([str(study.raw), str(output), "group", "-d", str(study.maps), "--nprocs", "1", "--no-report"]) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def with_covariates(study: GroupStudy, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Age and group beside two session contrasts, with permutations and the report; read only."""
+    output = tmp_path_factory.mktemp("covariates") / "out"
+    command = [str(study.raw), str(output), "group", "-d", str(study.maps), "--nprocs", "1"]
+    command += ["--covariates", "age", "group", "--session-contrast", "ses-02 - ses-01", "--session-contrast", "any"]
+    command += [
+        "--group-contrast",
+        "intercept",
+        "--group-contrast",
+        "age",
+        "--strategy",
+        "summary-statistics",
+        "marginal",
+    ]
+    command += ["--variance", "pooled"]
+    assert main([*command, "--permutations", "40", "--calibrate", "150"]) == 0
+    return output
+
+
+def session_columns(study: GroupStudy, rows: Sequence[tuple[str, str]]) -> NDArray[np.float64]:
+    """Ones where a map is of session 01, 02, 03."""
+    return np.array([[float(session == column) for column in ("01", "02", "03")] for _, session in rows])
+
+
+def ols(y: NDArray[np.float64], x: NDArray[np.float64], c: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Textbook least squares of full-rank designs."""
+    inverse = np.linalg.inv(x.T @ x)
+    beta = inverse @ x.T @ y
+    dof = len(x) - x.shape[1]
+    dispersion = ((y - x @ beta) ** 2).sum(axis=0) / dof
+    effect, variance = c @ beta, c @ inverse @ c * dispersion
+    t = effect / np.sqrt(variance)
+    return {"effect": effect, "variance": variance, "t": t, "p": stats.t.sf(t, dof)}
+
+
+def assert_maps(output: Path, strategy: str, expected: dict[str, NDArray[np.float64]], **place: str) -> None:
+    for statistic, values in expected.items():
+        # effect and variance are kept in double precision, the others in single
+        rtol = 1e-9 if statistic in ("effect", "variance") else 2e-6
+        np.testing.assert_allclose(
+            group_map(output, strategy, statistic, **place), values, rtol=rtol, atol=1e-12, err_msg=statistic
+        )
+
+
+# What is written, and that it is the strategies' arithmetic --------------------------------------------------
+
+
+def test_every_default_strategy_answers_every_session_contrast(defaults: Path) -> None:
+    expected = {
+        group_path(defaults, label, statistic, asked).name
+        for asked in SESSION_CONTRASTS
+        for label in LABELS.values()
+        for statistic in ("effect", "variance", "t", "z", "p", *(["dof"] if label in ("mixed", "marginal") else []))
+    }
+    expected |= {
+        group_path(defaults, label, statistic, "any").name
+        for label in ("sessionModel", "summaryStatistics", "marginal")
+        # Hotelling's dof are the same at all voxels, the others' are not
+        for statistic in ("F", "z", "p", *(["dof"] if label != "summaryStatistics" else []))
+    }
+    expected |= {
+        f"{START}_stat-{name}_desc-reliability_statmap.nii.gz" for name in ("icc1", "icc31", "between", "within")
+    }
+    assert {path.name for path in (defaults / "group").glob("*_statmap.nii.gz")} == expected
+    for path in (defaults / "group").glob("*_statmap.nii.gz"):
+        assert np.isfinite(read(path)).all(), path.name
+        assert np.allclose(nib.load(path).affine, AFFINE)
+        strict_json(path.with_name(path.name.replace(".nii.gz", ".json")))
+
+
+def test_fixed_effects_is_a_t_test_on_each_participants_combination(study: GroupStudy, defaults: Path) -> None:
+    complete = sorted({p for p, _ in study.keys} - {p for p, _ in MISSING})
+    maps = {key: effect.ravel() for key, effect in study.effects.items()}
+    one = np.ones(1)
+    difference = np.array([maps[p, "03"] - maps[p, "01"] for p in [*complete, "07"]])
+    assert_maps(defaults, "summaryStatistics", ols(difference, np.ones((8, 1)), one), sessions="ses03MinusSes01")
+    everyone = sorted({p for p, _ in study.keys})
+    means = np.array([np.mean([maps[p, s] for q, s in study.keys if q == p], axis=0) for p in everyone])
+    assert_maps(defaults, "summaryStatistics", ols(means, np.ones((9, 1)), one), sessions="mean")
+    vectors = np.array([[maps[p, "02"] - maps[p, "01"], maps[p, "03"] - maps[p, "01"]] for p in complete])
+    n, q = len(complete), 2
+    average, centred = vectors.mean(axis=0), vectors - vectors.mean(axis=0)
+    covariance = np.einsum("nqv,nrv->vqr", centred, centred) / (n - 1)
+    hotelling = n * np.einsum("qv,vqr,rv->v", average, np.linalg.inv(covariance), average)
+    f = (n - q) / (q * (n - 1)) * hotelling
+    np.testing.assert_allclose(group_map(defaults, "summaryStatistics", "F", "any"), f, rtol=1e-5)
+    np.testing.assert_allclose(group_map(defaults, "summaryStatistics", "p", "any"), stats.f.sf(f, q, n - q), rtol=1e-5)
+
+
+def test_session_model_is_least_squares_on_all_maps(study: GroupStudy, defaults: Path) -> None:
+    rows, y = study.keys, study.stacked
+    sessions = session_columns(study, rows)
+    assert_maps(defaults, "sessionModel", ols(y, sessions, np.ones(3) / 3), sessions="mean")
+    everyone = sorted({p for p, _ in rows})
+    dummies = np.array([[float(p == label) for label in everyone[1:]] for p, _ in rows])
+    assert_maps(
+        defaults, "sessionModel", ols(y, np.hstack([sessions, dummies]), np.array([-1, 0, 1] + [0] * 8)),
+        sessions="ses03MinusSes01",
+    )  # fmt: skip
+
+
+def test_mixed_is_the_restricted_likelihood_at_its_maximum(study: GroupStudy, defaults: Path) -> None:
+    """At a few voxels, by brute force over the ratio of variances; generalised least squares at the best one."""
+    rows, y = study.keys, study.stacked
+    x = session_columns(study, rows)
+    same = np.array([[float(p == q) for q, _ in rows] for p, _ in rows])
+    c = np.array([-1.0, 0.0, 1.0])
+    effect, variance = (group_map(defaults, "mixed", one, "ses03MinusSes01") for one in ("effect", "variance"))
+    for voxel in (0, 7, 100, 215):
+        best = None
+        for ratio in [0.0, *np.geomspace(1e-3, 1e3, 4001)]:
+            inverse = np.linalg.inv(np.eye(len(rows)) + ratio * same)
+            information = x.T @ inverse @ x
+            beta = np.linalg.solve(information, x.T @ inverse @ y[:, voxel])
+            residual = y[:, voxel] - x @ beta
+            scale = residual @ inverse @ residual / (len(rows) - 3)
+            deviance = (
+                -np.linalg.slogdet(inverse)[1] + np.linalg.slogdet(information)[1] + (len(rows) - 3) * np.log(scale)
+            )
+            if best is None or deviance < best[0]:
+                best = (deviance, c @ beta, scale * c @ np.linalg.solve(information, c))
+        assert best is not None
+        assert effect[voxel] == pytest.approx(best[1], rel=1e-3)
+        assert variance[voxel] == pytest.approx(best[2], rel=2e-3)
+
+
+def test_marginal_and_mixed_are_within_estimates_where_nobody_misses_a_session(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, missing=())
+    output = call.done(study, tmp_path / "out", "--session-contrast", "ses-02 - ses-01")
+    maps = {key: effect.ravel() for key, effect in study.effects.items()}
+    difference = np.array([maps[p, "02"] - maps[p, "01"] for p in sorted({p for p, _ in study.keys})])
+    paired = ols(difference, np.ones((9, 1)), np.ones(1))
+    for strategy in LABELS.values():
+        np.testing.assert_allclose(
+            group_map(output, strategy, "effect", "ses02MinusSes01"), paired["effect"], rtol=1e-9
+        )
+    # CR2 on balanced data is the paired t test
+    np.testing.assert_allclose(
+        group_map(output, "marginal", "variance", "ses02MinusSes01"), paired["variance"], rtol=1e-9
+    )
+    sidecar = strict_json(group_path(output, "marginal", "t", "ses02MinusSes01").with_suffix("").with_suffix(".json"))
+    assert sidecar["DegreesOfFreedom"] == pytest.approx(8)
+
+
+def test_meta_needs_variances_and_uses_them(call: Caller, tmp_path: Path) -> None:
+    pytest.importorskip("pymare")
+    study = make_study(tmp_path, n_participants=6, missing=())
+    output = call.done(
+        study, tmp_path / "out", "--session-contrast", "mean", "--strategy", "meta", "summary-statistics"
+    )
+    plain = group_map(output, "summaryStatistics", "effect")
+    weighted = group_map(output, "meta", "effect")
+    assert 0 < np.abs(plain - weighted).max() < 0.5
+    bare = make_study(tmp_path / "bare", n_participants=6, missing=(), variances=False)
+    for options in (("--strategy", "meta"), ("--fixed-effects", "precision")):
+        call(bare, tmp_path / "none", *options).refused(17, "has no variance map", "Leave them out")
+    assert not (tmp_path / "none" / "group").exists()
+
+
+# Covariates -------------------------------------------------------------------------------------------------
+
+
+def coded(study: GroupStudy, participants: Sequence[str]) -> NDArray[np.float64]:
+    """Constant, centred age and sum-coded group (control 1, patient −1) of participants."""
+    table = pd.read_csv(study.raw / "participants.tsv", sep="\t", dtype={"participant_id": str})
+    table["participant_id"] = table["participant_id"].str.removeprefix("sub-")
+    table["age"] = table["age"] - table["age"].mean()
+    table = table.set_index("participant_id").loc[list(participants)]
+    signs = np.where(table["group"] == "control", 1.0, -1.0)
+    return np.column_stack([np.ones(len(table)), table["age"], signs])
+
+
+def test_covariates_are_regressors_of_each_participants_difference(
+    call: Caller, tmp_path: Path, study: GroupStudy, with_covariates: Path
+) -> None:
+    output = call.done(
+        study, tmp_path / "out", "--covariates", "age", "group", "--session-contrast", "ses-02 - ses-01", "--strategy",
+        "summary-statistics", "--variance", "pooled",
+    )  # fmt: skip
+    maps = {key: effect.ravel() for key, effect in study.effects.items()}
+    participants = sorted({p for p, _ in study.keys} - {"07"})
+    y = np.array([maps[p, "02"] - maps[p, "01"] for p in participants])
+    x = coded(study, participants)
+    weights = {None: [1.0, 0, 0], "age": [0, 1.0, 0], "patientMinusControl": [0, 0, -2.0]}
+    for covariate, c in weights.items():
+        expected = ols(y, x, np.array(c))
+        assert_maps(output, "summaryStatistics", expected, sessions="ses02MinusSes01", covariate=covariate)
+        if covariate != "patientMinusControl":
+            assert_maps(with_covariates, "summaryStatistics", expected, sessions="ses02MinusSes01", covariate=covariate)
+    found = {path.name.split("_covariate-")[1].split("_")[0] for path in (output / "group").glob("*_covariate-*")}
+    assert found == {"age", "patientMinusControl"}
+    units = {
+        covariate: strict_json(path.with_suffix("").with_suffix(".json"))["Units"]
+        for covariate in weights
+        for path in [group_path(output, "summaryStatistics", "effect", "ses02MinusSes01", covariate)]
+    }
+    assert units == {
+        None: "percent signal change",
+        "age": "percent signal change per unit of 'age'",
+        "patientMinusControl": "percent signal change",
+    }
+    asked = {
+        path.name.split("_covariate-")[1].split("_")[0] for path in (with_covariates / "group").glob("*_covariate-*")
+    }
+    assert asked == {"age"}, "--group-contrast selects"
+
+
+def test_covariates_equal_nilearns_second_level_model(study: GroupStudy, with_covariates: Path) -> None:
+    from nilearn.glm.second_level import SecondLevelModel
+
+    participants = sorted({p for p, _ in study.keys} - {"07"})
+    images = [nib.Nifti1Image(study.effects[p, "02"] - study.effects[p, "01"], AFFINE) for p in participants]
+    design = pd.DataFrame(coded(study, participants), columns=["intercept", "age", "group"])
+    mask = nib.Nifti1Image(np.ones((6, 6, 6), np.uint8), AFFINE)
+    model = SecondLevelModel(mask_img=mask, minimize_memory=False).fit(images, design_matrix=design)
+    for covariate, column in ((None, "intercept"), ("age", "age")):
+        found = model.compute_contrast(column, output_type="all")
+        for statistic, key in (
+            ("effect", "effect_size"),
+            ("variance", "effect_variance"),
+            ("t", "stat"),
+            ("z", "z_score"),
+        ):
+            np.testing.assert_allclose(
+                group_map(with_covariates, "summaryStatistics", statistic, "ses02MinusSes01", covariate),
+                found[key].get_fdata().ravel(), rtol=1e-5, atol=1e-5,
+            )  # fmt: skip
+
+
+def test_participants_without_a_value_are_left_out_and_named_everywhere(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=8, missing=())
+    table = pd.read_csv(study.raw / "participants.tsv", sep="\t", dtype=str)
+    table.loc[table["participant_id"] == "sub-03", "age"] = "n/a"
+    table = table[table["participant_id"] != "sub-05"]
+    table.to_csv(study.raw / "participants.tsv", sep="\t", index=False)
+    called = call(study, tmp_path / "out", *QUICK, "--covariates", "age", report=True)
+    assert called.code == 0
+    output = tmp_path / "out"
+    sidecar = strict_json(group_path(output, "summaryStatistics", "t").with_suffix("").with_suffix(".json"))
+    why = {
+        "sub-03": "has no value of 'age' in participants.tsv",
+        "sub-05": "has no row in participants.tsv",
+    }
+    assert sidecar["LeftOutParticipants"] == why
+    assert sidecar["NumberOfParticipants"] == 6
+    assert not [uri for uri in sidecar["Sources"] if "sub-03" in uri or "sub-05" in uri]  # type: ignore[union-attr]
+    content = text_of(output / "group.html")
+    for label, reason in why.items():
+        assert f"{label} {reason}" in content
+        assert f"{label} is left out: it {reason}" in called.error
+    kept = ["01", "02", "04", "06", "07", "08"]
+    ages = table.set_index("participant_id").loc[[f"sub-{p}" for p in kept], "age"].astype(float).to_numpy()
+    y = np.array([np.mean([study.effects[p, s].ravel() for s in ("01", "02", "03")], axis=0) for p in kept])
+    x = np.column_stack([np.ones(6), ages - ages.mean()])
+    assert_maps(output, "summaryStatistics", ols(y, x, np.array([0, 1.0])), covariate="age")
+
+
+def test_session_covariates_adjust_and_serve_as_time(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    output = call.done(
+        study, tmp_path / "out", "--session-contrast", "ses-02 - ses-01", "--session-contrast", "linear(days)",
+        "--session-covariates", "mood", "days", "--strategy", "session-model", "summary-statistics",
+    )  # fmt: skip
+    rows, y = study.keys, study.stacked
+    tables = {
+        p: pd.read_csv(study.raw / f"sub-{p}" / f"sub-{p}_sessions.tsv", sep="\t").set_index("session_id")
+        for p, _ in rows
+    }
+    measured = np.array([[tables[p].loc[f"ses-{s}", name] for name in ("mood", "days")] for p, s in rows])
+    measured = measured - measured.mean(axis=0)
+    everyone = sorted({p for p, _ in rows})
+    dummies = np.array([[float(p == label) for label in everyone[1:]] for p, _ in rows])
+    # days serve as time in one question, so they adjust no other
+    x = np.hstack([session_columns(study, rows), measured[:, :1], dummies])
+    c = np.zeros(x.shape[1])
+    c[:2] = -1, 1
+    assert_maps(output, "sessionModel", ols(y, x, c), sessions="ses02MinusSes01")
+    # the trend over days, adjusted for mood: slope per participant, mood's slope beside the constant
+    values, moods = [], []
+    for p in everyone:
+        own = [index for index, (q, _) in enumerate(rows) if q == p]
+        days = measured[own, 1] - measured[own, 1].mean()
+        values.append(days @ y[own] / (days @ days))
+        moods.append(days @ measured[own, 0] / (days @ days))
+    expected = ols(np.array(values), np.column_stack([np.ones(9), moods]), np.array([1.0, 0]))
+    assert_maps(output, "summaryStatistics", expected, sessions="linearDays")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "fragments"),
+    [
+        (("--session-contrast", "linear(days)"), 2, ("takes 'days' as time", "Add --session-covariates days")),
+        (("--group-contrast", "age"), 2, ("asks about a covariate", "Add --covariates")),
+        (("--covariates", "age", "--session-covariates", "age"), 2, ("--covariates and by --session-covariates",)),
+        (("--session-contrast", "ses-09"), 2, ("ses-09", "ses-01, ses-02, ses-03")),
+    ],
+)
+def test_questions_that_cannot_be_asked(
+    call: Caller, tmp_path: Path, study: GroupStudy, options: tuple[str, ...], code: int, fragments: tuple[str, ...]
+) -> None:
+    call(study, tmp_path / "out", *options).refused(code, *fragments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_study_without_sessions_takes_covariates(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, sessions=(), missing=())
+    output = call.done(
+        study, tmp_path / "out", "--covariates", "age", "group", "--permutations", "10", "--variance", "pooled"
+    )
+    assert not [path for path in (output / "group").iterdir() if "_sessions-" in path.name]
+    participants = [p for p, _ in study.keys]
+    expected = ols(study.stacked, coded(study, participants), np.array([0, 1.0, 0]))
+    for strategy in ("summaryStatistics", "sessionModel"):
+        assert_maps(output, strategy, expected, sessions=None, covariate="age")
+
+
+# Permutation, reliability, calibration, verdict ---------------------------------------------------------------
+
+
+def test_permutation_maps_are_probabilities_and_say_how_they_came_about(with_covariates: Path) -> None:
+    for covariate in (None, "age"):
+        for kind in ("voxelFWE", "clusterSizeFWE", "clusterMassFWE", "tfceFWE"):
+            path = group_path(with_covariates, "summaryStatistics", "p", "ses02MinusSes01", covariate, kind)
+            p = read(path)
+            assert ((p > 0) & (p <= 1)).all()
+            assert p.min() >= 1 / 41 - 1e-6
+            sidecar = strict_json(path.with_suffix("").with_suffix(".json"))
+            assert sidecar["NumberOfPermutations"] == 40
+            assert sidecar["PermutationScheme"] == ("label-permutation" if covariate else "sign-flipping")
+            assert sidecar["RandomSeed"] == 0
+            assert sidecar["StatisticType"] == "p"
+            assert sidecar["SmallestAttainableP"] == pytest.approx(1 / 41, rel=1e-6)
+    voxelwise = group_map(with_covariates, "summaryStatistics", "p", "ses02MinusSes01", desc="voxelFWE")
+    t = np.abs(group_map(with_covariates, "summaryStatistics", "t", "ses02MinusSes01"))
+    assert (np.diff(voxelwise[np.argsort(t)]) <= 1e-6).all(), "the larger |t|, the smaller p"
+    for strategy, scheme in (("summaryStatistics", "sign-flipping"), ("marginal", "wild-bootstrap")):
+        p = group_map(with_covariates, strategy, "p", "any", desc="voxelFWE")
+        f = group_map(with_covariates, strategy, "F", "any")
+        assert np.median(p[f > np.quantile(f, 0.9)]) < np.median(p)
+        path = group_path(with_covariates, strategy, "p", "any", desc="voxelFWE")
+        assert strict_json(path.with_suffix("").with_suffix(".json"))["PermutationScheme"] == scheme
+
+
+def test_a_small_group_of_its_own_variance_is_not_resampled_and_the_remedy_named_permutes(
+    call: Caller, tmp_path: Path
+) -> None:
+    study = make_study(tmp_path)
+    asked = ("--session-contrast", "mean", "--strategy", "summary-statistics", "--covariates", "group",
+             "--group-contrast", "patient - control", "--permutations", "10")  # fmt: skip
+    called = call(study, tmp_path / "out", *asked, report=True)
+    assert called.code == 0, called.error
+    assert not list((tmp_path / "out/group").glob("*FWE*"))
+    sentence = "has fewer than 6 participants, and the smallest one here has 4. --variance pooled"
+    assert sentence in called.error
+    assert sentence in (tmp_path / "out/group.html").read_text(encoding="utf-8")
+    call.done(study, tmp_path / "out", *asked, "--variance", "pooled")
+    assert len(list((tmp_path / "out/group").glob("*FWE_statmap.nii.gz"))) == 4
+
+
+def test_resampling_that_does_not_hold_is_declined_in_words_and_once_more_when_pages_are_drawn(
+    call: Caller, tmp_path: Path
+) -> None:
+    study = make_study(tmp_path, n_participants=14, missing=())
+    rng = np.random.default_rng(1)
+    for participant in sorted({participant for participant, _ in study.effects}):
+        skewed = np.exp(1.5 * rng.normal(size=(6, 6, 6)))
+        for session in ("01", "02", "03"):
+            effect = skewed + 0.3 * rng.normal(size=(6, 6, 6))
+            study.write(participant, session, effect, study.variances[participant, session])
+    asked = ("--session-contrast", "mean", "--session-contrast", "linear", "--strategy", "summary-statistics", "marginal",
+             "mixed", "session-model", "--permutations", "20")  # fmt: skip
+    called = call(study, tmp_path / "out", *asked, report=True)
+    assert called.code == 0, called.error
+    folder = tmp_path / "out/group"
+    assert {path.name.split("_sessions-")[1].split("_stat")[0] for path in folder.glob("*voxelFWE*")} == {
+        "linear_strategy-summaryStatistics", "linear_strategy-marginal",
+    }  # fmt: skip
+    page = (tmp_path / "out/group.html").read_text(encoding="utf-8")
+    answers = pd.read_csv(next(folder.glob("*_sessions-mean_desc-answers_metrics.tsv")), sep="\t", index_col="strategy")
+    for strategy, sentence in {
+        "summary-statistics": "but they are skewed",
+        "marginal": "but they are skewed",
+        "mixed": "its errors rest on a model of the sessions",
+        "session-model": "maps of one participant are not exchangeable one by one",
+    }.items():
+        assert sentence in called.error
+        assert sentence in page
+        assert sentence in answers["reason"][strategy]
+    said = [line for line in called.error.splitlines() if "not exchangeable one by one" in line]
+    assert len(said) == 1, "once for both questions"
+    assert "'mean', 'linear'" in said[0]
+    before = contents(tmp_path / "out", "group/*")
+    again = call(study, tmp_path / "out", *asked, "--reports-only", report=True)
+    assert again.code == 0, again.error
+    assert contents(tmp_path / "out", "group/*") == before
+    assert (tmp_path / "out/group.html").read_text(encoding="utf-8").count("but they are skewed") == page.count(
+        "but they are skewed"
+    )
+
+
+def test_permutations_and_calibration_follow_the_seed(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=6)
+    options = (*QUICK, "--permutations", "30", "--calibrate", "100")
+    one, two, other = (
+        contents(call.done(study, tmp_path / name, *options, "--random-seed", seed), "group/*")
+        for name, seed in (("one", "7"), ("two", "7"), ("other", "8"))
+    )
+    assert one == two
+    changed = {name for name in one if one[name] != other[name]}
+    assert any(name.endswith("_desc-voxelFWE_statmap.nii.gz") for name in changed)
+    assert f"{START}_desc-calibration_metrics.tsv" in changed
+    assert not [name for name in changed if not re.search("FWE|calibration|validity", name)]
+
+
+def test_reliability_maps_are_the_analysis_of_variance(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, missing=())
+    output = call.done(study, tmp_path / "out", *QUICK)
+    y = study.stacked.reshape(9, 3, -1)  # participants, sessions, voxels
+    participants, sessions, mean = y.mean(axis=1, keepdims=True), y.mean(axis=0, keepdims=True), y.mean(axis=(0, 1))
+    between = 3 * ((participants[:, 0] - mean) ** 2).sum(axis=0) / 8
+    within = ((y - participants) ** 2).sum(axis=(0, 1)) / 18
+    error = ((y - participants - sessions + mean) ** 2).sum(axis=(0, 1)) / 16
+    expected = {
+        "icc1": (between - within) / (between + 2 * within),
+        "icc31": (between - error) / (between + 2 * error),
+        "between": (between - error) / 3,
+        "within": error,
+    }
+    summary = pd.read_csv(output / "group" / f"{START}_desc-reliability_metrics.tsv", sep="\t")
+    assert summary["region"].tolist()[0] == "all voxels"
+    assert summary["n_voxels"].tolist()[0] == 216
+    for name, values in expected.items():
+        found = read(output / "group" / f"{START}_stat-{name}_desc-reliability_statmap.nii.gz").ravel()
+        np.testing.assert_allclose(found, values, rtol=1e-5, atol=1e-6)
+        quartiles = [summary.loc[0, f"{name}_{part}"] for part in ("q25", "median", "q75")]
+        np.testing.assert_allclose(quartiles, np.percentile(values, [25, 50, 75]), rtol=1e-6)
+    # the corner with an effect is a region of its own
+    assert summary["region"].str.startswith("mean positive, peak at").any()
+
+
+def test_reliability_with_missing_sessions_is_that_of_variance_components(study: GroupStudy, defaults: Path) -> None:
+    from sessionfx.statistics.participant_variance import participant_spectrum
+    from sessionfx.statistics.reliability import variance_components
+
+    owners = [participant for participant, _ in study.keys]
+    designs = {"icc1": np.ones((len(owners), 1)), "icc31": session_columns(study, study.keys)}
+    for name, design in designs.items():
+        found = read(defaults / "group" / f"{START}_stat-{name}_desc-reliability_statmap.nii.gz").ravel()
+        direct = variance_components(participant_spectrum(design, owners), study.stacked).icc
+        np.testing.assert_allclose(found, direct, rtol=1e-5, atol=1e-6)
+
+
+def test_calibration_has_a_row_for_every_strategy_and_question(with_covariates: Path) -> None:
+    table = pd.read_csv(with_covariates / "group" / f"{START}_desc-calibration_metrics.tsv", sep="\t")
+    asked = ["ses-02 - ses-01", "ses-02 - ses-01 × age", "any", "any × age"]
+    assert list(zip(table["question"], table["strategy"], strict=True)) == [
+        (question, strategy) for question in asked for strategy in ("summary-statistics", "marginal")
+    ]
+    estimated = table[table["status"] == "estimated"]
+    assert (estimated["n_voxels"] == 150).all()
+    assert (estimated["rate_0.05"].between(0, 0.2)).all()
+    assert (estimated["rate_0.05_lower"] <= estimated["rate_0.05"]).all()
+
+
+def test_verdicts_are_valid_json_and_stand_in_the_report(with_covariates: Path) -> None:
+    content = text_of(with_covariates / "group.html")
+    paths = sorted((with_covariates / "group").glob("*_validity.json"))
+    assert len(paths) == 4
+    for path in paths:
+        verdict = strict_json(path)
+        assert set(verdict["Strategies"]) == {"summary-statistics", "marginal"}  # type: ignore[arg-type]
+        assert set(verdict["Recommended"]) <= {"summary-statistics", "marginal"}  # type: ignore[arg-type]
+        assert " ".join(str(verdict["Verdict"]).split()) in content
+    for path in with_covariates.rglob("*.json"):
+        strict_json(path)
+
+
+def test_report_names_every_question_and_the_permutations(with_covariates: Path) -> None:
+    content = text_of(with_covariates / "group.html")
+    for question in ("ses-02 - ses-01", "ses-02 - ses-01 × age", "any", "any × age"):
+        assert f"Session contrast: {question}" in content
+    assert "40 permutations (signs of participants' values flipped), two-sided" in content
+    assert "40 permutations (participants' covariates exchanged), two-sided" in content
+    assert "age: numeric, centred at 27.5556" in content
+    assert "group: categorical (control 4, patient 5)" in content
+    assert "False positives and power in simulated studies like this one" in content
+
+
+# Reruns -----------------------------------------------------------------------------------------------------
+
+
+def test_reruns_redo_what_changed_and_nothing_else(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=6)
+    output = tmp_path / "out"
+    asked = ("--session-contrast", "mean", "--strategy", "summary-statistics", "marginal", "--covariates", "age")
+    options = (*asked, "--permutations", "20", "--calibrate", "50")
+    call.done(study, output, *options)
+    before = times(output)
+    assert "finished before, skipped" in call(study, output, *options).error
+    assert times(output) == before
+
+    call.done(study, output, *options, "--random-seed", "1")
+    changed = redone(before, before := times(output))
+    assert any("FWE" in name for name in changed)
+    assert not [name for name in changed if "reliability" in name], "no chance in there"
+
+    call.done(study, output, *asked, "--permutations", "20", "--random-seed", "1", "--calibrate", "60")
+    changed = redone(before, before := times(output))
+    judged = {f"{START}_sessions-mean{group}_{end}" for group in ("", "_covariate-age")
+              for end in ("validity.json", "desc-answers_metrics.tsv")}  # fmt: skip
+    assert changed == {f"{START}_desc-calibration_metrics.tsv", *judged}, "what is judged reads the calibration"
+
+    call.done(study, output, *asked, "--permutations", "21", "--random-seed", "1", "--calibrate", "60")
+    sidecar = (
+        group_path(output, "summaryStatistics", "p", covariate="age", desc="tfceFWE")
+        .with_suffix("")
+        .with_suffix(".json")
+    )
+    assert strict_json(sidecar)["NumberOfPermutations"] == 21
+    before = times(output)
+
+    table = pd.read_csv(study.raw / "participants.tsv", sep="\t")
+    table["site"] = "another"  # a column nobody asked for
+    table.to_csv(study.raw / "participants.tsv", sep="\t", index=False)
+    call.done(study, output, *asked, "--permutations", "21", "--random-seed", "1", "--calibrate", "60")
+    assert times(output) == before
+
+    old = group_map(output, "summaryStatistics", "effect", covariate="age")
+    table.loc[0, "age"] += 30
+    table.to_csv(study.raw / "participants.tsv", sep="\t", index=False)
+    call.done(study, output, *asked, "--permutations", "21", "--random-seed", "1", "--calibrate", "60")
+    changed = redone(before, before := times(output))
+    assert not np.allclose(group_map(output, "summaryStatistics", "effect", covariate="age"), old)
+    assert not [name for name in changed if "reliability" in name]
+
+
+def test_new_first_level_map_redoes_everything(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=5)
+    output = call.done(study, tmp_path / "out", *QUICK)
+    before = times(output)
+    study.write("01", "01", study.effects["01", "01"] + 1.0, study.variances["01", "01"])
+    call.done(study, output, *QUICK)
+    assert redone(before, times(output)) == set(before)
+
+
+def test_without_permutations_their_maps_of_before_go(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    output = call.done(study, tmp_path / "out", *QUICK, "--permutations", "10")
+    assert list((output / "group").glob("*FWE*"))
+    call.done(study, output, *QUICK)
+    assert not list((output / "group").glob("*FWE*"))
+
+
+def test_maps_of_strategies_no_longer_asked_for_go(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    output = call.done(study, tmp_path / "out", "--session-contrast", "mean", "--session-contrast", "linear")
+    call.done(study, output, "--session-contrast", "mean", "--strategy", "marginal")
+    left = {
+        path.name.split("_strategy-")[1].split("_")[0] for path in (output / "group").glob("*_sessions-mean_*strategy*")
+    }
+    assert left == {"marginal"}
+    answers = pd.read_csv(output / "group" / f"{START}_sessions-mean_desc-answers_metrics.tsv", sep="\t")
+    assert answers["strategy"].tolist() == ["marginal"]
+    others = {
+        path.name.split("_strategy-")[1].split("_")[0]
+        for path in (output / "group").glob("*_sessions-linear_*strategy*")
+    }
+    assert others == set(LABELS.values()), "answers to the question that was not asked again stay as they were"
+
+
+def test_answers_of_models_with_other_covariates_go_and_it_is_said(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=8, missing=())
+    linear = (*QUICK[2:], "--session-contrast", "linear", "--covariates", "age")
+    output = call.done(study, tmp_path / "out", *linear)
+    called = call(study, output, *QUICK, "--covariates", "age", report=True)
+    assert "removed" not in called.error
+    said = "Answers of earlier calls from the same maps and covariates stay in group/"
+    assert said in called.error
+    shown = text_of(output / "group.html")
+    assert f"{said} beside those of this call, and are not shown on its page: linear, linear by age." in shown
+    of_age = {path.name for path in output.glob("group/*_covariate-age_*")}
+    assert any("linear" in name for name in of_age) and any("mean" in name for name in of_age)
+
+    called = call(study, output, *QUICK, "--covariates", "group", report=True)
+    gone = {name for name in of_age if not (output / "group" / name).exists()}
+    assert gone == of_age
+    assert "of earlier calls are removed" in called.error and "other maps, covariates" in called.error
+    assert said not in text_of(output / "group.html")
+
+    call.done(study, output, *QUICK)
+    assert not list(output.glob("group/*_covariate-*"))
+    # what the record names is what is there
+    (record,) = (output / "logs").glob("*_group.json")
+    recorded = {name for work in strict_json(record).values() for name in work["files"]}  # type: ignore[attr-defined]
+    there = {f"group/{path.name}" for path in output.glob("group/*") if path.is_file()}
+    assert recorded == there
+
+
+def test_a_call_that_nothing_answers_leaves_what_is_there_and_fails(
+    call: Caller, tmp_path: Path, study: GroupStudy
+) -> None:
+    any_session = ("--session-contrast", "any")
+    output = call.done(study, tmp_path / "out", *any_session)
+    before = times(output)
+    called = call(study, output, *any_session, "--strategy", "mixed")
+    called.refused(17, "No strategy of this call can answer", "mixed: The mixed strategy has no test", "--strategy")
+    assert "done" not in called.output + called.error
+    assert times(output) == before
+    # either remedy
+    assert call(study, output, *any_session).code == 0
+    assert call(study, output, "--session-contrast", "mean", "--strategy", "mixed").code == 0
+
+
+def test_what_a_strategy_never_answers_is_no_warning_where_others_do(
+    call: Caller, tmp_path: Path, study: GroupStudy
+) -> None:
+    called = call(study, tmp_path / "out", "--session-contrast", "any", "--strategy", "mixed", "marginal")
+    assert called.code == 0
+    assert "has no test over all sessions" not in called.error
+    answers = pd.read_csv(
+        tmp_path / "out" / "group" / f"{START}_sessions-any_desc-answers_metrics.tsv", sep="\t", index_col="strategy"
+    )
+    assert answers["status"].to_dict() == {"marginal": "estimated", "mixed": "declined"}
+    assert "has no test over all sessions" in answers.loc["mixed", "reason"]
+
+
+def test_a_strategy_whose_package_is_missing_is_refused_before_anything_is_touched(
+    call: Caller, tmp_path: Path, study: GroupStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = call.done(study, tmp_path / "out", "--session-contrast", "mean")
+    before = times(output, "**/*")
+    monkeypatch.setitem(sys.modules, "pymare", None)
+    for options in ((), ("--dry-run",)):
+        call(study, output, "--session-contrast", "mean", "--strategy", "meta", *options).refused(
+            2, "--strategy meta: The meta strategy needs PyMARE", "pip install 'sessionfx[meta]'"
+        )
+    assert times(output, "**/*") == before
+
+
+def test_reports_only_draws_without_touching_maps(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    call(study, tmp_path / "none", *QUICK, "--reports-only", report=True).refused(
+        17, "--reports-only needs finished group maps", "without --reports-only first"
+    )
+    output = call.done(study, tmp_path / "out", *QUICK, "--permutations", "10")
+    assert not (output / "group.html").exists(), "--no-report"
+    before = times(output)
+    call.done(study, output, *QUICK, "--permutations", "10", "--reports-only", report=True)
+    assert times(output) == before
+    assert "10 permutations (signs of participants' values flipped), two-sided" in text_of(output / "group.html")
+
+
+def test_dry_run_says_what_it_would_do_and_writes_nothing(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    called = call(study, tmp_path / "out", "--dry-run", "--covariates", "age")
+    assert called.code == 0
+    assert "aMinusB over 9 participants" in called.output
+    assert "covariates: age" in called.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_saved_settings_give_the_same_maps(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    options = (
+        "--session-contrast", "ses-02 - ses-01", "--session-contrast", "linear(days)", "--strategy", "summary-statistics",
+        "mixed", "--covariates", "age", "group", "--session-covariates", "days", "--group-contrast", "patient - control",
+        "--group-contrast", "old=age", "--permutations", "10", "--random-seed", "3", "--calibrate", "40", "--mixed-dof",
+        "kenward-roger", "--correction", "bonferroni", "--alpha", "0.01", "--cluster-threshold", "2",
+    )  # fmt: skip
+    first = call.done(study, tmp_path / "first", *options)
+    (config,) = (first / "logs").glob("*_config.toml")
+    second = tmp_path / "second"
+    assert main([str(study.raw), str(second), "group", "--config-file", str(config)]) == 0
+    assert contents(second) == contents(first)
+
+
+# Careless and malicious input ---------------------------------------------------------------------------------
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+SLASHES = "../../../etc/passwd"
+
+
+def test_no_text_of_the_tables_reaches_file_names_or_the_page_as_markup(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=6, missing=())
+    table = pd.read_csv(study.raw / "participants.tsv", sep="\t", dtype=str)
+    table["<script>alert(2)</script>"] = [HOSTILE, SLASHES] * 3
+    table["a\"b'c;$(touch x)`"[:-1]] = ['line break "q"', "{{ 7*7 }} \x1b[31m \x1c\x85 é"] * 3
+    table["../../up"] = ["1", "4", "2", "8", "5", "7"]
+    table.to_csv(study.raw / "participants.tsv", sep="\t", index=False)
+    for participant in ("01", "02", "03", "04", "05", "06"):
+        study.sessions_table(
+            participant, {"session_id": ["ses-01", "ses-02", "ses-03"], HOSTILE: [0, 1, int(participant)]}
+        )
+    for number, columns in enumerate((["<script>alert(2)</script>"], ["a\"b'c;$(touch x)"], ["../../up"])):
+        called = call(
+            study, tmp_path / f"out{number}", *QUICK, "--covariates", *columns, "--session-covariates", HOSTILE,
+            "--permutations", "5", report=True,
+        )  # fmt: skip
+        assert called.code == 0, called.error
+        assert "\x1b" not in called.error
+        output = tmp_path / f"out{number}"
+        for path in output.rglob("*"):
+            assert re.fullmatch(r"\.?[A-Za-z0-9_.+-]+", path.name), path.name
+        page = (output / "group.html").read_text(encoding="utf-8")
+        assert "<img src=x" not in page
+        assert "<script" not in page
+        assert "7*7" in page if number == 1 else True
+        text_of(output / "group.html")  # strictly valid HTML
+        for path in output.rglob("*.json"):
+            strict_json(path)
+        design = pd.read_csv(
+            next((output / "group").glob("*_sessions-mean_strategy-summaryStatistics_design.tsv")), sep="\t"
+        )
+        assert len(design) == 6
+    assert {path.name for path in tmp_path.iterdir()} == {"bids", "firstlevel", "out0", "out1", "out2"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"ModelParameters": [1, 2], "Contrast": NaN, "DegreesOfFreedom": "many"}',
+        '{"ContrastWeights": {"a": Infinity}}',
+        "[1]",
+    ],
+)
+def test_odd_sidecars_of_other_programs_do_no_harm(call: Caller, tmp_path: Path, content: str) -> None:
+    study = make_study(tmp_path, n_participants=4)
+    path = study.map_path("01", "01")
+    path.with_name(path.name.replace(".nii.gz", ".json")).write_text(content)
+    output = call.done(study, tmp_path / "out", *QUICK)
+    for sidecar in output.rglob("*.json"):
+        strict_json(sidecar)
+
+
+def test_a_covariate_that_is_the_same_as_the_sessions_is_declined_in_words(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=5, missing=())
+    for participant in ("01", "02", "03", "04", "05"):
+        study.sessions_table(
+            participant, {"session_id": ["ses-01", "ses-02", "ses-03"], "order": [1, 2, 3], "flat": [5] * 3}
+        )
+    called = call(study, tmp_path / "out", "--session-covariates", "order", "--session-contrast", "ses-02 - ses-01")
+    called.refused(17, "No strategy of this call can answer", "covariates cannot be told apart from sessions")
+    assert called.error.count("covariates cannot be told apart from sessions") == 3
+    assert "order cannot be told apart from the other columns (intercept)" in called.error
+    assert not list((tmp_path / "out").glob("group/*_strategy-*_statmap.nii.gz"))
+    called = call(study, tmp_path / "out", "--session-covariates", "flat", "--session-contrast", "linear(flat)")
+    assert "0 participant(s) have sessions with different values of 'flat'" in called.error
+
+
+def test_session_contrasts_that_differ_in_case_only_are_refused(
+    call: Caller, tmp_path: Path, study: GroupStudy
+) -> None:
+    call(study, tmp_path / "out", "--session-contrast", "mean", "--session-contrast", "Mean=ses-01").refused(
+        2, "would both be called", "NAME="
+    )
+
+
+def test_two_participants_are_enough_and_one_is_not(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=2, missing=())
+    output = call.done(study, tmp_path / "out")
+    maps = {key: effect.ravel() for key, effect in study.effects.items()}
+    difference = np.array([maps[p, "02"] - maps[p, "01"] for p in ("01", "02")])
+    assert_maps(output, "summaryStatistics", ols(difference, np.ones((2, 1)), np.ones(1)), sessions="ses02MinusSes01")
+    call(study, tmp_path / "none", "--participant-label", "02").refused(17, "at least two participants", "(sub-02)")
+    call(study, tmp_path / "none", "--covariates", "age").refused(17, "too few for a group design of 2 columns")
+
+
+def test_one_session_is_one_t_test_whatever_the_strategy(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, sessions=("01",), missing=())
+    output = call.done(study, tmp_path / "out", "--covariates", "age", "--group-contrast", "age")
+    x = coded(study, [p for p, _ in study.keys])[:, :2]
+    expected = ols(study.stacked, x, np.array([0, 1.0]))
+    for strategy in ("sessionModel", "summaryStatistics"):
+        assert_maps(output, strategy, expected, sessions="mean", covariate="age")
+    assert not list((output / "group").glob("*reliability*"))
+    call.done(study, output, "--covariates", "age", "--group-contrast", "age", "--calibrate", "50")
+    table = pd.read_csv(output / "group" / f"{START}_desc-calibration_metrics.tsv", sep="\t")
+    assert set(table.loc[table["status"] == "estimated", "strategy"]) == {
+        "session-model",
+        "summary-statistics",
+        "marginal",
+    }
+
+
+def test_sessions_chosen_set_their_order_and_what_the_mean_is(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    output = call.done(
+        study, tmp_path / "out", "--session-label", "03", "01", "--strategy", "summary-statistics", "--session-contrast", "mean",
+        "--session-contrast", "linear",
+    )  # fmt: skip
+    maps = {key: effect.ravel() for key, effect in study.effects.items()}
+    participants = sorted({p for p, _ in study.keys} - {"02"})
+    difference = np.array([maps[p, "01"] - maps[p, "03"] for p in participants])
+    assert_maps(output, "summaryStatistics", ols(difference, np.ones((8, 1)), np.ones(1)), sessions="linear")
+
+
+def test_voxels_some_map_lacks_are_left_out_of_all(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=5)
+    first = study.keys[0]
+    effect, variance = study.effects[first].copy(), study.variances[first].copy()
+    effect[0, 0, 0], effect[0, 0, 1] = np.nan, np.inf
+    variance[0, 0, 2], variance[0, 0, 3], variance[0, 0, 4] = 0, -1, np.nan
+    study.write(*first, effect, variance)
+    output = call.done(study, tmp_path / "out", *QUICK)
+    mask = group_map(output, "summaryStatistics", "variance").reshape(6, 6, 6) > 0
+    assert mask.sum() == 216 - 5
+    assert not mask[0, 0, :5].any()
+    for path in (output / "group").glob("*_statmap.nii.gz"):
+        assert np.isfinite(read(path)).all()
+    half = np.zeros((6, 6, 6))
+    half[:3] = 0.1
+    study.write("01", "01", effect, half)
+    study.write("02", "01", study.effects["02", "01"], 0.1 - half)
+    call(study, tmp_path / "none", *QUICK).refused(17, "No voxel has data in all", "--participant-label")
+
+
+def test_other_grid_and_truncated_map_are_named(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=4)
+    study.write("03", "01", np.ones((5, 6, 6)), np.ones((5, 6, 6)))
+    call(study, tmp_path / "out", *QUICK).refused(17, "sub-03_ses-01", "5×6×6 voxels", "different grids")
+    path = study.map_path("03", "01")
+    path.write_bytes(path.read_bytes()[:60])
+    call(study, tmp_path / "out", *QUICK).refused(17, "sub-03_ses-01", "truncated or damaged", "--participant-label")
+
+
+def test_a_failing_contrast_does_not_stop_the_others(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=4, missing=())
+    for participant, session in study.keys:
+        grid = (5, 6, 6) if participant == "02" else (6, 6, 6)
+        study.write(participant, session, np.ones(grid), np.ones(grid), contrast="other")
+    called = call(study, tmp_path / "out", *QUICK)
+    assert called.code == 1
+    assert "contrast other: FAILED." in called.error
+    assert "group, contrast aMinusB: done." in called.error
+    assert group_path(tmp_path / "out", "summaryStatistics", "z").is_file()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at the files a process has open")
+def test_killed_run_leaves_nothing_half_done(tmp_path: Path) -> None:
+    """SIGKILL while the maps are spooled: no temporary file, no map without its sidecar, and the rerun finishes."""
+    study = make_study(tmp_path, n_participants=6, shape=(20, 20, 20))
+    output, work = tmp_path / "out", tmp_path / "work"
+    command = [
+        sys.executable, "-m", "sessionfx", study.raw, output, "group", "-d", study.maps, "--no-report", "--work-dir", work,
+        "--session-contrast", "mean", "--strategy", "summary-statistics", "--permutations", "2000",
+    ]  # fmt: skip
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    limit = time.monotonic() + 60
+    while not open_below(process.pid, work) and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.02)
+    assert process.poll() is None
+    process.kill()
+    process.wait(timeout=30)
+    assert process.returncode == -signal.SIGKILL
+    assert list(work.iterdir()) == []
+    assert hidden_files(output) == []
+    assert not list(output.glob("group/*_statmap.nii.gz"))
+    command[-1] = "10"
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert group_path(output, "summaryStatistics", "p", desc="tfceFWE").is_file()
+
+
+def test_boutiques_describes_every_option_of_the_group_level() -> None:
+    descriptor = json.loads((Path(__file__).parents[2] / "boutiques.json").read_text(encoding="utf-8"))
+    flags = {one.get("command-line-flag") for one in descriptor["inputs"]}
+    assert {
+        "--covariates", "--session-covariates", "--group-contrast", "--permutations", "--calibrate", "--random-seed",
+        "--strategy", "--mixed-dof", "--session-contrast",
+    } <= flags  # fmt: skip
+
+
+# Bugs of their own ------------------------------------------------------------------------------------------
+
+
+def test_permutations_of_a_map_without_background(call: Caller, tmp_path: Path) -> None:
+    """A region of interest can fill its grid, down to one voxel."""
+    study = make_study(tmp_path, shape=(1, 1, 1))
+    output = call.done(study, tmp_path / "out", *QUICK, "--permutations", "19")
+    for kind in ("voxelFWE", "clusterSizeFWE", "clusterMassFWE", "tfceFWE"):
+        (p,) = group_map(output, "summaryStatistics", "p", desc=kind)
+        assert 1 / 20 <= p <= 1
+    # with one voxel the family is that voxel: every test that it enters says the same
+    assert group_map(output, "summaryStatistics", "p", desc="tfceFWE") == group_map(
+        output, "summaryStatistics", "p", desc="voxelFWE"
+    )
+
+
+def test_voxels_that_vary_by_rounding_alone_are_not_significant(call: Caller, tmp_path: Path) -> None:
+    """Equal maps, or sessions that differ equally for everyone, leave no error to test against, in t and in F."""
+    study = make_study(tmp_path, missing=())
+    for (participant, session), effect in list(study.effects.items()):
+        effect[5, 5] = [0.1, 0.1 * int(session), 0.1 * int(participant), 0.0, 0.3, 0.7]
+        study.write(participant, session, effect, study.variances[participant, session])
+    output = call.done(study, tmp_path / "out")
+    for path in (output / "group").glob("*_stat-z_statmap.nii.gz"):
+        # the mean of participants that differ is the one thing that can be tested there
+        at = [0, 1, 3, 4, 5] if "_sessions-mean_" in path.name else [0, 1, 2, 3, 4, 5]
+        # REML bounds the ratio of variances, so that mixed says zero there rather than nothing
+        assert np.abs(read(path)[5, 5][at]).max() < 1e-6, path.name
+    assert (group_map(output, "summaryStatistics", "p", "any").reshape(6, 6, 6)[5, 5] == 1).all()
+    assert (group_map(output, "marginal", "F", "any").reshape(6, 6, 6)[:5] > 0).all()
+
+
+def test_covariates_are_refused_before_anything_is_written(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    raw = shutil.copytree(study.raw, tmp_path / "bids")
+    table = pd.read_csv(raw / "participants.tsv", sep="\t")
+    table["months"] = 12 * table["age"]
+    table.to_csv(raw / "participants.tsv", sep="\t", index=False)
+    study = GroupStudy(Path(raw), study.maps)
+    output = tmp_path / "out"
+    for dry in ((), ("--dry-run",)):
+        call(study, output, "--covariates", "agee", *dry).refused(
+            2,
+            "participants.tsv has no column 'agee'",
+            "(columns: participant_id, age, group, site, months)",
+            "--covariates",
+        )
+        call(study, output, "--covariates", "age", "months", *dry).refused(
+            17, "'months' is a combination of 'age'", "Leave one of the covariates", "--covariates"
+        )
+        call(study, output, "--covariates", "site", *dry).refused(17, "'site' has one level only ('x')")
+        call(study, output, "--session-covariates", "weight", *dry).refused(
+            2, "sub-01_sessions.tsv has no column 'weight'", "--session-covariates"
+        )
+        call(study, output, "--covariates", "age", "--group-contrast", "height", *dry).refused(
+            2, "names 'height'", "'age'"
+        )
+    assert not output.exists()
+
+
+def test_labels_too_long_for_file_names_are_refused_with_a_remedy(
+    call: Caller, tmp_path: Path, study: GroupStudy
+) -> None:
+    output = tmp_path / "out"
+    long_sum = " + ".join(["ses-01"] * 40)
+    call(study, output, "--session-contrast", long_sum).refused(2, "--session-contrast", "too long", "NAME=")
+    call(study, output, "--covariates", "age", "--group-contrast", "+".join(["age"] * 60)).refused(
+        2, "--group-contrast", "too long", "NAME="
+    )
+    assert not output.exists()
+    call.done(study, output, *QUICK, "--covariates", "age", "--group-contrast", "sixty=" + "+".join(["age"] * 60))
+    assert group_path(output, "summaryStatistics", "z", covariate="sixty").is_file()
+
+
+def test_work_dir_is_made_and_stays_out_of_the_input(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    work = tmp_path / "new" / "work"
+    output = call.done(study, tmp_path / "out", *QUICK, "--work-dir", str(work))
+    assert list(work.iterdir()) == []
+    assert hidden_files(output) == []
+    for inside in (study.raw, study.maps):
+        call(study, tmp_path / "none", *QUICK, "--work-dir", str(inside / "work")).refused(
+            73, "--work-dir", "lies inside the input dataset"
+        )
+    (tmp_path / "file").write_text("")
+    call(study, tmp_path / "none", *QUICK, "--work-dir", str(tmp_path / "file")).refused(
+        73, "--work-dir", "cannot be made"
+    )
+    assert not (tmp_path / "none").exists()
+
+
+# Memory and disk --------------------------------------------------------------------------------------------
+
+# the largest memory of this process alone: ru_maxrss begins with that of the process that started it
+MEASURED = (
+    "import sys; from sessionfx.cli import main; code = main(sys.argv[1:]); "
+    "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM'))); sys.exit(code)"
+)
+SMALL_FILES = (
+    "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); from sessionfx.cli import main; "
+    "sys.exit(main(sys.argv[1:]))"
+)
+
+
+def run_python(code: str, study: GroupStudy, output: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, study.raw, output, "group", "-d", study.maps, "--no-report", *options]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_maps(tmp_path: Path) -> None:
+    """60 maps of 201,600 voxels against 15: in memory the other 45 would take 73 MB."""
+    peaks = []
+    for n_participants in (5, 20):
+        folder = tmp_path / str(n_participants)
+        study = make_study(folder, n_participants=n_participants, missing=(), shape=(60, 60, 56), variances=False)
+        done = run_python(
+            MEASURED,
+            study,
+            folder / "out",
+            "--session-contrast",
+            "mean",
+            "--strategy",
+            "summary-statistics",
+            "marginal",
+        )
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout) * 1024)
+    assert peaks[1] - peaks[0] < 30e6
+
+
+def test_a_full_disk_is_one_sentence(tmp_path: Path, study: GroupStudy) -> None:
+    """A limit on the size of files stands in for it: 25 maps of 216 voxels take 43 kB."""
+    done = run_python(SMALL_FILES, study, tmp_path / "out", *QUICK)
+    assert done.returncode == 73, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "cannot hold the maps of the group level (File too large)" in done.stderr.splitlines()[-1]
+    assert "--work-dir" in done.stderr
+
+
+# Broken maps and folders --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dims", [(3, -5, 6, 6), (3, 32767, 32767, 32767), (3, 900, 900, 900), (3, 0, 6, 6)])
+def test_a_map_that_claims_a_size_it_has_not_is_named_and_nothing_is_allocated(
+    call: Caller, tmp_path: Path, dims: tuple[int, ...]
+) -> None:
+    """900³ values of 4 bytes are 2.9 GB."""
+    study = make_study(tmp_path, n_participants=4, missing=())
+    path = study.map_path("03", "01")
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    content[40:48] = struct.pack("<4h", *dims)
+    path.write_bytes(gzip.compress(bytes(content)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call(study, tmp_path / "out", *QUICK).refused(17, path.name)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+    assert not list((tmp_path / "out").glob("group/*_statmap.nii.gz"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs another user")
+@pytest.mark.parametrize("mode", [0o700, 0o711])
+def test_a_participants_folder_that_cannot_be_listed_is_refused_by_name(tmp_path: Path, mode: int) -> None:
+    study = make_study(tmp_path, n_participants=4, missing=())
+    for folder in [*reversed(tmp_path.parents), tmp_path]:
+        if folder.stat().st_mode & 0o5 != 0o5:
+            if folder == tmp_path or Path(tempfile.gettempdir()) in folder.parents:
+                folder.chmod(0o755)
+            else:
+                pytest.skip(f"another user may not enter {folder}")
+    closed = study.maps / "sub-02"
+    closed.chmod(mode)
+    output = tmp_path / "out"
+    output.mkdir()
+    os.chown(output, 4242, 4242)
+    command = ["setpriv", "--reuid", "4242", "--regid", "4242", "--clear-groups", sys.executable, "-m", "sessionfx",
+               str(study.raw), str(output), "group", "-d", str(study.maps), "--nprocs", "1", "--no-report", *QUICK]  # fmt: skip
+    environment = {
+        **os.environ,
+        "HOME": str(output),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
+    if "Permission denied" in done.stderr and "sessionfx:" not in done.stderr:
+        pytest.skip("another user may not run this Python")
+    assert done.returncode == 17, done.stderr
+    assert f"The folder {closed} cannot be listed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (output / "group").exists()
+
+
+# Methods text -------------------------------------------------------------------------------------------------
+
+
+def methods_of(output: Path) -> str:
+    (path,) = (output / "logs").glob("*desc-group_methods.txt")
+    return path.read_text(encoding="utf-8")
+
+
+def test_methods_claim_what_was_done_and_nothing_else(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+    options = ("--session-contrast", "any", "--strategy", "mixed", "marginal", "--session-covariates", "days")
+    output = call.done(study, tmp_path / "out", *options, "--permutations", "5", report=True)
+    text = methods_of(output)
+    assert "Marginal strategy" in text and "F tests at their upper tail" in text
+    for claim in (
+        "Mixed-effects strategy",
+        "permutations",
+        "Strategies were compared",
+        "They also",
+        "covariates 'age'",
+    ):
+        assert claim not in text, claim
+    assert "Group models held the session covariates 'days'" in text
+    assert "Mixed-effects strategy:" not in text_of(output / "group.html")
+    # what is finished keeps its text
+    assert "finished before" in call(study, output, *options, "--permutations", "5", report=True).error
+    assert methods_of(output) == text
+
+    timed = ("--session-contrast", "linear(days)", "--session-covariates", "days", "--covariates", "age")
+    output = call.done(
+        study, tmp_path / "timed", *timed, "--strategy", "summary-statistics", "marginal", "--permutations", "5"
+    )
+    text = methods_of(output)
+    assert "session covariates" not in text, "days served as time"
+    for claim in ("held the covariates 'age'", "5 resamplings", "Strategies were compared", "intraclass correlations"):
+        assert claim in text, claim
+
+
+def test_methods_of_one_session_claim_no_reliability(call: Caller, tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=5, sessions=("01",), missing=())
+    text = methods_of(call.done(study, tmp_path / "out", *QUICK))
+    assert "intraclass" not in text and "F tests" not in text

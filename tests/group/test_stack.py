@@ -1,0 +1,253 @@
+"""Maps are read once, in threads, into a file of blocks, and what is computed from them does not depend on how."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import struct
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from group_study import GroupStudy, make_study
+from sessionfx.ask.covariates import Covariates
+from sessionfx.bids.first_level_maps import FirstLevelMap, find_first_level_maps
+from sessionfx.cli import main
+from sessionfx.errors import LevelError, OutputError
+from sessionfx.execution import in_threads
+from sessionfx.group.stack import attendance, open_stack
+from sessionfx.group.store import BlockStore, scratch_file
+from sessionfx.group.strategies.blocks import VOXELS_PER_BLOCK, block_width, blocks_of
+
+# In threads -------------------------------------------------------------------------------------------------
+
+
+def wait_and_square(number: int) -> int:
+    """Earlier items take longer."""
+    for _ in range(2000 * (20 - number)):
+        pass
+    if number == 13:
+        raise ValueError("thirteen")
+    return number**2
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 5])
+def test_results_of_threads_come_in_the_items_order(n_threads: int) -> None:
+    assert list(in_threads(n_threads, wait_and_square, ((number,) for number in range(12)))) == [
+        number**2 for number in range(12)
+    ]
+
+
+@pytest.mark.parametrize("n_threads", [1, 4])
+def test_the_first_failing_item_is_raised_and_items_are_taken_as_needed(n_threads: int) -> None:
+    taken = []
+
+    def items() -> object:
+        for number in range(10, 10_000):
+            taken.append(number)
+            yield (min(number, 20),)
+
+    results = in_threads(n_threads, wait_and_square, items())  # type: ignore[arg-type]
+    assert [next(results) for _ in range(3)] == [100, 121, 144]
+    with pytest.raises(ValueError, match="thirteen"):
+        next(results)
+    assert len(taken) <= 4 + n_threads + 1
+
+
+# The file of blocks -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n_columns", "width"), [(1, 4), (4, 4), (23, 4), (23, 100)])
+def test_blocks_hold_what_rows_were_written(
+    dtype: type[np.floating], n_columns: int, width: int, tmp_path: Path
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(9, n_columns)).astype(dtype)
+    with scratch_file(tmp_path) as file:
+        assert list(tmp_path.iterdir()) == []  # the file has no name that could be left behind
+        store = BlockStore(file, tmp_path, *rows.shape, width, dtype)
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(store.write, reversed(range(9)), rows[::-1]))
+        assert [block.stop - block.start for block in store.blocks[:-1]] == [width] * (len(store.blocks) - 1)
+        for block in store.blocks:
+            found = store.read(block)
+            assert found.dtype == dtype
+            assert found.flags.c_contiguous
+            np.testing.assert_array_equal(found, rows[:, block])
+        assert os.fstat(file.fileno()).st_size == rows.nbytes
+
+
+def test_a_file_that_was_cut_off_is_an_error_and_no_zeros(tmp_path: Path) -> None:
+    with scratch_file(tmp_path) as file:
+        store = BlockStore(file, tmp_path, 2, 5, 5)
+        store.write(0, np.ones(5))
+        with pytest.raises(OutputError, match="cannot hold the maps"):
+            store.read(store.blocks[0])
+
+
+def test_more_maps_make_smaller_blocks_so_that_memory_stays() -> None:
+    assert block_width(3) == VOXELS_PER_BLOCK
+    for n_maps in (60, 300, 1200, 3000):
+        assert n_maps * block_width(n_maps) <= 2**18
+        blocks = blocks_of(n_maps, 20_000)
+        assert [one for block in blocks for one in range(block.start, block.stop)] == list(range(20_000))
+
+
+# The stack --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> GroupStudy:
+    """Five participants with different masks, so that blocks lose different voxels; read only."""
+    study = make_study(tmp_path_factory.mktemp("stack"), n_participants=5, shape=(30, 30, 30))
+    rng = np.random.default_rng(3)
+    for (participant, session), effect in list(study.effects.items()):
+        holes = rng.random(effect.shape) < 0.02
+        holes[: int(participant)] = True
+        variance = np.where(holes, 0.0, study.variances[participant, session])
+        study.write(participant, session, np.where(holes, 0.0, effect), variance)
+    return study
+
+
+def stacked(maps: list[FirstLevelMap], folder: Path, n_threads: int) -> tuple[NDArray, NDArray, NDArray, type]:
+    """Effects and variances of all blocks as one, the mask, and the type they are kept in."""
+    with open_stack(
+        maps, Covariates.none(attendance(maps)), folder, needs_variances=True, n_threads=n_threads
+    ) as stack:
+        effects = [stack.effects(block) for block in stack.blocks]
+        variances = [stack.variances(block) for block in stack.blocks]
+        assert all(one.flags.c_contiguous for one in (*effects, *variances))
+        return np.hstack(effects), np.hstack(variances), stack.mask, stack.stored.dtype.type
+
+
+def maps_of(study: GroupStudy) -> list[FirstLevelMap]:
+    return sorted(find_first_level_maps([study.maps]).maps, key=lambda one: one.key)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_the_stack_holds_every_map_at_the_common_voxels(study: GroupStudy, n_threads: int, tmp_path: Path) -> None:
+    effects, variances, mask, kept = stacked(maps_of(study), tmp_path, n_threads)
+    common = np.all([study.variances[key] > 0 for key in study.keys], axis=0)
+    np.testing.assert_array_equal(mask, common)
+    np.testing.assert_array_equal(effects, [study.effects[key][common] for key in study.keys])
+    np.testing.assert_array_equal(variances, [study.variances[key][common] for key in study.keys])
+    assert kept == np.float64
+
+
+@pytest.mark.parametrize("precise", [None, 0, 7])
+def test_single_precision_is_kept_only_where_no_digit_is_lost(precise: int | None, tmp_path: Path) -> None:
+    """Also where a later map is the first one with more digits."""
+    study = make_study(tmp_path / "study", n_participants=4)
+    for number, key in enumerate(study.keys):
+        effect, variance = study.effects[key], study.variances[key].astype(np.float32)
+        study.write(*key, effect if number == precise else effect.astype(np.float32), variance)
+    effects, _, _, kept = stacked(maps_of(study), tmp_path, 2)
+    np.testing.assert_array_equal(effects, study.stacked)
+    assert kept == (np.float32 if precise is None else np.float64)
+
+
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_of_several_damaged_maps_the_first_is_named(n_threads: int, tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", n_participants=4, missing=())
+    for participant, session in (("02", "02"), ("02", "03"), ("04", "01")):
+        path = study.map_path(participant, session)
+        path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(LevelError, match=r"sub-02_ses-02.*leave sub-02 out"):
+        stacked(maps_of(study), tmp_path, n_threads)
+
+
+# The program ------------------------------------------------------------------------------------------------
+
+
+def run_group(study: GroupStudy, output: Path, n_processes: int, *options: str) -> dict[str, bytes]:
+    command = [str(study.raw), str(output), "group", "-d", str(study.maps), "--nprocs", str(n_processes)]
+    assert main([*command, "--no-report", *options]) == 0
+    return {path.name: path.read_bytes() for path in (output / "group").iterdir() if path.is_file()}
+
+
+def test_any_number_of_processes_gives_the_same_bytes(study: GroupStudy, tmp_path: Path) -> None:
+    """With several blocks, strategies that pool, missing sessions, covariates and variances."""
+    options = ("--covariates", "age", "--fixed-effects", "precision")
+    assert len(blocks_of(len(study.keys), 30**3)) > 1
+    alone, together = (run_group(study, tmp_path / str(n), n, *options) for n in (1, 3))
+    assert len(alone) > 50
+    assert alone == together
+
+
+OPENED = """
+import json, sys
+opened = []
+def note(event, arguments):
+    if event == 'open' and isinstance(arguments[0], str) and sys.argv[-1] in arguments[0]:
+        opened.append(arguments[0])
+sys.addaudithook(note)
+from pathlib import Path
+from sessionfx.cli import main
+from sessionfx.bids.images import read_volume
+read_volume(next(Path(sys.argv[-1]).parent.rglob("*.nii.gz")))
+once = len(opened)
+opened.clear()
+code = main(sys.argv[1:-1])
+print(json.dumps([once, opened]))
+sys.exit(code)
+"""
+
+
+def test_every_map_and_sidecar_is_read_once(study: GroupStudy, tmp_path: Path) -> None:
+    """For four session contrasts by all default strategies; the first map's sidecar also serves as a pattern."""
+    command = [study.raw, tmp_path / "out", "group", "-d", study.maps, "--nprocs", "2", "--no-report"]
+    for asked in ("mean", "ses-02 - ses-01", "linear", "any"):
+        command += ["--session-contrast", asked]
+    done = subprocess.run(
+        [sys.executable, "-c", OPENED, *map(str, command), str(study.maps / "sub-")],
+        capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    of_one_reading, opened = json.loads(done.stdout)
+    counts = Counter(opened)
+    images = {str(path) for path in study.maps.rglob("*.nii.gz")}
+    assert {counts[name] for name in images} == {of_one_reading}
+    pattern = str(study.map_path(*study.keys[0])).replace(".nii.gz", ".json")
+    assert {counts[name] for name in set(counts) - images - {pattern}} == {1}
+    assert counts[pattern] == 2
+
+
+def test_files_of_single_precision_give_the_maps_of_equal_files_of_double_precision(tmp_path: Path) -> None:
+    """What is kept in single precision is computed in double precision."""
+    found = {}
+    for dtype in (np.float32, np.float64):
+        study = make_study(tmp_path / dtype.__name__, n_participants=6)
+        for key in study.keys:
+            single = [one[key].astype(np.float32).astype(dtype) for one in (study.effects, study.variances)]
+            study.write(*key, single[0], single[1])
+        run_group(study, tmp_path / dtype.__name__ / "out", 1)
+        maps = sorted((tmp_path / dtype.__name__ / "out" / "group").glob("*_statmap.nii.gz"))
+        found[dtype] = {path.name: np.asarray(nib.load(path).dataobj) for path in maps}
+    assert len(found[np.float32]) > 30
+    for name, values in found[np.float32].items():
+        np.testing.assert_array_equal(values, found[np.float64][name])
+
+
+@pytest.mark.parametrize("claimed", [(32767, 32767, 32767), (-30, 30, 30), (31, 30, 30)])
+def test_a_map_that_claims_another_size_is_refused_before_it_is_read(
+    claimed: tuple[int, int, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = make_study(tmp_path, n_participants=3)
+    path = study.map_path(*study.keys[-1])
+    content = bytearray(gzip.decompress(path.read_bytes()))
+    struct.pack_into("<3h", content, 42, *claimed)
+    path.write_bytes(gzip.compress(bytes(content)))
+    command = [str(study.raw), str(tmp_path / "out"), "group", "-d", str(study.maps), "--no-report", "--nprocs", "1"]
+    assert main([*command, "--session-contrast", "mean"]) == 17
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert "--participant-label" in error
+    assert error.count("\n") == 1

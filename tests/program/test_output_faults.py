@@ -1,0 +1,594 @@
+"""Nothing that was written is lost or damaged, and nothing outside the output folder is touched."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from program import CONTRAST
+from sessionfx.bids import writing as output_files
+from sessionfx.bids.derivatives import BIDSIGNORE, prepare_output
+from sessionfx.bids.names import is_recorded_name, output_place
+from sessionfx.bids.writing import locked, remove, remove_stale_temporaries, together, write_json, write_text
+from sessionfx.cli import main
+from sessionfx.errors import OutputError, ParticipantError
+from sessionfx.simulate import SimulationOptions, simulate_dataset
+from sessionfx.tasks.records import Record
+
+SPACE = "MNI152NLin2009cAsym"
+LABEL = "incongruentMinusCongruent"
+PARTICIPANT_RECORD = f"logs/sub-01_task-stroop_space-{SPACE}_record.json"
+PARTICIPANT_LOG = f"logs/sub-01_task-stroop_space-{SPACE}_log.txt"
+REFERENCE = f"sub-01/figures/sub-01_task-stroop_space-{SPACE}_boldref.nii.gz"
+EFFECT = f"sub-01/ses-01/func/sub-01_ses-01_task-stroop_space-{SPACE}_contrast-{LABEL}_stat-effect_desc-fixedEffects_statmap.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = SimulationOptions(
+        n_participants=2, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=14.0, missing=(), write_raw_bold=False
+    )
+    return simulate_dataset(tmp_path_factory.mktemp("faults") / "bids", options)
+
+
+@pytest.fixture(scope="module")
+def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("finished") / "out"
+    assert analyse(dataset, output, levels=("participant", "group")) == 0
+    return output
+
+
+@pytest.fixture
+def output(finished: Path, tmp_path: Path) -> Path:
+    """A copy of a finished analysis, times kept."""
+    return Path(shutil.copytree(finished, tmp_path / "out"))
+
+
+def analyse(dataset: Path, output: Path, *options: str, levels: tuple[str, ...] = ("participant",)) -> int:
+    given = [] if "--contrast" in options else ["--contrast", CONTRAST]
+    return main([str(dataset), str(output), *levels, *given, "--nprocs", "1", *options])
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every result by name; without what tells of calls and of when inputs were written."""
+    return {
+        str(path.relative_to(folder)): re.sub(rb'"mark": "[0-9a-f]*"', b"", path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file() and path.parent.name != "logs"
+    }
+
+
+# --- one file ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_output_folder_is_found_from_every_file_of_it(tmp_path: Path) -> None:
+    for name, parts in (
+        ("dataset_description.json", ()),
+        ("sub-01.html", ()),
+        ("logs/x_record.json", ("logs",)),
+        ("group/figures/x_section.json", ("group", "figures")),
+        ("sub-01/ses-1/func/x.nii.gz", ("sub-01", "ses-1", "func")),
+        ("sub-01/func/x.nii.gz", ("sub-01", "func")),
+        ("sub-01/figures/x.json", ("sub-01", "figures")),
+    ):
+        for root in (tmp_path, tmp_path / "logs", tmp_path / "group", tmp_path / "sub-02" / "func"):
+            assert output_place(root / name) == (root, parts)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../victim", "/etc/passwd", "sub-01/../../victim_log.txt", "logs/../../x_log.txt", "sub-01/func/notes.txt",
+     "dataset_description.json", "sub-01//func/x_statmap.json", "sub-\0/func/x_statmap.json", ""],
+)  # fmt: skip
+def test_names_that_are_not_of_results_are_none(name: str) -> None:
+    assert not is_recorded_name(name)
+
+
+def test_names_of_all_recorded_files_are_known(finished: Path) -> None:
+    names = [
+        name
+        for record in finished.glob("logs/*.json")
+        for entry in json.loads(record.read_text()).values()
+        for name in entry["files"]
+    ]
+    assert len(names) > 100
+    assert all(map(is_recorded_name, names))
+
+
+def test_a_file_has_the_permissions_that_the_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "logs" / "a.txt", "a")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "logs" / "a.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    fsync, rename = os.fsync, os.rename
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (done.append("fsync"), fsync(descriptor))[1])
+    monkeypatch.setattr(os, "rename", lambda *names, **at: (done.append("rename"), rename(*names, **at))[1])
+    write_text(tmp_path / "logs" / "a.txt", "a")
+    assert done == ["fsync", "rename", "fsync"]
+
+
+@pytest.mark.parametrize("function", ["open", "fsync", "rename", "mkdir"])
+@pytest.mark.parametrize("cause", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
+def test_what_cannot_be_written_is_an_output_error_that_leaves_nothing(
+    function: str, cause: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text(tmp_path / "logs" / "a.txt", "before")
+    original = getattr(os, function)
+
+    def fail(first: Any, *arguments: Any, **options: Any) -> Any:
+        is_folder = function == "open" and not arguments[0] & os.O_CREAT
+        if is_folder:
+            return original(first, *arguments, **options)
+        raise OSError(cause, os.strerror(cause))
+
+    # what goes wrong while cleaning up does not hide the cause
+    monkeypatch.setattr(os, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.EIO, "cleaning")))
+    monkeypatch.setattr(os, function, fail)
+    path = tmp_path / ("sub-01/func" if function == "mkdir" else "logs") / "a.txt"
+    with pytest.raises(OutputError, match=os.strerror(cause)):
+        write_text(path, "after")
+    monkeypatch.undo()
+    assert (tmp_path / "logs" / "a.txt").read_text() == "before"
+
+
+def test_files_written_together_get_their_names_together(tmp_path: Path) -> None:
+    old, new = tmp_path / "logs" / "old.txt", tmp_path / "logs" / "new.txt"
+    write_text(old, "old")
+    with together(lambda: remove(old)):
+        write_text(new, "new")
+        assert old.exists()
+        assert not new.exists()
+    assert not old.exists()
+    assert new.read_text() == "new"
+
+
+def test_of_files_written_together_none_is_there_if_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text(tmp_path / "logs" / "a.txt", "before")
+    with pytest.raises(OutputError), together(lambda: remove(tmp_path / "logs" / "a.txt")):
+        write_text(tmp_path / "logs" / "a.txt", "after")
+        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        write_text(tmp_path / "logs" / "b.txt", "after")
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["a.txt"]
+    assert (tmp_path / "logs" / "a.txt").read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("folder", "error"),
+    [("logs", OutputError), ("group", OutputError), ("sub-01", ParticipantError), ("sub-01/ses-1", ParticipantError)],
+)
+def test_folders_that_are_links_are_refused_by_name(folder: str, error: type[Exception], tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    link = tmp_path / "out" / folder
+    link.parent.mkdir(parents=True)
+    link.symlink_to(elsewhere)
+    place = {"logs": "logs", "group": "group"}.get(folder, "sub-01/ses-1/func")
+    with pytest.raises(error, match=f"{link} is a link"):
+        write_text(tmp_path / "out" / place / "a.txt", "a")
+    (elsewhere / "a.txt").write_text("precious")
+    if folder in ("logs", "group"):
+        with pytest.raises(error, match="is a link"):
+            remove(link / "a.txt")
+    assert [path.read_text() for path in elsewhere.iterdir()] == ["precious"]
+
+
+def test_the_output_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "logs").symlink_to(tmp_path / "disk")
+    write_text(tmp_path / "logs" / "dataset_description.json", "{}")
+    write_text(tmp_path / "logs" / "logs" / "a.txt", "a")
+    assert (tmp_path / "disk" / "logs" / "a.txt").read_text() == "a"
+
+
+def test_a_file_that_is_a_link_to_elsewhere_is_refused_and_one_within_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    logs = tmp_path / "out" / "logs"
+    write_text(logs / "kept.txt", "kept")
+    (logs / "a.txt").symlink_to(tmp_path / "precious")
+    (logs / "b.txt").symlink_to("kept.txt")
+    with pytest.raises(OutputError, match=r"a\.txt is a link"):
+        write_text(logs / "a.txt", "a")
+    write_text(logs / "b.txt", "b")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (logs / "kept.txt").read_text() == "kept"
+    assert not (logs / "b.txt").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["sub-01.html", "logs/sub-01_record.json", "sub-01/func/sub-01_design.tsv"])
+def test_a_folder_in_place_of_a_participants_file_stops_that_participant_alone(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(ParticipantError, match="a folder is in its place"):
+        write_text(tmp_path / name, "a")
+
+
+@pytest.mark.parametrize("name", ["group.html", "logs/task-x_group.json", "dataset_description.json"])
+def test_a_folder_in_place_of_everybodys_file_stops_all(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(OutputError, match="a folder is in its place"):
+        write_text(tmp_path / name, "a")
+
+
+def test_who_may_not_write_into_a_participants_folder_may_write_into_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sub-01" / "func").mkdir(parents=True)
+    closed = (tmp_path / "sub-01" / "func").stat().st_ino
+    original = os.open
+
+    def deny(name: Any, flags: int, *arguments: Any, dir_fd: int | None = None) -> int:
+        if flags & os.O_CREAT and dir_fd is not None and os.fstat(dir_fd).st_ino == closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return original(name, flags, *arguments, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", deny)
+    with pytest.raises(ParticipantError, match="Permission denied"):
+        write_text(tmp_path / "sub-01" / "func" / "a.txt", "a")
+    write_text(tmp_path / "sub-02" / "func" / "a.txt", "a")
+
+
+def test_who_may_not_make_a_participants_folder_may_make_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def deny(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "mkdir", deny)
+    with pytest.raises(OutputError, match="Permission denied"):
+        write_text(tmp_path / "sub-01" / "func" / "a.txt", "a")
+
+
+def test_old_temporaries_are_removed_and_those_at_work_stay(tmp_path: Path) -> None:
+    places = [tmp_path, tmp_path / "logs", tmp_path / "group" / "figures"]
+    for place in places:
+        place.mkdir(parents=True, exist_ok=True)
+        for name, age in ((".sessionfx-old", 7200), (".sessionfx-new", 0)):
+            (place / name).touch()
+            os.utime(place / name, (time.time() - age,) * 2)
+    prepare_output(tmp_path, {})
+    remove_stale_temporaries(tmp_path / "group")
+    assert [name for place in places for name in os.listdir(place) if name == ".sessionfx-old"] == []  # noqa: PTH208
+    assert all((place / ".sessionfx-new").exists() for place in places)
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_lines_of_others_in_bidsignore_stay(tmp_path: Path) -> None:
+    (tmp_path / ".bidsignore").write_bytes(b"\xff\nlogs")
+    prepare_output(tmp_path, {})
+    lines = (tmp_path / ".bidsignore").read_bytes().split(b"\n")
+    assert lines[:2] == [b"\xff", b"logs"]
+    assert {line.encode() for line in BIDSIGNORE} <= set(lines)
+    assert lines.count(b"logs") == 1
+
+
+@pytest.mark.parametrize("name", [".bidsignore", "dataset_description.json"])
+def test_a_pipe_in_the_output_folder_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(OutputError, match="is a pipe"):
+        prepare_output(tmp_path, {})
+
+
+@pytest.mark.parametrize("text", ["{", '{"a":' * 100_000, "[]", '{"a": ' + "1" * 5000 + "}"])
+def test_a_broken_description_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "dataset_description.json").write_text(text)
+    with pytest.raises(OutputError, match="another output folder"):
+        prepare_output(tmp_path, {})
+
+
+@pytest.mark.parametrize(("name", "reason"), [("x" * 300, "File name too long"), ("circle", "circle")])
+def test_an_output_folder_that_cannot_be_named_is_refused(name: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    with pytest.raises(OutputError, match=rf"cannot be used \(.*{reason}"):
+        prepare_output(tmp_path / name, {})
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def made(output: Path, name: str = "a") -> Path:
+    path = output / "sub-01" / "func" / f"sub-01_desc-{name}_statmap.json"
+    write_text(path, name)
+    return path
+
+
+def test_names_in_a_record_reach_no_file_of_another(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    victims = ["../victim", str(tmp_path / "victim"), "../out/sub-02/func/sub-02_statmap.json",
+               "sub-02/func/sub-02_statmap.json", "group/x_statmap.json", "sub-01/func/mine.txt",
+               "logs/sub-012_log.txt", "sub-01/linked/x_statmap.json"]  # fmt: skip
+    (output / "sub-01" / "func").mkdir(parents=True)
+    (tmp_path / "linked").mkdir()
+    (output / "sub-01" / "linked").symlink_to(tmp_path / "linked")
+    for name in victims:
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        (output / name).write_text("precious")
+    size = {"size": len("precious")}
+    path = output / "logs" / "sub-01_record.json"
+    write_json(path, {name: {"fingerprint": "x", "files": {name: size}} for name in victims})
+    record = Record(path, output)
+    assert [name for name in victims if record.is_finished(name, "x")] == []
+    record.forget(victims)
+    assert all((output / name).read_text() == "precious" for name in victims)
+
+
+@pytest.mark.parametrize("change", [lambda path: path.write_text(""), lambda path: path.unlink()])
+def test_damaged_files_are_not_finished(change: Callable[[Path], Any], tmp_path: Path) -> None:
+    path = made(tmp_path)
+    Record(tmp_path / "logs" / "sub-01_record.json", tmp_path).finish({"a": ("x", [path])})
+    record = Record(tmp_path / "logs" / "sub-01_record.json", tmp_path)
+    assert record.is_finished("a", "x")
+    change(path)
+    assert not record.is_finished("a", "x")
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"a": 1}', '{"a": {"fingerprint": "x", "files": [1]}}', '{"a":' * 10**5])
+def test_a_broken_record_means_that_work_is_done_again(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "sub-01_record.json"
+    write_text(path, text)
+    record = Record(path, tmp_path)
+    assert not record.is_finished("a", "x")
+    record.forget(["a"])
+    record.finish({"a": ("x", [made(tmp_path)])})
+    assert Record(path, tmp_path).is_finished("a", "x")
+
+
+def test_a_pipe_in_place_of_a_record_does_not_hang(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    os.mkfifo(tmp_path / "logs" / "sub-01_record.json")
+    assert Record(tmp_path / "logs" / "sub-01_record.json", tmp_path).works() == []
+
+
+def test_calls_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "sub-01_record.json"
+    records = [Record(path, tmp_path) for _ in range(2)]
+    records[0].finish({"a": ("x", [made(tmp_path, "a")])})
+    records[1].finish({"b": ("x", [made(tmp_path, "b")])})
+    records[0].forget(["a"])
+    record = Record(path, tmp_path)
+    assert record.works() == ["b"]
+    assert record.is_finished("b", "x")
+
+
+def test_many_processes_write_into_one_record(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "sub-01_record.json"
+    shared = made(tmp_path)
+    children = []
+    for number in range(8):
+        child = os.fork()
+        if child == 0:
+            try:
+                for part in range(5):
+                    Record(path, tmp_path).finish({f"{number} {part}": ("x", [shared])})
+            finally:
+                os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    assert len(Record(path, tmp_path).works()) == 40
+
+
+def test_a_lock_whose_holder_sleeps_is_waited_for_no_longer_than_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output_files, "_LOCK_SECONDS", 0.2)
+    ready, done = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        with locked(tmp_path, "a"):
+            os.write(ready[1], b"x")
+            os.read(done[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    started = time.monotonic()
+    with locked(tmp_path, "b"):
+        assert time.monotonic() - started < 0.1  # every name has a lock of its own
+    with locked(tmp_path, "a"):
+        assert 0.15 < time.monotonic() - started < 5
+    os.write(done[1], b"x")
+    os.waitpid(child, 0)
+
+
+def test_threads_of_a_process_take_turns(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "sub-01_record.json"
+    shared = made(tmp_path)
+    threads = [
+        threading.Thread(target=lambda n=number: Record(path, tmp_path).finish({str(n): ("x", [shared])}))
+        for number in range(16)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(Record(path, tmp_path).works()) == 16
+
+
+# --- the program ------------------------------------------------------------------------------------------------------
+
+
+def test_a_record_that_names_a_file_elsewhere_deletes_nothing(dataset: Path, output: Path) -> None:
+    victim = output.parent / "victim"
+    victim.write_text("precious")
+    record = output / PARTICIPANT_RECORD
+    entries = json.loads(record.read_text())
+    entries[f"fit {LABEL} ses 01"] = {"fingerprint": "x", "files": {"../victim": None, str(victim): None}}
+    record.write_text(json.dumps(entries))
+    assert analyse(dataset, output, "--participant-label", "01") == 0
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "name", [EFFECT, EFFECT.replace(".nii.gz", ".json"), "sub-01.html", "group.html", REFERENCE, PARTICIPANT_LOG]
+)
+@pytest.mark.parametrize("size", [0, 60])
+def test_a_damaged_output_is_made_anew(name: str, size: int, dataset: Path, output: Path) -> None:
+    before = content(output)
+    log = (output / PARTICIPANT_LOG).read_text()
+    path = output / name
+    path.write_bytes(path.read_bytes()[: min(size, path.stat().st_size - 1)])
+    assert analyse(dataset, output, levels=("participant", "group")) == 0
+    assert content(output) == before
+    assert (output / PARTICIPANT_LOG).read_text() == log
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"title": 1, "html": "x", "mark": ""}'])
+def test_a_damaged_section_is_drawn_again(text: str, dataset: Path, output: Path) -> None:
+    before = content(output)
+    for folder in ("sub-01/figures", "group/figures"):
+        for path in (output / folder).glob("*_section.json"):
+            path.write_text(text)
+    assert analyse(dataset, output, levels=("participant", "group")) == 0
+    assert content(output) == before
+
+
+def test_a_damaged_section_of_another_analysis_is_named_on_the_page(dataset: Path, output: Path) -> None:
+    other = output / "sub-01" / "figures" / "sub-01_task-other_contrast-x_section.json"
+    other.write_text("{")
+    assert analyse(dataset, output, "--reports-only") == 0
+    page = (output / "sub-01.html").read_text()
+    assert f"{other.name} cannot be read as JSON" in page
+    assert "Contrast incongruentMinusCongruent" in page
+
+
+def test_a_page_without_a_section_that_is_there_is_made_anew(
+    dataset: Path, output: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    page = output / "sub-01.html"
+    page.write_bytes(page.read_bytes())
+    section = next((output / "sub-01" / "figures").glob("*_contrast-*_section.json"))
+    copied = section.with_name(section.name.replace("contrast-", "contrast-other"))
+    shutil.copyfile(section, copied)
+    assert analyse(dataset, output) == 0
+    said = capfd.readouterr().err
+    assert "sub-01: done" in said
+    assert "sub-02: finished before" in said
+    assert page.read_text().count("<section id=") == 3
+
+
+def test_a_participant_whose_page_is_a_folder_fails_alone_and_its_log_is_written(
+    dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    (output / "sub-01.html").mkdir(parents=True)
+    assert analyse(dataset, output) == 1
+    said = capfd.readouterr().err
+    assert f"sub-01: FAILED. {output / 'sub-01.html'} cannot be written: a folder is in its place." in said
+    assert "sub-02: done" in said
+    assert (output / PARTICIPANT_LOG).is_file()
+    (output / "sub-01.html").rmdir()
+    assert analyse(dataset, output) == 0
+    assert (output / "sub-01.html").is_file()
+    assert not list(output.glob("logs/*_crash.txt"))
+
+
+def test_a_log_lost_in_an_interruption_is_written_again(dataset: Path, output: Path, finished: Path) -> None:
+    (output / PARTICIPANT_LOG).unlink()
+    assert analyse(dataset, output) == 0
+    assert (output / PARTICIPANT_LOG).read_text() == (finished / PARTICIPANT_LOG).read_text()
+
+
+def test_a_session_added_later_gives_what_both_at_once_give(dataset: Path, finished: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert analyse(dataset, output, "--session-label", "01") == 0
+    narrow = (output / REFERENCE).read_bytes()
+    assert analyse(dataset, output) == 0
+    assert (output / REFERENCE).read_bytes() == (finished / REFERENCE).read_bytes() != narrow
+    assert (output / PARTICIPANT_LOG).read_text() == (finished / PARTICIPANT_LOG).read_text()
+    assert (output / "sub-01.html").read_bytes() == (finished / "sub-01.html").read_bytes()
+
+
+def test_a_narrower_call_keeps_the_mean_image_of_all_runs(dataset: Path, output: Path, finished: Path) -> None:
+    assert analyse(dataset, output, "--session-label", "01") == 0
+    assert (output / REFERENCE).read_bytes() == (finished / REFERENCE).read_bytes()
+    assert (output / PARTICIPANT_LOG).read_text() == (finished / PARTICIPANT_LOG).read_text()
+
+
+def test_full_disk_leaves_the_results_of_earlier_calls_as_they_were(
+    dataset: Path, output: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = content(output)
+    record = (output / PARTICIPANT_RECORD).read_text()
+    original = os.open
+    created = 0
+
+    def fill(name: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        nonlocal created
+        if flags & os.O_CREAT and str(name).startswith(".sessionfx-"):
+            created += 1
+            if created > 12:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return original(name, flags, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", fill)
+    assert analyse(dataset, output, "--noise-model", "ols") == 73
+    monkeypatch.undo()
+    assert "No space left on device" in capfd.readouterr().err
+    assert content(output) == before
+    assert (output / PARTICIPANT_RECORD).read_text() == record
+    assert not list(output.rglob(".sessionfx-*"))
+
+
+def test_what_is_removed_and_not_made_anew_is_said_beforehand(
+    dataset: Path, output: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said_when_there: list[str] = []
+    gone = next((output / "sub-01" / "func").glob("*_sessions-ses02MinusSes01_*stat-effect*_statmap.nii.gz"))
+    import sessionfx.participant.analysis as level
+
+    say = level.say
+    monkeypatch.setattr(level, "say", lambda text: (said_when_there.append(text) if gone.exists() else None, say(text)))
+    assert analyse(dataset, output, "--noise-model", "ols", "--session-contrast", "mean") == 0
+    said = capfd.readouterr().err
+    assert "sub-01: 12 file(s) of earlier calls are removed, sub-01_task-stroop" in said_when_there[0]
+    assert "12 file(s) of earlier calls removed" in said
+    assert not gone.exists()
+
+
+def test_maps_of_strategies_that_are_not_asked_for_are_removed_with_a_word(
+    dataset: Path, output: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--session-contrast", "mean", "--strategy", "marginal", "--no-report")
+    removed = [path for path in (output / "group").glob("*_sessions-mean_strategy-*") if "marginal" not in path.name]
+    assert removed
+    assert analyse(dataset, output, *options, levels=("group",)) == 0
+    assert f"contrast {LABEL}: {len(removed)} file(s) of earlier calls are removed" in capfd.readouterr().err
+    assert not any(path.exists() for path in removed)
+
+
+def test_a_participants_folder_that_is_a_link_stops_that_participant_before_it_is_fitted(
+    dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "sub-01").symlink_to(tmp_path / "elsewhere")
+    assert analyse(dataset, tmp_path / "out") == 1
+    said = capfd.readouterr().err
+    assert f"sub-01: FAILED. {tmp_path / 'out' / 'sub-01'} is a link" in said
+    assert "sub-02: done" in said
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_participant_that_fails_says_that_its_earlier_maps_go(
+    dataset: Path, output: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changed = Path(shutil.copytree(dataset, tmp_path / "bids"))
+    next(changed.rglob("sub-01_ses-02_*_bold.nii.gz")).write_bytes(b"")
+    assert analyse(changed, output) == 1
+    said = capfd.readouterr().err
+    assert "sub-01: 48 file(s) of earlier calls are removed, as this participant cannot be analysed" in said
+    assert "that earlier calls made of this participant are removed." in said
+    assert not list((output / "sub-01").rglob("*_statmap.nii.gz"))

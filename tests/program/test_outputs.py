@@ -1,0 +1,294 @@
+"""The output folder: names, sidecars, masks, validity as BIDS."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from itertools import combinations
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from program import CONTRAST, run_command
+from sessionfx.bids.names import STATISTICS
+from sessionfx.simulate import SimulationOptions, simulate_dataset
+
+SPACE = "MNI152NLin2009cAsym"
+LABEL = "incongruentMinusCongruent"
+SESSION_CONTRASTS = ("mean", "ses02MinusSes01", "ses03MinusSes01", "ses03MinusSes02", "linear")
+
+
+def load(path: Path) -> np.ndarray:
+    return nib.load(path).get_fdata()
+
+
+def test_all_maps_of_the_contract_are_there_and_finite(small_output: Path) -> None:
+    expected = []
+    # degrees of freedom differ between voxels wherever runs or sessions are combined
+    combined = (*STATISTICS, "dof")
+    for participant in ("01", "02", "03"):
+        sessions = ("01", "02") if participant == "02" else ("01", "02", "03")
+        for session in sessions:
+            start = f"sub-{participant}/ses-{session}/func/sub-{participant}_ses-{session}_task-stroop_space-{SPACE}_contrast-{LABEL}"
+            expected += [f"{start}_stat-{stat}_desc-fixedEffects_statmap" for stat in combined]
+        for question in SESSION_CONTRASTS:
+            if participant == "02" and question.startswith("ses03"):
+                continue
+            start = f"sub-{participant}/func/sub-{participant}_task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-{question}"
+            expected += [f"{start}_stat-{stat}_desc-fixedEffects_statmap" for stat in combined]
+    start = f"group/task-stroop_space-{SPACE}_contrast-{LABEL}"
+    for question in SESSION_CONTRASTS:
+        for strategy in ("sessionModel", "summaryStatistics", "marginal", "mixed"):
+            # degrees of freedom differ between voxels, for marginal where participants do not all count the same
+            uneven = strategy == "mixed" or (strategy == "marginal" and question != "ses02MinusSes01")
+            statistics = (*STATISTICS, "dof") if uneven else STATISTICS
+            expected += [f"{start}_sessions-{question}_strategy-{strategy}_stat-{stat}_statmap" for stat in statistics]
+    # two of the three participants have all sessions: too few for Hotelling's T² and for Greenhouse–Geisser's ε to count
+    expected += [f"{start}_sessions-any_strategy-sessionModel_stat-{stat}_statmap" for stat in ("F", "z", "p", "dof")]
+    expected += [f"{start}_stat-{stat}_desc-reliability_statmap" for stat in ("icc1", "icc31", "between", "within")]
+    found = {
+        str(path.relative_to(small_output)).removesuffix(".nii.gz") for path in small_output.rglob("*_statmap.nii.gz")
+    }
+    assert found == set(expected)
+    for name in expected:
+        assert np.isfinite(load(small_output / f"{name}.nii.gz")).all()
+        assert (small_output / f"{name}.json").is_file()
+
+
+def test_t_z_and_p_follow_from_effect_variance_and_dof(small_output: Path) -> None:
+    from scipy import stats
+
+    for effect_path in small_output.rglob("*_stat-effect_*statmap.nii.gz"):
+        paths = {
+            stat: effect_path.with_name(effect_path.name.replace("stat-effect", f"stat-{stat}")) for stat in STATISTICS
+        }
+        values = {stat: load(path) for stat, path in paths.items()}
+        dof = json.loads(paths["t"].with_name(paths["t"].name.replace(".nii.gz", ".json")).read_text())[
+            "DegreesOfFreedom"
+        ]
+        mask = values["variance"] > 0
+        dof_map = effect_path.with_name(effect_path.name.replace("stat-effect", "stat-dof"))
+        if dof_map.exists():
+            assert dof == pytest.approx(np.median(load(dof_map)[mask]), rel=1e-6)
+            dof = load(dof_map)[mask]
+        assert mask.any()
+        t = values["effect"][mask] / np.sqrt(values["variance"][mask])
+        np.testing.assert_allclose(values["t"][mask], t, rtol=1e-6)
+        np.testing.assert_allclose(values["p"][mask], stats.t.sf(t, dof), rtol=1e-5, atol=1e-37)
+        np.testing.assert_allclose(stats.norm.sf(values["z"][mask]), stats.t.sf(t, dof), rtol=1e-4, atol=1e-30)
+        assert (values["p"][~mask] == 1).all()
+        assert not any(values[stat][~mask].any() for stat in ("effect", "variance", "t", "z"))
+
+
+def test_combined_map_covers_exactly_the_voxels_all_sessions_have(small_output: Path) -> None:
+    names = [
+        f"sub-01/ses-{s}/func/sub-01_ses-{s}_task-stroop_space-{SPACE}_contrast-{LABEL}_stat-variance_desc-fixedEffects"
+        for s in ("01", "02", "03")
+    ]
+    sessions = [load(small_output / f"{name}_statmap.nii.gz") > 0 for name in names]
+    assert any((sessions[0] != other).any() for other in sessions[1:]), "the sessions' masks differ in this dataset"
+    mean = (
+        load(
+            small_output
+            / f"sub-01/func/sub-01_task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-mean_stat-variance_desc-fixedEffects_statmap.nii.gz"
+        )
+        > 0
+    )
+    np.testing.assert_array_equal(mean, np.logical_and.reduce(sessions))
+
+
+def test_difference_is_recomputed_from_session_files_to_the_last_bit(small_output: Path) -> None:
+    def session(label: str, stat: str) -> np.ndarray:
+        return load(
+            small_output
+            / f"sub-03/ses-{label}/func/sub-03_ses-{label}_task-stroop_space-{SPACE}_contrast-{LABEL}_stat-{stat}_desc-fixedEffects_statmap.nii.gz"
+        )
+
+    start = f"sub-03/func/sub-03_task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-ses03MinusSes01"
+    effect = load(small_output / f"{start}_stat-effect_desc-fixedEffects_statmap.nii.gz")
+    variance = load(small_output / f"{start}_stat-variance_desc-fixedEffects_statmap.nii.gz")
+    mask = variance > 0
+    np.testing.assert_array_equal(effect[mask], (session("03", "effect") - session("01", "effect"))[mask])
+    np.testing.assert_array_equal(variance[mask], (session("03", "variance") + session("01", "variance"))[mask])
+
+
+def test_sidecars_name_sources_weights_and_degrees_of_freedom(small_dataset: Path, small_output: Path) -> None:
+    name = f"sub-02/func/sub-02_task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-linear_stat-z_desc-fixedEffects_statmap.json"
+    sidecar = json.loads((small_output / name).read_text())
+    # sub-02 misses the last session: the slope is over the two it has
+    assert sidecar["SessionWeights"] == {"ses-01": -1.0, "ses-02": 1.0}
+    assert sidecar["NumberOfInputs"] == 2
+    assert sidecar["DegreesOfFreedomMethod"] == "Satterthwaite"
+    assert sidecar["DegreesOfFreedomAre"].startswith("median over voxels")
+    assert max(sidecar["InputDegreesOfFreedom"]) < sidecar["DegreesOfFreedom"] < sum(sidecar["InputDegreesOfFreedom"])
+    assert sidecar["ContrastWeights"] == {"incongruent": 1.0, "congruent": -1.0}
+    links = json.loads((small_output / "dataset_description.json").read_text())["DatasetLinks"]
+    session = json.loads(
+        (
+            small_output
+            / f"sub-01/ses-01/func/sub-01_ses-01_task-stroop_space-{SPACE}_contrast-{LABEL}_stat-t_desc-fixedEffects_statmap.json"
+        ).read_text()
+    )
+    for uri in [*sidecar["Sources"], *session["Sources"]]:
+        scheme, dataset, path = uri.split(":", 2)
+        root = small_output if dataset == "" else Path(links[dataset].removeprefix("file://"))
+        assert scheme == "bids"
+        assert (root / path).is_file(), uri
+
+
+def test_designs_are_saved_one_per_run_with_real_columns(small_output: Path) -> None:
+    paths = sorted(small_output.glob("sub-*/ses-*/func/*_design.tsv"))
+    assert len(paths) == (3 + 2 + 3) * 2
+    for path in paths:
+        design, facts = pd.read_csv(path, sep="\t"), json.loads(path.with_suffix(".json").read_text())
+        assert len(design) == facts["NumberOfVolumes"] == 60
+        assert facts["ConditionColumns"] == ["congruent", "incongruent"] == list(design.columns[:2])
+        assert {"trans_x", "rot_z", "non_steady_state_outlier00", "constant"} <= set(design.columns)
+
+
+def test_metrics_have_a_row_per_pair_and_a_row_per_answer(small_output: Path) -> None:
+    start = f"task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-mean"
+    agreement = pd.read_csv(small_output / "group" / f"{start}_desc-agreement_metrics.tsv", sep="\t")
+    assert agreement[["strategy_a", "strategy_b", "status"]].to_numpy().tolist() == [
+        [a, b, "compared"] for a, b in combinations(["session-model", "summary-statistics", "marginal", "mixed"], 2)
+    ]
+    a, b = (
+        load(small_output / "group" / f"{start}_strategy-{s}_stat-z_statmap.nii.gz")
+        for s in ("sessionModel", "summaryStatistics")
+    )
+    mask = load(small_output / "group" / f"{start}_strategy-summaryStatistics_stat-variance_statmap.nii.gz") > 0
+    row = agreement.iloc[0]
+    assert row["pearson_r"] == pytest.approx(np.corrcoef(a[mask], b[mask])[0, 1], abs=1e-6)
+    assert row["bias"] == pytest.approx((a - b)[mask].mean(), abs=1e-6)
+    assert row["max_abs_difference"] == pytest.approx(np.abs(a - b)[mask].max(), abs=1e-5)
+    answers = pd.read_csv(small_output / "group" / f"{start}_desc-answers_metrics.tsv", sep="\t")
+    assert answers["strategy"].tolist() == ["session-model", "summary-statistics", "marginal", "mixed"]
+    assert answers["dof"].tolist()[:2] == [8 - 3, 3 - 1]
+
+
+def test_group_fixed_effects_equals_the_participants_maps(small_output: Path) -> None:
+    """One-sample model on the participant level's own combined maps."""
+    start = f"task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-mean"
+    maps = [
+        load(small_output / f"sub-{p}/func/sub-{p}_{start}_stat-effect_desc-fixedEffects_statmap.nii.gz")
+        for p in ("01", "02", "03")
+    ]
+    group = load(small_output / "group" / f"{start}_strategy-summaryStatistics_stat-effect_statmap.nii.gz")
+    mask = load(small_output / "group" / f"{start}_strategy-summaryStatistics_stat-variance_statmap.nii.gz") > 0
+    np.testing.assert_allclose(group[mask], np.mean(maps, axis=0)[mask], rtol=1e-10, atol=1e-12)
+
+
+def test_raw_dataset_and_output_validate_as_bids(tmp_path: Path) -> None:
+    options = SimulationOptions(n_participants=2, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=14.0, missing=())
+    dataset = simulate_dataset(tmp_path / "bids", options)
+    output = tmp_path / "out"
+    done = run_command(dataset, output, "participant", "group", "--contrast", CONTRAST, "--keep-run-maps")
+    assert done.returncode == 0, done.stderr
+    validator = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent)) or "bids-validator-deno"
+    for folder in (dataset, output):
+        checked = subprocess.run([validator, "--ignoreWarnings", str(folder)], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_run_maps_are_kept_on_request_and_average_to_the_session(small_dataset: Path, tmp_path: Path) -> None:
+    done = run_command(
+        small_dataset, tmp_path / "out", "participant", "--participant-label", "01", "--contrast", CONTRAST, "--keep-run-maps",
+        "--no-report", "--fixed-effects", "precision",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folder = tmp_path / "out" / "sub-01" / "ses-01" / "func"
+    start = "sub-01_ses-01_task-stroop"
+    end = f"space-{SPACE}_contrast-{LABEL}_stat-{{}}_statmap.nii.gz"
+    runs = [
+        {stat: load(folder / f"{start}_run-{run}_{end.format(stat)}") for stat in ("effect", "variance")}
+        for run in ("01", "02")
+    ]
+    session = load(folder / f"{start}_space-{SPACE}_contrast-{LABEL}_stat-effect_desc-fixedEffects_statmap.nii.gz")
+    mask = (runs[0]["variance"] > 0) & (runs[1]["variance"] > 0)
+    weights = [1 / one["variance"][mask] for one in runs]
+    expected = sum(w * one["effect"][mask] for w, one in zip(weights, runs, strict=True)) / sum(weights)
+    np.testing.assert_allclose(session[mask], expected, rtol=1e-10)
+
+
+def test_dataset_without_sessions_combines_runs_and_names_no_session(tmp_path: Path) -> None:
+    options = SimulationOptions(
+        n_participants=3,
+        n_sessions=1,
+        n_runs=2,
+        n_volumes=40,
+        voxel_size=14.0,
+        missing=(),
+        sessions_in_names=False,
+        write_raw_bold=False,
+    )
+    dataset, output = simulate_dataset(tmp_path / "bids", options), tmp_path / "out"
+    done = run_command(dataset, output, "participant", "group", "--contrast", CONTRAST)
+    assert done.returncode == 0, done.stderr
+    names = [path.name for path in output.rglob("*_statmap.nii.gz")]
+    assert not [name for name in names if "ses-" in name or "sessions-" in name]
+    assert f"sub-01_task-stroop_space-{SPACE}_contrast-{LABEL}_stat-t_desc-fixedEffects_statmap.nii.gz" in names
+    assert f"task-stroop_space-{SPACE}_contrast-{LABEL}_strategy-summaryStatistics_stat-t_statmap.nii.gz" in names
+
+
+def test_group_reads_maps_of_other_programs_that_lack_entities(
+    small_output: Path, small_dataset: Path, tmp_path: Path
+) -> None:
+    """FitLins names neither task nor space and writes no sidecars; nilearn writes no desc."""
+    foreign = tmp_path / "fitlins"
+    for participant in ("01", "03"):
+        for session in ("01", "02", "03"):
+            folder = foreign / "node-sessionLevel" / f"sub-{participant}" / f"ses-{session}"
+            folder.mkdir(parents=True)
+            source = small_output / f"sub-{participant}/ses-{session}/func"
+            for stat in ("effect", "variance"):
+                (found,) = source.glob(f"*_stat-{stat}_desc-fixedEffects_statmap.nii.gz")
+                shutil.copy(
+                    found, folder / f"sub-{participant}_ses-{session}_contrast-{LABEL}_stat-{stat}_statmap.nii.gz"
+                )
+    (foreign / "dataset_description.json").write_text('{"Name": "FitLins", "BIDSVersion": "1.1.0"}')
+    output = tmp_path / "out"
+    done = run_command(
+        small_dataset, output, "group", "-d", foreign, "--task", "stroop", "--space", SPACE, "--no-report"
+    )
+    assert done.returncode == 0, done.stderr
+    own = run_command(
+        small_dataset, tmp_path / "own", "group", "-d", small_output, "--participant-label", "01", "03", "--no-report"
+    )
+    assert own.returncode == 0, own.stderr
+    name = f"group/task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-linear_strategy-summaryStatistics_stat-t_statmap.nii.gz"
+    np.testing.assert_array_equal(load(output / name), load(tmp_path / "own" / name))
+
+
+def test_condition_absent_from_a_run_leaves_that_run_out_and_says_so(small_dataset: Path, tmp_path: Path) -> None:
+    dataset = Path(shutil.copytree(small_dataset, tmp_path / "bids"))
+    events = dataset / "sub-01/ses-01/func/sub-01_ses-01_task-stroop_run-01_events.tsv"
+    table = pd.read_csv(events, sep="\t", keep_default_na=False)
+    table[table["trial_type"] == "congruent"].to_csv(events, sep="\t", index=False)
+    output = tmp_path / "out"
+    done = run_command(
+        dataset, output, "participant", "--participant-label", "01", "--contrast", CONTRAST, "--no-report"
+    )
+    assert done.returncode == 0, done.stderr
+    sidecar = json.loads(next((output / "sub-01/ses-01/func").glob("*_stat-effect_*.json")).read_text())
+    assert sidecar["NumberOfInputs"] == 1
+    assert sidecar["LeftOutInputs"] == {
+        "sub-01_ses-01_task-stroop_run-01": "condition incongruent does not occur in it"
+    }
+    log = next((output / "logs").glob("sub-01_*_log.txt")).read_text()
+    assert "sub-01_ses-01_task-stroop_run-01 is left out of contrast 'incongruentMinusCongruent'" in log
+
+
+def test_folder_of_another_program_is_left_alone(small_dataset: Path, tmp_path: Path) -> None:
+    description = tmp_path / "out" / "dataset_description.json"
+    description.parent.mkdir()
+    description.write_text('{"Name": "x", "BIDSVersion": "1.9.0", "GeneratedBy": [{"Name": "MRIQC"}]}')
+    before = description.read_bytes()
+    done = run_command(small_dataset, tmp_path / "out", "participant", "--contrast", CONTRAST, "--no-report")
+    assert done.returncode == 73
+    assert "MRIQC" in done.stderr
+    assert description.read_bytes() == before

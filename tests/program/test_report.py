@@ -1,0 +1,177 @@
+"""The report pages: valid, self-contained, complete, escaped."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import html5lib
+import numpy as np
+import pandas as pd
+import pytest
+
+from program import run_command
+from sessionfx.ask.contrasts import Contrast
+from sessionfx.ask.session_contrasts import resolve_session_contrasts
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.participant.page import write_participant_report
+from sessionfx.participant.results import ParticipantResults, RunSummary, read_reference
+from sessionfx.report.methods import MethodsText
+from sessionfx.settings import Settings
+from sessionfx.space.grid import Grid
+from sessionfx.space.stat_map import EstimateMap
+from sessionfx.statistics.estimates import Estimate
+
+
+def parse(page: Path) -> object:
+    """Parse strictly: any error in the HTML raises."""
+    return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page.read_text(encoding="utf-8"))
+
+
+def text_of(page: Path) -> str:
+    return " ".join("".join(parse(page).itertext()).split())
+
+
+@pytest.mark.parametrize("name", ["sub-01.html", "sub-02.html", "group.html"])
+def test_pages_are_valid_html_and_need_no_other_file(small_output: Path, name: str) -> None:
+    tree = parse(small_output / name)
+    for image in tree.iter("img"):
+        assert image.get("src", "").startswith("data:image/png;base64,")
+        assert image.get("alt")
+    content = (small_output / name).read_text(encoding="utf-8")
+    assert not re.search(r"<(script|link|iframe)\b", content)
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', content)
+
+
+def test_identifiers_are_unique_and_every_entry_of_the_contents_leads_somewhere(small_output: Path) -> None:
+    tree = parse(small_output / "group.html")
+    identifiers = [element.get("id") for element in tree.iter() if element.get("id")]
+    assert len(identifiers) == len(set(identifiers))
+    targets = [link.get("href", "")[1:] for link in tree.iter("a")]
+    assert targets
+    assert set(targets) <= set(identifiers)
+
+
+def test_participant_page_shows_runs_designs_coverage_and_every_map(small_output: Path) -> None:
+    tree = parse(small_output / "sub-01.html")
+    pictures = [image.get("alt", "") for image in tree.iter("img")]
+    assert any(alt.startswith("Timeline of the events") for alt in pictures)
+    assert sum(alt.startswith("Design matrix of") for alt in pictures) == 6
+    assert sum(alt.startswith("Correlations between the regressors") for alt in pictures) == 6
+    assert any("cover each voxel" in alt for alt in pictures)
+    n_maps = 3 + 5  # sessions, and session contrasts
+    assert sum(alt.startswith("z map") for alt in pictures) == n_maps
+    assert sum(alt.startswith("Effect map") for alt in pictures) == n_maps
+
+
+def test_group_page_compares_the_strategies_on_every_session_contrast(small_output: Path) -> None:
+    content = text_of(small_output / "group.html")
+    for question in ("mean", "ses-02 - ses-01", "ses-03 - ses-01", "ses-03 - ses-02", "linear"):
+        assert f"Session contrast: {question}" in content
+    pictures = [image.get("alt", "") for image in parse(small_output / "group.html").iter("img")]
+    # sub-02 misses ses-03, so two participants are left for two of the questions: still enough
+    assert sum(alt.startswith("Session model against Fixed effects") for alt in pictures) == 5
+    assert "sub-02 has no map of ses-03" in content
+    assert "Pooling of correlated maps" in content
+    assert "Bland JM" in content
+    assert "What each strategy assumes" in content
+    for name in ("session-model", "summary-statistics", "marginal", "mixed"):
+        assert STRATEGIES[name].assumptions.missing in content
+    assert STRATEGIES["meta"].assumptions.spread not in content  # it was not run
+
+
+def test_refusals_are_sentences_in_the_report_and_rows_in_the_metrics(
+    small_output: Path, small_dataset: Path, tmp_path: Path
+) -> None:
+    done = run_command(
+        small_dataset, tmp_path / "out", "group", "-d", small_output, "--session-label", "01", "--session-contrast", "linear",
+        "--session-contrast", "mean",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "There is one session only" in text_of(tmp_path / "out" / "group.html")
+    (metrics,) = (tmp_path / "out" / "group").glob("*_sessions-linear_desc-agreement_metrics.tsv")
+    assert "declined" in metrics.read_text()
+    assert not list((tmp_path / "out" / "group").glob("*_sessions-linear_*statmap*"))
+    assert len(list((tmp_path / "out" / "group").glob("*_sessions-mean_*_statmap.nii.gz"))) == 15
+
+
+HOSTILE = '<script>alert("x")</script> & $x$'
+
+
+def results_in_memory(reference: np.ndarray | None) -> ParticipantResults:
+    """Results of a participant with two sessions, of which no file exists."""
+    rng = np.random.default_rng(8)
+    mask = rng.random((6, 7, 5)) < 0.8
+    grid = Grid(mask.shape, np.diag([10.0, 10.0, 10.0, 1.0]))
+
+    def estimate() -> EstimateMap:
+        n_voxels = int(mask.sum())
+        return EstimateMap(Estimate(rng.standard_normal(n_voxels), np.ones(n_voxels), 50.0), mask, grid)
+
+    facts = {
+        "RepetitionTime": 2.0, "StartTime": 0.0, "RunDuration": 60.0, "NumberOfVolumes": 30,
+        "ConditionColumns": [HOSTILE],
+        "DegreesOfFreedom": 28.0, "BrainMaskVoxels": 170, "FittedVoxels": 168, "Notes": [f"{HOSTILE} was noted."],
+        "LeftOutContrasts": {},
+    }  # fmt: skip
+    runs = tuple(
+        RunSummary(
+            f"sub-01_ses-{session}_task-x",
+            session,
+            pd.DataFrame(rng.standard_normal((30, 2)), columns=[HOSTILE, "drift_1"]),
+            facts,
+            pd.DataFrame({"onset": [2.0, 20.0], "duration": 1.0, "trial_type": HOSTILE}),
+        )
+        for session in ("1", "2")
+    )
+    questions = resolve_session_contrasts(["mean"], ("1", "2"))
+    return ParticipantResults(
+        "01", {"task": "x", "space": "y", "res": None}, runs, (Contrast("c", HOSTILE, {HOSTILE: 1.0}),),
+        tuple(questions), {"c": {"1": estimate(), "2": estimate()}}, {"c": {"mean": estimate()}}, reference,
+        Settings(Path(), Path(), ("participant",)), MethodsText(("What was done.",), ()),
+    )  # fmt: skip
+
+
+def test_participant_page_is_drawn_from_memory_without_reading_a_file(tmp_path: Path) -> None:
+    page = write_participant_report(results_in_memory(np.ones((6, 7, 5))), {"c": "mark"}, tmp_path)
+    tree = parse(page)
+    pictures = [image.get("alt", "") for image in tree.iter("img")]
+    assert sum(alt.startswith("z map") for alt in pictures) == 3
+    assert sum(alt.startswith("Effect map") for alt in pictures) == 3
+    assert sum(alt.startswith("Design matrix of") for alt in pictures) == 2
+    shown = (path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "logs")
+    assert {path.name for path in shown} == {
+        "sub-01.html", "sub-01_task-x_space-y_a-runs_section.json", "sub-01_task-x_space-y_contrast-c_section.json",
+    }  # fmt: skip
+    assert "script" not in {element.tag for element in tree.iter()}
+    assert f"{HOSTILE} was noted." in text_of(page)
+
+
+def test_equal_results_make_equal_pages(tmp_path: Path) -> None:
+    pages = [
+        write_participant_report(results_in_memory(np.ones((6, 7, 5))), {"c": ""}, tmp_path / name).read_bytes()
+        for name in ("a", "b")
+    ]
+    assert pages[0] == pages[1]
+
+
+@pytest.mark.parametrize("reference", [None, np.ones((2, 2, 2)), np.full((6, 7, 5), np.nan)])
+def test_maps_are_drawn_on_paper_where_no_mean_image_fits(reference: np.ndarray | None, tmp_path: Path) -> None:
+    plain = write_participant_report(results_in_memory(None), {"c": ""}, tmp_path / "plain")
+    other = write_participant_report(results_in_memory(reference), {"c": ""}, tmp_path / "other")
+    assert other.read_bytes() == plain.read_bytes()
+
+
+def test_mean_image_stands_behind_the_maps(tmp_path: Path) -> None:
+    plain = write_participant_report(results_in_memory(None), {"c": ""}, tmp_path / "plain")
+    behind = np.random.default_rng(1).random((6, 7, 5))
+    other = write_participant_report(results_in_memory(behind), {"c": ""}, tmp_path / "other")
+    assert other.read_bytes() != plain.read_bytes()
+
+
+def test_a_mean_image_that_is_not_there_is_none(tmp_path: Path, small_output: Path) -> None:
+    assert read_reference(tmp_path / "none.nii.gz") is None
+    (path,) = (small_output / "sub-01" / "figures").glob("*_boldref.nii.gz")
+    found = read_reference(path)
+    assert found is not None
+    assert np.isfinite(found).any()

@@ -1,0 +1,24 @@
+"""Stacks of maps made from arrays, for tests of what the group level does with them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.group.stack import MapStack
+from sessionfx.group.store import BlockStore
+from sessionfx.group.strategies.base import MapLayout
+from sessionfx.group.strategies.blocks import block_width
+from sessionfx.space.grid import Grid
+
+
+def stack_of(layout: MapLayout, effects: NDArray[np.float64], mask: NDArray[np.bool_]) -> MapStack:
+    """Stack maps of shape (N, V) at the V voxels of a mask."""
+    store = BlockStore(tempfile.TemporaryFile(buffering=0), Path(), *effects.shape, block_width(len(effects)))  # noqa: SIM115
+    for row, values in enumerate(effects):
+        store.write(row, values)
+    grid = Grid(mask.shape, np.diag([3.0, 3.0, 3.0, 1.0]))
+    return MapStack(layout, mask, grid, mask * len(effects), (), store, None, np.ones(effects.shape[1], dtype=bool))

@@ -1,0 +1,1149 @@
+"""Inputs: the files that belong to a run are found as BIDS says, and their numbers are those nilearn reads."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from cProfile import Profile
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from nilearn.image import smooth_img
+from nilearn.interfaces.fmriprep import load_confounds
+from nilearn.maskers import NiftiMasker
+from nilearn.masking import compute_epi_mask
+from numpy.typing import NDArray
+
+from bids_trees import EVENTS, SPACE, make_tree, preproc, run_name
+from sessionfx.bids.dataset import (
+    Dataset,
+    check_raw_dataset,
+    dataset_links,
+    find_derivative_roots,
+    open_dataset,
+)
+from sessionfx.bids.images import read_volume
+from sessionfx.bids.runs import RunInputs, Selection, participants_with_runs, read_filters, select_runs
+from sessionfx.errors import (
+    CommandLineError,
+    DatasetError,
+    NothingMatchesError,
+    OutputError,
+    ParticipantError,
+)
+from sessionfx.participant.bold import RunData, open_series
+from sessionfx.participant.bold import read_run as read_open_run
+from sessionfx.participant.confounds import ALWAYS, PRESETS, read_confounds
+from sessionfx.participant.events import Events, read_events
+from sessionfx.settings import Settings
+from sessionfx.simulate import SimulationOptions, simulate_dataset
+
+N_VOLUMES = 12
+
+
+# Events -----------------------------------------------------------------------------------------------------
+
+
+def events_of(tmp_path: Path, text: str, *, first_volume: float = 0.0, end: float = 100.0) -> Events:
+    path = tmp_path / "events.tsv"
+    path.write_text(text, encoding="utf-8")
+    return read_events(path, first_volume=first_volume, end=end)
+
+
+def test_events_are_read_as_nilearn_wants_them(tmp_path: Path) -> None:
+    text = "onset\tduration\tresponse_time\ttrial_type\n1.5\t2\tn/a\tb\n0\t0\t0.6\ta\n"
+    events = events_of(tmp_path, text)
+    assert events.table.to_dict("list") == {"onset": [1.5, 0.0], "duration": [2.0, 0.0], "trial_type": ["b", "a"]}
+    assert events.conditions == ("a", "b")
+    assert events.notes == ()
+
+
+def test_modulation_comes_along(tmp_path: Path) -> None:
+    events = events_of(tmp_path, "onset\tduration\ttrial_type\tmodulation\n1\t2\ta\t0.5\n")
+    assert events.table["modulation"].tolist() == [0.5]
+
+
+@pytest.mark.parametrize("condition", ["1", "01", "NA", "null", "NaN", "happy face", "glücklich"])
+def test_conditions_are_text_as_written(condition: str, tmp_path: Path) -> None:
+    assert events_of(tmp_path, f"onset\tduration\ttrial_type\n1\t2\t{condition}\n").conditions == (condition,)
+
+
+def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None:
+    assert events_of(tmp_path, f"\ufeff{EVENTS}").table["onset"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("row", "note"),
+    [
+        ("1\t1\tn/a", "1 events without trial_type"),
+        ("100\t1\tlate", "1 events begin after the run's end"),
+        ("-23\t1\tearly", "1 events begin more than 24 s before the first volume"),
+    ],
+)
+def test_events_that_cannot_be_modelled_are_set_aside_with_a_note(row: str, note: str, tmp_path: Path) -> None:
+    events = events_of(tmp_path, f"{EVENTS}{row}\n", first_volume=1.5)
+    assert events.conditions == ("a",)
+    assert len(events.notes) == 1
+    assert note in events.notes[0]
+
+
+def test_negative_onsets_are_kept_and_noted(tmp_path: Path) -> None:
+    events = events_of(tmp_path, f"{EVENTS}-3\t1\tearly\n")
+    assert events.table["onset"].tolist() == [1.0, -3.0]
+    assert "negative onsets" in events.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("onset\ttrial_type\n1\ta\n", "no column 'duration'"),
+        ("duration\ttrial_type\n1\ta\n", "no column 'onset'"),
+        ("onset\tduration\tcondition\n1\t1\ta\n", r"no column 'trial_type' \(columns: onset, duration, condition\)"),
+        ("onset\tduration\ttrial_type\n1\t1\ta\nsoon\t1\ta\n", "column 'onset', line 3: 'soon' is not a number"),
+        ("onset\tduration\ttrial_type\nn/a\t1\ta\n", "column 'onset', line 2: n/a is not a number"),
+        ("onset\tduration\ttrial_type\ninf\t1\ta\n", "column 'onset', line 2: 'inf' is not a number"),
+        ("onset\tduration\ttrial_type\n1\t-2\ta\n", "column 'duration', line 2: a duration below zero"),
+        ("onset\tduration\ttrial_type\n5000\t1\ta\n", "no event falls into the run, which lasts 100 s"),
+        ("onset\tduration\ttrial_type\n", "no event falls into the run"),
+        ("onset,duration,trial_type\n1,1,a\n", "separated by commas"),
+        ("", "cannot be read as a tab-separated table"),
+    ],
+)
+def test_unusable_events_are_refused_with_file_and_place(text: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ParticipantError, match=rf"events\.tsv.*{reason}"):
+        events_of(tmp_path, text)
+
+
+def test_missing_events_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ParticipantError, match=r"nowhere\.tsv"):
+        read_events(tmp_path / "nowhere.tsv", first_volume=0, end=10)
+
+
+def test_tabs_at_the_ends_of_rows_do_not_shift_columns(tmp_path: Path) -> None:
+    events = events_of(tmp_path, "onset\tduration\ttrial_type\n1\t2\t3\t\n4\t5\t6\t\n")
+    assert events.table.to_dict("list") == {"onset": [1.0, 4.0], "duration": [2.0, 5.0], "trial_type": ["3", "6"]}
+
+
+# Confounds --------------------------------------------------------------------------------------------------
+
+
+def confounds_table(**columns: Sequence[object]) -> pd.DataFrame:
+    """All of fMRIPrep's motion columns, derivatives starting with n/a, and more columns."""
+    rng = np.random.default_rng(0)
+    names = [*PRESETS["motion24"], *(f"a_comp_cor_{index:02d}" for index in range(7)), "global_signal"]
+    table = pd.DataFrame({name: rng.normal(size=N_VOLUMES) for name in names})
+    derivatives = [name for name in names if "derivative1" in name]
+    table.loc[0, derivatives] = np.nan
+    return table.assign(**columns)
+
+
+def written(table: pd.DataFrame, folder: Path) -> Path:
+    path = folder / "sub-01_task-a_desc-confounds_timeseries.tsv"
+    table.to_csv(path, sep="\t", na_rep="n/a", index=False)
+    return path
+
+
+def one_at(row: int) -> list[int]:
+    return [int(index == row) for index in range(N_VOLUMES)]
+
+
+def chosen_columns(tmp_path: Path, *wanted: str, **columns: Sequence[object]) -> list[str]:
+    return list(read_confounds(written(confounds_table(**columns), tmp_path), wanted, N_VOLUMES).table)
+
+
+AXES = ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ([], AXES),
+        (["none"], []),
+        (["motion6"], AXES),
+        (["motion12"], [*AXES, *(f"{axis}_derivative1" for axis in AXES)]),
+        (["compcor"], [*AXES, *(f"a_comp_cor_0{index}" for index in range(5))]),
+        (["global_signal", "trans_x"], ["global_signal", "trans_x"]),
+        (["a_comp_cor_0[0-2]"], ["a_comp_cor_00", "a_comp_cor_01", "a_comp_cor_02"]),
+        (["rot_?", "trans_x"], ["rot_x", "rot_y", "rot_z", "trans_x"]),
+        (["trans_x", "motion6", "rot_[xy]"], AXES),
+    ],
+)  # fmt: skip
+def test_presets_globs_and_names_choose_columns_once(wanted: list[str], expected: list[str], tmp_path: Path) -> None:
+    chosen = chosen_columns(tmp_path, *wanted)
+    assert sorted(chosen) == sorted(expected)
+    assert chosen[: len(AXES)] == expected[: len(AXES)]
+
+
+def test_motion24_is_parameters_derivatives_and_the_squares_of_both(tmp_path: Path) -> None:
+    chosen = set(chosen_columns(tmp_path, "motion24"))
+    twelve = {f"{axis}{ending}" for axis in AXES for ending in ("", "_derivative1")}
+    assert chosen == twelve | {f"{name}_power2" for name in twelve}
+
+
+def test_scrub_takes_one_column_per_outlier_and_a_run_may_have_none(tmp_path: Path) -> None:
+    with_outliers = chosen_columns(tmp_path, "scrub", motion_outlier00=one_at(3), motion_outlier01=one_at(7))
+    assert with_outliers == [*AXES, "motion_outlier00", "motion_outlier01"]
+    without = read_confounds(written(confounds_table(), tmp_path), ["scrub"], N_VOLUMES)
+    assert list(without.table) == AXES
+    assert without.notes == ()
+
+
+def test_a_glob_the_user_wrote_that_matches_nothing_is_named(tmp_path: Path) -> None:
+    notes = read_confounds(written(confounds_table(), tmp_path), ["motion6", "w_comp_cor_*"], N_VOLUMES).notes
+    assert notes == ("No confound matches 'w_comp_cor_*'.",)
+
+
+@pytest.mark.parametrize("wanted", [[], ["motion6"], ["global_signal"], ["rot_*"], ["none", "trans_x"], [ALWAYS]])
+def test_non_steady_state_volumes_are_always_modelled(wanted: list[str], tmp_path: Path) -> None:
+    steady = {"non_steady_state_outlier00": one_at(0), "non_steady_state_outlier01": one_at(1)}
+    assert set(steady) <= set(chosen_columns(tmp_path, *wanted, **steady))
+
+
+def test_a_plain_none_means_no_confound_at_all(tmp_path: Path) -> None:
+    """The one exception: it is what nilearn does without confounds, and what parity with it needs."""
+    assert chosen_columns(tmp_path, "none", non_steady_state_outlier00=one_at(0)) == []
+
+
+def test_missing_first_row_takes_the_second_rows_value(tmp_path: Path) -> None:
+    table = confounds_table()
+    read = read_confounds(written(table, tmp_path), ["motion12"], N_VOLUMES).table
+    assert table["trans_x_derivative1"].isna()[0]
+    np.testing.assert_allclose(read, table[read.columns].bfill(), rtol=1e-12)
+
+
+def test_confounds_equal_those_of_nilearn(simulated: Path) -> None:
+    folder = simulated / "derivatives/fmriprep/sub-01/ses-01/func"
+    bold = next(folder.glob("*_desc-preproc_bold.nii.gz"))
+    theirs, _ = load_confounds(str(bold), strategy=("motion",), motion="full", demean=False)
+    path = next(folder.glob("*_desc-confounds_timeseries.tsv"))
+    ours = read_confounds(path, ["motion24"], len(theirs)).table
+    assert set(PRESETS["motion24"]) <= set(theirs.columns)
+    np.testing.assert_allclose(ours[list(PRESETS["motion24"])], theirs[list(PRESETS["motion24"])], rtol=1e-12)
+    assert [name for name in ours if name.startswith("non_steady_state")]
+
+
+def test_without_a_confounds_file_only_the_default_and_none_go_on() -> None:
+    default = read_confounds(None, [], N_VOLUMES)
+    assert default.table.shape == (N_VOLUMES, 0)
+    assert "no confounds file" in default.notes[0]
+    assert read_confounds(None, ["none"], N_VOLUMES).notes == ()
+    with pytest.raises(ParticipantError, match="--confounds motion6: the run has no confounds file"):
+        read_confounds(None, ["motion6"], N_VOLUMES)
+
+
+def test_confounds_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    path = written(confounds_table(spiky=[1, np.nan, *[0] * 10], words=["x"] * 12), tmp_path)
+    with pytest.raises(ParticipantError, match=r"no column 'csf'.*trans_x"):
+        read_confounds(path, ["csf"], N_VOLUMES)
+    with pytest.raises(ParticipantError, match="12 rows, but the run has 13 volumes"):
+        read_confounds(path, ["motion6"], 13)
+    with pytest.raises(ParticipantError, match="column 'spiky', line 3: n/a beyond the first volume"):
+        read_confounds(path, ["spiky"], N_VOLUMES)
+    with pytest.raises(ParticipantError, match="column 'words', line 2: 'x' is not a number"):
+        read_confounds(path, ["words"], N_VOLUMES)
+
+
+def test_tabs_at_the_ends_of_confound_rows_do_not_shift_columns(tmp_path: Path) -> None:
+    path = tmp_path / "confounds.tsv"
+    path.write_text("a\tb\n" + "".join(f"{row}\t{row + 100}\t\n" for row in range(3)))
+    assert read_confounds(path, ["a"], 3).table["a"].tolist() == [0.0, 1.0, 2.0]
+
+
+# Images -----------------------------------------------------------------------------------------------------
+
+SHAPE = (6, 7, 5)
+
+
+def random_series(*, dtype: type = np.float32, seed: int = 0) -> NDArray[Any]:
+    return (500 + 100 * np.random.default_rng(seed).normal(size=(*SHAPE, N_VOLUMES))).astype(dtype)
+
+
+def save_image(path: Path, data: NDArray[Any], *, dtype: type | None = None, offset: float = 0.0) -> Path:
+    affine = np.diag([-3.0, 3.0, 3.5, 1.0])
+    affine[:3, 3] = (9.0 + offset, -12.0, -7.0)
+    image = nib.Nifti1Image(data, affine)
+    if dtype is not None:
+        image.set_data_dtype(dtype)  # nibabel then scales: scl_slope and scl_inter
+    image.to_filename(path)
+    return path
+
+
+def save_mask(path: Path, mask: NDArray[np.bool_], *, offset: float = 0.0) -> Path:
+    return save_image(path, mask.astype(np.uint8), offset=offset)
+
+
+def read_run(bold: Path, mask: Path | None, smoothing_fwhm: float | None) -> RunData:
+    return read_open_run(open_series(bold), bold, mask, smoothing_fwhm)
+
+
+def random_mask() -> NDArray[np.bool_]:
+    return np.random.default_rng(1).uniform(size=SHAPE) < 0.6
+
+
+@pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("fwhm", [None, 6.0])
+@pytest.mark.parametrize(
+    ("made", "stored"),
+    [(np.float32, None), (np.float64, None), (np.int16, None), (np.uint8, None), (np.float64, np.int16)],
+    ids=["float32", "float64", "int16", "uint8", "scaled int16"],
+)
+def test_a_run_holds_the_numbers_of_niftimasker(
+    made: type, stored: type | None, fwhm: float | None, extension: str, tmp_path: Path
+) -> None:
+    series = random_series(dtype=made)
+    bold = save_image(tmp_path / f"bold{extension}", series, dtype=stored)
+    slope = nib.load(bold).dataobj.slope
+    assert (slope != 1) == (stored is not None)
+    mask = save_mask(tmp_path / "mask.nii.gz", random_mask())
+    theirs = NiftiMasker(mask, smoothing_fwhm=fwhm, standardize=None).fit_transform(bold)
+    ours = read_run(bold, mask, fwhm)
+    np.testing.assert_allclose(ours.signal, theirs, rtol=1e-6)
+    np.testing.assert_allclose(ours.mean, theirs.mean(axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(ours.mask, random_mask())
+    assert ours.n_brain == random_mask().sum()
+    assert ours.notes == ()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int16, np.float64])
+@pytest.mark.parametrize("fwhm", [1.0, 6.0, 25.0])
+@pytest.mark.parametrize("place", ["inside", "at an edge", "one voxel"])
+def test_smoothing_gives_the_very_numbers_of_nilearn(kind: type, fwhm: float, place: str, tmp_path: Path) -> None:
+    """Only the mask's box and a margin are smoothed; that no digit differs shows that the margin is wide enough."""
+    rng = np.random.default_rng(5)
+    series = (800 + 100 * rng.normal(size=(21, 24, 17, 3))).astype(kind)
+    mask = np.zeros(series.shape[:3], bool)
+    box = {"inside": np.s_[9:13, 8:15, 6:9], "at an edge": np.s_[0:5, 20:24, 4:17], "one voxel": np.s_[10, 11, 8]}
+    mask[box[place]] = rng.uniform(size=mask[box[place]].shape) < 0.7 if place != "one voxel" else True
+    bold, brain = save_image(tmp_path / "bold.nii.gz", series), save_mask(tmp_path / "mask.nii.gz", mask)
+    theirs = smooth_img(nib.load(bold), fwhm).dataobj[mask].T
+    np.testing.assert_array_equal(read_run(bold, brain, fwhm).signal, theirs)
+
+
+def test_voxels_that_are_not_finite_or_do_not_vary_are_left_out_and_counted(tmp_path: Path) -> None:
+    series = random_series()
+    series[1, 1, 1, 3] = np.nan
+    series[2, 2, 2, :] = np.inf
+    series[3, 3, 3, :] = 100
+    series[0, 0, 0, :] = 0
+    bold, mask = save_image(tmp_path / "bold.nii", series), save_mask(tmp_path / "mask.nii", np.ones(SHAPE, bool))
+    run = read_run(bold, mask, None)
+    left_out = {tuple(map(int, voxel)) for voxel in np.argwhere(~run.mask)}
+    assert left_out == {(0, 0, 0), (1, 1, 1), (2, 2, 2), (3, 3, 3)}
+    assert run.signal.shape == (N_VOLUMES, run.n_brain - 4)
+    np.testing.assert_array_equal(run.signal.T, series[run.mask])
+    assert [note.split(" voxels")[0] for note in run.notes] == ["2", "2"]
+
+
+@pytest.mark.filterwarnings("ignore:Non-finite values")
+def test_smoothing_spreads_no_nan_and_leaves_out_the_same_voxels(tmp_path: Path) -> None:
+    series = random_series()
+    series[1, 1, 1, 3] = np.nan
+    series[3, 3, 3, :] = 100
+    bold, mask = save_image(tmp_path / "bold.nii", series), save_mask(tmp_path / "mask.nii", np.ones(SHAPE, bool))
+    run = read_run(bold, mask, 6.0)
+    assert np.isfinite(run.signal).all()
+    np.testing.assert_array_equal(run.mask, read_run(bold, mask, None).mask)
+    theirs = NiftiMasker(mask, smoothing_fwhm=6.0, standardize=None).fit_transform(bold)
+    np.testing.assert_allclose(run.signal, theirs[:, run.mask.ravel()], rtol=1e-6)
+
+
+def test_without_a_mask_it_is_computed_as_nilearn_does(simulated: Path) -> None:
+    folder = simulated / "derivatives/fmriprep/sub-01/ses-01/func"
+    bold = next(folder.glob("*_desc-preproc_bold.nii.gz"))
+    run = read_run(bold, None, None)
+    expected = np.asarray(compute_epi_mask(str(bold)).dataobj) > 0
+    assert run.n_brain == expected.sum()
+    assert not (run.mask & ~expected).any()
+    assert "one was computed" in run.notes[0]
+
+
+def test_a_computed_mask_that_is_empty_is_not_blamed_on_the_preprocessing(tmp_path: Path) -> None:
+    noise = 1000 + np.random.default_rng(0).standard_normal((5, 5, 4, N_VOLUMES)).astype(np.float32)
+    bold = save_image(tmp_path / "bold.nii", noise)
+    with pytest.raises(ParticipantError, match=r"bold\.nii has no brain mask in the derivatives.*desc-brain_mask"):
+        read_run(bold, None, None)
+
+
+def test_masks_may_be_off_by_rounding_and_not_by_more(tmp_path: Path) -> None:
+    bold = save_image(tmp_path / "bold.nii", random_series())
+    assert read_run(bold, save_mask(tmp_path / "near.nii", random_mask(), offset=1e-5), None).mask.any()
+    with pytest.raises(ParticipantError, match=r"far\.nii.*not on the grid of .*bold\.nii"):
+        read_run(bold, save_mask(tmp_path / "far.nii", random_mask(), offset=1.0), None)
+    smaller = save_mask(tmp_path / "smaller.nii", random_mask()[:-1])
+    with pytest.raises(ParticipantError, match=r"5×7×5 voxels.*not on the grid of .*6×7×5 voxels"):
+        read_run(bold, smaller, None)
+
+
+def test_unusable_images_are_refused_by_name(tmp_path: Path) -> None:
+    mask = save_mask(tmp_path / "mask.nii", random_mask())
+    empty = save_mask(tmp_path / "empty.nii", np.zeros(SHAPE, bool))
+    bold = save_image(tmp_path / "bold.nii.gz", random_series())
+    with pytest.raises(ParticipantError, match="brain mask is empty"):
+        read_run(bold, empty, None)
+    with pytest.raises(ParticipantError, match="expected a 4-D series"):
+        read_run(mask, mask, None)
+    with pytest.raises(ParticipantError, match=r"nowhere\.nii does not exist"):
+        read_run(tmp_path / "nowhere.nii", mask, None)
+    constant = save_image(tmp_path / "constant.nii", np.ones((*SHAPE, N_VOLUMES), np.float32))
+    with pytest.raises(ParticipantError, match="no voxel of the brain mask has finite, varying data"):
+        read_run(constant, mask, None)
+    with pytest.raises(ParticipantError, match="expected 3"):
+        read_volume(bold)
+
+
+@pytest.mark.parametrize("extension", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kept", [0.0, 0.05, 0.5, 0.99])
+def test_a_truncated_image_is_refused_by_name(extension: str, kept: float, tmp_path: Path) -> None:
+    bold = save_image(tmp_path / f"bold{extension}", random_series())
+    mask = save_mask(tmp_path / "mask.nii", random_mask())
+    content = bold.read_bytes()
+    bold.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(ParticipantError, match=r"(?s)bold\.nii.*truncated or damaged") as caught:
+        read_run(bold, mask, None)
+    assert "\n" not in str(caught.value), "a message is one paragraph"
+
+
+# Datasets ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    options = SimulationOptions(
+        n_participants=2, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=14, write_raw_bold=False, missing=()
+    )
+    return simulate_dataset(tmp_path_factory.mktemp("simulated") / "bids", options)
+
+
+def opened(root: Path, *participants: str, **folders: Path) -> Dataset:
+    return open_dataset(root, find_derivative_roots(root, ()), participants=participants, **folders)
+
+
+def select(source: Path | Dataset, **options: Any) -> Selection:
+    """Choose runs from a folder or from a dataset opened before."""
+    if isinstance(source, Path):
+        source = opened(source, *options.get("participant_label", ()))
+    return select_runs(source, Settings(source.raw, Path("/out"), ("participant",), **options))
+
+
+def only_run(source: Path | Dataset, **options: Any) -> RunInputs:
+    ((run,),) = select(source, **options).runs.values()
+    return run
+
+
+def names(selection: Selection) -> list[str]:
+    return [run.name for runs in selection.runs.values() for run in runs]
+
+
+def listing(root: Path) -> dict[str, tuple[int, int]]:
+    """Every file and folder with size and time of modification."""
+    return {str(path.relative_to(root)): (path.stat().st_size, path.stat().st_mtime_ns) for path in root.rglob("*")}
+
+
+def test_a_run_has_its_own_files(simulated: Path) -> None:
+    selection = select(simulated)
+    assert (selection.task, selection.space, selection.res) == ("stroop", SPACE, None)
+    assert selection.sessions == ("01", "02")
+    assert list(selection.runs) == ["01", "02"]
+    assert [(run.participant, run.session) for run in selection.runs["02"]] == [("02", "01"), ("02", "02")]
+    start = "sub-02/ses-01/func/sub-02_ses-01_task-stroop_run-01"
+    fmriprep = simulated / "derivatives/fmriprep"
+    run = selection.runs["02"][0]
+    assert run.name == "sub-02_ses-01_task-stroop_run-01"
+    assert run.bold == fmriprep / f"{start}_space-{SPACE}_desc-preproc_bold.nii.gz"
+    assert run.mask == fmriprep / f"{start}_space-{SPACE}_desc-brain_mask.nii.gz"
+    assert run.confounds == fmriprep / f"{start}_desc-confounds_timeseries.tsv"
+    assert run.events == simulated / f"{start}_events.tsv"
+    assert run.metadata["RepetitionTime"] == 2.0
+    assert run.problem is None
+
+
+def test_a_run_without_more_files_is_still_a_run(tmp_path: Path) -> None:
+    run = only_run(make_tree(tmp_path, [preproc("01", "1")]))
+    assert (run.mask, run.events, run.confounds, run.metadata, run.problem) == (None, None, None, {}, None)
+
+
+def test_the_mask_is_that_of_the_same_space_and_resolution(tmp_path: Path) -> None:
+    grids = [{"space": space, "res": res} for space in (SPACE, "T1w") for res in (None, "1", "2")]
+    root = make_tree(tmp_path, [preproc("01", "1", desc="brain", suffix="mask.nii.gz", **grid) for grid in grids])
+    make_tree(root, [preproc("01", "1", **grid) for grid in grids])
+    run = only_run(root, space="T1w", res="2")
+    assert run.mask is not None
+    assert run.mask.name == "sub-01_ses-1_task-a_space-T1w_res-2_desc-brain_mask.nii.gz"
+
+
+# Where a dataset lies ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("above", ["sub-99/ses-x/func", "derivatives/anat", "task-b_run-7/code", "a space/ü"])
+def test_folders_above_the_dataset_do_not_matter(above: str, tmp_path: Path) -> None:
+    files = [preproc("01", "1"), preproc("01", "2"), f"{run_name('01', '1')}_events.tsv"]
+    root = make_tree(tmp_path / above / "bids", files)
+    selection = select(root)
+    assert (selection.task, selection.sessions) == ("a", ("1", "2"))
+    assert names(selection) == ["sub-01_ses-1_task-a", "sub-01_ses-2_task-a"]
+    assert selection.runs["01"][0].events == root / files[2]
+
+
+def test_a_dataset_is_read_through_a_link(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "real", [preproc("01", "1"), f"{run_name('01', '1')}_events.tsv"])
+    link = tmp_path / "link"
+    link.symlink_to(root)
+    run = only_run(link)
+    assert run.bold.is_relative_to(link)
+    assert run.events is not None
+
+
+@pytest.mark.parametrize("folder", ["code", "sourcedata", "models", "stimuli"])
+def test_folders_that_are_not_bids_are_not_read(folder: str, tmp_path: Path) -> None:
+    events = f"{run_name('01', '1')}_events.tsv"
+    root = make_tree(tmp_path, [preproc("01", "1"), f"{folder}/{events}"])
+    assert only_run(root).events is None
+
+
+# Labels -----------------------------------------------------------------------------------------------------
+
+
+def test_labels_without_padding_come_in_natural_order(tmp_path: Path) -> None:
+    labels = ["10", "1", "2"]
+    files = [preproc(sub, ses, run=run) for sub in labels for ses in labels for run in labels]
+    selection = select(make_tree(tmp_path, files))
+    assert list(selection.runs) == ["1", "2", "10"]
+    assert selection.sessions == ("1", "2", "10")
+    assert [run.name for run in selection.runs["10"]] == [
+        f"sub-10_ses-{ses}_task-a_run-{run}" for ses in ("1", "2", "10") for run in ("1", "2", "10")
+    ]
+
+
+def test_participant_1_is_not_participant_10(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, [preproc("1", "1"), preproc("10", "1"), preproc("01", "1")])
+    assert list(select(root, participant_label=("1",)).runs) == ["1"]
+
+
+def test_a_dataset_without_sessions(tmp_path: Path) -> None:
+    files = [preproc("01", None, run="1"), preproc("01", None, run="2"), f"{run_name('01', None, run='2')}_events.tsv"]
+    selection = select(make_tree(tmp_path, files))
+    assert selection.sessions == ()
+    first, second = selection.runs["01"]
+    assert (first.session, first.events) == ("", None)
+    assert (second.session, second.events) == ("", tmp_path / files[2])
+    with pytest.raises(NothingMatchesError, match="the files carry no ses- entity"):
+        select(tmp_path, session_label=("1",))
+
+
+def test_sessions_may_hold_different_numbers_of_runs(tmp_path: Path) -> None:
+    files = [
+        preproc("01", "pre"),
+        preproc("01", "post", run="1"),
+        preproc("01", "post", run="2"),
+        preproc("02", "pre", run="1"),
+    ]
+    selection = select(make_tree(tmp_path, files))
+    assert names(selection) == [
+        "sub-01_ses-post_task-a_run-1",
+        "sub-01_ses-post_task-a_run-2",
+        "sub-01_ses-pre_task-a",
+        "sub-02_ses-pre_task-a_run-1",
+    ]
+    assert selection.sessions == ("post", "pre")
+
+
+def test_the_order_of_session_labels_given_is_their_order_in_time(tmp_path: Path) -> None:
+    dataset = opened(make_tree(tmp_path, [preproc("01", ses) for ses in ("post", "pre", "follow")]))
+    assert select(dataset, session_label=("pre", "post", "follow")).sessions == ("pre", "post", "follow")
+    chosen = select(dataset, session_label=("pre", "post"))
+    assert chosen.sessions == ("pre", "post")
+    assert {run.session for run in chosen.runs["01"]} == {"pre", "post"}
+
+
+def test_the_study_sessions_do_not_depend_on_who_is_analysed(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, [preproc("01", "1"), preproc("01", "3"), preproc("02", "1"), preproc("02", "2")])
+    assert select(root).sessions == ("1", "2", "3")
+    assert select(root, participant_label=("01",)).sessions == ("1", "2", "3")
+
+
+def test_a_participant_who_misses_a_session_asked_for_gives_the_others(tmp_path: Path) -> None:
+    """One job per participant with the same --session-label for everyone is how clusters run a study."""
+    root = make_tree(tmp_path, [preproc("01", "1"), preproc("01", "2"), preproc("02", "1")])
+    together = select(root, session_label=("1", "2"))
+    assert names(together)[-1] == "sub-02_ses-1_task-a"
+    alone = select(root, session_label=("1", "2"), participant_label=("02",))
+    assert alone.sessions == ("1", "2")
+    assert names(alone) == ["sub-02_ses-1_task-a"]
+
+
+def test_study_sessions_are_found_in_files_without_space_and_desc(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, [preproc("01", "1", space=None, desc=None)])
+    selection = select(root, bids_filter_file=filter_file(tmp_path, {"bold": {"desc": None}}))
+    assert names(selection) == ["sub-01_ses-1_task-a"]
+    assert selection.sessions == ("1",)
+
+
+# Inheritance ------------------------------------------------------------------------------------------------
+
+
+def test_files_at_the_root_apply_to_every_run(tmp_path: Path) -> None:
+    files = {preproc(sub, ses, run="1"): "" for sub in ("01", "02") for ses in ("1", "2")}
+    files |= {"task-a_events.tsv": EVENTS, "task-a_bold.json": '{"RepetitionTime": 1.5, "TaskName": "a"}'}
+    selection = select(make_tree(tmp_path, files))
+    runs = [run for runs in selection.runs.values() for run in runs]
+    assert len(runs) == 4
+    assert {run.events for run in runs} == {tmp_path / "task-a_events.tsv"}
+    assert all(run.metadata == {"RepetitionTime": 1.5, "TaskName": "a"} for run in runs)
+
+
+def test_the_more_specific_file_wins(tmp_path: Path) -> None:
+    levels = ["", "sub-01/sub-01_", "sub-01/ses-1/sub-01_ses-1_", "sub-01/ses-1/func/sub-01_ses-1_"]
+    files = {preproc("01", ses): "" for ses in ("1", "2")} | {preproc("02", "1"): ""}
+    files |= {f"{start}task-a_events.tsv": EVENTS for start in levels}
+    files |= {
+        f"{start}task-a_bold.json": json.dumps({"RepetitionTime": depth, f"Depth{depth}": True})
+        for depth, start in enumerate(levels)
+    }
+    selection = select(make_tree(tmp_path, files))
+    nearest, without_session, elsewhere = [run for runs in selection.runs.values() for run in runs]
+    assert nearest.events == tmp_path / f"{levels[3]}task-a_events.tsv"
+    assert without_session.events == tmp_path / f"{levels[1]}task-a_events.tsv"
+    assert elsewhere.events == tmp_path / "task-a_events.tsv"
+    assert [run.metadata["RepetitionTime"] for run in (nearest, without_session, elsewhere)] == [3, 1, 0]
+    assert nearest.metadata.keys() == {"RepetitionTime", "Depth0", "Depth1", "Depth2", "Depth3"}
+
+
+def test_a_file_nearer_to_the_run_wins_whatever_its_name_says(tmp_path: Path) -> None:
+    """The BIDS inheritance principle orders by folder, not by the number of entities."""
+    files = {
+        preproc("01", "1", run="1", acq="x"): "",
+        "task-a_acq-x_run-1_bold.json": '{"RepetitionTime": 1}',
+        "sub-01/sub-01_bold.json": '{"RepetitionTime": 2}',
+        "task-a_acq-x_run-1_events.tsv": EVENTS,
+        "sub-01/sub-01_task-a_events.tsv": EVENTS,
+    }
+    run = only_run(make_tree(tmp_path, files))
+    assert run.metadata["RepetitionTime"] == 2
+    assert run.events == tmp_path / "sub-01/sub-01_task-a_events.tsv"
+
+
+def test_files_of_other_runs_do_not_apply(tmp_path: Path) -> None:
+    others = ["task-b_events.tsv", "task-a_run-2_events.tsv", "task-a_acq-x_events.tsv", "sub-02/sub-02_events.tsv"]
+    run = only_run(make_tree(tmp_path, [preproc("01", "1", run="1"), *others]))
+    assert run.events is None
+
+
+def test_the_derivatives_metadata_wins_over_the_raw(tmp_path: Path) -> None:
+    files = {
+        preproc("01", "1"): "",
+        "task-a_bold.json": '{"RepetitionTime": 1, "EchoTime": 0.03}',
+        preproc("01", "1", suffix="bold.json"): '{"RepetitionTime": 2, "StartTime": 1}',
+        preproc("01", "1", space="T1w", suffix="bold.json"): '{"RepetitionTime": 9}',
+    }
+    assert only_run(make_tree(tmp_path, files)).metadata == {"RepetitionTime": 2, "EchoTime": 0.03, "StartTime": 1}
+
+
+@pytest.mark.parametrize("content", ["{broken", "[1, 2]"])
+def test_an_unreadable_sidecar_is_that_runs_problem_only(content: str, tmp_path: Path) -> None:
+    files = {preproc("01", "1"): "", preproc("02", "1"): "", "sub-01/sub-01_task-a_bold.json": content}
+    broken, sound = [run for runs in select(make_tree(tmp_path, files)).runs.values() for run in runs]
+    assert broken.problem is not None
+    assert "sub-01_task-a_bold.json" in broken.problem
+    assert sound.problem is None
+
+
+def test_two_files_that_could_both_apply_are_a_problem(tmp_path: Path) -> None:
+    files = [preproc("01", "1", run="1"), "task-a_events.tsv", "run-1_events.tsv"]
+    problem = only_run(make_tree(tmp_path, files)).problem
+    assert problem is not None
+    assert "two files could be its events" in problem
+
+
+# Several tasks, spaces, resolutions -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rich(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Two tasks, three spaces of which one is preferred, two resolutions, two descriptions."""
+    spaces = [(SPACE, "1"), (SPACE, "2"), ("T1w", None), (None, None)]
+    files = [
+        preproc("01", "1", task=task, space=space, res=res, desc=desc)
+        for task in ("a", "b")
+        for space, res in spaces
+        for desc in ("preproc", "smoothed")
+    ]
+    return opened(make_tree(tmp_path_factory.mktemp("rich"), files))
+
+
+def test_what_is_named_is_taken(rich: Dataset) -> None:
+    for task in ("a", "b"):
+        for space, res in ((SPACE, "1"), (SPACE, "2"), ("T1w", None)):
+            run = only_run(rich, task=task, space=space, res=res)
+            assert run.bold == rich.raw / preproc("01", "1", task=task, space=space, res=res)
+
+
+def test_the_preferred_space_needs_not_be_named(rich: Dataset) -> None:
+    assert select(rich, task="a", res="2").space == SPACE
+
+
+def test_the_only_task_space_and_resolution_need_not_be_named(tmp_path: Path) -> None:
+    selection = select(make_tree(tmp_path, [preproc("01", "1", task="x", space="MNI", res="3")]))
+    assert selection.entities == {"task": "x", "space": "MNI", "cohort": None, "res": "3"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "several choices of task: a, b. Choose one with --task"),
+        ({"task": "a"}, "several choices of resolution: 1, 2. Choose one with --res"),
+    ],
+)
+def test_a_choice_that_is_open_is_listed(options: dict[str, str], message: str, rich: Dataset) -> None:
+    with pytest.raises(CommandLineError, match=message):
+        select(rich, **options)
+
+
+def test_spaces_are_listed_where_none_is_preferred(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, [preproc("01", "1", space=space) for space in (None, "T1w", "MNI152NLin6Asym")])
+    with pytest.raises(CommandLineError, match=r"space: none \(without the entity\), MNI152NLin6Asym, T1w"):
+        select(root)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "c"}, r"--task c matches .*: a, b\."),
+        ({"task": "a", "space": "MNI"}, rf"--space MNI matches .*: none .without the entity., {SPACE}, T1w\."),
+        ({"task": "a", "res": "3"}, r"--res 3 matches .*: 1, 2\."),
+        ({"task": "a", "res": "1", "session_label": ("2",)}, r"--session-label 2 matches .*: 1\."),
+        ({"participant_label": ("09",)}, "--participant-label 09"),
+    ],
+)
+def test_an_option_that_matches_nothing_lists_what_exists(options: dict[str, Any], message: str, rich: Dataset) -> None:
+    with pytest.raises(NothingMatchesError, match=message):
+        select(rich, **options)
+
+
+def test_one_run_in_two_derivatives_is_refused(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, [preproc("01", "1"), preproc("01", "1", pipeline="other")])
+    with pytest.raises(DatasetError, match="Two preprocessed files stand for the same run sub-01_ses-1_task-a"):
+        select(root)
+
+
+# Filters ----------------------------------------------------------------------------------------------------
+
+
+def filter_file(folder: Path, filters: object) -> Path:
+    path = folder / "filter.json"
+    path.write_text(json.dumps(filters))
+    return path
+
+
+@pytest.fixture(scope="module")
+def filterable(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    files = [
+        preproc("01", "1", run="01"),
+        preproc("01", "1", run="02"),
+        preproc("01", "1", run="03", desc="custom"),
+        preproc("01", "1", run="01", acq="x"),
+    ]
+    return opened(make_tree(tmp_path_factory.mktemp("filterable"), files))
+
+
+@pytest.mark.parametrize(
+    ("bold_filter", "expected"),
+    [
+        ({"run": 1}, ["run-01", "acq-x_run-01"]),
+        ({"run": "1", "acquisition": None}, ["run-01"]),
+        ({"run": [1, "02"], "acquisition": None}, ["run-01", "run-02"]),
+        ({"acquisition": "x"}, ["acq-x_run-01"]),
+        ({"acq": "*"}, ["acq-x_run-01"]),
+        ({"acquisition": "Query.NONE", "run": 2}, ["run-02"]),
+        ({"desc": "custom"}, ["run-03"]),
+        ({"desc": ["preproc", "custom"], "run": [2, 3]}, ["run-02", "run-03"]),
+        ({"run": 2, "datatype": "func", "suffix": "bold", "extension": ".nii.gz"}, ["run-02"]),
+    ],
+)
+def test_filters_choose_runs_as_pybids_filters_do(
+    bold_filter: dict[str, Any], expected: list[str], filterable: Dataset, tmp_path: Path
+) -> None:
+    selection = select(filterable, bids_filter_file=filter_file(tmp_path, {"bold": bold_filter}))
+    assert sorted(names(selection)) == sorted(f"sub-01_ses-1_task-a_{name}" for name in expected)
+
+
+@pytest.mark.parametrize("wanted", ["liberal", ["liberal"]])
+def test_a_filter_chooses_the_mask(wanted: object, tmp_path: Path) -> None:
+    masks = [preproc("01", "1", desc=desc, suffix="mask.nii.gz") for desc in ("brain", "liberal")]
+    dataset = opened(make_tree(tmp_path / "bids", [preproc("01", "1"), *masks]))
+    assert only_run(dataset).mask == dataset.raw / masks[0]
+    run = only_run(dataset, bids_filter_file=filter_file(tmp_path, {"mask": {"desc": wanted}}))
+    assert run.mask == dataset.raw / masks[1]
+
+
+def test_a_filter_chooses_events_and_confounds(tmp_path: Path) -> None:
+    files = [
+        preproc("01", "1"),
+        preproc("01", "1", space=None, desc="confounds", suffix="timeseries.tsv"),
+        preproc("01", "1", space=None, desc="denoised", suffix="timeseries.tsv"),
+        "task-a_events.tsv",
+        f"{run_name('01', '1')}_events.tsv",
+    ]
+    root = make_tree(tmp_path / "bids", files)
+    filters = {"confounds": {"desc": "denoised"}, "events": {"session": None}}
+    run = only_run(root, bids_filter_file=filter_file(tmp_path, filters))
+    assert run.confounds == root / files[2]
+    assert run.events == root / files[3]
+
+
+def test_a_session_that_a_filter_leaves_out_is_no_study_session(tmp_path: Path) -> None:
+    """Else the trend counts it, and the group level, which sees maps only, does not."""
+    root = make_tree(tmp_path / "bids", [preproc("01", ses) for ses in ("1", "2", "3")])
+    selection = select(root, bids_filter_file=filter_file(tmp_path, {"bold": {"session": ["1", "3"]}}))
+    assert [run.session for run in selection.runs["01"]] == ["1", "3"]
+    assert selection.sessions == ("1", "3")
+
+
+def test_a_filter_that_nothing_passes_lists_the_descriptions(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "bids", [preproc("01", "1"), preproc("01", "1", desc="smoothed")])
+    with pytest.raises(NothingMatchesError, match=r'"desc": "absent".*desc: preproc, smoothed'):
+        select(root, bids_filter_file=filter_file(tmp_path, {"bold": {"desc": "absent"}}))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "object"),
+        ('{"bold": "preproc"}', "object"),
+        ('{"t1w": {"desc": "preproc"}}', "none of the keys bold, mask, events, confounds"),
+    ],
+)
+def test_an_unusable_filter_file_is_refused(text: str, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "filter.json"
+    path.write_text(text)
+    with pytest.raises(CommandLineError, match=rf"filter\.json.*{reason}"):
+        read_filters(path)
+
+
+def test_filters_of_other_apps_are_passed_over(tmp_path: Path) -> None:
+    path = filter_file(tmp_path, {"t1w": {"acquisition": "x"}, "bold": {"run": 1}})
+    assert read_filters(path) == {"bold": {"run": 1}}
+
+
+# What counts as a dataset -----------------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_description_is_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"no dataset_description\.json"):
+        check_raw_dataset(tmp_path)
+    assert check_raw_dataset(tmp_path, skip_validation=True) == tmp_path
+    with pytest.raises(DatasetError, match="does not exist"):
+        check_raw_dataset(tmp_path / "nowhere", skip_validation=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("{", "cannot be read as JSON"), ('{"Name": "x"}', "lacks the field BIDSVersion")],
+)
+def test_a_broken_description_is_refused_unless_validation_is_skipped(
+    content: str, reason: str, tmp_path: Path
+) -> None:
+    root = make_tree(tmp_path, {preproc("01", "1"): "", "dataset_description.json": content})
+    with pytest.raises(DatasetError, match=reason):
+        check_raw_dataset(root)
+    assert check_raw_dataset(root, skip_validation=True) == root
+    assert names(select(root)) == ["sub-01_ses-1_task-a"]
+
+
+def test_a_description_that_is_no_object_is_refused_in_any_case(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, {preproc("01", "1"): "", "dataset_description.json": "[]"})
+    for skip_validation in (False, True):
+        with pytest.raises(DatasetError, match="JSON object"):
+            check_raw_dataset(root, skip_validation=skip_validation)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", ""])
+def test_a_broken_description_of_derivatives_is_refused_by_name(content: str, tmp_path: Path) -> None:
+    description = "derivatives/fmriprep/dataset_description.json"
+    root = make_tree(tmp_path, {preproc("01", "1"): "", description: content})
+    with pytest.raises(DatasetError, match=r"fmriprep/dataset_description\.json"):
+        opened(root)
+
+
+def test_derivatives_are_found_or_asked_for(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "bids", [preproc("01", "1", pipeline=name) for name in ("fmriprep", "other")])
+    both = (root / "derivatives/fmriprep", root / "derivatives/other")
+    assert find_derivative_roots(root, ()) == both
+    assert find_derivative_roots(root, [both[1]]) == both[1:]
+    assert find_derivative_roots(root, [root / "derivatives", both[0]]) == both
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="empty holds no dataset"):
+        find_derivative_roots(root, [tmp_path / "empty"])
+    with pytest.raises(DatasetError, match="absent does not exist"):
+        find_derivative_roots(root, [tmp_path / "absent"])
+    with pytest.raises(DatasetError, match="No derivatives"):
+        find_derivative_roots(tmp_path / "empty", ())
+
+
+def test_derivatives_without_preprocessed_runs_are_refused(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, [preproc("01", "1", suffix="boldref.nii.gz"), f"{run_name('01', '1')}_bold.nii.gz"])
+    with pytest.raises(DatasetError, match=r"No preprocessed runs .*fmriprep"):
+        select(root)
+
+
+def test_datasets_have_different_names_in_uris() -> None:
+    roots = [Path("/a/fmriprep"), Path("/b/fmriprep"), Path("/c/raw"), Path("/d/é é")]
+    links = dataset_links(Path("/data"), roots)
+    assert list(links.values()) == [Path("/data"), *roots]
+    assert list(links) == ["raw", "fmriprep", "fmriprep2", "raw2", "derivatives"]
+
+
+def test_participants_are_the_folders_there_are(tmp_path: Path) -> None:
+    root = make_tree(tmp_path, [preproc("10", "1"), preproc("2", "1"), preproc("m²", "1"), preproc("²", "1")])
+    (root / "derivatives/fmriprep/sub-2.html").touch()
+    assert participants_with_runs(find_derivative_roots(root, ())) == ["2", "10", "m²", "²"]
+
+
+# The pybids index -------------------------------------------------------------------------------------------
+
+LISTED: list[Path] | None = None
+"""Folders listed while this is a list (the hook that notes them cannot be taken away again)."""
+
+
+def _note_listing(event: str, arguments: tuple[Any, ...]) -> None:
+    if LISTED is not None and event in ("os.scandir", "os.listdir") and isinstance(arguments[0], str | Path):
+        LISTED.append(Path(arguments[0]))
+
+
+@pytest.fixture(scope="module")
+def _listings_are_noted() -> None:
+    sys.addaudithook(_note_listing)
+
+
+@contextmanager
+def listed_folders() -> Iterator[list[Path]]:
+    global LISTED
+    LISTED = []
+    try:
+        yield LISTED
+    finally:
+        LISTED = None
+
+
+def many(root: Path, labels: Sequence[str], sessions: Sequence[str] = ("1", "2")) -> Path:
+    """A dataset with events, masks, sidecars, confounds, and files that are not read."""
+    files = {"task-a_bold.json": '{"RepetitionTime": 2}'}
+    for sub in labels:
+        for ses in sessions:
+            files |= {
+                preproc(sub, ses): "",
+                preproc(sub, ses, suffix="bold.json"): "{}",
+                preproc(sub, ses, suffix="boldref.nii.gz"): "",
+                preproc(sub, ses, desc="brain", suffix="mask.nii.gz"): "",
+                preproc(sub, ses, space=None, desc="confounds", suffix="timeseries.tsv"): "",
+                f"derivatives/fmriprep/sub-{sub}/figures/sub-{sub}_ses-{ses}_task-a_bold.json": "{}",
+                f"{run_name(sub, ses)}_events.tsv": EVENTS,
+            }
+    return make_tree(root, files)
+
+
+def databases(folder: Path) -> dict[str, int]:
+    """Kept indexes with their inodes: one made anew is another file."""
+    return {str(path.relative_to(folder)): path.stat().st_ino for path in folder.rglob("*.sqlite")}
+
+
+def indexed_names(folder: Path) -> list[str]:
+    """Names in all kept indexes."""
+    names = []
+    for path in folder.rglob("*.sqlite"):
+        with closing(sqlite3.connect(path)) as connection:
+            names += [Path(found).name for (found,) in connection.execute("SELECT path FROM files")]
+    return sorted(names)
+
+
+@pytest.mark.usefixtures("_listings_are_noted")
+@pytest.mark.parametrize("option", [None, "work_dir", "database_dir"])
+def test_folders_of_other_participants_are_not_looked_into(option: str | None, tmp_path: Path) -> None:
+    root = many(tmp_path / "bids", ["01", "02", "011"])
+    folders = {option: tmp_path / "index"} if option else {}
+    with listed_folders() as listed:
+        dataset = opened(root, "01", **folders)
+    inside = {folder.relative_to(root).parts for folder in listed if folder.is_relative_to(root)}
+    assert ("sub-01", "ses-1", "func") in inside
+    assert not [parts for parts in inside if {"sub-02", "sub-011", "figures"} & set(parts)]
+    assert {file.entities.get("sub") for file in (*dataset.raw_files, *dataset.derivative_files)} == {"01", None}
+    with listed_folders() as listed:
+        selection = select(dataset, participant_label=("01",))
+    assert selection.sessions == ("1", "2")
+    # all participants' session folders number the sessions; who has files of each is asked of one only
+    assert {folder.name for folder in listed if folder.name.startswith("sub-")} == {"sub-01", "sub-02", "sub-011"}
+    assert sorted(folder.parent.name for folder in listed if folder.name == "func") == ["ses-1", "ses-2"]
+
+
+def test_a_participant_whose_folder_cannot_be_read_does_not_matter_to_others(tmp_path: Path) -> None:
+    root = many(tmp_path / "bids", ["01"])
+    for dataset in (root, root / "derivatives/fmriprep"):
+        (dataset / "sub-02").symlink_to("sub-02")  # a link to itself, which nobody can follow
+        (dataset / "sub-03").symlink_to(tmp_path / "absent")
+    selection = select(opened(root, "01", work_dir=tmp_path / "work"), participant_label=("01",))
+    assert names(selection) == ["sub-01_ses-1_task-a", "sub-01_ses-2_task-a"]
+    assert selection.sessions == ("1", "2")
+
+
+def test_only_files_that_are_read_are_indexed(tmp_path: Path) -> None:
+    root = many(tmp_path / "bids", ["01", "02"], sessions=["1"])
+    opened(root, "02", work_dir=tmp_path / "work")
+    start = f"sub-02_ses-1_task-a_space-{SPACE}_desc"
+    assert indexed_names(tmp_path / "work") == [
+        "sub-02_ses-1_task-a_desc-confounds_timeseries.tsv",
+        "sub-02_ses-1_task-a_events.tsv",
+        f"{start}-brain_mask.nii.gz",
+        f"{start}-preproc_bold.json",
+        f"{start}-preproc_bold.nii.gz",
+        "task-a_bold.json",
+    ]
+
+
+def test_everyone_is_given_the_same_runs_alone_and_together(tmp_path: Path) -> None:
+    labels = ["1", "01", "10", "2"]
+    root = many(tmp_path / "bids", labels)
+    make_tree(
+        root,
+        {
+            preproc("01", "3", run="2", acq="x"): "",
+            "task-a_acq-x_events.tsv": EVENTS,
+            "sub-10/sub-10_task-a_bold.json": '{"RepetitionTime": 3}',
+            "sub-2_task-a_bold.json": '{"RepetitionTime": 4}',
+            f"derivatives/fmriprep/sub-10/anat/sub-10_space-{SPACE}_desc-brain_mask.nii.gz": "",
+            f"derivatives/fmriprep/space-{SPACE}_desc-brain_mask.nii.gz": "",
+            f"{run_name('2', '1', run='7')}_events.tsv": EVENTS,
+        },
+    )
+    together = select(root)
+    assert list(together.runs) == ["01", "1", "2", "10"]
+    assert together.runs["10"][0].metadata["RepetitionTime"] == 3
+    assert together.runs["2"][0].metadata["RepetitionTime"] == 4
+    assert together.runs["01"][2].mask == root / f"derivatives/fmriprep/space-{SPACE}_desc-brain_mask.nii.gz"
+    for index in ({}, {"work_dir": tmp_path / "work"}, {"database_dir": tmp_path / "database"}):
+        for label in [*labels, *labels]:
+            alone = select(opened(root, label, **index), participant_label=(label,))
+            assert alone.runs == {label: together.runs[label]}
+            assert alone.sessions == together.sessions == ("1", "2", "3")
+
+
+def test_choosing_among_all_participants_takes_time_in_proportion_to_their_number(tmp_path: Path) -> None:
+    calls = []
+    for n in (20, 40):
+        dataset = opened(many(tmp_path / str(n), [str(label) for label in range(n)]))
+        profile = Profile()
+        profile.runcall(select, dataset)
+        calls.append(sum(one.callcount for one in profile.getstats()))
+    assert calls[1] < 2.1 * calls[0]
+
+
+def test_an_index_is_used_again_until_a_file_comes_or_goes(tmp_path: Path) -> None:
+    root, work = many(tmp_path / "bids", ["01", "02"]), tmp_path / "work"
+    first = opened(root, "01", work_dir=work)
+    kept = databases(work)
+    make_tree(root, [preproc("02", "3"), preproc("03", "1"), f"{run_name('03', '1')}_events.tsv", "sub-03.html"])
+    (root / "derivatives/fmriprep/sub-01/figures/new.svg").touch()
+    assert opened(root, "01", work_dir=work) == first
+    assert databases(work) == kept, "nothing of this participant has changed"
+    events = root / f"{run_name('01', '1')}_events.tsv"
+    events.unlink()
+    without = opened(root, "01", work_dir=work)
+    assert {file.path for file in first.raw_files} - {file.path for file in without.raw_files} == {events}
+    for added in (f"{run_name('01', '9')}_events.tsv", "task-a_events.tsv", "sub-01/sub-01_task-a_events.tsv"):
+        make_tree(root, {added: EVENTS})
+        assert root / added in {file.path for file in opened(root, "01", work_dir=work).raw_files}
+    assert databases(work).keys() == kept.keys(), "an outdated index is replaced, not kept beside"
+
+
+@pytest.mark.parametrize("option", ["work_dir", "database_dir"])
+@pytest.mark.parametrize("damage", [b"", b"SQLite format 3\0 and no more", None])
+def test_a_damaged_index_is_made_again(damage: bytes | None, option: str, tmp_path: Path) -> None:
+    root, folder = many(tmp_path / "bids", ["01"]), tmp_path / "index"
+    whole = opened(root, **{option: folder})
+    for path in folder.rglob("*.sqlite"):
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] if damage is None else damage)
+    assert opened(root, **{option: folder}) == whole
+
+
+@pytest.mark.parametrize("option", ["work_dir", "database_dir"])
+def test_jobs_that_begin_together_may_share_a_folder(option: str, tmp_path: Path) -> None:
+    root, folder = many(tmp_path / "bids", ["01", "02"]), tmp_path / "index"
+    program = (
+        "import sys; from pathlib import Path; from sessionfx.bids.dataset import open_dataset\n"
+        "root = Path(sys.argv[1])\n"
+        "for _ in range(3):\n"
+        f"    found = open_dataset(root, [root / 'derivatives/fmriprep'], participants=['01'], {option}=Path(sys.argv[2]))\n"
+        "    print(len(found.raw_files), len(found.derivative_files))\n"
+    )
+    jobs = [
+        subprocess.Popen([sys.executable, "-c", program, root, folder], stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    said = [job.communicate(timeout=120)[0] for job in jobs]
+    expected = opened(root, "01")
+    assert said == [f"{len(expected.raw_files)} {len(expected.derivative_files)}\n" * 3] * len(jobs)
+    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["layout_index.sqlite"] * 2
+    assert not list(folder.rglob(".making*")), "nothing half-made is left"
+
+
+def test_a_complete_shared_index_serves_every_participant_and_none_is_needed_for_one(tmp_path: Path) -> None:
+    root, folder = many(tmp_path / "bids", ["01", "02"]), tmp_path / "index"
+    opened(root, "02", database_dir=folder)
+    assert not [name for name in indexed_names(folder) if "sub-01" in name]
+    opened(root, database_dir=folder)
+    shared = databases(folder)
+    assert len(shared) == 4, "raw and derivatives, of one and of all"
+    assert opened(root, "01", database_dir=folder) == opened(root, "01")
+    assert databases(folder) == shared
+
+
+def test_where_an_index_cannot_be_kept_the_folder_is_named(tmp_path: Path) -> None:
+    root = many(tmp_path / "bids", ["01"])
+    (tmp_path / "pybids").touch()
+    with pytest.raises(OutputError, match=r"index of .* cannot be kept in .*pybids.*--work-dir"):
+        opened(root, work_dir=tmp_path)
+
+
+@pytest.mark.parametrize("option", [None, "work_dir", "database_dir"])
+def test_nothing_is_written_into_the_input(option: str | None, simulated: Path, tmp_path: Path) -> None:
+    before = listing(simulated)
+    folders = {option: tmp_path / "index"} if option else {}
+    first = opened(simulated, **folders)
+    again = opened(simulated, **folders)
+    assert listing(simulated) == before
+    assert first == again == opened(simulated)
+    assert bool(list(tmp_path.rglob("*.sqlite")) or list(tmp_path.rglob("*.db"))) == (option is not None)
+
+
+@pytest.mark.parametrize("renewed", [True, False], ids=["work_dir", "database_dir"])
+def test_the_private_index_follows_the_dataset_and_the_shared_one_is_trusted(renewed: bool, tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "bids", [preproc("01", "1")])
+    folders = {"work_dir" if renewed else "database_dir": tmp_path / "index"}
+    opened(root, **folders)
+    make_tree(root, [preproc("01", "2"), preproc("02", "1"), f"{run_name('01', '1')}_events.tsv"])
+    later = opened(root, **folders)
+    assert len(later.derivative_files) == (3 if renewed else 1)
+    assert len(later.raw_files) == (1 if renewed else 0)
+
+
+def test_the_shared_index_serves_other_participants_too(tmp_path: Path) -> None:
+    root = make_tree(tmp_path / "bids", [preproc("01", "1"), preproc("02", "1")])
+    for label in ("01", "02"):
+        dataset = opened(root, label, database_dir=tmp_path / "index")
+        settings = Settings(root, Path("/out"), ("participant",), participant_label=(label,))
+        assert list(select_runs(dataset, settings).runs) == [label]
+
+
+def test_two_datasets_share_a_folder_for_their_indexes(tmp_path: Path) -> None:
+    roots = [make_tree(tmp_path / place / "bids", [preproc(place, "1")]) for place in ("a", "b")]
+    for option in ("work_dir", "database_dir"):
+        found = [opened(root, **{option: tmp_path / option}) for root in roots]
+        assert [dataset.derivative_files[0].entities["sub"] for dataset in found] == ["a", "b"]

@@ -1,0 +1,65 @@
+"""Lists of a hundred thousand names show the first ones and count the rest; numbers and names are written as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sessionfx.ask.covariates import code_covariates, resolve_group_contrasts
+from sessionfx.bids.dataset import IndexedFile
+from sessionfx.bids.runs import _choose, _in_sessions, _narrow
+from sessionfx.errors import CommandLineError, NothingMatchesError
+from sessionfx.wording import format_number, lines_text, minus, quoted, sentence, session_names, weights_text
+
+MANY = [f"label{number}" for number in range(100_000)]
+
+
+def files_of(key: str) -> list[IndexedFile]:
+    path = Path("/data/x_bold.nii.gz")
+    return [IndexedFile(path, path.parent, {key: label}, "bold", ".nii.gz") for label in MANY]
+
+
+def test_labels_to_choose_from_are_counted() -> None:
+    with pytest.raises(CommandLineError, match=r"label0, label1, .* and 99,960 more\. Choose one with --task"):
+        _choose(files_of("task"), "task", None, "task", "--task")
+    with pytest.raises(NothingMatchesError, match=r"What exists \(task\): label0, .* and 99,960 more"):
+        _choose(files_of("task"), "task", "absent", "task", "--task")
+    with pytest.raises(NothingMatchesError, match=r"What exists \(run\): label0, .* and 99,960 more"):
+        _narrow(files_of("run"), "run", ["absent"], "run", "--run-label")
+    with pytest.raises(NothingMatchesError, match=r"What exists \(session\): label0, .* and 99,960 more"):
+        _in_sessions(files_of("ses"), ["absent"], MANY)
+
+
+def test_levels_are_counted() -> None:
+    levels = [f"g{number % 500}" for number in range(1000)]
+    covariates = code_covariates([str(number) for number in range(1000)], {"group": levels})
+    (note,) = [note for note in covariates.notes if note.startswith("group: categorical")]
+    assert note.endswith("g39 2 and 460 more)")
+    with pytest.raises(CommandLineError, match=r"the levels 'g0', .* and 460 more\. Name levels, such as 'g1 - g0'"):
+        resolve_group_contrasts(["group"], covariates)
+
+
+def test_quoted_names_are_joined_as_in_a_sentence() -> None:
+    assert quoted([]) == ""
+    assert quoted(["a"]) == "'a'"
+    assert quoted(["a", "b"]) == "'a' and 'b'"
+    assert quoted(["a", "b", "c"], last="or") == "'a', 'b' or 'c'"
+    assert quoted(MANY, most=2) == "'label0', 'label1' and 99,998 more"
+    assert len(quoted(["x" * 10_000])) < 100
+
+
+def test_numbers_get_true_minus_signs_and_names_keep_their_hyphens() -> None:
+    weights = [("dose-0.5", -0.25), ("age", 0.0), ("x-1", 1.0), ("ses-02", -1.0)]
+    assert weights_text(weights) == "dose-0.5: −0.25, x-1: 1, ses-02: −1"
+    assert minus("-1.5") == "−1.5"
+    assert [format_number(value) for value in (-2, -0.5, -1e-5, "a-0.5")] == ["−2", "−0.500", "−1e−05", "a-0.5"]
+
+
+def test_names_lines_and_sentences() -> None:
+    assert session_names(["pre", "post"]) == "ses-pre, ses-post"
+    assert session_names(MANY).endswith(" and 99,960 more")
+    assert lines_text([4]) == "line 4"
+    assert lines_text([4, 7]) == "lines 4 and 7"
+    assert lines_text([4, 5, 6, 7]) == "lines 4, 5, 6 and 1 more"
+    assert sentence("ses-01 is not there") == "Ses-01 is not there."
