@@ -28,7 +28,7 @@ from sessionfx.group.calibration import two_sided_p
 from sessionfx.group.evidence import with_active_regions
 from sessionfx.group.results import QuestionResults, StrategyResult, Verdict
 from sessionfx.group.strategies import STRATEGIES
-from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question, Strategy
 from sessionfx.group.strategies.blocks import MapsInMemory
 from sessionfx.group.strategies.designs import difference_contrasts, session_design
 from sessionfx.group.strategies.summary_statistics import SessionVectorPlan, SummaryStatistics, SummaryStatisticsPlan
@@ -253,12 +253,12 @@ class _HereOnly:
 class _PlansOnce(Respondent):
     """Plans need no data: the studies of a situation share them."""
 
-    made: ClassVar[dict[tuple[int, str, str], Plan | NotEstimableError]] = {}
+    made: ClassVar[dict[tuple[int, str, str], StrategyResult]] = {}
 
-    def _plan(self, strategy: Strategy, question: Question, layout: MapLayout) -> Plan | NotEstimableError:
+    def _planned(self, strategy: Strategy, question: Question, layout: MapLayout) -> StrategyResult:
         key = (id(layout), strategy.name, question.label)
         if key not in self.made:
-            self.made[key] = super()._plan(strategy, question, layout)
+            self.made[key] = super()._planned(strategy, question, layout)
         return self.made[key]
 
 

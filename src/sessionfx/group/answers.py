@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -22,7 +22,7 @@ from sessionfx.group.participant_evidence import ValueCheck
 from sessionfx.group.permutation import PermutationResult, check_symmetry, permute
 from sessionfx.group.results import Evidence, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
-from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies import REFERENCE, STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
 from sessionfx.group.strategies.blocks import distinct_pools, estimate_plans, informed
 from sessionfx.group.verdict import judge
@@ -46,7 +46,7 @@ class Answers:
     reliability : dict of str to ndarray of shape (V,)
         See `evidence.gather`.
     mean : StrategyResult
-        The mean over sessions by the marginal strategy.
+        The mean over sessions by the strategy of reference.
     results : list of tuple of StrategyResult
         Of each question, by the strategies in order, without permutations.
     """
@@ -93,27 +93,23 @@ class Respondent:
         """
         (mean,) = resolve_session_contrasts([MEAN], sessions)
         wanted = [(strategy, question) for question in questions for strategy in self.strategies]
-        # regions for the reliability are where this answer is beyond its threshold
-        of_mean = (STRATEGIES["marginal"], Question(mean))
+        # regions for the reliability are where this answer is suprathreshold
+        of_mean = (REFERENCE, Question(mean))
         if of_mean not in wanted:
             wanted.append(of_mean)
-        plans = [self._plan(strategy, question, stack.layout) for strategy, question in wanted]
-        made = [plan for plan in plans if isinstance(plan, Plan)]
+        results = [self._planned(strategy, question, stack.layout) for strategy, question in wanted]
+        pools = distinct_pools([result.plan for result in results if result.plan is not None])
         checks = {question.label: ValueCheck.of(stack.layout, question, self.options) for question in questions}
         evidence, reliability, sums = gather(
-            stack, sessions, distinct_pools(made), self.executor.map_ordered,
+            stack, sessions, tuple(pools.values()), self.executor.map_ordered,
             {label: check for label, check in checks.items() if check is not None},
         )  # fmt: skip
-        ready = informed(made, sums)
-        known = [plan for plan in ready if isinstance(plan, Plan)]
-        estimates = iter(estimate_plans(known, stack, self.executor.map_ordered) if known else [])
-        outcomes = iter(ready)
-        stat_map = []
-        for (strategy, _), plan in zip(wanted, plans, strict=True):
-            outcome = next(outcomes) if isinstance(plan, Plan) else plan
-            estimate = next(estimates) if isinstance(outcome, Plan) else None
-            stat_map.append((strategy, outcome, estimate, stack))
-        results = list(in_threads(self.settings.nprocs, self._locate, stat_map))
+        known = dict(zip(pools, sums, strict=True))
+        results = [_informed(result, known) for result in results]
+        plans = [result.plan for result in results if result.plan is not None]
+        estimates = iter(estimate_plans(plans, stack, self.executor.map_ordered) if plans else [])
+        to_locate = [(result, None if result.plan is None else next(estimates), stack) for result in results]
+        results = list(in_threads(self.settings.nprocs, self._locate, to_locate))
         each = len(self.strategies)
         by_question = [tuple(results[at * each : (at + 1) * each]) for at in range(len(questions))]
         return Answers(evidence, reliability, results[wanted.index(of_mean)], by_question)
@@ -165,22 +161,21 @@ class Respondent:
             return replace(found, permutation_refusal=str(refusal))
         return replace(found, permutation=permutation)
 
-    def _plan(self, strategy: Strategy, question: Question, layout: MapLayout) -> Plan | NotEstimableError:
-        try:
-            return strategy.plan(layout, question, self.options)
-        except NotEstimableError as refusal:
-            return refusal
-
-    def _locate(
-        self, strategy: Strategy, plan: Plan | NotEstimableError, estimate: Estimate | FTest | None, stack: MapStack
-    ) -> StrategyResult:
-        """Find where an answer is determined, its threshold and its clusters; there is no estimate without a plan."""
+    def _planned(self, strategy: Strategy, question: Question, layout: MapLayout) -> StrategyResult:
+        """Plan an answer, or say why there is none."""
         names = (strategy.name, strategy.label, strategy.title)
-        if isinstance(plan, NotEstimableError) or estimate is None:
-            return StrategyResult(*names, str(plan))
+        try:
+            return StrategyResult(*names, None, strategy.plan(layout, question, self.options))
+        except NotEstimableError as refusal:
+            return StrategyResult(*names, str(refusal))
+
+    def _locate(self, planned: StrategyResult, estimate: Estimate | FTest | None, stack: MapStack) -> StrategyResult:
+        """Find where an answer is determined, its threshold and its clusters; there is no estimate without a plan."""
+        if estimate is None:
+            return planned
         stat_map = StatMap.where_determined(estimate, stack.mask, stack.grid)
         if not stat_map.mask.any():
-            return StrategyResult(*names, "No voxel varies over the observations, so there is nothing to test against.")
+            return planned.refused("No voxel varies over the observations, so there is nothing to test against.")
         threshold = z_threshold(
             stat_map.estimate.z,
             self.settings.alpha,
@@ -188,7 +183,7 @@ class Respondent:
             two_sided=stat_map.estimate.two_sided,
         )
         clusters = cluster_table(stat_map, threshold, self.settings.cluster_threshold)
-        return StrategyResult(*names, None, plan, stat_map, threshold, clusters)
+        return replace(planned, stat_map=stat_map, threshold=threshold, clusters=clusters)
 
     def _permute(self, plan: Plan, question: Question, stack: MapStack, mask: NDArray[np.bool_]) -> PermutationResult:
         resampling, chosen = plan.resampling, mask[stack.mask]
@@ -207,6 +202,15 @@ class Respondent:
             values, resampling, mask, n_permutations=self.settings.permutations, seed=self.settings.random_seed,
             executor=self.executor, description=question.text,
         )  # fmt: skip
+
+
+def _informed(planned: StrategyResult, sums: Mapping[object, NDArray[np.float64]]) -> StrategyResult:
+    if planned.plan is None:
+        return planned
+    try:
+        return replace(planned, plan=informed(planned.plan, sums))
+    except NotEstimableError as refusal:
+        return planned.refused(str(refusal))
 
 
 def _compare(a: StrategyResult, b: StrategyResult) -> PairResult:

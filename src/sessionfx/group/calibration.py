@@ -515,11 +515,11 @@ def _null_means(
     """Find the expectation of each map, of shape (N,), under the question's null hypothesis."""
     at_row = np.array([sessions.index(session) for session in layout.sessions], dtype=int)
     if question.group_weights(1 + len(layout.covariate_names))[0] == 0:
-        return true_means[at_row]  # about a covariate, which session effects do not depend on
+        return np.asarray(true_means[at_row])  # about a covariate, which session effects do not depend on
     weights = _weights_of_sessions(layout, question, sessions)
     if weights is None:
         return np.zeros(len(at_row))
-    return (true_means - weights * (weights @ true_means) / (weights @ weights))[at_row]
+    return np.asarray((true_means - weights * (weights @ true_means) / (weights @ weights))[at_row])
 
 
 def _effect(

@@ -270,7 +270,8 @@ class _Inquiry:
     @property
     def has_epsilon(self) -> bool:
         """With fewer participants than sessions the covariance is singular, and ε cannot reach 1 whatever the truth."""
-        return 2 < self.complete.shape[1] <= len(self.complete)
+        n, n_sessions = self.complete.shape
+        return 2 < n_sessions <= n
 
 
 def look(

@@ -234,7 +234,7 @@ def memory_of_a_block(values: NDArray[np.floating], mask: NDArray[np.bool_]) -> 
     """Bound the memory (GB) that a block of resamplings of values of shape (N, V) needs."""
     maps = 2 * (BLOCK_SIZE + 1) * values.shape[1] * np.dtype(np.float32).itemsize
     volumes = 32 * mask.size  # labels, heights, the enhanced map and its tree
-    return BASE_GB + (2 * values.nbytes + maps + volumes) / 1e9
+    return BASE_GB + float(2 * values.nbytes + maps + volumes) / 1e9
 
 
 def permute_block(

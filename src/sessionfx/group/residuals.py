@@ -147,7 +147,7 @@ class StudyNoise:
         values = np.zeros((int(self._owner.max()) + 1, residuals.shape[1]))
         np.add.at(values, self._owner, direction[:, None] * residuals)
         spread = np.sqrt((values**2).mean(axis=1, keepdims=True))
-        return np.divide(values, spread, where=spread > 0, out=values)
+        return np.asarray(np.divide(values, spread, where=spread > 0, out=values))
 
     def _skewness(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
         """Find the third moment of the others, given what each participant says of them.
@@ -158,7 +158,7 @@ class StudyNoise:
         g = _products(z)
         cubes = (z**3).sum(axis=0) - 3 * z * (g @ z**2) + 3 * z**2 * (g**2 @ z) - z**3 * (g**3).sum(axis=0)[:, None]
         squares = (z**2).sum(axis=0) - 2 * z * (g @ z) + z**2 * (g**2).sum(axis=0)[:, None]
-        return np.divide(cubes, squares**1.5, where=squares > 0, out=np.zeros_like(cubes))
+        return np.asarray(np.divide(cubes, squares**1.5, where=squares > 0, out=np.zeros_like(cubes)))
 
 
 class StudyDraw:
@@ -192,7 +192,7 @@ def direction_of(layout: MapLayout, question: Question) -> NDArray[np.float64]:
     asked = question.sessions
     if asked.time is not None:
         values = layout.session_covariate(asked.time)
-        return values - values.mean()
+        return np.asarray(values - values.mean())
     present = [session for session in asked.sessions if session in layout.sessions]
     line = dict(zip(present, np.linspace(-0.5, 0.5, len(present)), strict=True))
     weights = line if asked.kind == "any" else asked.weights_for(present) if asked.weights else None
@@ -212,7 +212,7 @@ def _general_design(layout: MapLayout) -> NDArray[np.float64]:
 
 
 def _products(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return values @ values.T / values.shape[1]
+    return np.asarray(values @ values.T / values.shape[1])
 
 
 def _root(matrix: NDArray[np.float64], *, inverse: bool = False) -> NDArray[np.float64]:

@@ -60,6 +60,10 @@ class StrategyResult:
     bayes_factors: BayesFactors | None = None
     absence_refusal: str = ""
 
+    def refused(self, refusal: str) -> StrategyResult:
+        """Say that there is no answer after all."""
+        return StrategyResult(self.name, self.label, self.title, refusal)
+
 
 @dataclass(frozen=True)
 class PairResult:

@@ -163,7 +163,7 @@ class PooledResampling(Resampling):
     def n_possible(self) -> int:
         """2ⁿ flips, or n! orders divided by m! for every m participants with equal rows."""
         if self.scheme == "sign-flipping":
-            return 2**self.n_participants
+            return 1 << self.n_participants
         return math.factorial(self.n_participants) // math.prod(math.factorial(count) for count in self.n_equal)
 
     @property
@@ -304,7 +304,7 @@ class WildBootstrap(Resampling):
     @property
     def n_possible(self) -> int:
         """2ⁿ."""
-        return 2**self.n_participants
+        return 1 << self.n_participants
 
 
 def wild_bootstrap(
@@ -420,4 +420,4 @@ def _studentised(
             effects[t] -= ratio * effects[s]
             for u in range(t, len(effects)):
                 covariance[u, t] -= ratio * covariance[u, s]
-    return np.sqrt(total)
+    return np.asarray(np.sqrt(total))

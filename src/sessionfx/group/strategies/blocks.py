@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.errors import NotEstimableError
 from sessionfx.execution import MapOrdered, in_this_process
 from sessionfx.group.strategies.base import Plan
 from sessionfx.statistics.estimates import Estimate, FTest
@@ -97,11 +96,11 @@ def estimate_in_blocks(
         If the plan learns from the voxels that it cannot answer.
     """
     pools = distinct_pools([plan])
+    items = ((tuple(pools.values()), maps.effects(block)) for block in maps.blocks)
+    parts = list(map_ordered(pooled_sums, items)) if pools else []
     # one after the other, so that the last bit of the sum does not depend on who computed the parts
-    parts = list(map_ordered(pooled_sums, ((pools, maps.effects(block)) for block in maps.blocks))) if pools else []
-    (ready,) = informed([plan], [sum(one[1:], one[0]) for one in zip(*parts, strict=True)])
-    if isinstance(ready, NotEstimableError):
-        raise ready
+    sums = [sum(of_blocks[1:], of_blocks[0]) for of_blocks in zip(*parts, strict=True)]
+    ready = informed(plan, dict(zip(pools, sums, strict=True)))
     return ready, estimate_plans([ready], maps, map_ordered)[0]
 
 
@@ -130,25 +129,24 @@ def estimate_plans(plans: Sequence[Plan], maps: Maps, map_ordered: MapOrdered) -
     return [type(parts[0]).joined(parts) for parts in zip(*blocks, strict=True)]
 
 
-def distinct_pools(plans: Sequence[Plan]) -> list[Plan]:
-    """Choose one plan of all those that need to know the same of all voxels."""
+def distinct_pools(plans: Sequence[Plan]) -> dict[object, Plan]:
+    """Choose one plan of all those that need to know the same of all voxels, by `Plan.pool_key`."""
     chosen: dict[object, Plan] = {}
     for plan in plans:
         if plan.pools:
             chosen.setdefault(plan.pool_key, plan)
-    return list(chosen.values())
+    return chosen
 
 
-def informed(plans: Sequence[Plan], sums: Sequence[NDArray[np.float64]]) -> list[Plan | NotEstimableError]:
-    """Make plans ready with what `distinct_pools` of them found over all voxels, or say why they cannot answer."""
-    found: Mapping[object, Any] = dict(zip((one.pool_key for one in distinct_pools(plans)), sums, strict=True))
-    ready: list[Plan | NotEstimableError] = []
-    for plan in plans:
-        try:
-            ready.append(plan.informed(found[plan.pool_key]) if plan.pools else plan)
-        except NotEstimableError as refusal:
-            ready.append(refusal)
-    return ready
+def informed(plan: Plan, sums: Mapping[object, NDArray[np.float64]]) -> Plan:
+    """Make a plan ready with what `distinct_pools` found over all voxels.
+
+    Raises
+    ------
+    NotEstimableError
+        If the plan learns from the voxels that it cannot answer.
+    """
+    return plan.informed(sums[plan.pool_key]) if plan.pools else plan
 
 
 def as_block(values: NDArray[np.floating]) -> NDArray[np.float64]:
