@@ -161,15 +161,14 @@ class Row:
     usage: Usage
 
 
-PLAN = "sessionfx, one participant: until fitting begins (`--dry-run`), no index kept"
-PLAN_KEPT = "… index kept in the work folder"
-PLAN_COMPLETE = "… index of everyone kept in the database folder"
-WHOLE = "sessionfx, one participant: with the fit of its four tiny runs, no index kept"
-WHOLE_KEPT = "… index kept in the work folder"
-PLAN_ALL = "sessionfx, all participants: `--dry-run`, no index kept"
-PLAN_ALL_KEPT = "… index kept"
+PLAN = "sessionfx, one participant: until fitting begins (`--dry-run`)"
+PLAN_KEPT = "sessionfx, one participant: `--dry-run`, with a database kept"
+WHOLE = "sessionfx, one participant: with the fit of its four tiny runs"
+PLAN_ALL = "sessionfx, all participants: `--dry-run`"
+PLAN_MAKING = "… and the database is made"
+PLAN_ALL_KEPT = "… with a database kept"
 PEER = "pybids: everything indexed, then the files of one participant"
-PEER_KEPT = "… database kept"
+PEER_KEPT = "… with a database kept"
 
 
 def rows(participants: Sequence[int] = PARTICIPANTS, *, repeats: int = 3, with_peer: bool = True) -> Iterator[Row]:
@@ -205,22 +204,20 @@ def _commands(folder: Path, n_participants: int, *, with_peer: bool) -> Iterator
         sys.executable, "-m", "sessionfx", str(folder / "bids"), str(out), "participant",
         "--nprocs", "1", "--contrast", CONTRAST, "--no-report",
     ]  # fmt: skip
-    one = [*ours, "--participant-label", label]
-    work, database = (str(folder / name) for name in ("work", "database"))
-    plan, plan_all = [*one, "--dry-run"], [*ours, "--dry-run"]
+    alone = [*ours, "--participant-label", label]
+    plan, plan_all = [*alone, "--dry-run"], [*ours, "--dry-run"]
+    database = folder / "database"
+    kept = ["--bids-database-dir", str(database)]
     yield PLAN, plan, out
-    measure([*plan, "--work-dir", work])
-    yield PLAN_KEPT, [*plan, "--work-dir", work], out
-    measure([*plan_all, "--bids-database-dir", database])
-    yield PLAN_COMPLETE, [*plan, "--bids-database-dir", database], out
-    yield WHOLE, one, out
-    yield WHOLE_KEPT, [*one, "--work-dir", work], out
+    yield WHOLE, alone, out
     yield PLAN_ALL, plan_all, out
-    yield PLAN_ALL_KEPT, [*plan_all, "--bids-database-dir", database], out
+    yield PLAN_MAKING, [*plan_all, *kept], database
+    yield PLAN_ALL_KEPT, [*plan_all, *kept], out
+    yield PLAN_KEPT, [*plan, *kept], out
     if with_peer:
-        kept = folder / "pybids"
-        peer = [sys.executable, "-c", _PEER, str(folder / "bids"), label, str(kept)]
-        yield PEER, peer, kept
+        index = folder / "pybids"
+        peer = [sys.executable, "-c", _PEER, str(folder / "bids"), label, str(index)]
+        yield PEER, peer, index
         yield PEER_KEPT, peer, out
 
 
@@ -229,7 +226,7 @@ def _median(command: Sequence[str], made: Path, repeats: int) -> Usage:
     while len(usages) < repeats and (not usages or usages[0].wall < 60):
         shutil.rmtree(made, ignore_errors=True)
         usages.append(measure(command))
-    return Usage(*(statistics.median(getattr(one, name) for one in usages) for name in ("wall", "cpu", "peak")))
+    return Usage(*(statistics.median(getattr(usage, name) for usage in usages) for name in ("wall", "cpu", "peak")))
 
 
 def table(measured: Iterable[Row]) -> Iterator[str]:

@@ -132,11 +132,7 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     started = time.monotonic()
     with show_progress("looking for files"):
         dataset = open_dataset(
-            raw,
-            roots,
-            participants=settings.participant_label,
-            database_dir=settings.bids_database_dir,
-            work_dir=settings.work_dir,
+            raw, roots, participants=settings.participant_label, database_dir=settings.bids_database_dir
         )
     selection = select_runs(dataset, settings)
     if settings.verbose:

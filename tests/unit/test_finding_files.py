@@ -33,15 +33,20 @@ FMRIPREP = "derivatives/fmriprep"
 
 
 def select(
-    root: Path, *, given: tuple[Path, ...] = (), filters: dict[str, Any] | None = None, **options: Any
+    root: Path,
+    *,
+    given: tuple[Path, ...] = (),
+    filters: dict[str, Any] | None = None,
+    database_dir: Path | None = None,
+    **options: Any,
 ) -> Selection:
     path = None
     if filters is not None:
         path = root.parent / "filter.json"
         path.write_text(json.dumps(filters))
     labels = options.get("participant_label", ())
-    folders = {name: options.pop(name) for name in ("work_dir", "database_dir") if name in options}
-    dataset = open_dataset(root, find_derivative_roots(root, given), participants=labels, **folders)
+    roots = find_derivative_roots(root, given)
+    dataset = open_dataset(root, roots, participants=labels, database_dir=database_dir)
     return select_runs(dataset, Settings(root, Path("/out"), ("participant",), bids_filter_file=path, **options))
 
 
@@ -96,37 +101,26 @@ def test_a_folder_that_cannot_be_listed_is_named(
     root = study(tmp_path / "bids")
     failing_folders(f"/bids{place}", code=code)
     with pytest.raises(DatasetError) as caught:
-        select(root, work_dir=tmp_path / "work")
-    monkeypatch.undo()
+        select(root, database_dir=tmp_path / "kept")
     assert f"The folder {root}{place} cannot be listed ({os.strerror(code)})" in str(caught.value)
-    kept = list((tmp_path / "work").rglob("*.sqlite"))
-    assert not [path for path in kept if ("fmriprep" in str(path)) == ("fmriprep" in place)], "no incomplete index"
+    kept = list((tmp_path / "kept").rglob("*.sqlite"))
+    assert not [path for path in kept if ("fmriprep" in str(path)) == ("fmriprep" in place)], "no incomplete database"
 
 
-@pytest.mark.parametrize("option", ["work_dir", "database_dir"])
+@pytest.mark.parametrize("kept", [False, True], ids=["no database", "database"])
 @pytest.mark.parametrize("times", range(1, 6))
 def test_a_folder_that_fails_at_any_time_loses_nothing(
-    times: int, option: str, failing_folders: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    times: int, kept: bool, failing_folders: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Either all runs are found, or the folder is named; the next call, with a sound disk, finds all."""
-    root = study(tmp_path / "bids")
+    root, folder = study(tmp_path / "bids"), tmp_path / "kept" if kept else None
     failing_folders("/fmriprep/sub-02/ses-2/func", code=errno.ESTALE, after=times - 1)
     try:
-        assert len(names(select(root, **{option: tmp_path / "index"}))) == 4
+        assert len(names(select(root, database_dir=folder))) == 4
     except DatasetError as error:
         assert "sub-02/ses-2/func" in str(error)
     monkeypatch.undo()
-    assert len(names(select(root, **{option: tmp_path / "index"}))) == 4
-
-
-def test_an_index_kept_before_is_not_used_where_a_folder_cannot_be_listed_now(
-    failing_folders: Callable[..., None], tmp_path: Path
-) -> None:
-    root = study(tmp_path / "bids")
-    assert len(names(select(root, work_dir=tmp_path / "work"))) == 4
-    failing_folders("/sub-01/ses-1")
-    with pytest.raises(DatasetError, match="sub-01/ses-1 cannot be listed"):
-        select(root, work_dir=tmp_path / "work")
+    assert len(names(select(root, database_dir=folder))) == 4
 
 
 def test_a_participant_who_is_not_asked_for_may_be_unreadable(
@@ -136,6 +130,8 @@ def test_a_participant_who_is_not_asked_for_may_be_unreadable(
     root = study(tmp_path / "bids")
     failing_folders("/sub-02/ses-2/func")
     assert names(select(root, participant_label=("01",))) == ["sub-01_ses-1_task-a", "sub-01_ses-2_task-a"]
+    with pytest.raises(DatasetError, match=r"with --participant-label\. To do so leave out --bids-database-dir too"):
+        select(root, participant_label=("01",), database_dir=tmp_path / "kept")
 
 
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -203,7 +199,7 @@ def test_names_that_are_no_text_of_other_files_do_not_matter(tmp_path: Path) -> 
     for place in (root, root / "sub-01", root / FMRIPREP / "sub-01/ses-1/func"):
         Path(os.fsdecode(os.fsencode(place) + b"/n\xf6tes.txt")).touch()
         Path(os.fsdecode(os.fsencode(place) + b"/f\xf6lder")).mkdir()
-    assert len(names(select(root, work_dir=tmp_path / "work"))) == 4
+    assert len(names(select(root, database_dir=tmp_path / "kept"))) == 4
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
@@ -229,17 +225,16 @@ def test_folders_above_the_dataset_may_have_names_in_either_form(tmp_path: Path)
         assert len(names(select(root, participant_label=("01",)))) == 2
 
 
-@pytest.mark.parametrize("option", [None, "work_dir", "database_dir"])
-def test_a_participants_folder_may_be_a_link_to_elsewhere(option: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [False, True], ids=["no database", "database"])
+def test_a_participants_folder_may_be_a_link_to_elsewhere(kept: bool, tmp_path: Path) -> None:
     root = study(tmp_path / "bids")
     expected = names(select(root))
     for number, dataset in enumerate((root, root / FMRIPREP)):
         disk = tmp_path / f"disk{number}"
         (dataset / "sub-01").rename(disk)
         (dataset / "sub-01").symlink_to(disk)
-    folders = {} if option is None else {option: tmp_path / "index"}
-    for _ in range(2):  # a kept index serves the second
-        selection = select(root, **folders)
+    for _ in range(2):  # the database of the first serves the second
+        selection = select(root, database_dir=tmp_path / "kept" if kept else None)
         assert names(selection) == expected
         assert all(run.events is not None for run in selection.runs["01"])
 
@@ -252,6 +247,13 @@ def test_a_dataset_may_be_named_through_other_folders(tmp_path: Path, monkeypatc
 
 
 # What other software leaves ---------------------------------------------------------------------------------
+
+
+def test_what_macos_leaves_beside_files_on_other_disks_is_not_read(tmp_path: Path) -> None:
+    root = study(tmp_path / "bids")
+    for path in list(root.rglob("*.*")):
+        path.with_name(f"._{path.name}").touch()
+    assert len(names(select(root))) == 4
 
 
 @pytest.mark.parametrize("content", ["{broken", '{"name": "own", "entities": []}', "[]", "\0", ""])

@@ -117,5 +117,5 @@ def test_a_folder_that_pybids_could_not_list_is_not_empty(
     with monkeypatch.context() as patch:
         patch.setattr(LocalFileSystem, "ls", failing)
         with pytest.raises(DatasetError, match=r"ses-02/func could be listed at first.*same command again"):
-            open_dataset(root, roots, participants=[], database_dir=None, work_dir=place)
-    assert len(open_dataset(root, roots, participants=[], database_dir=None, work_dir=place).derivative_files) == 2
+            open_dataset(root, roots, participants=[], database_dir=place)
+    assert len(open_dataset(root, roots, participants=[], database_dir=place).derivative_files) == 2

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from cProfile import Profile
 from pathlib import Path
 from typing import Any
@@ -422,8 +424,8 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulate_dataset(tmp_path_factory.mktemp("simulated") / "bids", options)
 
 
-def opened(root: Path, *participants: str, **folders: Path) -> Dataset:
-    return open_dataset(root, find_derivative_roots(root, ()), participants=participants, **folders)
+def opened(root: Path, *participants: str, database_dir: Path | None = None) -> Dataset:
+    return open_dataset(root, find_derivative_roots(root, ()), participants=participants, database_dir=database_dir)
 
 
 def select(source: Path | Dataset, **options: Any) -> Selection:
@@ -907,30 +909,7 @@ def test_participants_are_the_folders_there_are(tmp_path: Path) -> None:
     assert participants_with_runs(find_derivative_roots(root, ())) == ["2", "10", "m²", "²"]
 
 
-# The pybids index -------------------------------------------------------------------------------------------
-
-LISTED: list[Path] | None = None
-"""Folders listed while this is a list (the hook that notes them cannot be taken away again)."""
-
-
-def _note_listing(event: str, arguments: tuple[Any, ...]) -> None:
-    if LISTED is not None and event in ("os.scandir", "os.listdir") and isinstance(arguments[0], str | Path):
-        LISTED.append(Path(arguments[0]))
-
-
-@pytest.fixture(scope="module")
-def _listings_are_noted() -> None:
-    sys.addaudithook(_note_listing)
-
-
-@contextmanager
-def listed_folders() -> Iterator[list[Path]]:
-    global LISTED
-    LISTED = []
-    try:
-        yield LISTED
-    finally:
-        LISTED = None
+# Looking for files, and pybids' database ---------------------------------------------------------------------
 
 
 def many(root: Path, labels: Sequence[str], sessions: Sequence[str] = ("1", "2")) -> Path:
@@ -950,34 +929,34 @@ def many(root: Path, labels: Sequence[str], sessions: Sequence[str] = ("1", "2")
     return make_tree(root, files)
 
 
-def databases(folder: Path) -> dict[str, int]:
-    """Kept indexes with their inodes: one made anew is another file."""
-    return {str(path.relative_to(folder)): path.stat().st_ino for path in folder.rglob("*.sqlite")}
+def databases(folder: Path) -> dict[str, tuple[int, int]]:
+    """Kept databases, and whatever else is a file in the folder."""
+    return {name: stamp for name, stamp in listing(folder).items() if (folder / name).is_file()}
 
 
-def indexed_names(folder: Path) -> list[str]:
-    """Names in all kept indexes."""
-    names = []
-    for path in folder.rglob("*.sqlite"):
-        with closing(sqlite3.connect(path)) as connection:
-            names += [Path(found).name for (found,) in connection.execute("SELECT path FROM files")]
-    return sorted(names)
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Folders that were listed."""
+    folders, scandir = [], os.scandir
+
+    def noted(path: Any = ".") -> Any:
+        folders.append(Path(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", noted)
+    return folders
 
 
-@pytest.mark.usefixtures("_listings_are_noted")
-@pytest.mark.parametrize("option", [None, "work_dir", "database_dir"])
-def test_folders_of_other_participants_are_not_looked_into(option: str | None, tmp_path: Path) -> None:
+def test_folders_of_other_participants_are_not_looked_into(listed: list[Path], tmp_path: Path) -> None:
     root = many(tmp_path / "bids", ["01", "02", "011"])
-    folders = {option: tmp_path / "index"} if option else {}
-    with listed_folders() as listed:
-        dataset = opened(root, "01", **folders)
+    listed.clear()
+    dataset = opened(root, "01")
     inside = {folder.relative_to(root).parts for folder in listed if folder.is_relative_to(root)}
     assert ("sub-01", "ses-1", "func") in inside
     assert not [parts for parts in inside if {"sub-02", "sub-011", "figures"} & set(parts)]
     assert {file.entities.get("sub") for file in (*dataset.raw_files, *dataset.derivative_files)} == {"01", None}
-    with listed_folders() as listed:
-        selection = select(dataset, participant_label=("01",))
-    assert selection.sessions == ("1", "2")
+    listed.clear()
+    assert select(dataset, participant_label=("01",)).sessions == ("1", "2")
     # all participants' session folders number the sessions; who has files of each is asked of one only
     assert {folder.name for folder in listed if folder.name.startswith("sub-")} == {"sub-01", "sub-02", "sub-011"}
     assert sorted(folder.parent.name for folder in listed if folder.name == "func") == ["ses-1", "ses-2"]
@@ -988,18 +967,22 @@ def test_a_participant_whose_folder_cannot_be_read_does_not_matter_to_others(tmp
     for dataset in (root, root / "derivatives/fmriprep"):
         (dataset / "sub-02").symlink_to("sub-02")  # a link to itself, which nobody can follow
         (dataset / "sub-03").symlink_to(tmp_path / "absent")
-    selection = select(opened(root, "01", work_dir=tmp_path / "work"), participant_label=("01",))
+    selection = select(root, participant_label=("01",))
     assert names(selection) == ["sub-01_ses-1_task-a", "sub-01_ses-2_task-a"]
     assert selection.sessions == ("1", "2")
 
 
-def test_only_files_that_are_read_are_indexed(tmp_path: Path) -> None:
-    root = many(tmp_path / "bids", ["01", "02"], sessions=["1"])
-    opened(root, "02", work_dir=tmp_path / "work")
-    start = f"sub-02_ses-1_task-a_space-{SPACE}_desc"
-    assert indexed_names(tmp_path / "work") == [
-        "sub-02_ses-1_task-a_desc-confounds_timeseries.tsv",
-        "sub-02_ses-1_task-a_events.tsv",
+def test_only_files_that_are_read_are_in_a_database(tmp_path: Path) -> None:
+    root = many(tmp_path / "bids", ["01"], sessions=["1"])
+    opened(root, database_dir=tmp_path / "kept")
+    found = []
+    for path in (tmp_path / "kept").rglob("*.sqlite"):
+        with closing(sqlite3.connect(path)) as connection:
+            found += [Path(name).name for (name,) in connection.execute("SELECT path FROM files")]
+    start = f"sub-01_ses-1_task-a_space-{SPACE}_desc"
+    assert sorted(found) == [
+        "sub-01_ses-1_task-a_desc-confounds_timeseries.tsv",
+        "sub-01_ses-1_task-a_events.tsv",
         f"{start}-brain_mask.nii.gz",
         f"{start}-preproc_bold.json",
         f"{start}-preproc_bold.nii.gz",
@@ -1007,7 +990,8 @@ def test_only_files_that_are_read_are_indexed(tmp_path: Path) -> None:
     ]
 
 
-def test_everyone_is_given_the_same_runs_alone_and_together(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [False, True], ids=["no database", "database"])
+def test_everyone_is_given_the_same_runs_alone_and_together(kept: bool, tmp_path: Path) -> None:
     labels = ["1", "01", "10", "2"]
     root = many(tmp_path / "bids", labels)
     make_tree(
@@ -1027,11 +1011,11 @@ def test_everyone_is_given_the_same_runs_alone_and_together(tmp_path: Path) -> N
     assert together.runs["10"][0].metadata["RepetitionTime"] == 3
     assert together.runs["2"][0].metadata["RepetitionTime"] == 4
     assert together.runs["01"][2].mask == root / f"derivatives/fmriprep/space-{SPACE}_desc-brain_mask.nii.gz"
-    for index in ({}, {"work_dir": tmp_path / "work"}, {"database_dir": tmp_path / "database"}):
-        for label in [*labels, *labels]:
-            alone = select(opened(root, label, **index), participant_label=(label,))
-            assert alone.runs == {label: together.runs[label]}
-            assert alone.sessions == together.sessions == ("1", "2", "3")
+    for label in [*labels, *labels]:
+        dataset = opened(root, label, database_dir=tmp_path / "kept" if kept else None)
+        alone = select(dataset, participant_label=(label,))
+        assert alone.runs == {label: together.runs[label]}
+        assert alone.sessions == together.sessions == ("1", "2", "3")
 
 
 def test_choosing_among_all_participants_takes_time_in_proportion_to_their_number(tmp_path: Path) -> None:
@@ -1040,47 +1024,58 @@ def test_choosing_among_all_participants_takes_time_in_proportion_to_their_numbe
         dataset = opened(many(tmp_path / str(n), [str(label) for label in range(n)]))
         profile = Profile()
         profile.runcall(select, dataset)
-        calls.append(sum(one.callcount for one in profile.getstats()))
+        calls.append(sum(entry.callcount for entry in profile.getstats()))
     assert calls[1] < 2.1 * calls[0]
 
 
-def test_an_index_is_used_again_until_a_file_comes_or_goes(tmp_path: Path) -> None:
-    root, work = many(tmp_path / "bids", ["01", "02"]), tmp_path / "work"
-    first = opened(root, "01", work_dir=work)
-    kept = databases(work)
-    make_tree(root, [preproc("02", "3"), preproc("03", "1"), f"{run_name('03', '1')}_events.tsv", "sub-03.html"])
-    (root / "derivatives/fmriprep/sub-01/figures/new.svg").touch()
-    assert opened(root, "01", work_dir=work) == first
-    assert databases(work) == kept, "nothing of this participant has changed"
-    events = root / f"{run_name('01', '1')}_events.tsv"
-    events.unlink()
-    without = opened(root, "01", work_dir=work)
-    assert {file.path for file in first.raw_files} - {file.path for file in without.raw_files} == {events}
-    for added in (f"{run_name('01', '9')}_events.tsv", "task-a_events.tsv", "sub-01/sub-01_task-a_events.tsv"):
-        make_tree(root, {added: EVENTS})
-        assert root / added in {file.path for file in opened(root, "01", work_dir=work).raw_files}
-    assert databases(work).keys() == kept.keys(), "an outdated index is replaced, not kept beside"
+def test_a_database_is_of_all_participants_and_trusted_until_it_is_removed(tmp_path: Path) -> None:
+    root, folder = many(tmp_path / "bids", ["01", "02"]), tmp_path / "kept"
+    first = opened(root, "02", database_dir=folder)
+    assert first == opened(root, "02")
+    everyone, made = opened(root), databases(folder)
+    assert [Path(name).name for name in made] == ["layout_index.sqlite"] * 2, "raw dataset and derivatives"
+    make_tree(root, [preproc("01", "3"), preproc("03", "1"), f"{run_name('01', '3')}_events.tsv"])
+    assert opened(root, database_dir=folder) == everyone
+    assert opened(root, "02", database_dir=folder) == first
+    assert databases(folder) == made
+    shutil.rmtree(folder)
+    assert opened(root, database_dir=folder) == opened(root) != everyone
 
 
-@pytest.mark.parametrize("option", ["work_dir", "database_dir"])
-@pytest.mark.parametrize("damage", [b"", b"SQLite format 3\0 and no more", None])
-def test_a_damaged_index_is_made_again(damage: bytes | None, option: str, tmp_path: Path) -> None:
-    root, folder = many(tmp_path / "bids", ["01"]), tmp_path / "index"
-    whole = opened(root, **{option: folder})
+@pytest.mark.parametrize("damage", [b"", b"SQLite format 3\0 and no more", None], ids=["empty", "start only", "half"])
+def test_a_damaged_database_is_made_again(damage: bytes | None, tmp_path: Path) -> None:
+    root, folder = many(tmp_path / "bids", ["01"]), tmp_path / "kept"
+    whole = opened(root, database_dir=folder)
     for path in folder.rglob("*.sqlite"):
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2] if damage is None else damage)
-    assert opened(root, **{option: folder}) == whole
+    assert opened(root, database_dir=folder) == whole
+    assert all(path.stat().st_size > 10_000 for path in folder.rglob("*.sqlite")), "made again, not gone without"
 
 
-@pytest.mark.parametrize("option", ["work_dir", "database_dir"])
-def test_jobs_that_begin_together_may_share_a_folder(option: str, tmp_path: Path) -> None:
-    root, folder = many(tmp_path / "bids", ["01", "02"]), tmp_path / "index"
+def test_a_database_whose_making_was_interrupted_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pybids makes the file first, and takes any file for a whole database."""
+    root, folder = many(tmp_path / "bids", ["01"]), tmp_path / "kept"
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("bids.layout.BIDSLayoutIndexer.__call__", interrupted)
+        opened(root, database_dir=folder)
+    assert not databases(folder)
+    assert opened(root, database_dir=folder) == opened(root)
+
+
+def test_jobs_that_begin_together_may_share_a_database(tmp_path: Path) -> None:
+    root, folder = many(tmp_path / "bids", ["01", "02"]), tmp_path / "kept"
     program = (
         "import sys; from pathlib import Path; from sessionfx.bids.dataset import open_dataset\n"
-        "root = Path(sys.argv[1])\n"
+        "root, kept = map(Path, sys.argv[1:])\n"
         "for _ in range(3):\n"
-        f"    found = open_dataset(root, [root / 'derivatives/fmriprep'], participants=['01'], {option}=Path(sys.argv[2]))\n"
+        "    found = open_dataset(root, [root / 'derivatives/fmriprep'], participants=['01'], database_dir=kept)\n"
         "    print(len(found.raw_files), len(found.derivative_files))\n"
     )
     jobs = [
@@ -1090,60 +1085,28 @@ def test_jobs_that_begin_together_may_share_a_folder(option: str, tmp_path: Path
     said = [job.communicate(timeout=120)[0] for job in jobs]
     expected = opened(root, "01")
     assert said == [f"{len(expected.raw_files)} {len(expected.derivative_files)}\n" * 3] * len(jobs)
-    assert sorted(path.name for path in folder.rglob("*") if path.is_file()) == ["layout_index.sqlite"] * 2
+    assert [Path(name).name for name in databases(folder)] == ["layout_index.sqlite"] * 2
     assert not list(folder.rglob(".making*")), "nothing half-made is left"
 
 
-def test_a_complete_shared_index_serves_every_participant_and_none_is_needed_for_one(tmp_path: Path) -> None:
-    root, folder = many(tmp_path / "bids", ["01", "02"]), tmp_path / "index"
-    opened(root, "02", database_dir=folder)
-    assert not [name for name in indexed_names(folder) if "sub-01" in name]
-    opened(root, database_dir=folder)
-    shared = databases(folder)
-    assert len(shared) == 4, "raw and derivatives, of one and of all"
-    assert opened(root, "01", database_dir=folder) == opened(root, "01")
-    assert databases(folder) == shared
-
-
-def test_where_an_index_cannot_be_kept_the_folder_is_named(tmp_path: Path) -> None:
+def test_where_a_database_cannot_be_kept_the_folder_is_named(tmp_path: Path) -> None:
     root = many(tmp_path / "bids", ["01"])
-    (tmp_path / "pybids").touch()
-    with pytest.raises(OutputError, match=r"index of .* cannot be kept in .*pybids.*--work-dir"):
-        opened(root, work_dir=tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"database of .* cannot be kept in .*file.*--bids-database-dir"):
+        opened(root, database_dir=tmp_path / "file")
 
 
-@pytest.mark.parametrize("option", [None, "work_dir", "database_dir"])
-def test_nothing_is_written_into_the_input(option: str | None, simulated: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept", [False, True], ids=["no database", "database"])
+def test_nothing_is_written_into_the_input(kept: bool, simulated: Path, tmp_path: Path) -> None:
     before = listing(simulated)
-    folders = {option: tmp_path / "index"} if option else {}
-    first = opened(simulated, **folders)
-    again = opened(simulated, **folders)
+    first, again = (opened(simulated, database_dir=tmp_path / "kept" if kept else None) for _ in range(2))
     assert listing(simulated) == before
     assert first == again == opened(simulated)
-    assert bool(list(tmp_path.rglob("*.sqlite")) or list(tmp_path.rglob("*.db"))) == (option is not None)
+    assert bool(list(tmp_path.rglob("*"))) == kept
 
 
-@pytest.mark.parametrize("renewed", [True, False], ids=["work_dir", "database_dir"])
-def test_the_private_index_follows_the_dataset_and_the_shared_one_is_trusted(renewed: bool, tmp_path: Path) -> None:
-    root = make_tree(tmp_path / "bids", [preproc("01", "1")])
-    folders = {"work_dir" if renewed else "database_dir": tmp_path / "index"}
-    opened(root, **folders)
-    make_tree(root, [preproc("01", "2"), preproc("02", "1"), f"{run_name('01', '1')}_events.tsv"])
-    later = opened(root, **folders)
-    assert len(later.derivative_files) == (3 if renewed else 1)
-    assert len(later.raw_files) == (1 if renewed else 0)
-
-
-def test_the_shared_index_serves_other_participants_too(tmp_path: Path) -> None:
-    root = make_tree(tmp_path / "bids", [preproc("01", "1"), preproc("02", "1")])
-    for label in ("01", "02"):
-        dataset = opened(root, label, database_dir=tmp_path / "index")
-        settings = Settings(root, Path("/out"), ("participant",), participant_label=(label,))
-        assert list(select_runs(dataset, settings).runs) == [label]
-
-
-def test_two_datasets_share_a_folder_for_their_indexes(tmp_path: Path) -> None:
-    roots = [make_tree(tmp_path / place / "bids", [preproc(place, "1")]) for place in ("a", "b")]
-    for option in ("work_dir", "database_dir"):
-        found = [opened(root, **{option: tmp_path / option}) for root in roots]
-        assert [dataset.derivative_files[0].entities["sub"] for dataset in found] == ["a", "b"]
+def test_two_datasets_share_a_folder_for_their_databases(tmp_path: Path) -> None:
+    for place in ("a", "b", "a", "b"):
+        root = make_tree(tmp_path / place / "bids", [preproc(place, "1")])
+        (file,) = opened(root, database_dir=tmp_path / "kept").derivative_files
+        assert file.entities["sub"] == place

@@ -3,32 +3,22 @@
 pybids finds the files; their entities are read from the file name alone, because pybids also matches folders
 above the dataset (a dataset kept under `/home/sub-x/func/` would give every file a wrong subject).
 
-Vocabulary
-----------
-index
-    The list of a dataset's files that can matter here, of all participants or of some; where it is kept, pybids' SQLite
-    database with a line of ours that says what it was made from.
-state
-    Digest of what the names in an index depend on: it changes when a file comes or goes.
+What its documentation does not say: patterns to ignore are searched in the path from the dataset's root, of files and
+of folders, which are then not entered. A folder that cannot be listed is empty to pybids. Its database is taken for
+complete as soon as there is a file, whatever was ignored when it was made, and whether or not that came to an end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
-import shutil
-import sqlite3
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from sessionfx.bids.names import LONG_NAMES, comparable_label, parse_name
 from sessionfx.bids.reading import (
@@ -49,27 +39,22 @@ _EXTENSIONS_READ = {
     "timeseries": ("tsv",),
     "regressors": ("tsv",),
 }
-_NAME_READ = "(?:[^/]*_)?(?:{})".format(
+# not what macOS leaves beside a file on disks of others, `._sub-01_…`
+_NAME_READ = "(?:[^/.][^/]*_)?(?:{})".format(
     "|".join(
         rf"{suffix}\.(?:{'|'.join(re.escape(extension) for extension in extensions)})"
         for suffix, extensions in _EXTENSIONS_READ.items()
     )
 )
 _IS_READ = re.compile(rf"{_NAME_READ}\Z").match
+# Folders in which no runs lie are passed over, and those that were put aside (func.old, .trash)
+_FOLDER_READ = r"(?!(?:figures|log)(?:/|\Z))[^/.]+"
 _DATATYPES = ("anat", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "perf", "pet")
-_FOLDERS_WITHOUT_RUNS = {"figures", "log"}
-# pybids passes over what one of these finds, in the path from the dataset's root
-_IGNORED = (
-    re.compile(r"^/(?!sub-)[^/.]*$"),  # folders at the root that are not participants' (and README, CHANGES)
-    re.compile(r"^/(?!sub-)[^/]+/"),
-    re.compile(rf"^/sub-[^/]+/(?:ses-[^/]+/)?(?:{'|'.join(sorted(_FOLDERS_WITHOUT_RUNS))})$"),
-    re.compile(rf"/(?!{_NAME_READ}$)[^/]*\.[^/]*$"),  # files that are not read
-)
 _DATABASE = "layout_index.sqlite"  # pybids' name
 # pybids would read a file of this name in every folder, layout_config.json by default: there can be none
 _NO_CONFIGURATION = f"{os.devnull}/none"
-# Part of the names of kept indexes: one made by other rules is not looked at
-_INDEX_FORMAT = 2
+# It would match every path with the patterns of thirty entities, which nobody asks it for
+_NO_ENTITIES = {"name": "names", "entities": []}
 _SHORT_NAMES = {long: short for short, long in LONG_NAMES.items()}
 
 
@@ -264,14 +249,9 @@ def find_derivative_roots(bids_dir: Path, given: Sequence[Path]) -> tuple[Path, 
 
 
 def open_dataset(
-    raw: Path,
-    derivatives: Sequence[Path],
-    *,
-    participants: Sequence[str] = (),
-    database_dir: Path | None = None,
-    work_dir: Path | None = None,
+    raw: Path, derivatives: Sequence[Path], *, participants: Sequence[str] = (), database_dir: Path | None = None
 ) -> Dataset:
-    """Index a raw dataset and its derivatives.
+    """Find the files of a raw dataset and its derivatives.
 
     Parameters
     ----------
@@ -280,11 +260,10 @@ def open_dataset(
     derivatives : sequence of Path
         Roots of derivative datasets.
     participants : sequence of str
-        Index only these, without looking into the folders of others; all where empty.
+        Find the files of these only; all where empty.
     database_dir : Path, optional
-        Keep indexes here and trust those found, as other BIDS Apps do. One of all participants serves any.
-    work_dir : Path, optional
-        Keep indexes here; one is used again only while no file of its participants came or went.
+        Keep pybids' databases here and trust those found, as other BIDS Apps do. They are of all participants; without
+        them the folders of participants who are not asked for are not looked into.
 
     Returns
     -------
@@ -295,12 +274,9 @@ def open_dataset(
     DatasetError
         If a folder cannot be read.
     OutputError
-        If an index cannot be kept.
+        If a database cannot be kept.
     """
-    found = {
-        root: _index(root, is_derivative, participants, database_dir, work_dir)
-        for root, is_derivative in [(raw, False), *((root, True) for root in derivatives)]
-    }
+    found = {root: _described(root, participants, database_dir) for root in (raw, *derivatives)}
     return Dataset(
         raw,
         tuple(derivatives),
@@ -423,29 +399,13 @@ def _described_folders(folder: Path, depth: int = 2) -> list[Path]:
     return [folder] if is_described and not below else below
 
 
-def _index(
-    root: Path,
-    is_derivative: bool,
-    participants: Sequence[str],
-    database_dir: Path | None,
-    work_dir: Path | None,
+def _described(
+    root: Path, participants: Sequence[str], database_dir: Path | None
 ) -> tuple[tuple[IndexedFile, ...], tuple[Path, ...]]:
-    """List the files of a dataset, from an index kept before or a new one; apart those with names of another kind."""
-    wanted = sorted(set(participants))
-    folder, state, paths = None, "", None
-    if database_dir is not None:
-        everyone, folder = (_index_folder(database_dir, root, labels) for labels in ([], wanted))
-        paths = _paths_kept(everyone, None)
-        if paths is None and wanted:
-            paths = _paths_kept(folder, None)
-    elif work_dir is not None:
-        folder, state = _index_folder(work_dir / "pybids", root, wanted), _state(root, wanted)
-        paths = _paths_kept(folder, state)
-    if paths is None:
-        expected = _paths_expected(root, wanted)
-        paths = _paths_found(root, is_derivative, wanted, folder, state, expected)
+    """Describe the files of a dataset; apart those with names of another kind."""
+    paths = _found(root, participants) if database_dir is None else _kept(root, participants, database_dir)
     start = len(str(root).rstrip("/")) + 1
-    own = tuple(f"sub-{label}/" for label in wanted)
+    own = tuple(f"sub-{label}/" for label in participants)
     relevant = [
         Path(path) for path in sorted(paths) if not own or "/" not in path[start:] or path.startswith(own, start)
     ]
@@ -454,136 +414,92 @@ def _index(
     return tuple(file for file in described.values() if file is not None), unnamed
 
 
-def _paths_expected(root: Path, participants: Sequence[str]) -> frozenset[str]:
-    """List what pybids should find: it passes over folders that cannot be listed, and what is in them.
+def _kept(root: Path, participants: Sequence[str], database_dir: Path) -> Collection[str]:
+    """List the files in the database of a dataset; it is made where there is none.
 
-    Returns
-    -------
-    frozenset of str
-        Paths of the files that are read: a disk may fail again before pybids comes by.
+    Several processes may do so at a time: each makes its own, and the last stays.
+    """
+    folder = database_dir / f"{root.name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:16]}"
+    if (folder / _DATABASE).is_file():
+        with contextlib.suppress(Exception):  # damaged: it is made again
+            return _listed_by_pybids(root, _ignored(()), folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".making-", dir=folder, ignore_cleanup_errors=True) as making:
+            paths = _found(root, (), Path(making))
+            # pybids makes the file before it looks for any: under its name it would be trusted half-made
+            with contextlib.suppress(FileNotFoundError):
+                (Path(making) / _DATABASE).replace(folder / _DATABASE)
+            return paths
+    except OSError as error:
+        raise OutputError(
+            f"The database of {root} cannot be kept in {folder} ({error}). Choose another --bids-database-dir."
+        ) from None
+    except DatasetError as error:
+        if not participants:
+            raise
+        raise DatasetError(
+            f"{error} To do so leave out --bids-database-dir too: its database is of all participants."
+        ) from None
+
+
+def _found(root: Path, participants: Sequence[str], database_path: Path | None = None) -> Collection[str]:
+    """List the files of participants: pybids looks for them, and it is made sure that none is missing.
+
+    Where pybids cannot, what lies there is known without it, and no database is left.
 
     Raises
     ------
     DatasetError
         If a folder cannot be listed or leads back to one above it, or a name is no text.
+    OSError
+        If the database cannot be written.
     """
-    wanted = {f"sub-{label}" for label in participants}
-
-    def matters(entry: os.DirEntry[str]) -> bool:
-        if "." in entry.name:
-            return False  # func.old, .trash: folders that were put aside
-        if Path(entry.path).parent == root:
-            return entry.name in wanted if wanted else entry.name.startswith("sub-")
-        return entry.name not in _FOLDERS_WITHOUT_RUNS
-
-    expected = frozenset(str(path) for path in walk(root, matters) if _IS_READ(path.name))
+    ignored = _ignored(participants)
+    start = len(str(root).rstrip("/"))
+    entered = walk(root, lambda entry: ignored.search(entry.path[start:]) is None)
+    expected = {str(path) for path in entered if _IS_READ(path.name)}
     for path in expected:
         try:
             path.encode()
         except UnicodeEncodeError:
             raise DatasetError(f"The name of {path} is not UTF-8 text, as BIDS asks. Rename the file.") from None
-    return expected
+    from sqlalchemy.exc import DBAPIError
 
-
-def _index_folder(parent: Path, root: Path, participants: Sequence[str]) -> Path:
-    dataset = f"{root.name}-{_digest(f'{_INDEX_FORMAT} {root}')}"
-    return parent / dataset / (_digest(" ".join(participants)) if participants else "all")
-
-
-def _paths_kept(folder: Path, state: str | None) -> list[str] | None:
-    """Read a kept index; None where there is none that can be used, or it is of another state than the one given."""
-    database = folder / _DATABASE
-    if not database.is_file():
-        return None
     try:
-        # pybids takes half a second to be imported and to open it; "ro" makes no file
-        with closing(sqlite3.connect(f"file:{quote(str(database))}?mode=ro", uri=True)) as connection:
-            (kept,) = connection.execute("SELECT state FROM sessionfx").fetchone()
-            if state not in (None, kept):
-                return None
-            return [path for (path,) in connection.execute("SELECT path FROM files WHERE is_dir = 0")]
-    except (sqlite3.Error, TypeError):
-        return None  # damaged: it is made again
-
-
-def _paths_found(
-    root: Path,
-    is_derivative: bool,
-    participants: Sequence[str],
-    folder: Path | None,
-    state: str,
-    expected: frozenset[str],
-) -> list[str]:
-    """Let pybids index a dataset; where a folder is given, keep the index there.
-
-    Where pybids cannot, what lies there is known without it, and no index is kept.
-
-    Several processes may do so at a time: each makes its own, and the last stays.
-    """
-    making = None
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            making = Path(tempfile.mkdtemp(prefix=".making-", dir=folder))
-        paths = _paths_of_layout(root, is_derivative, participants, making)
-        if paths is None:
-            return sorted(expected)
-        lost = sorted(path for path in expected.difference(paths) if os.path.lexists(path))
-        if lost:
-            raise DatasetError(
-                f"The folder {Path(lost[0]).parent} could be listed at first and not a moment later: what lies in it "
-                "would be left out. Check the disk or the network, then give the same command again."
-            )
-        if folder is not None and making is not None:
-            with closing(sqlite3.connect(making / _DATABASE)) as connection, connection:
-                connection.execute("CREATE TABLE sessionfx (state TEXT)")
-                connection.execute("INSERT INTO sessionfx VALUES (?)", (state,))
-            (making / _DATABASE).replace(folder / _DATABASE)
-    except (OSError, sqlite3.Error) as error:
-        raise OutputError(
-            f"The index of {root} cannot be kept in {folder} ({error}). Choose another --work-dir or "
-            "--bids-database-dir."
-        ) from None
-    finally:
-        if making is not None:
-            shutil.rmtree(making, ignore_errors=True)
-    return paths
-
-
-def _paths_of_layout(
-    root: Path, is_derivative: bool, participants: Sequence[str], database_path: Path | None
-) -> list[str] | None:
-    """Let pybids list a dataset; None where it cannot: it has no patience with descriptions of another form."""
-    ignored = list(_IGNORED)
-    if participants:
-        labels = "|".join(re.escape(label) for label in participants)
-        ignored.insert(0, re.compile(rf"^/sub-(?!(?:{labels})(?:/|$))[^/.]+(?:/|$)"))
-    try:
-        _provide_home()
-        from bids import config
-        from bids.layout import BIDSFile, BIDSLayout, BIDSLayoutIndexer
-        from sqlalchemy.exc import DBAPIError
-    except (OSError, ValueError, TypeError):
-        return None  # it reads pybids_config.json in the home and the working folder, and PYBIDS_CONFIG, on import
-    config.reset_options()  # what these say of entities would change what is found
-    try:
-        layout = BIDSLayout(
-            root,
-            validate=False,
-            is_derivative=is_derivative,
-            config=["bids", "derivatives"] if is_derivative else ["bids"],
-            database_path=database_path,
-            indexer=BIDSLayoutIndexer(
-                validate=False, index_metadata=False, ignore=ignored, config_filename=_NO_CONFIGURATION
-            ),
+        paths = _listed_by_pybids(root, ignored, database_path)
+    except Exception as error:  # it has no patience with descriptions of another form, nor with its settings
+        if database_path is not None:
+            if isinstance(error, DBAPIError):
+                raise OSError(error.orig) from None
+            (database_path / _DATABASE).unlink(missing_ok=True)
+        return expected
+    lost = sorted(path for path in expected.difference(paths) if os.path.lexists(path))
+    if lost:
+        raise DatasetError(
+            f"The folder {Path(lost[0]).parent} could be listed at first and not a moment later: what lies in it "
+            "would be left out. Check the disk or the network, then give the same command again."
         )
-        paths = [path for (path,) in layout.session.query(BIDSFile.path)]
-        layout.session.close()
-    except DBAPIError as error:
-        raise sqlite3.OperationalError(str(error.orig)) from None
-    except Exception:  # whatever it meets in dataset_description.json, it has no errors of its own for it
-        return None
     return paths
+
+
+def _ignored(participants: Sequence[str]) -> re.Pattern[str]:
+    """Match what is not read, in paths from the root: all but files of some names, and folders on the way to them."""
+    label = "(?:{})".format("|".join(map(re.escape, participants))) if participants else "[^/.]+"
+    return re.compile(rf"\A(?!/(?:{_NAME_READ}|sub-{label}(?:/{_FOLDER_READ})*(?:/{_NAME_READ})?)\Z)")
+
+
+def _listed_by_pybids(root: Path, ignored: re.Pattern[str], database_path: Path | None) -> list[str]:
+    """Let pybids list a dataset, from its database where there is one."""
+    _provide_home()
+    from bids import config
+    from bids.layout import BIDSFile, BIDSLayout, BIDSLayoutIndexer
+
+    config.reset_options()  # pybids_config.json in the home or the working folder would change what is found
+    indexer = BIDSLayoutIndexer(index_metadata=False, ignore=[ignored], config_filename=_NO_CONFIGURATION)
+    layout = BIDSLayout(root, validate=False, config=_NO_ENTITIES, database_path=database_path, indexer=indexer)
+    with layout.session:
+        return [path for (path,) in layout.session.query(BIDSFile.path)]
 
 
 def _provide_home() -> None:
@@ -614,27 +530,3 @@ def subfolders(folder: Path) -> list[str]:
         If it cannot be listed.
     """
     return [entry.name for entry in list_folder(folder) if is_folder(entry)]
-
-
-def _state(root: Path, participants: Sequence[str]) -> str:
-    """Digest the names at the root and the modification times of participants' folders.
-
-    A folder's time changes when a file in it comes or goes. The root's would change with every new participant.
-    """
-    described: list[tuple[str, int]] = [(entry.name, 0) for entry in list_folder(root) if _IS_READ(entry.name)]
-    for label in participants or participants_of(root):
-        pending = [(f"sub-{label}", 0)]
-        while pending:
-            name, depth = pending.pop()
-            try:
-                described.append((name, (root / name).stat().st_mtime_ns))
-            except OSError:
-                continue  # this dataset does not have the participant
-            if depth == 0 or (depth == 1 and "/ses-" in name):
-                inside = set(subfolders(root / name)) - _FOLDERS_WITHOUT_RUNS
-                pending += [(f"{name}/{folder}", depth + 1) for folder in inside]
-    return _digest(json.dumps([version("pybids"), sorted(described)]))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
