@@ -25,8 +25,9 @@ from scipy.ndimage import gaussian_filter
 
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
+from sessionfx.group.judgement import Evidence
 from sessionfx.group.page import write_group_report
-from sessionfx.group.results import ContrastResults, Evidence, PairResult, QuestionResults, Reliability, StrategyResult
+from sessionfx.group.results import ContrastResults, PairResult, QuestionResults, Reliability, StrategyResult
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.group.verdict import judge
@@ -147,7 +148,7 @@ class Study:
                 PairResult(a, b, compare(*PairResult(a, b, None, "").z, a.threshold, b.threshold), "")
                 for a, b in combinations(results, 2)
             ]
-            verdict = judge(question, layout, results, evidence, "auto")
+            verdict = judge(question, layout, results, evidence, GroupOptions())
             questions.append(QuestionResults(question, tuple(results), tuple(pairs), verdict))
         icc = {name: self.rng.uniform(-0.5, 1, int(self.mask.sum())) for name in ("icc1", "icc31", "between", "within")}
         quartiles = {f"{name}_{part}": 0.3 for name in icc for part in ("median", "q25", "q75")}

@@ -28,9 +28,10 @@ from sessionfx.group.calibration import two_sided_p
 from sessionfx.group.evidence import with_active_regions
 from sessionfx.group.results import QuestionResults, StrategyResult, Verdict
 from sessionfx.group.strategies import STRATEGIES
-from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question, Strategy
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.group.strategies.blocks import MapsInMemory
 from sessionfx.group.strategies.designs import difference_contrasts, session_design
+from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.group.strategies.summary_statistics import SessionVectorPlan, SummaryStatistics, SummaryStatisticsPlan
 from sessionfx.settings import Settings
 from sessionfx.space.grid import Grid

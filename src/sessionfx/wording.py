@@ -56,6 +56,11 @@ def quoted(names: Iterable[object], *, last: str = "and", most: int = MOST_NAMES
     texts = [f"'{shortened(str(name))}'" for name in names]
     if len(texts) > most + 1:
         return f"{', '.join(texts[:most])} and {len(texts) - most:,} more"
+    return joined(texts, last=last)
+
+
+def joined(texts: Sequence[str], *, last: str = "and") -> str:
+    """Join texts in a sentence: `a, b and c`."""
     return f" {last} ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
 
 

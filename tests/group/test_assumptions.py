@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sessionfx.group.strategies import STRATEGIES
-from sessionfx.group.strategies.base import assumptions_table
+from sessionfx.group.strategies.strategy import assumptions_table
 
 STATISTICS = Path(__file__).parents[2] / "docs" / "statistics.md"
 START, END = "<!-- assumptions -->\n", "<!-- end of assumptions -->"

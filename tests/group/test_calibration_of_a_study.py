@@ -21,9 +21,10 @@ from sessionfx.group.analysis import RESAMPLED_VOXELS
 from sessionfx.group.answers import finding
 from sessionfx.group.calibrated import least_inflated, rates_of, with_rates
 from sessionfx.group.calibration import calibrate_study
+from sessionfx.group.judgement import Judgement
 from sessionfx.group.page import _trust
 from sessionfx.group.residuals import StudyNoise
-from sessionfx.group.results import Judgement, QuestionResults, Verdict
+from sessionfx.group.results import QuestionResults, Verdict
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
 

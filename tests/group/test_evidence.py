@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from map_stacks import stack_of
 from sessionfx.group.evidence import gather_evidence, summarise_reliability
-from sessionfx.group.results import Evidence, StrategyResult
+from sessionfx.group.judgement import Evidence
+from sessionfx.group.results import StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies.base import MapLayout
 from sessionfx.space.grid import Grid

@@ -335,7 +335,7 @@ def test_marginal_compares_different_people_by_welchs_t_and_says_so() -> None:
     asked = question("ses-02 - ses-01", 2)
     welch = stats.ttest_ind(effects[4:], effects[:4], equal_var=False)
     np.testing.assert_allclose(estimate("marginal", layout, asked, effects).t, welch.statistic, rtol=1e-10)
-    assert "different people" in STRATEGIES["marginal"].plan(layout, asked, GroupOptions()).caution
+    assert "different people" in STRATEGIES["marginal"].plan(layout, asked, GroupOptions()).warnings[0]
 
 
 @pytest.mark.parametrize("name", list(STRATEGIES))
@@ -356,7 +356,7 @@ def test_auto_subject_effect_depends_on_the_question() -> None:
 
 def test_pooled_mean_says_that_it_pools() -> None:
     plan = STRATEGIES["session-model"].plan(layout_of(np.ones((4, 2), dtype=bool)), question("mean", 2), GroupOptions())
-    assert plan.caution.startswith("Pooling of correlated maps")
+    assert plan.warnings[0].startswith("Pooling of correlated maps")
 
 
 def test_pooled_mean_is_inflated_as_compound_symmetry_says() -> None:

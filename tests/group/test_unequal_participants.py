@@ -121,7 +121,7 @@ class Study:
         stack = stack_of(self.layout, maps, np.ones((maps.shape[1], 1, 1), dtype=bool))
         evidence, _ = gather_evidence(stack, self.sessions)
         results, answers = self.results(question, maps, ("summary-statistics", "marginal"), **options)
-        return judge(question, self.layout, results, evidence, "auto", rates), answers
+        return judge(question, self.layout, results, evidence, GroupOptions(), rates), answers
 
 
 def p_of(found: Estimate | FTest) -> NDArray[np.float64]:
@@ -424,7 +424,7 @@ def test_columns_say_which_part_of_a_session_covariate_they_are() -> None:
     np.testing.assert_allclose(plan.design_matrix["mood:between"], means, atol=1e-12)
     mixture = GroupOptions(session_covariate_effect="mixture")
     plan = STRATEGIES["marginal"].plan(study.layout, study.question("linear(days)"), mixture)
-    assert "mixes" in plan.caution
+    assert "mixes" in " ".join(plan.warnings)
     assert list(plan.design_matrix.columns) == ["intercept", "sex[f]", "days", "days:sex[f]", "mood"]
 
 
@@ -468,7 +468,7 @@ def test_a_mean_over_sessions_that_a_group_lacks_is_answered_without_products(gr
     verdict, answers = study.verdict(study.question("mean", group), maps)
     plan, _ = study.answer("marginal", study.question("mean", group), maps)
     assert list(plan.design_matrix.columns) == ["ses-01", "ses-02", "ses-03", "group[control]"]
-    assert "same effect in all sessions" in plan.caution
+    assert "same effect in all sessions" in " ".join(plan.warnings)
     assert plan.details["CovariateEffects"] == "the same in all sessions"
     assert verdict.recommended == ("marginal",)
     assert verdict.strategies["marginal"].valid == "conditional"

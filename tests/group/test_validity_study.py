@@ -22,7 +22,8 @@ from map_stacks import stack_of
 from sessionfx.execution import LocalExecutor
 from sessionfx.group.answers import Respondent
 from sessionfx.group.evidence import with_active_regions
-from sessionfx.group.results import Judgement, Verdict
+from sessionfx.group.judgement import Judgement
+from sessionfx.group.results import Verdict
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
 from sessionfx.settings import Settings

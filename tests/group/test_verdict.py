@@ -17,7 +17,8 @@ from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
 from sessionfx.group import verdict as verdict_module
 from sessionfx.group.evidence import gather_evidence
-from sessionfx.group.results import Evidence, StrategyResult, ValueEvidence, Verdict
+from sessionfx.group.judgement import Evidence, ValueEvidence
+from sessionfx.group.results import StrategyResult, Verdict
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
 from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
@@ -92,7 +93,7 @@ class Study:
         question = Question(resolve_session_contrasts([text], self.labels)[0], group)
         chosen = GroupOptions(**options)
         results = self.results(question, names, chosen)
-        return judge(question, self.layout, results, evidence or self.evidence, chosen.subject_effect)
+        return judge(question, self.layout, results, evidence or self.evidence, chosen)
 
 
 def everyone(n: int, k: int) -> NDArray[np.bool_]:
@@ -169,7 +170,7 @@ def test_difference_of_two_sessions_is_the_same_whoever_answers_when_balanced() 
     assert validity(found) == {
         "session-model": "yes", "summary-statistics": "yes", "marginal": "yes", "mixed": "conditional",
     }  # fmt: skip
-    assert "Fixed effects and Session model give the same answer here." in found.text
+    assert "Summary statistics and Session model give the same answer here." in found.text
 
 
 def test_difference_of_two_sessions_is_marginals_when_some_are_missing() -> None:
@@ -242,7 +243,7 @@ def test_a_session_of_one_participant_is_nothing_marginal_can_answer_about() -> 
     assert validity(found) == {
         "session-model": "conditional", "summary-statistics": "declined", "marginal": "declined", "mixed": "conditional",
     }  # fmt: skip
-    assert found.text.startswith("Report Mixed effects, with care")
+    assert found.text.startswith("Report Mixed model, with care")
     assert study.verdict("ses-02 - ses-01").recommended[0] == "marginal"
 
 
@@ -279,12 +280,12 @@ def test_the_same_answer_is_one_that_was_looked_at() -> None:
     assert "takes all participants to vary equally" in related.strategies["summary-statistics"].reason
     for found in (weighted, measured):
         assert found.recommended == ("marginal", "summary-statistics")
-        assert "Fixed effects gives a valid answer too." in found.text
+        assert "Summary statistics gives a valid answer too." in found.text
     groups = np.repeat([1.0, -1.0], 8)[:, None]
     group = GroupContrast("g", "g", (0.0, 2.0))
     equal = Study(balanced, covariates=groups, names=("g[a]",)).verdict("linear", group=group)
     assert equal.recommended == ("marginal", "summary-statistics")
-    assert "Fixed effects gives a valid answer too." in equal.text  # the same t, other degrees of freedom
+    assert "Summary statistics gives a valid answer too." in equal.text  # the same t, other degrees of freedom
 
 
 def test_two_sessions_at_unequal_times_are_no_paired_test() -> None:

@@ -70,7 +70,7 @@ def test_group_page_compares_the_strategies_on_every_session_contrast(small_outp
         assert f"Session contrast: {question}" in content
     pictures = [image.get("alt", "") for image in parse(small_output / "group.html").iter("img")]
     # sub-02 misses ses-03, so two participants are left for two of the questions: still enough
-    assert sum(alt.startswith("Session model against Fixed effects") for alt in pictures) == 5
+    assert sum(alt.startswith("Session model against Summary statistics") for alt in pictures) == 5
     assert "sub-02 has no map of ses-03" in content
     assert "Pooling of correlated maps" in content
     assert "Bland JM" in content

@@ -305,7 +305,7 @@ def test_program_writes_maps_mask_sidecars_table_and_page(study: GroupStudy, cal
 
     page = " ".join(text_of(out / "group.html").split())
     assert "lies within ±0.9 percent signal change (false discovery rate 0.05)" in page
-    assert "Session model, Marginal: The Bayes factor is that of a t test on one value per participant" in page
+    assert "Session model, Marginal model: The Bayes factor is that of a t test on one value per participant" in page
     assert "no equivalence test and no Bayes factor here" in page  # of `any`
     for author in ("Schuirmann", "Lakens", "Rouder"):
         assert f"{author} " in page

@@ -283,8 +283,8 @@ def test_voxels_without_a_variance_are_undetermined_and_leave_the_others_alone()
 def test_every_answer_carries_the_assumption_and_the_plan_travels_to_other_processes() -> None:
     layout, maps, _ = r_case("unb")
     plan = STRATEGIES["meta"].plan(layout, Question(asked("mean", layout)), GroupOptions())
-    assert "variances are taken as known" in plan.caution
-    assert "miss sessions" in plan.caution  # what holds for the participants' values holds here
+    assert "variances are taken as known" in " ".join(plan.warnings)
+    assert "miss sessions" in " ".join(plan.warnings)  # what holds for the participants' values holds here
     assert plan.uses_variances
     again = pickle.loads(pickle.dumps(plan))  # noqa: S301
     np.testing.assert_array_equal(

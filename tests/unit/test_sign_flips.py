@@ -10,8 +10,8 @@ from scipy import ndimage, stats
 from sessionfx.ask.covariates import GroupContrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.evidence_tables import evidence_rows, evidence_table_row
+from sessionfx.group.judgement import Dropout, Evidence, ValueEvidence
 from sessionfx.group.participant_evidence import DropoutCheck, ValueCheck, voxel_step
-from sessionfx.group.results import Dropout, Evidence, ValueEvidence
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.statistics.sign_flips import (
     chance,

@@ -30,7 +30,8 @@ from sessionfx.group.permutation import PermutationResult
 from sessionfx.group.results import ContrastResults, StrategyResult
 from sessionfx.group.stack import MapStack, attendance, open_stack
 from sessionfx.group.strategies import STRATEGIES
-from sessionfx.group.strategies.base import GroupOptions, Question, Strategy
+from sessionfx.group.strategies.base import GroupOptions, Question
+from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.report.methods import GroupWork, MethodsText, group_methods
 from sessionfx.settings import Settings
 from sessionfx.tasks.records import Record, file_state, fingerprint

@@ -18,13 +18,15 @@ from sessionfx.group.absence import with_absence
 from sessionfx.group.calibrated import Rates
 from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table
 from sessionfx.group.evidence import gather
+from sessionfx.group.judgement import Evidence
 from sessionfx.group.participant_evidence import ValueCheck
 from sessionfx.group.permutation import PermutationResult, check_symmetry, permute
-from sessionfx.group.results import Evidence, PairResult, QuestionResults, StrategyResult
+from sessionfx.group.results import PairResult, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies import REFERENCE, STRATEGIES
-from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
 from sessionfx.group.strategies.blocks import distinct_pools, estimate_plans, informed
+from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.group.verdict import judge
 from sessionfx.settings import Settings
 from sessionfx.space.stat_map import StatMap, map_summary
@@ -145,7 +147,7 @@ class Respondent:
             with_absence(self._complete(result, question, stack, stored), question, self.settings) for result in results
         )
         pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))
-        verdict = judge(question, stack.layout, complete, evidence, self.options.subject_effect, rates)
+        verdict = judge(question, stack.layout, complete, evidence, self.options, rates)
         return QuestionResults(question, complete, pairs, verdict)
 
     def _complete(

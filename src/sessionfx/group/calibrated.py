@@ -8,7 +8,7 @@ from typing import TypeAlias
 import pandas as pd
 
 from sessionfx.group.calibration import ESTIMATED
-from sessionfx.group.results import Judgement
+from sessionfx.group.judgement import Judgement
 
 # Rates and the bounds of their intervals, by strategy and by the name of the column
 Rates: TypeAlias = Mapping[str, Mapping[str, float]]

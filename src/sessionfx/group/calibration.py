@@ -27,8 +27,9 @@ from scipy import linalg, special, stats
 
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.residuals import StudyNoise, direction_of
-from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
 from sessionfx.group.strategies.designs import difference_contrasts, session_design
+from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.group.strategies.summary_statistics import SessionVectorPlan, SummaryStatistics, SummaryStatisticsPlan
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import pseudo_inverse

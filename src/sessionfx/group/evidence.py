@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from sessionfx.execution import MapOrdered, in_this_process
+from sessionfx.group.judgement import Evidence
 from sessionfx.group.participant_evidence import DropoutCheck, Looked, ValueCheck, voxel_step
-from sessionfx.group.results import Evidence, Reliability, StrategyResult
+from sessionfx.group.results import Reliability, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies.base import MapLayout, Plan
 from sessionfx.group.strategies.blocks import as_block
@@ -270,8 +271,7 @@ class _Inquiry:
     @property
     def has_epsilon(self) -> bool:
         """With fewer participants than sessions the covariance is singular, and ε cannot reach 1 whatever the truth."""
-        n, n_sessions = self.complete.shape
-        return 2 < n_sessions <= n
+        return bool(2 < self.complete.shape[1] <= len(self.complete))
 
 
 def look(

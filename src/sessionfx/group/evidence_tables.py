@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sessionfx.group.results import ContrastResults, Evidence, ValueEvidence
+from sessionfx.group.judgement import Evidence, ValueEvidence
+from sessionfx.group.results import ContrastResults
 from sessionfx.wording import format_number
 
 

@@ -189,7 +189,7 @@ class GroupFiles:
             "NumberOfInputs": len(plan.rows),
             "NumberOfParticipants": len(participants),
             "LeftOutParticipants": {f"sub-{label}": why for label, why in left_out.items()},
-            "Caution": plan.caution,
+            "Caution": " ".join(plan.warnings),
             "FixedEffectsWeighting": self.settings.fixed_effects,
             **plan.details,
             "ModelParameters": {

@@ -16,7 +16,8 @@ from sessionfx.group.evidence_tables import evidence_tables
 from sessionfx.group.files import absence_summary, answer_summary
 from sessionfx.group.results import ContrastResults, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.strategies import STRATEGIES
-from sessionfx.group.strategies.base import MapLayout, Plan, assumptions_table
+from sessionfx.group.strategies.base import MapLayout, Plan
+from sessionfx.group.strategies.strategy import assumptions_table
 from sessionfx.report.brain import draw_coverage, draw_stat_map
 from sessionfx.report.map_pictures import draw_maps
 from sessionfx.report.methods import MethodsText
@@ -311,7 +312,7 @@ def _overview(results: ContrastResults) -> dict[str, Any]:
                     "largest z": summary["largest_z"],
                     "smallest z": summary["smallest_z"],
                 }
-            remark = one.refusal or (one.plan.caution if one.plan else "")
+            remark = one.refusal or (" ".join(one.plan.warnings) if one.plan else "")
             number = f"({numbers.setdefault(remark, len(numbers) + 1)})" if remark else ""
             trust = "declined" if one.refusal else _VALIDITY[question.verdict.strategies[one.name].valid]
             rows.append({**row, "to be trusted": trust, "remark": number})
@@ -407,14 +408,13 @@ def _in_words(row: dict[str, Any], one: StrategyResult) -> dict[str, Any]:
 
 
 def _drawn_pairs(question: QuestionResults) -> list[PairResult]:
-    """Pairs worth a picture: the first choice against every other, and the two usual strategies."""
+    """Pairs worth a picture: the first choice against every other, and those that strategies ask for."""
     first = question.verdict.recommended[:1]
-    usual = ("session-model", "summary-statistics")
     return [
         pair
         for pair in question.pairs
         if pair.agreement is not None
-        and (pair.a.name in first or pair.b.name in first or (pair.a.name, pair.b.name) == usual)
+        and (pair.a.name in first or pair.b.name in first or pair.b.name in STRATEGIES[pair.a.name].compared_with)
     ]
 
 

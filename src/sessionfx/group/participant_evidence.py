@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse, special
 
 from sessionfx.errors import NotEstimableError
-from sessionfx.group.results import Dropout, ValueEvidence
+from sessionfx.group.judgement import Dropout, ValueEvidence
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question, variance_groups
 from sessionfx.group.strategies.summary_statistics import (
     SessionVectorPlan,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 
 from sessionfx.ask.covariates import CONSTANT_TOLERANCE, GroupContrast
 from sessionfx.ask.session_contrasts import SessionContrast
-from sessionfx.bids.names import words_to_label
 from sessionfx.errors import NotEstimableError
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.resampling import Resampling, WildBootstrap
@@ -68,6 +67,16 @@ class MapLayout:
         """Participants, each once, in order."""
         return tuple(dict.fromkeys(self.participants))
 
+    @property
+    def n_sessions(self) -> int:
+        """Number of sessions that somebody has a map of."""
+        return len(set(self.sessions))
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether every participant has every session."""
+        return len(self.participants) == len(self.unique_participants) * self.n_sessions
+
     def rows_of(self, participant: str) -> dict[str, int]:
         """Row of each session of a participant."""
         return {
@@ -79,7 +88,7 @@ class MapLayout:
     def complete_rows(self, sessions: Sequence[str]) -> NDArray[np.int_]:
         """Rows of the maps of each participant who has all of some sessions, of shape (n, S)."""
         found = [self.rows_of(label) for label in self.unique_participants]
-        rows = [[one[session] for session in sessions] for one in found if set(sessions) <= set(one)]
+        rows = [[own[session] for session in sessions] for own in found if set(sessions) <= set(own)]
         return np.array(rows, dtype=int).reshape(len(rows), len(sessions))
 
     def session_columns(self, sessions: Sequence[str]) -> NDArray[np.float64]:
@@ -303,10 +312,12 @@ class Plan(ABC):
         Participants that cannot contribute, and why.
     description : str
         What is estimated, as a sentence.
-    caution : str
-        What a reader must know before trusting it; empty where there is nothing.
+    warnings : tuple of str
+        What a reader must know before trusting it, in sentences.
     details : dict
         Fields for the sidecars.
+    groups : tuple of str
+        Of each participant, where groups have a variance each; empty where one serves all.
     """
 
     design_matrix: pd.DataFrame
@@ -314,8 +325,9 @@ class Plan(ABC):
     rows: tuple[int, ...]
     left_out: dict[str, str] = field(default_factory=dict)
     description: str = ""
-    caution: str = ""
+    warnings: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
+    groups: tuple[str, ...] = field(default=(), kw_only=True)
 
     no_resampling: ClassVar[str] = ""  # why there are no family-wise p values
 
@@ -399,95 +411,3 @@ class Plan(ABC):
     ) -> NDArray[np.floating]:
         """Give what `resampling` takes, a column per voxel; maps as in `estimate`, in the precision they have."""
         return effects[list(self.rows)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assumptions:
-    """What must hold for a strategy's p values, in phrases for a table; see `ASSUMED`."""
-
-    participants: str = "independent of each other"
-    values: str
-    spread: str
-    sessions: str
-    missing: str
-    covariates: str = (
-        "effects are linear, one for each session; a covariate of sessions has one effect within and one between "
-        "participants"
-    )
-
-
-ASSUMED = {
-    "participants": "participants",
-    "values": "distribution (with few participants, skewed values give too many false positives)",
-    "spread": "variances of participants",
-    "sessions": "variances and correlations of sessions",
-    "missing": "missing sessions",
-    "covariates": "covariates",
-}
-
-
-class Strategy(ABC):
-    """A way to answer a question at the group level."""
-
-    name: str  # on the command line
-    title: str  # in reports
-    assumptions: Assumptions
-    is_default = True  # whether it runs without being asked for
-
-    @property
-    def label(self) -> str:
-        """Label in file names."""
-        return words_to_label([self.name])
-
-    def needs_variances(self, options: GroupOptions) -> bool:
-        """Whether the maps' sampling variances enter."""
-        return False
-
-    def missing_dependency(self) -> str:
-        """Say which package it needs that is not installed, with the remedy; empty where there is none."""
-        return ""
-
-    def never_answers(self, question: Question) -> str:
-        """Say why it never answers questions of this kind, whatever the data; empty where it may."""
-        return ""
-
-    @abstractmethod
-    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
-        """Describe the strategy for a methods section.
-
-        Returns
-        -------
-        text : str
-            Sentences with `{cite}` where the works are to be cited.
-        works : tuple of str
-            Keys of `report/references.bib`.
-        """
-
-    @abstractmethod
-    def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> Plan:
-        """Make the strategy ready.
-
-        Raises
-        ------
-        NotEstimableError
-            If this design cannot answer the question; the message is a sentence for the report.
-        """
-
-
-def assumptions_table(strategies: Mapping[str, Strategy]) -> list[dict[str, str]]:
-    """Set out what strategies assume.
-
-    Parameters
-    ----------
-    strategies : mapping of str to Strategy
-        By the heading of their column.
-
-    Returns
-    -------
-    list of dict of str to str
-        One row per assumption.
-    """
-    return [
-        {"assumed of": words, **{heading: getattr(one.assumptions, row) for heading, one in strategies.items()}}
-        for row, words in ASSUMED.items()
-    ]

@@ -44,14 +44,14 @@ class SessionDesign:
     contrast : ndarray of shape (P,) or (Q, P)
     session_weights : dict of str to float
         Of each session; empty for a test over several contrasts and for a measured time.
-    caution : str
-        What a reader must know of this design; empty where there is nothing.
+    warnings : tuple of str
+        What a reader must know of this design, in sentences.
     """
 
     matrix: pd.DataFrame
     contrast: NDArray[np.float64]
     session_weights: dict[str, float]
-    caution: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def details(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class SessionDesign:
         found: dict[str, Any] = {
             "SessionWeights": {f"ses-{session}": weight for session, weight in self.session_weights.items()}
         }
-        if self.caution.startswith(MAIN_EFFECTS):
+        if MAIN_EFFECTS in self.warnings:
             found["CovariateEffects"] = "the same in all sessions"
         return found
 
@@ -70,7 +70,7 @@ class SessionDesign:
             pd.concat([self.matrix, columns], axis=1),
             np.concatenate([self.contrast, zeros], axis=-1),
             self.session_weights,
-            self.caution,
+            self.warnings,
         )
 
     @property
@@ -157,7 +157,7 @@ def session_design(layout: MapLayout, question: Question, covariate_effect: str 
         pd.DataFrame(_products(columns, between), index=layout.row_names()),
         np.asarray(np.kron(over_sessions, group_weights), dtype=np.float64),
         session_weights,
-        MIXTURE if mixes else "",
+        (MIXTURE,) if mixes else (),
     )
     whole = design.with_columns(means_of_time).with_columns(adjusting)
     if asked.kind == "mean" and between.shape[1] > 1 and not whole.is_determined:
@@ -205,7 +205,7 @@ def _main_effects(
         pd.concat([pd.DataFrame(columns, index=full.matrix.index), covariates], axis=1),
         np.concatenate([over_sessions * group_weights[0], over_sessions.sum() * group_weights[1:]]),
         full.session_weights,
-        " ".join(filter(None, (MAIN_EFFECTS, full.caution))),
+        (MAIN_EFFECTS, *full.warnings),
     )
 
 

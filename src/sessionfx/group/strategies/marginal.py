@@ -8,6 +8,7 @@ missing sessions and very unequal variances together its false positives rise (`
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -16,18 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
+from sessionfx.group.judgement import NOTABLE_SPREAD, Judgement
 from sessionfx.group.strategies.base import (
     NO_BAYES_FACTOR,
-    Assumptions,
     GroupOptions,
     MapLayout,
     Plan,
     Question,
-    Strategy,
     check_bootstrap,
     variance_groups,
 )
-from sessionfx.group.strategies.designs import session_design
+from sessionfx.group.strategies.designs import MAIN_EFFECTS, MIXTURE, session_design
+from sessionfx.group.strategies.strategy import FEW_DOF, Assumptions, Grounds, Strategy
 from sessionfx.statistics.cluster_robust import RobustContrast, estimate_robust, robust_contrast, wald_robust
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.participant_variance import (
@@ -41,9 +42,13 @@ from sessionfx.statistics.resampling import WildBootstrap, wild_bootstrap
 DIFFERENT_PEOPLE = (
     "No participant has more than one of these sessions, so that sessions are compared between different people."
 )
-# Below this the t distribution's tails depend strongly on the dof, which is itself approximate (Pustejovsky & Tipton
-# 2018, section 4)
-FEW_DOF = 4.0
+# Where sessions vary unequally and some are missing: with fewer participants than this in a session, or in a session of
+# a group that is asked about, false positives exceed the nominal rate, above all at small p (docs/validity.md)
+MANY_IN_A_CELL = 20
+# With fewer in a session, and a smaller share of all, the test of any difference exceeds 2 ‰ at a nominal 1 ‰; six of
+# twelve do not make it do so
+FEW_IN_A_CELL = 10
+FEW_OF_ALL = 1 / 4
 UNSEEN = (
     "This contrast rests in part on maps that the model fits exactly, such as those of the only participant with a "
     "session or with a level of a covariate. Cluster-robust errors cannot see how much these vary, and would be too "
@@ -64,20 +69,17 @@ class MarginalPlan(Plan):
         Of each row.
     spectrum : ParticipantSpectrum
     prepared : RobustContrast
-    groups : tuple of str
-        Of each participant in order, where groups have a working covariance of their own; empty where they share one.
     group_spectra : tuple of ParticipantSpectrum
         Of the groups, in the order in which they first appear.
-    known : str
-        What a reader must know of the design, whatever the working correlation.
+    known : tuple of str
+        Warnings of the design, whatever the working correlation.
     """
 
     participants: tuple[str, ...] = ()
     spectrum: ParticipantSpectrum | None = None
     prepared: RobustContrast | None = None
-    groups: tuple[str, ...] = ()
     group_spectra: tuple[ParticipantSpectrum, ...] = ()
-    known: str = ""
+    known: tuple[str, ...] = ()
 
     @property
     def pools(self) -> bool:
@@ -156,11 +158,11 @@ class MarginalPlan(Plan):
             )
         correlation = ratio / (1 + ratio)
         dof = prepared.dof - q + 1
-        few = f"With {dof:.1f} degrees of freedom its p values are approximate." if dof < FEW_DOF else ""
+        few = (f"With {dof:.1f} degrees of freedom its p values are approximate.",) if dof < FEW_DOF else ()
         return replace(
             self,
             prepared=prepared,
-            caution=" ".join(filter(None, [self.known, few])),
+            warnings=(*self.known, *few),
             description=f"{_description(self)}, working correlation {correlation:.2f}"
             + (", with a variance and a correlation of its own for each group." if ratios is not None else "."),
             details={**self.details, "WorkingCorrelation": correlation, **_by_group(self.groups, ratios, variances)},
@@ -224,6 +226,14 @@ def _working_groups(
     return groups, tuple(spectra)
 
 
+def _fewest_in_a_cell(question: Question, layout: MapLayout) -> int:
+    """Count the participants of the session, and of the group that is asked about, that has the fewest."""
+    rows = range(len(layout.participants))
+    _, groups = variance_groups(layout, question, GroupOptions(), rows)
+    cells = Counter(zip(layout.sessions, groups or ("",) * len(rows), strict=True))
+    return min(cells.values())
+
+
 def _has_pairs(layout: MapLayout) -> bool:
     return len(layout.unique_participants) < len(layout.participants)
 
@@ -238,7 +248,10 @@ class Marginal(Strategy):
     """Working correlation and cluster-robust errors."""
 
     name = "marginal"
-    title = "Marginal"
+    title = "Marginal model"
+    full_title = "Marginal model (GEE, sandwich errors)"
+    preference = 1
+    is_robust = True
     assumptions = Assumptions(
         values="maps are normal",
         spread=(
@@ -251,6 +264,59 @@ class Marginal(Strategy):
         ),
         missing="what is missing goes neither with a participant's level nor with the change, given the covariates",
     )
+
+    def rank(self, grounds: Grounds) -> int:
+        """Step back where another loses less; see `Strategy.rank`."""
+        layout = grounds.layout
+        # with covariates the tests over participants rest on equal variances, or on a variance of few participants
+        # where sessions are missing, values of participants leave people out, or mix sessions, and cost power
+        few = layout.is_balanced and not (layout.covariate_names or layout.session_covariate_names)
+        few = few and grounds.dof < FEW_DOF
+        by_level = grounds.evidence.dropout_by_level and grounds.question.sessions.is_within_participant
+        return 3 if few or by_level else self.preference
+
+    def judge(self, grounds: Grounds) -> Judgement:
+        """Call for care where few carry the contrast, or sessions are missing and unequal; see `Strategy.judge`."""
+        layout, asked, spread = grounds.layout, grounds.question.sessions, grounds.evidence.session_spread
+        n, fewest = len(layout.unique_participants), _fewest_in_a_cell(grounds.question, layout)
+        if not _has_pairs(layout) and asked.is_within_participant:
+            return Judgement(
+                "conditional",
+                "no participant has more than one of these sessions, so that it compares different people.",
+            )
+        if not layout.is_balanced and spread is not None and spread >= NOTABLE_SPREAD and fewest < MANY_IN_A_CELL:
+            return Judgement(
+                "conditional",
+                "sessions are missing and vary unequally over participants (their standard deviations differ "
+                f"{spread:.1f}-fold); with as few as {fewest} participants in a session its errors can then be "
+                "somewhat too small.",
+            )
+        if grounds.dof < FEW_DOF:
+            return Judgement("conditional", f"with {grounds.dof:.1f} degrees of freedom its p values are approximate.")
+        if asked.kind == "any" and not layout.is_balanced and fewest < min(FEW_IN_A_CELL, FEW_OF_ALL * n):
+            return Judgement(
+                "conditional",
+                f"as few as {fewest} participants are in a session, and small p values of its test of any difference "
+                "are then somewhat too small.",
+            )
+        if MAIN_EFFECTS in grounds.plan.warnings:
+            return Judgement(
+                "conditional",
+                "some groups have no map of some sessions, and it takes the effects of covariates to be the same in "
+                "all sessions.",
+            )
+        if MIXTURE in grounds.plan.warnings:
+            return Judgement(
+                "conditional",
+                "it mixes the effect of session covariates within participants with that between them, as asked.",
+            )
+        if layout.n_sessions == 1:
+            return Judgement("yes", "with one map per participant its errors allow participants to vary unequally.")
+        return Judgement(
+            "yes",
+            "its errors come from how participants vary, not from a model of how sessions co-vary"
+            + ("." if layout.is_balanced else ", and it uses every map there is."),
+        )
 
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe generalised estimating equations with small-sample corrections; see `Strategy.methods`."""
@@ -276,7 +342,7 @@ class Marginal(Strategy):
             spectrum=participant_spectrum(design.matrix.to_numpy(), layout.participants),
             groups=groups,
             group_spectra=spectra,
-            known=" ".join(filter(None, [DIFFERENT_PEOPLE if unpaired else "", design.caution])),
+            known=(*([DIFFERENT_PEOPLE] if unpaired else []), *design.warnings),
         )  # fmt: skip
         # where the working correlation is to be estimated, the degrees of freedom that it gives decide
         return start.with_ratio(0.0, needs_dof=not start.pools)

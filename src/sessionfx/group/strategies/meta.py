@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
-from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.group.judgement import Judgement
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
+from sessionfx.group.strategies.strategy import Grounds, Strategy
 from sessionfx.group.strategies.summary_statistics import SummaryStatistics, SummaryStatisticsPlan, plan_values
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.meta_analysis import meta_regression, pymare_stats
@@ -70,7 +72,8 @@ class Meta(Strategy):
     """Random-effects meta-analysis over participants; needs PyMARE, an optional extra."""
 
     name = "meta"
-    title = "Meta-analysis"
+    title = full_title = "Meta-analysis"
+    preference = 7
     assumptions = replace(
         SummaryStatistics.assumptions,
         values="participants' true values, and the errors of their maps, are normal",
@@ -90,6 +93,10 @@ class Meta(Strategy):
     def never_answers(self, question: Question) -> str:
         """Have no joint test; see `Strategy.never_answers`."""
         return NO_JOINT_TEST if question.sessions.kind == "any" else ""
+
+    def judge(self, grounds: Grounds) -> Judgement:
+        """Call for care always; see `Strategy.judge`."""
+        return Judgement("conditional", "it takes the variances of the maps as known, though few scans estimate them.")
 
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe the meta-analysis; see `Strategy.methods`."""
@@ -114,7 +121,7 @@ class Meta(Strategy):
             participants.rows,
             participants.left_out,
             f"Random-effects meta-analysis (REML, Knapp–Hartung): {model}",
-            " ".join(filter(None, (KNOWN_VARIANCES, participants.caution))),
+            (KNOWN_VARIANCES, *participants.warnings),
             participants.details | {"BetweenParticipantVariance": "REML", "StandardError": "Knapp–Hartung"},
             participants,
         )

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
-from sessionfx.group.strategies.base import Assumptions, GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.group.judgement import NOTABLE_SPREAD, Judgement
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
 from sessionfx.group.strategies.designs import session_design
+from sessionfx.group.strategies.strategy import ORDINARY, UNEQUAL_TIMES, Assumptions, Grounds, Strategy
 from sessionfx.group.validity import WITHOUT_SPHERICITY
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
@@ -58,7 +60,9 @@ class Mixed(Strategy):
     """Random participant intercept, REML at every voxel."""
 
     name = "mixed"
-    title = "Mixed effects"
+    title = "Mixed model"
+    full_title = "Mixed model (random intercept)"
+    preference = 5
     assumptions = Assumptions(
         values="participants' levels, and maps around them, are normal",
         spread="equal",
@@ -69,6 +73,30 @@ class Mixed(Strategy):
     def never_answers(self, question: Question) -> str:
         """Have no joint test; see `Strategy.never_answers`."""
         return NO_JOINT_TEST if question.sessions.kind == "any" else ""
+
+    def judge(self, grounds: Grounds) -> Judgement:
+        """Judge by how far its one variance and one correlation hold; see `Strategy.judge`."""
+        layout, asked, evidence = grounds.layout, grounds.question.sessions, grounds.evidence
+        k, spread = layout.n_sessions, evidence.session_spread
+        if k == 2 and asked.time is not None:
+            return Judgement("conditional", UNEQUAL_TIMES)
+        if k > 1 and not layout.is_balanced and spread is not None and spread >= NOTABLE_SPREAD:
+            return Judgement(
+                "no",
+                f"sessions are missing and their standard deviations over participants differ {spread:.1f}-fold, where "
+                "it takes them to be equal.",
+            )
+        pooled = grounds.judge_pooled_variance()
+        if k > 2 and asked.is_within_participant:
+            equal = f"it takes all pairs of sessions to be equally correlated{evidence.epsilon_words}."
+            return Judgement("conditional", f"{equal} Besides, {pooled.reason}" if pooled else equal)
+        if k == 1 or pooled is not None:
+            return pooled or Judgement("yes", ORDINARY)
+        return Judgement(
+            "conditional",
+            "where it estimates no variance between participants it takes that at its word, with too many degrees of "
+            "freedom.",
+        )
 
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe the mixed-effects model; see `Strategy.methods`."""
@@ -93,8 +121,7 @@ class Mixed(Strategy):
                 "Variance between participants cannot be told apart from variance within them: no participant has more "
                 "than one map that the model leaves free, or the covariates account for all participants."
             )
-        n_sessions = len(set(layout.sessions))
-        unequal = COMPOUND_SYMMETRY if n_sessions > 2 and question.sessions.is_within_participant else ""
+        takes_equal = layout.n_sessions > 2 and question.sessions.is_within_participant
         return MixedPlan(
             design.matrix,
             design.contrast,
@@ -102,7 +129,7 @@ class Mixed(Strategy):
             {},
             f"REML with a random participant intercept on {len(matrix)} maps of {len(layout.unique_participants)} "
             f"participants, {METHOD_NAMES[options.mixed_dof]} degrees of freedom at each voxel.",
-            " ".join(filter(None, (unequal, design.caution))),
+            (*([COMPOUND_SYMMETRY] if takes_equal else []), *design.warnings),
             {**design.details, "DegreesOfFreedomMethod": METHOD_NAMES[options.mixed_dof]},
             spectrum,
             spectral_contrast(spectrum, design.contrast),

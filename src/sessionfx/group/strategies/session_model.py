@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.errors import NotEstimableError
-from sessionfx.group.strategies.base import Assumptions, GroupOptions, MapLayout, Plan, Question, Strategy
+from sessionfx.group.judgement import Evidence, Judgement
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
 from sessionfx.group.strategies.designs import session_design, session_differences
+from sessionfx.group.strategies.strategy import ORDINARY, UNEQUAL_TIMES, Assumptions, Grounds, Strategy
 from sessionfx.group.validity import NEGLIGIBLE_ICC, POOLED_MEAN, WITHOUT_SPHERICITY
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import independent_columns, rank_of
 from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
+from sessionfx.wording import minus
 
 POOLING = (
     "Pooling of correlated maps: the maps of one participant count as independent, so its standard error is too small "
@@ -104,6 +107,10 @@ class SessionModel(Strategy):
 
     name = "session-model"
     title = "Session model"
+    full_title = "Session model (OLS on all session maps)"
+    preference = 4
+    cancels_levels = True
+    compared_with = ("summary-statistics",)
     assumptions = Assumptions(
         values="maps are normal",
         spread="equal",
@@ -116,6 +123,45 @@ class SessionModel(Strategy):
             "them, with neither"
         ),
     )
+
+    def rank(self, grounds: Grounds) -> int:
+        """Step back behind the mixed model where sphericity matters to both; see `Strategy.rank`."""
+        k = grounds.layout.n_sessions
+        is_simple = k == 1 or (k == 2 and grounds.question.sessions.is_within_participant)
+        return self.preference if is_simple else 6
+
+    def facts(self, question: Question, options: GroupOptions) -> dict[str, Any]:
+        """Give the subject effect; see `Strategy.facts`."""
+        return {"SubjectEffect": resolve_subject_effect(options.subject_effect, question.sessions)}
+
+    def judge(self, grounds: Grounds) -> Judgement:
+        """Judge by what its one error serves, which depends on the subject effect; see `Strategy.judge`."""
+        question, layout, evidence = grounds.question, grounds.layout, grounds.evidence
+        k, asked = layout.n_sessions, question.sessions
+        coding = resolve_subject_effect(grounds.options.subject_effect, asked)
+        pooled = grounds.judge_pooled_variance()
+        if k == 1:
+            if pooled is not None:
+                return pooled
+            if coding == "linear":
+                return Judgement(
+                    "conditional",
+                    "it takes a straight line over the order of the participants' labels out of the maps.",
+                )
+            return Judgement("yes", ORDINARY)
+        if not asked.is_within_participant:
+            if coding == "indicator":
+                return Judgement("no", "it tests a mean against within-participant error only.")
+            return _judge_pooling(asked, layout, evidence)
+        if coding != "indicator":
+            return Judgement("no", f"with subject effect '{coding}' it does not compare participants with themselves.")
+        if k == 2:
+            return _judge_pairs(asked, layout, pooled)
+        if asked.kind == "any":
+            return Judgement(
+                "conditional", f"its Greenhouse–Geisser correction is an approximation{evidence.epsilon_words}."
+            )
+        return Judgement("conditional", f"it is exact only under sphericity{evidence.epsilon_words}.")
 
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe OLS on all session maps; see `Strategy.methods`."""
@@ -155,12 +201,12 @@ class SessionModel(Strategy):
             f"{'F test' if asked.kind == 'any' else 'OLS'} on {len(matrix)} maps of {len(layout.unique_participants)} "
             f"participants with one column per session and subject effect '{subject_effect}'.",
         )
-        caution = " ".join(filter(None, (_caution(asked, subject_effect, n_sessions), design.caution)))
+        warnings = (*_warnings(asked, subject_effect, n_sessions), *design.warnings)
         details = {"SubjectEffect": subject_effect, **design.details}
         if asked.kind != "any":
-            return SessionModelPlan(*common, caution, details, layout.participants)
+            return SessionModelPlan(*common, warnings, details, layout.participants)
         if subject_effect != "indicator":
-            return SessionTestPlan(*common, caution, details, layout.participants)
+            return SessionTestPlan(*common, warnings, details, layout.participants)
         complete, between = complete_participants(layout, asked)
         if len(complete) - rank_of(between) < 1:
             raise NotEstimableError(
@@ -168,12 +214,60 @@ class SessionModel(Strategy):
             )
         return SessionTestPlan(
             *common,
-            " ".join(filter(None, (CORRECTED if n_sessions > 2 else "", design.caution))),
+            (*([CORRECTED] if n_sessions > 2 else []), *design.warnings),
             {**details, "Correction": "Greenhouse–Geisser"},
             layout.participants,
             complete,
             between,
         )
+
+
+def _judge_pairs(asked: SessionContrast, layout: MapLayout, pooled: Judgement | None) -> Judgement:
+    """Judge a difference of two sessions."""
+    if asked.time is not None:
+        return Judgement("conditional", UNEQUAL_TIMES)
+    if pooled is not None:
+        return pooled
+    has_covariates = bool(layout.covariate_names or layout.session_covariate_names)
+    return Judgement(
+        "yes",
+        f"with two sessions it is {'a regression of the differences' if has_covariates else 'the paired t test'}"
+        + ("." if layout.is_balanced else " of the participants who have both."),
+    )
+
+
+def _judge_pooling(asked: SessionContrast, layout: MapLayout, evidence: Evidence) -> Judgement:
+    """Say how far a model without subject effect is off: its t is √(1 + (q − 1) ICC) times too large.
+
+    Under equal correlations; q = (Σc)² / Σc², the number of sessions for their mean.
+    """
+    pooling = "it counts the maps of one participant as independent people"
+    if asked.kind == "mean":
+        counts = np.array([len(layout.rows_of(label)) for label in layout.unique_participants])
+        effective = float((counts**2).sum() / counts.sum())  # the number of sessions, where nobody misses any
+    else:
+        weights = np.array(asked.weights)
+        effective = float(weights.sum() ** 2 / (weights @ weights))
+    icc, where = evidence.icc31, "over all voxels"
+    if evidence.icc31_active is not None and (icc is None or evidence.icc31_active > icc):
+        icc, where = evidence.icc31_active, "where the mean is beyond its threshold"
+    if icc is None:
+        return Judgement("no", f"{pooling}.")
+    median = f"a median ICC of {minus(f'{icc:.2f}')} {where}"
+    if effective < 1 - 1e-9:
+        return Judgement("conditional", f"{pooling}, which makes its t too small for these weights.")
+    if effective < 1 + 1e-9:
+        return Judgement(
+            "conditional",
+            f"{pooling}; for one session that leaves its t right if all sessions vary equally, with too many degrees "
+            "of freedom.",
+        )
+    if icc < NEGLIGIBLE_ICC:
+        return Judgement("conditional", f"{pooling}, which matters little at {median}.")
+    return Judgement(
+        "no",
+        f"{pooling}; with {median}, its t is about {np.sqrt(1 + (effective - 1) * icc):.1f} times too large there.",
+    )
 
 
 def complete_participants(layout: MapLayout, asked: SessionContrast) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
@@ -197,20 +291,20 @@ def resolve_subject_effect(subject_effect: str, session_contrast: SessionContras
     return "indicator" if session_contrast.is_within_participant else "none"
 
 
-def _caution(session_contrast: SessionContrast, subject_effect: str, n_sessions: int) -> str:
-    cautions = []
+def _warnings(session_contrast: SessionContrast, subject_effect: str, n_sessions: int) -> list[str]:
+    warnings = []
     if subject_effect == "linear":
-        cautions.append(LINEAR_CODE)
+        warnings.append(LINEAR_CODE)
     if n_sessions > 1 and not session_contrast.is_within_participant:
-        cautions.append(WRONG_ERROR_TERM if subject_effect == "indicator" else POOLING)
+        warnings.append(WRONG_ERROR_TERM if subject_effect == "indicator" else POOLING)
     elif subject_effect == "indicator" and n_sessions > 2:
-        cautions.append(SPHERICITY)
+        warnings.append(SPHERICITY)
     elif subject_effect != "indicator" and n_sessions > 1:
-        cautions.append(
+        warnings.append(
             "Without participant indicators the maps of one participant count as independent; the test is blind "
             "to pairing."
         )
-    return " ".join(cautions)
+    return warnings
 
 
 def _subject_columns(layout: MapLayout, subject_effect: str) -> pd.DataFrame:

@@ -1,0 +1,206 @@
+"""What a strategy is: a way to plan an answer, and all that is particular to it.
+
+That is what it needs and assumes, how a paper describes it, and its judgement: when its p values can be taken at their
+word, with the thresholds and the sentences. The rules of judgement follow from exact results and from simulated null
+designs (docs/validity.md; figures in `sessionfx.group.validity`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from sessionfx.bids.names import words_to_label
+from sessionfx.group.judgement import NOTABLE_SPREAD, Evidence, Judgement
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
+
+# Of errors by participants: below this the t distribution's tails depend strongly on the degrees of freedom, which are
+# themselves approximate (Pustejovsky & Tipton 2018, section 4)
+FEW_DOF = 4.0
+ORDINARY = "with one map per participant it is an ordinary group model."
+UNEQUAL_TIMES = "it takes change to vary equally over participants, whatever the time between their sessions."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assumptions:
+    """What must hold for a strategy's p values, in phrases for a table; see `ASSUMED`."""
+
+    participants: str = "independent of each other"
+    values: str
+    spread: str
+    sessions: str
+    missing: str
+    covariates: str = (
+        "effects are linear, one for each session; a covariate of sessions has one effect within and one between "
+        "participants"
+    )
+
+
+ASSUMED = {
+    "participants": "participants",
+    "values": "distribution (with few participants, skewed values give too many false positives)",
+    "spread": "variances of participants",
+    "sessions": "variances and correlations of sessions",
+    "missing": "missing sessions",
+    "covariates": "covariates",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grounds:
+    """What the judgement of an answer rests on.
+
+    Attributes
+    ----------
+    question : Question
+    layout : MapLayout
+        All maps of the analysis.
+    options : GroupOptions
+    evidence : Evidence
+    plan : Plan
+        Of the answer.
+    dof : float
+        Its degrees of freedom.
+    """
+
+    question: Question
+    layout: MapLayout
+    options: GroupOptions
+    evidence: Evidence
+    plan: Plan
+    dof: float
+
+    def judge_pooled_variance(self) -> Judgement | None:
+        """Say where one variance of all participants may not do: covariates are asked about, or groups differ."""
+        if self.question.group.label:
+            return Judgement(
+                "conditional",
+                "it takes all participants to vary equally, whatever their covariates and how certain their values "
+                "are.",
+            )
+        values = self.evidence.values.get(self.question.label)
+        if values is not None and values.group_spread is not None and values.group_spread >= NOTABLE_SPREAD:
+            return Judgement(
+                "conditional",
+                "it takes groups of participants to vary equally, whose standard deviations differ "
+                f"{values.group_spread:.1f}-fold.",
+            )
+        return None
+
+
+class Strategy(ABC):
+    """A way to answer a question at the group level.
+
+    Attributes
+    ----------
+    name : str
+        On the command line.
+    title, full_title : str
+        In sentences, and where a page introduces its answer.
+    assumptions : Assumptions
+    preference : int
+        Where it stands among answers that are equally valid: the smallest is reported; see `rank`.
+    is_default : bool
+        Whether it runs without being asked for.
+    is_robust : bool
+        Whether it keeps a nominal rate in most designs, so that it is the one to run where no other can be trusted.
+    cancels_levels : bool
+        Whether it compares sessions within each participant who has them, so that who misses sessions does not matter
+        as long as it goes with the participant's level alone.
+    compared_with : tuple of str
+        Names of strategies with which its answer is always drawn side by side.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    full_title: ClassVar[str]
+    assumptions: ClassVar[Assumptions]
+    preference: ClassVar[int]
+    is_default: ClassVar[bool] = True
+    is_robust: ClassVar[bool] = False
+    cancels_levels: ClassVar[bool] = False
+    compared_with: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def label(self) -> str:
+        """Label in file names."""
+        return words_to_label([self.name])
+
+    def needs_variances(self, options: GroupOptions) -> bool:
+        """Whether the maps' sampling variances enter."""
+        return False
+
+    def missing_dependency(self) -> str:
+        """Say which package it needs that is not installed, with the remedy; empty where there is none."""
+        return ""
+
+    def never_answers(self, question: Question) -> str:
+        """Say why it never answers questions of this kind, whatever the data; empty where it may."""
+        return ""
+
+    def rank(self, grounds: Grounds) -> int:
+        """Say where an answer stands among equally valid ones, by `preference`; the smallest is reported."""
+        return self.preference
+
+    def facts(self, question: Question, options: GroupOptions) -> dict[str, Any]:
+        """Give what of the options a verdict rests on, for its sidecar."""
+        return {}
+
+    @abstractmethod
+    def judge(self, grounds: Grounds) -> Judgement:
+        """Say whether the p values of an answer can be taken at their word.
+
+        What is about the participants and not about the strategy (dropout, skewness, few participants) is added by
+        `group.verdict`.
+
+        Returns
+        -------
+        Judgement
+            `yes`, `conditional` or `no`, with a reason that ends with a full stop.
+        """
+
+    @abstractmethod
+    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
+        """Describe the strategy for a methods section.
+
+        Returns
+        -------
+        text : str
+            Sentences with `{cite}` where the works are to be cited.
+        works : tuple of str
+            Keys of `report/references.bib`.
+        """
+
+    @abstractmethod
+    def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> Plan:
+        """Make the strategy ready.
+
+        Raises
+        ------
+        NotEstimableError
+            If this design cannot answer the question; the message is a sentence for the report.
+        """
+
+
+def assumptions_table(strategies: Mapping[str, Strategy]) -> list[dict[str, str]]:
+    """Set out what strategies assume.
+
+    Parameters
+    ----------
+    strategies : mapping of str to Strategy
+        By the heading of their column.
+
+    Returns
+    -------
+    list of dict of str to str
+        One row per assumption.
+    """
+    return [
+        {
+            "assumed of": words,
+            **{heading: getattr(strategy.assumptions, row) for heading, strategy in strategies.items()},
+        }
+        for row, words in ASSUMED.items()
+    ]
