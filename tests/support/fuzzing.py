@@ -285,7 +285,6 @@ class Case:
     study: FuzzStudy
     folder: Path
     problems: list[str] = field(default_factory=list)
-    called: Called | None = None
 
     @property
     def bids(self) -> Path:
@@ -299,17 +298,29 @@ class Case:
         """Call the program; the dataset stays as it is."""
         before = tree_state(self.bids)
         called = call([self.bids, self.output, *arguments], self.folder)
-        self.called = called
         self.problems += problems_of(called)
         if tree_state(self.bids) != before:
             self.problems.append("the input was changed")
         return called
 
-    def copy_bids(self) -> None:
-        linked_copy(self.study.bids, self.bids)
+    def run_participants(self, *options: str) -> Called:
+        """Participant level, of which nobody may be lost without a word."""
+        called = self.run("participant", *PARTICIPANT_OPTIONS, *options)
+        if called.code == 0:
+            self.problems += lost_participants(self.bids, self.output, called)
+        return called
 
-    def copy_first_level(self) -> None:
-        linked_copy(self.study.first_level, self.output)
+    def run_group(self, *options: str) -> None:
+        """Group level, of which nobody may be lost without a word."""
+        called = self.run("group", *GROUP_OPTIONS, *options)
+        if called.code == 0:
+            self.problems += lost_from_group(self.output, called)
+
+    def copy(self, *, first_level: bool = True) -> None:
+        """Copy what is to be damaged."""
+        linked_copy(self.study.bids, self.bids)
+        if first_level:
+            linked_copy(self.study.first_level, self.output)
 
 
 def files_of(root: Path) -> list[Path]:
@@ -319,147 +330,89 @@ def files_of(root: Path) -> list[Path]:
 
 def damaged_runs(case: Case) -> None:
     """Participant level, one file of each of four participants: events, confounds, sidecars, images, masks."""
-    case.copy_bids()
+    case.copy(first_level=False)
     for number in ("01", "02", "03", "04"):
-        files = [
-            *files_of(case.bids / "derivatives" / "fmriprep" / f"sub-{number}"),
-            *(case.bids / f"sub-{number}").glob("ses-*/func/*_events.tsv"),
-        ]
-        mutate(case.draw, case.draw.choice(files))
+        derived = files_of(case.bids / "derivatives" / "fmriprep" / f"sub-{number}")
+        mutate(case.draw, case.draw.choice([*derived, *(case.bids / f"sub-{number}").glob("ses-*/func/*_events.tsv")]))
     extra = case.draw.choice(((), (), ("--confounds", "motion12"), ("--confounds", "compcor", "csf*"), ("--smoothing-fwhm", "20"), ("--confounds", "scrub")))  # fmt: skip
-    called = case.run("participant", *PARTICIPANT_OPTIONS, *extra)
-    if called.code == 0:
-        case.problems += lost_participants(case.bids, case.output, called)
-    if called.code in (0, 1) and not extra:
+    if case.run_participants(*extra).code in (0, 1) and not extra:
         case.problems += same_maps(case.study.first_level, case.output, WHOLE)
+
+
+OTHERS_FILES = (".bidsignore", "pybids_config.json", "derivatives/fmriprep/.bidsignore", "task-stroop_events.tsv", "sub-01/sub-01_bold.json",
+                "derivatives/fmriprep/space-MNI152NLin2009cAsym_bold.json", "phenotype/x.tsv", "dataset_description.JSON",
+                "derivatives/other/dataset_description.json")  # fmt: skip
+OTHERS_CONTENT = (b"\xff\n", b"sub-01\n", b"**\n", b'{"RepetitionTime": null}', b"onset\tduration\n", b"[" * 2000)
+COVARIATES = (
+    ("--covariates", "age"),
+    ("--covariates", "group"),
+    ("--session-covariates", "days"),
+    ("--covariates", "age", "sex"),
+)
 
 
 def damaged_dataset(case: Case) -> None:
     """Either level, files that all participants share: descriptions, participants, sessions, scans, sidecars above."""
-    case.copy_bids()
     draw = case.draw
-    shared = [path for path in files_of(case.bids) if "func" not in path.parts]
-    path = draw.choice(shared)
-    if draw.random() < 0.2:
+    case.copy()
+    kind = draw.random()
+    if kind < 0.2:
         folders = [path for path in case.bids.rglob("*") if path.is_dir() and path.name[:4] in ("sub-", "ses-", "func")]
         _damage_folder(draw, draw.choice(sorted(folders)))
-    elif draw.random() < 0.2:
-        name = draw.choice((".bidsignore", "pybids_config.json", "derivatives/fmriprep/.bidsignore", "task-stroop_events.tsv",
-                            "sub-01/sub-01_bold.json", "derivatives/fmriprep/space-MNI152NLin2009cAsym_bold.json", "phenotype/x.tsv",
-                            "dataset_description.JSON", "derivatives/other/dataset_description.json"))  # fmt: skip
-        (case.bids / name).parent.mkdir(parents=True, exist_ok=True)
-        content = draw.choice(
-            (b"\xff\n", b"sub-01\n", b"**\n", b'{"RepetitionTime": null}', b"onset\tduration\n", b"[" * 2000)
-        )
-        (case.bids / name).write_bytes(content)
+    elif kind < 0.36:
+        path = case.bids / draw.choice(OTHERS_FILES)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(draw.choice(OTHERS_CONTENT))
     else:
-        mutate(draw, path)
+        mutate(draw, draw.choice([path for path in files_of(case.bids) if "func" not in path.parts]))
     if draw.random() < 0.5:
-        called = case.run("participant", *PARTICIPANT_OPTIONS)
-        if called.code == 0:
-            case.problems += lost_participants(case.bids, case.output, called)
-        return
-    case.copy_first_level()
-    extra = draw.choice(
-        (
-            ("--covariates", "age"),
-            ("--covariates", "group"),
-            ("--session-covariates", "days"),
-            ("--covariates", "age", "sex"),
-        )
-    )
-    called = case.run("group", *GROUP_OPTIONS, *extra)
-    if called.code == 0:
-        case.problems += lost_from_group(case.output, called)
+        shutil.rmtree(case.output)
+        case.run_participants()
+    else:
+        case.run_group(*draw.choice(COVARIATES))
 
 
 def _damage_folder(draw: random.Random, folder: Path) -> None:
+    name = folder.name
     kind = draw.randrange(6)
-    if kind == 0:
-        shutil.rmtree(folder)
-    elif kind == 1:
-        folder.rename(folder.with_name(draw.choice((folder.name.upper(), f"{folder.name}x", f"{folder.name}-1", "sub-é", "sub-", "ses-", "anat", f"{folder.name}\udcff"))))  # fmt: skip
-    elif kind == 2:
-        shutil.rmtree(folder)
-        folder.symlink_to(folder.name)
+    if kind == 1:
+        folder.rename(folder.with_name(draw.choice((name.upper(), f"{name}x", f"{name}-1", "sub-é", "sub-", "ses-", "anat", f"{name}\udcff"))))  # fmt: skip
     elif kind == 3:
         (folder / "loop").symlink_to("..")
-    elif kind == 4:
-        shutil.rmtree(folder)
-        folder.write_bytes(b"")
+    elif kind == 5:
+        number = f"{name[:4]}{int(name[4:])}" if name[4:].isdigit() else "sub-8"
+        linked_copy(folder, folder.with_name(draw.choice((f"{name}copy", number, "sub-9"))))
     else:
-        linked_copy(
-            folder,
-            folder.with_name(
-                draw.choice(
-                    (
-                        f"{folder.name}copy",
-                        f"{folder.name[:4]}{int(folder.name[4:] or 9)}" if folder.name[4:].isdigit() else "sub-8",
-                        "sub-9",
-                    )
-                )
-            ),
-        )
+        shutil.rmtree(folder)
+        if kind == 2:
+            folder.symlink_to(name)
+        elif kind == 4:
+            folder.write_bytes(b"")
 
 
 def damaged_maps(case: Case) -> None:
     """Group level: one or two first-level maps or sidecars."""
-    linked_copy(case.study.bids, case.bids)
-    case.copy_first_level()
-    files = [
-        path
-        for path in files_of(case.output)
-        if "ses-" in str(path) and ("effect" in path.name or "variance" in path.name)
-    ]
-    for _ in range(case.draw.choice((1, 1, 2))):
-        path = case.draw.choice(files)
-        if path.is_file() and not path.is_symlink():
-            mutate(case.draw, path)
-    extra = ("--fixed-effects", "precision") if case.draw.random() < 0.3 else ()
-    called = case.run("group", *GROUP_OPTIONS, *extra)
-    if called.code == 0:
-        case.problems += lost_from_group(case.output, called)
+    case.copy()
+    files = [path for path in files_of(case.output) if re.search("/ses-.*(effect|variance)", str(path))]
+    for path in case.draw.sample(files, case.draw.choice((1, 1, 2))):
+        mutate(case.draw, path)
+    case.run_group(*(("--fixed-effects", "precision") if case.draw.random() < 0.3 else ()))
 
 
 def damaged_output(case: Case) -> None:
     """Participant level once more, into an output folder of which one file is damaged."""
-    case.copy_bids()
-    case.copy_first_level()
     draw = case.draw
+    case.copy()
     files = files_of(case.output)
-    chosen = (
-        [path for path in files if path.name.endswith(("record.json", "_log.txt", "description.json"))]
-        if draw.random() < 0.5
-        else files
-    )
-    path = draw.choice(chosen)
+    few = [path for path in files if path.name.endswith(("record.json", "_log.txt", "description.json"))]
+    path = draw.choice(few if draw.random() < 0.5 else files)
     kind = draw.random()
-    if kind < 0.2:
-        replace_kind(draw, path)
-    elif kind < 0.3:
-        rename(draw, path)
-    elif path.suffix == ".json":
-        replace_bytes(path, damage_json(draw, path.read_bytes()))
+    if kind < 0.3:
+        (replace_kind if kind < 0.2 else rename)(draw, path)
     else:
-        replace_bytes(path, damage_text(draw, path.read_bytes()))
-    called = case.run("participant", *PARTICIPANT_OPTIONS)
-    if called.code == 0:
+        replace_bytes(path, (damage_json if path.suffix == ".json" else damage_text)(draw, path.read_bytes()))
+    if case.run("participant", *PARTICIPANT_OPTIONS).code == 0:
         case.problems += same_maps(case.study.first_level, case.output, draw.choice(("sub-01", WHOLE)))
-
-
-def bad_options(case: Case) -> None:
-    """Options with values that nobody foresaw, at either level, without work being done."""
-    linked_copy(case.study.bids, case.bids)
-    case.copy_first_level()
-    draw = case.draw
-    arguments: list[object] = ["participant" if draw.random() < 0.6 else "group", "--dry-run", "--nprocs", "1"]
-    if draw.random() < 0.7:
-        arguments += ["--contrast", CONTRAST]
-    for _ in range(draw.choice((1, 1, 2))):
-        arguments += _bad_option(draw)
-    if draw.random() < 0.05:
-        arguments.insert(draw.randrange(len(arguments)), draw.choice(_TEXTS))
-    case.run(*arguments)
 
 
 _TEXTS = tuple(text for text in (*CELLS, *map(str, VALUES)) if "\x00" not in text)
@@ -467,27 +420,26 @@ _WELL_FORMED = ("01", "sub-01", "ses-02", "mean", "linear", "any", "ses-02 - ses
                 "age", "group", "intercept", "10", "0.5", "x=incongruent", "=", "x=", "((", "1e3*incongruent", "0*incongruent",
                 "incongruent/0", "incongruent^2", "`incongruent` - congruent", "*", "**", "[", "c*", "any - mean")  # fmt: skip
 # they would start processes, wait for machines, or show tracebacks, as asked
-_NOT_DRAWN = {
-    "--executor",
-    "--scheduler",
-    "--nprocs",
-    "--n-procs",
-    "--n-cpus",
-    "--help",
-    "-h",
-    "--version",
-    "--verbose",
-    "-v",
-    "--config-file",
-    "--bids-filter-file",
-}
+_NOT_DRAWN = {"--executor", "--scheduler", "--nprocs", "--n-procs", "--n-cpus", "--help", "-h", "--version", "--verbose", "-v",
+              "--config-file", "--bids-filter-file"}  # fmt: skip
+
+
+def bad_options(case: Case) -> None:
+    """Options with values that nobody foresaw, at either level, without work being done."""
+    draw = case.draw
+    case.copy()
+    arguments: list[object] = ["participant" if draw.random() < 0.6 else "group", "--dry-run", "--nprocs", "1"]
+    arguments += ["--contrast", CONTRAST] if draw.random() < 0.7 else []
+    for _ in range(draw.choice((1, 1, 2))):
+        arguments += _bad_option(draw)
+    if draw.random() < 0.05:
+        arguments.insert(draw.randrange(len(arguments)), draw.choice(_TEXTS))
+    case.run(*arguments)
 
 
 def _bad_option(draw: random.Random) -> list[object]:
     actions = [
-        action
-        for action in build_parser()._actions
-        if action.option_strings and not _NOT_DRAWN & set(action.option_strings)
+        action for action in build_parser()._actions if not _NOT_DRAWN & set(action.option_strings or _NOT_DRAWN)
     ]
     action = draw.choice(actions)
     flag = draw.choice(action.option_strings)
@@ -501,14 +453,11 @@ def _bad_option(draw: random.Random) -> list[object]:
 
 def bad_option_files(case: Case) -> None:
     """--config-file and --bids-filter-file."""
-    linked_copy(case.study.bids, case.bids)
     draw = case.draw
+    case.copy(first_level=False)
     path = case.folder / "given"
-    if draw.random() < 0.5:
-        flag, content = "--bids-filter-file", _filters(draw)
-    else:
-        flag, content = "--config-file", _configuration(draw)
-    path.write_bytes(content)
+    flag, make = draw.choice((("--bids-filter-file", _filters), ("--config-file", _configuration)))
+    path.write_bytes(content := make(draw))
     if draw.random() < 0.1:
         replace_kind(draw, path)
     elif draw.random() < 0.15:
@@ -517,25 +466,20 @@ def bad_option_files(case: Case) -> None:
 
 
 def _filters(draw: random.Random) -> bytes:
-    kinds = ("bold", "mask", "events", "confounds", "t1w", "")
     entities = ("task", "run", "echo", "session", "subject", "space", "desc", "suffix", "extension", "datatype", "acquisition", "part",
                 "nonsense", "", "ses", "sub", "scope", "return_type", "regex_search", "invalid_filters")  # fmt: skip
     values = (*VALUES, "01", 1, "*", "stroop", "preproc", "Query.NONE", "(", "^$", ["stroop", None], [1, "02"])
-    tree = {draw.choice(kinds[:4]): {draw.choice(entities): draw.choice(values) for _ in range(draw.choice((1, 1, 2)))}}
-    content = json.dumps(tree).encode()
+    chosen = {draw.choice(entities): draw.choice(values) for _ in range(draw.choice((1, 1, 2)))}
+    content = json.dumps({draw.choice(("bold", "mask", "events", "confounds")): chosen}).encode()
     return damage_json(draw, content) if draw.random() < 0.4 else content
 
 
 def _configuration(draw: random.Random) -> bytes:
-    names = [flag[2:] for action in build_parser()._actions for flag in action.option_strings if flag[:2] == "--"]
-    names = [
-        name
-        for name in names
-        if f"--{name}" not in _NOT_DRAWN or name in ("help", "version", "config-file", "executor")
-    ]
+    flags = {flag for action in build_parser()._actions for flag in action.option_strings if flag[:2] == "--"}
+    names = sorted(flags - _NOT_DRAWN | {"--help", "--version", "--config-file", "--executor"})
     texts = ("1", "0", "-1", "1.5", "nan", "inf", "true", "false", "[]", "[[]]", "{}", "{a = 1}", '""', '"text"', "[1, 2]", '["a", "b"]', "1979-05-27",
              "07:32:00", '"\\u0000"', '"é"', "0x10", "1e400", "9" * 5000, "[" * 3000 + "]" * 3000, "'''a\nb'''", '["incongruent - congruent"]')  # fmt: skip
-    lines = [f"{draw.choice(names)} = {draw.choice(texts)}" for _ in range(draw.choice((1, 1, 2, 3)))]
+    lines = [f"{draw.choice(names)[2:]} = {draw.choice(texts)}" for _ in range(draw.choice((1, 1, 2, 3)))]
     if draw.random() < 0.1:
         lines.append(
             draw.choice(

@@ -11,7 +11,6 @@ import json
 import os
 import random
 import re
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,182 @@ import nibabel as nib
 import numpy as np
 
 HEADER = nib.Nifti1Header.template_dtype
-HEADER_SIZE = 352
-ANNEXED = ".git/annex/objects/Xx/Zz/MD5E-s1--d41d8cd98f00b204e9800998ecf8427e.nii.gz/MD5E-s1--d41d8cd98f00b204e9800998ecf8427e.nii.gz"
+ANNEXED = "MD5E-s1--d41d8cd98f00b204e9800998ecf8427e.nii.gz"
 
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 1, 2.5, -0.0, 1e-9, 1e9, 1e308, float("nan"), float("inf"), -float("inf"), 10**30,
-    "", " ", "n/a", "NaN", "2.0", "two", "²", "1e400", "a\tb", "a\nb", "x" * 3000, "é", "e\u0301", "\u202e", "\x00",
-    "\ud800", "../..", "/etc/passwd", "bids::", "bids:raw:sub-01", "<script>", "-",
-    [], {}, [None], [[]], [1, "a"], [2.0, 2.0], {"a": {}}, [{}], [float("nan")], list(range(40)), {"Name": None},
+    None, True, 0, -1, 1, 2.5, -0.0, 1e-9, 1e9, 1e308, float("nan"), float("inf"), 10**30, "", " ", "n/a", "2.0", "two", "²", "a\tb",
+    "a\nb", "x" * 3000, "e\u0301", "\u202e", "\x00", "\ud800", "../..", "/etc/passwd", "bids:raw:sub-01", "<script>", [], {}, [None],
+    [[]], [1, "a"], [2.0, 2.0], {"a": {}}, [float("nan")], list(range(40)),
 )  # fmt: skip
 CELLS = (
-    "", " ", "n/a", "N/A", "NA", "nan", "NaN", "inf", "-inf", "0", "-1", "1e9", "-1e9", "1e308", "1e400", "1e-320",
-    "1,5", "1,200.50", "25y", "75%", "abc", "²", '"', '"a', "a,b", "é", "e\u0301", "congruent ", " congruent", "Congruent",
-    "incongruent", "stop-signal", "`x`", "x" * 5000, "\x00", "\x1b[31m", "true", "None", "-", ".", "sub-01", "ses-01",
-    "0x10", "1_000", "2019-01-01T00:00:00", "1" * 400,
+    "", " ", "n/a", "NA", "nan", "inf", "0", "-1", "1e9", "1e308", "1e400", "1e-320", "1,5", "25y", "75%", "abc", "²", '"', '"a', "a,b",
+    "e\u0301", "congruent ", "Congruent", "incongruent", "stop-signal", "`x`", "x" * 5000, "\x00", "\x1b[31m", "true", "-", ".", "sub-01",
+    "ses-01", "0x10", "1_000", "2019-01-01T00:00:00", "1" * 400,
 )  # fmt: skip
 NUMBERS = (0, 1, -1, 2, 3, 4, 5, 7, 16, 64, 127, 255, 256, 348, 351, 352, 353, 512, 540, 1024, 32767, -32768, 2**31 - 1)
-FLOATS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-30, 1e-4, 2000.0, 1e10, 3e38, float("nan"), float("inf"), -float("inf"))
+FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e-4, 2000.0, 1e10, 3e38, float("nan"), float("inf"), -float("inf"))
+KEYS = (
+    "",
+    "RepetitionTime",
+    "StartTime",
+    "VolumeTiming",
+    "DelayTime",
+    "AcquisitionDuration",
+    "Levels",
+    "Mask",
+    "DatasetLinks",
+)
+NO_JSON = (b"null", b"[]", b'"text"', b"{}", b"NaN", b"[" * 100000, b"{'a': 1}", b'{"a": 1} {"b": 2}', b'{"a": 1e999}')
+ENTITIES = (
+    "acq-a",
+    "dir-AP",
+    "rec-x",
+    "echo-1",
+    "part-phase",
+    "run-1",
+    "run-02",
+    "run-x",
+    "hemi-L",
+    "desc-x",
+    "res-2",
+    "nonsense-1",
+)
+
+# kinds of damage: the generator, what is there, and a place in it
+TEXT: tuple[Callable[[random.Random, bytes, int], bytes], ...] = (
+    lambda draw, content, at: content[:at],
+    lambda draw, content, at: b"\xef\xbb\xbf" + content,
+    lambda draw, content, at: content.decode("utf-8", "replace").encode("utf-16"),
+    lambda draw, content, at: content[:at] + draw.choice((b"\x00", b"\xe9", draw.randbytes(9))) + content[at:],
+    lambda draw, content, at: content.replace(b"\n", draw.choice((b"\r\n", b"\r", b"\n\n", b"\t\n", b"\x0b\n"))),
+    lambda draw, content, at: draw.choice((b"", content + content, draw.randbytes(300), b"\n\n" + content)),
+    lambda draw, content, at: content[:at] + content[at + draw.randrange(1, 30) :],
+)
+Rows = list[list[str]]
+TABLE: tuple[Callable[[random.Random, Rows, int], Rows], ...] = (
+    lambda draw, rows, column: [_with(row, column, draw.choice(CELLS)) if draw.random() < 0.1 else row for row in rows],
+    lambda draw, rows, column: [rows[0], *[_with(row, column, draw.choice(CELLS)) for row in rows[1:]]],
+    lambda draw, rows, column: [_with(rows[0], column, draw.choice((*CELLS, rows[0][column].upper()))), *rows[1:]],
+    lambda draw, rows, column: [row[:column] + row[column + 1 :] for row in rows],
+    lambda draw, rows, column: [[row[column], *row, draw.choice(CELLS)] for row in rows],
+    lambda draw, rows, column: draw.choice((rows[:1], rows[1:], rows[:2], rows + rows[1:], rows[::-1], [*rows, []], [])),
+    lambda draw, rows, column: [draw.choice((row, row, row, [*row, "1"], row[:-1], row[:1])) for row in rows],
+    lambda draw, rows, column: [draw.choice((",", ";", " ", "\t\t", "|")).join(row).split("\t") for row in rows],
+)  # fmt: skip
+IMAGE: tuple[Callable[[random.Random, bytes], bytes], ...] = (
+    *[lambda draw, raw: _other_header(draw, raw)] * 5,
+    lambda draw, raw: _other_numbers(draw, raw),
+    lambda draw, raw: _flipped(draw, raw),
+    lambda draw, raw: raw[: draw.choice((0, 4, 300, 347, 348, 351, 352, 353, len(raw) - 1, draw.randrange(len(raw))))],
+    lambda draw, raw: draw.choice((raw[:348] + b"\1\0\0\0" + raw[352:], raw[::-1], raw[:344] + b"ni1\0" + raw[348:], b"\0" * len(raw))),
+)  # fmt: skip
+CONTAINER: tuple[Callable[[random.Random, bytes], bytes], ...] = (
+    lambda draw, content: _flipped(draw, content),
+    lambda draw, content: content[: -draw.randrange(1, len(content))],
+    lambda draw, content: draw.choice((gzip.decompress(content), content + b"garbage", content + content, gzip.compress(content), b"text\n")),
+)  # fmt: skip
+LINKS = ("nowhere", "", f"{'../' * 30}.git/annex/objects/{ANNEXED}", "/dev/zero", "/dev/null", ".")  # "": to itself
+POINTERS = (
+    "",
+    f"/annex/objects/{ANNEXED}\n",
+    "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n",
+)
+KIND: tuple[Callable[[random.Random, Path, bytes], object], ...] = (
+    lambda draw, path, content: os.mkfifo(path),
+    lambda draw, path, content: path.mkdir(),
+    lambda draw, path, content: path.symlink_to(draw.choice(LINKS) or path.name),
+    lambda draw, path, content: path.write_text(draw.choice(POINTERS)),
+    lambda draw, path, content: None,
+    lambda draw, path, content: path.write_bytes(content[: len(content) // 2]),
+)
+NAME: tuple[Callable[[random.Random, list[str], int], str], ...] = (
+    lambda draw, parts, at: "_".join(parts[:at] + parts[at + 1 :]) or "x",
+    lambda draw, parts, at: "_".join(parts[: at + 1] + parts[at:]),
+    lambda draw, parts, at: "_".join([*parts[: at + 1], draw.choice(ENTITIES), *parts[at + 1 :]]),
+    lambda draw, parts, at: re.sub(r"-([0-9]+)", lambda found: f"-{int(found[1])}", "_".join(parts)),
+    lambda draw, parts, at: "_".join(parts).replace("-", draw.choice(("-é", "-e\u0301", "- ", "-²", "--", "", "-\n", "-\x1b[31m")), 1),
+    lambda draw, parts, at: draw.choice(("x" * 200 + "_{}", ".{}", "{}~", "{}\udcff")).format("_".join(parts))[:255],
+    lambda draw, parts, at: "_".join(parts).upper(),
+)  # fmt: skip
+
+
+def _with(row: list[str], column: int, cell: str) -> list[str]:
+    return [*row[:column], cell, *row[column + 1 :]]
+
+
+def _flipped(draw: random.Random, content: bytes) -> bytes:
+    changed = bytearray(content)
+    for _ in range(draw.choice((1, 1, 3, 20))):
+        changed[draw.randrange(len(changed))] ^= 1 << draw.randrange(8)
+    return bytes(changed)
+
+
+def _other_header(draw: random.Random, raw: bytes) -> bytes:
+    header = np.frombuffer(raw[: HEADER.itemsize], dtype=HEADER).copy()
+    for _ in range(draw.choice((1, 1, 1, 2, 5))):
+        name = draw.choice(
+            ("dim", "dim", "pixdim", "datatype", "bitpix", "vox_offset", "scl_slope", *(HEADER.names or ()))
+        )
+        field = header[name][0] if header[name].ndim > 1 else header[name]  # an array of fields, or the field
+        if field.dtype.kind == "S":
+            field[0] = draw.randbytes(field.dtype.itemsize)
+        else:
+            with np.errstate(all="ignore"):
+                value = np.asarray(draw.choice(FLOATS if field.dtype.kind == "f" else NUMBERS))
+                field[draw.randrange(field.size)] = value.astype(field.dtype)
+    return header.tobytes() + raw[HEADER.itemsize :]
+
+
+def _other_numbers(draw: random.Random, raw: bytes) -> bytes:
+    dtype = nib.Nifti1Header(raw[: HEADER.itemsize]).get_data_dtype()
+    values = np.frombuffer(raw[352:], dtype=dtype).copy()
+    with np.errstate(all="ignore"):
+        value = np.asarray(draw.choice(FLOATS if dtype.kind == "f" else NUMBERS[:10])).astype(dtype)
+    values[draw.choice((0, draw.randrange(values.size))) :] = value
+    return raw[:352] + values.tobytes()
+
+
+def damage_text(draw: random.Random, content: bytes) -> bytes:
+    """Damage that any text file may have."""
+    return draw.choice(TEXT)(draw, content, draw.randrange(len(content) + 1))
+
+
+def damage_json(draw: random.Random, content: bytes) -> bytes:
+    """Other values, types and keys, or text that is no JSON."""
+    kind = draw.randrange(8)
+    if kind < 2:
+        return damage_text(draw, content) if kind == 0 else draw.choice(NO_JSON)
+    tree = json.loads(content)
+    nodes: list[tuple[Any, Any]] = []
+    containers = [tree]
+    for node in containers:
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            nodes.append((node, key))
+            containers += [value] if isinstance(value, dict | list) else []
+    for _ in range(draw.choice((1, 1, 2, 4))):
+        parent, key = draw.choice(nodes[: len(tree)] if draw.random() < 0.6 else nodes) if nodes else (tree, "a")
+        if kind < 4 and isinstance(parent, dict):
+            value = parent.pop(key, None)
+            parent |= {draw.choice((str(key).lower(), *KEYS)): value} if kind == 3 else {}
+        else:
+            parent[key] = draw.choice(VALUES)
+    return json.dumps(tree, ensure_ascii=draw.random() < 0.5).encode("utf-8", "surrogatepass")
+
+
+def damage_table(draw: random.Random, content: bytes) -> bytes:
+    """Other cells, columns, rows and separators, or text that is no table."""
+    if draw.random() < 0.1:
+        return damage_text(draw, content)
+    rows = [line.split("\t") for line in content.decode().rstrip("\n").split("\n")]
+    rows = draw.choice(TABLE)(draw, rows, draw.randrange(len(rows[0])))
+    return "".join("\t".join(row) + "\n" for row in rows).encode()
+
+
+def damage_image(draw: random.Random, content: bytes) -> bytes:
+    """Other header fields, other numbers, and files that are cut or flipped."""
+    if draw.random() < 0.25:
+        return draw.choice(CONTAINER)(draw, content)
+    return gzip.compress(draw.choice(IMAGE)(draw, gzip.decompress(content)), 1)
 
 
 def replace_bytes(path: Path, content: bytes) -> None:
@@ -45,278 +203,28 @@ def replace_bytes(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-# Text -------------------------------------------------------------------------------------------------------
-
-
-def damage_text(draw: random.Random, content: bytes) -> bytes:
-    """Damage that any text file may have."""
-    kind = draw.randrange(12)
-    at = draw.randrange(len(content) + 1)
-    if kind == 0:
-        return content[:at]
-    if kind == 1:
-        return b"\xef\xbb\xbf" + content
-    if kind == 2:
-        return content.decode("utf-8", "replace").encode("utf-16")
-    if kind == 3:
-        return content[:at] + draw.randbytes(draw.randrange(1, 20)) + content[at:]
-    if kind == 4:
-        return content[:at] + b"\x00" + content[at:]
-    if kind == 5:
-        return content[:at] + "\xe9".encode("latin-1") + content[at:]
-    if kind == 6:
-        return content.replace(b"\n", b"\r\n" if draw.random() < 0.5 else b"\r")
-    if kind == 7:
-        return content + content
-    if kind == 8:
-        return b""
-    if kind == 9:
-        return draw.randbytes(300)
-    if kind == 10:
-        return b"\n" * draw.randrange(1, 5) + content
-    return content[:at] + content[at + draw.randrange(1, 30) :]
-
-
-def damage_json(draw: random.Random, content: bytes) -> bytes:
-    """Other values, types and keys, or text that is no JSON."""
-    kind = draw.randrange(10)
-    if kind == 0:
-        return damage_text(draw, content)
-    if kind == 1:
-        return draw.choice(
-            (
-                b"null", b"[]", b'"text"', b"1", b"{}", b"NaN", b"[" * 100000, b'{"a":' * 100000 + b"1" + b"}" * 100000,
-                b'{"RepetitionTime": ' + b"1" * 5000 + b"}", b"{'a': 1}", b'{"a": 1,}', b'{"a": 1} {"b": 2}', b'{"a": 1e999}',
-            )
-        )  # fmt: skip
-    tree = json.loads(content)
-    nodes: list[tuple[Any, Any]] = []
-
-    def walk(node: Any) -> None:
-        for key, value in list(node.items()) if isinstance(node, dict) else list(enumerate(node)):
-            nodes.append((node, key))
-            if isinstance(value, dict | list):
-                walk(value)
-
-    walk(tree)
-    tops = [(tree, key) for key in tree]
-    for _ in range(draw.choice((1, 1, 2, 4))):
-        parent, key = draw.choice(tops if draw.random() < 0.6 else nodes) if nodes else (tree, "a")
-        if kind == 2 and isinstance(parent, dict):
-            parent.pop(key, None)
-        elif kind == 3 and isinstance(parent, dict):
-            parent[draw.choice((str(key).lower(), f"{key} ", "", "RepetitionTime", "StartTime", "VolumeTiming", "SliceTimingCorrected", "DelayTime", "AcquisitionDuration", "Levels", "Mask", "GeneratedBy", "DatasetLinks"))] = draw.choice(VALUES)  # fmt: skip
-        else:
-            parent[key] = draw.choice(VALUES)
-    return json.dumps(tree, ensure_ascii=draw.random() < 0.5).encode("utf-8", "surrogatepass")
-
-
-def damage_table(draw: random.Random, content: bytes) -> bytes:
-    """Other cells, columns, rows, separators and quotes, or text that is no table."""
-    kind = draw.randrange(16)
-    if kind == 0:
-        return damage_text(draw, content)
-    rows = [line.split("\t") for line in content.decode().rstrip("\n").split("\n")]
-    separator, ending = "\t", "\n"
-    n_columns = len(rows[0])
-    column = draw.randrange(n_columns)
-    row = draw.randrange(1, len(rows)) if len(rows) > 1 else 0
-    if kind <= 4:
-        for _ in range(draw.choice((1, 1, 2, len(rows)))):
-            rows[draw.randrange(len(rows))][column] = draw.choice(CELLS)
-    elif kind == 5:
-        value = draw.choice(CELLS)
-        for cells in rows[1:]:
-            cells[column] = value
-    elif kind == 6:
-        for cells in rows:
-            del cells[column]
-    elif kind == 7:
-        for cells in rows:
-            cells.insert(draw.choice((0, column)), cells[column])
-    elif kind == 8:
-        rows[0][column] = draw.choice(
-            (*CELLS, rows[0][column].upper(), f"{rows[0][column]} ", f"\ufeff{rows[0][column]}")
-        )
-    elif kind == 9:
-        separator = draw.choice((",", ";", " ", "\t\t", " \t", "|"))
-    elif kind == 10:
-        rows = draw.choice(
-            (rows[:1], rows[1:], rows[:2], rows + rows[1:], [*rows[:row], [], *rows[row:]], rows[::-1], [])
-        )
-    elif kind == 11:
-        draw.shuffle(tail := rows[1:])
-        rows = rows[:1] + tail
-    elif kind == 12:
-        rows[row] = draw.choice((rows[row] + ["1"], rows[row][:-1], rows[row][:1], ["x"] * 50, rows[row] + [""]))
-    elif kind == 13:
-        ending = draw.choice(("\r\n", "\r", "\n\n", "\t\n", "\x0b\n", "\u2028"))
-    elif kind == 14:
-        for cells in rows:
-            cells.append(draw.choice(CELLS))
-    else:
-        chosen = draw.sample(range(len(rows)), min(2, len(rows)))
-        for index in chosen:
-            rows[index][column] = f'"{rows[index][column]}'
-    return (ending.join(separator.join(cells) for cells in rows) + ending).encode()
-
-
-# Images -----------------------------------------------------------------------------------------------------
-
-
-def damage_image(draw: random.Random, content: bytes) -> bytes:
-    """Other header fields, other numbers, and files that are cut or flipped."""
-    kind = draw.randrange(12)
-    raw = bytearray(gzip.decompress(content))
-    if kind <= 5:
-        header = np.frombuffer(bytes(raw[: HEADER.itemsize]), dtype=HEADER).copy()
-        for _ in range(draw.choice((1, 1, 1, 2, 5))):
-            set_field(draw, header)
-        raw[: HEADER.itemsize] = header.tobytes()
-    elif kind == 6:
-        cut = bytearray(content)
-        for _ in range(draw.choice((1, 1, 3, 20))):
-            cut[draw.randrange(len(cut))] ^= 1 << draw.randrange(8)
-        return bytes(cut)
-    elif kind == 7:
-        return content[: draw.choice((draw.randrange(len(content)), len(content) - draw.randrange(1, 12)))]
-    elif kind == 8:
-        return damage_container(draw, content, bytes(raw))
-    elif kind == 9:
-        for _ in range(draw.choice((1, 5, 50))):
-            raw[draw.randrange(len(raw))] ^= 1 << draw.randrange(8)
-    elif kind == 10:
-        del raw[draw.choice((0, 4, 300, 347, 348, 351, 352, 353, len(raw) - 1, draw.randrange(len(raw)))) :]
-    else:
-        fill_numbers(draw, raw)
-    return gzip.compress(bytes(raw), 1)
-
-
-def set_field(draw: random.Random, header: np.ndarray) -> None:
-    """Give one field of a header another value."""
-    name = draw.choice(
-        ("dim", "dim", "pixdim", "datatype", "bitpix", "vox_offset", "scl_slope", "scl_inter", *(HEADER.names or ()))
-    )
-    field = header[name][0] if header[name].ndim > 1 else header[name]  # an array of fields, or the field
-    if field.dtype.kind == "S":
-        field[0] = draw.randbytes(field.dtype.itemsize)
-        return
-    value = draw.choice(FLOATS if field.dtype.kind == "f" else NUMBERS)
-    with np.errstate(all="ignore"):
-        field[draw.randrange(field.size)] = np.asarray(value).astype(field.dtype)
-
-
-def damage_container(draw: random.Random, content: bytes, raw: bytes) -> bytes:
-    """What is around the image: compression, trailing bytes, byte order."""
-    return draw.choice(
-        (
-            raw, content + b"garbage", content + content, gzip.compress(content), gzip.compress(b""), b"\x1f\x8b",
-            content[:-8] + b"\0" * 8, content[:4] + b"\xff" * 6 + content[10:], raw[:348] + b"\1\0\0\0" + raw[352:],
-            gzip.compress(raw[:348] + b"\1\0\0\0" + struct.pack("<ii", 2**31 - 1, 4) + raw[352:]), gzip.compress(raw[::-1]),
-            gzip.compress(struct.pack(">i", 348) + raw[4:]), gzip.compress(struct.pack("<i", 540) + raw[4:]), b"", b"text\n",
-            gzip.compress(raw[:344] + b"ni1\0" + raw[348:]), gzip.compress(b"\0" * len(raw)),
-        )
-    )  # fmt: skip
-
-
-def fill_numbers(draw: random.Random, raw: bytearray) -> None:
-    """Write other numbers into the body, whatever its type."""
-    dtype = nib.Nifti1Header(bytes(raw[: HEADER.itemsize])).get_data_dtype()
-    body = np.frombuffer(bytes(raw[HEADER_SIZE:]), dtype=dtype).copy()
-    part = slice(None) if draw.random() < 0.5 else slice(draw.randrange(body.size), None)
-    value = draw.choice(FLOATS if dtype.kind == "f" else NUMBERS[:10])
-    with np.errstate(all="ignore"):
-        body[part] = np.asarray(value).astype(dtype)
-    raw[HEADER_SIZE:] = body.tobytes()
-
-
-# Kinds of files and names -----------------------------------------------------------------------------------
-
-
 def replace_kind(draw: random.Random, path: Path) -> None:
     """Put something that is no plain file under the name, or nothing."""
     content = path.read_bytes()
     path.unlink()
-    kind = draw.randrange(12)
-    if kind == 0:
-        os.mkfifo(path)
-    elif kind == 1:
-        path.mkdir()
-    elif kind == 2:
-        path.symlink_to("nowhere")
-    elif kind == 3:
-        path.symlink_to(path.name)
-    elif kind == 4:
-        path.symlink_to("../" * len(path.parts) + ANNEXED)
-    elif kind == 5:
-        path.write_text(f"/annex/objects/{Path(ANNEXED).name}\n")
-    elif kind == 6:
-        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n")
-    elif kind == 7:
-        path.symlink_to(draw.choice(("/dev/zero", "/dev/null", "/dev/full", ".")))
-    elif kind == 8:
-        path.touch()
-    elif kind == 9:
-        pass
-    elif kind == 10:
-        path.with_name(f"{path.name}.d").mkdir()
-        path.symlink_to(f"{path.name}.d")
-    else:
-        path.write_bytes(content[: len(content) // 2])
+    draw.choice(KIND)(draw, path, content)
 
 
 def rename(draw: random.Random, path: Path) -> None:
     """Give the file a name that differs in entities, case, spelling or length; or make a second one of that name."""
-    name = path.name
-    entities = name.split("_")
-    kind = draw.randrange(12)
-    index = draw.randrange(len(entities) - 1) if len(entities) > 1 else 0
-    if kind == 0 and len(entities) > 1:
-        new = "_".join(entities[:index] + entities[index + 1 :])
-    elif kind == 1:
-        new = name.upper() if draw.random() < 0.5 else name.replace("sub-", "Sub-").replace("task-", "TASK-")
-    elif kind == 2:
-        new = "_".join(entities[: index + 1] + entities[index:])
-    elif kind in (3, 4, 5) and len(entities) > 1:
-        extra = draw.choice(
-            ("acq-a", "acq-b", "dir-AP", "rec-x", "echo-1", "echo-2", "part-mag", "part-phase", "ce-x", "run-1", "run-02",
-             "run-x", "hemi-L", "desc-x", "res-2", "cohort-1", "chunk-1", "split-1", "nonsense-1", "recording-a", "space-MNI")
-        )  # fmt: skip
-        new = "_".join([*entities[: index + 1], extra, *entities[index + 1 :]])
-    elif kind == 6:
-        new = re.sub(r"-([0-9]+)", lambda found: f"-{int(found[1])}", name)
-    elif kind == 7:
-        new = name.replace("-", draw.choice(("-é", "-e\u0301", "- ", "-²", "--", "", "-x_", "-\n", "-\x1b[31m")), 1)
-    elif kind == 8:
-        new = f"{'x' * (250 - len(name))}_{name}"
-    elif kind == 9:
-        new = name.replace(".nii.gz", ".nii").replace(".tsv", ".TSV").replace(".json", ".JSON")
-    elif kind == 10:
-        new = f".{name}" if draw.random() < 0.5 else f"{name}~"
-    else:
-        new = f"{name}\udcff" if draw.random() < 0.3 else re.sub(r"(sub|ses|task|run)-", draw.choice(("", r"\1", "x-", r"\1-0")), name, count=1)  # fmt: skip
-    target = path.with_name(new[:255])
-    if target.exists():
-        return
-    if draw.random() < 0.5:
-        path.rename(target)
-    else:
-        target.write_bytes(path.read_bytes())
+    parts = path.name.split("_")
+    target = path.with_name(draw.choice(NAME)(draw, parts, draw.randrange(max(1, len(parts) - 1))))
+    if not target.exists():
+        path.rename(target) if draw.random() < 0.5 else target.write_bytes(path.read_bytes())
 
 
-DAMAGE: dict[str, Callable[[random.Random, bytes], bytes]] = {
-    ".json": damage_json,
-    ".tsv": damage_table,
-    ".gz": damage_image,
-}
+DAMAGE = {".json": damage_json, ".tsv": damage_table, ".gz": damage_image}
 
 
-def mutate(draw: random.Random, path: Path, *, names: bool = True) -> None:
+def mutate(draw: random.Random, path: Path) -> None:
     """Damage one file: most often its content, else its kind or its name."""
     kind = draw.random()
-    if kind < 0.12:
-        replace_kind(draw, path)
-    elif kind < 0.24 and names:
-        rename(draw, path)
+    if kind < 0.24:
+        (replace_kind if kind < 0.12 else rename)(draw, path)
     else:
         replace_bytes(path, DAMAGE.get(path.suffix, damage_text)(draw, path.read_bytes()))

@@ -28,6 +28,7 @@ from sessionfx.statistics.linear_algebra import rank_of
 SIX = ("01", "02", "03", "04", "05", "06")
 GROUPS = ("control", "patient", "control", "patient", "relative", "relative")
 AGES = (20.0, 31.0, 25.0, 44.0, 38.0, 29.0)
+Levels = Mapping[str, Sequence[str]]
 
 
 def write_tsv(path: Path, rows: Sequence[Sequence[str]], encoding: str = "utf-8") -> Path:
@@ -36,23 +37,31 @@ def write_tsv(path: Path, rows: Sequence[Sequence[str]], encoding: str = "utf-8"
     return path
 
 
-def write_participants(root: Path, columns: Mapping[str, Sequence[str]], encoding: str = "utf-8") -> Path:
-    """participants.tsv with sub-01, sub-02 … and these columns."""
-    n_rows = len(next(iter(columns.values())))
-    rows = [[f"sub-{row + 1:02d}", *(cells[row] for cells in columns.values())] for row in range(n_rows)]
-    return write_tsv(root / "participants.tsv", [["participant_id", *columns], *rows], encoding)
+def write_table(path: Path, key: str, columns: Mapping[str, Sequence[str]]) -> Path:
+    """Rows sub-01, sub-02 … or ses-01, ses-02 …"""
+    rows = [[f"{key[:3]}-{row + 1:02d}", *cells] for row, cells in enumerate(zip(*columns.values(), strict=True))]
+    return write_tsv(path, [["session_id" if key == "ses" else "participant_id", *columns], *rows])
+
+
+def write_participants(root: Path, columns: Mapping[str, Sequence[str]], levels: Levels | None = None) -> Path:
+    """participants.tsv, and participants.json that describes levels of its columns."""
+    described = {column: {"Levels": dict.fromkeys(names, "")} for column, names in (levels or {}).items()}
+    (root / "participants.json").write_text(json.dumps(described), encoding="utf-8-sig")
+    return write_table(root / "participants.tsv", "sub", columns)
 
 
 def write_sessions(root: Path, participant: str, columns: Mapping[str, Sequence[str]]) -> Path:
-    """sub-XX_sessions.tsv with ses-01, ses-02 … and these columns."""
-    n_rows = len(next(iter(columns.values())))
-    rows = [[f"ses-{row + 1:02d}", *(cells[row] for cells in columns.values())] for row in range(n_rows)]
-    path = root / f"sub-{participant}" / f"sub-{participant}_sessions.tsv"
-    return write_tsv(path, [["session_id", *columns], *rows])
+    return write_table(root / f"sub-{participant}" / f"sub-{participant}_sessions.tsv", "ses", columns)
 
 
 def layout_of(n_participants: int, sessions: Sequence[str] = ("01", "02")) -> dict[str, Sequence[str]]:
     return {f"{index + 1:02d}": sessions for index in range(n_participants)}
+
+
+def read(root: Path, columns: Mapping[str, Sequence[str]], levels: Levels | None = None) -> Covariates:
+    """Write a table and read all its columns."""
+    write_participants(root, columns, levels)
+    return read_covariates(root, layout_of(len(next(iter(columns.values())))), list(columns))
 
 
 def coded(**columns: Sequence[float] | Sequence[str]) -> Covariates:
@@ -110,15 +119,9 @@ def test_a_categorical_covariate_is_sum_coded_with_its_last_level_minus_one() ->
     assert "group: categorical (control 2, patient 2, relative 2)" in covariates.notes
 
 
-def test_levels_stand_in_natural_order() -> None:
+def test_levels_stand_in_natural_order_and_columns_as_asked_for() -> None:
     assert coded(dose=("10 mg", "9 mg", "100 mg") * 2).levels["dose"] == ("9 mg", "10 mg", "100 mg")
-
-
-def test_columns_stand_in_the_order_asked_for() -> None:
     assert coded(group=GROUPS, age=AGES).columns == ("group[control]", "group[patient]", "age")
-
-
-def test_row_of_a_participant_is_theirs() -> None:
     np.testing.assert_array_equal(PATIENTS.row_of("05"), PATIENTS.values[4])
     with pytest.raises(KeyError):
         PATIENTS.row_of("07")
@@ -272,20 +275,12 @@ def test_a_level_of_two_covariates_must_say_whose_it_is() -> None:
     assert asked("drinker[yes] - drinker[no]", covariates).weights == (0, 0, -2)
 
 
-def test_levels_that_are_numbers_are_asked_with_their_covariate() -> None:
-    covariates = coded(sex=("1", "2", "1", "2"))
-    difference = resolve_group_contrasts([], covariates)[1]
+def test_levels_called_like_something_else_are_asked_with_their_covariate() -> None:
+    difference = resolve_group_contrasts([], coded(sex=("1", "2", "1", "2")))[1]
     assert (difference.text, difference.label) == ("sex[2] - sex[1]", "sex2MinusSex1")
-
-
-def test_a_name_of_both_means_the_numeric_covariate() -> None:
-    """It has no other spelling; the level has."""
-    covariates = coded(age=AGES, reason=("age", "other") * 3)
+    covariates = coded(age=AGES, reason=("age", "other") * 3)  # a numeric covariate has no other spelling
     assert asked("age", covariates).weights == (0, 1, 0)
     assert resolve_group_contrasts([], covariates)[2].text == "other - reason[age]"
-
-
-def test_an_expression_of_known_names_is_no_level_of_that_name() -> None:
     covariates = coded(pair=("a", "b", "a - b") * 2)
     assert asked("a - b", covariates).weights == (0, 2, 1)  # levels: a, a - b, b
     assert asked("pair[a - b]", covariates).weights == (1, 0, 1)
@@ -378,34 +373,34 @@ def test_what_cannot_be_asked_is_refused_with_a_sentence(specification: str, mes
         asked(specification, STUDY)
 
 
-def test_covariates_that_were_not_named_cannot_be_asked_about() -> None:
-    with pytest.raises(CommandLineError, match=r"no covariates are analysed.*--covariates"):
-        asked("age", Covariates.none(SIX))
-
-
 def test_the_same_contrast_twice_is_one() -> None:
     assert len(resolve_group_contrasts(["age", "age", "AGE=age"], PATIENTS)) == 1
 
 
-def test_two_contrasts_with_one_label_are_refused() -> None:
-    with pytest.raises(CommandLineError, match=r"'age' and 'patient - control' would both be called 'x'.*NAME="):
-        resolve_group_contrasts(["x=age", "x=patient - control"], PATIENTS)
+@pytest.mark.parametrize(
+    ("covariates", "asked_for", "message"),
+    [
+        (Covariates.none(SIX), ["age"], r"no covariates are analysed.*--covariates"),
+        (PATIENTS, ["x=age", "x=patient - control"], "'age' and 'patient - control' would both be called 'x'.*NAME="),
+        # aB and ab are one file on some file systems
+        (code_covariates(SIX, {"a-b": AGES, "ab": (3, 1, 4, 1, 5, 9)}), [], "'`a-b`' and 'ab' would both be called"),
+        (code_covariates(SIX, {"年齢": AGES}), [], "'年齢' has no letter from a to z"),
+    ],
+    ids=["no-covariates", "one-name", "case", "no-latin-letter"],
+)
+def test_contrasts_without_a_name_of_their_own_are_refused(
+    covariates: Covariates, asked_for: list[str], message: str
+) -> None:
+    with pytest.raises(CommandLineError, match=message):
+        resolve_group_contrasts(asked_for, covariates)
 
 
-def test_labels_that_differ_in_case_only_are_one_label() -> None:
-    """aB and ab are one file on some file systems."""
-    covariates = code_covariates(SIX, {"a-b": AGES, "ab": (3, 1, 4, 1, 5, 9)})
-    with pytest.raises(CommandLineError, match="'`a-b`' and 'ab' would both be called"):
-        resolve_group_contrasts([], covariates)
-    named = resolve_group_contrasts(["ab", "other=`a-b`"], covariates)
+def test_a_name_for_files_can_be_given() -> None:
+    named = resolve_group_contrasts(
+        ["ab", "other=`a-b`"], code_covariates(SIX, {"a-b": AGES, "ab": (3, 1, 4, 1, 5, 9)})
+    )
     assert [contrast.label for contrast in named] == ["ab", "other"]
-
-
-def test_a_name_without_latin_letters_needs_a_name_for_files() -> None:
-    covariates = code_covariates(SIX, {"年齢": AGES})
-    with pytest.raises(CommandLineError, match="'年齢' has no letter from a to z"):
-        resolve_group_contrasts([], covariates)
-    assert asked("age=年齢", covariates) == GroupContrast("age", "年齢", (0.0, 1.0))
+    assert asked("age=年齢", code_covariates(SIX, {"年齢": AGES})) == GroupContrast("age", "年齢", (0.0, 1.0))
 
 
 # Designs that cannot tell covariates apart ------------------------------------------------------------------
@@ -460,96 +455,92 @@ def test_units_and_offsets_of_a_covariate_do_not_decide_whether_it_is_estimable(
 
 def test_numbers_are_numeric_and_text_is_categorical(tmp_path: Path) -> None:
     write_participants(
-        tmp_path,
-        {"age": ("20", "31.5", "2.5e1", "44"), "group": ("patient", "control") * 2, "unused": ("?",) * 4},
+        tmp_path, {"age": ("20", "31.5", "2.5e1", "44"), "group": ("patient", "control") * 2, "unused": ("?",) * 4}
     )
-    covariates = read_covariates(tmp_path, layout_of(4), ["age", "group"])
+    covariates = read_covariates(tmp_path, layout_of(4), ["age", "group", "age"])
     assert covariates.participants == ("01", "02", "03", "04")
     assert covariates.columns == ("age", "group[control]")
     np.testing.assert_allclose(covariates.values, [[-10.125, -1], [1.375, 1], [-5.125, -1], [13.875, 1]])
     assert covariates.left_out == {}
     assert covariates.notes[:2] == ("age: numeric, centred at 30.125", "group: categorical (control 2, patient 2)")
+    # only participants analysed decide what a column is
+    write_participants(tmp_path, {"age": ("20", "30", "40", "old")})
+    assert read_covariates(tmp_path, layout_of(3), ["age"]).columns == ("age",)
+    nothing = read_covariates(tmp_path, layout_of(3), [])
+    assert (nothing.participants, nothing.values.shape) == (("01", "02", "03"), (3, 0))
 
 
 def test_rows_are_found_by_participant_whatever_their_order_and_prefix(tmp_path: Path) -> None:
-    write_tsv(
-        tmp_path / "participants.tsv",
-        [["age", "participant_id"], ["3", "03"], ["99", "sub-07"], ["1", "sub-01"], ["5", "02"]],
-    )
+    rows = [["age", "participant_id"], ["3", "03"], ["99", "sub-07"], ["1", "sub-01"], ["5", "02"]]
+    write_tsv(tmp_path / "participants.tsv", rows)
     covariates = read_covariates(tmp_path, {"02": ("",), "01": ("",), "03": ("",)}, ["age"])
     assert covariates.participants == ("02", "01", "03")
     np.testing.assert_allclose(covariates.values[:, 0], [2, -2, 0])
 
 
-def test_numbers_described_as_levels_are_categorical(tmp_path: Path) -> None:
-    write_participants(tmp_path, {"sex": ("1", "2", "1", "2"), "age": ("20", "30", "40", "60")})
-    described = {"sex": {"Levels": {"1": "male", "2": "female"}}, "age": {"Levels": {"90+": "ninety or more"}}}
-    (tmp_path / "participants.json").write_text(json.dumps(described), encoding="utf-8-sig")
-    covariates = read_covariates(tmp_path, layout_of(4), ["sex", "age"])
-    assert covariates.columns == ("sex[1]", "age")  # no participant has the level described of age
-    assert "sex: categorical (1 2, 2 2), because participants.json describes its values as levels" in covariates.notes
+SEX = {"sex": ("1", "2", "1", "2")}
 
 
-def test_numbers_without_a_description_are_numeric(tmp_path: Path) -> None:
-    write_participants(tmp_path, {"sex": ("1", "2", "1", "2")})
-    (tmp_path / "participants.json").write_text('{"sex": {"Description": "sex", "Levels": {}}}')
-    assert read_covariates(tmp_path, layout_of(4), ["sex"]).columns == ("sex",)
+@pytest.mark.parametrize(
+    ("columns", "levels", "coded_as"),
+    [
+        (SEX, {"sex": ("1", "2")}, ("sex[1]",)),
+        (SEX, {"sex": ()}, ("sex",)),
+        # no participant has the level described of age
+        ({"age": ("20", "30", "40", "60")}, {"age": ("90+",)}, ("age",)),
+        ({"sex": ("1.0", "2.0", "1.0", "2.0")}, {"sex": ("1", "2")}, ("sex[1.0]",)),
+        # NA may be North America
+        ({"continent": ("NA", "EU", "NA", "EU")}, {"continent": ("NA", "EU")}, ("continent[EU]",)),
+        *(({"scanner": cells}, {}, tuple(f"scanner[{level}]" for level in sorted(set(cells))[:-1]))
+          for cells in (("3T", "7T") * 3, ("1st", "2nd", "old") * 2, ("1", "old", "young") * 2)),
+    ],
+)  # fmt: skip
+def test_values_are_levels_where_the_sidecar_says_so_or_numbers_are_few(
+    tmp_path: Path, columns: Levels, levels: Levels, coded_as: tuple[str, ...]
+) -> None:
+    covariates = read(tmp_path, columns, levels)
+    assert covariates.columns == coded_as
+    assert covariates.left_out == {}
+    is_described = "sex: categorical (1 2, 2 2), because participants.json describes its values as levels"
+    assert (is_described in covariates.notes) is (coded_as == ("sex[1]",))
 
 
-def test_only_participants_analysed_decide_what_a_column_is(tmp_path: Path) -> None:
-    write_participants(tmp_path, {"age": ("20", "30", "40", "old")})
+def test_a_sidecar_of_odd_shape_describes_nothing(tmp_path: Path) -> None:
+    write_participants(tmp_path, {"age": ("20", "30", "44"), "sex": ("1", "2", "1")})
+    (tmp_path / "participants.json").write_text('{"age": "in years", "sex": {"Levels": [1, 2]}}')
     assert read_covariates(tmp_path, layout_of(3), ["age"]).columns == ("age",)
+    assert read_covariates(tmp_path, layout_of(3), ["sex"]).columns == ("sex[1]",)
 
 
 @pytest.mark.parametrize(
     "odd", ["old", "25y", "25 years", "1,200.50", "1,200", "31,2", "75%", "75.5 %", "90+", "<18", "1_0", "inf", "0x1f"]
 )
-def test_a_text_among_numbers_is_refused_with_line_and_cell(tmp_path: Path, odd: str) -> None:
-    path = write_participants(tmp_path, {"age": ("20", "20", "40", "40", odd, "20")})
-    with pytest.raises(LevelError) as caught:
-        read_covariates(tmp_path, layout_of(6), ["age"])
-    assert f"{path}, column 'age', line 6 (sub-05): '{odd}' is not a number" in str(caught.value)
-    assert "5 of the column's 6 values are numbers" in str(caught.value)
-    # either remedy: all of them described as levels, or the value corrected
-    described = {"age": {"Levels": {"20": "", "40": "", odd: ""}}}
-    (tmp_path / "participants.json").write_text(json.dumps(described))
-    assert set(read_covariates(tmp_path, layout_of(6), ["age"]).levels["age"]) == {"20", "40", odd}
-    (tmp_path / "participants.json").unlink()
-    write_participants(tmp_path, {"age": ("20", "20", "40", "40", "n/a", "20")})
-    assert read_covariates(tmp_path, layout_of(6), ["age"]).numeric == ("age",)
-
-
-def test_a_described_level_that_is_no_number_does_not_make_levels_of_numbers(tmp_path: Path) -> None:
-    write_participants(tmp_path, {"age": ("20", "20", "40", "40", "90+", "90+")})
-    (tmp_path / "participants.json").write_text('{"age": {"Levels": {"90+": "ninety or more"}}}')
-    with pytest.raises(LevelError, match=r"line 6 \(sub-05\): '90\+' is not a number.*describe all of them"):
-        read_covariates(tmp_path, layout_of(6), ["age"])
+def test_a_text_among_numbers_is_refused_with_line_and_cell_and_either_remedy_works(tmp_path: Path, odd: str) -> None:
+    cells = ("20", "20", "40", "40", odd, "20")
+    for levels in ({}, {"age": (odd,)}):  # describing that one alone makes no levels of numbers
+        with pytest.raises(LevelError) as caught:
+            read(tmp_path, {"age": cells}, levels)
+        path = tmp_path / "participants.tsv"
+        assert f"{path}, column 'age', line 6 (sub-05): '{odd}' is not a number" in str(caught.value)
+        assert "5 of the column's 6 values are numbers" in str(caught.value)
+    assert set(read(tmp_path, {"age": cells}, {"age": cells}).levels["age"]) == {"20", "40", odd}
+    assert read(tmp_path, {"age": ("20", "20", "40", "40", "n/a", "20")}).numeric == ("age",)
 
 
 @pytest.mark.parametrize("cells", [("75%", "50%") * 3, ("1,200", "1,300") * 3, ("20,5", "31,2") * 3])
 def test_numbers_with_percent_signs_or_commas_are_refused_also_where_all_are(
     tmp_path: Path, cells: Sequence[str]
 ) -> None:
-    write_participants(tmp_path, {"score": cells})
     with pytest.raises(LevelError, match=f"column 'score', line 2 \\(sub-01\\): '{cells[0]}' is not a number, as it"):
-        read_covariates(tmp_path, layout_of(6), ["score"])
-    described = {"score": {"Levels": dict.fromkeys(cells, "")}}
-    (tmp_path / "participants.json").write_text(json.dumps(described))
-    assert read_covariates(tmp_path, layout_of(6), ["score"]).levels["score"] == tuple(sorted(set(cells)))
-
-
-@pytest.mark.parametrize("cells", [("3T", "7T") * 3, ("1st", "2nd", "old") * 2, ("1", "old", "young") * 2])
-def test_text_that_begins_with_a_digit_is_a_level_where_numbers_are_few(tmp_path: Path, cells: Sequence[str]) -> None:
-    write_participants(tmp_path, {"scanner": cells})
-    assert set(read_covariates(tmp_path, layout_of(6), ["scanner"]).levels["scanner"]) == set(cells)
+        read(tmp_path, {"score": cells})
+    assert read(tmp_path, {"score": cells}, {"score": cells}).levels["score"] == tuple(sorted(set(cells)))
 
 
 @pytest.mark.parametrize("group", ["patient", "3"])
 @pytest.mark.parametrize("sign", ["NA", "na", "NaN", "nan", ".", "null", "NULL", "#N/A", "<NA>"])
 def test_the_usual_signs_of_missing_are_missing_counted_and_named(tmp_path: Path, sign: str, group: str) -> None:
     others = ("control", "patient") if group == "patient" else ("4", "3.5")
-    write_participants(tmp_path, {"x": (group, *others, sign, group, others[0], sign)})
-    covariates = read_covariates(tmp_path, layout_of(7), ["x"])
+    covariates = read(tmp_path, {"x": (group, *others, sign, group, others[0], sign)})
     assert covariates.participants == ("01", "02", "03", "05", "06")
     assert covariates.left_out == dict.fromkeys(("04", "07"), "has no value of 'x' in participants.tsv")
     assert (
@@ -563,68 +554,41 @@ def test_the_usual_signs_of_missing_are_missing_counted_and_named(tmp_path: Path
 def test_what_may_be_a_level_is_missing_among_numbers_and_a_level_with_a_warning_among_text(
     tmp_path: Path, sign: str
 ) -> None:
-    write_participants(tmp_path, {"dose": ("20", "30", sign, "50", "33"), "drug": ("a", sign, "b", "a", sign)})
-    covariates = read_covariates(tmp_path, layout_of(5), ["dose"])
+    covariates = read(tmp_path, {"dose": ("20", "30", sign, "50", "33")})
     assert (covariates.numeric, covariates.participants) == (("dose",), ("01", "02", "04", "05"))
     assert any(f"'{sign}' in participants.tsv is taken as a missing value" in note for note in covariates.notes)
-    covariates = read_covariates(tmp_path, layout_of(5), ["drug"])
+    covariates = read(tmp_path, {"drug": ("a", sign, "b", "a", sign)})
     assert sign in covariates.levels["drug"]
     assert any(f"'{sign}' is a level like any other" in note for note in covariates.notes)
 
 
-def test_a_sign_of_missing_that_is_described_is_a_level(tmp_path: Path) -> None:
-    """NA may be North America."""
-    write_participants(tmp_path, {"continent": ("NA", "EU", "NA", "EU")})
-    (tmp_path / "participants.json").write_text('{"continent": {"Levels": {"NA": "North America", "EU": "Europe"}}}')
-    covariates = read_covariates(tmp_path, layout_of(4), ["continent"])
-    assert covariates.levels["continent"] == ("EU", "NA")
-    assert covariates.left_out == {}
-
-
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("spelling", "other"),
     [
         ("patient", "Patient"), ("True", "TRUE"), ("True", "1"), ("FALSE", "0"), ("yes", "Y"), ("Male", "M"),
         ("drug a", "drug  a"), ("drug a", "drug\u00a0a"), ("drug_a", "drug a"), ("pre-term", "pre\u2013term"),
         ("Ａ", "A"), ("a\u200b", "a"), ("straße", "STRASSE"), ("01", "1"), ("1.0", "1"),
     ],
 )  # fmt: skip
-def test_one_level_in_two_spellings_is_refused_with_both_places(tmp_path: Path, one: str, other: str) -> None:
-    path = write_participants(tmp_path, {"group": (one, "x", "x", other, "y", "y", "z")})
+def test_one_level_in_two_spellings_is_refused_with_both_places(tmp_path: Path, spelling: str, other: str) -> None:
+    columns = {"group": (spelling, "x", "x", other, "y", "y", "z")}
     with pytest.raises(LevelError) as caught:
-        read_covariates(tmp_path, layout_of(7), ["group"])
-    assert (
-        f"{path}, column 'group', line 5 (sub-04): '{other}' is another spelling of '{one}' (line 2, sub-01)"
-    ).replace("\u00a0", " ").replace("\u200b", " ") in str(caught.value)
-    described = {"group": {"Levels": dict.fromkeys((one, other, "x", "y", "z"), "")}}
-    (tmp_path / "participants.json").write_text(json.dumps(described))
-    assert len(read_covariates(tmp_path, layout_of(7), ["group"]).levels["group"]) == 5
-
-
-def test_truth_in_three_spellings_makes_no_levels_of_its_own(tmp_path: Path) -> None:
-    write_participants(tmp_path, {"smoker": ("True", "TRUE", "1", "False", "FALSE", "0")})
-    with pytest.raises(LevelError, match="'TRUE' is another spelling of 'True'"):
-        read_covariates(tmp_path, layout_of(6), ["smoker"])
-
-
-def test_a_sidecar_that_writes_numbers_otherwise_describes_them_all_the_same(tmp_path: Path) -> None:
-    write_participants(tmp_path, {"sex": ("1.0", "2.0", "1.0", "2.0")})
-    (tmp_path / "participants.json").write_text('{"sex": {"Levels": {"1": "male", "2": "female"}}}')
-    assert read_covariates(tmp_path, layout_of(4), ["sex"]).levels["sex"] == ("1.0", "2.0")
+        read(tmp_path, columns)
+    place = f"{tmp_path / 'participants.tsv'}, column 'group', line 5 (sub-04): "
+    said = f"{place}'{other}' is another spelling of '{spelling}' (line 2, sub-01)"
+    assert said.replace("\u00a0", " ").replace("\u200b", " ") in str(caught.value)
+    assert len(read(tmp_path, columns, columns).levels["group"]) == 5
 
 
 def test_a_byte_order_mark_quotes_spaces_and_accents_do_not_matter(tmp_path: Path) -> None:
-    write_tsv(
-        tmp_path / "participants.tsv",
-        [
-            ["participant_id", "a\u0302ge ", '"groupe de soin"'],
-            ["sub-01", "20 ", '"soigne\u0301 "'],
-            ["sub-02 ", " 30", "soign\u00e9"],
-            ["sub-03", "41", "t\u00e9moin\u00a0"],
-            ["sub-04", "47", "t\u00e9moin"],
-        ],
-        encoding="utf-8-sig",
-    )
+    rows = [
+        ["participant_id", "a\u0302ge ", '"groupe de soin"'],
+        ["sub-01", "20 ", '"soigne\u0301 "'],
+        ["sub-02 ", " 30", "soign\u00e9"],
+        ["sub-03", "41", "t\u00e9moin\u00a0"],
+        ["sub-04", "47", "t\u00e9moin"],
+    ]
+    write_tsv(tmp_path / "participants.tsv", rows, encoding="utf-8-sig")
     covariates = read_covariates(tmp_path, layout_of(4), ["\u00e2ge", "groupe de soin"])
     assert covariates.levels == {"groupe de soin": ("soign\u00e9", "t\u00e9moin")}
     contrasts = resolve_group_contrasts([], covariates)
@@ -633,151 +597,85 @@ def test_a_byte_order_mark_quotes_spaces_and_accents_do_not_matter(tmp_path: Pat
 
 
 @pytest.mark.parametrize("missing", ["n/a", "N/A", "", " ", "n/a "])
-def test_a_participant_without_a_value_is_left_out_and_listed(tmp_path: Path, missing: str) -> None:
-    write_participants(tmp_path, {"age": ("20", "30", missing, "50", "33"), "group": ("a", "b", missing, "a", "b")})
-    covariates = read_covariates(tmp_path, layout_of(5), ["age", "group"])
+def test_participants_without_a_value_or_a_row_are_left_out_and_listed(tmp_path: Path, missing: str) -> None:
+    columns = {"age": ("20", "30", missing, "50", "33"), "group": ("a", "b", missing if missing else "c", "a", "b")}
+    write_participants(tmp_path, columns)
+    covariates = read_covariates(tmp_path, layout_of(6), ["age", "group"])
     assert covariates.participants == ("01", "02", "04", "05")
-    assert covariates.left_out == {"03": "has no value of 'age' or 'group' in participants.tsv"}
+    what = "'age' or 'group'" if missing else "'age'"
+    assert covariates.left_out == {
+        "03": f"has no value of {what} in participants.tsv", "06": "has no row in participants.tsv",
+    }  # fmt: skip
     np.testing.assert_allclose(covariates.values[:, 0].mean(), 0, atol=1e-12)
     assert "age: numeric, centred at 33.25" in covariates.notes
+    assert covariates.levels["group"] == ("a", "b"), "those of the participants left in"
 
 
-def test_a_participant_without_a_row_is_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"age": ("n/a",) * 5}, "None of the 5 participants analysed have complete values of 'age'.*at least two: "
+                                "sub-01 has no value of 'age'.*and 2 more"),
+        ({"age": ("20", *("n/a",) * 4)}, "1 of the 5 participants analysed has complete values of 'age'.*at least two: "
+                                         "sub-02 has no value of 'age'.*and 1 more"),
+        ({"code": ("20", "x31", "old", "44")}, "different value for each of the 4 participants.*'x31' is not a number"),
+        ({"smoker": ("True", "TRUE", "1", "False", "FALSE", "0")}, "'TRUE' is another spelling of 'True'"),
+    ],
+)  # fmt: skip
+def test_columns_without_an_answer_are_refused(tmp_path: Path, columns: Levels, message: str) -> None:
+    with pytest.raises(LevelError, match=message):
+        read(tmp_path, columns)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("participants.tsv", None, r"participants\.tsv does not exist.*leave out --covariates"),
+        ("participants.tsv", b"participant_id,age\nsub-01,20\n", "separated by commas"),
+        ("participants.tsv", b"", "cannot be read"),
+        ("participants.tsv", b"participant_id\tage\nsub-01\t\xff\xfe\n", "cannot be read"),
+        ("participants.tsv", b"name\tage\nsub-01\t20\n", "has no column 'participant_id'"),
+        ("participants.tsv", b"participant_id\tage\nsub-01\t20\nsub-02\t30\n01\t21\n", "line 4: sub-01 has a second row"),
+        ("participants.tsv", b"participant_id\tage\tage \nsub-01\t20\t1\n", "has 2 columns called 'age'"),
+        ("participants.tsv", "link", r"participants\.tsv is a link to data that are not there.*Get the file.*datalad get"),
+        ("participants.json", "link", r"participants\.json is a link to data that are not there.*Get the file"),
+        *(("participants.json", content, r"participants\.json") for content in (b"{", b"[1]", b"\xff", b"[" * 100_000)),
+        ("sub-01/sub-01_sessions.tsv", "link", r"sub-01_sessions\.tsv is a link to data that are not there.*datalad get"),
+    ],
+)  # fmt: skip
+def test_a_table_that_cannot_be_read_is_an_error_of_the_level(
+    tmp_path: Path, name: str, content: bytes | str | None, message: str
+) -> None:
     write_participants(tmp_path, {"age": ("20", "30", "44")})
-    covariates = read_covariates(tmp_path, layout_of(4), ["age"])
-    assert covariates.left_out == {"04": "has no row in participants.tsv"}
+    (tmp_path / "sub-01").mkdir()
+    (tmp_path / name).unlink(missing_ok=True)
+    if content == "link":
+        (tmp_path / name).symlink_to(".git/annex/objects/absent")
+    elif isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    names, session_names = (["age"], []) if name.startswith("participants") else ([], ["days"])
+    with pytest.raises(LevelError, match=message):
+        read_covariates(tmp_path, layout_of(3), names, session_names)
 
 
-def test_the_levels_are_those_of_the_participants_left_in(tmp_path: Path) -> None:
-    write_participants(tmp_path, {"age": ("20", "30", "44", "29", "n/a"), "group": ("a", "b", "a", "b", "c")})
-    assert read_covariates(tmp_path, layout_of(5), ["age", "group"]).levels["group"] == ("a", "b")
-
-
-def test_nothing_asked_reads_nothing(tmp_path: Path) -> None:
-    covariates = read_covariates(tmp_path, layout_of(3), [])
-    assert covariates.participants == ("01", "02", "03")
-    assert covariates.values.shape == (3, 0)
-
-
-def test_a_covariate_named_twice_is_one(tmp_path: Path) -> None:
-    write_participants(tmp_path, {"age": ("20", "30", "44")})
-    assert read_covariates(tmp_path, layout_of(3), ["age", "age"]).columns == ("age",)
-
-
-def test_a_column_that_does_not_exist_is_named_with_those_that_do(tmp_path: Path) -> None:
-    path = write_participants(tmp_path, {"age": ("20", "30"), "group": ("a", "b")})
-    with pytest.raises(CommandLineError, match=r"has no column 'iq' \(columns: participant_id, age, group\)") as caught:
+def test_columns_that_are_not_there_or_there_twice_matter_where_they_are_asked_for(tmp_path: Path) -> None:
+    rows = [
+        ["participant_id", "age", "group", "age "],
+        *([f"sub-0{row}", str(row**2), "ab"[row % 2], "1"] for row in range(1, 5)),
+    ]
+    path = write_tsv(tmp_path / "participants.tsv", rows)
+    assert read_covariates(tmp_path, layout_of(4), ["group"]).columns == ("group[a]",)
+    with pytest.raises(CommandLineError, match=r"has no column 'iq' \(columns: participant_id, age, group") as caught:
         read_covariates(tmp_path, layout_of(2), ["iq"])
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("names", [["age"], ["group"]])
-def test_a_column_that_stands_there_twice_is_refused_where_it_is_asked_for(tmp_path: Path, names: list[str]) -> None:
-    write_tsv(
-        tmp_path / "participants.tsv",
-        [["participant_id", "age", "group", "age "]]
-        + [[f"sub-{row + 1:02d}", str(row**2), "ab"[row % 2], "1"] for row in range(4)],
-    )
-    if names == ["group"]:
-        assert read_covariates(tmp_path, layout_of(4), names).columns == ("group[a]",)
-    else:
-        with pytest.raises(LevelError, match="has 2 columns called 'age'"):
-            read_covariates(tmp_path, layout_of(4), names)
-
-
-def test_a_missing_table_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(LevelError, match=r"participants\.tsv does not exist.*leave out --covariates"):
-        read_covariates(tmp_path, layout_of(3), ["age"])
-
-
-def test_a_participant_with_two_rows_is_an_error(tmp_path: Path) -> None:
-    write_tsv(
-        tmp_path / "participants.tsv", [["participant_id", "age"], ["sub-01", "20"], ["sub-02", "30"], ["01", "21"]]
-    )
-    with pytest.raises(LevelError, match="line 4: sub-01 has a second row"):
-        read_covariates(tmp_path, layout_of(2), ["age"])
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"participant_id,age\nsub-01,20\n", "separated by commas"),
-        (b"", "cannot be read"),
-        (b"participant_id\tage\nsub-01\t\xff\xfe\n", "cannot be read"),
-        (b"name\tage\nsub-01\t20\n", "has no column 'participant_id'"),
-    ],
-)
-def test_a_table_that_cannot_be_read_is_an_error_of_the_level(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "participants.tsv").write_bytes(content)
-    with pytest.raises(LevelError, match=message):
-        read_covariates(tmp_path, layout_of(2), ["age"])
-
-
-@pytest.mark.parametrize("content", ["{", "[1]", "\xff", "[" * 100_000])
-def test_a_broken_sidecar_is_an_error(tmp_path: Path, content: str) -> None:
-    write_participants(tmp_path, {"age": ("20", "30", "44")})
-    (tmp_path / "participants.json").write_text(content, encoding="latin-1")
-    with pytest.raises(LevelError, match=r"participants\.json"):
-        read_covariates(tmp_path, layout_of(3), ["age"])
-
-
-@pytest.mark.parametrize("name", ["participants.json", "participants.tsv", "sub-01/sub-01_sessions.tsv"])
-def test_a_file_that_was_not_fetched_is_not_taken_for_absent(tmp_path: Path, name: str) -> None:
-    write_participants(tmp_path, {"sex": ("1", "2", "1")})
-    (tmp_path / "sub-01").mkdir()
-    (tmp_path / name).unlink(missing_ok=True)
-    (tmp_path / name).symlink_to(".git/annex/objects/absent")
-    names, session_names = (["sex"], []) if name.startswith("participants") else ([], ["days"])
-    with pytest.raises(LevelError, match=f"{name} is a link to data that are not there.*Get the file"):
-        read_covariates(tmp_path, layout_of(3), names, session_names)
-
-
-def test_a_sidecar_of_odd_shape_describes_nothing(tmp_path: Path) -> None:
-    write_participants(tmp_path, {"age": ("20", "30", "44"), "sex": ("1", "2", "1")})
-    (tmp_path / "participants.json").write_text('{"age": "in years", "sex": {"Levels": [1, 2]}}')
-    assert read_covariates(tmp_path, layout_of(3), ["age"]).columns == ("age",)
-    assert read_covariates(tmp_path, layout_of(3), ["sex"]).columns == ("sex[1]",)
-
-
-@pytest.mark.parametrize(
-    ("ages", "left"),
-    [
-        (("n/a",) * 5, "None of the 5 participants analysed have complete values of 'age'"),
-        (("20", "n/a", "n/a", "n/a", "n/a"), "1 of the 5 participants analysed has complete values of 'age'"),
-    ],
-)
-def test_fewer_than_two_participants_left_is_an_error_that_gives_examples(
-    tmp_path: Path, ages: Sequence[str], left: str
-) -> None:
-    write_participants(tmp_path, {"age": ages})
-    with pytest.raises(LevelError, match=f"{left}.*at least two: sub-0[12] has no value of 'age'.*and [12] more"):
-        read_covariates(tmp_path, layout_of(5), ["age"])
-
-
-def test_a_level_for_every_participant_is_refused_naming_what_is_no_number(tmp_path: Path) -> None:
-    write_participants(tmp_path, {"code": ("20", "x31", "old", "44")})
-    with pytest.raises(LevelError, match=r"different value for each of the 4 participants.*'x31' is not a number"):
-        read_covariates(tmp_path, layout_of(4), ["code"])
-
-
-def test_a_table_that_is_a_broken_link_is_not_taken_for_none(tmp_path: Path) -> None:
-    for name, columns, session_columns in (
-        ("participants.tsv", ["age"], []),
-        ("sub-01/sub-01_sessions.tsv", [], ["d"]),
-    ):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).symlink_to("../.git/annex/objects/x")
-        with pytest.raises(LevelError, match=r"is a link to data that are not there.*datalad get"):
-            read_covariates(tmp_path, layout_of(3), columns, session_columns)
-
-
 def test_messages_name_some_of_many_columns(tmp_path: Path) -> None:
     names = [f"score{number}" for number in range(5000)]
-    write_participants(tmp_path, {"age": ("20", "n/a", "n/a")} | dict.fromkeys(names, ("n/a", "1", "2")))
-    with pytest.raises(
-        LevelError, match=r"'score38' and 4,961 more, and a group design.*'score39' and 4,960 more in"
-    ) as caught:
-        read_covariates(tmp_path, layout_of(3), ["age", *names])
+    columns = {"age": ("20", "n/a", "n/a")} | dict.fromkeys(names, ("n/a", "1", "2"))
+    said = r"'score38' and 4,961 more, and a group design.*'score39' and 4,960 more in"
+    with pytest.raises(LevelError, match=said) as caught:
+        read(tmp_path, columns)
     assert len(str(caught.value)) < 4100
 
 
@@ -799,21 +697,15 @@ def test_values_of_sessions_are_read_as_they_stand(tmp_path: Path) -> None:
     assert covariates.notes == ("days: numeric, by session, from 0 to 14", "score: numeric, by session, from 3 to 9")
 
 
-def test_only_sessions_with_maps_need_values(tmp_path: Path) -> None:
-    write_sessions(tmp_path, "01", {"days": ("0", "n/a")})
-    write_sessions(tmp_path, "02", {"days": ("0", "8")})
-    covariates = read_covariates(tmp_path, {"01": ("01",), "02": ("01", "02")}, [], ["days"])
-    assert set(covariates.session_values) == {("01", "01"), ("02", "01"), ("02", "02")}
-
-
-def test_participants_without_values_of_a_session_are_left_out_and_listed(tmp_path: Path) -> None:
+def test_participants_without_values_of_a_session_with_a_map_are_left_out_and_listed(tmp_path: Path) -> None:
     write_participants(tmp_path, {"age": ("20", "31", "25", "n/a", "44", "23", "35")})
-    for participant in ("01", "02", "05"):
+    for participant in ("01", "02"):
         write_sessions(tmp_path, participant, {"days": ("0", "7")})
-    write_sessions(tmp_path, "03", {"days": ("0", "n/a")})
+    for participant in ("03", "05"):
+        write_sessions(tmp_path, participant, {"days": ("0", "n/a")})
     write_sessions(tmp_path, "04", {"days": ("0",)})
     write_sessions(tmp_path, "07", {"other": ("0", "7")})
-    covariates = read_covariates(tmp_path, layout_of(7), ["age"], ["days"])
+    covariates = read_covariates(tmp_path, layout_of(7) | {"05": ("01",)}, ["age"], ["days"])
     assert covariates.participants == ("01", "02", "05")
     assert covariates.left_out == {
         "03": "has no value of 'days' for ses-02 in sub-03_sessions.tsv",
@@ -821,15 +713,7 @@ def test_participants_without_values_of_a_session_are_left_out_and_listed(tmp_pa
         "06": "has no sub-06_sessions.tsv",
         "07": "has no column 'days' in sub-07_sessions.tsv",
     }
-    assert {participant for participant, _ in covariates.session_values} == {"01", "02", "05"}
-
-
-@pytest.mark.parametrize("cell", ["late", "7,5", "inf", "7 days"])
-def test_a_covariate_of_sessions_must_be_numbers(tmp_path: Path, cell: str) -> None:
-    write_sessions(tmp_path, "01", {"days": ("0", cell)})
-    write_sessions(tmp_path, "02", {"days": ("0", "7")})
-    with pytest.raises(LevelError, match=f"sub-01_sessions.tsv, column 'days', line 3 .ses-02.: '{cell}' is not"):
-        read_covariates(tmp_path, layout_of(2), [], ["days"])
+    assert set(covariates.session_values) == {("01", "01"), ("01", "02"), ("02", "01"), ("02", "02"), ("05", "01")}
 
 
 @pytest.mark.parametrize("sign", ["NA", "NaN", ".", "-", "null", "unknown"])
@@ -844,25 +728,31 @@ def test_signs_of_missing_among_sessions_are_missing_counted_and_named(tmp_path:
     ) in covariates.notes
 
 
-def test_what_sessions_cannot_have_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(LevelError, match="No participant analysed has a table"):
-        read_covariates(tmp_path, layout_of(2), [], ["days"])
-    write_sessions(tmp_path, "02", {"days": ("0", "7")})
-    with pytest.raises(
-        CommandLineError, match=r"sub-02_sessions.tsv has no column 'score' \(columns: session_id, days\)"
-    ):
-        read_covariates(tmp_path, layout_of(2), [], ["score"])
-    with pytest.raises(CommandLineError, match="belong to no sessions"):
-        read_covariates(tmp_path, {"01": ("",), "02": ("",)}, [], ["days"])
-    with pytest.raises(CommandLineError, match="'days' is named by --covariates and by --session-covariates"):
-        read_covariates(tmp_path, layout_of(2), ["days"], ["days"])
-    write_tsv(tmp_path / "sub-01" / "sub-01_sessions.tsv", [["session_id", "days"], ["ses-01", "0"], ["01", "1"]])
-    with pytest.raises(LevelError, match=r"sub-01_sessions.tsv, line 3: ses-01 has a second row"):
-        read_covariates(tmp_path, layout_of(2), [], ["days"])
+DAYS = [["session_id", "days"], ["ses-01", "0"], ["02", "7"]]
 
 
-def test_a_covariate_of_sessions_may_not_be_called_like_a_column(tmp_path: Path) -> None:
-    for participant in ("01", "02"):
-        write_sessions(tmp_path, participant, {"intercept": ("0", "7")})
-    with pytest.raises(LevelError, match="'intercept' would mean two things"):
-        read_covariates(tmp_path, layout_of(2), [], ["intercept"])
+@pytest.mark.parametrize(
+    ("rows", "layout", "columns", "error", "message"),
+    [
+        (None, layout_of(2), ([], ["days"]), LevelError, "No participant analysed has a table"),
+        (DAYS, layout_of(2), ([], ["score"]), CommandLineError,
+         r"sub-01_sessions.tsv has no column 'score' \(columns: session_id, days\)"),
+        (DAYS, {"01": ("",), "02": ("",)}, ([], ["days"]), CommandLineError, "belong to no sessions"),
+        (DAYS, layout_of(2), (["days"], ["days"]), CommandLineError, "'days' is named by --covariates and by --session"),
+        ([*DAYS, ["ses-01", "1"]], layout_of(2), ([], ["days"]), LevelError, "sub-01_sessions.tsv, line 4: ses-01 has a second"),
+        ([["session_id", "intercept"], ["01", "0"], ["02", "7"]], layout_of(2), ([], ["intercept"]), LevelError,
+         "'intercept' would mean two things"),
+        *(([*DAYS[:2], ["02", cell]], layout_of(2), ([], ["days"]), LevelError,
+           f"sub-01_sessions.tsv, column 'days', line 3 .ses-02.: '{cell}' is not")
+          for cell in ("late", "7,5", "inf", "7 days")),
+    ],
+)  # fmt: skip
+def test_what_sessions_cannot_have_is_an_error(
+    tmp_path: Path, rows: Sequence[Sequence[str]] | None, layout: dict[str, Sequence[str]],
+    columns: tuple[list[str], list[str]], error: type[Exception], message: str,
+) -> None:  # fmt: skip
+    if rows is not None:
+        for participant in ("01", "02"):
+            write_tsv(tmp_path / f"sub-{participant}" / f"sub-{participant}_sessions.tsv", rows)
+    with pytest.raises(error, match=message):
+        read_covariates(tmp_path, layout, *columns)

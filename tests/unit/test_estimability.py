@@ -95,8 +95,9 @@ def test_a_design_of_full_rank_is_nilearns_to_the_last_bit(hrf_model: str, drift
         TIMES, events.table, hrf_model=hrf_model, drift_model=None if drift_model == "none" else drift_model,
         add_regs=confounds.table.set_axis(TIMES),
     )  # fmt: skip
-    ours = make_design(TIMING, events, confounds, DesignModel(hrf_model, drift_model, 0.01)).matrix
-    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+    ours = make_design(TIMING, events, confounds, DesignModel(hrf_model, drift_model, 0.01))
+    pd.testing.assert_frame_equal(ours.matrix, theirs, check_exact=True)
+    assert ours.condition_columns == tuple(theirs.columns[: 3 * (1 + hrf_model.count("+"))])
 
 
 def test_a_condition_of_no_height_is_not_estimated_from_rounding() -> None:

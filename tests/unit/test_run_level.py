@@ -32,26 +32,18 @@ def runs_of(dataset: Path, participant: str, session: str) -> list[RunInputs]:
     return [run for run in select_runs(index, settings).runs[participant] if run.session == session]
 
 
-def model(**changes: object) -> Model:
-    options = {
-        "noise_model": "ar1",
-        "smoothing_fwhm": None,
-        "confounds": (),
-        "hrf": "glover",
-        "drift": "cosine",
-        "high_pass": 0.01,
-    }
-    options |= changes
-    design = DesignModel(options["hrf"], options["drift"], options["high_pass"])
-    return Model(design, options["noise_model"], options["smoothing_fwhm"], tuple(options["confounds"]))
+def model(
+    noise_model: str = "ar1", smoothing_fwhm: float | None = None, confounds: tuple[str, ...] = (), hrf: str = "glover"
+) -> Model:
+    return Model(DesignModel(hrf, "cosine", 0.01), noise_model, smoothing_fwhm, confounds)
 
 
 def nilearn_fit(runs: list[RunInputs], fitted: list[FittedRun], mask: np.ndarray, **changes: object) -> FirstLevelModel:
     """Fit nilearn's own model from the same files, with designs it makes itself."""
     metadata = runs[0].metadata
     confounds = [
-        one.design.matrix[[c for c in one.design.matrix if c.startswith(("trans", "rot", "non_steady"))]]
-        for one in fitted
+        run.design.matrix[[c for c in run.design.matrix if c.startswith(("trans", "rot", "non_steady"))]]
+        for run in fitted
     ]
     image = nib.load(runs[0].bold)
     flm = FirstLevelModel(
@@ -94,7 +86,7 @@ def test_one_run_equals_first_level_model(small_dataset: Path, noise: str, smoot
 def test_session_equals_multi_run_model(small_dataset: Path, small_output: Path) -> None:
     runs = runs_of(small_dataset, "01", "02")
     fitted = [analyse_run(run, [CONTRAST], model(smoothing_fwhm=8.0)) for run in runs]
-    mask = np.logical_and.reduce([one.mask for one in fitted])
+    mask = np.logical_and.reduce([run.mask for run in fitted])
     assert (fitted[0].mask == mask).all(), "runs of a session share their mask in this dataset"
     flm = nilearn_fit(runs, fitted, mask, smoothing_fwhm=8.0)
     theirs = flm.compute_contrast([CONTRAST.expression] * 2, output_type="all")
@@ -106,7 +98,7 @@ def test_session_equals_multi_run_model(small_dataset: Path, small_output: Path)
         assert not ours[~mask].any()
     # nilearn's z has the sum of the runs' degrees of freedom
     t = nib.load(folder / f"{start}_stat-t_desc-fixedEffects_statmap.nii.gz").get_fdata()
-    z = t_to_z(t[mask], sum(one.dof for one in fitted))
+    z = t_to_z(t[mask], sum(run.dof for run in fitted))
     np.testing.assert_allclose(z, in_mask(theirs["z_score"], mask), atol=1e-3)
 
 
@@ -122,6 +114,17 @@ def test_dof_of_a_session_lie_between_those_of_a_run_and_the_sum(small_output: P
     inside = dof[dof > 0]
     assert sidecar["DegreesOfFreedom"] == np.median(inside)
     assert min(expected) <= inside.min() < inside.max() <= sum(expected) * (1 + 1e-12)
+
+
+def test_confounds_that_others_explain_cost_no_degrees_of_freedom(small_dataset: Path) -> None:
+    """The slow drifts of fMRIPrep are among those of the model."""
+    (run, *_) = runs_of(small_dataset, "01", "01")
+    plain, explained = (
+        analyse_run(run, [CONTRAST], model("ols", confounds=confounds))
+        for confounds in (("rot_x",), ("rot_x", "cosine*"))
+    )
+    assert not plain.redundant and explained.redundant
+    assert plain.dof == explained.dof == explained.estimates[CONTRAST.label].estimate.dof
 
 
 def test_redundant_confound_changes_nothing_but_is_not_counted() -> None:
@@ -154,13 +157,10 @@ def test_estimable_contrast_survives_collinear_conditions() -> None:
 def test_average_of_runs_equals_closed_form() -> None:
     rng = np.random.default_rng(3)
     inputs = [Estimate(rng.normal(size=9), rng.uniform(0.1, 2, size=9), 40.0 + i) for i in range(3)]
-    equal, precision = average(inputs), average(inputs, "precision")
-    np.testing.assert_allclose(equal.effect, sum(one.effect for one in inputs) / 3)
-    np.testing.assert_allclose(equal.variance, sum(one.variance for one in inputs) / 9)
-    weights = np.array([1 / one.variance for one in inputs])
-    np.testing.assert_allclose(
-        precision.effect, sum(w * one.effect for w, one in zip(weights, inputs, strict=True)) / weights.sum(0)
-    )
-    np.testing.assert_allclose(precision.variance, 1 / weights.sum(0))
-    summed = [average(inputs, weighting, "sum").dof for weighting in ("equal", "precision")]
-    assert summed == [123, 123]
+    effects, variances = (np.array([getattr(run, name) for run in inputs]) for name in ("effect", "variance"))
+    weights = {"equal": np.full((3, 9), 1 / 3), "precision": 1 / variances / (1 / variances).sum(axis=0)}
+    for weighting, weight in weights.items():
+        found = average(inputs, weighting)
+        np.testing.assert_allclose(found.effect, (weight * effects).sum(axis=0))
+        np.testing.assert_allclose(found.variance, (weight**2 * variances).sum(axis=0))
+        assert average(inputs, weighting, "sum").dof == 123
