@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from calls import GroupCaller
 from program import CONTRAST, run_command
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 
@@ -32,3 +33,9 @@ def small_output(small_dataset: Path, tmp_path_factory: pytest.TempPathFactory) 
     done = run_command(small_dataset, output, "participant", "group", "--contrast", CONTRAST, "--smoothing-fwhm", "8")
     assert done.returncode == 0, done.stderr
     return output
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> GroupCaller:
+    """Call the group level."""
+    return GroupCaller(capsys)

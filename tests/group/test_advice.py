@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
-from test_unequal_participants import Study, everyone, p_of, patients, sessions_without_patients
 
+from array_study import Study, everyone, p_of, patients, sessions_without_patients
 from map_stacks import stack_of
 from sessionfx.errors import NotEstimableError
 from sessionfx.execution import LocalExecutor

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
-from test_unequal_participants import Study, everyone, patients, rate
 
+from array_study import Study, everyone, patients, rate
 from group_study import empty_study, group_path, strict_json
 from map_stacks import stack_of
 from sessionfx.cli import main

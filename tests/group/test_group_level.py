@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import os
 import re
@@ -16,7 +15,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -25,8 +23,8 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
-from test_report import text_of
 
+from calls import QUICK, GroupCaller, contents, redone, times
 from group_study import (
     AFFINE,
     MISSING,
@@ -38,6 +36,7 @@ from group_study import (
     read,
     strict_json,
 )
+from pages import text_of
 from sessionfx.cli import main
 
 SESSION_CONTRASTS = ("mean", "ses02MinusSes01", "ses03MinusSes01", "ses03MinusSes02", "linear")
@@ -47,77 +46,9 @@ LABELS = {
     "marginal": "marginal",
     "mixed": "mixed",
 }
-QUICK = ("--session-contrast", "mean", "--strategy", "summary-statistics")
 
 
 # Helpers ----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Called:
-    """How a call ended."""
-
-    code: int
-    output: str
-    error: str
-
-    def refused(self, code: int, *fragments: str) -> None:
-        """Check that it was refused in one paragraph which holds every fragment."""
-        assert self.code == code, self.error
-        assert self.error.startswith("sessionfx: "), self.error
-        assert self.error.count("\n") == 1, f"more than one paragraph:\n{self.error}"
-        for fragment in fragments:
-            assert fragment in self.error, f"{fragment!r} is not in: {self.error}"
-
-
-@dataclass
-class Caller:
-    """Calls the program on a study, and checks what holds for every call: no traceback, input untouched."""
-
-    capsys: pytest.CaptureFixture[str]
-
-    def __call__(self, study: GroupStudy, output: Path, *options: str, report: bool = False) -> Called:
-        arguments = [str(study.raw), str(output), "group", "-d", str(study.maps), "--nprocs", "1", *options]
-        before = state_of(study.raw), state_of(study.maps)
-        self.capsys.readouterr()
-        code = main(arguments if report else [*arguments, "--no-report"])
-        output, error = self.capsys.readouterr()
-        assert "Traceback" not in error
-        assert (state_of(study.raw), state_of(study.maps)) == before, "the input was changed"
-        return Called(code, output, error)
-
-    def done(self, study: GroupStudy, output: Path, *options: str, report: bool = False) -> Path:
-        """Call the program, which must succeed."""
-        called = self(study, output, *options, report=report)
-        assert called.code == 0, called.error
-        return output
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Caller:
-    return Caller(capsys)
-
-
-def state_of(root: Path) -> dict[str, str]:
-    """Digest and time of every file by its name."""
-    return {
-        str(path.relative_to(root)): f"{path.stat().st_mtime_ns} {hashlib.sha256(path.read_bytes()).hexdigest()}"
-        if path.is_file()
-        else "folder"
-        for path in root.rglob("*")
-    }
-
-
-def times(output: Path, pattern: str = "group/*") -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in output.glob(pattern) if path.is_file()}
-
-
-def redone(before: dict[str, int], after: dict[str, int]) -> set[str]:
-    return {name for name in after if after[name] != before.get(name)}
-
-
-def contents(output: Path, pattern: str = "group/*") -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in output.glob(pattern) if path.is_file()}
 
 
 def open_below(pid: int, folder: Path) -> bool:
@@ -274,7 +205,9 @@ def test_mixed_is_the_restricted_likelihood_at_its_maximum(study: GroupStudy, de
         assert variance[voxel] == pytest.approx(best[2], rel=2e-3)
 
 
-def test_marginal_and_mixed_are_within_estimates_where_nobody_misses_a_session(call: Caller, tmp_path: Path) -> None:
+def test_marginal_and_mixed_are_within_estimates_where_nobody_misses_a_session(
+    call: GroupCaller, tmp_path: Path
+) -> None:
     study = make_study(tmp_path, missing=())
     output = call.done(study, tmp_path / "out", "--session-contrast", "ses-02 - ses-01")
     maps = {key: effect.ravel() for key, effect in study.effects.items()}
@@ -292,7 +225,7 @@ def test_marginal_and_mixed_are_within_estimates_where_nobody_misses_a_session(c
     assert sidecar["DegreesOfFreedom"] == pytest.approx(8)
 
 
-def test_meta_needs_variances_and_uses_them(call: Caller, tmp_path: Path) -> None:
+def test_meta_needs_variances_and_uses_them(call: GroupCaller, tmp_path: Path) -> None:
     pytest.importorskip("pymare")
     study = make_study(tmp_path, n_participants=6, missing=())
     output = call.done(
@@ -321,7 +254,7 @@ def coded(study: GroupStudy, participants: Sequence[str]) -> NDArray[np.float64]
 
 
 def test_covariates_are_regressors_of_each_participants_difference(
-    call: Caller, tmp_path: Path, study: GroupStudy, with_covariates: Path
+    call: GroupCaller, tmp_path: Path, study: GroupStudy, with_covariates: Path
 ) -> None:
     output = call.done(
         study, tmp_path / "out", "--covariates", "age", "group", "--session-contrast", "ses-02 - ses-01", "--strategy",
@@ -377,7 +310,7 @@ def test_covariates_equal_nilearns_second_level_model(study: GroupStudy, with_co
             )  # fmt: skip
 
 
-def test_participants_without_a_value_are_left_out_and_named_everywhere(call: Caller, tmp_path: Path) -> None:
+def test_participants_without_a_value_are_left_out_and_named_everywhere(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=8, missing=())
     table = pd.read_csv(study.raw / "participants.tsv", sep="\t", dtype=str)
     table.loc[table["participant_id"] == "sub-03", "age"] = "n/a"
@@ -405,7 +338,7 @@ def test_participants_without_a_value_are_left_out_and_named_everywhere(call: Ca
     assert_maps(output, "summaryStatistics", ols(y, x, np.array([0, 1.0])), covariate="age")
 
 
-def test_session_covariates_adjust_and_serve_as_time(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+def test_session_covariates_adjust_and_serve_as_time(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     output = call.done(
         study, tmp_path / "out", "--session-contrast", "ses-02 - ses-01", "--session-contrast", "linear(days)",
         "--session-covariates", "mood", "days", "--strategy", "session-model", "summary-statistics",
@@ -445,13 +378,18 @@ def test_session_covariates_adjust_and_serve_as_time(call: Caller, tmp_path: Pat
     ],
 )
 def test_questions_that_cannot_be_asked(
-    call: Caller, tmp_path: Path, study: GroupStudy, options: tuple[str, ...], code: int, fragments: tuple[str, ...]
+    call: GroupCaller,
+    tmp_path: Path,
+    study: GroupStudy,
+    options: tuple[str, ...],
+    code: int,
+    fragments: tuple[str, ...],
 ) -> None:
     call(study, tmp_path / "out", *options).refused(code, *fragments)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_study_without_sessions_takes_covariates(call: Caller, tmp_path: Path) -> None:
+def test_a_study_without_sessions_takes_covariates(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, sessions=(), missing=())
     output = call.done(
         study, tmp_path / "out", "--covariates", "age", "group", "--permutations", "10", "--variance", "pooled"
@@ -491,7 +429,7 @@ def test_permutation_maps_are_probabilities_and_say_how_they_came_about(with_cov
 
 
 def test_a_small_group_of_its_own_variance_is_not_resampled_and_the_remedy_named_permutes(
-    call: Caller, tmp_path: Path
+    call: GroupCaller, tmp_path: Path
 ) -> None:
     study = make_study(tmp_path)
     asked = ("--session-contrast", "mean", "--strategy", "summary-statistics", "--covariates", "group",
@@ -507,7 +445,7 @@ def test_a_small_group_of_its_own_variance_is_not_resampled_and_the_remedy_named
 
 
 def test_resampling_that_does_not_hold_is_declined_in_words_and_once_more_when_pages_are_drawn(
-    call: Caller, tmp_path: Path
+    call: GroupCaller, tmp_path: Path
 ) -> None:
     study = make_study(tmp_path, n_participants=14, missing=())
     rng = np.random.default_rng(1)
@@ -547,7 +485,7 @@ def test_resampling_that_does_not_hold_is_declined_in_words_and_once_more_when_p
     )
 
 
-def test_permutations_and_calibration_follow_the_seed(call: Caller, tmp_path: Path) -> None:
+def test_permutations_and_calibration_follow_the_seed(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=6)
     options = (*QUICK, "--permutations", "30", "--calibrate", "100")
     one, two, other = (
@@ -561,7 +499,7 @@ def test_permutations_and_calibration_follow_the_seed(call: Caller, tmp_path: Pa
     assert not [name for name in changed if not re.search("FWE|calibration|validity", name)]
 
 
-def test_reliability_maps_are_the_analysis_of_variance(call: Caller, tmp_path: Path) -> None:
+def test_reliability_maps_are_the_analysis_of_variance(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, missing=())
     output = call.done(study, tmp_path / "out", *QUICK)
     y = study.stacked.reshape(9, 3, -1)  # participants, sessions, voxels
@@ -638,7 +576,7 @@ def test_report_names_every_question_and_the_permutations(with_covariates: Path)
 # Reruns -----------------------------------------------------------------------------------------------------
 
 
-def test_reruns_redo_what_changed_and_nothing_else(call: Caller, tmp_path: Path) -> None:
+def test_reruns_redo_what_changed_and_nothing_else(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=6)
     output = tmp_path / "out"
     asked = ("--session-contrast", "mean", "--strategy", "summary-statistics", "marginal", "--covariates", "age")
@@ -683,7 +621,7 @@ def test_reruns_redo_what_changed_and_nothing_else(call: Caller, tmp_path: Path)
     assert not [name for name in changed if "reliability" in name]
 
 
-def test_new_first_level_map_redoes_everything(call: Caller, tmp_path: Path) -> None:
+def test_new_first_level_map_redoes_everything(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=5)
     output = call.done(study, tmp_path / "out", *QUICK)
     before = times(output)
@@ -692,14 +630,14 @@ def test_new_first_level_map_redoes_everything(call: Caller, tmp_path: Path) -> 
     assert redone(before, times(output)) == set(before)
 
 
-def test_without_permutations_their_maps_of_before_go(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+def test_without_permutations_their_maps_of_before_go(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     output = call.done(study, tmp_path / "out", *QUICK, "--permutations", "10")
     assert list((output / "group").glob("*FWE*"))
     call.done(study, output, *QUICK)
     assert not list((output / "group").glob("*FWE*"))
 
 
-def test_maps_of_strategies_no_longer_asked_for_go(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+def test_maps_of_strategies_no_longer_asked_for_go(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     output = call.done(study, tmp_path / "out", "--session-contrast", "mean", "--session-contrast", "linear")
     call.done(study, output, "--session-contrast", "mean", "--strategy", "marginal")
     left = {
@@ -715,7 +653,7 @@ def test_maps_of_strategies_no_longer_asked_for_go(call: Caller, tmp_path: Path,
     assert others == set(LABELS.values()), "answers to the question that was not asked again stay as they were"
 
 
-def test_answers_of_models_with_other_covariates_go_and_it_is_said(call: Caller, tmp_path: Path) -> None:
+def test_answers_of_models_with_other_covariates_go_and_it_is_said(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=8, missing=())
     linear = (*QUICK[2:], "--session-contrast", "linear", "--covariates", "age")
     output = call.done(study, tmp_path / "out", *linear)
@@ -744,7 +682,7 @@ def test_answers_of_models_with_other_covariates_go_and_it_is_said(call: Caller,
 
 
 def test_a_call_that_nothing_answers_leaves_what_is_there_and_fails(
-    call: Caller, tmp_path: Path, study: GroupStudy
+    call: GroupCaller, tmp_path: Path, study: GroupStudy
 ) -> None:
     any_session = ("--session-contrast", "any")
     output = call.done(study, tmp_path / "out", *any_session)
@@ -759,7 +697,7 @@ def test_a_call_that_nothing_answers_leaves_what_is_there_and_fails(
 
 
 def test_what_a_strategy_never_answers_is_no_warning_where_others_do(
-    call: Caller, tmp_path: Path, study: GroupStudy
+    call: GroupCaller, tmp_path: Path, study: GroupStudy
 ) -> None:
     called = call(study, tmp_path / "out", "--session-contrast", "any", "--strategy", "mixed", "marginal")
     assert called.code == 0
@@ -772,7 +710,7 @@ def test_what_a_strategy_never_answers_is_no_warning_where_others_do(
 
 
 def test_a_strategy_whose_package_is_missing_is_refused_before_anything_is_touched(
-    call: Caller, tmp_path: Path, study: GroupStudy, monkeypatch: pytest.MonkeyPatch
+    call: GroupCaller, tmp_path: Path, study: GroupStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = call.done(study, tmp_path / "out", "--session-contrast", "mean")
     before = times(output, "**/*")
@@ -784,7 +722,7 @@ def test_a_strategy_whose_package_is_missing_is_refused_before_anything_is_touch
     assert times(output, "**/*") == before
 
 
-def test_reports_only_draws_without_touching_maps(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+def test_reports_only_draws_without_touching_maps(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     call(study, tmp_path / "none", *QUICK, "--reports-only", report=True).refused(
         17, "--reports-only needs finished group maps", "without --reports-only first"
     )
@@ -796,7 +734,7 @@ def test_reports_only_draws_without_touching_maps(call: Caller, tmp_path: Path, 
     assert "10 permutations (signs of participants' values flipped), two-sided" in text_of(output / "group.html")
 
 
-def test_dry_run_says_what_it_would_do_and_writes_nothing(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+def test_dry_run_says_what_it_would_do_and_writes_nothing(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     called = call(study, tmp_path / "out", "--dry-run", "--covariates", "age")
     assert called.code == 0
     assert "aMinusB over 9 participants" in called.output
@@ -804,7 +742,7 @@ def test_dry_run_says_what_it_would_do_and_writes_nothing(call: Caller, tmp_path
     assert not (tmp_path / "out").exists()
 
 
-def test_saved_settings_give_the_same_maps(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+def test_saved_settings_give_the_same_maps(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     options = (
         "--session-contrast", "ses-02 - ses-01", "--session-contrast", "linear(days)", "--strategy", "summary-statistics",
         "mixed", "--covariates", "age", "group", "--session-covariates", "days", "--group-contrast", "patient - control",
@@ -824,7 +762,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 SLASHES = "../../../etc/passwd"
 
 
-def test_no_text_of_the_tables_reaches_file_names_or_the_page_as_markup(call: Caller, tmp_path: Path) -> None:
+def test_no_text_of_the_tables_reaches_file_names_or_the_page_as_markup(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=6, missing=())
     table = pd.read_csv(study.raw / "participants.tsv", sep="\t", dtype=str)
     table["<script>alert(2)</script>"] = [HOSTILE, SLASHES] * 3
@@ -867,7 +805,7 @@ def test_no_text_of_the_tables_reaches_file_names_or_the_page_as_markup(call: Ca
         "[1]",
     ],
 )
-def test_odd_sidecars_of_other_programs_do_no_harm(call: Caller, tmp_path: Path, content: str) -> None:
+def test_odd_sidecars_of_other_programs_do_no_harm(call: GroupCaller, tmp_path: Path, content: str) -> None:
     study = make_study(tmp_path, n_participants=4)
     path = study.map_path("01", "01")
     path.with_name(path.name.replace(".nii.gz", ".json")).write_text(content)
@@ -876,7 +814,7 @@ def test_odd_sidecars_of_other_programs_do_no_harm(call: Caller, tmp_path: Path,
         strict_json(sidecar)
 
 
-def test_a_covariate_that_is_the_same_as_the_sessions_is_declined_in_words(call: Caller, tmp_path: Path) -> None:
+def test_a_covariate_that_is_the_same_as_the_sessions_is_declined_in_words(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=5, missing=())
     for participant in ("01", "02", "03", "04", "05"):
         study.sessions_table(
@@ -892,14 +830,14 @@ def test_a_covariate_that_is_the_same_as_the_sessions_is_declined_in_words(call:
 
 
 def test_session_contrasts_that_differ_in_case_only_are_refused(
-    call: Caller, tmp_path: Path, study: GroupStudy
+    call: GroupCaller, tmp_path: Path, study: GroupStudy
 ) -> None:
     call(study, tmp_path / "out", "--session-contrast", "mean", "--session-contrast", "Mean=ses-01").refused(
         2, "would both be called", "NAME="
     )
 
 
-def test_two_participants_are_enough_and_one_is_not(call: Caller, tmp_path: Path) -> None:
+def test_two_participants_are_enough_and_one_is_not(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=2, missing=())
     output = call.done(study, tmp_path / "out")
     maps = {key: effect.ravel() for key, effect in study.effects.items()}
@@ -909,7 +847,7 @@ def test_two_participants_are_enough_and_one_is_not(call: Caller, tmp_path: Path
     call(study, tmp_path / "none", "--covariates", "age").refused(17, "too few for a group design of 2 columns")
 
 
-def test_one_session_is_one_t_test_whatever_the_strategy(call: Caller, tmp_path: Path) -> None:
+def test_one_session_is_one_t_test_whatever_the_strategy(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, sessions=("01",), missing=())
     output = call.done(study, tmp_path / "out", "--covariates", "age", "--group-contrast", "age")
     x = coded(study, [p for p, _ in study.keys])[:, :2]
@@ -926,7 +864,9 @@ def test_one_session_is_one_t_test_whatever_the_strategy(call: Caller, tmp_path:
     }
 
 
-def test_sessions_chosen_set_their_order_and_what_the_mean_is(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+def test_sessions_chosen_set_their_order_and_what_the_mean_is(
+    call: GroupCaller, tmp_path: Path, study: GroupStudy
+) -> None:
     output = call.done(
         study, tmp_path / "out", "--session-label", "03", "01", "--strategy", "summary-statistics", "--session-contrast", "mean",
         "--session-contrast", "linear",
@@ -937,7 +877,7 @@ def test_sessions_chosen_set_their_order_and_what_the_mean_is(call: Caller, tmp_
     assert_maps(output, "summaryStatistics", ols(difference, np.ones((8, 1)), np.ones(1)), sessions="linear")
 
 
-def test_voxels_some_map_lacks_are_left_out_of_all(call: Caller, tmp_path: Path) -> None:
+def test_voxels_some_map_lacks_are_left_out_of_all(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=5)
     first = study.keys[0]
     effect, variance = study.effects[first].copy(), study.variances[first].copy()
@@ -957,7 +897,7 @@ def test_voxels_some_map_lacks_are_left_out_of_all(call: Caller, tmp_path: Path)
     call(study, tmp_path / "none", *QUICK).refused(17, "No voxel has data in all", "--participant-label")
 
 
-def test_other_grid_and_truncated_map_are_named(call: Caller, tmp_path: Path) -> None:
+def test_other_grid_and_truncated_map_are_named(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=4)
     study.write("03", "01", np.ones((5, 6, 6)), np.ones((5, 6, 6)))
     call(study, tmp_path / "out", *QUICK).refused(17, "sub-03_ses-01", "5×6×6 voxels", "different grids")
@@ -966,7 +906,7 @@ def test_other_grid_and_truncated_map_are_named(call: Caller, tmp_path: Path) ->
     call(study, tmp_path / "out", *QUICK).refused(17, "sub-03_ses-01", "truncated or damaged", "--participant-label")
 
 
-def test_a_failing_contrast_does_not_stop_the_others(call: Caller, tmp_path: Path) -> None:
+def test_a_failing_contrast_does_not_stop_the_others(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=4, missing=())
     for participant, session in study.keys:
         grid = (5, 6, 6) if participant == "02" else (6, 6, 6)
@@ -1016,7 +956,7 @@ def test_boutiques_describes_every_option_of_the_group_level() -> None:
 # Bugs of their own ------------------------------------------------------------------------------------------
 
 
-def test_permutations_of_a_map_without_background(call: Caller, tmp_path: Path) -> None:
+def test_permutations_of_a_map_without_background(call: GroupCaller, tmp_path: Path) -> None:
     """A region of interest can fill its grid, down to one voxel."""
     study = make_study(tmp_path, shape=(1, 1, 1))
     output = call.done(study, tmp_path / "out", *QUICK, "--permutations", "19")
@@ -1029,7 +969,7 @@ def test_permutations_of_a_map_without_background(call: Caller, tmp_path: Path) 
     )
 
 
-def test_voxels_that_vary_by_rounding_alone_are_not_significant(call: Caller, tmp_path: Path) -> None:
+def test_voxels_that_vary_by_rounding_alone_are_not_significant(call: GroupCaller, tmp_path: Path) -> None:
     """Equal maps, or sessions that differ equally for everyone, leave no error to test against, in t and in F."""
     study = make_study(tmp_path, missing=())
     for (participant, session), effect in list(study.effects.items()):
@@ -1045,7 +985,9 @@ def test_voxels_that_vary_by_rounding_alone_are_not_significant(call: Caller, tm
     assert (group_map(output, "marginal", "F", "any").reshape(6, 6, 6)[:5] > 0).all()
 
 
-def test_covariates_are_refused_before_anything_is_written(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+def test_covariates_are_refused_before_anything_is_written(
+    call: GroupCaller, tmp_path: Path, study: GroupStudy
+) -> None:
     raw = shutil.copytree(study.raw, tmp_path / "bids")
     table = pd.read_csv(raw / "participants.tsv", sep="\t")
     table["months"] = 12 * table["age"]
@@ -1073,7 +1015,7 @@ def test_covariates_are_refused_before_anything_is_written(call: Caller, tmp_pat
 
 
 def test_labels_too_long_for_file_names_are_refused_with_a_remedy(
-    call: Caller, tmp_path: Path, study: GroupStudy
+    call: GroupCaller, tmp_path: Path, study: GroupStudy
 ) -> None:
     output = tmp_path / "out"
     long_sum = " + ".join(["ses-01"] * 40)
@@ -1086,7 +1028,7 @@ def test_labels_too_long_for_file_names_are_refused_with_a_remedy(
     assert group_path(output, "summaryStatistics", "z", covariate="sixty").is_file()
 
 
-def test_work_dir_is_made_and_stays_out_of_the_input(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+def test_work_dir_is_made_and_stays_out_of_the_input(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     work = tmp_path / "new" / "work"
     output = call.done(study, tmp_path / "out", *QUICK, "--work-dir", str(work))
     assert list(work.iterdir()) == []
@@ -1156,7 +1098,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, study: GroupStudy) -> None:
 
 @pytest.mark.parametrize("dims", [(3, -5, 6, 6), (3, 32767, 32767, 32767), (3, 900, 900, 900), (3, 0, 6, 6)])
 def test_a_map_that_claims_a_size_it_has_not_is_named_and_nothing_is_allocated(
-    call: Caller, tmp_path: Path, dims: tuple[int, ...]
+    call: GroupCaller, tmp_path: Path, dims: tuple[int, ...]
 ) -> None:
     """900³ values of 4 bytes are 2.9 GB."""
     study = make_study(tmp_path, n_participants=4, missing=())
@@ -1210,7 +1152,7 @@ def methods_of(output: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def test_methods_claim_what_was_done_and_nothing_else(call: Caller, tmp_path: Path, study: GroupStudy) -> None:
+def test_methods_claim_what_was_done_and_nothing_else(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     options = ("--session-contrast", "any", "--strategy", "mixed", "marginal", "--session-covariates", "days")
     output = call.done(study, tmp_path / "out", *options, "--permutations", "5", report=True)
     text = methods_of(output)
@@ -1239,7 +1181,7 @@ def test_methods_claim_what_was_done_and_nothing_else(call: Caller, tmp_path: Pa
         assert claim in text, claim
 
 
-def test_methods_of_one_session_claim_no_reliability(call: Caller, tmp_path: Path) -> None:
+def test_methods_of_one_session_claim_no_reliability(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=5, sessions=("01",), missing=())
     text = methods_of(call.done(study, tmp_path / "out", *QUICK))
     assert "intraclass" not in text and "F tests" not in text

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_acquisitions import filters_named_in
-from test_group_level import QUICK, Caller, call
 
+from bids_trees import filters_named_in
+from calls import QUICK, GroupCaller
 from group_study import GroupStudy, empty_study, group_map, group_path
 from sessionfx.ask.session_contrasts import MOST_DEFAULT_DIFFERENCES, default_pairs
-
-__all__ = ["call"]  # a fixture
 
 SHAPE = (3, 3, 3)
 TASK = ("--task", "x", "--space", "MNI152NLin2009cAsym")
@@ -68,7 +66,7 @@ def left_out(output: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("entity", ["dir", "acq", "rec", "echo", "ce", "part", "hemi", "desc"])
 def test_maps_that_differ_in_an_entity_are_refused_and_both_filters_named_choose(
-    tmp_path: Path, call: Caller, entity: str
+    tmp_path: Path, call: GroupCaller, entity: str
 ) -> None:
     study = empty_study(tmp_path)
     labels = ("1", "2") if entity == "echo" else ("AP", "PA")
@@ -86,14 +84,14 @@ def test_maps_that_differ_in_an_entity_are_refused_and_both_filters_named_choose
         assert mean_of(output) == pytest.approx(value, abs=0.02)
 
 
-def test_index_entities_that_differ_in_padding_are_no_choice(tmp_path: Path, call: Caller) -> None:
+def test_index_entities_that_differ_in_padding_are_no_choice(tmp_path: Path, call: GroupCaller) -> None:
     study = empty_study(tmp_path)
     for label in ("1", "01"):
         fill(study, 1.0, extra=f"echo-{label}_")
     call(study, tmp_path / "out", *QUICK).refused(2, "Two maps stand for the same", "Leave only one")
 
 
-def test_cohorts_are_chosen_and_named_in_the_outputs(tmp_path: Path, call: Caller) -> None:
+def test_cohorts_are_chosen_and_named_in_the_outputs(tmp_path: Path, call: GroupCaller) -> None:
     study = empty_study(tmp_path)
     for value, cohort in ((1.0, "1"), (2.0, "2")):
         fill(study, value, start=f"task-x_space-MNIInfant_cohort-{cohort}_")
@@ -104,7 +102,7 @@ def test_cohorts_are_chosen_and_named_in_the_outputs(tmp_path: Path, call: Calle
     assert list(output.glob("group/task-x_space-MNIInfant_cohort-2_contrast-*"))
 
 
-def test_maps_that_enter_and_are_not_named_alike_are_warned_of(tmp_path: Path, call: Caller) -> None:
+def test_maps_that_enter_and_are_not_named_alike_are_warned_of(tmp_path: Path, call: GroupCaller) -> None:
     study = empty_study(tmp_path)
     fill(study, 1.0, participants=("01", "02"), extra="acq-mb_")
     fill(study, 1.0, participants=("03",), extra="acq-sb_")
@@ -119,7 +117,7 @@ def test_maps_that_enter_and_are_not_named_alike_are_warned_of(tmp_path: Path, c
 @pytest.mark.parametrize("run_node", ["runLevel", "run", "Run"])
 @pytest.mark.parametrize("session_node", ["sessionLevel", "Session"])
 def test_nodes_of_runs_are_passed_over_in_any_case(
-    tmp_path: Path, call: Caller, run_node: str, session_node: str
+    tmp_path: Path, call: GroupCaller, run_node: str, session_node: str
 ) -> None:
     study = empty_study(tmp_path)
     fill(study, 1.0, folder=f"node-{run_node}", start="")
@@ -129,7 +127,9 @@ def test_nodes_of_runs_are_passed_over_in_any_case(
     assert mean_of(call.done(study, tmp_path / "out", *QUICK, *TASK)) == pytest.approx(2.0, abs=0.02)
 
 
-def test_nodes_that_cannot_be_told_apart_are_refused_and_the_folders_named_choose(tmp_path: Path, call: Caller) -> None:
+def test_nodes_that_cannot_be_told_apart_are_refused_and_the_folders_named_choose(
+    tmp_path: Path, call: GroupCaller
+) -> None:
     study = empty_study(tmp_path)
     fill(study, 1.0, folder="node-firstLevel", start="")
     fill(study, 2.0, folder="node-combined", start="")
@@ -145,7 +145,7 @@ def test_nodes_that_cannot_be_told_apart_are_refused_and_the_folders_named_choos
 
 
 def test_whoever_could_have_entered_and_did_not_is_named_in_sidecar_page_and_on_screen(
-    tmp_path: Path, call: Caller
+    tmp_path: Path, call: GroupCaller
 ) -> None:
     study = empty_study(tmp_path)
     fill(study, 1.0)
@@ -170,7 +170,7 @@ def test_whoever_could_have_entered_and_did_not_is_named_in_sidecar_page_and_on_
         assert f"{participant} is left out: it {reasons[participant]}" in called.error
 
 
-def test_participants_not_asked_for_are_not_called_left_out(tmp_path: Path, call: Caller) -> None:
+def test_participants_not_asked_for_are_not_called_left_out(tmp_path: Path, call: GroupCaller) -> None:
     study = empty_study(tmp_path)
     fill(study, 1.0)
     (study.maps / "sub-08").mkdir()
@@ -192,7 +192,7 @@ def growth(folder: Path, sessions: Sequence[str]) -> GroupStudy:
     return study
 
 
-def test_a_trend_has_the_sign_of_the_order_in_time(tmp_path: Path, call: Caller) -> None:
+def test_a_trend_has_the_sign_of_the_order_in_time(tmp_path: Path, call: GroupCaller) -> None:
     study = growth(tmp_path, ("pre", "post", "fu"))
     for participant in "12345678":
         study.sessions_table(
@@ -211,7 +211,7 @@ def test_a_trend_has_the_sign_of_the_order_in_time(tmp_path: Path, call: Caller)
     assert "ses-pre, ses-post, ses-fu (from: acq_time)" in (tmp_path / "out/group.html").read_text(encoding="utf-8")
 
 
-def test_without_a_known_order_no_trend_is_asked_for_and_the_remedy_gives_it(tmp_path: Path, call: Caller) -> None:
+def test_without_a_known_order_no_trend_is_asked_for_and_the_remedy_gives_it(tmp_path: Path, call: GroupCaller) -> None:
     study = growth(tmp_path, ("pre", "post", "fu"))
     called = call(study, tmp_path / "out", "--strategy", "marginal")
     assert called.code == 0
@@ -222,7 +222,7 @@ def test_without_a_known_order_no_trend_is_asked_for_and_the_remedy_gives_it(tmp
     assert group_map(ordered, "marginal", "effect", "linear").mean() == pytest.approx(1, abs=0.1)
 
 
-def test_a_dry_run_states_the_order_and_its_warning(tmp_path: Path, call: Caller) -> None:
+def test_a_dry_run_states_the_order_and_its_warning(tmp_path: Path, call: GroupCaller) -> None:
     called = call(growth(tmp_path, ("pre", "post")), tmp_path / "out", "--dry-run")
     assert "ses-post, ses-pre (alphabet (assumed))" in called.output
     assert "warning: The order of the sessions" in called.output
@@ -240,7 +240,7 @@ def test_there_are_no_more_than_fifteen_differences_by_default(n_sessions: int, 
         assert (sessions[0], sessions[-1]) in pairs
 
 
-def test_which_differences_are_asked_for_is_said_and_how_to_ask_for_more(tmp_path: Path, call: Caller) -> None:
+def test_which_differences_are_asked_for_is_said_and_how_to_ask_for_more(tmp_path: Path, call: GroupCaller) -> None:
     sessions = [f"{number:02d}" for number in range(1, 11)]
     study = growth(tmp_path, sessions)
     called = call(study, tmp_path / "out", "--strategy", "summary-statistics")

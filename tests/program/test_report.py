@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import html5lib
 import numpy as np
 import pandas as pd
 import pytest
 
+from pages import parse, text_of
 from program import run_command
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
@@ -21,15 +21,6 @@ from sessionfx.settings import Settings
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import EstimateMap
 from sessionfx.statistics.estimates import Estimate
-
-
-def parse(page: Path) -> object:
-    """Parse strictly: any error in the HTML raises."""
-    return html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(page.read_text(encoding="utf-8"))
-
-
-def text_of(page: Path) -> str:
-    return " ".join("".join(parse(page).itertext()).split())
 
 
 @pytest.mark.parametrize("name", ["sub-01.html", "sub-02.html", "group.html"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,3 +46,13 @@ def make_tree(root: Path, files: Sequence[str] | Mapping[str, str]) -> Path:
         if not (folder / "dataset_description.json").exists():
             (folder / "dataset_description.json").write_text(DESCRIPTION)
     return root
+
+
+def filters_named_in(message: str) -> list[dict[str, dict[str, object]]]:
+    """Every filter that a message tells people to write."""
+    decoder, found, at = json.JSONDecoder(), [], message.find('{"bold"')
+    while at >= 0:
+        content, end = decoder.raw_decode(message, at)
+        found.append(content)
+        at = message.find('{"bold"', end)
+    return found

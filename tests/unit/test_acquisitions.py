@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bids_trees import SPACE, make_tree
+from bids_trees import SPACE, filters_named_in, make_tree
 from sessionfx.bids.dataset import find_derivative_roots, open_dataset
 from sessionfx.bids.runs import Selection, select_runs
 from sessionfx.errors import CommandLineError, DatasetError
@@ -36,16 +36,6 @@ def select(root: Path, files: list[str], bold_filter: dict[str, object] | None =
 
 def bold_names(selection: Selection) -> list[str]:
     return [run.bold.name.split("_space-")[0] for runs in selection.runs.values() for run in runs]
-
-
-def filters_named_in(message: str) -> list[dict[str, dict[str, object]]]:
-    """Every filter that a message tells people to write."""
-    decoder, found, at = json.JSONDecoder(), [], message.find('{"bold"')
-    while at >= 0:
-        content, end = decoder.raw_decode(message, at)
-        found.append(content)
-        at = message.find('{"bold"', end)
-    return found
 
 
 @pytest.mark.parametrize("space", [f"_space-{SPACE}", ""], ids=["MNI", "native"])

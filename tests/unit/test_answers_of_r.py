@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy import linalg, stats
-from test_unequal_participants import Study, p_of
 
+from array_study import Study, p_of
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, Question
 from sessionfx.group.strategies.marginal import MarginalPlan

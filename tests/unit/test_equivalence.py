@@ -10,19 +10,17 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from scipy import integrate, special, stats
-from test_group_level import Caller, call, redone, times
-from test_report import text_of
-from test_unequal_participants import Study, everyone, patients
 
+from array_study import Study, everyone, patients
+from calls import GroupCaller, redone, times
 from group_study import GroupStudy, group_map, group_path, make_study, read, strict_json
+from pages import text_of
 from sessionfx.cli import parse_settings
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies.base import Question
 from sessionfx.statistics.bayes_factor import MEDIUM_SCALE, bayes_factors
 from sessionfx.statistics.equivalence import two_one_sided_tests
 from sessionfx.statistics.estimates import Estimate
-
-__all__ = ["call"]  # a fixture
 
 R_TABLES = Path(__file__).parents[1] / "data" / "nothing_to_detect"
 RNG_SEED = 11
@@ -265,7 +263,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> GroupStudy:
     return make_study(tmp_path_factory.mktemp("study"), n_participants=12)
 
 
-def test_program_writes_maps_mask_sidecars_table_and_page(study: GroupStudy, call: Caller, tmp_path: Path) -> None:
+def test_program_writes_maps_mask_sidecars_table_and_page(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     out = call.done(study, tmp_path / "out", *ASKED, report=True)
     effect, variance, dof, z = (group_map(out, "marginal", kind) for kind in ("effect", "variance", "dof", "z"))
     tests = two_one_sided_tests(Estimate(effect, variance, dof), 0.9, 0.05, "fdr")
@@ -312,7 +310,7 @@ def test_program_writes_maps_mask_sidecars_table_and_page(study: GroupStudy, cal
     assert not list(out.glob("group/*sessions-any*equivalence*"))
 
 
-def test_another_bound_answers_anew_and_the_same_resumes(study: GroupStudy, call: Caller, tmp_path: Path) -> None:
+def test_another_bound_answers_anew_and_the_same_resumes(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--session-contrast=mean", "--strategy", "summary-statistics")
     call.done(study, out, *options, "--equivalence", "0.9")
@@ -327,7 +325,7 @@ def test_another_bound_answers_anew_and_the_same_resumes(study: GroupStudy, call
     assert not list(out.glob("group/*equivalence*"))
 
 
-def test_nothing_of_it_is_said_where_it_is_not_asked_for(study: GroupStudy, call: Caller, tmp_path: Path) -> None:
+def test_nothing_of_it_is_said_where_it_is_not_asked_for(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     out = call.done(study, tmp_path / "out", "--session-contrast=mean", "--strategy", "summary-statistics", report=True)
     page = text_of(out / "group.html")
     assert "equivalen" not in page
@@ -335,7 +333,7 @@ def test_nothing_of_it_is_said_where_it_is_not_asked_for(study: GroupStudy, call
     assert not list(out.glob("group/*equivalence*")) + list(out.glob("group/*BF10*"))
 
 
-def test_covariate_says_in_which_units_the_bound_is(study: GroupStudy, call: Caller, tmp_path: Path) -> None:
+def test_covariate_says_in_which_units_the_bound_is(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     out = call.done(
         study, tmp_path / "out", "--covariates", "age", "--group-contrast", "age", "--session-contrast=mean",
         "--strategy", "summary-statistics", "--equivalence", "0.05", "--bayes-factor", "1",
@@ -350,7 +348,7 @@ def test_covariate_says_in_which_units_the_bound_is(study: GroupStudy, call: Cal
             assert "two standard deviations of the covariate" in str(sidecar["Prior"])
 
 
-def test_dry_run_says_what_is_asked_for(study: GroupStudy, call: Caller, tmp_path: Path) -> None:
+def test_dry_run_says_what_is_asked_for(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     called = call(study, tmp_path / "out", "--dry-run", "--equivalence", "0.1", "--bayes-factor")
     assert called.code == 0, called.error
     assert "equivalence to zero: within ±0.1 percent signal change" in called.output
@@ -360,7 +358,7 @@ def test_dry_run_says_what_is_asked_for(study: GroupStudy, call: Caller, tmp_pat
 @pytest.mark.parametrize("option", [("--equivalence", "0"), ("--equivalence", "-0.1"), ("--bayes-factor", "0"),
                                     ("--bayes-factor", "wide"), ("--equivalence", "nan")])  # fmt: skip
 def test_bounds_and_scales_that_are_none_are_refused(
-    study: GroupStudy, call: Caller, tmp_path: Path, option: tuple[str, str]
+    study: GroupStudy, call: GroupCaller, tmp_path: Path, option: tuple[str, str]
 ) -> None:
     call(study, tmp_path / "out", *option).refused(2, option[0], option[1])
 
