@@ -110,7 +110,7 @@ MUTANTS = (
     Mutant("order-of-products", "group/strategies/designs.py", "np.kron(over_sessions, group_weights)",
            "np.kron(group_weights, over_sessions)", "tests/unit/test_answers_of_r.py -k session_covariate_is_lm"),
     Mutant("variance-of-a-difference", _SUMMARY, "self.combination**2 @ variances",
-           "np.abs(self.combination) @ variances", "tests/unit/test_meta_analysis.py"),
+           "np.abs(self.combination) @ variances", "tests/unit/test_meta_analysis.py -k combined_sessions"),
     Mutant("greenhouse-geisser-numerator", "group/strategies/session_model.py",
            "FTest(f, epsilon * numerator, epsilon * dof)", "FTest(f, numerator, epsilon * dof)",
            "tests/unit/test_multivariate.py -k analysis_of_variance"),
