@@ -31,6 +31,7 @@ from sessionfx.group.results import ContrastResults, PairResult, QuestionResults
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.group.verdict import judge
+from sessionfx.options import FirstLevelModel, GroupModel
 from sessionfx.participant.confounds import PRESETS
 from sessionfx.participant.page import write_participant_report
 from sessionfx.participant.results import ParticipantResults, RunSummary
@@ -43,7 +44,6 @@ from sessionfx.report.plots import (
     draw_distribution,
     draw_events,
 )
-from sessionfx.settings import Settings
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import EstimateMap
 from sessionfx.statistics.agreement import compare
@@ -109,7 +109,7 @@ class Study:
         events = pd.DataFrame({"onset": onsets, "duration": 2.0, "trial_type": self.rng.choice(names[:2], len(onsets))})
         return RunSummary(f"sub-01_ses-{session}_task-stroop_run-{run}", session, design, facts, events)
 
-    def participant(self, label: str, settings: Settings) -> ParticipantResults:
+    def participant(self, label: str) -> ParticipantResults:
         """Make the results of a participant."""
         session_contrasts = resolve_session_contrasts(["mean", "ses-02 - ses-01"], SESSIONS)
         return ParticipantResults(
@@ -121,8 +121,8 @@ class Study:
             {CONTRAST.label: {session: self.estimate() for session in SESSIONS}},
             {CONTRAST.label: {one.label: self.estimate() for one in session_contrasts}},
             self.background,
-            settings,
-            participant_methods(settings, [PRESETS["motion6"]], has_sessions=True, preprocessing=()),
+            GroupModel(),
+            participant_methods(FirstLevelModel(), [PRESETS["motion6"]], has_sessions=True, preprocessing=()),
         )
 
     def group(self) -> ContrastResults:
@@ -235,11 +235,10 @@ def main() -> None:
     print("\n| page | s | MB |\n|---|---:|---:|")
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.pages or Path(temporary)
-        settings = Settings(folder, folder, ("participant", "group"))
-        participants = [study.participant(label, settings) for label in ("01", "02")]
+        participants = [study.participant(label) for label in ("01", "02")]
         group = study.group()
         strategies = [one.methods(GroupOptions()) for one in STRATEGIES.values() if one.is_default]
-        methods = group_methods(settings, strategies, GroupWork())
+        methods = group_methods(GroupModel(), strategies, GroupWork())
         total = 0.0
         for name, write in {
             **{
@@ -248,7 +247,7 @@ def main() -> None:
                 )
                 for one in participants
             },
-            "group.html": lambda: write_group_report(group, settings, methods, "", folder),
+            "group.html": lambda: write_group_report(group, GroupModel(), methods, "", folder),
         }.items():
             took = seconds(write, repeats=2)
             total += took

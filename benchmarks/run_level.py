@@ -94,12 +94,12 @@ def fit_with_sessionfx(root: Path, fwhm: float) -> tuple[float, dict[str, NDArra
     from threadpoolctl import threadpool_limits
 
     from sessionfx.ask.contrasts import parse_contrast
-    from sessionfx.participant.design import DesignModel
-    from sessionfx.participant.run import FirstLevelModel, analyse_run
+    from sessionfx.options import FirstLevelModel
+    from sessionfx.participant.run import analyse_run
 
     threadpool_limits(1)  # as the program does
     run = run_inputs(root)
-    model = FirstLevelModel(DesignModel("glover", "cosine", 0.01), "ar1", fwhm or None, CONFOUNDS)
+    model = FirstLevelModel(smoothing_fwhm=fwhm or None, confounds=CONFOUNDS)
     started = time.perf_counter()
     (fitted,) = analyse_run(run, [parse_contrast(CONTRAST)], model).estimates.values()
     maps = {name: fitted.volume(getattr(fitted.estimate, name)) for name in STATISTICS}

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -33,7 +32,7 @@ from sessionfx.group.strategies.blocks import MapsInMemory
 from sessionfx.group.strategies.designs import difference_contrasts, session_design
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.group.strategies.summary_statistics import SessionVectorPlan, SummaryStatistics, SummaryStatisticsPlan
-from sessionfx.settings import Settings
+from sessionfx.options import GroupModel
 from sessionfx.space.grid import Grid
 from sessionfx.statistics.linear_algebra import pseudo_inverse
 
@@ -268,8 +267,8 @@ class _PlansOnce(Respondent):
 EVIDENCE_VOXELS = 500
 
 # clusters of voxels without neighbours say nothing, and take time to list
-SETTINGS = Settings(Path(), Path(), ("group",), cluster_threshold=10**9)
-RESPONDENT = _PlansOnce(tuple(STRATEGIES[name] for name in DEFAULT), GroupOptions(), SETTINGS, _HereOnly())
+MODEL = GroupModel(cluster_threshold=10**9)
+RESPONDENT = _PlansOnce(tuple(STRATEGIES[name] for name in DEFAULT), GroupOptions(), MODEL, _HereOnly())
 
 
 def answers(situation: Situation, questions: Sequence[Question], maps: NDArray[np.float64]) -> list[QuestionResults]:

@@ -34,7 +34,7 @@ from sessionfx.bids.dataset import (
 )
 from sessionfx.bids.derivatives import check_output_place, prepare_output
 from sessionfx.bids.names import STATMAP_SUFFIX, check_name_length, entity_string, file_name, natural_key
-from sessionfx.bids.runs import RunInputs, Selection, participants_with_runs, read_filters, select_runs
+from sessionfx.bids.runs import RunInputs, RunSelection, participants_with_runs, read_filters, select_runs
 from sessionfx.bids.writing import remove, remove_stale_temporaries, write_text
 from sessionfx.dry_run import group_text, participant_text
 from sessionfx.errors import (
@@ -55,12 +55,13 @@ from sessionfx.execution import (
     say,
     show_progress,
 )
+from sessionfx.options import Options
+from sessionfx.options.toml import to_toml
 from sessionfx.process import write_out
-from sessionfx.settings import Settings
 from sessionfx.wording import counted, listed
 
 if TYPE_CHECKING:
-    from sessionfx.bids.first_level_maps import GroupSelection
+    from sessionfx.bids.first_level_maps import MapSelection
     from sessionfx.group.analysis import ContrastOutcome
     from sessionfx.participant.analysis import Outcome
     from sessionfx.report.methods import MethodsText
@@ -75,12 +76,12 @@ _BYTES_OF_SIGNAL = 2.0
 _BYTES_WITHOUT_MASK = 8.0
 
 
-def run(settings: Settings) -> int:
+def run(options: Options) -> int:
     """Carry out one call.
 
     Parameters
     ----------
-    settings : Settings
+    options : Options
 
     Returns
     -------
@@ -92,19 +93,21 @@ def run(settings: Settings) -> int:
     SessionFXError
         For problems that stop the whole call.
     """
-    _quiet_libraries(settings.verbose)
-    _check_folders(settings)
+    _quiet_libraries(options.execution.verbose)
+    _check_folders(options)
     _check_temporary_folder()
-    _check_questions(settings)
-    _check_dependencies(settings)
-    contrasts = parse_contrasts(settings.contrast) if "participant" in settings.levels else ()
-    raw = check_raw_dataset(settings.bids_dir, skip_validation=settings.skip_bids_validation)
-    check_output_place(settings.output_dir, {"raw": raw})
+    _check_questions(options)
+    _check_dependencies(options)
+    contrasts = parse_contrasts(options.selection.contrast) if "participant" in options.levels else ()
+    raw = check_raw_dataset(options.bids_dir, skip_validation=options.selection.skip_bids_validation)
+    check_output_place(options.output_dir, {"raw": raw})
     code = 0
-    with open_executor(settings) as executor:
-        if "participant" in settings.levels:
-            code = run_participants(settings, raw, contrasts, executor)
-        if "group" not in settings.levels or (settings.dry_run and "participant" in settings.levels):
+    with open_executor(
+        options.execution, output_dir=options.output_dir, inputs=(options.bids_dir, *options.selection.derivatives)
+    ) as executor:
+        if "participant" in options.levels:
+            code = run_participants(options, raw, contrasts, executor)
+        if "group" not in options.levels or (options.execution.dry_run and "participant" in options.levels):
             return code
         if code:
             say(
@@ -112,30 +115,33 @@ def run(settings: Settings) -> int:
                 "cause and give the same command again, or run the group level by itself."
             )
             return code
-        return run_group(settings, raw, executor)
+        return run_group(options, raw, executor)
 
 
-def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast], executor: Executor) -> int:
+def run_participants(options: Options, raw: Path, contrasts: Sequence[Contrast], executor: Executor) -> int:
     """Run the participant level."""
-    roots = find_derivative_roots(raw, settings.derivatives)
-    check_output_place(settings.output_dir, dataset_links(raw, roots))
-    _check_private_folders(settings, [raw, *roots])
+    roots = find_derivative_roots(raw, options.selection.derivatives)
+    check_output_place(options.output_dir, dataset_links(raw, roots))
+    _check_private_folders(options, [raw, *roots])
     known = participants_with_runs(roots)
-    for label in settings.participant_label:
+    for label in options.selection.participant_label:
         if label not in known:
             raise NothingMatchesError(
                 f"--participant-label {label} matches no participant in {listed(roots)}. "
                 f"What exists: {listed(known) or 'none'}."
             )
-    if not settings.dry_run and len(settings.participant_label) != 1:
+    if not options.execution.dry_run and len(options.selection.participant_label) != 1:
         executor.prepare(["sessionfx.participant.analysis", "nilearn.glm.first_level"])
     started = time.monotonic()
     with show_progress("looking for files"):
         dataset = open_dataset(
-            raw, roots, participants=settings.participant_label, database_dir=settings.bids_database_dir
+            raw,
+            roots,
+            participants=options.selection.participant_label,
+            database_dir=options.selection.bids_database_dir,
         )
-    selection = select_runs(dataset, settings)
-    if settings.verbose:
+    selection = select_runs(dataset, options.selection)
+    if options.execution.verbose:
         n_files = len(dataset.raw_files) + len(dataset.derivative_files)
         say(f"{n_files} files to choose from, found in {time.monotonic() - started:.1f} s.")
     if not selection.runs:
@@ -143,13 +149,13 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
             "No preprocessed run of these participants is in these sessions. Choose others with --participant-label or "
             "--session-label."
         )
-    absent = [f"sub-{label}" for label in settings.participant_label or known if label not in selection.runs]
+    absent = [f"sub-{label}" for label in options.selection.participant_label or known if label not in selection.runs]
     if absent:
         say(f"Without a preprocessed run of task {selection.task} in this selection, and left out: {listed(absent)}.")
-    _check_conditions(selection, contrasts, settings)
-    _check_confounds(selection, settings)
-    session_contrasts = _session_contrasts(settings, selection)
-    _check_names(selection, contrasts, session_contrasts, keeps_runs=settings.keep_run_maps)
+    _check_conditions(selection, contrasts, options)
+    _check_confounds(selection, options)
+    session_contrasts = _session_contrasts(options, selection)
+    _check_names(selection, contrasts, session_contrasts, keeps_runs=options.first_level.keep_run_maps)
 
     from sessionfx.participant.analysis import ParticipantAnalysis, analyse_participant
 
@@ -158,92 +164,101 @@ def run_participants(settings: Settings, raw: Path, contrasts: Sequence[Contrast
     files = [path for run in every_run for path in (run.bold, run.mask, run.confounds, run.events) if path is not None]
     sources = [root for root in roots if any(path.is_relative_to(root) for path in files)]
     links = dataset_links(raw, sources)
-    output_dir = settings.output_dir.absolute()
+    output_dir = options.output_dir.absolute()
     analysis = ParticipantAnalysis(
-        settings,
-        tuple(contrasts),
-        tuple(session_contrasts) if selection.sessions else (),
-        selection.entities,
-        output_dir,
-        links,
-        preprocessing_programs(sources),
+        model=options.first_level,
+        thresholds=options.group,
+        execution=options.execution,
+        contrasts=tuple(contrasts),
+        session_contrasts=tuple(session_contrasts) if selection.sessions else (),
+        entities=selection.entities,
+        output_dir=output_dir,
+        links=links,
+        preprocessing=preprocessing_programs(sources),
     )
     needs = {f"sub-{label}": _memory_need(runs) for label, runs in selection.runs.items()}
-    if settings.dry_run:
+    if options.execution.dry_run:
         questions = [one.text for one in session_contrasts]
         write_out(participant_text(selection, analysis, questions, needs, executor.at_a_time(needs)))
-        if "group" in settings.levels:
+        if "group" in options.levels:
             write_out("Then the group level; --dry-run with it alone describes it once these maps are there.")
         return 0
-    _warn(settings, selection)
-    prepare_output(settings.output_dir, links)
-    _keep_settings(settings, output_dir)
+    _warn(options, selection)
+    prepare_output(options.output_dir, links)
+    _keep_options(options, output_dir)
     _keep_methods(analysis.methods(every_run), selection.entities, "participant", output_dir)
     # longest first, so that no long one is left alone at the end
     order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
     units = {f"sub-{label}": (selection.runs[label], analysis) for label in order}
-    _say_about_memory(needs, sum(map(len, selection.runs.values())), executor, settings)
+    _say_about_memory(needs, sum(map(len, selection.runs.values())), executor, options)
     outcomes: dict[str, Failure | None] = {}
     analysed = entity_string(selection.entities)
     with show_progress("participant level", "participant", len(units), leave=True) as advance:
         for done in executor.run_units(
-            analyse_participant, units, needs_gb=needs, stop_on_failure=settings.stop_on_first_crash
+            analyse_participant, units, needs_gb=needs, stop_on_failure=options.execution.stop_on_first_crash
         ):
             advance()
-            _report_participant(done, settings)
+            _report_participant(done, options)
             _keep_crash(done, analysed, output_dir)
             outcomes[done.unit] = done.failure
-    return _conclude(outcomes, selection, contrasts, settings, output_dir)
+    return _conclude(outcomes, selection, contrasts, options, output_dir)
 
 
-def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
+def run_group(options: Options, raw: Path, executor: Executor) -> int:
     """Run the group level."""
     from sessionfx.bids.first_level_maps import find_first_level_maps, select_maps
     from sessionfx.group.analysis import GroupAnalysis, analyse_contrast, check_questions
     from sessionfx.group.page import remove_group_refusal, write_group_refusal
 
-    roots = [settings.output_dir.absolute(), *(folder.absolute() for folder in settings.derivatives)]
-    for folder in settings.derivatives:
+    roots = [options.output_dir.absolute(), *(folder.absolute() for folder in options.selection.derivatives)]
+    for folder in options.selection.derivatives:
         if not folder.is_dir():
             raise DatasetError(f"--derivatives {folder} does not exist. Correct the path.")
-    map_filter = read_filters(settings.bids_filter_file).get("maps")
+    map_filter = read_filters(options.selection.bids_filter_file).get("maps")
     found = find_first_level_maps([root for root in roots if root.is_dir()], map_filter)
-    if not found.maps and not settings.derivatives:
+    if not found.maps and not options.selection.derivatives:
         roots += [raw / "derivatives" / name for name in subfolders(raw / "derivatives")]
         found = find_first_level_maps(roots[1:], map_filter)
-    selection = select_maps(found, settings, selected_labels(settings.contrast), roots, raw)
+    selection = select_maps(found, options.selection, selected_labels(options.selection.contrast), roots, raw)
     sources = sorted({one.root for chosen in selection.maps.values() for one in chosen})
-    foreign = [root for root in sources if root != settings.output_dir.absolute()]
+    foreign = [root for root in sources if root != options.output_dir.absolute()]
     links = dataset_links(raw, foreign)
-    _check_private_folders(settings, [raw, *foreign])
-    session_contrasts = _session_contrasts(settings, selection)
-    check_questions(selection, session_contrasts, raw, settings)
+    _check_private_folders(options, [raw, *foreign])
+    session_contrasts = _session_contrasts(options, selection)
+    check_questions(selection, session_contrasts, raw, options.group)
     participants = sorted({one.participant for chosen in selection.maps.values() for one in chosen}, key=natural_key)
-    if settings.dry_run:
-        output_dir = settings.output_dir.absolute()
-        write_out(
-            group_text(GroupAnalysis(settings, selection, tuple(session_contrasts), raw, output_dir, links, executor))
-        )
+    analysis = GroupAnalysis(
+        model=options.group,
+        weighting=options.first_level.fixed_effects,
+        execution=options.execution,
+        selection=selection,
+        session_contrasts=tuple(session_contrasts),
+        raw=raw,
+        output_dir=options.output_dir.absolute(),
+        links=links,
+        executor=executor,
+    )
+    if options.execution.dry_run:
+        write_out(group_text(analysis))
         return 0
-    _warn(settings, selection)
-    output_dir = prepare_output(settings.output_dir, links)
-    if "participant" not in settings.levels:
-        _keep_settings(settings, output_dir)
+    _warn(options, selection)
+    output_dir = prepare_output(options.output_dir, links)
+    if "participant" not in options.levels:
+        _keep_options(options, output_dir)
     if len(participants) < 2:
         sentence = (
             "The group level needs at least two participants, and there are maps of one only "
             f"(sub-{participants[0]}). Run the participant level on more participants first, or choose more."
         )
-        if not settings.no_report:
+        if not options.execution.no_report:
             write_group_refusal(output_dir, selection.entities, sentence)
         raise LevelError(sentence)
     remove_group_refusal(output_dir, selection.entities)
     remove_stale_temporaries(output_dir / "group")
-    analysis = GroupAnalysis(settings, selection, tuple(session_contrasts), raw, output_dir, links, executor)
     failures: dict[str, Failure] = {}
     works = []
     with (
-        limited_threads(settings.omp_nthreads),
+        limited_threads(options.execution.omp_nthreads),
         show_progress("group level", "contrast", len(selection.maps), leave=True) as advance,
     ):
         for contrast in selection.maps:
@@ -262,68 +277,68 @@ def run_group(settings: Settings, raw: Path, executor: Executor) -> int:
         _keep_methods(analysis.methods(reduce(or_, works)), selection.entities, "group", output_dir)
     _say_order(selection)
     say(f"Maps and tables: {output_dir / 'group'}")
-    if not settings.no_report:
+    if not options.execution.no_report:
         say(f"Report: {output_dir / 'group.html'}")
     return EXIT_SOME_FAILED if failures else 0
 
 
-def _warn(settings: Settings, selection: Selection | GroupSelection) -> None:
+def _warn(options: Options, selection: RunSelection | MapSelection) -> None:
     """Say what a reader should know of the choice of files, of the sessions, and of what is not asked by default."""
     for warning in selection.warnings:
         say(f"Warning: {warning}")
-    left_out = differences_left_out(settings.session_contrast, selection.sessions)
+    left_out = differences_left_out(options.group.session_contrast, selection.sessions)
     if left_out:
         say(left_out)
 
 
-def _say_order(selection: Selection | GroupSelection) -> None:
+def _say_order(selection: RunSelection | MapSelection) -> None:
     if len(selection.sessions) > 1:
         say(f"Sessions in their order in time: {selection.order.text}.")
 
 
-def _session_contrasts(settings: Settings, selection: Selection | GroupSelection) -> list[SessionContrast]:
+def _session_contrasts(options: Options, selection: RunSelection | MapSelection) -> list[SessionContrast]:
     return resolve_session_contrasts(
-        settings.session_contrast,
+        options.group.session_contrast,
         selection.sessions,
         order_is_known=selection.order.is_known,
         order_source=selection.order.source,
     )
 
 
-def _check_questions(settings: Settings) -> None:
+def _check_questions(options: Options) -> None:
     """Refuse what no dataset could answer, before anything is read."""
-    for specification in settings.session_contrast:
+    for specification in options.group.session_contrast:
         time_name = check_specification(specification)
-        if time_name is not None and time_name not in settings.session_covariates:
+        if time_name is not None and time_name not in options.group.session_covariates:
             raise CommandLineError(
                 f"--session-contrast '{specification}' takes '{time_name}' as time, which is not among "
                 f"--session-covariates. Add --session-covariates {time_name}."
             )
-    if settings.group_contrast and not settings.covariates:
-        asked = [one for one in settings.group_contrast if split_name(one)[1] != INTERCEPT]
+    if options.group.group_contrast and not options.group.covariates:
+        asked = [one for one in options.group.group_contrast if split_name(one)[1] != INTERCEPT]
         if asked:
             raise CommandLineError(
                 f"--group-contrast '{asked[0]}' asks about a covariate, and none is given. Add --covariates COLUMN."
             )
 
 
-def _check_dependencies(settings: Settings) -> None:
+def _check_dependencies(options: Options) -> None:
     """Refuse strategies whose packages are not installed, before anything is read or written."""
-    if "group" not in settings.levels or not settings.strategy:
+    if "group" not in options.levels or not options.group.strategy:
         return
     from sessionfx.group.strategies import STRATEGIES
 
-    for name in settings.strategy:
+    for name in options.group.strategy:
         missing = STRATEGIES[name].missing_dependency()
         if missing:
             raise CommandLineError(f"--strategy {name}: {missing}")
 
 
-def _check_conditions(selection: Selection, contrasts: Sequence[Contrast], settings: Settings) -> None:
+def _check_conditions(selection: RunSelection, contrasts: Sequence[Contrast], options: Options) -> None:
     """Make sure every contrast names conditions that occur in some run."""
     from sessionfx.participant.events import conditions_in, near_equal
 
-    suffixes = ["", *(f"_{part.strip()}" for part in settings.hrf_model.split("+")[1:])]
+    suffixes = ["", *(f"_{part.strip()}" for part in options.first_level.hrf_model.split("+")[1:])]
     wanted = {name for contrast in contrasts for name in contrast.weights}
     conditions: dict[str, None] = {}
     unusable: list[str] = []
@@ -374,12 +389,12 @@ def _listing(conditions: Sequence[str], unusable: Sequence[str]) -> str:
     return f"No condition is known, as the events cannot be used{more}: {unusable[0]}"
 
 
-def _check_confounds(selection: Selection, settings: Settings) -> None:
+def _check_confounds(selection: RunSelection, options: Options) -> None:
     """Refuse what is neither a preset nor a column of any run, once for all of them."""
     from sessionfx.bids.tables import read_header
     from sessionfx.participant.confounds import PRESETS, is_pattern
 
-    unknown = [name for name in settings.confounds if name not in PRESETS and not is_pattern(name)]
+    unknown = [name for name in options.first_level.confounds if name not in PRESETS and not is_pattern(name)]
     columns: dict[str, None] = {}
     for path in dict.fromkeys(run.confounds for runs in selection.runs.values() for run in runs):
         if not unknown:
@@ -399,7 +414,7 @@ def _check_confounds(selection: Selection, settings: Settings) -> None:
 
 
 def _check_names(
-    selection: Selection,
+    selection: RunSelection,
     contrasts: Sequence[Contrast],
     session_contrasts: Sequence[SessionContrast],
     *,
@@ -423,7 +438,7 @@ def _check_names(
             )
 
 
-def _check_folders(settings: Settings) -> None:
+def _check_folders(options: Options) -> None:
     """Refuse folders that the system cannot even look up, before a library meets them."""
     try:
         Path.cwd()
@@ -432,11 +447,11 @@ def _check_folders(settings: Settings) -> None:
             "The folder in which the command was given does not exist any more. Change into another one (cd) first."
         ) from None
     for option, folder, refusal in (
-        ("The BIDS folder", settings.bids_dir, DatasetError),
-        ("The output folder", settings.output_dir, OutputError),
-        *(("--derivatives", folder, DatasetError) for folder in settings.derivatives),
-        ("--work-dir", settings.work_dir, OutputError),
-        ("--bids-database-dir", settings.bids_database_dir, OutputError),
+        ("The BIDS folder", options.bids_dir, DatasetError),
+        ("The output folder", options.output_dir, OutputError),
+        *(("--derivatives", folder, DatasetError) for folder in options.selection.derivatives),
+        ("--work-dir", options.execution.work_dir, OutputError),
+        ("--bids-database-dir", options.selection.bids_database_dir, OutputError),
     ):
         if folder is None:
             continue
@@ -463,10 +478,10 @@ def _check_temporary_folder() -> None:
         ) from None
 
 
-def _check_private_folders(settings: Settings, inputs: Sequence[Path]) -> None:
+def _check_private_folders(options: Options, inputs: Sequence[Path]) -> None:
     for option, folder in (
-        ("--work-dir", settings.work_dir),
-        ("--bids-database-dir", settings.bids_database_dir),
+        ("--work-dir", options.execution.work_dir),
+        ("--bids-database-dir", options.selection.bids_database_dir),
     ):
         if folder is None:
             continue
@@ -496,10 +511,10 @@ def _report_contrast(contrast: str, outcome: ContrastOutcome) -> None:
         say(f"  and {len(outcome.findings) - _MOST_FINDINGS} more, in the tables and the report.")
 
 
-def _report_participant(done: Done[Outcome], settings: Settings) -> None:
+def _report_participant(done: Done[Outcome], options: Options) -> None:
     if done.failure:
         say(f"{done.unit}: FAILED. {done.failure.message}")
-        if settings.verbose and done.failure.details:
+        if options.execution.verbose and done.failure.details:
             say(done.failure.details)
         return
     outcome = done.result
@@ -507,7 +522,7 @@ def _report_participant(done: Done[Outcome], settings: Settings) -> None:
     if outcome.status == "finished":
         say(f"{done.unit}: finished before, skipped (--force redoes it).")
         return
-    if settings.verbose:
+    if options.execution.verbose:
         for message in outcome.messages:
             say(f"  {message}")
     remarks = f", {len(outcome.messages)} remark(s) in logs/" if outcome.messages else ""
@@ -529,16 +544,16 @@ def _keep_crash(done: Done[Outcome], analysed: str, output_dir: Path) -> None:
 
 def _conclude(
     outcomes: dict[str, Failure | None],
-    selection: Selection,
+    selection: RunSelection,
     contrasts: Sequence[Contrast],
-    settings: Settings,
+    options: Options,
     output_dir: Path,
 ) -> int:
     """Sum up, and choose the exit code."""
     n_units = len(selection.runs)
     failures = {unit: failure for unit, failure in outcomes.items() if failure}
     if not failures:
-        _say_what_is_there(selection, contrasts, settings, output_dir)
+        _say_what_is_there(selection, contrasts, options, output_dir)
         return 0
     n_kept, n_begun = len(outcomes) - len(failures), len(outcomes)
     others = f"{n_kept} finished and kept" if n_kept else "none is finished"
@@ -552,7 +567,7 @@ def _conclude(
 
 
 def _say_what_is_there(
-    selection: Selection, contrasts: Sequence[Contrast], settings: Settings, output_dir: Path
+    selection: RunSelection, contrasts: Sequence[Contrast], options: Options, output_dir: Path
 ) -> None:
     """Sum up what the participant level was made from, and where its results are."""
     n_runs = sum(map(len, selection.runs.values()))
@@ -563,7 +578,7 @@ def _say_what_is_there(
         for contrast in contrasts
         for _ in (output_dir / f"sub-{label}").rglob(f"*_contrast-{contrast.label}_*_{STATMAP_SUFFIX}.nii.gz")
     )
-    reports = "" if settings.no_report else f" Reports: {output_dir}/sub-*.html"
+    reports = "" if options.execution.no_report else f" Reports: {output_dir}/sub-*.html"
     say(
         f"Participant level: {counted(len(selection.runs), 'participant')}"
         f"{of_sessions if selection.sessions else ''}, {counted(n_runs, 'run')}; "
@@ -593,7 +608,7 @@ def _memory_need(runs: Sequence[RunInputs]) -> float:
     return _BASE_GB + float(np.prod(image.shape)) * per_value / 1e9
 
 
-def _say_about_memory(needs: Mapping[str, float], n_runs: int, executor: Executor, settings: Settings) -> None:
+def _say_about_memory(needs: Mapping[str, float], n_runs: int, executor: Executor, options: Options) -> None:
     """Name the runs that are too large, and say when fewer run at a time than could."""
     memory, largest = executor.memory_gb, max(needs.values())
     if memory is None:
@@ -605,7 +620,7 @@ def _say_about_memory(needs: Mapping[str, float], n_runs: int, executor: Executo
             "killed. Give the container or job more memory (docker run --memory, sbatch --mem), or say with "
             "--mem-gb that there is more."
         )
-    at_a_time, wanted = executor.at_a_time(needs), min(settings.nprocs, n_runs)
+    at_a_time, wanted = executor.at_a_time(needs), min(options.execution.nprocs, n_runs)
     if at_a_time is not None and at_a_time < wanted:
         say(
             f"{at_a_time} run(s) at a time instead of {wanted}: the largest needs about {largest:.1f} GB, and there "
@@ -613,10 +628,10 @@ def _say_about_memory(needs: Mapping[str, float], n_runs: int, executor: Executo
         )
 
 
-def _keep_settings(settings: Settings, output_dir: Path) -> None:
+def _keep_options(options: Options, output_dir: Path) -> None:
     """Save what was asked for, so that `--config-file` can ask for it again."""
     name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}_config.toml"
-    write_text(output_dir / "logs" / name, settings.to_toml())
+    write_text(output_dir / "logs" / name, to_toml(options))
 
 
 def _keep_methods(methods: MethodsText, entities: Mapping[str, str | None], level: str, output_dir: Path) -> None:

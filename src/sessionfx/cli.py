@@ -1,4 +1,4 @@
-"""The command line: arguments to settings, errors to exit codes.
+"""The command line: arguments to options, errors to exit codes.
 
 Only the standard library is imported at the top: `--help` and `--version` answer at once.
 """
@@ -24,14 +24,9 @@ from sessionfx.errors import (
     SessionFXError,
     as_refusal,
 )
-from sessionfx.process import (
-    INTERRUPTED_SENTENCE,
-    ended_by_signal,
-    ending_in_order,
-    prepare_streams,
-    write_out,
-)
-from sessionfx.settings import (
+from sessionfx.options import Options
+from sessionfx.options.groups import available_processors
+from sessionfx.options.table import (
     CORRECTIONS,
     DRIFT_MODELS,
     EXECUTORS,
@@ -42,20 +37,18 @@ from sessionfx.settings import (
     MIXED_DOF_METHODS,
     NOISE_MODELS,
     SESSION_COVARIATE_EFFECTS,
+    STRATEGY_NAMES,
     SUBJECT_EFFECTS,
     VARIANCES,
-    Settings,
-    as_text,
-    available_processors,
 )
-
-STRATEGY_NAMES = (
-    "session-model",
-    "summary-statistics",
-    "marginal",
-    "mixed",
-    "meta",
-)  # the registry of strategies is checked against this
+from sessionfx.options.toml import as_text
+from sessionfx.process import (
+    INTERRUPTED_SENTENCE,
+    ended_by_signal,
+    ending_in_order,
+    prepare_streams,
+    write_out,
+)
 
 _LABEL = re.compile(r"[a-zA-Z0-9+]+\Z")
 # bytes, of the file systems in use; and of a whole path, on Linux
@@ -255,7 +248,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_settings(argv: Sequence[str]) -> Settings:
+def parse_options(argv: Sequence[str]) -> Options:
     """Read the command line and the configuration file it may name.
 
     Raises
@@ -290,7 +283,7 @@ def parse_settings(argv: Sequence[str]) -> Settings:
             options[name] = as_text(value)
     if options["smoothing_fwhm"] == 0:
         options["smoothing_fwhm"] = None
-    return Settings(**options)
+    return Options.from_values(options)
 
 
 def _check_encoding(argument: str) -> None:
@@ -356,14 +349,14 @@ def _code_of(arguments: list[str]) -> int:
     verbose = any(re.fullmatch(r"-v+|--verbose", argument) for argument in arguments)
     output_dir = None
     try:
-        settings = parse_settings(arguments)
-        output_dir = str(settings.output_dir)
+        options = parse_options(arguments)
+        output_dir = str(options.output_dir)
         from sessionfx.execution import start_few_threads
 
-        start_few_threads(settings.omp_nthreads)
+        start_few_threads(options.execution.omp_nthreads)
         from sessionfx.app import run
 
-        return run(settings)
+        return run(options)
     except BaseException as error:
         code = ended_by_signal()
         if code is not None:  # also where a library made another exception of it

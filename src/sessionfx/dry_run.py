@@ -12,7 +12,7 @@ from sessionfx.bids.names import natural_key
 from sessionfx.wording import counted, listed, shortened
 
 if TYPE_CHECKING:
-    from sessionfx.bids.runs import RunInputs, Selection
+    from sessionfx.bids.runs import RunInputs, RunSelection
     from sessionfx.group.analysis import GroupAnalysis
     from sessionfx.participant.analysis import ParticipantAnalysis
 
@@ -42,12 +42,12 @@ def participant_progress(runs: Sequence[RunInputs], analysis: ParticipantAnalysi
     work = plan_work(runs, analysis)
     asked = len(work.fits) + len(work.combinations)
     record = Record(analysis.files.record(runs[0].participant), analysis.output_dir)
-    fits, combinations = work.unfinished(record, force=analysis.settings.force)
+    fits, combinations = work.unfinished(record, force=analysis.execution.force)
     return Progress(asked - len(fits) - len(combinations), asked)
 
 
 def participant_text(
-    selection: Selection,
+    selection: RunSelection,
     analysis: ParticipantAnalysis,
     session_contrasts: Sequence[str],
     needs_gb: Mapping[str, float],
@@ -57,7 +57,7 @@ def participant_text(
 
     Parameters
     ----------
-    selection : Selection
+    selection : RunSelection
         Runs of at least one participant.
     analysis : ParticipantAnalysis
     session_contrasts : sequence of str
@@ -102,7 +102,7 @@ def participant_text(
 
 def group_text(analysis: GroupAnalysis) -> str:
     """Describe the group level: contrasts, participants and sessions, questions, and the maps that would be read."""
-    selection, settings = analysis.selection, analysis.settings
+    selection, model = analysis.selection, analysis.model
     lines = [
         f"  {name}: {root}" for name, root in {**analysis.links, "output": analysis.output_dir}.items()
     ] + [
@@ -112,20 +112,20 @@ def group_text(analysis: GroupAnalysis) -> str:
         *(f"  warning: {warning}" for warning in selection.warnings),
     ]  # fmt: skip
     for title, names in (
-        ("covariates", settings.covariates),
-        ("session covariates", settings.session_covariates),
-        ("group contrasts", settings.group_contrast),
+        ("covariates", model.covariates),
+        ("session covariates", model.session_covariates),
+        ("group contrasts", model.group_contrast),
     ):
         if names:
             lines.append(f"  {title}: {'; '.join(names)}")
-    if settings.permutations:
-        lines.append(f"  permutations: {settings.permutations}")
-    if settings.equivalence is not None:
-        lines.append(f"  equivalence to zero: within ±{settings.equivalence:g} percent signal change")
-    if settings.bayes_factor is not None:
-        lines.append(f"  Bayes factors: Cauchy prior of scale {settings.bayes_factor:.4g}")
-    if settings.calibrate:
-        lines.append(f"  calibration: {settings.calibrate} simulated voxels")
+    if model.permutations:
+        lines.append(f"  permutations: {model.permutations}")
+    if model.equivalence is not None:
+        lines.append(f"  equivalence to zero: within ±{model.equivalence:g} percent signal change")
+    if model.bayes_factor is not None:
+        lines.append(f"  Bayes factors: Cauchy prior of scale {model.bayes_factor:.4g}")
+    if model.calibrate:
+        lines.append(f"  calibration: {model.calibrate} simulated voxels")
     for contrast, maps in selection.maps.items():
         of_participant: dict[str, list[str]] = {}
         for one in maps:
@@ -164,7 +164,7 @@ def _timing(metadata: Mapping[str, Any]) -> str:
     return f"volume timing: {len(times)} times from {shortened(str(times[0]))} to {shortened(str(times[-1]))} s"
 
 
-def _counts(selection: Selection) -> list[str]:
+def _counts(selection: RunSelection) -> list[str]:
     """Count runs and what they lack, naming a few."""
     labels_of: dict[int, list[str]] = {}
     lacking: dict[str, list[str]] = {}

@@ -7,7 +7,6 @@ Null maps without any effect of what is asked.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +25,7 @@ from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, Question
 from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
 from sessionfx.group.verdict import DIFFERENT_LEVEL
-from sessionfx.settings import Settings
+from sessionfx.options import GroupModel
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.fixed_effects import average
 from sessionfx.statistics.linear_algebra import is_estimable
@@ -78,8 +77,8 @@ def advice(
     **options: str,
 ) -> Advice:
     """Answer and judge a question as the program does, by all strategies that it runs without being asked."""
-    settings = Settings(Path("/in"), Path("/out"), ("group",), correction="none", permutations=permutations)
-    respondent = Respondent(DEFAULT, GroupOptions(**options), settings, LocalExecutor(1, 1))
+    model = GroupModel(correction="none", permutations=permutations)
+    respondent = Respondent(DEFAULT, GroupOptions(**options), model, LocalExecutor(1, 1))
     stack = stack_of(study.layout, maps, np.ones((maps.shape[1], 1, 1), dtype=bool))
     answers = respondent.answers([question], stack, study.sessions)
     return Advice(respondent.compared(question, answers.results[0], stack, answers.evidence, rates=rates))

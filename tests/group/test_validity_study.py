@@ -26,7 +26,7 @@ from sessionfx.group.judgement import Judgement
 from sessionfx.group.results import Verdict
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
-from sessionfx.settings import Settings
+from sessionfx.options import GroupModel
 
 GROUPS = situations.grouped((5, 9), 2.0)
 LEAVING = next(case for case in situations.dropout_situations() if case.name == "by level, n=12, k=3")
@@ -41,7 +41,7 @@ def test_answers_in_memory_are_those_of_the_program(situation: starred.Situation
     stack = stack_of(situation.layout, maps, np.ones((200, 1, 1), dtype=bool))
     strategies = tuple(STRATEGIES[name] for name in starred.DEFAULT)
     with LocalExecutor(1, None) as executor:
-        program = Respondent(strategies, GroupOptions(), Settings(Path(), Path(), ("group",)), executor)
+        program = Respondent(strategies, GroupOptions(), GroupModel(), executor)
         answers = program.answers(situation.questions, stack, situation.sessions)
         evidence = with_active_regions(answers.evidence, answers.reliability, stack, answers.mean)
         for question, own, results in zip(situation.questions, found, answers.results, strict=True):

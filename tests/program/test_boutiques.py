@@ -16,13 +16,13 @@ import pytest
 
 import sessionfx
 from program import bosh
-from sessionfx.cli import build_parser, parse_settings
+from sessionfx.cli import build_parser, parse_options
 
 REPOSITORY = Path(__file__).parents[2]
 DESCRIPTOR = REPOSITORY / "boutiques.json"
 TOOL = REPOSITORY / "tools" / "boutiques.py"
 PRINT_AND_STOP = {"help", "version"}
-BOUTIQUES_NAMES = {"levels": "analysis_level"}  # where they are not those of the settings
+BOUTIQUES_NAMES = {"levels": "analysis_level"}  # where they are not those of the options
 
 _spec = importlib.util.spec_from_file_location("descriptor", TOOL)  # `boutiques` is the package that is tested against
 tool = importlib.util.module_from_spec(_spec)
@@ -116,9 +116,9 @@ def test_command_with_every_option_is_understood(descriptor: dict[str, Any]) -> 
     # no_report excludes reports_only, output_dir the other one
     left_out = PRINT_AND_STOP | {"config_file", "config_over_defaults", "reports_only", "participant_level_dir"}
     values = {item["id"]: example_value(item) for item in descriptor["inputs"] if item["id"] not in left_out}
-    settings = parse_settings(command_of(descriptor, values))
+    found_values = parse_options(command_of(descriptor, values)).values()
     for name, value in values.items():
-        found = getattr(settings, {"analysis_level": "levels"}.get(name, name))
+        found = found_values[{"analysis_level": "levels"}.get(name, name)]
         kind = next(item["type"] for item in descriptor["inputs"] if item["id"] == name)
         if kind == "Flag":
             assert found
@@ -131,12 +131,12 @@ def test_command_with_every_option_is_understood(descriptor: dict[str, Any]) -> 
 def test_contrasts_with_spaces_and_minus_signs_survive(descriptor: dict[str, Any]) -> None:
     values = {"bids_dir": "in", "output_dir": "out dir", "analysis_level": ["participant", "group"]}
     contrasts = ["-1 * congruent + incongruent", "effect='a b' - c"]
-    settings = parse_settings(
+    options = parse_options(
         command_of(descriptor, {**values, "contrast": contrasts, "hrf_model": "glover + derivative"})
     )
-    assert settings.contrast == tuple(contrasts)
-    assert settings.hrf_model == "glover + derivative"
-    assert settings.output_dir == Path("out dir")
+    assert options.selection.contrast == tuple(contrasts)
+    assert options.first_level.hrf_model == "glover + derivative"
+    assert options.output_dir == Path("out dir")
 
 
 def with_defaults(descriptor: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def with_defaults(descriptor: dict[str, Any], values: dict[str, Any]) -> dict[st
 def test_defaults_are_those_of_the_program(descriptor: dict[str, Any]) -> None:
     given = {"bids_dir": "in", "output_dir": "out", "analysis_level": ["group"]}
     values = with_defaults(descriptor, given)
-    assert parse_settings(command_of(descriptor, values)) == parse_settings(["in", "out", "group"])
+    assert parse_options(command_of(descriptor, values)) == parse_options(["in", "out", "group"])
     assert values["hrf_model"] == "glover"
 
 
@@ -157,16 +157,16 @@ def test_defaults_that_a_platform_adds_leave_the_choice_to_a_config_file(
     file = tmp_path / "study.toml"
     file.write_text("hrf-model = 'spm'\nalpha = 0.01\ncorrection = 'bonferroni'\n")
     given = {"bids_dir": "in", "output_dir": "out", "analysis_level": ["group"], "config_file": str(file)}
-    settings = parse_settings(command_of(descriptor, with_defaults(descriptor, {**given, "correction": "none"})))
-    assert (settings.hrf_model, settings.alpha) == ("spm", 0.01)
-    assert settings.correction == "none"  # not a default: the user's own choice wins
-    typed = parse_settings(["in", "out", "group", "--config-file", str(file), "--hrf-model", "glover"])
-    assert (typed.hrf_model, typed.alpha) == ("glover", 0.01)
+    options = parse_options(command_of(descriptor, with_defaults(descriptor, {**given, "correction": "none"})))
+    assert (options.first_level.hrf_model, options.group.alpha) == ("spm", 0.01)
+    assert options.group.correction == "none"  # not a default: the user's own choice wins
+    typed = parse_options(["in", "out", "group", "--config-file", str(file), "--hrf-model", "glover"])
+    assert (typed.first_level.hrf_model, typed.group.alpha) == ("glover", 0.01)
 
 
 def test_descriptor_is_the_same_on_every_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     here = tool.render_descriptor()
-    monkeypatch.setattr("sessionfx.cli.available_processors", lambda: 97)
+    monkeypatch.setattr("sessionfx.options.groups.available_processors", lambda: 97)
     assert tool.render_descriptor() == here
 
 

@@ -14,32 +14,32 @@ from typing import Any
 
 import pytest
 import tomli_w
-from hypothesis import given
-from hypothesis import settings as hypothesis_settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sessionfx
-from sessionfx.cli import STRATEGY_NAMES, build_parser, main, parse_settings
+from sessionfx.cli import build_parser, main, parse_options
 from sessionfx.errors import CommandLineError
 from sessionfx.group.strategies import STRATEGIES
-from sessionfx.settings import (
+from sessionfx.options import Options, Selection
+from sessionfx.options.table import (
     CORRECTIONS,
     DRIFT_MODELS,
     FIXED_EFFECTS_DOF_METHODS,
     FIXED_EFFECTS_WEIGHTINGS,
     HRF_MODELS,
     NOISE_MODELS,
+    STRATEGY_NAMES,
     SUBJECT_EFFECTS,
-    Settings,
-    available_processors,
 )
+from sessionfx.options.toml import to_toml
 
 REPOSITORY = Path(__file__).parents[2]
 POSITIONS = ("/data/bids", "/data/out", "participant")
 
 
-def parsed(*options: str) -> Settings:
-    return parse_settings([*POSITIONS, *options])
+def parsed(*options: str) -> dict[str, Any]:
+    return parse_options([*POSITIONS, *options]).values()
 
 
 def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -47,10 +47,10 @@ def run_python(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def parsed_with_file(tmp_path: Path) -> Callable[..., Settings]:
+def parsed_with_file(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Parse options together with a configuration file of these entries."""
 
-    def parse(entries: dict[str, Any] | str, *options: str) -> Settings:
+    def parse(entries: dict[str, Any] | str, *options: str) -> dict[str, Any]:
         path = tmp_path / "config.toml"
         path.write_text(entries if isinstance(entries, str) else tomli_w.dumps(entries), encoding="utf-8")
         return parsed("--config-file", str(path), *options)
@@ -150,12 +150,12 @@ def test_strategies_on_the_command_line_are_those_there_are() -> None:
     ],
 )
 def test_option_is_understood(options: list[str], name: str, value: object) -> None:
-    assert getattr(parsed(*options), name) == value
+    assert parsed(*options)[name] == value
 
 
-def test_defaults_are_those_of_the_settings() -> None:
-    expected = Settings(Path("/data/bids"), Path("/data/out"), ("participant",), nprocs=available_processors())
-    assert parsed() == expected
+def test_defaults_are_those_of_the_groups() -> None:
+    expected = Options(bids_dir=Path("/data/bids"), output_dir=Path("/data/out"), levels=("participant",))
+    assert parse_options(POSITIONS) == expected
 
 
 @pytest.mark.parametrize(
@@ -174,13 +174,13 @@ def test_defaults_are_those_of_the_settings() -> None:
 def test_every_choice_is_accepted(option: str, choices: tuple[str, ...]) -> None:
     name = option[2:].replace("-", "_")
     for choice in choices:
-        assert getattr(parsed(option, choice), name) in (choice, (choice,))
+        assert parsed(option, choice)[name] in (choice, (choice,))
 
 
 def test_what_is_given_twice_counts_once() -> None:
-    settings = parsed("--participant-label", "01", "sub-01", "02", "--contrast", "a", "--contrast", "a")
-    assert settings.participant_label == ("01", "02")
-    assert settings.contrast == ("a",)
+    values = parsed("--participant-label", "01", "sub-01", "02", "--contrast", "a", "--contrast", "a")
+    assert values["participant_label"] == ("01", "02")
+    assert values["contrast"] == ("a",)
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_what_is_given_twice_counts_once() -> None:
     ],
 )
 def test_levels_run_in_their_own_order(levels: list[str], expected: tuple[str, ...]) -> None:
-    assert parse_settings(["/data/bids", "/data/out", *levels]).levels == expected
+    assert parse_options(["/data/bids", "/data/out", *levels]).levels == expected
 
 
 # Mistakes ---------------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ def positive(largest: float) -> st.SearchStrategy[float]:
 
 
 @st.composite
-def any_settings(draw: st.DrawFn) -> Settings:
+def any_options(draw: st.DrawFn) -> Options:
     reports = draw(st.sampled_from([{}, {"no_report": True}, {"reports_only": True}]))
     fields = {
         "participant_label": several(LABELS),
@@ -322,7 +322,8 @@ def any_settings(draw: st.DrawFn) -> Settings:
     }
     options = {name: draw(strategy) for name, strategy in fields.items()}
     levels = draw(st.sampled_from([("participant",), ("group",), ("participant", "group")]))
-    return Settings(Path("/data/bids"), Path("/data/out"), levels, **options, **reports)
+    folders = {"bids_dir": Path("/data/bids"), "output_dir": Path("/data/out")}
+    return Options.from_values({**folders, "levels": levels, **options, **reports})
 
 
 @pytest.fixture(scope="session")
@@ -330,26 +331,31 @@ def config_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("config") / "config.toml"
 
 
-def read_back(written: Settings, path: Path) -> Settings:
-    path.write_text(written.to_toml(), encoding="utf-8")
+def read_back(written: Options, path: Path) -> Options:
+    path.write_text(to_toml(written), encoding="utf-8")
     positions = [str(written.bids_dir), str(written.output_dir), *written.levels]
-    return parse_settings([*positions, "--config-file", str(path)])
+    return parse_options([*positions, "--config-file", str(path)])
 
 
-@given(written=any_settings())
-@hypothesis_settings(deadline=None, max_examples=60)
-def test_saved_settings_are_read_back_as_they_were(written: Settings, config_path: Path) -> None:
+@given(written=any_options())
+@settings(deadline=None, max_examples=60)
+def test_saved_options_are_read_back_as_they_were(written: Options, config_path: Path) -> None:
     assert read_back(written, config_path) == written
 
 
 @pytest.mark.parametrize("folder", ["/data/two\nlines", "/data/x\nforce = true", "/data/bell\x07", "/data/cr\rlf\r\n"])
-def test_no_folder_name_breaks_or_changes_the_saved_settings(folder: str, config_path: Path) -> None:
-    written = Settings(Path(folder), Path("/data/out"), ("participant",), task="stroop")
+def test_no_folder_name_breaks_or_changes_the_saved_options(folder: str, config_path: Path) -> None:
+    written = Options(
+        bids_dir=Path(folder),
+        output_dir=Path("/data/out"),
+        levels=("participant",),
+        selection=Selection(task="stroop"),
+    )
     assert read_back(written, config_path) == written
 
 
-def test_saved_settings_name_the_folders_and_levels_for_people() -> None:
-    text = Settings(Path("/data/bids"), Path("/data/out"), ("participant", "group")).to_toml()
+def test_saved_options_name_the_folders_and_levels_for_people() -> None:
+    text = to_toml(parse_options([*POSITIONS, "group"]))
     assert "/data/bids /data/out participant group" in text.splitlines()[0]
     assert not {"bids-dir", "output-dir", "levels"} & set(tomllib.loads(text))
 
@@ -373,9 +379,9 @@ def test_saved_settings_name_the_folders_and_levels_for_people() -> None:
     ],
 )
 def test_entries_are_the_options_of_the_command_line(
-    entries: dict[str, Any], name: str, value: object, parsed_with_file: Callable[..., Settings]
+    entries: dict[str, Any], name: str, value: object, parsed_with_file: Callable[..., dict[str, Any]]
 ) -> None:
-    assert getattr(parsed_with_file(entries), name) == value
+    assert parsed_with_file(entries)[name] == value
 
 
 @pytest.mark.parametrize(
@@ -402,14 +408,14 @@ def test_the_command_line_wins_over_the_file(
     options: list[str],
     name: str,
     value: object,
-    parsed_with_file: Callable[..., Settings],
+    parsed_with_file: Callable[..., dict[str, Any]],
 ) -> None:
-    assert getattr(parsed_with_file(entries, *options), name) == value
+    assert parsed_with_file(entries, *options)[name] == value
 
 
-def test_what_the_command_line_leaves_open_comes_from_the_file(parsed_with_file: Callable[..., Settings]) -> None:
-    settings = parsed_with_file({"task": "rest", "alpha": 0.01}, "--task", "stroop")
-    assert (settings.task, settings.alpha) == ("stroop", 0.01)
+def test_what_the_command_line_leaves_open_comes_from_the_file(parsed_with_file: Callable[..., dict[str, Any]]) -> None:
+    values = parsed_with_file({"task": "rest", "alpha": 0.01}, "--task", "stroop")
+    assert (values["task"], values["alpha"]) == ("stroop", 0.01)
 
 
 @pytest.mark.parametrize("entries", [{"alpha": 0.01}, {"session-label": ["pre", "post"]}])
@@ -417,9 +423,9 @@ def test_a_double_dash_ends_a_list_of_labels_with_a_file_too(entries: dict[str, 
     path = tmp_path / "config.toml"
     path.write_text(tomli_w.dumps(entries))
     labels = ["--participant-label", "01", "02"]
-    assert parse_settings([*labels, "--", *POSITIONS]).participant_label == ("01", "02")
-    settings = parse_settings(["--config-file", str(path), *labels, "--", *POSITIONS])
-    assert (settings.participant_label, settings.levels) == (("01", "02"), ("participant",))
+    assert parse_options([*labels, "--", *POSITIONS]).selection.participant_label == ("01", "02")
+    options = parse_options(["--config-file", str(path), *labels, "--", *POSITIONS])
+    assert (options.selection.participant_label, options.levels) == (("01", "02"), ("participant",))
 
 
 @pytest.mark.parametrize(
@@ -441,7 +447,7 @@ def test_a_double_dash_ends_a_list_of_labels_with_a_file_too(entries: dict[str, 
     ],
 )
 def test_a_mistake_in_the_file_is_refused(
-    entries: dict[str, Any] | str, mentioned: str, parsed_with_file: Callable[..., Settings]
+    entries: dict[str, Any] | str, mentioned: str, parsed_with_file: Callable[..., dict[str, Any]]
 ) -> None:
     with pytest.raises(CommandLineError, match=mentioned):
         parsed_with_file(entries)

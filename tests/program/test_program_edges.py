@@ -19,7 +19,7 @@ import pytest
 import units_of_work as work
 from program import CONTRAST
 from sessionfx import errors
-from sessionfx.cli import main, parse_settings
+from sessionfx.cli import main, parse_options
 from sessionfx.execution import LocalExecutor, in_slots, in_threads, progress_bar, show_progress
 from sessionfx.execution.slots import own_slots
 from sessionfx.simulate import SimulationOptions, simulate_dataset
@@ -153,7 +153,7 @@ def test_an_interrupt_that_a_library_swallows_or_changes_is_still_one(tmp_path: 
         "import os, signal, sys\n"
         "import sessionfx.app\n"
         "from sessionfx.cli import main\n"
-        "def run(settings):\n"
+        "def run(options):\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGINT)\n"
         "    except KeyboardInterrupt:\n"
@@ -175,7 +175,7 @@ def test_a_signal_waits_until_an_import_is_over(tmp_path: Path) -> None:
     )
     program = (
         "import sys, time\nimport sessionfx.app\nfrom sessionfx.cli import main\n"
-        "def run(settings):\n    import careless\n    time.sleep(20)\n"
+        "def run(options):\n    import careless\n    time.sleep(20)\n"
         "sessionfx.app.run = run\n"
         f"sys.exit(main(['{tmp_path}', '{tmp_path}/out', 'participant']))\n"
     )
@@ -338,7 +338,7 @@ def test_a_broken_configuration_file_is_said(content: bytes, fragment: str, tmp_
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"\xef\xbb\xbftask = 'rest'\n")
-    assert parse_settings([*POSITIONS, "--config-file", str(path)]).task == "rest"
+    assert parse_options([*POSITIONS, "--config-file", str(path)]).selection.task == "rest"
 
 
 @pytest.mark.parametrize("option", ["--config-file", "--bids-filter-file"])
@@ -363,8 +363,8 @@ BOUNDED = {
 def test_numbers_have_bounds_and_the_bound_itself_is_accepted(option: str, capfd: Any) -> None:
     largest = BOUNDED[option]
     name = option[2:].replace("-", "_")
-    assert getattr(parse_settings([*POSITIONS, option, largest]), name) == (
-        float(largest) if "." in str(getattr(parse_settings([*POSITIONS, option, "1"]), name)) else int(largest)
+    assert parse_options([*POSITIONS, option, largest]).values()[name] == (
+        float(largest) if "." in str(parse_options([*POSITIONS, option, "1"]).values()[name]) else int(largest)
     )
     assert "is more than" in refused(capfd, 2, *POSITIONS, option, str(int(largest) + 1))
 
@@ -378,7 +378,7 @@ def test_odd_numbers_are_refused_in_a_short_sentence(option: str, text: str, cap
 
 
 def test_zeros_in_front_change_no_number() -> None:
-    assert parse_settings([*POSITIONS, "--random-seed", "0" * 5000 + "7"]).random_seed == 7
+    assert parse_options([*POSITIONS, "--random-seed", "0" * 5000 + "7"]).group.random_seed == 7
 
 
 # Levels and contrasts ---------------------------------------------------------------------------------------
@@ -395,8 +395,8 @@ def test_a_second_contrast_after_one_option_is_recognised(arguments: tuple[str, 
     said = refused(capfd, 2, *arguments)
     remedy = re.search(r"repeat it for each: (--contrast '.*' --contrast '.*')\.", said)
     assert remedy, said
-    settings = parse_settings(["/d", "/o", "participant", "--contrast", "a - b", "--contrast", "b - c"])
-    assert settings.contrast == ("a - b", "b - c")
+    options = parse_options(["/d", "/o", "participant", "--contrast", "a - b", "--contrast", "b - c"])
+    assert options.selection.contrast == ("a - b", "b - c")
 
 
 def test_an_unknown_level_is_named_with_those_there_are(capfd: Any) -> None:

@@ -14,10 +14,10 @@ from program import run_command
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.strategies import STRATEGIES
+from sessionfx.options import GroupModel
 from sessionfx.participant.page import write_participant_report
 from sessionfx.participant.results import ParticipantResults, RunSummary, read_reference
 from sessionfx.report.methods import MethodsText
-from sessionfx.settings import Settings
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import EstimateMap
 from sessionfx.statistics.estimates import Estimate
@@ -119,7 +119,7 @@ def results_in_memory(reference: np.ndarray | None) -> ParticipantResults:
     return ParticipantResults(
         "01", {"task": "x", "space": "y", "res": None}, runs, (Contrast("c", HOSTILE, {HOSTILE: 1.0}),),
         tuple(questions), {"c": {"1": estimate(), "2": estimate()}}, {"c": {"mean": estimate()}}, reference,
-        Settings(Path(), Path(), ("participant",)), MethodsText(("What was done.",), ()),
+        GroupModel(), MethodsText(("What was done.",), ()),
     )  # fmt: skip
 
 

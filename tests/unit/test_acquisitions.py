@@ -9,9 +9,9 @@ import pytest
 
 from bids_trees import SPACE, filters_named_in, make_tree
 from sessionfx.bids.dataset import find_derivative_roots, open_dataset
-from sessionfx.bids.runs import Selection, select_runs
+from sessionfx.bids.runs import RunSelection, select_runs
 from sessionfx.errors import CommandLineError, DatasetError
-from sessionfx.settings import Settings
+from sessionfx.options import Selection
 
 FUNC = "derivatives/fmriprep/sub-{sub}/ses-{ses}/func"
 
@@ -23,18 +23,17 @@ def image(
     return f"{folder}/sub-{sub}_ses-{ses}_task-t{entities}{space}_desc-{desc}_bold.nii.gz"
 
 
-def select(root: Path, files: list[str], bold_filter: dict[str, object] | None = None, **options: str) -> Selection:
+def select(root: Path, files: list[str], bold_filter: dict[str, object] | None = None, **options: str) -> RunSelection:
     make_tree(root / "bids", files)
     path = None
     if bold_filter is not None:
         path = root / "filter.json"
         path.write_text(json.dumps({"bold": bold_filter}))
-    settings = Settings(root / "bids", root / "out", ("participant",), bids_filter_file=path, **options)  # type: ignore[arg-type]
     raw = root / "bids"
-    return select_runs(open_dataset(raw, find_derivative_roots(raw, [])), settings)
+    return select_runs(open_dataset(raw, find_derivative_roots(raw, [])), Selection(bids_filter_file=path, **options))
 
 
-def bold_names(selection: Selection) -> list[str]:
+def bold_names(selection: RunSelection) -> list[str]:
     return [run.bold.name.split("_space-")[0] for runs in selection.runs.values() for run in runs]
 
 

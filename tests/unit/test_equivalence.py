@@ -15,9 +15,10 @@ from array_study import Study, everyone, patients
 from calls import GroupCaller, redone, times
 from group_study import GroupStudy, group_map, group_path, make_study, read, strict_json
 from pages import text_of
-from sessionfx.cli import parse_settings
+from sessionfx.cli import parse_options
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies.base import Question
+from sessionfx.options.toml import to_toml
 from sessionfx.statistics.bayes_factor import MEDIUM_SCALE, bayes_factors
 from sessionfx.statistics.equivalence import two_one_sided_tests
 from sessionfx.statistics.estimates import Estimate
@@ -367,10 +368,10 @@ def test_bounds_and_scales_that_are_none_are_refused(
 def test_configuration_file_asks_for_bayes_factors(entry: str, scale: float, tmp_path: Path) -> None:
     config = tmp_path / "options.toml"
     config.write_text(f"bayes-factor = {entry}\nequivalence = 0.2\n", encoding="utf-8")
-    settings = parse_settings([str(tmp_path), str(tmp_path / "out"), "group", "--config-file", str(config)])
-    assert (settings.bayes_factor, settings.equivalence) == (pytest.approx(scale), 0.2)
-    config.write_text(settings.to_toml(), encoding="utf-8")
-    assert parse_settings([str(tmp_path), str(tmp_path / "out"), "group", "--config-file", str(config)]) == settings
+    options = parse_options([str(tmp_path), str(tmp_path / "out"), "group", "--config-file", str(config)])
+    assert (options.group.bayes_factor, options.group.equivalence) == (pytest.approx(scale), 0.2)
+    config.write_text(to_toml(options), encoding="utf-8")
+    assert parse_options([str(tmp_path), str(tmp_path / "out"), "group", "--config-file", str(config)]) == options
 
 
 # Simulated studies ------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from nilearn.glm.first_level import make_first_level_design_matrix
 from numpy.typing import NDArray
 
 from sessionfx.ask.contrasts import parse_contrasts
+from sessionfx.options import FirstLevelModel
 from sessionfx.participant.confounds import Confounds
-from sessionfx.participant.design import Design, DesignModel, make_design
+from sessionfx.participant.design import Design, make_design
 from sessionfx.participant.events import Events
 from sessionfx.participant.glm import fit_run
 from sessionfx.participant.run import _estimable_contrasts
@@ -27,7 +28,7 @@ FloatArray = NDArray[np.float64]
 N_VOLUMES, REPETITION_TIME = 200, 2.0
 TIMES = REPETITION_TIME * np.arange(N_VOLUMES)
 TIMING = Timing(TIMES, REPETITION_TIME, 0.0, N_VOLUMES * REPETITION_TIME)
-MODEL = DesignModel("glover", "cosine", 0.01)
+MODEL = FirstLevelModel()
 
 
 def events_where_a_is_b(seed: int, **modulation: float) -> Events:
@@ -95,7 +96,7 @@ def test_a_design_of_full_rank_is_nilearns_to_the_last_bit(hrf_model: str, drift
         TIMES, events.table, hrf_model=hrf_model, drift_model=None if drift_model == "none" else drift_model,
         add_regs=confounds.table.set_axis(TIMES),
     )  # fmt: skip
-    ours = make_design(TIMING, events, confounds, DesignModel(hrf_model, drift_model, 0.01))
+    ours = make_design(TIMING, events, confounds, FirstLevelModel(hrf_model=hrf_model, drift_model=drift_model))
     pd.testing.assert_frame_equal(ours.matrix, theirs, check_exact=True)
     assert ours.condition_columns == tuple(theirs.columns[: 3 * (1 + hrf_model.count("+"))])
 

@@ -25,9 +25,9 @@ from sessionfx.bids.dataset import (
     open_dataset,
     preprocessing_programs,
 )
-from sessionfx.bids.runs import RunInputs, Selection, participants_with_runs, select_runs
+from sessionfx.bids.runs import RunInputs, RunSelection, participants_with_runs, select_runs
 from sessionfx.errors import DatasetError
-from sessionfx.settings import Settings
+from sessionfx.options import Selection
 
 FMRIPREP = "derivatives/fmriprep"
 
@@ -39,7 +39,7 @@ def select(
     filters: dict[str, Any] | None = None,
     database_dir: Path | None = None,
     **options: Any,
-) -> Selection:
+) -> RunSelection:
     path = None
     if filters is not None:
         path = root.parent / "filter.json"
@@ -47,7 +47,7 @@ def select(
     labels = options.get("participant_label", ())
     roots = find_derivative_roots(root, given)
     dataset = open_dataset(root, roots, participants=labels, database_dir=database_dir)
-    return select_runs(dataset, Settings(root, Path("/out"), ("participant",), bids_filter_file=path, **options))
+    return select_runs(dataset, Selection(bids_filter_file=path, **options))
 
 
 def only_run(root: Path, **options: Any) -> RunInputs:
@@ -55,7 +55,7 @@ def only_run(root: Path, **options: Any) -> RunInputs:
     return run
 
 
-def names(selection: Selection) -> list[str]:
+def names(selection: RunSelection) -> list[str]:
     return [run.name for runs in selection.runs.values() for run in runs]
 
 

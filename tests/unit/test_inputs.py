@@ -33,7 +33,7 @@ from sessionfx.bids.dataset import (
     open_dataset,
 )
 from sessionfx.bids.images import read_volume
-from sessionfx.bids.runs import RunInputs, Selection, participants_with_runs, read_filters, select_runs
+from sessionfx.bids.runs import RunInputs, RunSelection, participants_with_runs, read_filters, select_runs
 from sessionfx.errors import (
     CommandLineError,
     DatasetError,
@@ -41,11 +41,11 @@ from sessionfx.errors import (
     OutputError,
     ParticipantError,
 )
+from sessionfx.options import Selection
 from sessionfx.participant.bold import RunData, open_series
 from sessionfx.participant.bold import read_run as read_open_run
 from sessionfx.participant.confounds import ALWAYS, PRESETS, read_confounds
 from sessionfx.participant.events import Events, read_events
-from sessionfx.settings import Settings
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 
 N_VOLUMES = 12
@@ -428,11 +428,11 @@ def opened(root: Path, *participants: str, database_dir: Path | None = None) -> 
     return open_dataset(root, find_derivative_roots(root, ()), participants=participants, database_dir=database_dir)
 
 
-def select(source: Path | Dataset, **options: Any) -> Selection:
+def select(source: Path | Dataset, **options: Any) -> RunSelection:
     """Choose runs from a folder or from a dataset opened before."""
     if isinstance(source, Path):
         source = opened(source, *options.get("participant_label", ()))
-    return select_runs(source, Settings(source.raw, Path("/out"), ("participant",), **options))
+    return select_runs(source, Selection(**options))
 
 
 def only_run(source: Path | Dataset, **options: Any) -> RunInputs:
@@ -440,7 +440,7 @@ def only_run(source: Path | Dataset, **options: Any) -> RunInputs:
     return run
 
 
-def names(selection: Selection) -> list[str]:
+def names(selection: RunSelection) -> list[str]:
     return [run.name for runs in selection.runs.values() for run in runs]
 
 

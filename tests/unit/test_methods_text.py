@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
+from sessionfx.options import FirstLevelModel, GroupModel
+from sessionfx.options.table import CORRECTIONS
 from sessionfx.participant.confounds import PRESETS
 from sessionfx.report import references
 from sessionfx.report.methods import GroupWork, MethodsText, group_methods, participant_methods
 from sessionfx.report.references import Citations, read_references
-from sessionfx.settings import CORRECTIONS, Settings
 
-SETTINGS = Settings(Path("/in"), Path("/out"), ("participant",))
+MODEL = FirstLevelModel()
 AXES = PRESETS["motion6"]
 
 
 def nuisance(*runs: tuple[str, ...]) -> str:
     """Give what the text says of nuisance regressors."""
-    text = participant_methods(SETTINGS, runs, has_sessions=True, preprocessing=()).as_text()
+    text = participant_methods(MODEL, runs, has_sessions=True, preprocessing=()).as_text()
     return text.split("nuisance regressors were ")[1].split("; the noise")[0]
 
 
@@ -55,9 +55,9 @@ def test_only_regressors_that_were_there_are_claimed(runs: list[tuple[str, ...]]
 def test_compcor_is_counted_and_cited_where_it_was_used() -> None:
     runs = ((*AXES, *(f"a_comp_cor_{number}" for number in range(12, 17))), (*AXES, "a_comp_cor_12"))
     assert "1–5 anatomical CompCor components [" in nuisance(*runs)
-    with_components = participant_methods(SETTINGS, runs, has_sessions=True, preprocessing=())
+    with_components = participant_methods(MODEL, runs, has_sessions=True, preprocessing=())
     assert any(work.startswith("Behzadi") for work in with_components.references)
-    without = participant_methods(SETTINGS, (AXES,), has_sessions=True, preprocessing=())
+    without = participant_methods(MODEL, (AXES,), has_sessions=True, preprocessing=())
     assert not any(work.startswith("Behzadi") for work in without.references)
 
 
@@ -69,8 +69,7 @@ def test_compcor_is_counted_and_cited_where_it_was_used() -> None:
     ],
 )
 def test_degrees_of_freedom_are_described_as_they_were_found(method: str, expected: str, *, is_cited: bool) -> None:
-    settings = replace(SETTINGS, fixed_effects_dof=method)
-    text = participant_methods(settings, [()], has_sessions=True, preprocessing=())
+    text = participant_methods(FirstLevelModel(fixed_effects_dof=method), [()], has_sessions=True, preprocessing=())
     assert expected in text.as_text()
     assert any(work.startswith("Satterthwaite FE.") for work in text.references) == is_cited
 
@@ -88,7 +87,7 @@ def check_numbers(text: MethodsText) -> None:
 
 def test_works_of_the_participant_level_are_numbered_in_the_order_of_the_text() -> None:
     runs = [(*AXES, "a_comp_cor_00")]
-    check_numbers(participant_methods(SETTINGS, runs, has_sessions=True, preprocessing=("fMRIPrep 24.0", "other")))
+    check_numbers(participant_methods(MODEL, runs, has_sessions=True, preprocessing=("fMRIPrep 24.0", "other")))
 
 
 @pytest.mark.parametrize("correction", CORRECTIONS)
@@ -96,9 +95,9 @@ def test_works_of_the_group_level_are_numbered_in_the_order_of_the_text(correcti
     strategies = [strategy.methods(GroupOptions()) for strategy in STRATEGIES.values()]
     work = GroupWork(resampled=frozenset({"sign-flipping", "wild-bootstrap"}), compared=True, f_tests=True, reliability=True, adjusted_for=("mood",),
                      equivalence=True, bayes_factors=True)  # fmt: skip
-    settings = replace(SETTINGS, correction=correction, covariates=("age",), permutations=100,
+    model = GroupModel(correction=correction, covariates=("age",), permutations=100,
                        equivalence=0.1, bayes_factor=0.7)  # fmt: skip
-    check_numbers(group_methods(settings, strategies, work))
+    check_numbers(group_methods(model, strategies, work))
 
 
 def test_every_entry_of_the_bibliography_is_read() -> None:

@@ -14,11 +14,10 @@ from nilearn.glm.first_level import FirstLevelModel
 from sessionfx.ask.contrasts import parse_contrast
 from sessionfx.bids.dataset import open_dataset
 from sessionfx.bids.runs import RunInputs, select_runs
-from sessionfx.participant.design import DesignModel
+from sessionfx.options import FirstLevelModel as Model
+from sessionfx.options import Selection
 from sessionfx.participant.glm import fit_run
-from sessionfx.participant.run import FirstLevelModel as Model
 from sessionfx.participant.run import FittedRun, analyse_run
-from sessionfx.settings import Settings
 from sessionfx.statistics.estimates import Estimate, t_to_z
 from sessionfx.statistics.fixed_effects import average
 
@@ -27,15 +26,13 @@ TOLERANCE = 1e-5
 
 
 def runs_of(dataset: Path, participant: str, session: str) -> list[RunInputs]:
-    settings = Settings(dataset, dataset.parent / "out", ("participant",), participant_label=(participant,))
     index = open_dataset(dataset, [dataset / "derivatives" / "fmriprep"], participants=[participant])
-    return [run for run in select_runs(index, settings).runs[participant] if run.session == session]
+    selection = select_runs(index, Selection(participant_label=(participant,)))
+    return [run for run in selection.runs[participant] if run.session == session]
 
 
-def model(
-    noise_model: str = "ar1", smoothing_fwhm: float | None = None, confounds: tuple[str, ...] = (), hrf: str = "glover"
-) -> Model:
-    return Model(DesignModel(hrf, "cosine", 0.01), noise_model, smoothing_fwhm, confounds)
+def model(hrf: str = "glover", **changes: object) -> Model:
+    return Model(hrf_model=hrf, **changes)
 
 
 def nilearn_fit(runs: list[RunInputs], fitted: list[FittedRun], mask: np.ndarray, **changes: object) -> FirstLevelModel:

@@ -17,10 +17,11 @@ from program import run_command
 from sessionfx.ask.contrasts import parse_contrast
 from sessionfx.bids.runs import RunInputs
 from sessionfx.errors import ParticipantError
+from sessionfx.options import FirstLevelModel
 from sessionfx.participant.confounds import Confounds
-from sessionfx.participant.design import DesignModel, make_design
+from sessionfx.participant.design import make_design
 from sessionfx.participant.events import Events
-from sessionfx.participant.run import FirstLevelModel, analyse_run
+from sessionfx.participant.run import analyse_run
 from sessionfx.participant.timing import Timing, run_timing
 
 SHAPE = (3, 4, 2)
@@ -105,7 +106,7 @@ def finely(condition: str, times: list[float], hrf_model: str = "glover") -> NDA
 
 
 def test_responses_are_taken_at_the_times_of_the_volumes() -> None:
-    design = make_design(timing_of(VolumeTiming=SPARSE), EVENTS, NO_CONFOUNDS, DesignModel("glover", "cosine", 0.01))
+    design = make_design(timing_of(VolumeTiming=SPARSE), EVENTS, NO_CONFOUNDS, FirstLevelModel())
     assert design.condition_columns == ("go", "stop")
     for condition in design.condition_columns:
         truth = finely(condition, SPARSE)
@@ -114,12 +115,12 @@ def test_responses_are_taken_at_the_times_of_the_volumes() -> None:
 
 def test_confounds_stand_beside_the_responses_of_irregular_volumes() -> None:
     confounds = Confounds(pd.DataFrame({"rot_x": np.random.default_rng(0).normal(size=N_VOLUMES)}))
-    design = make_design(timing_of(VolumeTiming=SPARSE), EVENTS, confounds, DesignModel("glover", "cosine", 0.01))
+    design = make_design(timing_of(VolumeTiming=SPARSE), EVENTS, confounds, FirstLevelModel())
     assert list(design.matrix) == ["go", "stop", "rot_x", "drift_1", "drift_2", "drift_3", "drift_4", "constant"]
     np.testing.assert_array_equal(design.matrix["rot_x"], confounds.table["rot_x"])
     named = Confounds(confounds.table.rename(columns={"rot_x": "go"}))
     with pytest.raises(ParticipantError, match=r"called go.*rename it in the events file"):
-        make_design(timing_of(VolumeTiming=SPARSE), EVENTS, named, DesignModel("glover", "cosine", 0.01))
+        make_design(timing_of(VolumeTiming=SPARSE), EVENTS, named, FirstLevelModel())
 
 
 def test_nilearn_by_itself_stretches_responses_where_volumes_are_not_equally_spaced() -> None:
@@ -134,7 +135,7 @@ def test_the_way_for_irregular_volumes_gives_nilearns_design_where_they_are_regu
     hrf_model: str, drift_model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timing = timing_of(RepetitionTime=2.0, StartTime=1.0)
-    model = DesignModel(hrf_model, drift_model, 0.01)
+    model = FirstLevelModel(hrf_model=hrf_model, drift_model=drift_model)
     theirs = make_design(timing, EVENTS, NO_CONFOUNDS, model).matrix
     monkeypatch.setattr(Timing, "is_regular", property(lambda _: False))
     ours = make_design(timing, EVENTS, NO_CONFOUNDS, model).matrix
@@ -148,7 +149,7 @@ def test_the_way_for_irregular_volumes_gives_nilearns_design_where_they_are_regu
 
 def test_volumes_at_equal_times_have_nilearns_very_design() -> None:
     regular = [2.0 * volume for volume in range(N_VOLUMES)]
-    model = DesignModel("glover", "cosine", 0.01)
+    model = FirstLevelModel()
     ours = make_design(timing_of(VolumeTiming=regular), EVENTS, NO_CONFOUNDS, model)
     pd.testing.assert_frame_equal(ours.matrix, make_first_level_design_matrix(np.array(regular), EVENTS.table))
 
@@ -164,14 +165,14 @@ def test_a_sparse_run_gives_back_the_effect_that_is_in_it(tmp_path: Path) -> Non
     files = (tmp_path / "bold.nii", tmp_path / "mask.nii", tmp_path / "events.tsv", None)
     run = RunInputs({"sub": "01", "task": "a"}, *files, {"VolumeTiming": SPARSE})
     contrast = parse_contrast("go - stop")
-    model = FirstLevelModel(DesignModel("glover", "cosine", 0.01), "ar1", None, ())
+    model = FirstLevelModel()
     fitted = analyse_run(run, [contrast], model)
     estimate = fitted.estimates[contrast.label].estimate
     assert abs(estimate.effect.mean() - 2.0) < 4 * np.sqrt(estimate.variance.mean() / estimate.effect.size)
     (note,) = [note for note in fitted.notes if "not equally spaced" in note]
     for fragment in ("2 to 8 s apart", "at the time of each volume", "--noise-model ols assumes no such thing"):
         assert fragment in note
-    quiet = analyse_run(run, [contrast], FirstLevelModel(DesignModel("glover", "cosine", 0.01), "ols", None, ()))
+    quiet = analyse_run(run, [contrast], FirstLevelModel(noise_model="ols"))
     assert not any("autoregressive" in note for note in quiet.notes), "the remedy that the warning names"
 
 
@@ -267,5 +268,5 @@ def test_more_conditions_than_volumes_are_refused_before_they_are_modelled() -> 
     names = [f"item{number}" for number in range(100_000)]
     events = Events(pd.DataFrame({"onset": 1.0, "duration": 1.0, "trial_type": names}), ())
     with pytest.raises(ParticipantError, match=r"60 volumes .* 100000 conditions \(item0, .*more\)") as caught:
-        make_design(timing_of(RepetitionTime=2.0), events, NO_CONFOUNDS, DesignModel("glover", "cosine", 0.01))
+        make_design(timing_of(RepetitionTime=2.0), events, NO_CONFOUNDS, FirstLevelModel())
     assert len(str(caught.value)) < 600

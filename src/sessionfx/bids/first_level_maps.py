@@ -27,7 +27,7 @@ from sessionfx.bids.names import (
 from sessionfx.bids.reading import walk
 from sessionfx.bids.session_order import SessionOrder, order_sessions
 from sessionfx.errors import CommandLineError, DatasetError, LevelError, NothingMatchesError
-from sessionfx.settings import Settings
+from sessionfx.options import Selection
 from sessionfx.wording import counted, listed, session_names
 
 OWN_DESC = "fixedEffects"
@@ -99,7 +99,7 @@ class FoundMaps:
 
 
 @dataclass(frozen=True)
-class GroupSelection:
+class MapSelection:
     """Maps of one task in one space.
 
     Attributes
@@ -207,17 +207,17 @@ def _described(file: IndexedFile, below: Sequence[str]) -> FirstLevelMap:
 
 def select_maps(
     found: FoundMaps,
-    settings: Settings,
+    options: Selection,
     contrast_labels: Sequence[str],
     searched: Sequence[Path],
     raw: Path,
-) -> GroupSelection:
+) -> MapSelection:
     """Choose the maps that the options ask for.
 
     Parameters
     ----------
     found : FoundMaps
-    settings : Settings
+    options : Selection
     contrast_labels : sequence of str
         All where empty.
     searched : sequence of Path
@@ -240,24 +240,24 @@ def select_maps(
             "or name a folder that has maps with --derivatives."
         )
     chosen = list(found.maps)
-    chosen, task = _choose(chosen, "task", settings.task, "--task", None)
-    chosen, space = _choose(chosen, "space", settings.space, "--space", "MNI152NLin2009cAsym")
+    chosen, task = _choose(chosen, "task", options.task, "--task", None)
+    chosen, space = _choose(chosen, "space", options.space, "--space", "MNI152NLin2009cAsym")
     chosen, cohort = _choose(chosen, "cohort", None, "the 'maps' entry of --bids-filter-file", None)
-    chosen, res = _choose(chosen, "res", settings.res, "--res", None)
+    chosen, res = _choose(chosen, "res", options.res, "--res", None)
     _check_labels({stat_map.contrast for stat_map in chosen}, contrast_labels, "--contrast")
     wanted = contrast_labels or sorted({stat_map.contrast for stat_map in chosen}, key=natural_key)
     # before contrasts and participants are chosen: what a step of the trend is must not depend on them
     sessions = {stat_map.session for stat_map in chosen if stat_map.session}
-    _check_labels(sessions, settings.session_label, "--session-label")
-    _check_labels({stat_map.participant for stat_map in chosen}, settings.participant_label, "--participant-label")
-    order = order_sessions(sessions, settings.session_label, raw)
+    _check_labels(sessions, options.session_label, "--session-label")
+    _check_labels({stat_map.participant for stat_map in chosen}, options.participant_label, "--participant-label")
+    order = order_sessions(sessions, options.session_label, raw)
     absent = {
-        label: _absent(found, [item for item in chosen if item.contrast == label], label, settings, order)
+        label: _absent(found, [item for item in chosen if item.contrast == label], label, options, order)
         for label in wanted
     }
     by_contrast: dict[str, tuple[FirstLevelMap, ...]] = {}
     for label in wanted:
-        kept = _entering([stat_map for stat_map in chosen if stat_map.contrast == label], settings, order)
+        kept = _entering([stat_map for stat_map in chosen if stat_map.contrast == label], options, order)
         if kept:
             by_contrast[label] = kept
     if not by_contrast:
@@ -267,17 +267,17 @@ def select_maps(
         )
     entities = {"task": task, "space": space, "cohort": cohort, "res": res}
     warnings = (*order.warnings, *_mixtures([item for maps in by_contrast.values() for item in maps]))
-    return GroupSelection(entities, order, by_contrast, absent, warnings)
+    return MapSelection(entities, order, by_contrast, absent, warnings)
 
 
-def _entering(maps: Sequence[FirstLevelMap], settings: Settings, order: SessionOrder) -> tuple[FirstLevelMap, ...]:
+def _entering(maps: Sequence[FirstLevelMap], options: Selection, order: SessionOrder) -> tuple[FirstLevelMap, ...]:
     """Take the maps of one contrast that enter, one for each participant and session, in order."""
     of_sessions = any(stat_map.session for stat_map in maps)
     kept = [
         stat_map
         for stat_map in maps
         if (stat_map.session in order.labels if of_sessions else True)
-        and (not settings.participant_label or stat_map.participant in settings.participant_label)
+        and (not options.participant_label or stat_map.participant in options.participant_label)
     ]
     groups: dict[tuple[str, str, str], list[FirstLevelMap]] = {}
     for stat_map in kept:
@@ -335,7 +335,7 @@ def _mixtures(maps: Sequence[FirstLevelMap]) -> list[str]:
 
 
 def _absent(
-    found: FoundMaps, maps: Sequence[FirstLevelMap], contrast: str, settings: Settings, order: SessionOrder
+    found: FoundMaps, maps: Sequence[FirstLevelMap], contrast: str, options: Selection, order: SessionOrder
 ) -> dict[str, str]:
     """Name the participants who could have entered and do not, and why.
 
@@ -346,7 +346,7 @@ def _absent(
     everyone = {*found.participants, *(stat_map.participant for stat_map in found.maps)}
     with_maps = {stat_map.participant for stat_map in found.maps}
     for label in sorted(everyone, key=natural_key):
-        if settings.participant_label and label not in settings.participant_label:
+        if options.participant_label and label not in options.participant_label:
             continue
         own = [stat_map for stat_map in maps if stat_map.participant == label]
         if any(not of_sessions or stat_map.session in order.labels for stat_map in own):

@@ -28,7 +28,7 @@ from sessionfx.bids.names import DERIVATIVE_ENTITIES, WITHOUT, entity_string, na
 from sessionfx.bids.reading import UnreadableFileError, list_folder, read_json_object
 from sessionfx.bids.session_order import SessionOrder, order_sessions
 from sessionfx.errors import CommandLineError, DatasetError, NothingMatchesError
-from sessionfx.settings import Settings
+from sessionfx.options import Selection
 from sessionfx.wording import listed
 
 DEFAULT_SPACE = "MNI152NLin2009cAsym"
@@ -84,7 +84,7 @@ class RunInputs:
 
 
 @dataclass(frozen=True)
-class Selection:
+class RunSelection:
     """What is analysed: one task in one space.
 
     Attributes
@@ -155,7 +155,7 @@ def participants_with_runs(dataset_roots: Sequence[Path]) -> list[str]:
     return sorted({label for root in dataset_roots for label in participants_of(root)}, key=natural_key)
 
 
-def select_runs(dataset: Dataset, settings: Settings) -> Selection:
+def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
     """Choose the runs that the options ask for.
 
     Raises
@@ -167,15 +167,15 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
     DatasetError
         If there is no preprocessed run, or the same run stands in two derivative datasets.
     """
-    filters = read_filters(settings.bids_filter_file)
+    filters = read_filters(options.bids_filter_file)
     bold_filter = {**DEFAULT_BOLD_FILTER, **filters.get("bold", {})}
     candidates = [
         file for file in dataset.derivative_files if file.suffix == "bold" and file.extension in IMAGE_EXTENSIONS
     ]
     candidates = [file for file in candidates if "sub" in file.entities and "task" in file.entities]
-    if not candidates and settings.participant_label:
+    if not candidates and options.participant_label:
         raise NothingMatchesError(
-            f"--participant-label {listed(settings.participant_label, separator=' ')}: no preprocessed run "
+            f"--participant-label {listed(options.participant_label, separator=' ')}: no preprocessed run "
             "(…_desc-preproc_bold.nii.gz) of these participants exists in the derivatives. Run fMRIPrep on them "
             "first, or choose others."
         )
@@ -192,22 +192,22 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
             f"No preprocessed run passes the filter {json.dumps(bold_filter)}. The files have desc: "
             f"{', '.join(descs)}. Change the 'bold' entry of --bids-filter-file."
         )
-    chosen = _narrow(chosen, "sub", settings.participant_label, "participant", "--participant-label")
-    task = _choose(chosen, "task", settings.task, "task", "--task")
+    chosen = _narrow(chosen, "sub", options.participant_label, "participant", "--participant-label")
+    task = _choose(chosen, "task", options.task, "task", "--task")
     assert task is not None  # noqa: S101 - every candidate has a task
     chosen = [file for file in chosen if file.entities.get("task") == task]
-    space = _choose(chosen, "space", settings.space, "space", "--space", preferred=DEFAULT_SPACE)
+    space = _choose(chosen, "space", options.space, "space", "--space", preferred=DEFAULT_SPACE)
     chosen = [file for file in chosen if file.entities.get("space") == space]
     cohort = _choose(chosen, "cohort", None, "cohort", "the 'bold' entry of --bids-filter-file")
-    res = _choose(chosen, "res", settings.res, "resolution", "--res")
+    res = _choose(chosen, "res", options.res, "resolution", "--res")
     chosen = [file for file in chosen if file.entities.get("res") == res]
     shared = {"task": task, "space": space, "cohort": cohort, "res": res}
     sessions = study_sessions(dataset.derivatives, shared, bold_filter)
     # a file may name another session than the folder it lies in
     sessions = tuple(dict.fromkeys((*sessions, *(file.entities["ses"] for file in chosen if "ses" in file.entities))))
-    chosen = _in_sessions(chosen, settings.session_label, sessions)
+    chosen = _in_sessions(chosen, options.session_label, sessions)
     chosen, warnings = one_per_acquisition(chosen, bold_filter)
-    order = order_sessions(sessions, settings.session_label, dataset.raw)
+    order = order_sessions(sessions, options.session_label, dataset.raw)
     gatherer = _Gatherer(dataset, filters)
     by_participant: dict[str, list[RunInputs]] = {}
     for file in sorted(chosen, key=lambda file: natural_key(file.path.name)):
@@ -220,7 +220,7 @@ def select_runs(dataset: Dataset, settings: Settings) -> Selection:
         for label in participants
     }
     warnings += [*_unnamed(dataset), *order.warnings]
-    return Selection(task, space, cohort, res, order, runs, tuple(warnings))
+    return RunSelection(task, space, cohort, res, order, runs, tuple(warnings))
 
 
 def _unnamed(dataset: Dataset) -> list[str]:

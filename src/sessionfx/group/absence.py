@@ -7,7 +7,7 @@ from dataclasses import replace
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.results import StrategyResult
 from sessionfx.group.strategies.base import Question
-from sessionfx.settings import Settings
+from sessionfx.options import GroupModel
 from sessionfx.statistics.bayes_factor import bayes_factors
 from sessionfx.statistics.equivalence import two_one_sided_tests
 from sessionfx.statistics.estimates import Estimate
@@ -18,20 +18,20 @@ F_TEST = (
 )
 
 
-def with_absence(found: StrategyResult, question: Question, settings: Settings) -> StrategyResult:
+def with_absence(found: StrategyResult, question: Question, model: GroupModel) -> StrategyResult:
     """Add to an answer what `--equivalence` and `--bayes-factor` ask for, or say why it has none.
 
     Parameters
     ----------
     found : StrategyResult
     question : Question
-    settings : Settings
+    model : GroupModel
 
     Returns
     -------
     StrategyResult
     """
-    bound, scale = settings.equivalence, settings.bayes_factor
+    bound, scale = model.equivalence, model.bayes_factor
     plan, stat_map = found.plan, found.stat_map
     if plan is None or stat_map is None or (bound is None and scale is None):
         return found
@@ -39,7 +39,7 @@ def with_absence(found: StrategyResult, question: Question, settings: Settings) 
     if not isinstance(estimate, Estimate):
         return replace(found, absence_refusal=F_TEST)
     if bound is not None:
-        tests = two_one_sided_tests(estimate, bound, settings.alpha, settings.correction)
+        tests = two_one_sided_tests(estimate, bound, model.alpha, model.correction)
         found = replace(found, equivalence=tests)
     if scale is None:
         return found

@@ -15,7 +15,7 @@ from sessionfx import __version__
 from sessionfx.ask.covariates import Covariates, resolve_group_contrasts
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.covariate_tables import read_covariates
-from sessionfx.bids.first_level_maps import FirstLevelMap, GroupSelection
+from sessionfx.bids.first_level_maps import FirstLevelMap, MapSelection
 from sessionfx.bids.names import check_name_length, file_name
 from sessionfx.bids.writing import remove, together
 from sessionfx.errors import LevelError
@@ -32,8 +32,8 @@ from sessionfx.group.stack import MapStack, attendance, open_stack
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, Question
 from sessionfx.group.strategies.strategy import Strategy
+from sessionfx.options import Execution, GroupModel
 from sessionfx.report.methods import GroupWork, MethodsText, group_methods
-from sessionfx.settings import Settings
 from sessionfx.tasks.records import Record, file_state, fingerprint
 from sessionfx.wording import listed
 
@@ -47,8 +47,10 @@ RESAMPLED_VOXELS = 6_000
 class GroupAnalysis:
     """What all contrasts of one call share; see `ParticipantAnalysis`."""
 
-    settings: Settings
-    selection: GroupSelection
+    model: GroupModel
+    weighting: str
+    execution: Execution
+    selection: MapSelection
     session_contrasts: tuple[SessionContrast, ...]
     raw: Path
     output_dir: Path
@@ -58,7 +60,7 @@ class GroupAnalysis:
     @property
     def strategies(self) -> tuple[Strategy, ...]:
         """Strategies asked for, in the registry's order."""
-        wanted = self.settings.strategy or tuple(name for name, one in STRATEGIES.items() if one.is_default)
+        wanted = self.model.strategy or tuple(name for name, one in STRATEGIES.items() if one.is_default)
         return tuple(strategy for name, strategy in STRATEGIES.items() if name in wanted)
 
     def absent(self, contrast: str) -> dict[str, str]:
@@ -74,14 +76,14 @@ class GroupAnalysis:
     def options(self) -> GroupOptions:
         """Options of the strategies."""
         return GroupOptions(
-            self.settings.subject_effect, self.settings.fixed_effects, self.settings.mixed_dof, self.settings.variance,
-            self.settings.session_covariate_effect,
+            self.model.subject_effect, self.weighting, self.model.mixed_dof, self.model.variance,
+            self.model.session_covariate_effect,
         )  # fmt: skip
 
     def methods(self, work: GroupWork) -> MethodsText:
         """Describe what was done, for the methods section of a paper."""
         answered = [strategy for strategy in self.strategies if strategy.name in work.strategies]
-        return group_methods(self.settings, [strategy.methods(self.options) for strategy in answered], work)
+        return group_methods(self.model, [strategy.methods(self.options) for strategy in answered], work)
 
     def record(self) -> Record:
         """Open the record of what is finished at the group level."""
@@ -130,7 +132,7 @@ class ContrastOutcome:
 
 
 def check_questions(
-    selection: GroupSelection, session_contrasts: Sequence[SessionContrast], raw: Path, settings: Settings
+    selection: MapSelection, session_contrasts: Sequence[SessionContrast], raw: Path, model: GroupModel
 ) -> None:
     """Refuse what has no answer for any first-level contrast, before a file is written.
 
@@ -147,12 +149,12 @@ def check_questions(
     # most often all contrasts have maps of the same sessions, and the tables are read once
     for maps in {tuple(attendance(maps).items()): maps for maps in selection.maps.values()}.values():
         try:
-            covariates = _covariates(maps, raw, settings)
+            covariates = _covariates(maps, raw, model)
         except LevelError as error:
             refused = refused or error
             continue
         n_answerable += 1
-        for group in resolve_group_contrasts(settings.group_contrast, covariates):
+        for group in resolve_group_contrasts(model.group_contrast, covariates):
             for asked in session_contrasts:
                 labels = {"--session-contrast": asked.label, "--group-contrast": group.label}
                 check_name_length(longest_group_name(selection, longest, Question(asked, group)), labels)
@@ -178,49 +180,51 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> ContrastOutcome:
     LevelError
         If the maps cannot be put together, or covariates cannot be used.
     """
-    settings = analysis.settings
-    covariates = _covariates(analysis.selection.maps[contrast], analysis.raw, settings)
+    model, execution = analysis.model, analysis.execution
+    covariates = _covariates(analysis.selection.maps[contrast], analysis.raw, model)
     maps = [one for one in analysis.selection.maps[contrast] if one.participant in covariates.participants]
     questions = [
         Question(asked, group)
         for asked in analysis.session_contrasts
-        for group in resolve_group_contrasts(settings.group_contrast, covariates)
+        for group in resolve_group_contrasts(model.group_contrast, covariates)
     ]
     record = analysis.record()
     works = _works(contrast, maps, covariates, questions, analysis)
-    to_do = {work for work, mark in works.marks.items() if settings.force or not record.is_finished(work, mark)}
+    to_do = {work for work, mark in works.marks.items() if execution.force or not record.is_finished(work, mark)}
     # answers to other questions stay, unless they are from other first-level maps or covariates
     own = [work for work in record.works() if work.startswith(f"{contrast} from ")]
     outdated = [work for work in own if not works.is_current(work)]
     shown = fingerprint(works.marks)
-    needs_report = not settings.no_report and (
-        settings.reports_only
+    needs_report = not execution.no_report and (
+        execution.reports_only
         or not has_group_section(analysis.output_dir, analysis.selection.entities, contrast, shown)
     )
     if not to_do and not needs_report and not outdated:
         return ContrastOutcome("finished")
-    if settings.reports_only and to_do:
+    if execution.reports_only and to_do:
         raise LevelError(
             f"--reports-only needs finished group maps with the same options, and contrast '{contrast}' has "
             "none. Run the group level without --reports-only first."
         )
-    files = GroupFiles(contrast, maps, analysis.selection, settings, analysis.output_dir, analysis.links)
+    files = GroupFiles(
+        contrast, maps, analysis.selection, model, analysis.weighting, analysis.output_dir, analysis.links
+    )
     needs_variances = any(one.needs_variances(analysis.options) for one in analysis.strategies)
     with open_stack(
         maps,
         covariates,
-        settings.work_dir or analysis.output_dir,
+        execution.work_dir or analysis.output_dir,
         needs_variances=needs_variances,
         times=analysis.times,
-        n_threads=settings.nprocs,
+        n_threads=execution.nprocs,
     ) as stack:
         keeper = _Keeper(contrast, record, works, to_do)
         results = _find_results(stack, covariates, questions, analysis, files, keeper)
     keeper.take_away(outdated)
     done = _work_of(results, analysis)
     results = replace(results, notes=(*results.notes, *keeper.earlier_answers()))
-    if not settings.no_report:
-        write_group_report(results, settings, analysis.methods(done), shown, analysis.output_dir)
+    if not execution.no_report:
+        write_group_report(results, model, analysis.methods(done), shown, analysis.output_dir)
     left_out = [f"sub-{label} is left out: it {why}." for label, why in results.left_out.items()]
     messages = (*results.notes, *results.covariate_notes, *left_out, *refusals(contrast, results.questions))
     return ContrastOutcome("done", messages, tuple(map(finding, results.questions)), done)
@@ -237,7 +241,7 @@ def _work_of(results: ContrastResults, analysis: GroupAnalysis) -> GroupWork:
         any(answers and asked.question.sessions.kind == "any"
             for asked, answers in zip(results.questions, answered, strict=True)),
         results.reliability is not None,
-        tuple(name for name in analysis.settings.session_covariates if name not in analysis.times),
+        tuple(name for name in analysis.model.session_covariates if name not in analysis.times),
         any(answer.equivalence is not None for answers in answered for answer in answers),
         any(answer.bayes_factors is not None for answers in answered for answer in answers),
     )  # fmt: skip
@@ -314,13 +318,13 @@ def _find_results(
     keeper: _Keeper,
 ) -> ContrastResults:
     """Answer all questions; what takes long and is finished is read back for the report."""
-    settings, works = analysis.settings, keeper.works
-    respondent = Respondent(analysis.strategies, analysis.options, settings, analysis.executor)
+    model, works = analysis.model, keeper.works
+    respondent = Respondent(analysis.strategies, analysis.options, model, analysis.executor, analysis.execution.nprocs)
     found = respondent.answers(questions, stack, analysis.selection.sessions)
     _check_that_something_is_answered(questions, found.results)
     mean = found.mean if found.reliability else None
     evidence = with_active_regions(found.evidence, found.reliability, stack, mean)
-    reliability = summarise_reliability(found.reliability, stack, mean, settings.cluster_threshold)
+    reliability = summarise_reliability(found.reliability, stack, mean, model.cluster_threshold)
     keeper.keep(works.reliability, partial(files.write_reliability, reliability, stack.mask, stack.grid))
     calibration = None
     if works.calibration:  # before the judgements, which read it
@@ -368,20 +372,20 @@ def _stored_permutation(
     )  # fmt: skip
 
 
-def _covariates(maps: Sequence[FirstLevelMap], raw: Path, settings: Settings) -> Covariates:
-    if not (settings.covariates or settings.session_covariates):
+def _covariates(maps: Sequence[FirstLevelMap], raw: Path, model: GroupModel) -> Covariates:
+    if not (model.covariates or model.session_covariates):
         return Covariates.none(attendance(maps))
-    return read_covariates(raw, attendance(maps), settings.covariates, settings.session_covariates)
+    return read_covariates(raw, attendance(maps), model.covariates, model.session_covariates)
 
 
 def _calibrate(questions: Sequence[Question], stack: MapStack, analysis: GroupAnalysis) -> pd.DataFrame:
     sessions = tuple(session for session in analysis.selection.sessions or ("",) if session in stack.layout.sessions)
-    seed = analysis.settings.random_seed
+    seed = analysis.model.random_seed
     effects = stack.sample(RESAMPLED_VOXELS, np.random.default_rng(seed))
     try:
         return calibrate_study(
             stack.layout, questions, {strategy.name: strategy for strategy in analysis.strategies}, analysis.options,
-            sessions, effects, n_voxels=analysis.settings.calibrate, seed=seed,
+            sessions, effects, n_voxels=analysis.model.calibrate, seed=seed,
         )  # fmt: skip
     except ValueError as error:
         raise LevelError(f"--calibrate resamples how participants vary, and {error}. Leave it out.") from None
@@ -395,7 +399,7 @@ def _works(
     analysis: GroupAnalysis,
 ) -> _Works:
     """Digest what determines each piece of work."""
-    settings = analysis.settings
+    model = analysis.model
     inputs = fingerprint([[one.key, file_state(one.effect), file_state(one.variance)] for one in maps])
     prefix = f"{contrast} from {inputs[:16]} "
     design = [
@@ -409,14 +413,14 @@ def _works(
         analysis.times if covariates.session_columns else (),
     ]
     of_covariates = fingerprint(design[:4])[:8]
-    common = [__version__, analysis.selection.entities, settings.alpha, settings.correction, settings.cluster_threshold]
+    common = [__version__, analysis.selection.entities, model.alpha, model.correction, model.cluster_threshold]
     options = [
         common,
         [one.name for one in analysis.strategies],
         asdict(analysis.options),
-        [settings.permutations, settings.random_seed] if settings.permutations else None,
-        settings.equivalence,
-        settings.bayes_factor,
+        [model.permutations, model.random_seed] if model.permutations else None,
+        model.equivalence,
+        model.bayes_factor,
         design,
     ]
     answers = {
@@ -425,9 +429,9 @@ def _works(
         )
         for one in questions
     }
-    reliability, calibration = f"{prefix}reliability", f"{prefix}calibration" if settings.calibrate else ""
+    reliability, calibration = f"{prefix}reliability", f"{prefix}calibration" if model.calibrate else ""
     marks = {**answers, reliability: fingerprint([inputs, common, covariates.left_out, analysis.absent(contrast)])}
     if calibration:
-        marks[calibration] = fingerprint([sorted(answers.items()), settings.calibrate, settings.random_seed])
+        marks[calibration] = fingerprint([sorted(answers.items()), model.calibrate, model.random_seed])
     marks |= {work + _VERDICT: fingerprint([mark, marks.get(calibration)]) for work, mark in answers.items()}
     return _Works(tuple(answers), reliability, calibration, marks, prefix, f"{prefix}{of_covariates}{_ANSWER}")

@@ -28,7 +28,7 @@ from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Quest
 from sessionfx.group.strategies.blocks import distinct_pools, estimate_plans, informed
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.group.verdict import judge
-from sessionfx.settings import Settings
+from sessionfx.options import GroupModel
 from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
@@ -67,15 +67,18 @@ class Respondent:
     ----------
     strategies : tuple of Strategy
     options : GroupOptions
-    settings : Settings
+    model : GroupModel
     executor : Executor
         Where blocks of voxels and of permutations are computed.
+    n_threads : int
+        That put answers where they live and threshold them.
     """
 
     strategies: tuple[Strategy, ...]
     options: GroupOptions
-    settings: Settings
+    model: GroupModel
     executor: Executor
+    n_threads: int = 1
 
     def answers(self, questions: Sequence[Question], stack: MapStack, sessions: Sequence[str]) -> Answers:
         """Estimate all questions by all strategies in two passes over the maps.
@@ -111,7 +114,7 @@ class Respondent:
         plans = [result.plan for result in results if result.plan is not None]
         estimates = iter(estimate_plans(plans, stack, self.executor.map_ordered) if plans else [])
         to_locate = [(result, None if result.plan is None else next(estimates), stack) for result in results]
-        results = list(in_threads(self.settings.nprocs, self._locate, to_locate))
+        results = list(in_threads(self.n_threads, self._locate, to_locate))
         each = len(self.strategies)
         by_question = [tuple(results[at * each : (at + 1) * each]) for at in range(len(questions))]
         return Answers(evidence, reliability, results[wanted.index(of_mean)], by_question)
@@ -144,7 +147,7 @@ class Respondent:
         QuestionResults
         """
         complete = tuple(
-            with_absence(self._complete(result, question, stack, stored), question, self.settings) for result in results
+            with_absence(self._complete(result, question, stack, stored), question, self.model) for result in results
         )
         pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))
         verdict = judge(question, stack.layout, complete, evidence, self.options, rates)
@@ -153,7 +156,7 @@ class Respondent:
     def _complete(
         self, found: StrategyResult, question: Question, stack: MapStack, stored: StoredPermutation | None
     ) -> StrategyResult:
-        if found.plan is None or found.stat_map is None or not self.settings.permutations:
+        if found.plan is None or found.stat_map is None or not self.model.permutations:
             return found
         try:
             permutation = stored(found.label, found.stat_map.mask) if stored else None
@@ -180,11 +183,11 @@ class Respondent:
             return planned.refused("No voxel varies over the observations, so there is nothing to test against.")
         threshold = z_threshold(
             stat_map.estimate.z,
-            self.settings.alpha,
-            self.settings.correction,
+            self.model.alpha,
+            self.model.correction,
             two_sided=stat_map.estimate.two_sided,
         )
-        clusters = cluster_table(stat_map, threshold, self.settings.cluster_threshold)
+        clusters = cluster_table(stat_map, threshold, self.model.cluster_threshold)
         return replace(planned, stat_map=stat_map, threshold=threshold, clusters=clusters)
 
     def _permute(self, plan: Plan, question: Question, stack: MapStack, mask: NDArray[np.bool_]) -> PermutationResult:
@@ -199,9 +202,9 @@ class Respondent:
             axis=1,
         )
         if not question.sessions.is_within_participant:  # sessions that are exchanged make differences symmetric
-            check_symmetry(values, resampling, self.settings.random_seed)
+            check_symmetry(values, resampling, self.model.random_seed)
         return permute(
-            values, resampling, mask, n_permutations=self.settings.permutations, seed=self.settings.random_seed,
+            values, resampling, mask, n_permutations=self.model.permutations, seed=self.model.random_seed,
             executor=self.executor, description=question.text,
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sessionfx.ask.covariates import Covariates
 from sessionfx.bids.derivatives import SOFTWARE, bids_uri
-from sessionfx.bids.first_level_maps import FirstLevelMap, GroupSelection
+from sessionfx.bids.first_level_maps import FirstLevelMap, MapSelection
 from sessionfx.bids.images import read_volume
 from sessionfx.bids.names import STATMAP_SUFFIX, entity_string, file_name, parse_name
 from sessionfx.bids.reading import UnreadableFileError, read_text
@@ -31,7 +31,7 @@ from sessionfx.bids.writing import list_outputs, write_json, write_map, write_te
 from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import Plan, Question
-from sessionfx.settings import Settings
+from sessionfx.options import GroupModel
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.agreement import Agreement
@@ -64,8 +64,10 @@ class GroupFiles:
     contrast : str
     maps : sequence of FirstLevelMap
         In the order of the rows.
-    selection : GroupSelection
-    settings : Settings
+    selection : MapSelection
+    model : GroupModel
+    weighting : {'equal', 'precision'}
+        Of fixed effects.
     output_dir : Path
     links : dict of str to Path
         Datasets by their name in BIDS URIs.
@@ -73,8 +75,9 @@ class GroupFiles:
 
     contrast: str
     maps: Sequence[FirstLevelMap]
-    selection: GroupSelection
-    settings: Settings
+    selection: MapSelection
+    model: GroupModel
+    weighting: str
     output_dir: Path
     links: dict[str, Path]
 
@@ -190,14 +193,14 @@ class GroupFiles:
             "NumberOfParticipants": len(participants),
             "LeftOutParticipants": {f"sub-{label}": why for label, why in left_out.items()},
             "Caution": " ".join(plan.warnings),
-            "FixedEffectsWeighting": self.settings.fixed_effects,
+            "FixedEffectsWeighting": self.weighting,
             **plan.details,
             "ModelParameters": {
                 **(parameters if isinstance(parameters, dict) else {}),
-                "SubjectEffect": self.settings.subject_effect,
-                "Covariates": list(self.settings.covariates),
-                "SessionCovariates": list(self.settings.session_covariates),
-                "SessionCovariateEffect": self.settings.session_covariate_effect,
+                "SubjectEffect": self.model.subject_effect,
+                "Covariates": list(self.model.covariates),
+                "SessionCovariates": list(self.model.session_covariates),
+                "SessionCovariateEffect": self.model.session_covariate_effect,
             },
         }
         files = write_statmaps(self.folder, entities, stat_map, sidecar, question.units)
@@ -238,7 +241,7 @@ class GroupFiles:
                 f"{permutation.n_permutations} resamplings of participants; 1 outside the mask.",
                 "StatisticType": "p",
                 "NumberOfPermutations": permutation.n_permutations,
-                "RandomSeed": self.settings.random_seed,
+                "RandomSeed": self.model.random_seed,
                 "NumberOfDistinctPermutations": permutation.n_possible,
                 "PermutationScheme": permutation.scheme,
                 "ClusterFormingP": permutation.cluster_forming_p,
@@ -263,8 +266,8 @@ class GroupFiles:
             "EquivalenceBound": tests.bound,
             "EquivalenceBoundUnits": units,
             "Threshold": tests.threshold if np.isfinite(tests.threshold) else None,
-            "ErrorRate": self.settings.alpha,
-            "MultipleComparisonsCorrection": self.settings.correction,
+            "ErrorRate": self.model.alpha,
+            "MultipleComparisonsCorrection": self.model.correction,
             **dof_fields(stat_map.estimate),
             "Software": SOFTWARE,
         }
@@ -360,14 +363,14 @@ def _damaged(path: Path, error: Exception | str) -> LevelError:
     return LevelError(f"{path} cannot be read back ({error}). Run the group level again with --force.")
 
 
-def longest_group_name(selection: GroupSelection, contrast: str, question: Question) -> str:
+def longest_group_name(selection: MapSelection, contrast: str, question: Question) -> str:
     """Name the file of a question whose name is longest."""
     strategy = max((one.label for one in STRATEGIES.values()), key=len)
     entities = {**_entities(selection, contrast, question), "strategy": strategy, "stat": "p", "desc": _LONGEST_DESC}
     return file_name(entities, STATMAP_SUFFIX, EXTENSION)
 
 
-def _entities(selection: GroupSelection, contrast: str, question: Question) -> dict[str, str | None]:
+def _entities(selection: MapSelection, contrast: str, question: Question) -> dict[str, str | None]:
     return {
         **selection.entities,
         "contrast": contrast,

@@ -18,6 +18,7 @@ from sessionfx.group.results import ContrastResults, PairResult, QuestionResults
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import MapLayout, Plan
 from sessionfx.group.strategies.strategy import assumptions_table
+from sessionfx.options import GroupModel
 from sessionfx.report.brain import draw_coverage, draw_stat_map
 from sessionfx.report.map_pictures import draw_maps
 from sessionfx.report.methods import MethodsText
@@ -32,7 +33,6 @@ from sessionfx.report.page import (
 )
 from sessionfx.report.plots import draw_comparison, draw_design_matrix, draw_distribution
 from sessionfx.report.tables import threshold_words, titled
-from sessionfx.settings import Settings
 from sessionfx.space.stat_map import map_summary
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.wording import counted, format_number, listed, weights_text
@@ -96,14 +96,14 @@ def has_group_section(output_dir: Path, entities: Mapping[str, str | None], cont
 
 
 def write_group_report(
-    results: ContrastResults, settings: Settings, methods: MethodsText, mark: str, output_dir: Path
+    results: ContrastResults, model: GroupModel, methods: MethodsText, mark: str, output_dir: Path
 ) -> Path:
     """Draw the section of a contrast and put the group page together.
 
     Parameters
     ----------
     results : ContrastResults
-    settings : Settings
+    model : GroupModel
     methods : MethodsText
     mark : str
         Digest of what the section shows.
@@ -123,7 +123,7 @@ def write_group_report(
         sessions_table=_attendance(results.layout),
         coverage=_draw_coverage(results),
         overview=_overview(results),
-        questions=[_question(results, question, settings) for question in results.questions],
+        questions=[_question(results, question, model) for question in results.questions],
         methods=methods,
         verdicts=_verdicts(results),
         trust=_trust(results),
@@ -132,7 +132,7 @@ def write_group_report(
         covariates=results.covariate_notes,
         left_out=[f"sub-{label} {why}." for label, why in results.left_out.items()],
         reliability=_reliability(results),
-        calibration=_calibration(results, settings),
+        calibration=_calibration(results, model),
     )
     name = _section_name(results.entities, results.contrast)
     title = f"Contrast {results.contrast}" + (f": {place}" if place else "")
@@ -259,7 +259,7 @@ def _reliability(results: ContrastResults) -> dict[str, Any] | None:
     return {"pictures": pictures, "rows": rows}
 
 
-def _calibration(results: ContrastResults, settings: Settings) -> dict[str, Any] | None:
+def _calibration(results: ContrastResults, model: GroupModel) -> dict[str, Any] | None:
     if results.calibration is None:
         return None
     from sessionfx.report.calibration import draw_calibration
@@ -267,7 +267,7 @@ def _calibration(results: ContrastResults, settings: Settings) -> dict[str, Any]
     picture = Picture(
         draw_calibration(results.calibration),
         "False positives and power of every strategy in simulated studies like this one",
-        _RESAMPLED.format(voxels=settings.calibrate, participants=len(results.layout.unique_participants)),
+        _RESAMPLED.format(voxels=model.calibrate, participants=len(results.layout.unique_participants)),
     )
     return {"picture": picture, "rows": results.calibration.to_dict("records")}
 
@@ -319,7 +319,7 @@ def _overview(results: ContrastResults) -> dict[str, Any]:
     return {"rows": rows, "remarks": list(numbers)}
 
 
-def _question(results: ContrastResults, question: QuestionResults, settings: Settings) -> dict[str, Any]:
+def _question(results: ContrastResults, question: QuestionResults, model: GroupModel) -> dict[str, Any]:
     answered = [one for one in question.strategies if one.stat_map is not None]
     maximum = max((_robust_maximum(one.stat_map.estimate.z) for one in answered if one.stat_map), default=None)
     effects = [
@@ -340,18 +340,16 @@ def _question(results: ContrastResults, question: QuestionResults, settings: Set
             }
             for one in answered
         ],
-        "absence": _absence(question, answered, settings),
+        "absence": _absence(question, answered, model),
         "pairs": [_pair(pair, question) for pair in drawn],
         "agreement": [_pair_row(pair) for pair in question.pairs],
         "distribution": _draw_distribution(question, answered),
     }
 
 
-def _absence(
-    question: QuestionResults, answered: Sequence[StrategyResult], settings: Settings
-) -> dict[str, Any] | None:
+def _absence(question: QuestionResults, answered: Sequence[StrategyResult], model: GroupModel) -> dict[str, Any] | None:
     """Show what speaks for no effect: a row per strategy, what the columns mean, and why some have no entry."""
-    bound, scale = settings.equivalence, settings.bayes_factor
+    bound, scale = model.equivalence, model.bayes_factor
     if not answered or (bound is None and scale is None):
         return None
     titles = (_EQUIVALENCE_TITLES if bound is not None else {}) | (_BAYES_FACTOR_TITLES if scale is not None else {})
@@ -361,10 +359,10 @@ def _absence(
         rows.append({title.format(bound): found.get(name) for name, title in (_ABSENCE_TITLES | titles).items()})
     sentences = []
     if any(answer.equivalence for answer in answered):
-        confidence = max(100 * (1 - 2 * settings.alpha), 0)
+        confidence = max(100 * (1 - 2 * model.alpha), 0)
         sentences.append(
             f"Equivalent to zero: two one-sided tests show that the effect lies within ±{bound:g} "
-            f"{question.question.units} ({threshold_words(settings)}). A voxel can be so and suprathreshold too: "
+            f"{question.question.units} ({threshold_words(model)}). A voxel can be so and suprathreshold too: "
             f"there is an effect, and it is smaller than the bound. Where half of the {confidence:g} % interval is "
             "wider than the bound, the data are too few to tell; a correction for many voxels asks for more still."
         )

@@ -25,14 +25,14 @@ from sessionfx.bids.stat_maps import read_estimate
 from sessionfx.bids.writing import check_place, remove_stale_temporaries, together, write_text
 from sessionfx.errors import ParticipantError, SessionFXError
 from sessionfx.execution import in_slots, progress_bar, say, slot
+from sessionfx.options import Execution, FirstLevelModel, GroupModel
 from sessionfx.participant import timing
 from sessionfx.participant.confounds import columns_of_run, differences_between_runs, sidecar_of
 from sessionfx.participant.files import FirstLevelFiles, read_remarks
 from sessionfx.participant.page import has_sections, write_participant_report
 from sessionfx.participant.results import ParticipantResults, RunSummary, read_reference
-from sessionfx.participant.run import FirstLevelModel, FittedRun, MeanImage, analyse_run, run_mean
+from sessionfx.participant.run import FittedRun, MeanImage, analyse_run, model_parameters, run_mean
 from sessionfx.report.methods import MethodsText, participant_methods
-from sessionfx.settings import Settings
 from sessionfx.space.stat_map import EstimateMap, on_common_voxels
 from sessionfx.statistics.fixed_effects import average, weighted_sum
 from sessionfx.tasks.records import Record, file_state, fingerprint
@@ -45,7 +45,10 @@ class ParticipantAnalysis:
 
     Attributes
     ----------
-    settings : Settings
+    model : FirstLevelModel
+    thresholds : GroupModel
+        Of which error rate and correction are those of the pictures.
+    execution : Execution
     contrasts : tuple of Contrast
     session_contrasts : tuple of SessionContrast
         Empty for a dataset without sessions.
@@ -59,7 +62,9 @@ class ParticipantAnalysis:
         Programs that made the derivatives.
     """
 
-    settings: Settings
+    model: FirstLevelModel
+    thresholds: GroupModel
+    execution: Execution
     contrasts: tuple[Contrast, ...]
     session_contrasts: tuple[SessionContrast, ...]
     entities: dict[str, str | None]
@@ -68,21 +73,13 @@ class ParticipantAnalysis:
     preprocessing: tuple[str, ...] = ()
 
     @cached_property
-    def model(self) -> FirstLevelModel:
-        """First-level options."""
-        return FirstLevelModel.from_settings(self.settings)
-
-    @cached_property
     def files(self) -> FirstLevelFiles:
         """Where results go."""
-        return FirstLevelFiles(
-            self.output_dir, self.entities, self.links, self.model.parameters(),
-            self.settings.fixed_effects, self.settings.fixed_effects_dof,
-        )  # fmt: skip
+        return FirstLevelFiles(self.output_dir, self.entities, self.links, self.model)
 
     def confound_columns(self, runs: Sequence[RunInputs]) -> dict[str, tuple[str, ...]]:
         """Name the confounds each run is modelled with, by the run's name."""
-        return {run.name: columns_of_run(run.confounds, self.settings.confounds) for run in runs}
+        return {run.name: columns_of_run(run.confounds, self.model.confounds) for run in runs}
 
     def methods(self, runs: Sequence[RunInputs]) -> MethodsText:
         """Say what is done to runs, for the methods section of a paper."""
@@ -92,7 +89,7 @@ class ParticipantAnalysis:
             with contextlib.suppress(ParticipantError):
                 columns += self.confound_columns([run]).values()
         return participant_methods(
-            self.settings,
+            self.model,
             columns,
             has_sessions=bool(self.session_contrasts),
             preprocessing=self.preprocessing,
@@ -208,28 +205,28 @@ def analyse_participant(runs: Sequence[RunInputs], analysis: ParticipantAnalysis
     """
     started = time.monotonic()
     participant = runs[0].participant
-    settings, files = analysis.settings, analysis.files
+    execution, files = analysis.execution, analysis.files
     record = Record(files.record(participant), analysis.output_dir)
     work = plan_work(runs, analysis)
 
-    to_fit, to_combine = work.unfinished(record, force=settings.force)
+    to_fit, to_combine = work.unfinished(record, force=execution.force)
     refitted = {contrast for contrast, _ in to_fit}
     changed = refitted | {contrast for contrast, _ in to_combine}
-    if settings.reports_only and changed:
+    if execution.reports_only and changed:
         raise ParticipantError(
             "--reports-only needs finished maps with the same options and unchanged input, and contrast "
             f"'{min(changed)}' has none. Run without --reports-only first."
         )
     to_draw = [
         contrast
-        for contrast in ([] if settings.no_report else analysis.contrasts)
+        for contrast in ([] if execution.no_report else analysis.contrasts)
         if contrast.label in changed
-        or settings.reports_only
+        or execution.reports_only
         or not has_sections(
             analysis.output_dir, participant, analysis.entities, contrast.label, work.drawings[contrast.label]
         )
     ]
-    is_noted = work.has_log(record) and work.has_mean_image(record) and not settings.force
+    is_noted = work.has_log(record) and work.has_mean_image(record) and not execution.force
     if not changed and not to_draw and is_noted:
         return Outcome(participant, "finished", (), time.monotonic() - started)
 
@@ -237,7 +234,7 @@ def analyse_participant(runs: Sequence[RunInputs], analysis: ParticipantAnalysis
         check_place(path)
     remove_stale_temporaries(analysis.output_dir / func_folder(participant).parent)
     held = _Held(participant, runs, analysis, set(to_fit))
-    needs_mean = settings.force or not work.has_mean_image(record)
+    needs_mean = execution.force or not work.has_mean_image(record)
     if to_fit:
         try:
             held.fit()
@@ -308,7 +305,7 @@ class _Held:
         self.fitted = list(progress_bar(fitted, f"sub-{self.participant}", "run", len(chosen)))
         for contrast in self.contrasts_fitted:
             self._made[contrast.label] = combine_runs(
-                self.fitted, contrast, analysis.settings.fixed_effects, analysis.settings.fixed_effects_dof
+                self.fitted, contrast, analysis.model.fixed_effects, analysis.model.fixed_effects_dof
             )
             self.combined(contrast)
 
@@ -442,7 +439,7 @@ def combine_sessions(
         Estimate and session weights, by the session contrast's label.
     """
     combined = {}
-    dof_method = analysis.settings.fixed_effects_dof
+    dof_method = analysis.model.fixed_effects_dof
     for question in analysis.session_contrasts:
         weights = question.weights_for(list(maps))
         if weights is None:
@@ -450,7 +447,7 @@ def combine_sessions(
         common = on_common_voxels([maps[session] for session in weights], [f"ses-{session}" for session in weights])
         inputs = [one.estimate for one in common]
         if question.kind == "mean":
-            estimate = average(inputs, analysis.settings.fixed_effects, dof_method)
+            estimate = average(inputs, analysis.model.fixed_effects, dof_method)
         else:
             estimate = weighted_sum(inputs, list(weights.values()), dof_method)
         stat_map = EstimateMap.where_determined(estimate, common[0].mask, common[0].grid)
@@ -473,14 +470,14 @@ def _results(held: _Held, contrasts: Sequence[Contrast]) -> ParticipantResults:
             for contrast in contrasts
         },
         held.reference,
-        analysis.settings,
+        analysis.thresholds,
         analysis.methods(held.runs),
     )
 
 
 def plan_work(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Work:
     """Name the pieces of work of a participant and digest what determines each."""
-    settings = analysis.settings
+    model, thresholds = analysis.model, analysis.thresholds
     states = {
         run.name: [
             run.problem,
@@ -489,21 +486,21 @@ def plan_work(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Work:
         ]
         for run in runs
     }
-    fixed_effects = [settings.fixed_effects, settings.fixed_effects_dof]
-    model = [__version__, analysis.model.parameters(), fixed_effects, settings.keep_run_maps]
+    fixed_effects = [model.fixed_effects, model.fixed_effects_dof]
+    common = [__version__, model_parameters(model), fixed_effects, model.keep_run_maps]
     fits, combinations, drawings = {}, {}, {}
     for contrast in analysis.contrasts:
         for session in dict.fromkeys(run.session for run in runs):
             inputs = {run.name: states[run.name] for run in runs if run.session == session}
-            fits[contrast.label, session] = fingerprint([model, contrast.weights, contrast.expression, inputs])
+            fits[contrast.label, session] = fingerprint([common, contrast.weights, contrast.expression, inputs])
         own = [digest for (label, _), digest in fits.items() if label == contrast.label]
         for question in analysis.session_contrasts:
             asked = [question.text, question.kind, question.sessions, question.weights, question.order_source]
             combinations[contrast.label, question.label] = fingerprint([own, asked])
         answers = [digest for (label, _), digest in combinations.items() if label == contrast.label]
-        drawings[contrast.label] = fingerprint([own, answers, settings.alpha, settings.correction])
+        drawings[contrast.label] = fingerprint([own, answers, thresholds.alpha, thresholds.correction])
     means = {
-        run.name: fingerprint([__version__, settings.smoothing_fwhm, file_state(run.bold), file_state(run.mask)])
+        run.name: fingerprint([__version__, model.smoothing_fwhm, file_state(run.bold), file_state(run.mask)])
         for run in runs
     }
     return Work(fits, combinations, drawings, means)
@@ -556,7 +553,7 @@ def _write_fits(held: _Held, work: Work, finished: dict[str, tuple[str, list[Pat
             if session in held.made(contrast):
                 made = held.made(contrast)[session]
                 written += files.write_session(participant, session, contrast, made, own)
-            if analysis.settings.keep_run_maps:
+            if analysis.model.keep_run_maps:
                 kept = [one for one in own if contrast.label in one.estimates]
                 written += [path for one in kept for path in files.write_run_maps(one, contrast)]
             finished[work.fit_name(contrast.label, session)] = (work.fits[contrast.label, session], written)

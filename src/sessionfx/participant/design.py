@@ -10,19 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
+from sessionfx.options import FirstLevelModel
 from sessionfx.participant.confounds import Confounds
 from sessionfx.participant.events import EARLIEST_ONSET, Events
 from sessionfx.participant.timing import Timing
 from sessionfx.wording import listed
-
-
-@dataclass(frozen=True)
-class DesignModel:
-    """How regressors are made: nilearn's names; high_pass in Hz."""
-
-    hrf_model: str
-    drift_model: str
-    high_pass: float
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ _GRID_STEP = 0.1
 _GRID_OVERSAMPLING = 5
 
 
-def make_design(timing: Timing, events: Events, confounds: Confounds, model: DesignModel) -> Design:
+def make_design(timing: Timing, events: Events, confounds: Confounds, model: FirstLevelModel) -> Design:
     """Make the design matrix of a run.
 
     nilearn makes the columns. It does not put them together: `make_first_level_design_matrix` adds to a matrix that
@@ -66,7 +58,7 @@ def make_design(timing: Timing, events: Events, confounds: Confounds, model: Des
         T volumes.
     events : Events
     confounds : Confounds
-    model : DesignModel
+    model : FirstLevelModel
 
     Returns
     -------
@@ -101,7 +93,7 @@ def make_design(timing: Timing, events: Events, confounds: Confounds, model: Des
     return Design(matrix, tuple(str(column) for column in matrix.columns[:n_conditions]))
 
 
-def _responses(timing: Timing, events: Events, model: DesignModel) -> pd.DataFrame:
+def _responses(timing: Timing, events: Events, model: FirstLevelModel) -> pd.DataFrame:
     """Make the columns of the conditions."""
     from nilearn.glm.first_level import compute_regressor
     from nilearn.glm.first_level.hemodynamic_models import orthogonalize
@@ -128,7 +120,7 @@ def _responses(timing: Timing, events: Events, model: DesignModel) -> pd.DataFra
     return pd.DataFrame(np.hstack(columns), index=times, columns=names)
 
 
-def _drifts(timing: Timing, model: DesignModel) -> pd.DataFrame:
+def _drifts(timing: Timing, model: FirstLevelModel) -> pd.DataFrame:
     """Make slow drifts and the constant."""
     from nilearn.glm.first_level import make_first_level_design_matrix
 

@@ -27,7 +27,8 @@ from sessionfx.bids.reading import UnreadableFileError, read_json_object
 from sessionfx.bids.runs import RunInputs
 from sessionfx.bids.stat_maps import sidecar_path, statmap_paths, write_statmaps
 from sessionfx.bids.writing import remove, write_json, write_map, write_text
-from sessionfx.participant.run import FittedRun, MeanImage
+from sessionfx.options import FirstLevelModel
+from sessionfx.participant.run import FittedRun, MeanImage, model_parameters
 from sessionfx.space.stat_map import EstimateMap
 
 FIXED_EFFECTS_DESC = "fixedEffects"
@@ -45,20 +46,13 @@ class FirstLevelFiles:
         task, space and res of every map.
     links : dict of str to Path
         Input datasets by their name in BIDS URIs.
-    model_parameters : dict
-        First-level options, for sidecars.
-    weighting : {'equal', 'precision'}
-        Of fixed effects.
-    dof_method : {'satterthwaite', 'sum'}
-        Of fixed effects over more than one input.
+    model : FirstLevelModel
     """
 
     output_dir: Path
     entities: dict[str, str | None]
     links: dict[str, Path]
-    model_parameters: dict[str, Any]
-    weighting: str
-    dof_method: str
+    model: FirstLevelModel
 
     def record(self, participant: str) -> Path:
         """Where it is noted what is finished of a participant."""
@@ -107,7 +101,7 @@ class FirstLevelFiles:
             "FittedVoxels": int(one.mask.sum()),
             "Notes": list(one.notes),
             "LeftOutContrasts": {**_left_out_before(path), **one.left_out},
-            "ModelParameters": self.model_parameters,
+            "ModelParameters": model_parameters(self.model),
             "Software": SOFTWARE,
         }
         # BIDS knows no quotation marks, which names of conditions may hold
@@ -175,7 +169,7 @@ class FirstLevelFiles:
     ) -> list[Path]:
         """Write the answer to a session contrast."""
         sources = [self.session_maps(participant, session, contrast) for session in weights]
-        precision = question.kind == "mean" and self.weighting == "precision"
+        precision = question.kind == "mean" and self.model.fixed_effects == "precision"
         sidecar = {
             "Description": f"Fixed effects over {len(weights)} session(s) of one participant.",
             "Sources": self._uris([paths[statistic] for paths in sources for statistic in ("effect", "variance")]),
@@ -210,14 +204,18 @@ class FirstLevelFiles:
         return {
             "Contrast": contrast.expression,
             "ContrastWeights": contrast.weights,
-            "FixedEffectsWeighting": self.weighting,
-            "ModelParameters": self.model_parameters,
+            "FixedEffectsWeighting": self.model.fixed_effects,
+            "ModelParameters": model_parameters(self.model),
         }
 
     def _dof_fields(self, n_inputs: int) -> dict[str, str]:
         if n_inputs < 2:
             return {}
-        return {"DegreesOfFreedomMethod": {"satterthwaite": "Satterthwaite", "sum": "sum of inputs"}[self.dof_method]}
+        return {
+            "DegreesOfFreedomMethod": {"satterthwaite": "Satterthwaite", "sum": "sum of inputs"}[
+                self.model.fixed_effects_dof
+            ]
+        }
 
     def _uris(self, paths: Sequence[Path]) -> list[str]:
         return [bids_uri(path, self.links, self.output_dir) for path in paths]

@@ -169,10 +169,8 @@ def _render_contrast(results: ParticipantResults, contrast: Contrast, place: str
     titles = {f"ses-{session}" if session else "all runs": one for session, one in sessions.items()}
     questions = {one.label: one.text for one in results.session_contrasts}
     titles |= {f"sessions: {_question(label, questions)}": one for label, one in combined.items()}
-    settings = results.settings
-    thresholds = {
-        title: z_threshold(one.estimate.z, settings.alpha, settings.correction) for title, one in titles.items()
-    }
+    alpha, correction = results.thresholds.alpha, results.thresholds.correction
+    thresholds = {title: z_threshold(one.estimate.z, alpha, correction) for title, one in titles.items()}
     records = [{"map": title, **titled(map_summary(one, thresholds[title]))} for title, one in titles.items()]
     # maps of the same kind share their scale, so that sessions can be compared by eye
     groups = []
@@ -192,7 +190,7 @@ def _render_contrast(results: ParticipantResults, contrast: Contrast, place: str
             pictures += _draw_maps(titles[name], name, contrast, thresholds[name], results.reference, z_max, effect_max)
         groups.append({"title": heading, "pictures": pictures})
     missing = sorted({run.session for run in results.runs} - set(sessions))
-    summary = f"Contrast {contrast.expression}. Thresholds: {threshold_words(settings)}, two-sided."
+    summary = f"Contrast {contrast.expression}. Thresholds: {threshold_words(results.thresholds)}, two-sided."
     if any(isinstance(one.estimate.dof, np.ndarray) for one in titles.values()):
         summary += " Degrees of freedom that differ between voxels are given as their median."
     if missing:

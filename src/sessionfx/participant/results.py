@@ -19,9 +19,9 @@ from sessionfx.bids.images import read_volume
 from sessionfx.bids.reading import UnreadableFileError, read_json_object, read_text
 from sessionfx.bids.runs import RunInputs
 from sessionfx.errors import ParticipantError
+from sessionfx.options import GroupModel
 from sessionfx.participant.events import ONLY_CONDITION, read_events
 from sessionfx.report.methods import MethodsText
-from sessionfx.settings import Settings
 from sessionfx.space.stat_map import EstimateMap
 
 _SHOWN = (
@@ -96,7 +96,8 @@ class ParticipantResults:
         Maps by contrast label and session, or session contrast label.
     reference : ndarray, 3-D, or None
         The participant's mean image, drawn behind maps of the same shape.
-    settings : Settings
+    thresholds : GroupModel
+        Of which error rate and correction are those of the pictures.
     methods : MethodsText
     """
 
@@ -108,7 +109,7 @@ class ParticipantResults:
     sessions: Mapping[str, Mapping[str, EstimateMap]]
     combined: Mapping[str, Mapping[str, EstimateMap]]
     reference: NDArray[np.floating] | None
-    settings: Settings
+    thresholds: GroupModel
     methods: MethodsText
 
 

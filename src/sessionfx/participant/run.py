@@ -12,45 +12,30 @@ from numpy.typing import NDArray
 from sessionfx.ask.contrasts import Contrast, conditions_asked
 from sessionfx.bids.runs import RunInputs
 from sessionfx.errors import ParticipantError
+from sessionfx.options import FirstLevelModel
 from sessionfx.participant.bold import RunData, open_series, read_run
 from sessionfx.participant.confounds import read_confounds
-from sessionfx.participant.design import Design, DesignModel, make_design
+from sessionfx.participant.design import Design, make_design
 from sessionfx.participant.events import Events, near_equal, read_events
 from sessionfx.participant.glm import fit_run
 from sessionfx.participant.timing import Timing, run_timing
-from sessionfx.settings import Settings
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import EstimateMap
 from sessionfx.statistics.linear_algebra import independent_columns, is_estimable
 from sessionfx.wording import listed
 
 
-@dataclass(frozen=True)
-class FirstLevelModel:
-    """The options of the first level; units: Hz, mm."""
-
-    design: DesignModel
-    noise_model: str
-    smoothing_fwhm: float | None
-    confounds: tuple[str, ...]
-
-    @classmethod
-    def from_settings(cls, settings: Settings) -> FirstLevelModel:
-        """Take the first-level options out of all options."""
-        design = DesignModel(settings.hrf_model, settings.drift_model, settings.high_pass)
-        return cls(design, settings.noise_model, settings.smoothing_fwhm, settings.confounds)
-
-    def parameters(self) -> dict[str, Any]:
-        """For sidecars."""
-        return {
-            "HrfModel": self.design.hrf_model,
-            "DriftModel": self.design.drift_model,
-            "HighPassHz": self.design.high_pass if self.design.drift_model == "cosine" else None,
-            "NoiseModel": self.noise_model,
-            "SmoothingFwhmMm": self.smoothing_fwhm,
-            "Confounds": list(self.confounds) or ["motion6 where a confounds file exists"],
-            "SignalScaling": "percent of each voxel's mean over time",
-        }
+def model_parameters(model: FirstLevelModel) -> dict[str, Any]:
+    """Name the options that make the maps of a run, for sidecars."""
+    return {
+        "HrfModel": model.hrf_model,
+        "DriftModel": model.drift_model,
+        "HighPassHz": model.high_pass if model.drift_model == "cosine" else None,
+        "NoiseModel": model.noise_model,
+        "SmoothingFwhmMm": model.smoothing_fwhm,
+        "Confounds": list(model.confounds) or ["motion6 where a confounds file exists"],
+        "SignalScaling": "percent of each voxel's mean over time",
+    }
 
 
 @dataclass(frozen=True)
@@ -219,7 +204,7 @@ def model_run(
     )
     confounds = read_confounds(run.confounds, model.confounds, len(timing.times))
     try:
-        design = make_design(timing, events, confounds, model.design)
+        design = make_design(timing, events, confounds, model)
     except ParticipantError as error:
         raise ParticipantError(f"{run.name}: {error}") from None
     notes = [*run.warnings, *timing.notes, *_notes_on_spacing(timing, model), *events.notes, *confounds.notes]

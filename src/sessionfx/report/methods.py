@@ -9,9 +9,9 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+from sessionfx.options import FirstLevelModel, GroupModel
 from sessionfx.report.page import render
 from sessionfx.report.references import Citations
-from sessionfx.settings import Settings
 from sessionfx.wording import quoted
 
 
@@ -29,13 +29,13 @@ class MethodsText:
 
 
 def participant_methods(
-    settings: Settings, confounds: Sequence[Sequence[str]], *, has_sessions: bool, preprocessing: Sequence[str]
+    model: FirstLevelModel, confounds: Sequence[Sequence[str]], *, has_sessions: bool, preprocessing: Sequence[str]
 ) -> MethodsText:
     """Describe the participant level.
 
     Parameters
     ----------
-    settings : Settings
+    model : FirstLevelModel
     confounds : sequence of sequence of str
         Columns of the confounds table that each run is modelled with.
     has_sessions : bool
@@ -49,7 +49,7 @@ def participant_methods(
     """
     return _fill(
         "participant_methods.txt",
-        settings=settings,
+        model=model,
         preprocessing=preprocessing,
         has_sessions=has_sessions,
         nuisance=partial(_nuisance, confounds),
@@ -138,14 +138,12 @@ class GroupWork:
         )
 
 
-def group_methods(
-    settings: Settings, strategies: Sequence[tuple[str, tuple[str, ...]]], work: GroupWork
-) -> MethodsText:
+def group_methods(model: GroupModel, strategies: Sequence[tuple[str, tuple[str, ...]]], work: GroupWork) -> MethodsText:
     """Describe the group level.
 
     Parameters
     ----------
-    settings : Settings
+    model : GroupModel
     strategies : sequence of (str, tuple of str)
         What each strategy that answered says of itself, and the works it cites.
     work : GroupWork
@@ -155,7 +153,7 @@ def group_methods(
     MethodsText
         Paragraphs and references.
     """
-    return _fill("group_methods.txt", settings=settings, strategies=strategies, work=work, quoted=quoted)
+    return _fill("group_methods.txt", model=model, strategies=strategies, work=work, quoted=quoted)
 
 
 def _fill(template: str, **values: Any) -> MethodsText:

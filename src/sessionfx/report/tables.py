@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sessionfx.settings import Settings
+from sessionfx.options import GroupModel
 
 # How columns of tables are called for people; in files they have the short names.
 TITLES = {
@@ -28,11 +28,11 @@ def titled(record: Mapping[str, Any]) -> dict[str, Any]:
     return {TITLES.get(name, name): value for name, value in record.items()}
 
 
-def threshold_words(settings: Settings) -> str:
+def threshold_words(model: GroupModel) -> str:
     """Say at which error rate maps are thresholded."""
     words = {
         "fdr": "false discovery rate",
         "bonferroni": "Bonferroni-corrected error rate",
         "none": "uncorrected rate",
     }
-    return f"{words[settings.correction]} {settings.alpha:g}"
+    return f"{words[model.correction]} {model.alpha:g}"

@@ -1,0 +1,122 @@
+"""What one call was asked to do, as small frozen groups: each part of the program takes the group it needs.
+
+A field has the name of its option and is the one place of the option's default; labels are without their `sub-`,
+`ses-`, … prefix. An empty tuple or None means "not given". What an option means is in `options.table`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+
+def available_processors() -> int:
+    """Count the processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which files are analysed."""
+
+    participant_label: tuple[str, ...] = ()
+    session_label: tuple[str, ...] = ()
+    task: str | None = None
+    space: str | None = None
+    res: str | None = None
+    derivatives: tuple[Path, ...] = ()
+    bids_filter_file: Path | None = None
+    bids_database_dir: Path | None = None
+    skip_bids_validation: bool = False
+    contrast: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstLevelModel:
+    """How runs are modelled and combined; units: Hz, mm."""
+
+    hrf_model: str = "glover"
+    drift_model: str = "cosine"
+    high_pass: float = 0.01
+    noise_model: str = "ar1"
+    smoothing_fwhm: float | None = None
+    confounds: tuple[str, ...] = ()
+    fixed_effects: str = "equal"
+    fixed_effects_dof: str = "satterthwaite"
+    keep_run_maps: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupModel:
+    """What is asked at the group level, how it is answered, and at which threshold maps are shown."""
+
+    session_contrast: tuple[str, ...] = ()
+    strategy: tuple[str, ...] = ()
+    subject_effect: str = "auto"
+    mixed_dof: str = "satterthwaite"
+    variance: str = "auto"
+    session_covariate_effect: str = "split"
+    covariates: tuple[str, ...] = ()
+    session_covariates: tuple[str, ...] = ()
+    group_contrast: tuple[str, ...] = ()
+    alpha: float = 0.05
+    correction: str = "fdr"
+    cluster_threshold: int = 0
+    permutations: int = 0
+    equivalence: float | None = None
+    bayes_factor: float | None = None
+    calibrate: int = 0
+    random_seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How the work is done; units: GB."""
+
+    nprocs: int = field(default_factory=available_processors)
+    omp_nthreads: int = 1
+    mem_gb: float | None = None
+    executor: str = "local"
+    scheduler: str | None = None
+    work_dir: Path | None = None
+    force: bool = False
+    dry_run: bool = False
+    reports_only: bool = False
+    no_report: bool = False
+    stop_on_first_crash: bool = False
+    verbose: int = 0
+
+
+GROUPS = {"selection": Selection, "first_level": FirstLevelModel, "group": GroupModel, "execution": Execution}
+# the group of each option
+GROUP_OF = {option.name: name for name, group in GROUPS.items() for option in fields(group)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """All options of a call."""
+
+    bids_dir: Path
+    output_dir: Path
+    levels: tuple[str, ...]
+    selection: Selection = Selection()
+    first_level: FirstLevelModel = FirstLevelModel()
+    group: GroupModel = GroupModel()
+    execution: Execution = field(default_factory=Execution)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> Self:
+        """Sort values into their groups, by the names of options; what is left out has its default."""
+        sorted_in: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
+        others: dict[str, Any] = {}
+        for option, value in values.items():
+            (sorted_in[GROUP_OF[option]] if option in GROUP_OF else others)[option] = value
+        return cls(**others, **{name: group(**sorted_in[name]) for name, group in GROUPS.items()})
+
+    def values(self) -> dict[str, Any]:
+        """Give all values by the names of options; the inverse of `from_values`."""
+        grouped = {option: getattr(getattr(self, name), option) for option, name in GROUP_OF.items()}
+        return {"bids_dir": self.bids_dir, "output_dir": self.output_dir, "levels": self.levels, **grouped}
