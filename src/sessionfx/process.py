@@ -25,6 +25,7 @@ class _State:
 
     signal: int | None = None
     is_over = False
+    is_held = False
 
 
 def end_at_once() -> None:
@@ -55,7 +56,7 @@ def ending_in_order(stop_children: Callable[[], None]) -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         number = _State.signal if number == signal.SIGALRM and _State.signal is not None else number
         _State.signal = number
-        if _is_importing(frame):
+        if _State.is_held or _is_importing(frame):
             signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
             return
         stop_children()
@@ -83,6 +84,16 @@ def ending_in_order(stop_children: Callable[[], None]) -> Iterator[None]:
         _State.is_over = True
         if sys.unraisablehook is again:
             sys.unraisablehook = hook
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let signals wait until the block is over, which must be short: files take their names, or pages with them."""
+    before, _State.is_held = _State.is_held, True
+    try:
+        yield
+    finally:
+        _State.is_held = before
 
 
 def ended_by_signal() -> int | None:

@@ -21,6 +21,7 @@ from pathlib import PurePath, PurePosixPath
 from typing import TypeVar
 
 from sessionfx.errors import CommandLineError
+from sessionfx.wording import listed
 
 ENTITY_ORDER = (
     "sub", "ses", "sample", "task", "tracksys", "acq", "ce", "trc", "stain", "rec", "dir", "run", "mod", "echo",
@@ -130,7 +131,7 @@ _OUTPUT_FOLDER = re.compile(
 )
 _TOP_FILE = re.compile(r"dataset_description\.json|\.bidsignore|[^/]*\.html")
 _RECORDED_FILE = re.compile(
-    r"[A-Za-z0-9+_-]+_(?:statmap|boldref|mask)\.nii\.gz|[A-Za-z0-9+_-]+_(?:statmap|mask|design|validity)\.json"
+    r"[A-Za-z0-9+_-]+_(?:statmap|boldref|mask)\.nii\.gz|[A-Za-z0-9+_-]+_(?:statmap|mask|design|validity|section)\.json"
     r"|[A-Za-z0-9+_-]+_(?:design|metrics|clusters)\.tsv|[A-Za-z0-9+_-]+_log\.txt"
 )
 
@@ -211,3 +212,13 @@ def check_name_length(name: str, labels: Mapping[str, str]) -> None:
 def strip_prefix(label: str, key: str) -> str:
     """Drop an optional `key-` in front of a label (`sub-01` and `01` are the same participant)."""
     return label.removeprefix(f"{key}-")
+
+
+def place_of(entities: Mapping[str, str | None]) -> str:
+    """Say for people which task, space and resolution an analysis is of."""
+    return ", ".join(f"{key} {label}" for key, label in entities.items() if label) or "maps of no named task"
+
+
+def listed_labels(labels: Iterable[str], most: int) -> str:
+    """List participants by their labels, some of them where they are many."""
+    return listed([f"sub-{label}" for label in sorted(labels, key=natural_key)], most=most)

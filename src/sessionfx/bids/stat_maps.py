@@ -14,7 +14,7 @@ from sessionfx.bids.derivatives import SOFTWARE
 from sessionfx.bids.images import DifferentGridError, read_volume
 from sessionfx.bids.names import STATISTICS, STATMAP_SUFFIX, file_name
 from sessionfx.bids.reading import LARGEST_JSON, read_text
-from sessionfx.bids.writing import remove, write_json, write_map
+from sessionfx.bids.writing import write_json, write_map
 from sessionfx.errors import ParticipantError
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import EstimateMap, StatMap
@@ -80,10 +80,6 @@ def write_statmaps(
     dof = dof_fields(result)
     units_of = {"effect": units, "variance": f"({units})^2"}
     paths = statmap_paths(folder, entities, values)
-    if "dof" not in values:
-        for path in statmap_paths(folder, entities, ["dof"]).values():  # of an earlier call that was stopped
-            remove(path)
-            remove(sidecar_path(path))
     # The effect comes last: who finds one (the group level does so by name) finds the others whole.
     for statistic, path in reversed(paths.items()):
         content = {

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -20,9 +21,10 @@ import stat
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +49,28 @@ _LOCAL_ERRORS = {
 }  # fmt: skip
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # file systems that know no such thing
 
-# Path and temporary name of what waits for its name
-_Waiting = tuple[Path, str]
-_waiting: ContextVar[list[_Waiting] | None] = ContextVar("waiting", default=None)
+
+@dataclass(frozen=True)
+class Written:
+    """A file that is whole on the disk under a temporary name.
+
+    Attributes
+    ----------
+    path : Path
+        Where it is to be.
+    temporary : str
+        Its name beside that.
+    state : dict
+        What tells later whether it is still the same: its size, of a design also a digest.
+    """
+
+    path: Path
+    temporary: str
+    state: dict[str, Any]
+
+
+# What a block of `collected` has written so far
+_collection: ContextVar[list[Written] | None] = ContextVar("collection", default=None)
 # Locks of a file belong to a process: its threads take turns by themselves
 _of_this_process = threading.Lock()
 
@@ -70,36 +91,50 @@ def write_bytes(path: Path, content: bytes) -> None:
     ParticipantError
         If the cause is a folder or file of that participant alone.
     """
-    written = (path, _write_temporary(path, content))
-    waiting = _waiting.get()
-    if waiting is None:
-        _name([written])
+    written = Written(path, _write_temporary(path, content), state_of(path.name, content))
+    collection = _collection.get()
+    if collection is None:
+        give_names([written])
     else:
-        waiting.append(written)
+        collection.append(written)
 
 
 @contextmanager
-def together(before: Callable[[], object] | None = None) -> Iterator[None]:
-    """Give the files that are written in this block their names at its end, in that order, or none if it fails.
+def collected() -> Iterator[list[Written]]:
+    """Let the files that are written in this block wait for `give_names`; if it fails they are gone.
 
-    Parameters
-    ----------
-    before : callable, optional
-        Called when all of them are on the disk and none has its name yet: to take away what they replace.
+    Yields
+    ------
+    list of Written
+        Grows as files are written.
     """
-    waiting: list[_Waiting] = []
-    token = _waiting.set(waiting)
+    collection: list[Written] = []
+    token = _collection.set(collection)
     try:
-        try:
-            yield
-        finally:
-            _waiting.reset(token)
-        if before is not None:
-            before()
+        yield collection
     except BaseException:
-        _discard(waiting)
+        discard(collection)
         raise
-    _name(waiting)
+    finally:
+        _collection.reset(token)
+
+
+def state_of(name: str, content: bytes) -> dict[str, Any]:
+    """Give what tells whether a file is still the same.
+
+    Its size; where several contrasts or calls rewrite one file, a digest, or nothing where it only has to be there.
+    """
+    if name.endswith("_a-runs_section.json"):
+        return {}
+    state: dict[str, Any] = {"size": len(content)}
+    if is_shared(name):
+        state["sha256"] = hashlib.sha256(content).hexdigest()
+    return state
+
+
+def is_shared(name: str) -> bool:
+    """Whether the content of a file tells whether it is still the same."""
+    return name.endswith(("_design.tsv", "_boldref.nii.gz", "_log.txt"))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -345,30 +380,38 @@ def _write_temporary(path: Path, content: bytes) -> str:
     return name
 
 
-def _name(waiting: list[_Waiting]) -> None:
-    """Rename files that are on the disk, and bring their folders to the disk."""
-    last_in = {path.parent: index for index, (path, _) in enumerate(waiting)}
-    for index, (path, name) in enumerate(waiting):
+def give_names(files: Sequence[Written]) -> None:
+    """Rename files that are on the disk, and bring their folders to the disk.
+
+    Raises
+    ------
+    OutputError, ParticipantError
+        If one cannot be renamed; see `write_bytes`. Those after it are gone.
+    """
+    last_in = {file.path.parent: index for index, file in enumerate(files)}
+    for index, file in enumerate(files):
+        path = file.path
         try:
             with _folder_of(path, make=True) as folder:
                 try:
                     if _leads_out(path, output_place(path)[0]):
                         raise OSError(errno.ELOOP, "it is a link")
-                    os.rename(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+                    os.rename(file.temporary, path.name, src_dir_fd=folder, dst_dir_fd=folder)
                 except OSError as error:
                     at_file = error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ELOOP)
                     raise _unusable(path, path if at_file else path.parent, error, "written") from None
                 if last_in[path.parent] == index:
                     _sync_folder(folder)
         except BaseException:
-            _discard(waiting[index:])
+            discard(files[index:])
             raise
 
 
-def _discard(waiting: list[_Waiting]) -> None:
-    for path, name in waiting:
-        with contextlib.suppress(OSError, SessionFXError), _folder_of(path, make=False) as folder:
-            os.unlink(name, dir_fd=folder)
+def discard(files: Sequence[Written]) -> None:
+    """Remove files that have no name yet."""
+    for file in files:
+        with contextlib.suppress(OSError, SessionFXError), _folder_of(file.path, make=False) as folder:
+            os.unlink(file.temporary, dir_fd=folder)
 
 
 def _sync(descriptor: int) -> None:

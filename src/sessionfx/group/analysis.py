@@ -1,11 +1,13 @@
-"""The group level of one first-level contrast, from its maps to files and report."""
+"""The group level as tasks: one chain for each first-level contrast, from its maps to files and page."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,17 +19,17 @@ from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.covariate_tables import read_covariates
 from sessionfx.bids.first_level_maps import FirstLevelMap, MapSelection
 from sessionfx.bids.names import check_name_length, file_name
-from sessionfx.bids.writing import remove, together
 from sessionfx.errors import LevelError
-from sessionfx.execution import Executor, progress_bar, say
-from sessionfx.group.answers import Respondent, finding, refusals
+from sessionfx.execution import Executor
+from sessionfx.group.answers import GroupEstimates, GroupEstimator, finding, refusals
 from sessionfx.group.calibrated import rates_of
 from sessionfx.group.calibration import calibrate_study
 from sessionfx.group.evidence import summarise_reliability, with_active_regions
 from sessionfx.group.files import GroupFiles, longest_group_name
-from sessionfx.group.page import has_group_section, write_group_report
+from sessionfx.group.judgement import Evidence
+from sessionfx.group.page import GroupPage, contrast_section, draw_contrast
 from sessionfx.group.permutation import PermutationResult
-from sessionfx.group.results import ContrastResults, StrategyResult
+from sessionfx.group.results import ContrastResults, QuestionResults, Reliability, StrategyResult
 from sessionfx.group.stack import MapStack, attendance, open_stack
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, Question
@@ -35,17 +37,33 @@ from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.options import Execution, GroupModel
 from sessionfx.report.methods import GroupWork, MethodsText, group_methods
 from sessionfx.tasks.records import Record, file_state, fingerprint
+from sessionfx.tasks.task import Chain, Task
 from sessionfx.wording import listed
 
-# Stands in the names of answers to questions, not in those of other work; and ends that of what is judged of them
-_ANSWER, _VERDICT = " sessions ", " verdict"
 # Real voxels that a calibration draws from: several times as many as smooth maps have independent places
 RESAMPLED_VOXELS = 6_000
+_REFUSALS_NAMED = 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GroupAnalysis:
-    """What all contrasts of one call share; see `ParticipantAnalysis`."""
+    """What all contrasts of one call share.
+
+    Attributes
+    ----------
+    model : GroupModel
+    weighting : {'equal', 'precision'}
+        Of fixed effects.
+    execution : Execution
+    selection : MapSelection
+    session_contrasts : tuple of SessionContrast
+    raw, output_dir : Path
+        Absolute.
+    links : dict of str to Path
+        Input datasets by their name in BIDS URIs.
+    executor : Executor
+        Where blocks of voxels and of permutations are computed.
+    """
 
     model: GroupModel
     weighting: str
@@ -60,7 +78,7 @@ class GroupAnalysis:
     @property
     def strategies(self) -> tuple[Strategy, ...]:
         """Strategies asked for, in the registry's order."""
-        wanted = self.model.strategy or tuple(name for name, one in STRATEGIES.items() if one.is_default)
+        wanted = self.model.strategy or tuple(name for name, found in STRATEGIES.items() if found.is_default)
         return tuple(strategy for name, strategy in STRATEGIES.items() if name in wanted)
 
     def absent(self, contrast: str) -> dict[str, str]:
@@ -70,7 +88,7 @@ class GroupAnalysis:
     @property
     def times(self) -> tuple[str, ...]:
         """Session covariates that serve as time in some question."""
-        return tuple(sorted({one.time for one in self.session_contrasts if one.time is not None}))
+        return tuple(sorted({asked.time for asked in self.session_contrasts if asked.time is not None}))
 
     @property
     def options(self) -> GroupOptions:
@@ -80,55 +98,29 @@ class GroupAnalysis:
             self.model.session_covariate_effect,
         )  # fmt: skip
 
+    @property
+    def needs_variances(self) -> bool:
+        """Whether some strategy needs the maps' sampling variances."""
+        return any(strategy.needs_variances(self.options) for strategy in self.strategies)
+
     def methods(self, work: GroupWork) -> MethodsText:
         """Describe what was done, for the methods section of a paper."""
         answered = [strategy for strategy in self.strategies if strategy.name in work.strategies]
         return group_methods(self.model, [strategy.methods(self.options) for strategy in answered], work)
 
-    def record(self) -> Record:
-        """Open the record of what is finished at the group level."""
-        name = file_name({**self.selection.entities}, "group", ".json")
-        return Record(self.output_dir / "logs" / name, self.output_dir)
+    @property
+    def record(self) -> Path:
+        """Where it is noted what is finished at the group level."""
+        return self.output_dir / "logs" / file_name({**self.selection.entities}, "group", ".json")
 
 
 @dataclass(frozen=True)
-class _Works:
-    """Fingerprints of the pieces of work of one contrast, by name.
+class ContrastSummary:
+    """What was found for one first-level contrast: warnings; findings, a line each; and what the methods text says."""
 
-    Attributes
-    ----------
-    questions : tuple of str
-        Names of the answers, in the order of the questions.
-    reliability, calibration : str
-        Names of the pieces that belong to no single question; the latter is empty where it is not asked for.
-    marks : dict of str to str
-        All of them.
-    prefix : str
-        With which the names of all work from these first-level maps begin.
-    prefix_of_answers : str
-        With which the names of answers begin that are also of models with these covariates.
-    """
-
-    questions: tuple[str, ...]
-    reliability: str
-    calibration: str
-    marks: dict[str, str]
-    prefix: str
-    prefix_of_answers: str
-
-    def is_current(self, work: str) -> bool:
-        """Whether work in the record, of this call or an earlier one, belongs beside that of this call."""
-        return work.startswith(self.prefix_of_answers if _ANSWER in work else self.prefix)
-
-
-@dataclass(frozen=True)
-class ContrastOutcome:
-    """What became of one first-level contrast: `done` or `finished` before; warnings; what was found, a line each."""
-
-    status: str
-    messages: tuple[str, ...] = ()
-    findings: tuple[str, ...] = ()
-    work: GroupWork | None = None
+    warnings: tuple[str, ...]
+    findings: tuple[str, ...]
+    work: GroupWork
 
 
 def check_questions(
@@ -162,8 +154,8 @@ def check_questions(
         raise refused
 
 
-def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> ContrastOutcome:
-    """Analyse one first-level contrast at the group level, unless that is finished.
+def contrast_chain(contrast: str, analysis: GroupAnalysis) -> Chain:
+    """List the tasks of one first-level contrast.
 
     Parameters
     ----------
@@ -173,265 +165,400 @@ def analyse_contrast(contrast: str, analysis: GroupAnalysis) -> ContrastOutcome:
 
     Returns
     -------
-    ContrastOutcome
+    Chain
+        Each strategy's answer to each question is a task: answers that are not asked for stay, unless they are from
+        other first-level maps or covariates.
 
     Raises
     ------
     LevelError
-        If the maps cannot be put together, or covariates cannot be used.
+        If covariates cannot be used.
     """
-    model, execution = analysis.model, analysis.execution
-    covariates = _covariates(analysis.selection.maps[contrast], analysis.raw, model)
-    maps = [one for one in analysis.selection.maps[contrast] if one.participant in covariates.participants]
-    questions = [
-        Question(asked, group)
-        for asked in analysis.session_contrasts
-        for group in resolve_group_contrasts(model.group_contrast, covariates)
-    ]
-    record = analysis.record()
-    works = _works(contrast, maps, covariates, questions, analysis)
-    to_do = {work for work, mark in works.marks.items() if execution.force or not record.is_finished(work, mark)}
-    # answers to other questions stay, unless they are from other first-level maps or covariates
-    own = [work for work in record.works() if work.startswith(f"{contrast} from ")]
-    outdated = [work for work in own if not works.is_current(work)]
-    shown = fingerprint(works.marks)
-    needs_report = not execution.no_report and (
-        execution.reports_only
-        or not has_group_section(analysis.output_dir, analysis.selection.entities, contrast, shown)
-    )
-    if not to_do and not needs_report and not outdated:
-        return ContrastOutcome("finished")
-    if execution.reports_only and to_do:
-        raise LevelError(
-            f"--reports-only needs finished group maps with the same options, and contrast '{contrast}' has "
-            "none. Run the group level without --reports-only first."
-        )
-    files = GroupFiles(
-        contrast, maps, analysis.selection, model, analysis.weighting, analysis.output_dir, analysis.links
-    )
-    needs_variances = any(one.needs_variances(analysis.options) for one in analysis.strategies)
-    with open_stack(
-        maps,
-        covariates,
-        execution.work_dir or analysis.output_dir,
-        needs_variances=needs_variances,
-        times=analysis.times,
-        n_threads=execution.nprocs,
-    ) as stack:
-        keeper = _Keeper(contrast, record, works, to_do)
-        results = _find_results(stack, covariates, questions, analysis, files, keeper)
-    keeper.take_away(outdated)
-    done = _work_of(results, analysis)
-    results = replace(results, notes=(*results.notes, *keeper.earlier_answers()))
-    if not execution.no_report:
-        write_group_report(results, model, analysis.methods(done), shown, analysis.output_dir)
-    left_out = [f"sub-{label} is left out: it {why}." for label, why in results.left_out.items()]
-    messages = (*results.notes, *results.covariate_notes, *left_out, *refusals(contrast, results.questions))
-    return ContrastOutcome("done", messages, tuple(map(finding, results.questions)), done)
+    return _ContrastStudy.of(contrast, analysis).chain
 
 
-def _work_of(results: ContrastResults, analysis: GroupAnalysis) -> GroupWork:
-    answered = [[one for one in asked.strategies if one.stat_map is not None] for asked in results.questions]
-    return GroupWork(
-        frozenset(one.name for answers in answered for one in answers),
-        frozenset(
-            answer.permutation.scheme for answers in answered for answer in answers if answer.permutation is not None
-        ),
-        any(len(answers) > 1 for answers in answered),
-        any(answers and asked.question.sessions.kind == "any"
-            for asked, answers in zip(results.questions, answered, strict=True)),
-        results.reliability is not None,
-        tuple(name for name in analysis.model.session_covariates if name not in analysis.times),
-        any(answer.equivalence is not None for answers in answered for answer in answers),
-        any(answer.bayes_factors is not None for answers in answered for answer in answers),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Keeper:
-    """Writes what is to be done and records it, piece by piece: what is finished is not lost with the rest."""
+@dataclass(frozen=True, kw_only=True)
+class _ContrastStudy:
+    """One first-level contrast: its maps, covariates and questions, and the tasks that follow from them."""
 
     contrast: str
-    record: Record
-    works: _Works
-    to_do: set[str]
+    analysis: GroupAnalysis
+    covariates: Covariates
+    maps: tuple[FirstLevelMap, ...]
+    questions: tuple[Question, ...]
 
-    def keep(self, work: str, write: Callable[[], list[Path]], earlier: Callable[[], list[Path]] | None = None) -> None:
-        """Write a piece of work, unless it is finished; what it takes the place of goes when all of it is written.
+    @classmethod
+    def of(cls, contrast: str, analysis: GroupAnalysis) -> _ContrastStudy:
+        covariates = _covariates(analysis.selection.maps[contrast], analysis.raw, analysis.model)
+        maps = [found for found in analysis.selection.maps[contrast] if found.participant in covariates.participants]
+        questions = [
+            Question(asked, group)
+            for asked in analysis.session_contrasts
+            for group in resolve_group_contrasts(analysis.model.group_contrast, covariates)
+        ]
+        return cls(
+            contrast=contrast, analysis=analysis, covariates=covariates, maps=tuple(maps), questions=tuple(questions)
+        )
 
-        Parameters
-        ----------
-        work : str
-        write : callable
-            Returns the files it wrote.
-        earlier : callable, optional
-            Gives files that must not stand beside those written.
-        """
-        if work not in self.to_do:
-            return
-        written: list[Path] = []
-        # other maps or covariates may have given an answer under the same file names
-        same = [other for other in self.record.works() if other.startswith(f"{self.contrast} from ")
-                and _piece(other) == _piece(work)]  # fmt: skip
-        with together(lambda: self.take_away([work, *same], earlier() if earlier else [], written)):
-            written += write()
-        self.record.finish({work: (self.works.marks[work], written)})
+    @cached_property
+    def files(self) -> GroupFiles:
+        """Where results go."""
+        analysis = self.analysis
+        return GroupFiles(
+            contrast=self.contrast, maps=self.maps, selection=analysis.selection, model=analysis.model,
+            weighting=analysis.weighting, output_dir=analysis.output_dir, links=analysis.links,
+            covariates=self.covariates,
+        )  # fmt: skip
 
-    def take_away(self, works: Sequence[str], files: Sequence[Path] = (), written: Sequence[Path] = ()) -> None:
-        """Strike work from the record and remove its files; say so where they are not made anew."""
-        others = {path for path in [*self.record.obsolete(works), *files] if path not in written and path.exists()}
-        if others:
-            say(
-                f"contrast {self.contrast}: {len(others)} file(s) of earlier calls are removed, {min(others).name} for "
-                "one: they are from other maps, covariates or options than the answers that this call writes."
+    @property
+    def maps_source(self) -> str:
+        """Name of the first-level maps among what tasks are made from."""
+        return f"{self.contrast} maps"
+
+    @property
+    def covariates_source(self) -> str:
+        """Name of the covariates among what tasks are made from."""
+        return f"{self.contrast} covariates"
+
+    @cached_property
+    def inputs(self) -> str:
+        """Fingerprint of the first-level maps."""
+        return fingerprint([[found.key, file_state(found.effect), file_state(found.variance)] for found in self.maps])
+
+    @cached_property
+    def design(self) -> str:
+        """Fingerprint of the covariates."""
+        covariates = self.covariates
+        values = sorted((key, values) for key, values in covariates.session_values.items())
+        return fingerprint([covariates.columns, covariates.values.tolist(), covariates.session_columns, values])  # noqa: PD011
+
+    @cached_property
+    def left_out(self) -> dict[str, str]:
+        """Participants without a map or a covariate, and why."""
+        return {**self.analysis.absent(self.contrast), **self.covariates.left_out}
+
+    def answer_name(self, question: Question, strategy: Strategy) -> str:
+        """Name the task of a strategy's answer."""
+        return f"{self.contrast} answer {question.label} by {strategy.name}"
+
+    def permutation_name(self, question: Question, strategy: Strategy) -> str:
+        """Name the task of the family-wise p values of an answer."""
+        return f"{self.contrast} permute {question.label} by {strategy.name}"
+
+    @cached_property
+    def chain(self) -> Chain:
+        """What is to be done."""
+        return Chain(
+            name=f"contrast {self.contrast}",
+            record=self.analysis.record,
+            tasks=tuple(self._tasks()),
+            open=partial(_open, self),
+            sources={self.maps_source: self.inputs, self.covariates_source: self.design},
+            page=GroupPage(self.analysis.output_dir),
+            is_here=True,
+        )
+
+    def _tasks(self) -> Iterator[Task]:
+        """List the tasks: what takes longest first, as it is kept at once."""
+        model, files = self.analysis.model, self.files
+        sources = (self.maps_source, self.covariates_source)
+        common = [__version__, self.analysis.selection.entities, self.left_out]
+        shown = [model.alpha, model.correction, model.cluster_threshold]
+        reliability = Task(
+            name=f"{self.contrast} reliability",
+            fingerprint=fingerprint([self.inputs, common, shown]),
+            inputs=sources[:1],
+            outputs=files.outputs_of_reliability(),
+            run=ContrastMaps.write_reliability,
+        )
+        answers = {question.label: list(self._answers(question, [common, shown])) for question in self.questions}
+        calibration = list(self._calibration(answers))
+        permutations = {question.label: list(self._permutations(question, common)) for question in self.questions}
+        judgements = [
+            Task(
+                name=f"{self.contrast} compare {question.label}",
+                fingerprint=fingerprint(
+                    [task.fingerprint for task in
+                     (*answers[question.label], *permutations[question.label], *calibration)]
+                ),
+                inputs=(*sources, *(task.name for task in answers[question.label])),
+                outputs=files.outputs_of_comparison(question),
+                run=partial(ContrastMaps.write_comparison, question=question),
             )
-        self.record.forget(works)
-        for path in files:
-            if path not in written:
-                remove(path)
+            for question in self.questions
+        ]  # fmt: skip
+        results = [
+            *calibration, *(task for tasks in permutations.values() for task in tasks), reliability,
+            *(task for tasks in answers.values() for task in tasks), *judgements,
+        ]  # fmt: skip
+        yield from results
+        if not self.analysis.execution.no_report:
+            yield Task(
+                name=f"{self.contrast} draw",
+                kind="page",
+                fingerprint=fingerprint([task.fingerprint for task in results]),
+                inputs=(*sources, *(task.name for task in results)),
+                outputs=(contrast_section(self.analysis.output_dir, self.analysis.selection.entities, self.contrast),),
+                run=ContrastMaps.draw,
+            )
 
-    def earlier_answers(self) -> list[str]:
+    def _estimated(self, question: Question, strategy: Strategy) -> list[Any]:
+        """All that determines the estimates of a strategy."""
+        analysis = self.analysis
+        # what serves as time in one question adjusts no other
+        times = analysis.times if self.covariates.session_columns else ()
+        return [
+            self.inputs, self.design, times, strategy.name, asdict(analysis.options), analysis.needs_variances,
+            asdict(question.sessions), asdict(question.group),
+        ]  # fmt: skip
+
+    def _answers(self, question: Question, common: list[Any]) -> Iterator[Task]:
+        model = self.analysis.model
+        for strategy in self.analysis.strategies:
+            content = [self._estimated(question, strategy), common, model.equivalence, model.bayes_factor]
+            yield Task(
+                name=self.answer_name(question, strategy),
+                fingerprint=fingerprint(content),
+                inputs=(self.maps_source, self.covariates_source),
+                outputs=self.files.outputs_of_answer(question, strategy.label),
+                run=partial(ContrastMaps.write_answer, question=question, strategy=strategy.name),
+            )
+
+    def _permutations(self, question: Question, common: list[Any]) -> Iterator[Task]:
+        model = self.analysis.model
+        for strategy in self.analysis.strategies if model.permutations else ():
+            content = [self._estimated(question, strategy), common, model.permutations, model.random_seed]
+            yield Task(
+                name=self.permutation_name(question, strategy),
+                fingerprint=fingerprint(content),
+                inputs=(self.maps_source, self.covariates_source, self.answer_name(question, strategy)),
+                outputs=self.files.outputs_of_permutation(question, strategy.label),
+                run=partial(ContrastMaps.write_permutation, question=question, strategy=strategy.name),
+                is_costly=True,
+            )
+
+    def _calibration(self, answers: Mapping[str, Sequence[Task]]) -> Iterator[Task]:
+        model = self.analysis.model
+        if model.calibrate:
+            of_answers = [task.fingerprint for tasks in answers.values() for task in tasks]
+            yield Task(
+                name=f"{self.contrast} calibration",
+                fingerprint=fingerprint([of_answers, model.calibrate, model.random_seed]),
+                inputs=(self.maps_source, self.covariates_source),
+                outputs=(self.files.calibration,),
+                run=ContrastMaps.write_calibration,
+                is_costly=True,
+            )
+
+
+@contextlib.contextmanager
+def _open(study: _ContrastStudy, _values: Mapping[str, Any]) -> Iterator[ContrastMaps]:
+    analysis = study.analysis
+    with open_stack(
+        study.maps,
+        study.covariates,
+        analysis.execution.work_dir or analysis.output_dir,
+        needs_variances=analysis.needs_variances,
+        times=analysis.times,
+        n_threads=analysis.execution.nprocs,
+    ) as stack:
+        yield ContrastMaps(study, stack)
+
+
+class ContrastMaps:
+    """The first-level maps of a contrast, and what is made of them once it is asked for.
+
+    Parameters
+    ----------
+    study : _ContrastStudy
+    stack : MapStack
+    """
+
+    def __init__(self, study: _ContrastStudy, stack: MapStack) -> None:
+        self._study = study
+        self._stack = stack
+        self._analysis = study.analysis
+        self._files = study.files
+        self._complete: dict[tuple[str, str], StrategyResult] = {}
+        self._answers: dict[str, QuestionResults] = {}
+        self._estimator = GroupEstimator(
+            self._analysis.strategies, self._analysis.options, self._analysis.model, self._analysis.executor,
+            self._analysis.execution.nprocs,
+        )  # fmt: skip
+
+    @cached_property
+    def _found(self) -> GroupEstimates:
+        """Estimates of all strategies.
+
+        Raises
+        ------
+        LevelError
+            If there is none: before anything takes the place of what is there.
+        """
+        found = self._estimator.estimate(self._study.questions, self._stack, self._analysis.selection.sessions)
+        if any(result.stat_map is not None for answers in found.results for result in answers):
+            return found
+        questions = self._study.questions
+        asked = "any of its questions" if len(questions) > 1 else questions[0].text
+        refused = dict.fromkeys(f"{result.name}: {result.refusal}" for answers in found.results for result in answers)
+        raise LevelError(
+            f"No strategy of this call can answer {asked}, so nothing is written, and what was there stays. "
+            f"{' '.join([*refused][:_REFUSALS_NAMED])} Ask another question (--session-contrast, --group-contrast), or "
+            "leave out --strategy for the default ones."
+        )
+
+    @cached_property
+    def _evidence(self) -> Evidence:
+        found = self._found
+        mean = found.mean if found.reliability else None
+        return with_active_regions(found.evidence, found.reliability, self._stack, mean)
+
+    @cached_property
+    def _reliability(self) -> Reliability | None:
+        found = self._found
+        mean = found.mean if found.reliability else None
+        return summarise_reliability(found.reliability, self._stack, mean, self._analysis.model.cluster_threshold)
+
+    @cached_property
+    def _calibration(self) -> pd.DataFrame | None:
+        return self._files.read_calibration() if self._analysis.model.calibrate else None
+
+    def write_calibration(self) -> None:
+        """Simulate studies like this one, and write the rates found."""
+        assert self._found  # noqa: S101 - refused before anything is simulated
+        sessions = tuple(
+            session for session in self._analysis.selection.sessions or ("",) if session in self._stack.layout.sessions
+        )
+        seed = self._analysis.model.random_seed
+        effects = self._stack.sample(RESAMPLED_VOXELS, np.random.default_rng(seed))
+        try:
+            self._calibration = calibrate_study(
+                self._stack.layout, self._study.questions,
+                {strategy.name: strategy for strategy in self._analysis.strategies}, self._analysis.options,
+                sessions, effects, n_voxels=self._analysis.model.calibrate, seed=seed,
+            )  # fmt: skip
+        except ValueError as error:
+            raise LevelError(f"--calibrate resamples how participants vary, and {error}. Leave it out.") from None
+        self._files.write_calibration(self._calibration)
+
+    def write_reliability(self) -> None:
+        """Write intraclass correlations, where there are any."""
+        self._files.write_reliability(self._reliability, self._stack.mask, self._stack.grid)
+
+    def write_permutation(self, question: Question, strategy: str) -> None:
+        """Resample participants and write family-wise p values, where they hold."""
+        result = self._estimator.with_permutation(self._estimate(question, strategy), question, self._stack, None)
+        self._complete[question.label, strategy] = result
+        if result.permutation is not None:
+            self._files.write_permutation(question, result)
+
+    def _completed(self, question: Question, strategy: str) -> StrategyResult:
+        """Give an answer with its family-wise p values, read where they were finished before."""
+        key = question.label, strategy
+        if key not in self._complete:
+            result = self._estimate(question, strategy)
+            if self._analysis.model.permutations and result.stat_map is not None:
+                stored = self._stored(question, result.label, result.stat_map.mask)
+                # what was declined left nothing, and is declined again
+                result = self._estimator.with_permutation(result, question, self._stack, stored)
+            self._complete[key] = result
+        return self._complete[key]
+
+    def _stored(self, question: Question, label: str, mask: NDArray[np.bool_]) -> PermutationResult | None:
+        sidecar, values = self._files.read_permutation(question, label, mask)
+        if not values:
+            return None
+        return PermutationResult(
+            sidecar["NumberOfPermutations"], sidecar["NumberOfDistinctPermutations"], sidecar["PermutationScheme"],
+            sidecar["ClusterFormingP"], values, sidecar["SmallestAttainableP"], sidecar["PermutationNote"],
+        )  # fmt: skip
+
+    def _estimate(self, question: Question, strategy: str) -> StrategyResult:
+        at = self._study.questions.index(question)
+        return next(result for result in self._found.results[at] if result.name == strategy)
+
+    def write_answer(self, question: Question, strategy: str) -> None:
+        """Write the answer of a strategy, where it has one."""
+        answer = next(result for result in self.answers(question).strategies if result.name == strategy)
+        self._files.write_answer(question, answer)
+
+    def answers(self, question: Question) -> QuestionResults:
+        """Give the answers to a question, compared and judged."""
+        if question.label not in self._answers:
+            complete = [self._completed(question, strategy.name) for strategy in self._analysis.strategies]
+            self._answers[question.label] = self._estimator.compared(
+                question, complete, self._stack, self._evidence, rates_of(self._calibration, question.label)
+            )
+        return self._answers[question.label]
+
+    def write_comparison(self, question: Question) -> None:
+        """Write how the answers to a question agree, and which to trust."""
+        self._files.write_agreement(self.answers(question))
+        self._files.write_verdict(self.answers(question))
+
+    @cached_property
+    def results(self) -> ContrastResults:
+        """All that the page shows."""
+        study, stack = self._study, self._stack
+        return ContrastResults(
+            study.contrast, self._analysis.selection.entities, stack.layout, stack.mask, stack.grid, stack.coverage,
+            tuple(map(self.answers, study.questions)), (*stack.notes, *self._earlier_answers()),
+            study.covariates.notes, study.left_out, self._evidence, self._reliability, self._calibration,
+        )  # fmt: skip
+
+    def _earlier_answers(self) -> list[str]:
         """Say which answers of earlier calls lie beside those of this call, which the page does not show."""
-        others = [work for work in self.record.works() if self.works.is_current(work) and _ANSWER in work
-                  and not work.endswith(_VERDICT) and work not in self.works.questions]  # fmt: skip
+        study = self._study
+        chain = study.chain
+        record = Record(chain.record, self._analysis.output_dir)
+        start, outdated = f"{study.contrast} answer ", set(record.outdated(chain))
+        others = [
+            name.removeprefix(start) for name in record.finished()
+            if name.startswith(start) and name not in chain.by_name and name not in outdated
+        ]  # fmt: skip
         if not others:
             return []
-        names = listed([work.partition(_ANSWER)[2].replace("-", " by ") for work in others])
         return [
-            f"Answers of earlier calls from the same maps and covariates stay in group/ beside those of this call, and "
-            f"are not shown on its page: {names}."
+            "Answers of earlier calls from the same maps and covariates stay in group/ beside those of this call, and "
+            f"are not shown on its page: {listed([name.replace('-', ' × ', 1) for name in others])}."
         ]
 
+    def draw(self) -> None:
+        """Draw the section of the contrast."""
+        methods = self._analysis.methods(self._work())
+        draw_contrast(self.results, self._analysis.model, methods, self._analysis.output_dir)
 
-def _piece(work: str) -> str:
-    """Name of a piece of work without the maps and covariates it is from."""
-    before, answer, question = work.partition(_ANSWER)
-    return answer + question if answer else before.split()[-1]
+    def _work(self) -> GroupWork:
+        answered = [[found for found in asked.strategies if found.stat_map is not None]
+                    for asked in self.results.questions]  # fmt: skip
+        every = [answer for answers in answered for answer in answers]
+        return GroupWork(
+            strategies=frozenset(answer.name for answer in every),
+            resampled=frozenset(answer.permutation.scheme for answer in every if answer.permutation is not None),
+            compared=any(len(answers) > 1 for answers in answered),
+            f_tests=any(
+                answers and asked.question.sessions.kind == "any"
+                for asked, answers in zip(self.results.questions, answered, strict=True)
+            ),
+            reliability=self.results.reliability is not None,
+            adjusted_for=tuple(
+                name for name in self._analysis.model.session_covariates if name not in self._analysis.times
+            ),
+            equivalence=any(answer.equivalence is not None for answer in every),
+            bayes_factors=any(answer.bayes_factors is not None for answer in every),
+        )
 
-
-def _find_results(
-    stack: MapStack,
-    covariates: Covariates,
-    questions: Sequence[Question],
-    analysis: GroupAnalysis,
-    files: GroupFiles,
-    keeper: _Keeper,
-) -> ContrastResults:
-    """Answer all questions; what takes long and is finished is read back for the report."""
-    model, works = analysis.model, keeper.works
-    respondent = Respondent(analysis.strategies, analysis.options, model, analysis.executor, analysis.execution.nprocs)
-    found = respondent.answers(questions, stack, analysis.selection.sessions)
-    _check_that_something_is_answered(questions, found.results)
-    mean = found.mean if found.reliability else None
-    evidence = with_active_regions(found.evidence, found.reliability, stack, mean)
-    reliability = summarise_reliability(found.reliability, stack, mean, model.cluster_threshold)
-    keeper.keep(works.reliability, partial(files.write_reliability, reliability, stack.mask, stack.grid))
-    calibration = None
-    if works.calibration:  # before the judgements, which read it
-        finished = works.calibration not in keeper.to_do
-        calibration = files.read_calibration() if finished else _calibrate(questions, stack, analysis)
-        keeper.keep(works.calibration, partial(files.write_calibration, calibration))
-    answers = []
-    asked = list(zip(works.questions, questions, found.results, strict=True))
-    for work, question, results in progress_bar(asked, files.contrast, "question"):
-        stored = partial(_stored_permutation, files, question) if work not in keeper.to_do else None
-        answer = respondent.compared(question, results, stack, evidence, stored, rates_of(calibration, question.label))
-        keeper.keep(work, partial(files.write_question, answer, covariates), partial(files.strategy_files, question))
-        keeper.keep(work + _VERDICT, partial(files.write_verdict, answer))
-        answers.append(answer)
-    return ContrastResults(
-        files.contrast, analysis.selection.entities, stack.layout, stack.mask, stack.grid, stack.coverage,
-        tuple(answers), stack.notes, covariates.notes, {**analysis.absent(files.contrast), **covariates.left_out},
-        evidence, reliability, calibration,
-    )  # fmt: skip
-
-
-def _check_that_something_is_answered(
-    questions: Sequence[Question], results: Sequence[Sequence[StrategyResult]]
-) -> None:
-    """Refuse a call without any answer before it takes the place of what is there."""
-    if any(result.stat_map is not None for answers in results for result in answers):
-        return
-    reasons = dict.fromkeys(f"{result.name}: {result.refusal}" for answers in results for result in answers)
-    raise LevelError(
-        f"No strategy of this call can answer {'any of its questions' if len(questions) > 1 else questions[0].text}, "
-        f"so nothing is written, and what was there stays. {' '.join([*reasons][:6])} "
-        "Ask another question (--session-contrast, --group-contrast), or leave out --strategy for the default ones."
-    )
-
-
-def _stored_permutation(
-    files: GroupFiles, question: Question, strategy: str, mask: NDArray[np.bool_]
-) -> PermutationResult | None:
-    sidecar, values = files.read_permutation(question, strategy, mask)
-    if not values:
-        return None
-    return PermutationResult(
-        sidecar["NumberOfPermutations"], sidecar["NumberOfDistinctPermutations"], sidecar["PermutationScheme"],
-        sidecar["ClusterFormingP"], values, sidecar["SmallestAttainableP"], sidecar["PermutationNote"],
-    )  # fmt: skip
+    def summary(self) -> ContrastSummary:
+        """Say what was found."""
+        results = self.results
+        left_out = [f"sub-{label} is left out: it {why}." for label, why in results.left_out.items()]
+        warnings = (
+            *results.notes, *results.covariate_notes, *left_out, *refusals(self._study.contrast, results.questions)
+        )  # fmt: skip
+        return ContrastSummary(warnings, tuple(map(finding, results.questions)), self._work())
 
 
 def _covariates(maps: Sequence[FirstLevelMap], raw: Path, model: GroupModel) -> Covariates:
     if not (model.covariates or model.session_covariates):
         return Covariates.none(attendance(maps))
     return read_covariates(raw, attendance(maps), model.covariates, model.session_covariates)
-
-
-def _calibrate(questions: Sequence[Question], stack: MapStack, analysis: GroupAnalysis) -> pd.DataFrame:
-    sessions = tuple(session for session in analysis.selection.sessions or ("",) if session in stack.layout.sessions)
-    seed = analysis.model.random_seed
-    effects = stack.sample(RESAMPLED_VOXELS, np.random.default_rng(seed))
-    try:
-        return calibrate_study(
-            stack.layout, questions, {strategy.name: strategy for strategy in analysis.strategies}, analysis.options,
-            sessions, effects, n_voxels=analysis.model.calibrate, seed=seed,
-        )  # fmt: skip
-    except ValueError as error:
-        raise LevelError(f"--calibrate resamples how participants vary, and {error}. Leave it out.") from None
-
-
-def _works(
-    contrast: str,
-    maps: Sequence[FirstLevelMap],
-    covariates: Covariates,
-    questions: Sequence[Question],
-    analysis: GroupAnalysis,
-) -> _Works:
-    """Digest what determines each piece of work."""
-    model = analysis.model
-    inputs = fingerprint([[one.key, file_state(one.effect), file_state(one.variance)] for one in maps])
-    prefix = f"{contrast} from {inputs[:16]} "
-    design = [
-        covariates.columns,
-        covariates.values.tolist(),  # noqa: PD011 - an array
-        covariates.session_columns,
-        sorted((key, values) for key, values in covariates.session_values.items()),
-        covariates.left_out,
-        analysis.absent(contrast),
-        # what serves as time in one question adjusts no other
-        analysis.times if covariates.session_columns else (),
-    ]
-    of_covariates = fingerprint(design[:4])[:8]
-    common = [__version__, analysis.selection.entities, model.alpha, model.correction, model.cluster_threshold]
-    options = [
-        common,
-        [one.name for one in analysis.strategies],
-        asdict(analysis.options),
-        [model.permutations, model.random_seed] if model.permutations else None,
-        model.equivalence,
-        model.bayes_factor,
-        design,
-    ]
-    answers = {
-        f"{prefix}{of_covariates}{_ANSWER}{one.label}": fingerprint(
-            [inputs, options, asdict(one.sessions), asdict(one.group)]
-        )
-        for one in questions
-    }
-    reliability, calibration = f"{prefix}reliability", f"{prefix}calibration" if model.calibrate else ""
-    marks = {**answers, reliability: fingerprint([inputs, common, covariates.left_out, analysis.absent(contrast)])}
-    if calibration:
-        marks[calibration] = fingerprint([sorted(answers.items()), model.calibrate, model.random_seed])
-    marks |= {work + _VERDICT: fingerprint([mark, marks.get(calibration)]) for work, mark in answers.items()}
-    return _Works(tuple(answers), reliability, calibration, marks, prefix, f"{prefix}{of_covariates}{_ANSWER}")

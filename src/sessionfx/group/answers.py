@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -34,12 +34,9 @@ from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import beyond, z_threshold
 
-# Gives what is on file of a strategy, by its label, at the voxels of a mask
-StoredPermutation = Callable[[str, NDArray[np.bool_]], PermutationResult | None]
-
 
 @dataclass(frozen=True)
-class Answers:
+class GroupEstimates:
     """What two passes over the maps give.
 
     Attributes
@@ -60,8 +57,8 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Respondent:
-    """Who answers the questions about one contrast, and how.
+class GroupEstimator:
+    """How the questions about one contrast are answered.
 
     Attributes
     ----------
@@ -80,7 +77,7 @@ class Respondent:
     executor: Executor
     n_threads: int = 1
 
-    def answers(self, questions: Sequence[Question], stack: MapStack, sessions: Sequence[str]) -> Answers:
+    def estimate(self, questions: Sequence[Question], stack: MapStack, sessions: Sequence[str]) -> GroupEstimates:
         """Estimate all questions by all strategies in two passes over the maps.
 
         The first pass gathers the evidence and what plans must know of all voxels, the second one estimates.
@@ -94,7 +91,7 @@ class Respondent:
 
         Returns
         -------
-        Answers
+        GroupEstimates
         """
         (mean,) = resolve_session_contrasts([MEAN], sessions)
         wanted = [(strategy, question) for question in questions for strategy in self.strategies]
@@ -117,7 +114,28 @@ class Respondent:
         results = list(in_threads(self.n_threads, self._locate, to_locate))
         each = len(self.strategies)
         by_question = [tuple(results[at * each : (at + 1) * each]) for at in range(len(questions))]
-        return Answers(evidence, reliability, results[wanted.index(of_mean)], by_question)
+        return GroupEstimates(evidence, reliability, results[wanted.index(of_mean)], by_question)
+
+    def with_permutation(
+        self, found: StrategyResult, question: Question, stack: MapStack, stored: PermutationResult | None
+    ) -> StrategyResult:
+        """Complete an answer by family-wise p values, or by why there are none.
+
+        Parameters
+        ----------
+        found : StrategyResult
+        question : Question
+        stack : MapStack
+        stored : PermutationResult or None
+            From a finished answer; computed where there is none.
+        """
+        if found.plan is None or found.stat_map is None:
+            return found
+        try:
+            permutation = stored or self._permute(found.plan, question, stack, found.stat_map.mask)
+        except NotEstimableError as refusal:
+            return replace(found, permutation_refusal=str(refusal))
+        return replace(found, permutation=permutation)
 
     def compared(
         self,
@@ -125,10 +143,9 @@ class Respondent:
         results: Sequence[StrategyResult],
         stack: MapStack,
         evidence: Evidence,
-        stored: StoredPermutation | None = None,
         rates: Rates | None = None,
     ) -> QuestionResults:
-        """Complete the answers to one question by permutations and tests for no effect, compare and judge them.
+        """Complete the answers to one question by tests for no effect, compare and judge them.
 
         Parameters
         ----------
@@ -137,8 +154,6 @@ class Respondent:
         stack : MapStack
         evidence : Evidence
             What the data say about the strategies' assumptions.
-        stored : callable, optional
-            Gives the permutation of a finished answer.
         rates : dict of str to (dict of str to float), optional
             What the calibration found of each strategy.
 
@@ -146,25 +161,10 @@ class Respondent:
         -------
         QuestionResults
         """
-        complete = tuple(
-            with_absence(self._complete(result, question, stack, stored), question, self.model) for result in results
-        )
+        complete = tuple(with_absence(result, question, self.model) for result in results)
         pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))
         verdict = judge(question, stack.layout, complete, evidence, self.options, rates)
         return QuestionResults(question, complete, pairs, verdict)
-
-    def _complete(
-        self, found: StrategyResult, question: Question, stack: MapStack, stored: StoredPermutation | None
-    ) -> StrategyResult:
-        if found.plan is None or found.stat_map is None or not self.model.permutations:
-            return found
-        try:
-            permutation = stored(found.label, found.stat_map.mask) if stored else None
-            # what was declined left nothing, and is declined again
-            permutation = permutation or self._permute(found.plan, question, stack, found.stat_map.mask)
-        except NotEstimableError as refusal:
-            return replace(found, permutation_refusal=str(refusal))
-        return replace(found, permutation=permutation)
 
     def _planned(self, strategy: Strategy, question: Question, layout: MapLayout) -> StrategyResult:
         """Plan an answer, or say why there is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -17,17 +17,18 @@ from sessionfx.ask.covariates import Covariates
 from sessionfx.bids.derivatives import SOFTWARE, bids_uri
 from sessionfx.bids.first_level_maps import FirstLevelMap, MapSelection
 from sessionfx.bids.images import read_volume
-from sessionfx.bids.names import STATMAP_SUFFIX, entity_string, file_name, parse_name
+from sessionfx.bids.names import STATISTICS, STATMAP_SUFFIX, file_name
 from sessionfx.bids.reading import UnreadableFileError, read_text
 from sessionfx.bids.stat_maps import (
     EXTENSION,
     dof_fields,
     read_sidecar,
     sidecar_path,
+    statmap_paths,
     write_statmap,
     write_statmaps,
 )
-from sessionfx.bids.writing import list_outputs, write_json, write_map, write_text
+from sessionfx.bids.writing import write_json, write_map, write_text
 from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import Plan, Question
@@ -42,7 +43,8 @@ from sessionfx.statistics.thresholds import beyond
 if TYPE_CHECKING:
     from sessionfx.group.results import QuestionResults, Reliability, StrategyResult, Verdict
 
-_LONGEST_DESC = "clusterMassFWE"  # of permutations
+# Of family-wise p values
+FAMILY_WISE = ("voxelFWE", "clusterSizeFWE", "clusterMassFWE", "tfceFWE")
 PERMUTATION_FIELDS = (
     "NumberOfPermutations", "NumberOfDistinctPermutations", "PermutationScheme", "ClusterFormingP",
     "SmallestAttainableP", "PermutationNote",
@@ -55,7 +57,7 @@ _RELIABILITY = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GroupFiles:
     """Writes what is found for one first-level contrast.
 
@@ -68,6 +70,7 @@ class GroupFiles:
     model : GroupModel
     weighting : {'equal', 'precision'}
         Of fixed effects.
+    covariates : Covariates
     output_dir : Path
     links : dict of str to Path
         Datasets by their name in BIDS URIs.
@@ -78,6 +81,7 @@ class GroupFiles:
     selection: MapSelection
     model: GroupModel
     weighting: str
+    covariates: Covariates
     output_dir: Path
     links: dict[str, Path]
 
@@ -90,38 +94,77 @@ class GroupFiles:
     def _first_sidecar(self) -> dict[str, Any]:
         return read_sidecar(self.maps[0].effect)
 
-    def write_question(self, results: QuestionResults, covariates: Covariates) -> list[Path]:
-        """Write the answers to one question and their comparison."""
-        base = self._entities(results.question)
-        files: list[Path] = []
-        for result in results.strategies:
-            if result.plan is not None and result.stat_map is not None:
-                files += self._write_strategy(results.question, result, result.plan, result.stat_map, covariates)
-        return [*files, self._write_agreement(results, base)]
+    def outputs_of_answer(self, question: Question, strategy: str) -> tuple[Path, ...]:
+        """Paths of all files that may be made of the answer of a strategy, by its label in file names."""
+        entities = self._of_strategy(question, strategy)
+        maps = [*statmap_paths(self.folder, entities, (*STATISTICS, "F", "dof", "log10BF10")).values(),
+                *self._equivalence_paths(entities)]  # fmt: skip
+        design = self._design_path(entities)
+        return (*maps, *map(sidecar_path, maps), design, design.with_suffix(".json"), self._clusters_path(entities))
 
-    def write_verdict(self, results: QuestionResults) -> list[Path]:
+    def outputs_of_permutation(self, question: Question, strategy: str) -> tuple[Path, ...]:
+        """Paths of all family-wise p maps of a strategy."""
+        maps = [self._permutation_path(self._of_strategy(question, strategy), kind) for kind in FAMILY_WISE]
+        return (*maps, *map(sidecar_path, maps))
+
+    def outputs_of_comparison(self, question: Question) -> tuple[Path, ...]:
+        """Paths of the tables about a question, and of its verdict."""
+        base = self._entities(question)
+        return (self._table_path(base, "agreement"), self._table_path(base, "answers"), self._verdict_path(base))
+
+    def outputs_of_reliability(self) -> tuple[Path, ...]:
+        """Paths of the maps of reliability and their summary."""
+        maps = [self._reliability_path(name) for name in _RELIABILITY]
+        return (self._table_path(self._whole, "reliability"), *maps, *map(sidecar_path, maps))
+
+    @property
+    def calibration(self) -> Path:
+        """Path of the rates found in simulated studies."""
+        return self._table_path(self._whole, "calibration")
+
+    def _of_strategy(self, question: Question, strategy: str) -> dict[str, str | None]:
+        return {**self._entities(question), "strategy": strategy}
+
+    def _equivalence_paths(self, entities: Mapping[str, str | None]) -> tuple[Path, Path]:
+        return (
+            self.folder / file_name({**entities, "stat": "z", "desc": "equivalence"}, STATMAP_SUFFIX, EXTENSION),
+            self.folder / file_name({**entities, "desc": "equivalence"}, "mask", EXTENSION),
+        )
+
+    def _permutation_path(self, entities: Mapping[str, str | None], kind: str) -> Path:
+        return self.folder / file_name({**entities, "stat": "p", "desc": kind}, STATMAP_SUFFIX, EXTENSION)
+
+    def _reliability_path(self, name: str) -> Path:
+        return self.folder / file_name({**self._whole, "stat": name, "desc": "reliability"}, STATMAP_SUFFIX, EXTENSION)
+
+    def _design_path(self, entities: Mapping[str, str | None]) -> Path:
+        return self.folder / file_name(entities, "design", ".tsv")
+
+    def _clusters_path(self, entities: Mapping[str, str | None]) -> Path:
+        return self.folder / file_name(entities, "clusters", ".tsv")
+
+    def _verdict_path(self, base: Mapping[str, str | None]) -> Path:
+        return self.folder / file_name(base, "validity", ".json")
+
+    def _table_path(self, base: Mapping[str, str | None], desc: str) -> Path:
+        return self.folder / file_name({**base, "desc": desc}, "metrics", ".tsv")
+
+    def write_verdict(self, results: QuestionResults) -> None:
         """Write which answers to one question can be trusted, and a table of them with their judgements."""
         base = self._entities(results.question)
-        path = self.folder / file_name(base, "validity", ".json")
-        write_json(path, _describe_verdict(results.question, results.verdict))
+        write_json(self._verdict_path(base), _describe_verdict(results.question, results.verdict))
         answers = pd.DataFrame(
             answer_summary(answer, results.verdict) | absence_summary(answer) for answer in results.strategies
         )
-        return [path, self._write_table(answers, base, "answers")]
+        self._write_table(answers, base, "answers")
 
-    def strategy_files(self, question: Question) -> list[Path]:
-        """Files that lie there of any strategy's answer to a question."""
-        base = self._entities(question)
-        starts = tuple(entity_string({**base, "strategy": one.label}) + "_" for one in STRATEGIES.values())
-        return [path for path in list_outputs(self.folder) if path.name.startswith(starts)]
-
-    def write_calibration(self, table: pd.DataFrame) -> list[Path]:
+    def write_calibration(self, table: pd.DataFrame) -> None:
         """Write the rates found in simulated studies."""
-        return [self._write_table(table, self._whole, "calibration")]
+        self._write_table(table, self._whole, "calibration")
 
     def read_calibration(self) -> pd.DataFrame:
         """Read the rates back."""
-        path = self.folder / file_name({**self._whole, "desc": "calibration"}, "metrics", ".tsv")
+        path = self.calibration
         try:
             return pd.read_csv(io.StringIO(read_text(path)), sep="\t", na_values=["n/a"], keep_default_na=False)
         except (UnreadableFileError, ValueError) as error:
@@ -145,17 +188,15 @@ class GroupFiles:
         sidecar : dict
         neg_log10_p : dict of str to ndarray of shape (V,)
         """
-        entities = {**self._entities(question), "strategy": strategy, "stat": "p"}
         sidecar: dict[str, Any] = {}
         values = {}
-        start, end = f"{entity_string(entities)}_desc-", f"_{STATMAP_SUFFIX}{EXTENSION}"
-        for path in self.strategy_files(question):
-            parsed = parse_name(path.name)
-            if parsed is None or not (path.name.startswith(start) and path.name.endswith(end)):
+        for kind in FAMILY_WISE:
+            path = self._permutation_path(self._of_strategy(question, strategy), kind)
+            if not path.exists():
                 continue
             try:
                 sidecar = read_sidecar(path)
-                values[parsed.entities["desc"]] = -np.log10(read_volume(path)[0][mask])
+                values[kind] = -np.log10(read_volume(path)[0][mask])
                 missing = [field for field in PERMUTATION_FIELDS if field not in sidecar]
             except (ParticipantError, IndexError) as error:
                 raise _damaged(path, error) from None
@@ -171,15 +212,12 @@ class GroupFiles:
     def _entities(self, question: Question) -> dict[str, str | None]:
         return _entities(self.selection, self.contrast, question)
 
-    def _write_strategy(
-        self, question: Question, result: StrategyResult, plan: Plan, stat_map: StatMap[Any], covariates: Covariates
-    ) -> list[Path]:
-        entities = {**self._entities(question), "strategy": result.label}
+    def _sidecar(self, question: Question, result: StrategyResult, plan: Plan) -> dict[str, Any]:
         first = self._first_sidecar
         parameters = first.get("ModelParameters")
         participants = tuple(dict.fromkeys(self.maps[row].participant for row in plan.rows))
-        left_out = {**self.selection.absent.get(self.contrast, {}), **covariates.left_out, **plan.left_out}
-        sidecar: dict[str, Any] = {
+        left_out = {**self.selection.absent.get(self.contrast, {}), **self.covariates.left_out, **plan.left_out}
+        return {
             "Description": plan.description,
             "Sources": [bids_uri(self.maps[row].effect, self.links, self.output_dir) for row in plan.rows],
             "Contrast": first.get("Contrast", self.contrast),
@@ -203,15 +241,20 @@ class GroupFiles:
                 "SessionCovariateEffect": self.model.session_covariate_effect,
             },
         }
-        files = write_statmaps(self.folder, entities, stat_map, sidecar, question.units)
-        if result.permutation is not None:
-            files += self._write_permutation(result, stat_map, entities, sidecar)
+
+    def write_answer(self, question: Question, result: StrategyResult) -> None:
+        """Write the answer of a strategy, where it has one: maps, design and clusters."""
+        plan, stat_map = result.plan, result.stat_map
+        if plan is None or stat_map is None:
+            return
+        entities, sidecar = self._of_strategy(question, result.label), self._sidecar(question, result, plan)
+        write_statmaps(self.folder, entities, stat_map, sidecar, question.units)
         if result.equivalence is not None:
-            files += self._write_equivalence(result.equivalence, stat_map, entities, sidecar, question.units)
+            self._write_equivalence(result.equivalence, stat_map, entities, sidecar, question.units)
         if result.bayes_factors is not None:
-            files += self._write_bayes_factors(question, result.bayes_factors, stat_map, entities, sidecar)
-        design = self.folder / file_name(entities, "design", ".tsv")
+            self._write_bayes_factors(question, result.bayes_factors, stat_map, entities, sidecar)
         table = plan.design_matrix.rename_axis("observation").reset_index()
+        design = self._design_path(entities)
         write_text(design, table.to_csv(sep="\t", index=False, na_rep="n/a"))
         columns = list(map(str, plan.design_matrix.columns))
         contrasts = [dict(zip(columns, map(float, row), strict=True)) for row in np.atleast_2d(plan.contrast)]
@@ -223,18 +266,14 @@ class GroupFiles:
             "Software": SOFTWARE,
         }
         write_json(design.with_suffix(".json"), description)
-        clusters = self.folder / file_name(entities, "clusters", ".tsv")
-        write_text(clusters, result.clusters.to_csv(sep="\t", index=False, na_rep="n/a"))
-        return [*files, design, design.with_suffix(".json"), clusters]
+        write_text(self._clusters_path(entities), result.clusters.to_csv(sep="\t", index=False, na_rep="n/a"))
 
-    def _write_permutation(
-        self, result: StrategyResult, stat_map: StatMap[Any], entities: dict[str, str | None], sidecar: dict[str, Any]
-    ) -> list[Path]:
-        permutation = result.permutation
-        assert permutation is not None  # noqa: S101 - the caller checks
-        files = []
+    def write_permutation(self, question: Question, result: StrategyResult) -> None:
+        """Write the family-wise p values of an answer that has them."""
+        plan, stat_map, permutation = result.plan, result.stat_map, result.permutation
+        assert plan is not None and stat_map is not None and permutation is not None  # noqa: S101 - the caller checks
+        sidecar = self._sidecar(question, result, plan)
         for kind, neg_log10_p in permutation.neg_log10_p.items():
-            path = self.folder / file_name({**entities, "stat": "p", "desc": kind}, STATMAP_SUFFIX, EXTENSION)
             content = {
                 **sidecar,
                 "Description": f"{sidecar['Description']} Family-wise p value ({kind}) from "
@@ -249,9 +288,8 @@ class GroupFiles:
                 "PermutationNote": permutation.note,
                 "Software": SOFTWARE,
             }
+            path = self._permutation_path(self._of_strategy(question, result.label), kind)
             write_statmap(path, 10.0**-neg_log10_p, stat_map.mask, stat_map.grid, content)
-            files += [path, sidecar_path(path)]
-        return files
 
     def _write_equivalence(
         self,
@@ -260,7 +298,7 @@ class GroupFiles:
         entities: dict[str, str | None],
         sidecar: dict[str, Any],
         units: str,
-    ) -> list[Path]:
+    ) -> None:
         content = {
             **sidecar,
             "EquivalenceBound": tests.bound,
@@ -271,8 +309,7 @@ class GroupFiles:
             **dof_fields(stat_map.estimate),
             "Software": SOFTWARE,
         }
-        of_z = self.folder / file_name({**entities, "stat": "z", "desc": "equivalence"}, STATMAP_SUFFIX, EXTENSION)
-        of_mask = self.folder / file_name({**entities, "desc": "equivalence"}, "mask", EXTENSION)
+        of_z, of_mask = self._equivalence_paths(entities)
         within = tests.within(units)
         texts = {
             of_z: f"Two one-sided tests that the effect lies {within}: normal deviate with the larger of their p, "
@@ -284,7 +321,6 @@ class GroupFiles:
             write_json(sidecar_path(path), {**content, "Description": f"{sidecar['Description']} {text}", **kind})
         write_map(of_z, tests.z, stat_map.mask, stat_map.grid)
         write_map(of_mask, tests.mask, stat_map.mask, stat_map.grid, dtype=np.uint8)
-        return [*texts, *map(sidecar_path, texts)]
 
     def _write_bayes_factors(
         self,
@@ -293,7 +329,7 @@ class GroupFiles:
         stat_map: StatMap[Any],
         entities: dict[str, str | None],
         sidecar: dict[str, Any],
-    ) -> list[Path]:
+    ) -> None:
         of_covariate = " of two standard deviations of the covariate" if question.group.covariate else ""
         path = self.folder / file_name({**entities, "stat": "log10BF10"}, STATMAP_SUFFIX, EXTENSION)
         content = {
@@ -308,9 +344,9 @@ class GroupFiles:
             "Software": SOFTWARE,
         }
         write_statmap(path, factors.log10, stat_map.mask, stat_map.grid, content)
-        return [path, sidecar_path(path)]
 
-    def _write_agreement(self, results: QuestionResults, base: dict[str, str | None]) -> Path:
+    def write_agreement(self, results: QuestionResults) -> None:
+        """Write how the answers to one question agree, pair by pair."""
         agreement = pd.DataFrame(
             [
                 {
@@ -329,34 +365,29 @@ class GroupFiles:
                 for pair in results.pairs
             ]
         )
-        return self._write_table(agreement, base, "agreement")
+        self._write_table(agreement, self._entities(results.question), "agreement")
 
-    def write_reliability(self, reliability: Reliability | None, mask: NDArray[np.bool_], grid: Grid) -> list[Path]:
+    def write_reliability(self, reliability: Reliability | None, mask: NDArray[np.bool_], grid: Grid) -> None:
         """Write the maps of reliability and their summary, where there are any."""
         if reliability is None:
-            return []
-        base = self._whole
-        files = [self._write_table(reliability.summary, base, "reliability")]
+            return
+        self._write_table(reliability.summary, self._whole, "reliability")
         for name, values in reliability.maps.items():
             words, units = _RELIABILITY[name]
-            path = self.folder / file_name({**base, "stat": name, "desc": "reliability"}, STATMAP_SUFFIX, EXTENSION)
             content = {
                 "Description": f"{words}; 0 outside the mask.",
                 "StatisticType": name,
                 **({"Units": units} if units else {}),
-                "Sources": [bids_uri(one.effect, self.links, self.output_dir) for one in self.maps],
+                "Sources": [bids_uri(found.effect, self.links, self.output_dir) for found in self.maps],
                 "NumberOfInputs": len(self.maps),
-                "NumberOfParticipants": len({one.participant for one in self.maps}),
+                "NumberOfParticipants": len({found.participant for found in self.maps}),
                 "Software": SOFTWARE,
             }
-            write_statmap(path, np.nan_to_num(values), mask, grid, content)
-            files += [path, sidecar_path(path)]
-        return files
+            write_statmap(self._reliability_path(name), np.nan_to_num(values), mask, grid, content)
 
-    def _write_table(self, table: pd.DataFrame, base: dict[str, str | None], desc: str) -> Path:
-        path = self.folder / file_name({**base, "desc": desc}, "metrics", ".tsv")
-        write_text(path, table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.10g"))
-        return path
+    def _write_table(self, table: pd.DataFrame, base: dict[str, str | None], desc: str) -> None:
+        content = table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.10g")
+        write_text(self._table_path(base, desc), content)
 
 
 def _damaged(path: Path, error: Exception | str) -> LevelError:
@@ -366,7 +397,12 @@ def _damaged(path: Path, error: Exception | str) -> LevelError:
 def longest_group_name(selection: MapSelection, contrast: str, question: Question) -> str:
     """Name the file of a question whose name is longest."""
     strategy = max((one.label for one in STRATEGIES.values()), key=len)
-    entities = {**_entities(selection, contrast, question), "strategy": strategy, "stat": "p", "desc": _LONGEST_DESC}
+    entities = {
+        **_entities(selection, contrast, question),
+        "strategy": strategy,
+        "stat": "p",
+        "desc": max(FAMILY_WISE, key=len),
+    }
     return file_name(entities, STATMAP_SUFFIX, EXTENSION)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,11 @@ from sessionfx.report.brain import draw_coverage, draw_stat_map
 from sessionfx.report.map_pictures import draw_maps
 from sessionfx.report.methods import MethodsText
 from sessionfx.report.page import (
-    SECTION_SUFFIX,
     Picture,
     assemble_page,
     is_whole_page,
     render,
-    section_mark,
+    section_path,
     write_section,
 )
 from sessionfx.report.plots import draw_comparison, draw_design_matrix, draw_distribution
@@ -88,32 +87,36 @@ _RESAMPLED = (
 _MAP_CAPTION = "Glass brain (largest value along each axis) and slices; what is below the threshold is shown faintly."
 
 
-def has_group_section(output_dir: Path, entities: Mapping[str, str | None], contrast: str, mark: str) -> bool:
-    """Whether the page and the section of a contrast are there and show this work."""
-    figures = _figures(output_dir)
-    is_there = is_whole_page(output_dir / "group.html", figures)
-    return is_there and section_mark(figures, _section_name(entities, contrast)) == mark
+@dataclass(frozen=True)
+class GroupPage:
+    """`group.html`, made of the sections of all contrasts and analyses."""
+
+    output_dir: Path
+
+    def is_whole(self) -> bool:
+        """Whether it is there and shows the sections that are there."""
+        return is_whole_page(self.output_dir / "group.html", _figures(self.output_dir))
+
+    def assemble(self) -> None:
+        """Write it."""
+        assemble_page(
+            self.output_dir / "group.html",
+            _figures(self.output_dir),
+            title="Group: strategies compared",
+            lead=(
+                "Every strategy answers the same session contrast on the same voxels; where they differ, the verdict "
+                "says which to trust."
+            ),
+        )
 
 
-def write_group_report(
-    results: ContrastResults, model: GroupModel, methods: MethodsText, mark: str, output_dir: Path
-) -> Path:
-    """Draw the section of a contrast and put the group page together.
+def contrast_section(output_dir: Path, entities: Mapping[str, str | None], contrast: str) -> Path:
+    """Path of the section about a contrast."""
+    return section_path(_figures(output_dir), entity_string({**entities, "contrast": contrast}))
 
-    Parameters
-    ----------
-    results : ContrastResults
-    model : GroupModel
-    methods : MethodsText
-    mark : str
-        Digest of what the section shows.
-    output_dir : Path
 
-    Returns
-    -------
-    Path
-        The page.
-    """
+def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsText, output_dir: Path) -> None:
+    """Draw the section about a contrast."""
     place = " · ".join(f"{key} {label}" for key, label in results.entities.items() if label)
     html = render(
         "group_contrast.html.j2",
@@ -134,46 +137,28 @@ def write_group_report(
         reliability=_reliability(results),
         calibration=_calibration(results, model),
     )
-    name = _section_name(results.entities, results.contrast)
     title = f"Contrast {results.contrast}" + (f": {place}" if place else "")
-    write_section(_figures(output_dir), name, title, html, mark)
-    return assemble_group_page(output_dir)
+    write_section(contrast_section(output_dir, results.entities, results.contrast), title, html)
 
 
-def write_group_refusal(output_dir: Path, entities: Mapping[str, str | None], sentence: str) -> Path:
+def write_group_refusal(output_dir: Path, entities: Mapping[str, str | None], sentence: str) -> None:
     """Say in the report why there is no group analysis."""
     html = render("group_refusal.html.j2", title="No group analysis", sentence=sentence)
-    write_section(_figures(output_dir), (entity_string(entities) or "all") + "_a-refusal", "No group analysis", html)
-    return assemble_group_page(output_dir)
+    write_section(_refusal_section(output_dir, entities), "No group analysis", html)
+    GroupPage(output_dir).assemble()
 
 
 def remove_group_refusal(output_dir: Path, entities: Mapping[str, str | None]) -> None:
     """Take back what `write_group_refusal` said, once there is an analysis."""
-    name = (entity_string(entities) or "all") + f"_a-refusal{SECTION_SUFFIX}"
-    remove(_figures(output_dir) / name)
+    remove(_refusal_section(output_dir, entities))
 
 
-def assemble_group_page(output_dir: Path) -> Path:
-    """Put `group.html` together from its sections."""
-    page = output_dir / "group.html"
-    assemble_page(
-        page,
-        _figures(output_dir),
-        title="Group: strategies compared",
-        lead=(
-            "Every strategy answers the same session contrast on the same voxels; where they differ, the verdict "
-            "says which to trust."
-        ),
-    )
-    return page
+def _refusal_section(output_dir: Path, entities: Mapping[str, str | None]) -> Path:
+    return section_path(_figures(output_dir), (entity_string(entities) or "all") + "_a-refusal")
 
 
 def _figures(output_dir: Path) -> Path:
     return output_dir / "group" / "figures"
-
-
-def _section_name(entities: Mapping[str, str | None], contrast: str) -> str:
-    return entity_string({**entities, "contrast": contrast})
 
 
 def _summary(results: ContrastResults) -> str:

@@ -26,7 +26,7 @@ from sessionfx.bids.names import (
 from sessionfx.bids.reading import UnreadableFileError, read_json_object
 from sessionfx.bids.runs import RunInputs
 from sessionfx.bids.stat_maps import sidecar_path, statmap_paths, write_statmaps
-from sessionfx.bids.writing import remove, write_json, write_map, write_text
+from sessionfx.bids.writing import write_json, write_map, write_text
 from sessionfx.options import FirstLevelModel
 from sessionfx.participant.run import FittedRun, MeanImage, model_parameters
 from sessionfx.space.stat_map import EstimateMap
@@ -58,6 +58,27 @@ class FirstLevelFiles:
         """Where it is noted what is finished of a participant."""
         return self.output_dir / "logs" / file_name({"sub": participant, **self.entities}, "record", ".json")
 
+    def log(self, participant: str) -> Path:
+        """Path of what a reader should know of a participant."""
+        return self.output_dir / "logs" / (entity_string({"sub": participant, **self.entities}) + "_log.txt")
+
+    def outputs_of_session(
+        self, participant: str, session: str, contrast: Contrast, runs: Sequence[RunInputs]
+    ) -> tuple[Path, ...]:
+        """Paths of all files that may be made of a session's runs for a contrast."""
+        designs = [self.design(run) for run in runs]
+        maps = [*self.session_maps(participant, session, contrast).values()]
+        for run in runs:
+            maps += statmap_paths(*self._of_run(run, contrast), (*STATISTICS, "dof")).values()
+        return (*designs, *(path.with_suffix(".json") for path in designs), *maps, *map(sidecar_path, maps))
+
+    def outputs_of_question(self, participant: str, question: SessionContrast, contrast: Contrast) -> tuple[Path, ...]:
+        """Paths of all files that may answer a session contrast."""
+        entities = self._combined_entities(participant, question, contrast)
+        folder = self.output_dir / func_folder(participant)
+        maps = statmap_paths(folder, entities, (*STATISTICS, "dof")).values()
+        return (*maps, *map(sidecar_path, maps))
+
     def design(self, run: RunInputs) -> Path:
         """Path of a run's design matrix."""
         folder = self.output_dir / func_folder(run.participant, run.session or None)
@@ -76,39 +97,32 @@ class FirstLevelFiles:
         folder = self.output_dir / func_folder(participant, session or None)
         return statmap_paths(folder, self._session_entities(participant, session, contrast), (*STATISTICS, "dof"))
 
-    def write_design(self, one: FittedRun) -> tuple[list[Path], dict[str, Any]]:
-        """Write a run's design matrix and what is to be known of the run.
-
-        Returns
-        -------
-        paths : list of Path
-        facts : dict
-            Content of the JSON file.
-        """
-        path = self.design(one.run)
+    def write_design(self, fitted: FittedRun) -> dict[str, Any]:
+        """Write a run's design matrix and what is to be known of the run; return the content of the JSON file."""
+        path = self.design(fitted.run)
         facts = {
             "Description": "Design matrix of one run: one row per volume, one column per regressor.",
-            "Sources": self._uris(_source_files(one.run)),
-            "RepetitionTime": one.timing.repetition_time,
-            **({} if one.timing.repetition_time else {"VolumeTiming": _volume_timing(one)}),
-            "StartTime": one.timing.start_time,
-            "RunDuration": one.timing.end,
-            "NumberOfVolumes": len(one.design.matrix),
-            "ConditionColumns": list(one.design.condition_columns),
-            "RedundantColumns": list(one.redundant),
-            "DegreesOfFreedom": one.dof,
-            "BrainMaskVoxels": one.n_brain,
-            "FittedVoxels": int(one.mask.sum()),
-            "Notes": list(one.notes),
-            "LeftOutContrasts": {**_left_out_before(path), **one.left_out},
+            "Sources": self._uris(_source_files(fitted.run)),
+            "RepetitionTime": fitted.timing.repetition_time,
+            **({} if fitted.timing.repetition_time else {"VolumeTiming": _volume_timing(fitted)}),
+            "StartTime": fitted.timing.start_time,
+            "RunDuration": fitted.timing.end,
+            "NumberOfVolumes": len(fitted.design.matrix),
+            "ConditionColumns": list(fitted.design.condition_columns),
+            "RedundantColumns": list(fitted.redundant),
+            "DegreesOfFreedom": fitted.dof,
+            "BrainMaskVoxels": fitted.n_brain,
+            "FittedVoxels": int(fitted.mask.sum()),
+            "Notes": list(fitted.notes),
+            "LeftOutContrasts": {**_left_out_before(path), **fitted.left_out},
             "ModelParameters": model_parameters(self.model),
             "Software": SOFTWARE,
         }
         # BIDS knows no quotation marks, which names of conditions may hold
-        table = one.design.matrix.to_csv(sep="\t", index=False, na_rep="n/a", quoting=csv.QUOTE_NONE)
+        table = fitted.design.matrix.to_csv(sep="\t", index=False, na_rep="n/a", quoting=csv.QUOTE_NONE)
         write_text(path, table)
         write_json(path.with_suffix(".json"), facts)
-        return [path, path.with_suffix(".json")], facts
+        return facts
 
     def write_reference(self, path: Path, means: Sequence[MeanImage]) -> NDArray[np.floating]:
         """Write the mean over time of a participant's runs, and return it (3-D, 0 where no run has data)."""
@@ -121,42 +135,41 @@ class FirstLevelFiles:
         write_map(path, mean[mask], mask, grid)
         return np.asarray(mean)
 
-    def write_run_maps(self, one: FittedRun, contrast: Contrast) -> list[Path]:
+    def write_run_maps(self, fitted: FittedRun, contrast: Contrast) -> None:
         """Write the maps of one run."""
-        entities = {**one.run.entities, **self.entities, "contrast": contrast.label}
         sidecar = {
             "Description": "Estimate of one run.",
-            "Sources": self._uris(_source_files(one.run)),
+            "Sources": self._uris(_source_files(fitted.run)),
             **self._contrast_fields(contrast),
             "NumberOfInputs": 1,
         }
-        folder = self.output_dir / func_folder(one.run.participant, one.run.session or None)
-        return write_statmaps(folder, entities, one.estimates[contrast.label], sidecar)
+        write_statmaps(*self._of_run(fitted.run, contrast), fitted.estimates[contrast.label], sidecar)
+
+    def _of_run(self, run: RunInputs, contrast: Contrast) -> tuple[Path, dict[str, str | None]]:
+        """Folder and entities of the maps of one run."""
+        folder = self.output_dir / func_folder(run.participant, run.session or None)
+        return folder, {**run.entities, **self.entities, "contrast": contrast.label}
 
     def write_session(
         self, participant: str, session: str, contrast: Contrast, combined: EstimateMap, runs: Sequence[FittedRun]
-    ) -> list[Path]:
+    ) -> None:
         """Write the combination of a session's runs."""
-        used = [one for one in runs if contrast.label in one.estimates]
-        left_out = {one.run.name: one.left_out[contrast.label] for one in runs if contrast.label in one.left_out}
+        used = [fitted for fitted in runs if contrast.label in fitted.estimates]
+        left_out = {
+            fitted.run.name: fitted.left_out[contrast.label] for fitted in runs if contrast.label in fitted.left_out
+        }
         sidecar = {
             "Description": f"Fixed effects over {len(used)} run(s){' of one session' if session else ''}.",
-            "Sources": self._uris([path for one in used for path in _source_files(one.run)]),
+            "Sources": self._uris([path for fitted in used for path in _source_files(fitted.run)]),
             **self._contrast_fields(contrast),
             "CombinationLevel": "run",
             "NumberOfInputs": len(used),
-            "InputDegreesOfFreedom": [one.estimates[contrast.label].estimate.typical_dof for one in used],
+            "InputDegreesOfFreedom": [fitted.estimates[contrast.label].estimate.typical_dof for fitted in used],
             **self._dof_fields(len(used)),
             **({"LeftOutInputs": left_out} if left_out else {}),
         }
         folder = self.output_dir / func_folder(participant, session or None)
-        return write_statmaps(folder, self._session_entities(participant, session, contrast), combined, sidecar)
-
-    def remove_session(self, participant: str, session: str, contrast: Contrast) -> None:
-        """Remove what a killed process may have left of a session that has no map."""
-        for path in self.session_maps(participant, session, contrast).values():
-            remove(path)
-            remove(sidecar_path(path))
+        write_statmaps(folder, self._session_entities(participant, session, contrast), combined, sidecar)
 
     def write_combined(
         self,
@@ -166,7 +179,7 @@ class FirstLevelFiles:
         combined: EstimateMap,
         weights: Mapping[str, float],
         inputs: Mapping[str, EstimateMap],
-    ) -> list[Path]:
+    ) -> None:
         """Write the answer to a session contrast."""
         sources = [self.session_maps(participant, session, contrast) for session in weights]
         precision = question.kind == "mean" and self.model.fixed_effects == "precision"
@@ -184,7 +197,7 @@ class FirstLevelFiles:
             **self._dof_fields(sum(weight != 0 for weight in weights.values())),
         }
         folder = self.output_dir / func_folder(participant)
-        return write_statmaps(folder, self._combined_entities(participant, question, contrast), combined, sidecar)
+        write_statmaps(folder, self._combined_entities(participant, question, contrast), combined, sidecar)
 
     def _session_entities(self, participant: str, session: str, contrast: Contrast) -> dict[str, str | None]:
         return {
@@ -221,30 +234,41 @@ class FirstLevelFiles:
         return [bids_uri(path, self.links, self.output_dir) for path in paths]
 
 
-def _volume_timing(one: FittedRun) -> list[float]:
-    return [round(float(time - one.timing.start_time), 6) for time in one.timing.times]
+def _volume_timing(fitted: FittedRun) -> list[float]:
+    return [round(float(time - fitted.timing.start_time), 6) for time in fitted.timing.times]
 
 
 def _source_files(run: RunInputs) -> list[Path]:
     return [path for path in (run.bold, run.mask, run.events, run.confounds) if path is not None]
 
 
-def read_remarks(design: Path) -> tuple[list[str], dict[str, str]]:
-    """Read from the JSON of a run's design what a reader should know of the run.
-
-    Returns
-    -------
-    remarks : list of str
-    left_out : dict of str to str
-        Contrasts the run is left out of, and why.
-    """
+def read_warnings(design: Path) -> tuple[list[str], dict[str, str]]:
+    """Read from the JSON of a run's design what a reader should know of the run; see `warnings_of`."""
     parsed = parse_name(design.name)
     entities = parsed.entities if parsed else {}
     name = entity_string({key: label for key, label in entities.items() if key not in DERIVATIVE_ENTITIES})
     try:
-        facts = read_json_object(design)
+        return warnings_of(name, read_json_object(design))
     except UnreadableFileError as error:
         return [str(error)], {}
+
+
+def warnings_of(name: str, facts: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
+    """Put into words what a reader should know of a run.
+
+    Parameters
+    ----------
+    name : str
+        Of the run.
+    facts : mapping
+        Of the JSON beside its design.
+
+    Returns
+    -------
+    warnings : list of str
+    left_out : dict of str to str
+        Contrasts the run is left out of, and why.
+    """
     notes, left_out = facts.get("Notes"), facts.get("LeftOutContrasts")
     left_out = left_out if isinstance(left_out, dict) else {}
     return [

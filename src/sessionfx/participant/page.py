@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from sessionfx.bids.names import entity_string, figures_folder
 from sessionfx.participant.results import ParticipantResults, RunSummary
 from sessionfx.report.brain import draw_coverage
 from sessionfx.report.map_pictures import draw_maps
-from sessionfx.report.page import Picture, assemble_page, is_whole_page, render, section_mark, write_section
+from sessionfx.report.page import Picture, assemble_page, is_whole_page, render, section_path, write_section
 from sessionfx.report.plots import draw_design_correlation, draw_design_matrix, draw_events
 from sessionfx.report.tables import threshold_words, titled
 from sessionfx.space.stat_map import EstimateMap, map_summary
@@ -22,74 +23,73 @@ from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.wording import counted
 
 
-def has_sections(
-    output_dir: Path, participant: str, entities: Mapping[str, str | None], contrast: str, mark: str
-) -> bool:
-    """Whether the page of a participant and its section for a contrast are there and show this work."""
-    folder = output_dir / figures_folder(participant)
-    return (
-        is_whole_page(_page(output_dir, participant), folder)
-        and section_mark(folder, _runs_section(participant, entities)) is not None
-        and section_mark(folder, _contrast_section(participant, entities, contrast)) == mark
+@dataclass(frozen=True)
+class ParticipantPage:
+    """`sub-XX.html`, made of the sections of all analyses of a participant."""
+
+    output_dir: Path
+    participant: str
+
+    @property
+    def _path(self) -> Path:
+        return self.output_dir / f"sub-{self.participant}.html"
+
+    @property
+    def _folder(self) -> Path:
+        return self.output_dir / figures_folder(self.participant)
+
+    def is_whole(self) -> bool:
+        """Whether it is there and shows the sections that are there."""
+        return is_whole_page(self._path, self._folder)
+
+    def assemble(self) -> None:
+        """Write it."""
+        assemble_page(
+            self._path,
+            self._folder,
+            title=f"Participant sub-{self.participant}",
+            lead=(
+                "Every run was fitted by itself; runs were combined within sessions, and sessions within the "
+                "participant, by fixed effects."
+            ),
+        )
+
+
+def runs_section(output_dir: Path, participant: str, entities: Mapping[str, str | None]) -> Path:
+    """Path of the section about the runs of an analysis."""
+    return section_path(
+        output_dir / figures_folder(participant), entity_string({"sub": participant, **entities}) + "_a-runs"
     )
 
 
-def write_participant_report(results: ParticipantResults, marks: Mapping[str, str], output_dir: Path) -> Path:
-    """Draw the sections of an analysis and put the participant's page together.
+def contrast_section(output_dir: Path, participant: str, entities: Mapping[str, str | None], contrast: str) -> Path:
+    """Path of the section about a contrast."""
+    name = entity_string({"sub": participant, **entities}) + f"_contrast-{contrast}"
+    return section_path(output_dir / figures_folder(participant), name)
 
-    Parameters
-    ----------
-    results : ParticipantResults
-    marks : mapping of str to str
-        Digest of what each contrast's section shows.
-    output_dir : Path
 
-    Returns
-    -------
-    Path
-        The page.
-    """
-    folder = output_dir / figures_folder(results.participant)
-    place = " · ".join(f"{key} {label}" for key, label in results.entities.items() if label)
-    write_section(
-        folder,
-        _runs_section(results.participant, results.entities),
-        f"Runs: {place}",
-        _render_runs(results, place),
-    )
-    for contrast in results.contrasts:
-        html = _render_contrast(results, contrast, place)
-        name = _contrast_section(results.participant, results.entities, contrast.label)
-        write_section(folder, name, f"Contrast {contrast.label}: {place}", html, marks[contrast.label])
-    page = _page(output_dir, results.participant)
-    assemble_page(
-        page,
-        folder,
-        title=f"Participant sub-{results.participant}",
-        lead=(
-            "Every run was fitted by itself; runs were combined within sessions, and sessions within the "
-            "participant, by fixed effects."
-        ),
-    )
-    return page
+def draw_runs(results: ParticipantResults, output_dir: Path) -> None:
+    """Draw the section about the runs."""
+    place = _place(results)
+    path = runs_section(output_dir, results.participant, results.entities)
+    write_section(path, f"Runs: {place}", _render_runs(results, place))
+
+
+def draw_contrast(results: ParticipantResults, output_dir: Path) -> None:
+    """Draw the section about a contrast."""
+    place, label = _place(results), results.contrast.label
+    path = contrast_section(output_dir, results.participant, results.entities, label)
+    write_section(path, f"Contrast {label}: {place}", _render_contrast(results, place))
+
+
+def _place(results: ParticipantResults) -> str:
+    return " · ".join(f"{key} {label}" for key, label in results.entities.items() if label)
 
 
 def _order(session_contrasts: Sequence[SessionContrast]) -> str:
     """Say in which order the study's sessions took place."""
     order = session_contrasts[0].order_text if session_contrasts else ""
     return f" Order of the study's sessions in time: {order}." if order else ""
-
-
-def _page(output_dir: Path, participant: str) -> Path:
-    return output_dir / f"sub-{participant}.html"
-
-
-def _runs_section(participant: str, entities: Mapping[str, str | None]) -> str:
-    return entity_string({"sub": participant, **entities}) + "_a-runs"
-
-
-def _contrast_section(participant: str, entities: Mapping[str, str | None], contrast: str) -> str:
-    return entity_string({"sub": participant, **entities}) + f"_contrast-{contrast}"
 
 
 def _render_runs(results: ParticipantResults, place: str) -> str:
@@ -157,8 +157,8 @@ def _draw_design(run: RunSummary) -> list[Picture]:
     ]
 
 
-def _render_contrast(results: ParticipantResults, contrast: Contrast, place: str) -> str:
-    sessions, combined = results.sessions[contrast.label], results.combined[contrast.label]
+def _render_contrast(results: ParticipantResults, place: str) -> str:
+    contrast, sessions, combined = results.contrast, results.sessions, results.combined
     title = f"Contrast {contrast.label} ({place})"
     if not sessions:
         summary = (

@@ -80,9 +80,9 @@ class RunSummary:
         return float(self.facts["RunDuration"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ParticipantResults:
-    """All that the sections of one analysis of one participant show.
+    """All that the sections of one contrast of one participant show.
 
     Attributes
     ----------
@@ -90,10 +90,10 @@ class ParticipantResults:
     entities : dict
         task, space, res.
     runs : tuple of RunSummary
-    contrasts : tuple of Contrast
+    contrast : Contrast
     session_contrasts : tuple of SessionContrast
     sessions, combined : dict
-        Maps by contrast label and session, or session contrast label.
+        Maps by session, or session contrast label.
     reference : ndarray, 3-D, or None
         The participant's mean image, drawn behind maps of the same shape.
     thresholds : GroupModel
@@ -104,10 +104,10 @@ class ParticipantResults:
     participant: str
     entities: dict[str, str | None]
     runs: tuple[RunSummary, ...]
-    contrasts: tuple[Contrast, ...]
+    contrast: Contrast
     session_contrasts: tuple[SessionContrast, ...]
-    sessions: Mapping[str, Mapping[str, EstimateMap]]
-    combined: Mapping[str, Mapping[str, EstimateMap]]
+    sessions: Mapping[str, EstimateMap]
+    combined: Mapping[str, EstimateMap]
     reference: NDArray[np.floating] | None
     thresholds: GroupModel
     methods: MethodsText

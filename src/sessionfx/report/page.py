@@ -29,7 +29,7 @@ from sessionfx.wording import format_number
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-SECTION_SUFFIX = "_section.json"
+_SECTION_SUFFIX = "_section.json"
 _LARGEST_SECTION = 2**30  # hundreds of runs with their pictures
 # controls, halves of characters, and what is no character
 _NOT_IN_HTML = re.compile(
@@ -83,32 +83,24 @@ def _without_controls(value: Any) -> Any:
     return _NOT_IN_HTML.sub("\N{REPLACEMENT CHARACTER}", value)
 
 
-def write_section(folder: Path, name: str, title: str, html: str, mark: str = "") -> None:
+def section_path(folder: Path, name: str) -> Path:
+    """Path of a section in the `figures` folder of a page; sections are ordered by their names."""
+    return folder / f"{name}{_SECTION_SUFFIX}"
+
+
+def write_section(path: Path, title: str, html: str) -> None:
     """Keep a section of a page.
 
     Parameters
     ----------
-    folder : Path
-        The `figures` folder of the page.
-    name : str
-        File name without ending; sections are ordered by it.
+    path : Path
+        See `section_path`.
     title : str
         For the table of contents.
     html : str
         Rendered section.
-    mark : str
-        Digest of what it shows, for `section_mark`.
     """
-    write_json(folder / f"{name}{SECTION_SUFFIX}", {"title": title, "mark": mark, "html": html})
-
-
-def section_mark(folder: Path, name: str) -> str | None:
-    """Digest of what a kept section shows; None where there is no such section."""
-    try:
-        content = read_json_object(folder / f"{name}{SECTION_SUFFIX}", largest=_LARGEST_SECTION)
-    except UnreadableFileError:
-        return None
-    return str(content.get("mark", "")) if _is_section(content) else None
+    write_json(path, {"title": title, "html": html})
 
 
 def is_whole_page(path: Path, folder: Path) -> bool:
@@ -143,7 +135,7 @@ def _assemble(path: Path, folder: Path, title: str, lead: str) -> None:
     files = _section_files(folder)
     made_of = _made_of(files)
     for number, file in enumerate(files, start=1):
-        section = {"id": f"section-{number}", "title": file.name.removesuffix(SECTION_SUFFIX)}
+        section = {"id": f"section-{number}", "title": file.name.removesuffix(_SECTION_SUFFIX)}
         try:
             content = read_json_object(file, largest=_LARGEST_SECTION)
             if not _is_section(content):
@@ -160,7 +152,7 @@ def _assemble(path: Path, folder: Path, title: str, lead: str) -> None:
 
 
 def _section_files(folder: Path) -> list[Path]:
-    files = [path for path in list_outputs(folder) if path.name.endswith(SECTION_SUFFIX)]
+    files = [path for path in list_outputs(folder) if path.name.endswith(_SECTION_SUFFIX)]
     return sorted(files, key=lambda path: natural_key(path.name))
 
 

@@ -1,21 +1,26 @@
-"""What is finished: one record per participant and analysis, so that a rerun resumes.
+"""What is finished: one record per participant (or of the group) and analysis, so that a rerun resumes.
 
-A record maps each piece of work (a contrast) to a fingerprint of everything that determines its numbers and to
-the files it made. Work whose fingerprint still holds and whose files are all there is not done again.
+A record has an entry for each finished task: the fingerprint of everything that determines its files, those of what it
+was made from, and the files with what tells whether they are still the same. What is replaced stays in the record
+under another name until its files are gone: a process killed in between leaves nothing that nobody knows of.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sessionfx.bids.names import is_recorded_name
 from sessionfx.bids.reading import UnreadableFileError, open_input, read_json_object
-from sessionfx.bids.writing import is_inside, locked, remove, write_json
-from sessionfx.errors import OutputError, SessionFXError
+from sessionfx.bids.writing import Written, give_names, is_inside, is_shared, locked, remove, state_of, write_json
+from sessionfx.errors import SessionFXError
+from sessionfx.tasks.task import Chain, Task
+
+# Before the name of what is being replaced, or goes
+_REPLACED = "replaced: "
 
 
 def fingerprint(content: Any) -> str:
@@ -41,6 +46,11 @@ class Record:
     Other calls may write into the same record at the same time: every change is made to what the file says then.
     A record can be written by others in a shared folder: names in it count only where they are of files that this
     program makes for this participant (or the group), inside the output folder.
+
+    Parameters
+    ----------
+    path : Path
+    output_dir : Path
     """
 
     def __init__(self, path: Path, output_dir: Path) -> None:
@@ -48,6 +58,7 @@ class Record:
         self._output_dir = output_dir
         participant = path.name.split("_")[0]
         self._folder = f"{participant}/" if participant.startswith("sub-") else "group/"
+        self._page = f"{participant}.html" if participant.startswith("sub-") else "group.html"
         self._content = self._read()
 
     def _read(self) -> dict[str, dict[str, Any]]:
@@ -56,66 +67,122 @@ class Record:
         except UnreadableFileError:
             return {}  # no record, or a damaged one: the work is done again
         return {
-            work: entry
-            for work, entry in content.items()
+            name: entry
+            for name, entry in content.items()
             if isinstance(entry, dict) and isinstance(entry.get("files"), dict)
         }
 
-    def works(self) -> list[str]:
-        """Names of the finished pieces of work."""
-        return list(self._content)
+    def finished(self) -> list[str]:
+        """Names of the finished tasks."""
+        return [name for name in self._content if not name.startswith(_REPLACED)]
 
-    def files(self, works: Iterable[str]) -> list[Path]:
-        """Paths of the files that finished pieces of work have made."""
-        names = {name for work in works for name in self._content.get(work, {}).get("files", {})}
-        return [self._output_dir / name for name in sorted(names) if self._is_own(name)]
+    def files(self, names: Iterable[str]) -> list[Path]:
+        """Paths of the files of tasks."""
+        files = {file for name in names for file in self._content.get(name, {}).get("files", {})}
+        return [self._output_dir / file for file in sorted(files) if self._is_own(file)]
 
-    def is_finished(self, work: str, wanted: str) -> bool:
-        """Whether this work was finished under the same fingerprint and its files are still there, and whole.
-
-        Design matrices are shared by the contrasts of a run: they must also still be the ones of this work.
-        """
-        entry = self._content.get(work)
-        if entry is None or entry.get("fingerprint") != wanted:
+    def is_finished(self, task: Task) -> bool:
+        """Whether a task was finished under the same fingerprint and its files are still there, and whole."""
+        entry = self._content.get(task.name)
+        if entry is None or entry.get("fingerprint") != task.fingerprint:
             return False
         return all(self._is_intact(name, state) for name, state in entry["files"].items())
 
-    def finish(self, works: Mapping[str, tuple[str, Iterable[Path]]]) -> None:
-        """Note finished work: fingerprint and files by name, each with its size."""
-        finished = {
-            work: {
-                "fingerprint": done,
-                "files": {str(path.relative_to(self._output_dir)): _state(path) for path in sorted(files)},
-            }
-            for work, (done, files) in works.items()
-        }
-        with locked(self._output_dir, self._path.name):
-            # in the order of names: what is done again stands where it stood
-            self._content = dict(sorted({**self._read(), **finished}.items()))
-            write_json(self._path, self._content)
+    def outdated(self, chain: Chain) -> list[str]:
+        """Name finished tasks that the chain has not, but that were made from what is another now.
 
-    def obsolete(self, works: Iterable[str]) -> list[Path]:
-        """Files of finished works that no other finished work needs too, as designs are."""
-        struck = set(works)
-        kept = set(self.files(work for work in self._content if work not in struck))
-        return [path for path in self.files(struck) if path not in kept]
-
-    def forget(self, works: Iterable[str]) -> list[Path]:
-        """Strike work that is about to be done again, and remove its files; return those that were there.
-
-        Should the rest fail or be killed, nothing made from other inputs or options is left for a later level to take.
-        Files that other finished work needs too (designs) stay.
+        They are made from a source, or a task of the chain, with another fingerprint.
         """
-        wanted = set(works)
+        now = chain.fingerprints
+        return [
+            name
+            for name in self.finished()
+            if name not in chain.by_name
+            and any(now.get(made_from, found) != found for made_from, found in self._inputs(name).items())
+        ]
+
+    def _inputs(self, name: str) -> dict[str, Any]:
+        inputs = self._content[name].get("inputs")
+        return inputs if isinstance(inputs, dict) else {}
+
+    def files_of_outdated(self, chain: Chain) -> list[Path]:
+        """Files that go because what they were made from has changed, and no task of the chain makes them anew."""
+        outdated = set(self.outdated(chain))
+        kept = set(self.files(name for name in self.finished() if name not in outdated))
+        return [path for path in self.files(outdated) if path not in kept and path.exists()]
+
+    def replace(self, chain: Chain, tasks: Sequence[Task], files: Sequence[Written], outdated: Sequence[str]) -> int:
+        """Give the files of tasks their names, note them as finished, and remove what they replace.
+
+        Parameters
+        ----------
+        chain : Chain
+        tasks : sequence of Task
+            That were done.
+        files : sequence of Written
+            All their files.
+        outdated : sequence of str
+            Finished tasks that go.
+
+        Returns
+        -------
+        int
+            How many files went for good.
+        """
+        written = {file.path: file.state for file in files}
         with locked(self._output_dir, self._path.name):
             self._content = self._read()
-            struck = wanted & set(self._content)
-            if not struck:
-                return []
-            obsolete = self.obsolete(struck)
-            self._content = {work: entry for work, entry in self._content.items() if work not in struck}
-            write_json(self._path, self._content)
-        return [path for path in obsolete if remove(path)]
+            self._put_aside([*outdated, *(task.name for task in tasks)])
+            give_names(files)
+            for task in tasks:
+                own = {path: written[path] for path in task.outputs if path in written}
+                self._content[task.name] = {
+                    "fingerprint": task.fingerprint,
+                    "inputs": chain.inputs_of(task),
+                    "files": {str(path.relative_to(self._output_dir)): state for path, state in sorted(own.items())},
+                }
+            self._write()
+        if chain.page is not None and any(task.kind == "page" for task in tasks):
+            chain.page.assemble()
+        return self._remove_replaced({path for task in tasks for path in task.outputs})
+
+    def forget(self, chain: Chain) -> int:
+        """Remove all that is there of a chain that cannot be done, and what was made from it; return how many files."""
+        with locked(self._output_dir, self._path.name):
+            self._content = self._read()
+            names = [name for name in self.finished() if name in chain.by_name]
+            self._put_aside([*names, *self._made_from(names)])
+        n_removed = self._remove_replaced(set())
+        if chain.page is not None and n_removed:
+            chain.page.assemble()
+        return n_removed
+
+    def _remove_replaced(self, declared: set[Path]) -> int:
+        """Remove files that were put aside, or may lie where tasks would have put theirs, and that no task has made."""
+        with locked(self._output_dir, self._path.name):
+            self._content = self._read()
+            aside = [name for name in self._content if name.startswith(_REPLACED)]
+            gone = {*self.files(aside), *declared} - set(self.files(self.finished()))
+            n_removed = sum([remove(path) for path in sorted(gone) if path.is_symlink() or path.exists()])
+            if aside:
+                self._content = {name: entry for name, entry in self._content.items() if name not in aside}
+                self._write()
+        return n_removed
+
+    def _made_from(self, names: Sequence[str]) -> list[str]:
+        return [name for name in self.finished() if name not in names and set(self._inputs(name)) & set(names)]
+
+    def _put_aside(self, names: Iterable[str]) -> None:
+        there = [name for name in dict.fromkeys(names) if name in self._content]
+        for name in there:
+            self._content[_REPLACED + name] = {"files": self._content.pop(name)["files"]}
+        if there:
+            self._write()
+
+    def _write(self) -> None:
+        # in the order of names: what is done again stands where it stood
+        self._content = dict(sorted(self._content.items()))
+        write_json(self._path, self._content)
 
     def _is_own(self, name: str) -> bool:
         is_log = name.startswith(f"logs/{self._folder[:-1]}_")
@@ -126,24 +193,11 @@ class Record:
         if not (self._is_own(name) and is_inside(path, self._output_dir)):
             return False
         try:
-            return bool(state == _state(path))
-        except SessionFXError:
-            return False
-
-
-def _state(path: Path) -> dict[str, Any]:
-    """Size of a file; of a design also a digest.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be read.
-    """
-    try:
-        state: dict[str, Any] = {"size": path.stat().st_size}
-        if path.name.endswith("_design.tsv"):
+            if not state:
+                return True
+            if not is_shared(name):
+                return bool(state == {"size": path.stat().st_size})
             with open_input(path) as stream:
-                state["sha256"] = hashlib.sha256(stream.read()).hexdigest()
-    except (OSError, UnreadableFileError) as error:
-        raise OutputError(f"{path} was written and cannot be read back ({error}). Check the disk.") from None
-    return state
+                return bool(state == state_of(name, stream.read()))
+        except (OSError, SessionFXError):
+            return False

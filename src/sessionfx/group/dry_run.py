@@ -1,0 +1,58 @@
+"""What the group level would do, in words: the text of `--dry-run`."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from sessionfx.bids.names import listed_labels, place_of
+from sessionfx.group.analysis import GroupAnalysis
+from sessionfx.wording import counted
+
+# Of more participants than these, maps are not named
+LISTED_PARTICIPANTS = 20
+_NAMES_SHOWN = 5
+
+
+def group_text(analysis: GroupAnalysis) -> str:
+    """Describe the group level: contrasts, participants and sessions, questions, and the maps that would be read."""
+    selection, model = analysis.selection, analysis.model
+    lines = [
+        f"  {name}: {root}" for name, root in {**analysis.links, "output": analysis.output_dir}.items()
+    ] + [
+        f"  sessions, in their order in time: {selection.order.text or 'none'}",
+        f"  session contrasts: {'; '.join(asked.text for asked in analysis.session_contrasts)}",
+        f"  strategies: {', '.join(strategy.name for strategy in analysis.strategies)}",
+        *(f"  warning: {warning}" for warning in selection.warnings),
+    ]  # fmt: skip
+    for title, names in (
+        ("covariates", model.covariates),
+        ("session covariates", model.session_covariates),
+        ("group contrasts", model.group_contrast),
+    ):
+        if names:
+            lines.append(f"  {title}: {'; '.join(names)}")
+    if model.permutations:
+        lines.append(f"  permutations: {model.permutations}")
+    if model.equivalence is not None:
+        lines.append(f"  equivalence to zero: within ±{model.equivalence:g} percent signal change")
+    if model.bayes_factor is not None:
+        lines.append(f"  Bayes factors: Cauchy prior of scale {model.bayes_factor:.4g}")
+    if model.calibrate:
+        lines.append(f"  calibration: {model.calibrate} simulated voxels")
+    for contrast, maps in selection.maps.items():
+        of_participant: dict[str, list[str]] = {}
+        for found in maps:
+            of_participant.setdefault(found.participant, []).append(found.session)
+        lines.append(
+            f"{contrast} over {counted(len(of_participant), 'participant')}, {counted(len(maps), 'map')}"
+            + ("" if all(found.variance for found in maps) else ", not all with variances")
+        )
+        attendance = Counter(found.session for found in maps)
+        lines += [f"  ses-{session}: {counted(attendance[session], 'participant')}" for session in selection.sessions]
+        incomplete = [label for label, sessions in of_participant.items() if len(sessions) < len(selection.sessions)]
+        if incomplete:
+            lines.append(f"  without some session: {listed_labels(incomplete, _NAMES_SHOWN)}")
+        lines += [f"  sub-{label} is left out: it {why}" for label, why in analysis.absent(contrast).items()]
+        if len(of_participant) <= LISTED_PARTICIPANTS:
+            lines += [f"  {found.effect}" for found in maps]
+    return "\n".join([f"Would analyse {place_of(selection.entities)} at the group level:", *lines])

@@ -1,0 +1,154 @@
+"""The group level of one call: choose maps, refuse what cannot be asked, do the tasks of every contrast, sum up."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+from pathlib import Path
+
+from sessionfx.ask.contrasts import selected_labels
+from sessionfx.bids.dataset import dataset_links, subfolders
+from sessionfx.bids.derivatives import prepare_output
+from sessionfx.bids.first_level_maps import MapSelection, find_first_level_maps, select_maps
+from sessionfx.bids.names import natural_key
+from sessionfx.bids.runs import read_filters
+from sessionfx.bids.writing import remove_stale_temporaries
+from sessionfx.errors import DatasetError, LevelError
+from sessionfx.execution import Executor, limited_threads, say, show_progress
+from sessionfx.group.analysis import ContrastSummary, GroupAnalysis, check_questions, contrast_chain
+from sessionfx.group.dry_run import group_text
+from sessionfx.group.page import remove_group_refusal, write_group_refusal
+from sessionfx.options import Options
+from sessionfx.process import write_out
+from sessionfx.report.methods import GroupWork
+from sessionfx.tasks.call import (
+    EXIT_SOME_FAILED,
+    asked_of_sessions,
+    check_private_folders,
+    keep_methods,
+    keep_options,
+    say_warnings,
+)
+from sessionfx.tasks.loop import run_chains
+
+# Lines on screen for the answers of one first-level contrast; the report has all
+_MOST_FINDINGS = 12
+
+
+def run_group(options: Options, raw: Path, executor: Executor) -> int:
+    """Run the group level.
+
+    Parameters
+    ----------
+    options : Options
+    raw : Path
+        The raw dataset.
+    executor : Executor
+
+    Returns
+    -------
+    int
+        Exit code.
+
+    Raises
+    ------
+    SessionFXError
+        For what stops all contrasts.
+    """
+    analysis = _prepare(options, raw, executor)
+    selection, execution, output_dir = analysis.selection, options.execution, analysis.output_dir
+    if execution.dry_run:
+        write_out(group_text(analysis))
+        return 0
+    say_warnings(options.group, selection)
+    prepare_output(options.output_dir, analysis.links)
+    if "participant" not in options.levels:
+        keep_options(options)
+    _refuse_a_single_participant(selection, output_dir, has_page=not execution.no_report)
+    remove_group_refusal(output_dir, selection.entities)
+    remove_stale_temporaries(output_dir / "group")
+    works: list[GroupWork] = []
+    n_failed = 0
+    with (
+        limited_threads(execution.omp_nthreads),
+        show_progress("group level", "contrast", len(selection.maps), leave=True) as advance,
+    ):
+        for contrast in selection.maps:
+            try:
+                (outcome,) = run_chains([contrast_chain(contrast, analysis)], executor, execution, output_dir)
+                if outcome.failure:
+                    raise LevelError(outcome.failure.message)
+            except LevelError as error:
+                if len(selection.maps) == 1:
+                    raise
+                n_failed += 1
+                say(f"contrast {contrast}: FAILED. {error}")
+            else:
+                _say_outcome(contrast, outcome.summary)
+                works += [outcome.summary.work] if outcome.summary else []
+            advance()
+    if works:  # else the text of the call that did the work stays
+        keep_methods(analysis.methods(reduce(or_, works)), selection.entities, "group", output_dir)
+    if len(selection.sessions) > 1:
+        say(f"Sessions in their order in time: {selection.order.text}.")
+    say(f"Maps and tables: {output_dir / 'group'}")
+    if not execution.no_report:
+        say(f"Report: {output_dir / 'group.html'}")
+    return EXIT_SOME_FAILED if n_failed else 0
+
+
+def _prepare(options: Options, raw: Path, executor: Executor) -> GroupAnalysis:
+    """Choose the maps, and refuse before anything is written what cannot be asked of them."""
+    wanted = options.selection
+    roots = [options.output_dir.absolute(), *(folder.absolute() for folder in wanted.derivatives)]
+    for folder in wanted.derivatives:
+        if not folder.is_dir():
+            raise DatasetError(f"--derivatives {folder} does not exist. Correct the path.")
+    map_filter = read_filters(wanted.bids_filter_file).get("maps")
+    found = find_first_level_maps([root for root in roots if root.is_dir()], map_filter)
+    if not found.maps and not wanted.derivatives:
+        roots += [raw / "derivatives" / name for name in subfolders(raw / "derivatives")]
+        found = find_first_level_maps(roots[1:], map_filter)
+    selection = select_maps(found, wanted, selected_labels(wanted.contrast), roots, raw)
+    sources = sorted({chosen.root for maps in selection.maps.values() for chosen in maps})
+    foreign = [root for root in sources if root != options.output_dir.absolute()]
+    check_private_folders(options, [raw, *foreign])
+    session_contrasts = asked_of_sessions(options.group, selection)
+    check_questions(selection, session_contrasts, raw, options.group)
+    return GroupAnalysis(
+        model=options.group,
+        weighting=options.first_level.fixed_effects,
+        execution=options.execution,
+        selection=selection,
+        session_contrasts=tuple(session_contrasts),
+        raw=raw,
+        output_dir=options.output_dir.absolute(),
+        links=dataset_links(raw, foreign),
+        executor=executor,
+    )
+
+
+def _refuse_a_single_participant(selection: MapSelection, output_dir: Path, *, has_page: bool) -> None:
+    participants = sorted({chosen.participant for maps in selection.maps.values() for chosen in maps}, key=natural_key)
+    if len(participants) > 1:
+        return
+    sentence = (
+        "The group level needs at least two participants, and there are maps of one only "
+        f"(sub-{participants[0]}). Run the participant level on more participants first, or choose more."
+    )
+    if has_page:
+        write_group_refusal(output_dir, selection.entities, sentence)
+    raise LevelError(sentence)
+
+
+def _say_outcome(contrast: str, summary: ContrastSummary | None) -> None:
+    if summary is None:
+        say(f"group, contrast {contrast}: finished before, skipped (--force redoes it).")
+        return
+    for warning in summary.warnings:
+        say(f"  {warning}")
+    say(f"group, contrast {contrast}: done.")
+    for line in summary.findings[:_MOST_FINDINGS]:
+        say(f"  {line}")
+    if len(summary.findings) > _MOST_FINDINGS:
+        say(f"  and {len(summary.findings) - _MOST_FINDINGS} more, in the tables and the report.")

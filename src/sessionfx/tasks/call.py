@@ -1,0 +1,106 @@
+"""What both levels of a call do before and after their tasks."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from sessionfx.ask.session_contrasts import SessionContrast, differences_left_out, resolve_session_contrasts
+from sessionfx.bids.names import file_name
+from sessionfx.bids.session_order import SessionOrder
+from sessionfx.bids.writing import write_text
+from sessionfx.errors import OutputError
+from sessionfx.execution import say
+from sessionfx.options import GroupModel, Options
+from sessionfx.options.toml import to_toml
+
+EXIT_SOME_FAILED = 1
+
+
+class Chosen(Protocol):
+    """Runs or maps that a level works on."""
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """Study sessions in time order."""
+
+    @property
+    def order(self) -> SessionOrder:
+        """What tells their order."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader should know of the choice."""
+
+
+class Text(Protocol):
+    """A methods text."""
+
+    def as_text(self) -> str:
+        """Paragraphs and references."""
+
+
+def asked_of_sessions(model: GroupModel, chosen: Chosen) -> list[SessionContrast]:
+    """Bind the session contrasts that are asked for to the sessions there are."""
+    return resolve_session_contrasts(
+        model.session_contrast,
+        chosen.sessions,
+        order_is_known=chosen.order.is_known,
+        order_source=chosen.order.source,
+    )
+
+
+def say_warnings(model: GroupModel, chosen: Chosen) -> None:
+    """Say what a reader should know of the choice of files, of the sessions, and of what is not asked by default."""
+    for warning in chosen.warnings:
+        say(f"Warning: {warning}")
+    left_out = differences_left_out(model.session_contrast, chosen.sessions)
+    if left_out:
+        say(left_out)
+
+
+def keep_call(options: Options, methods: Text, entities: Mapping[str, str | None], level: str) -> None:
+    """Save what was asked for, and what it does in the words of a paper."""
+    keep_options(options)
+    keep_methods(methods, entities, level, options.output_dir.absolute())
+
+
+def keep_options(options: Options) -> None:
+    """Save what was asked for, so that `--config-file` can ask for it again."""
+    name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}_config.toml"
+    write_text(options.output_dir.absolute() / "logs" / name, to_toml(options))
+
+
+def keep_methods(methods: Text, entities: Mapping[str, str | None], level: str, output_dir: Path) -> None:
+    """Save the methods text."""
+    write_text(output_dir / "logs" / file_name({**entities, "desc": level}, "methods", ".txt"), methods.as_text())
+
+
+def check_private_folders(options: Options, inputs: Sequence[Path]) -> None:
+    """Make the folders for working files, and refuse those inside the input.
+
+    Raises
+    ------
+    OutputError
+    """
+    for option, folder in (
+        ("--work-dir", options.execution.work_dir),
+        ("--bids-database-dir", options.selection.bids_database_dir),
+    ):
+        if folder is None:
+            continue
+        resolved = folder.resolve()
+        if any(resolved == root.resolve() or root.resolve() in resolved.parents for root in inputs):
+            raise OutputError(
+                f"{option} {folder} lies inside the input dataset, which must stay untouched. Choose another folder."
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{option} {folder} cannot be made ({error.strerror}). Choose another folder.") from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OutputError(f"{option} {folder} is not writable. Choose another folder.")
