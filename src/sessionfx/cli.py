@@ -24,8 +24,8 @@ from sessionfx.errors import (
     SessionFXError,
     as_refusal,
 )
+from sessionfx.execution.resources import available_processors
 from sessionfx.options import Options
-from sessionfx.options.groups import available_processors
 from sessionfx.options.table import (
     CORRECTIONS,
     DRIFT_MODELS,

@@ -20,8 +20,7 @@ import units_of_work as work
 from program import CONTRAST
 from sessionfx import errors
 from sessionfx.cli import main, parse_options
-from sessionfx.execution import LocalExecutor, in_slots, in_threads, progress_bar, show_progress
-from sessionfx.execution.slots import own_slots
+from sessionfx.execution import LocalExecutor, in_threads, progress_bar, show_progress
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 from sessionfx.simulate import main as simulate
 from sessionfx.wording import LONGEST_MESSAGE, listed, printable
@@ -220,12 +219,12 @@ def test_the_last_net_names_what_it_can(
 
 def test_a_unit_that_cannot_write_any_more_ends_the_call(tmp_path: Path) -> None:
     with LocalExecutor(1, 1) as executor, pytest.raises(errors.OutputError, match="No space left on device"):
-        list(executor.run_units(work.fill_the_disk, {"unit-1": (1,)}))
+        list(executor.run_units(work.in_turn(work.fill_the_disk, (1,))))
 
 
 def test_a_failure_is_one_paragraph() -> None:
     with LocalExecutor(1, 1) as executor:
-        (done,) = executor.run_units(work.raise_two_lines, {"unit-1": (1,)})
+        (done,) = executor.run_units(work.in_turn(work.raise_two_lines, (1,)))
     assert done.failure is not None
     assert "\n" not in done.failure.message
 
@@ -447,10 +446,10 @@ def test_without_processes_the_work_is_done_in_this_one(
         raise error
 
     monkeypatch.setattr(place, fail)
-    units = {f"unit-{number}": (number,) for number in range(4)}
+    units = work.in_turn(work.square, *work.numbers(*range(4)))
     with LocalExecutor(2, 1) as executor:
         executor.prepare(["units_of_work"])
-        done = {one.unit: one.result for one in executor.run_units(work.square, units)}
+        done = {done.unit.name: done.result for done in executor.run_units(units)}
     assert done == {f"unit-{number}": number * number for number in range(4)}
     said = capfd.readouterr().err
     assert remedy in said
@@ -465,14 +464,11 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("threading.Thread.start", fail)
 
 
-def test_without_threads_parts_and_items_are_done_in_this_one(no_threads: None) -> None:
+def test_without_threads_items_are_done_in_this_one(no_threads: None) -> None:
     def square(number: int) -> int:
         return number * number
 
-    items = [(number,) for number in range(5)]
-    with own_slots(3):
-        assert list(in_slots(square, items)) == [0, 1, 4, 9, 16]
-    assert list(in_threads(3, square, items)) == [0, 1, 4, 9, 16]
+    assert list(in_threads(3, square, work.numbers(*range(5)))) == [0, 1, 4, 9, 16]
 
 
 # Progress ---------------------------------------------------------------------------------------------------

@@ -3,10 +3,14 @@
 import os
 import signal
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from threadpoolctl import threadpool_info
+
 from sessionfx.errors import OutputError, ParticipantError
-from sessionfx.execution import in_slots
+from sessionfx.execution import Unit
 
 
 def square(number: int) -> int:
@@ -55,11 +59,35 @@ def write_nowhere(number: int) -> int:
     raise OutputError(f"{number} cannot be written. Check space and permissions.")
 
 
-def _span(seconds: float) -> tuple[float, float]:
+def in_turn(function: Callable[..., object], *arguments: tuple[object, ...]) -> Callable[[], Unit | None]:
+    """What `run_units` asks for units: a function of each of these arguments, in turn."""
+    units = [Unit(name=f"unit-{given[0]}", function=function, arguments=given) for given in arguments]
+    return partial(next, iter(units), None)
+
+
+def numbers(*wanted: int) -> tuple[tuple[int], ...]:
+    return tuple((number,) for number in wanted)
+
+
+def sleep(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+def span(seconds: float) -> tuple[float, float]:
     start = time.monotonic()
     time.sleep(seconds)
     return start, time.monotonic()
 
 
-def spans_of_parts(number: int) -> list[tuple[float, float]]:
-    return list(in_slots(_span, [(0.05,)] * 4))
+def leave_a_mark(number: int, folder: Path) -> None:
+    (folder / str(number)).touch()
+    time.sleep(0.05)
+
+
+def add(first: int, _: int, *numbers: int) -> tuple[int, int]:
+    return first, sum(numbers)
+
+
+def threads_of_the_linear_algebra(_: int) -> list[int]:
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,17 +13,13 @@ from pathlib import Path
 import pytest
 
 import units_of_work as work
-from sessionfx.errors import ParticipantError
-from sessionfx.execution import Done, LocalExecutor, in_slots, memory_limit_gb, workers_within
-from sessionfx.execution.slots import own_slots
+from sessionfx.execution import Done, LocalExecutor, Unit, available_processors, memory_limit_gb, workers_within
 
 
-def run(
-    function: Callable[..., int], *extra: object, n_processes: int, stop_on_failure: bool = False
-) -> dict[str, Done[int]]:
-    units = {f"unit-{number}": (number, *extra) for number in range(6)}
+def run(function: Callable[..., int], *extra: object, n_processes: int) -> dict[str, Done]:
+    units = work.in_turn(function, *((number, *extra) for number in range(6)))
     with LocalExecutor(n_processes, n_threads=1) as executor:
-        return {done.unit: done for done in executor.run_units(function, units, stop_on_failure=stop_on_failure)}
+        return {done.unit.name: done for done in executor.run_units(units)}
 
 
 @pytest.mark.parametrize("n_processes", [1, 2])
@@ -64,29 +60,84 @@ def test_a_killed_process_fails_its_unit_only() -> None:
 
 def test_a_unit_whose_process_dies_once_is_tried_again(tmp_path: Path) -> None:
     done = run(work.die_once, tmp_path / "mark", n_processes=2)
-    assert all(one.failure is None for one in done.values())
+    assert all(each.failure is None for each in done.values())
     assert len(done) == 6
 
 
-def test_stop_on_failure_leaves_the_rest_undone() -> None:
-    assert list(run(work.refuse_odd, n_processes=1, stop_on_failure=True)) == ["unit-0", "unit-1"]
+@pytest.mark.parametrize("n_processes", [1, 3])
+def test_who_stops_listening_gives_up_the_rest(n_processes: int, tmp_path: Path) -> None:
+    units = work.in_turn(work.leave_a_mark, *((number, tmp_path) for number in range(40)))
+    with LocalExecutor(n_processes, n_threads=1) as executor:
+        for _ in executor.run_units(units):
+            break
+    started = len(list(tmp_path.iterdir()))
+    assert started <= 1 + 2 * n_processes
+    time.sleep(0.3)
+    assert len(list(tmp_path.iterdir())) == started
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_a_result_makes_further_units_ready(n_processes: int) -> None:
+    """Pairs are summed once both are there, and so on, up to the root of a tree."""
+    waiting, known, order = [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9), (10, 11), (12, 13)], dict(enumerate(range(8))), []
+
+    def ready() -> Unit | None:
+        for pair in waiting:
+            if all(number in known for number in pair):
+                waiting.remove(pair)
+                return Unit(name=f"{pair}", function=work.add, arguments=(*pair, *(known[number] for number in pair)))
+        return None
+
+    with LocalExecutor(n_processes, n_threads=1) as executor:
+        for done in executor.run_units(ready):
+            first, total = done.result
+            known[8 + first // 2] = total
+            order.append(first // 2)
+    assert sorted(order) == list(range(7))
+    assert known[14] == sum(range(8))
+
+
+def test_one_unit_alone_is_done_in_this_process() -> None:
+    with LocalExecutor(4, n_threads=1) as executor:
+        (done,) = executor.run_units(work.in_turn(work.square_and_say_where, (3,)))
+    assert done.result == (9, os.getpid())
+
+
+def test_several_units_are_done_side_by_side_and_no_more_than_fit_into_memory() -> None:
+    def most(executor: LocalExecutor, need_gb: float) -> int:
+        units = work.in_turn(work.span, *((0.2,) for _ in range(6)))
+        spans = [done.result for done in executor.run_units(units, need_gb=need_gb)]
+        return max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)
+
+    with LocalExecutor(3, n_threads=1, memory_gb=4.0) as executor:
+        assert most(executor, 1.0) == 3
+        assert most(executor, 2.0) == 2
+        assert most(executor, 3.0) == 1
 
 
 def test_memory_budget_limits_the_number_of_processes() -> None:
-    assert workers_within(100.0, [5.0], 8) == 8
-    assert workers_within(10.0, [2.0, 4.9], 8) == 2
-    assert workers_within(1.0, [4.0], 8) == 1
+    assert workers_within(100.0, 5.0, 8) == 8
+    assert workers_within(10.0, 4.9, 8) == 2
+    assert workers_within(1.0, 4.0, 8) == 1
+    assert workers_within(1.0, 0.0, 8) == 8
 
 
 def test_own_process_survives_a_unit_that_is_killed() -> None:
     """One after the other in this process, the unit would have ended the test itself."""
-    units = {f"unit-{number}": (number,) for number in range(5)}
-    done = list(
-        LocalExecutor(1, 1, memory_gb=0.5).run_units(work.die_on_three, units, needs_gb=dict.fromkeys(units, 1.0))
-    )
-    assert {one.unit: one.failure is None for one in done} == {name: name != "unit-3" for name in units}
-    (failure,) = (one.failure for one in done if one.failure)
+    units = work.in_turn(work.die_on_three, *work.numbers(*range(5)))
+    done = list(LocalExecutor(1, 1, memory_gb=0.5).run_units(units, need_gb=1.0))
+    assert {each.unit.name: each.failure is None for each in done} == {f"unit-{n}": n != 3 for n in range(5)}
+    (failure,) = (each.failure for each in done if each.failure)
     assert "for want of memory" in failure.message
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_every_process_computes_with_the_threads_asked_for(n_processes: int, n_threads: int) -> None:
+    with LocalExecutor(n_processes, n_threads) as executor:
+        done = list(executor.run_units(work.in_turn(work.threads_of_the_linear_algebra, *work.numbers(1, 2, 3))))
+    assert all(each.result and set(each.result) == {n_threads} for each in done)
 
 
 MACHINE = 8e12  # more than any machine these tests run on has
@@ -98,8 +149,8 @@ def control_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[
     for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("os.sysconf", lambda name: {"SC_PHYS_PAGES": MACHINE / 4096, "SC_PAGE_SIZE": 4096}[name])
-    monkeypatch.setattr("sessionfx.execution.memory._CGROUP_ROOT", tmp_path / "cgroup")
-    monkeypatch.setattr("sessionfx.execution.memory._CGROUPS_OF_THIS_PROCESS", tmp_path / "membership")
+    monkeypatch.setattr("sessionfx.execution.resources._CGROUP_ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr("sessionfx.execution.resources._CGROUPS_OF_THIS_PROCESS", tmp_path / "membership")
 
     def lay_out(membership: str | None, **limits: object) -> None:
         if membership is not None:
@@ -157,6 +208,35 @@ def test_memory_limit_is_what_slurm_granted(
     assert memory_limit_gb() == pytest.approx(megabytes * 2**20 / 1e9)
 
 
+@pytest.mark.parametrize(
+    ("membership", "limits", "expected"),
+    [
+        ("0::/\n", {"cpu.max": "200000 100000"}, 2),
+        ("0::/\n", {"cpu.max": "150000 100000"}, 2),
+        ("0::/\n", {"cpu.max": "10000 100000"}, 1),
+        ("0::/\n", {"cpu.max": "max 100000"}, 16),
+        ("0::/\n", {"cpu.max": "6400000 100000"}, 16),
+        ("0::/a/b\n", {"a/cpu.max": "300000 100000", "a/b/cpu.max": "max 100000"}, 3),
+        ("4:cpu,cpuacct:/job\n", {"cpu/job/cpu.cfs_quota_us": 250000, "cpu/job/cpu.cfs_period_us": 50000}, 5),
+        ("4:cpu,cpuacct:/docker/x\n", {"cpu/cpu.cfs_quota_us": 400000, "cpu/cpu.cfs_period_us": 100000}, 4),
+        ("4:cpu,cpuacct:/\n", {"cpu/cpu.cfs_quota_us": -1, "cpu/cpu.cfs_period_us": 100000}, 16),
+        (None, {}, 16),
+    ],
+    ids=["container", "rounded up", "at least one", "no quota", "more than the machine has", "outer group is stricter",
+         "job, version 1", "container, version 1", "no quota, version 1", "no control groups"],
+)  # fmt: skip
+def test_processors_are_those_of_the_quota_of_container_or_job(
+    control_groups: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    membership: str | None,
+    limits: dict[str, object],
+    expected: int,
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    control_groups(membership, **limits)
+    assert available_processors() == expected
+
+
 def test_a_process_prepared_in_vain_keeps_nothing_open() -> None:
     """A call that is refused after it began to prepare ends at once, for those too who wait for its output's end."""
     program = (
@@ -168,62 +248,3 @@ def test_a_process_prepared_in_vain_keeps_nothing_open() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support")}
     subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment)
     assert time.monotonic() - started < 20
-
-
-# Parts of units ---------------------------------------------------------------------------------------------
-
-
-def test_parts_are_computed_at_the_same_time_and_come_in_order() -> None:
-    """Three parts wait for each other, which they can only do side by side."""
-    meeting = threading.Barrier(3, timeout=30)
-
-    def meet(number: int) -> int:
-        meeting.wait()
-        return number * number
-
-    with own_slots(3):
-        assert list(in_slots(meet, [(number,) for number in range(6)])) == [0, 1, 4, 9, 16, 25]
-
-
-@pytest.mark.parametrize("n_slots", [1, 2])
-def test_no_more_parts_at_a_time_than_slots(n_slots: int) -> None:
-    now, most, lock = 0, 0, threading.Lock()
-
-    def count(_: int) -> None:
-        nonlocal now, most
-        with lock:
-            now += 1
-            most = max(most, now)
-        time.sleep(0.01)
-        with lock:
-            now -= 1
-
-    with own_slots(n_slots):
-        list(in_slots(count, [(number,) for number in range(8)]))
-    assert most == n_slots
-
-
-def test_a_part_that_fails_raises_and_those_not_begun_are_given_up() -> None:
-    begun = []
-
-    def fail_on_one(number: int) -> int:
-        begun.append(number)
-        if number == 1:
-            raise ParticipantError("1 cannot be read. Provide the file.")
-        time.sleep(0.05)
-        return number
-
-    with own_slots(2), pytest.raises(ParticipantError, match="1 cannot be read"):
-        list(in_slots(fail_on_one, [(number,) for number in range(50)]))
-    assert len(begun) < 10
-
-
-def test_processes_share_their_slots() -> None:
-    """Two units of four parts each, with two slots: never more than two parts at a time over both processes."""
-    units = {f"unit-{number}": (number,) for number in range(2)}
-    with LocalExecutor(2, n_threads=1) as executor:
-        done = [one.result for one in executor.run_units(work.spans_of_parts, units)]
-    assert all(spans is not None and len(spans) == 4 for spans in done)
-    moments = sorted(moment for spans in done if spans for span in spans for moment in span)
-    at_a_time = [sum(start <= moment < end for spans in done if spans for start, end in spans) for moment in moments]
-    assert max(at_a_time) == 2

@@ -1,11 +1,10 @@
 """Where the work is done: on this machine or on the workers of a Dask cluster, behind one small interface."""
 
-from sessionfx.execution.base import Done, Executor, Failure, MapOrdered, in_this_process
+from sessionfx.execution.base import Done, Executor, Failure, MapOrdered, Unit, in_this_process
 from sessionfx.execution.choice import open_executor
 from sessionfx.execution.local import LocalExecutor
-from sessionfx.execution.memory import memory_limit_gb, workers_within
 from sessionfx.execution.progress import progress_bar, say, show_progress
-from sessionfx.execution.slots import in_slots, slot
+from sessionfx.execution.resources import available_processors, memory_limit_gb, workers_within
 from sessionfx.execution.threads import in_threads, limited_threads, start_few_threads
 
 __all__ = [
@@ -14,7 +13,8 @@ __all__ = [
     "Failure",
     "LocalExecutor",
     "MapOrdered",
-    "in_slots",
+    "Unit",
+    "available_processors",
     "in_this_process",
     "in_threads",
     "limited_threads",
@@ -23,7 +23,6 @@ __all__ = [
     "progress_bar",
     "say",
     "show_progress",
-    "slot",
     "start_few_threads",
     "workers_within",
 ]

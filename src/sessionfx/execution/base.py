@@ -1,9 +1,9 @@
-"""What every executor does.
+"""What every place of work does.
 
 Vocabulary
 ----------
 unit
-    A piece of work that stands by itself, such as a participant: it may fail without harm to the others.
+    A piece of work that stands by itself, such as a run: it may fail without harm to the others.
 item
     Arguments of one call out of many that make one result together, such as a block of voxels: all must succeed.
 """
@@ -12,15 +12,46 @@ from __future__ import annotations
 
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from sessionfx.errors import OutputError, SessionFXError, in_words, stops_all_writing
+from sessionfx.execution.progress import say
+from sessionfx.execution.threads import limited_threads
 from sessionfx.wording import sentence
 
 Result = TypeVar("Result")
+
+# Units handed out for each worker, so that none waits while a result is being dealt with; the rest stays here
+AHEAD = 2
+# How often to look whether there are still workers while nothing is finished
+_LOOK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Unit:
+    """A piece of work that is handed out.
+
+    Attributes
+    ----------
+    name : str
+        As it is called in messages.
+    function : callable
+        Of a module, so that other processes find it.
+    arguments : tuple
+        They and the result can be pickled.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,24 +66,84 @@ class Failure:
         Traceback.
     expected : bool
         Whether it is a problem the program knows (bad data), not a crash.
+    is_of_data : bool
+        Whether the data cannot be analysed, so that a rerun would fail too.
     """
 
     message: str
     details: str
     expected: bool
+    is_of_data: bool = False
 
 
 @dataclass(frozen=True)
-class Done(Generic[Result]):
+class Done:
     """A finished unit: its result, or why it failed."""
 
-    unit: str
-    result: Result | None
+    unit: Unit
+    result: Any
     failure: Failure | None
 
 
 # Calls a function on every item and yields the results in the items' order
 MapOrdered = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterator[Any]]
+Outcome = tuple[Any, Failure | None]
+
+
+class WorkerKilledError(Exception):
+    """The process that had a unit, or might have had it, was killed; the text says so, with the remedy."""
+
+
+class NoWorkersError(Exception):
+    """Processes cannot be started here; the text says why, and how they could be."""
+
+
+class Workers(ABC):
+    """Who does the units of one call of `Executor.run_units`."""
+
+    @abstractmethod
+    def room(self) -> int:
+        """Say how many units may be handed out and unfinished at a time."""
+
+    @abstractmethod
+    def submit(self, unit: Unit, *, is_only: bool) -> Future[Outcome]:
+        """Hand a unit out, to be done by `attempt`.
+
+        Parameters
+        ----------
+        unit : Unit
+        is_only : bool
+            Whether there is nothing to be done beside it.
+
+        Raises
+        ------
+        NoWorkersError
+            If there is no process to do it.
+        """
+
+    def result(self, future: Future[Any]) -> Any:
+        """Give the result of a future that is done.
+
+        Raises
+        ------
+        WorkerKilledError
+            If the process at it was killed.
+        """
+        return future.result()
+
+    def wait_for_any(self, futures: Collection[Future[Any]]) -> None:
+        """Wait until one of them is done, and look now and then whether the workers are still there."""
+        while not wait(futures, _LOOK_SECONDS, FIRST_COMPLETED).done:
+            self.look()
+
+    def look(self) -> None:  # noqa: B027 - most cannot be lost
+        """Make sure that the workers are still there.
+
+        Raises
+        ------
+        NoWorkersError
+            If they are not, and there will be no others.
+        """
 
 
 class Executor(ABC):
@@ -63,40 +154,27 @@ class Executor(ABC):
     def memory_gb(self) -> float | None:
         """Memory that one unit may use (GB); None where that is not known beforehand."""
 
-    def at_a_time(self, needs_gb: Mapping[str, float]) -> int | None:
-        """Say how many units (or parts of units, each of which needs as much) run at a time; None where not known.
-
-        Parameters
-        ----------
-        needs_gb : mapping of str to float
-            Memory that one part of a unit needs (GB).
-        """
+    def at_a_time(self, need_gb: float) -> int | None:
+        """Say how many units that need so much memory each (GB) run at a time; None where that is not known."""
         return None
 
     def prepare(self, modules: Sequence[str]) -> None:  # noqa: B027 - most have nothing to load
         """Announce modules that `run_units` will need, long before; an executor may load them meanwhile."""
 
-    @abstractmethod
-    def run_units(
-        self,
-        work: Callable[..., Result],
-        units: Mapping[str, tuple[Any, ...]],
-        *,
-        needs_gb: Mapping[str, float] | None = None,
-        stop_on_failure: bool = False,
-    ) -> Iterator[Done[Result]]:
-        """Run a function on every unit and yield results as they come.
+    def run_units(self, ready: Callable[[], Unit | None], *, need_gb: float = 0.0) -> Iterator[Done]:
+        """Run units and yield what became of them, as they finish.
+
+        Where a process is killed, most often for want of memory, all units that were handed out are suspects: each is
+        run again alone, and fails if its process is killed again.
 
         Parameters
         ----------
-        work : callable
-            A module-level function.
-        units : mapping of str to tuple
-            Arguments by the unit's name; they are begun in this order.
-        needs_gb : mapping of str to float, optional
-            Memory each unit needs (GB).
-        stop_on_failure : bool, default=False
-            Give up the remaining units after a failure.
+        ready : callable
+            Gives the next unit, or None while there is none. It is asked whenever there is room for a unit, and again
+            after every result that was taken, which may make further units ready. The end is reached when no unit is
+            unfinished and none is ready.
+        need_gb : float, default=0
+            Memory that the largest unit needs.
 
         Yields
         ------
@@ -109,6 +187,57 @@ class Executor(ABC):
         ExecutorError
             If the place where units run cannot be used, or is lost.
         """
+        again: deque[Unit] = deque()
+        suspects: deque[Unit] = deque()
+
+        def next_unit() -> Unit | None:
+            return again.popleft() if again else ready()
+
+        while True:
+            alone = bool(suspects)
+            source = partial(next, iter([suspects.popleft()]), None) if alone else next_unit
+            unfinished: list[Unit] = []
+            try:
+                yield from self._run(source, unfinished, need_gb, alone)
+            except NoWorkersError as error:
+                say(f"{error} The work is done one after the other.")
+                again.extend(unfinished)
+                continue
+            if not alone and not unfinished:
+                return
+            suspects.extend(unfinished)
+
+    def _run(
+        self, ready: Callable[[], Unit | None], unfinished: list[Unit], need_gb: float, alone: bool
+    ) -> Iterator[Done]:
+        """Run units until none is ready or a process was killed, and note those that are unfinished."""
+        pending: dict[Future[Outcome], Unit] = {}
+        is_broken = False
+        with self._workers(need_gb, alone) as workers:
+            while True:
+                room = 0 if is_broken else workers.room() - len(pending)
+                new = list(islice(iter(ready, None), max(0, room)))
+                unfinished.extend(new)
+                for unit in new:
+                    pending[workers.submit(unit, is_only=len(new) == 1 and not pending)] = unit
+                if not pending:
+                    return
+                workers.wait_for_any(pending)
+                future = next(filter(Future.done, pending))
+                unit = pending.pop(future)
+                try:
+                    result, failure = workers.result(future)
+                except WorkerKilledError as killed:
+                    is_broken = True
+                    if not alone:
+                        continue
+                    result, failure = None, Failure(str(killed), "", expected=True)
+                unfinished.remove(unit)
+                yield Done(unit, result, failure)
+
+    @abstractmethod
+    def _workers(self, need_gb: float, alone: bool) -> AbstractContextManager[Workers]:
+        """Bring workers together; those that are still at work at the end are given up."""
 
     @abstractmethod
     def map_ordered(self, function: Callable[..., Result], items: Iterable[tuple[Any, ...]], /) -> Iterator[Result]:
@@ -152,8 +281,8 @@ def in_this_process(function: Callable[..., Result], items: Iterable[tuple[Any, 
     return (function(*item) for item in items)
 
 
-def attempt(work: Callable[..., Result], arguments: tuple[Any, ...]) -> tuple[Result | None, Failure | None]:
-    """Run one unit and turn what it raises into a `Failure`.
+def attempt(unit: Unit, n_threads: int | None) -> Outcome:
+    """Run a unit with a number of threads of the linear algebra, and turn what it raises into a `Failure`.
 
     Raises
     ------
@@ -161,7 +290,8 @@ def attempt(work: Callable[..., Result], arguments: tuple[Any, ...]) -> tuple[Re
         If it could not write.
     """
     try:
-        return work(*arguments), None
+        with limited_threads(n_threads):
+            return unit.function(*unit.arguments), None
     except OutputError:
         raise  # no other unit could write either
     except OSError as error:
@@ -170,8 +300,8 @@ def attempt(work: Callable[..., Result], arguments: tuple[Any, ...]) -> tuple[Re
         said = f"{sentence(in_words(error))} Check the file and its permissions."
         return None, Failure(said, traceback.format_exc(), expected=False)
     except SessionFXError as error:
-        return None, Failure(str(error), traceback.format_exc(), expected=True)
+        return None, Failure(str(error), traceback.format_exc(), expected=True, is_of_data=True)
     except MemoryError:
-        return None, Failure("There is not enough memory for this participant.", traceback.format_exc(), expected=True)
+        return None, Failure(f"There is not enough memory for {unit.name}.", traceback.format_exc(), expected=True)
     except Exception as error:
         return None, Failure(sentence(in_words(error)), traceback.format_exc(), expected=False)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+import sys
+from typing import TYPE_CHECKING, Any
 
-from sessionfx.errors import CommandLineError
+from sessionfx.errors import CommandLineError, ExecutorError
 from sessionfx.execution.base import Executor
 from sessionfx.execution.local import LocalExecutor
-from sessionfx.options import Execution
+
+if TYPE_CHECKING:
+    from sessionfx.options import Execution
 
 SLURM = "slurm"  # in place of a scheduler's address
 _ADDRESS = re.compile(r"(tcp|tls)://[^\s/]+:\d+")
@@ -39,9 +45,9 @@ def open_executor(options: Execution, *, output_dir: Path, inputs: Sequence[Path
         raise CommandLineError(
             f"--scheduler '{address}' is neither slurm nor an address such as tcp://10.0.0.1:8786. Correct it."
         )
-    from sessionfx.execution.dask import DaskExecutor, Requirements, require_dask
+    _require_dask(options.verbose)
+    from sessionfx.execution.dask import DaskExecutor, Requirements
 
-    require_dask(options.verbose)
     requirements = Requirements(
         output_dir=output_dir.absolute(),
         inputs=tuple(folder.absolute() for folder in inputs),
@@ -52,3 +58,36 @@ def open_executor(options: Execution, *, output_dir: Path, inputs: Sequence[Path
 
         return SlurmExecutor(requirements, n_workers=options.nprocs, memory_gb=options.mem_gb)
     return DaskExecutor(address, requirements)
+
+
+def _require_dask(verbose: int) -> None:
+    """Make sure that Dask is installed, and that it speaks only when asked.
+
+    Raises
+    ------
+    ExecutorError
+        If it is not.
+    """
+    missing = [name for name in ("distributed", "dask_jobqueue") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ExecutorError(
+            f"--executor dask needs packages that are not installed ({', '.join(missing)}). Install them with: "
+            "pip install 'sessionfx[dask]'"
+        )
+    import distributed  # noqa: F401  (sets the levels of its loggers)
+
+    if verbose < 2:
+        for name in ("distributed", "distributed.client", "tornado", "tornado.application", "asyncio"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+        _quiet_destructors()
+
+
+def _quiet_destructors() -> None:
+    """Keep tracebacks of Dask's destructors to themselves: a client that never came to be cannot be closed."""
+    hook = sys.unraisablehook
+
+    def show(unraisable: Any) -> None:
+        if not (getattr(unraisable.object, "__module__", None) or "").startswith("distributed"):
+            hook(unraisable)
+
+    sys.unraisablehook = show

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextvars import ContextVar
 from typing import TypeVar
 
 from sessionfx.wording import printable
@@ -90,44 +91,53 @@ def _nothing() -> None:
     """Show nothing."""
 
 
+_innermost: ContextVar[_Step | None] = ContextVar("_innermost", default=None)
+
+
 class _Step:
-    """A step that goes on."""
+    """A step that goes on, and the step within it."""
 
     def __init__(self, description: str, unit: str, total: int | None) -> None:
         self._description, self._unit, self._total = description, unit, total
         self._n_done = 0
-        self.started = time.monotonic()
+        self.around = _innermost.get()
+        self.within: _Step | None = None
+        self.is_over = threading.Event()
 
     def advance(self) -> None:
         """Count one unit more."""
         self._n_done += 1
 
     def __str__(self) -> str:
+        within = f"; {self.within}" if self.within else ""
         if self._total is None:
-            return self._description
+            return self._description + within
         plural = "" if self._total == 1 else "s"
-        return f"{self._description}: {self._n_done} of {self._total} {self._unit}{plural}"
-
-
-# The steps that go on, the outermost first: one thread speaks of all of them
-_steps: list[_Step] = []
+        return f"{self._description}: {self._n_done} of {self._total} {self._unit}{plural}{within}"
 
 
 @contextlib.contextmanager
 def _speaking_of(step: _Step) -> Iterator[None]:
-    _steps.append(step)
-    finished = threading.Event()
-    if len(_steps) == 1:
+    """Let one thread speak of the outermost step and those within."""
+    _innermost.set(step)
+    if step.around is not None:
+        step.around.within = step
+    else:
         with contextlib.suppress(RuntimeError):  # the system gives no further thread: nothing is said
-            threading.Thread(target=_speak, args=(finished, step.started), daemon=True).start()
+            threading.Thread(target=_speak, args=(step, time.monotonic()), daemon=True).start()
     try:
         yield
     finally:
-        _steps.remove(step)
-        finished.set()
+        step.is_over.set()
+        if step.around is not None:
+            step.around.within = None
+        # a step within, in a generator that nobody asks any more, may end later
+        innermost = _innermost.get()
+        while innermost is not None and innermost.is_over.is_set():
+            innermost = innermost.around
+        _innermost.set(innermost)
 
 
-def _speak(finished: threading.Event, started: float) -> None:
-    while not finished.wait(LINE_SECONDS):
-        minutes = (time.monotonic() - started) / 60
-        say(f"{'; '.join(map(str, list(_steps)))}; after {minutes:.0f} min.")
+def _speak(step: _Step, started: float) -> None:
+    while not step.is_over.wait(LINE_SECONDS):
+        say(f"{step}; after {(time.monotonic() - started) / 60:.0f} min.")

@@ -62,13 +62,13 @@ class SlurmExecutor(DaskExecutor):
             self._cluster.close(timeout=10)
             self._cluster = None
 
-    def _start(self, need_gb: float | None) -> Any:
+    def _start(self, need_gb: float | None) -> None:
         if self._client is None:
             from distributed import Client
 
             self._cluster = self._submit_jobs(need_gb)
             self._client = Client(self._cluster, set_as_default=False, name="sessionfx")
-        return super()._start(need_gb)
+        super()._start(need_gb)
 
     def _submit_jobs(self, need_gb: float | None) -> Any:
         import dask
@@ -115,13 +115,11 @@ class SlurmExecutor(DaskExecutor):
     def _log_folder(self) -> Path:
         return Path(_configured("log-directory") or self._requirements.output_dir / "logs")
 
-    def _wait_for_workers(self) -> None:
+    def _wait_for_first(self) -> None:
         """Wait for a worker, as long as there is a job that may become one."""
-        if self._n_workers():
-            return
         say(f"Waiting for Slurm to start one of {self._n_workers_wanted} worker(s); squeue shows the jobs.")
         last_queued = time.monotonic()
-        while not self._n_workers():
+        while not self.addresses():
             time.sleep(_POLL_SECONDS)
             jobs = [job.job_id for job in list(self._cluster.workers.values()) if job.job_id]
             if not jobs or _any_queued(jobs):

@@ -6,6 +6,8 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 Result = TypeVar("Result")
-_NO_MORE: Any = object()
 
 
 def start_few_threads(n_threads: int) -> None:
@@ -55,19 +56,43 @@ def in_threads(n_threads: int, function: Callable[..., Result], items: Iterable[
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    remaining = iter(items)
     with ThreadPoolExecutor(n_threads) as pool:
-        ahead: deque[Future[Result]] = deque()
-        try:
-            while True:
-                while len(ahead) <= n_threads and (item := next(remaining, _NO_MORE)) is not _NO_MORE:
-                    ahead.append(_submitted(pool, function, item))
-                if not ahead:
-                    return
-                yield ahead.popleft().result()
-        finally:
-            for future in ahead:
-                future.cancel()
+        yield from in_order(partial(_submitted, pool, function), items, lambda: n_threads + 1)
+
+
+def in_order(
+    submit: Callable[[tuple[Any, ...]], Future[Result]],
+    items: Iterable[tuple[Any, ...]],
+    room: Callable[[], int],
+    result: Callable[[Future[Result]], Result] = lambda future: future.result(),
+) -> Iterator[Result]:
+    """Hand items out, a few at a time, and yield the results in the items' order.
+
+    Parameters
+    ----------
+    submit : callable
+        Hands one item out.
+    items : iterable of tuple
+    room : callable
+        Says how many may be handed out at a time.
+    result : callable, optional
+        Waits for a result.
+
+    Yields
+    ------
+    object
+    """
+    remaining = iter(items)
+    ahead: deque[Future[Result]] = deque()
+    try:
+        while True:
+            ahead.extend(map(submit, islice(remaining, max(0, room() - len(ahead)))))
+            if not ahead:
+                return
+            yield result(ahead.popleft())
+    finally:
+        for future in ahead:
+            future.cancel()
 
 
 def _submitted(pool: ThreadPoolExecutor, function: Callable[..., Result], item: tuple[Any, ...]) -> Future[Result]:
@@ -86,9 +111,9 @@ def _submitted(pool: ThreadPoolExecutor, function: Callable[..., Result], item: 
 
 
 class limited_threads:  # noqa: N801 - used like a function
-    """Context in which the linear algebra of this process uses a fixed number of threads."""
+    """Context in which the linear algebra of this process uses a fixed number of threads; None leaves it as it is."""
 
-    def __init__(self, n_threads: int) -> None:
+    def __init__(self, n_threads: int | None) -> None:
         self._n_threads = n_threads
 
     def __enter__(self) -> None:

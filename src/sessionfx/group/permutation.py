@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,7 +144,7 @@ def permute(
 
     Maps of F are tested as √F, so that a test of one contrast enhances |t|.
     """
-    from sessionfx.execution import progress_bar
+    from sessionfx.execution import Unit, progress_bar
 
     if values.shape[1] != mask.sum():
         raise ValueError(f"values of shape {values.shape} do not fit {mask.sum()} voxels")
@@ -151,33 +152,32 @@ def permute(
         raise ValueError("at least one permutation is needed")
     sizes = [min(BLOCK_SIZE, n_permutations - done) for done in range(0, n_permutations, BLOCK_SIZE)]
     threshold = resampling.threshold(cluster_forming_p)
-    units: dict[str, tuple[Any, ...]] = {
-        f"{description}, permutations from {BLOCK_SIZE * index + 1}": (
-            values, resampling, mask, size, block_seed, threshold, tfce,
+    seeds = np.random.SeedSequence(seed).spawn(len(sizes))
+    units = [
+        Unit(
+            name=f"{description}, permutations from {BLOCK_SIZE * index + 1}",
+            function=permute_block,
+            arguments=(values, resampling, mask, size, block_seed, threshold, tfce),
         )
-        for index, (size, block_seed) in enumerate(
-            zip(sizes, np.random.SeedSequence(seed).spawn(len(sizes)), strict=True)
-        )
-    }  # fmt: skip
-    first = next(iter(units))
+        for index, (size, block_seed) in enumerate(zip(sizes, seeds, strict=True))
+    ]
     observed: dict[str, NDArray[np.float64]] = {}
     null_maxima: dict[str, dict[str, NDArray[np.float64]]] = {}
-    needs = dict.fromkeys(units, memory_of_a_block(values, mask))
-    finished = executor.run_units(permute_block, units, needs_gb=needs, stop_on_failure=True)
+    finished = executor.run_units(partial(next, iter(units), None), need_gb=memory_of_a_block(values, mask))
     for done, _ in zip(finished, progress_bar(range(len(units)), description, "block"), strict=False):
         if done.failure is not None and done.failure.expected:
             raise SessionFXError(done.failure.message)
-        if done.result is None:
-            raise RuntimeError(done.failure.details if done.failure else f"{done.unit} has no result")
-        null_maxima[done.unit] = done.result.null_maxima
-        if done.unit == first:
+        if done.failure is not None:
+            raise RuntimeError(done.failure.details)
+        null_maxima[done.unit.name] = done.result.null_maxima
+        if done.unit is units[0]:
             observed = done.result.observed
     if not np.isfinite(observed["voxelFWE"]).all():
         raise ValueError("the statistic is not finite at some voxels")
     smallest_p = max(1 / (n_permutations + 1), resampling.n_always / resampling.n_possible)
     neg_log10_p = {
         name: neg_log10_family_wise_p(
-            statistic, np.concatenate([null_maxima[unit][name] for unit in units]), smallest_p
+            statistic, np.concatenate([null_maxima[unit.name][name] for unit in units]), smallest_p
         )
         for name, statistic in observed.items()
     }

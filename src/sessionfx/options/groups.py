@@ -6,16 +6,12 @@ A field has the name of its option and is the one place of the option's default;
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-
-def available_processors() -> int:
-    """Count the processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from sessionfx.execution.resources import available_processors
 
 
 @dataclass(frozen=True, kw_only=True)
