@@ -24,6 +24,7 @@ from program import CONTRAST, run_command
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.cli import main
 from sessionfx.errors import ExecutorError, OutputError
+from sessionfx.execution import limited_threads
 from sessionfx.execution.dask import DaskExecutor, Requirements
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
@@ -198,7 +199,8 @@ def test_blocks_of_voxels_give_the_same_bits_as_here(executor: DaskExecutor, str
     rng = np.random.default_rng(3)
     shape = (15, 2 * VOXELS_PER_BLOCK + 100)
     maps = MapsInMemory(rng.normal(size=shape), rng.uniform(0.5, 2.0, size=shape))
-    _, here = estimate_in_blocks(plan, maps)
+    with limited_threads(1):  # as in the program, and on the workers
+        _, here = estimate_in_blocks(plan, maps)
     _, there = estimate_in_blocks(plan, maps, executor.map_ordered)
     assert isinstance(here, Estimate)
     assert isinstance(there, Estimate)
@@ -392,13 +394,17 @@ def test_workers_with_several_threads_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_waiting_for_workers_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with scheduler() as (address, _), DaskExecutor(address, Requirements(tmp_path, (), n_threads=1)) as executor:
+    path = f"{SOURCE}:{Path(__file__).parents[1] / 'support'}"
+    with (
+        scheduler(PYTHONPATH=path) as (address, _),
+        DaskExecutor(address, Requirements(tmp_path, (), n_threads=1)) as executor,
+    ):
         done: list[Any] = []
         begun = threading.Thread(target=lambda: done.extend(executor.run_units(work.in_turn(work.square, (3,)))))
         begun.start()
         time.sleep(1)
         assert done == []
-        with process(*worker_command(address), PYTHONPATH=f"{SOURCE}:{Path(__file__).parents[1] / 'support'}"):
+        with process(*worker_command(address), PYTHONPATH=path):
             begun.join(timeout=60)
     assert [each.result for each in done] == [9]
     assert f"Dask scheduler {address} has no workers; waiting for them." in capfd.readouterr().err

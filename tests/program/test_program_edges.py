@@ -432,7 +432,11 @@ def test_a_long_tmpdir_is_said_and_the_work_is_done(dataset: Path, long_temporar
 @pytest.mark.parametrize(
     ("place", "error", "remedy"),
     [
-        ("multiprocessing.context.ForkServerContext.Semaphore", OSError(30, "Read-only file system"), "semaphores"),
+        (
+            "multiprocessing.context.ForkServerContext.BoundedSemaphore",
+            OSError(30, "Read-only file system"),
+            "semaphores",
+        ),
         ("sessionfx.execution.local.forkserver.ensure_running", OSError("AF_UNIX path too long"), "TMPDIR"),
         ("sessionfx.execution.local.ProcessPoolExecutor.submit", BlockingIOError(11, "unavailable"), "ulimit -u"),
         ("sessionfx.execution.local.ProcessPoolExecutor.submit", RuntimeError("can't start new thread"), "ulimit -u"),

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Client, KilledWorker, WorkerPlugin
+from distributed.core import Status
 
 from sessionfx.errors import ExecutorError, OutputError, SessionFXError
 from sessionfx.execution.base import AHEAD, Executor, Outcome, Result, Unit, WorkerKilledError, Workers, attempt
@@ -315,6 +316,11 @@ class _Check(WorkerPlugin):
             worker.log_event(self._token, [worker.address, problem])
             raise ExecutorError(problem)
         await worker.set_resources(**{self._token: 1})
+        if worker.status is Status.running:
+            # The scheduler looks again at tasks that wait for a worker when one begins to run, not when one is given
+            # resources.
+            worker.status = Status.paused
+            worker.status = Status.running
 
     def _misfit(self, worker: Any) -> str:
         for name, ours in self._versions.items():
