@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from sessionfx.dry_run import LISTED_PARTICIPANTS
 
 from bids_trees import EVENTS, make_tree, preproc, run_name
 from program import CONTRAST, run_command
-from sessionfx.dry_run import LISTED_PARTICIPANTS
 
 
 def listing(root: Path) -> dict[str, tuple[int, int]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 import logging
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-import sys
 from typing import TYPE_CHECKING, Any
 
 from sessionfx.errors import CommandLineError, ExecutorError
