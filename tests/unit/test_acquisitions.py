@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bids_trees import SPACE, filters_named_in, make_tree
-from sessionfx.bids.dataset import find_derivative_roots, open_dataset
-from sessionfx.bids.runs import RunSelection, select_runs
+from bids_trees import SPACE, filters_named_in, make_tree, select
+from sessionfx.bids.runs import RunSelection
 from sessionfx.errors import CommandLineError, DatasetError
-from sessionfx.options import Selection
 
 FUNC = "derivatives/fmriprep/sub-{sub}/ses-{ses}/func"
 
@@ -23,14 +21,11 @@ def image(
     return f"{folder}/sub-{sub}_ses-{ses}_task-t{entities}{space}_desc-{desc}_bold.nii.gz"
 
 
-def select(root: Path, files: list[str], bold_filter: dict[str, object] | None = None, **options: str) -> RunSelection:
-    make_tree(root / "bids", files)
-    path = None
-    if bold_filter is not None:
-        path = root / "filter.json"
-        path.write_text(json.dumps({"bold": bold_filter}))
-    raw = root / "bids"
-    return select_runs(open_dataset(raw, find_derivative_roots(raw, [])), Selection(bids_filter_file=path, **options))
+def select_among(
+    root: Path, files: list[str], bold_filter: dict[str, object] | None = None, **options: Any
+) -> RunSelection:
+    filters = None if bold_filter is None else {"bold": bold_filter}
+    return select(make_tree(root / "bids", files), filters=filters, **options)
 
 
 def bold_names(selection: RunSelection) -> list[str]:
@@ -40,8 +35,8 @@ def bold_names(selection: RunSelection) -> list[str]:
 @pytest.mark.parametrize("space", [f"_space-{SPACE}", ""], ids=["MNI", "native"])
 def test_the_combined_image_stands_for_its_echoes(tmp_path: Path, space: str) -> None:
     files = [image(f"_run-1{echo}", space=space) for echo in ("", "_echo-1", "_echo-2")]
-    assert bold_names(select(tmp_path, files))[0].startswith("sub-01_ses-1_task-t_run-1")
-    assert all("echo" not in name for name in bold_names(select(tmp_path, files)))
+    assert bold_names(select_among(tmp_path, files))[0].startswith("sub-01_ses-1_task-t_run-1")
+    assert all("echo" not in name for name in bold_names(select_among(tmp_path, files)))
 
 
 @pytest.mark.parametrize(
@@ -61,22 +56,22 @@ def test_versions_of_one_acquisition_are_refused_and_every_filter_named_chooses_
         image(f"{f'_{entity}-{label}' if label else ''}_run-1", sub=sub) for label in labels for sub in ("01", "02")
     ]
     with pytest.raises(CommandLineError) as caught:
-        select(tmp_path / "all", files)
+        select_among(tmp_path / "all", files)
     message = str(caught.value)
     assert "not runs of their own" in message
     assert "2 acquisitions of sub-01, sub-02" in message
     filters = filters_named_in(message)
     assert len(filters) == len(labels)
     for number, (label, named) in enumerate(zip(labels, filters, strict=True)):
-        chosen = bold_names(select(tmp_path / str(number), files, named["bold"]))
+        chosen = bold_names(select_among(tmp_path / str(number), files, named["bold"]))
         assert len(chosen) == 2, "one file of each participant"
         assert all((f"{entity}-{label}_" in name) if label else (f"{entity}-" not in name) for name in chosen)
 
 
 def test_magnitude_goes_before_phase(tmp_path: Path) -> None:
     files = [image(f"_run-1_part-{part}") for part in ("mag", "phase", "real", "imag")]
-    assert bold_names(select(tmp_path, files)) == ["sub-01_ses-1_task-t_run-1_part-mag"]
-    assert bold_names(select(tmp_path / "2", [image("_run-1"), image("_run-1_part-phase")])) == [
+    assert bold_names(select_among(tmp_path, files)) == ["sub-01_ses-1_task-t_run-1_part-mag"]
+    assert bold_names(select_among(tmp_path / "2", [image("_run-1"), image("_run-1_part-phase")])) == [
         "sub-01_ses-1_task-t_run-1"
     ]
 
@@ -84,30 +79,30 @@ def test_magnitude_goes_before_phase(tmp_path: Path) -> None:
 def test_phase_alone_is_refused_and_the_filters_named_leave_it_out(tmp_path: Path) -> None:
     files = [image("_run-1_part-mag"), image("_run-2_part-phase"), image("_run-3")]
     with pytest.raises(CommandLineError, match="part-phase image") as caught:
-        select(tmp_path / "all", files)
+        select_among(tmp_path / "all", files)
     without, magnitude = filters_named_in(str(caught.value))
-    assert bold_names(select(tmp_path / "1", files, without["bold"])) == ["sub-01_ses-1_task-t_run-3"]
-    assert bold_names(select(tmp_path / "2", files, magnitude["bold"])) == ["sub-01_ses-1_task-t_run-1_part-mag"]
+    assert bold_names(select_among(tmp_path / "1", files, without["bold"])) == ["sub-01_ses-1_task-t_run-3"]
+    assert bold_names(select_among(tmp_path / "2", files, magnitude["bold"])) == ["sub-01_ses-1_task-t_run-1_part-mag"]
 
 
 @pytest.mark.parametrize(("entity", "long"), [("acq", "acquisition"), ("dir", "direction"), ("ce", "ceagent")])
 def test_files_that_may_be_runs_are_runs_with_a_warning(tmp_path: Path, entity: str, long: str) -> None:
     files = [image(f"_{entity}-{label}_run-1") for label in ("a", "b")]
-    selection = select(tmp_path, files)
+    selection = select_among(tmp_path, files)
     assert len(bold_names(selection)) == 2
     (warning,) = selection.warnings
     assert f"differ in {entity}- ({entity}-a, {entity}-b)" in warning
     assert "1 acquisition of sub-01" in warning
     (named,) = filters_named_in(warning)
     assert named == {"bold": {long: "b"}}
-    chosen = select(tmp_path / "2", files, named["bold"])
+    chosen = select_among(tmp_path / "2", files, named["bold"])
     assert bold_names(chosen) == [f"sub-01_ses-1_task-t_{entity}-b_run-1"]
     assert chosen.warnings == ()
 
 
 def test_names_that_differ_in_padding_only_stand_for_one_run(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"same run.*leading zeros only\. Remove one"):
-        select(tmp_path, [image("_run-1"), image("_run-01")])
+        select_among(tmp_path, [image("_run-1"), image("_run-01")])
 
 
 def test_a_filter_named_keeps_what_the_users_filter_chose(tmp_path: Path) -> None:
@@ -120,10 +115,10 @@ def test_a_filter_named_keeps_what_the_users_filter_chose(tmp_path: Path) -> Non
     chosen: dict[str, object] = {"desc": "denoised"}
     for step, entity in enumerate(("echo", "rec")):
         with pytest.raises(CommandLineError, match=f"{entity}-") as caught:
-            select(tmp_path / str(step), files, chosen)
+            select_among(tmp_path / str(step), files, chosen)
         chosen = filters_named_in(str(caught.value))[-1]["bold"]
     assert chosen == {"desc": "denoised", "echo": "2", "reconstruction": "norm"}
-    (run,) = select(tmp_path / "all", files, chosen).runs["01"]
+    (run,) = select_among(tmp_path / "all", files, chosen).runs["01"]
     assert run.bold.name == f"sub-01_ses-1_task-t_rec-norm_echo-02_space-{SPACE}_desc-denoised_bold.nii.gz"
 
 
@@ -132,68 +127,60 @@ def test_a_file_of_all_runs_together_is_not_a_further_run(choice: int, n_runs: i
     """XCP-D writes the denoised runs, and one file that holds them one after the other."""
     files = [image(run, desc="denoised") for run in ("_run-01", "_run-02", "")]
     with pytest.raises(CommandLineError, match=r"1 acquisition of sub-01") as caught:
-        select(tmp_path / "all", files, {"desc": "denoised"})
+        select_among(tmp_path / "all", files, {"desc": "denoised"})
     named = filters_named_in(str(caught.value))
     assert len(named) == 3
-    assert len(bold_names(select(tmp_path / str(choice), files, named[choice]["bold"]))) == n_runs
+    assert len(bold_names(select_among(tmp_path / str(choice), files, named[choice]["bold"]))) == n_runs
 
 
 def test_versions_that_differ_between_participants_are_named(tmp_path: Path) -> None:
     files = [image("_rec-moco"), image("_rec-moco", ses="2"), image("_rec-norm", sub="02"), image("", sub="03")]
-    selection = select(tmp_path / "1", files)
+    selection = select_among(tmp_path / "1", files)
     (warning,) = selection.warnings
     assert "Runs differ in rec- (without rec- in 1 run, rec-moco in 2 runs, rec-norm in 1 run)" in warning
     (named,) = filters_named_in(warning)
-    chosen = select(tmp_path / "2", files, named["bold"])
+    chosen = select_among(tmp_path / "2", files, named["bold"])
     assert bold_names(chosen) == ["sub-02_ses-1_task-t_rec-norm"]
     assert chosen.warnings == ()
 
 
 def test_a_session_of_single_echoes_beside_combined_ones_is_named(tmp_path: Path) -> None:
     files = [image(""), image("_echo-1"), image("_echo-2"), image("_echo-2", ses="2")]
-    selection = select(tmp_path, files)
+    selection = select_among(tmp_path, files)
     assert bold_names(selection) == ["sub-01_ses-1_task-t", "sub-01_ses-2_task-t_echo-2"]
     (warning,) = selection.warnings
     assert "Runs differ in echo- (without echo- in 1 run, echo-2 in 1 run)" in warning
 
 
 def test_part_mag_need_not_be_named(tmp_path: Path) -> None:
-    selection = select(tmp_path, [image("_part-mag"), image("", ses="2")])
+    selection = select_among(tmp_path, [image("_part-mag"), image("", ses="2")])
     assert len(bold_names(selection)) == 2
     assert selection.warnings == ()
 
 
 def test_sessions_that_differ_in_padding_are_not_one(tmp_path: Path) -> None:
-    selection = select(tmp_path, [image("", ses="1"), image("", ses="01")])
+    selection = select_among(tmp_path, [image("", ses="1"), image("", ses="01")])
     assert selection.sessions == ("01", "1")
 
 
 def test_a_cohort_is_part_of_the_space_and_of_the_outputs(tmp_path: Path) -> None:
     infant = [image("", space=f"_space-MNIInfant_cohort-{cohort}") for cohort in ("1", "2")]
-    with pytest.raises(CommandLineError, match="several choices of cohort: 1, 2"):
-        select(tmp_path / "all", infant)
-    selection = select(tmp_path / "1", infant, {"cohort": 2})
+    with pytest.raises(CommandLineError, match="several cohorts: 1, 2"):
+        select_among(tmp_path / "all", infant)
+    selection = select_among(tmp_path / "1", infant, {"cohort": 2})
     assert selection.entities == {"task": "t", "space": "MNIInfant", "cohort": "2", "res": None}
 
 
 def test_none_means_without_the_entity(tmp_path: Path) -> None:
     files = [image("", space=space) for space in ("", "_space-T1w", f"_space-{SPACE}", f"_space-{SPACE}_res-2")]
-    native = select(tmp_path / "1", files, space="none")
+    native = select_among(tmp_path / "1", files, space="none")
     assert bold_names(native)[0].startswith("sub-01_ses-1_task-t_desc-preproc")
-    coarse = select(tmp_path / "2", files, space=SPACE, res="none")
-    assert (coarse.space, coarse.res) == (SPACE, None)
-
-
-def test_an_image_that_is_not_named_as_bids_names_files_is_said_to_be_passed_over(tmp_path: Path) -> None:
-    odd = f"{FUNC.format(sub='01', ses='1')}/sub-01_ses-1_task-glück_desc-preproc_bold.nii.gz"
-    selection = select(tmp_path, [image(""), odd])
-    (warning,) = selection.warnings
-    assert odd in warning
-    assert "not named as BIDS names files" in warning
+    coarse = select_among(tmp_path / "2", files, space=SPACE, res="none")
+    assert (coarse.entities["space"], coarse.entities["res"]) == (SPACE, None)
 
 
 def test_a_file_that_names_another_session_than_its_folder_counts_by_its_name(tmp_path: Path) -> None:
     astray = image("", ses="3").replace("/ses-3/", "/ses-1/")
-    selection = select(tmp_path, [image("", ses="1"), image("", ses="2"), astray])
+    selection = select_among(tmp_path, [image("", ses="1"), image("", ses="2"), astray])
     assert selection.sessions == ("1", "2", "3")
     assert [run.session for run in selection.runs["01"]] == ["1", "2", "3"]

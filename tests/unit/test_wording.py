@@ -7,28 +7,24 @@ from pathlib import Path
 import pytest
 
 from sessionfx.ask.covariates import code_covariates, resolve_group_contrasts
+from sessionfx.bids.choosing import RUNS, check_labels, choose_entities
 from sessionfx.bids.dataset import IndexedFile
-from sessionfx.bids.runs import _choose, _in_sessions, _narrow
 from sessionfx.errors import CommandLineError, NothingMatchesError
+from sessionfx.options import Selection
 from sessionfx.wording import format_number, lines_text, minus, quoted, sentence, session_names, weights_text
 
 MANY = [f"label{number}" for number in range(100_000)]
 
 
-def files_of(key: str) -> list[IndexedFile]:
-    path = Path("/data/x_bold.nii.gz")
-    return [IndexedFile(path, path.parent, {key: label}, "bold", ".nii.gz") for label in MANY]
-
-
 def test_labels_to_choose_from_are_counted() -> None:
+    path = Path("/data/x_bold.nii.gz")
+    files = [IndexedFile(path, path.parent, {"task": label}, "bold", ".nii.gz") for label in MANY]
     with pytest.raises(CommandLineError, match=r"label0, label1, .* and 99,960 more\. Choose one with --task"):
-        _choose(files_of("task"), "task", None, "task", "--task")
+        choose_entities(files, RUNS, Selection())
     with pytest.raises(NothingMatchesError, match=r"What exists \(task\): label0, .* and 99,960 more"):
-        _choose(files_of("task"), "task", "absent", "task", "--task")
-    with pytest.raises(NothingMatchesError, match=r"What exists \(run\): label0, .* and 99,960 more"):
-        _narrow(files_of("run"), "run", ["absent"], "run", "--run-label")
+        choose_entities(files, RUNS, Selection(task="absent"))
     with pytest.raises(NothingMatchesError, match=r"What exists \(session\): label0, .* and 99,960 more"):
-        _in_sessions(files_of("ses"), ["absent"], MANY)
+        check_labels(MANY, ["absent"], RUNS, "session", "--session-label")
 
 
 def test_levels_are_counted() -> None:

@@ -15,12 +15,12 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sessionfx.bids.names import LONG_NAMES, comparable_label, parse_name
+from sessionfx.bids.names import parse_name
 from sessionfx.bids.reading import (
     NoObjectError,
     UnreadableFileError,
@@ -55,7 +55,6 @@ _DATABASE = "layout_index.sqlite"  # pybids' name
 _NO_CONFIGURATION = f"{os.devnull}/none"
 # It would match every path with the patterns of thirty entities, which nobody asks it for
 _NO_ENTITIES = {"name": "names", "entities": []}
-_SHORT_NAMES = {long: short for short, long in LONG_NAMES.items()}
 
 
 class UnreadableDescriptionError(DatasetError):
@@ -117,10 +116,6 @@ class Dataset:
     raw_files: tuple[IndexedFile, ...]
     derivative_files: tuple[IndexedFile, ...]
     unnamed: tuple[Path, ...] = ()
-
-    def links(self) -> dict[str, Path]:
-        """Names of the datasets in BIDS URIs (`bids:NAME:path`)."""
-        return dataset_links(self.raw, self.derivatives)
 
 
 def dataset_links(raw: Path, derivatives: Sequence[Path]) -> dict[str, Path]:
@@ -284,104 +279,6 @@ def open_dataset(
         tuple(file for root in derivatives for file in found[root][0]),
         tuple(path for root in derivatives for path in found[root][1]),
     )
-
-
-def applicable_files(
-    files: Iterable[IndexedFile],
-    entities: Mapping[str, str],
-    *,
-    suffixes: Sequence[str],
-    extension: str,
-    ignored: Sequence[str] = (),
-) -> list[IndexedFile]:
-    """Find the files that apply to a run by the BIDS inheritance principle, the most specific last.
-
-    A file applies when each of its entities (but those ignored) is one of the run's; one deeper in the folders
-    comes later.
-    """
-    applicable = [
-        file
-        for file in files
-        if file.suffix in suffixes
-        and file.extension == extension
-        and all(_agrees(entities, key, label) for key, label in file.entities.items() if key not in ignored)
-    ]
-    return sorted(applicable, key=lambda file: (file.depth, len(file.entities), str(file.path)))
-
-
-def _agrees(entities: Mapping[str, str], key: str, label: str) -> bool:
-    own = entities.get(key)
-    if own is None:
-        return (key, label) == ("part", "mag")  # which a preprocessed image need not say
-    return comparable_label(key, own) == comparable_label(key, label)
-
-
-def inherited_metadata(
-    files: Iterable[IndexedFile],
-    entities: Mapping[str, str],
-    read_before: dict[Path, dict[str, Any]],
-    *,
-    ignored: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Merge the JSON sidecars that apply to a run, the most specific winning.
-
-    Parameters
-    ----------
-    files : iterable of IndexedFile
-    entities : mapping of str to str
-        Of the run.
-    read_before : dict
-        Sidecars by path: what is read is added, so that one shared by many runs is read once.
-    ignored : sequence of str, optional
-        Entities of the sidecars that need not be the run's.
-
-    Raises
-    ------
-    UnreadableFileError
-        If one of them is not a JSON object.
-    """
-    metadata: dict[str, Any] = {}
-    for file in applicable_files(files, entities, suffixes=("bold",), extension=".json", ignored=ignored):
-        if file.path not in read_before:
-            read_before[file.path] = read_json_object(file.path)
-        # null says nothing, and hides no value of a file above
-        metadata |= {key: value for key, value in read_before[file.path].items() if value is not None}
-    return metadata
-
-
-def matches_filter(file: IndexedFile, entity_filter: Mapping[str, Any]) -> bool:
-    """Whether a file passes a pybids filter (`{"desc": "preproc", "run": [1, 2], "acquisition": null}`).
-
-    null asks that the entity be absent, `"*"` that it be there; numbers ignore zero padding.
-    """
-    return all(
-        any(_is_wanted(_property(file, name), item) for item in as_list(wanted))
-        for name, wanted in entity_filter.items()
-        if name not in ("datatype", "scope", "return_type")
-    )
-
-
-def _is_wanted(label: str | None, wanted: object) -> bool:
-    if wanted is None or wanted in ("Query.NONE", "none"):
-        return label is None
-    if wanted in ("*", "Query.ANY"):
-        return label is not None
-    return label is not None and _same_label(label, wanted)
-
-
-def _property(file: IndexedFile, name: str) -> str | None:
-    if name in ("suffix", "extension"):
-        value: str = getattr(file, name)
-        return value.removeprefix(".")
-    return file.entities.get(_SHORT_NAMES.get(name, name))
-
-
-def _same_label(label: str, wanted: object) -> bool:
-    if isinstance(wanted, float) and wanted.is_integer():
-        wanted = int(wanted)  # 1.0 is how some programs write 1 in JSON
-    text = str(wanted).removeprefix(".")
-    # as numbers whatever the entity: who writes 1 in a filter means 01 too
-    return comparable_label("run", label) == comparable_label("run", text)
 
 
 def as_list(value: Any) -> list[Any]:

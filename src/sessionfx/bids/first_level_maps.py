@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sessionfx.bids.dataset import IndexedFile, indexed_file, matches_filter
+from sessionfx.bids.choosing import MAPS, check_labels, choose_entities, matches_filter
+from sessionfx.bids.dataset import IndexedFile, indexed_file
 from sessionfx.bids.names import (
     EFFECT_STATISTICS,
     LONG_NAMES,
     STATMAP_SUFFIX,
-    WITHOUT,
     comparable_label,
     file_name,
     natural_key,
@@ -47,39 +48,46 @@ class FirstLevelMap:
 
     Attributes
     ----------
-    participant, session : str
-        The session is empty where the map belongs to none.
-    contrast : str
-        Contrast label.
-    task, space, cohort, res : str or None
-        None where the name does not say.
+    entities : dict of str to str
+        Of its name.
     effect : Path
     variance : Path or None
     root : Path
         The derivative folder it was found in.
-    others : dict of str to str
-        The other entities of its name (`acq`, `desc`, …).
     node : Path or None
         The folder of a FitLins node it lies in.
     """
 
-    participant: str
-    session: str
-    contrast: str
-    task: str | None
-    space: str | None
-    cohort: str | None
-    res: str | None
+    entities: dict[str, str]
     effect: Path
     variance: Path | None
     root: Path
-    others: Mapping[str, str] = field(default_factory=dict)
     node: Path | None = None
+
+    @property
+    def participant(self) -> str:
+        """Participant label."""
+        return self.entities["sub"]
+
+    @property
+    def session(self) -> str:
+        """Session label; empty where the map belongs to none."""
+        return self.entities.get("ses", "")
+
+    @property
+    def contrast(self) -> str:
+        """Contrast label."""
+        return self.entities["contrast"]
 
     @property
     def key(self) -> tuple[str, str, str]:
         """Contrast, participant and session: one map each enters a group model."""
         return self.contrast, self.participant, self.session
+
+    @property
+    def others(self) -> dict[str, str]:
+        """The entities in which maps of one thing may differ (`acq`, `desc`, …), in comparable form."""
+        return {key: comparable_label(key, label) for key, label in self.entities.items() if key not in _SUBJECT_MATTER}
 
 
 @dataclass(frozen=True)
@@ -197,20 +205,12 @@ def _described(file: IndexedFile, below: Sequence[str]) -> FirstLevelMap:
     if not variance.is_file():
         variance = path.with_name(path.name.replace(f"_stat-{entities['stat']}_", "_stat-variance_"))
     depth = next((at for at, part in enumerate(below[:-1], start=1) if _NODE.match(part)), 0)
-    return FirstLevelMap(
-        entities["sub"], entities.get("ses", ""), entities["contrast"], entities.get("task"), entities.get("space"),
-        entities.get("cohort"), entities.get("res"), path, variance if variance.is_file() else None, file.root,
-        {key: label for key, label in entities.items() if key not in _SUBJECT_MATTER},
-        file.root.joinpath(*below[:depth]) if depth else None,
-    )  # fmt: skip
+    node = file.root.joinpath(*below[:depth]) if depth else None
+    return FirstLevelMap(entities, path, variance if variance.is_file() else None, file.root, node)
 
 
 def select_maps(
-    found: FoundMaps,
-    options: Selection,
-    contrast_labels: Sequence[str],
-    searched: Sequence[Path],
-    raw: Path,
+    found: FoundMaps, options: Selection, contrast_labels: Sequence[str], searched: Sequence[Path], raw: Path
 ) -> MapSelection:
     """Choose the maps that the options ask for.
 
@@ -239,52 +239,50 @@ def select_maps(
             f"There are no first-level maps in {listed(searched)}. Run the participant level first, "
             "or name a folder that has maps with --derivatives."
         )
-    chosen = list(found.maps)
-    chosen, task = _choose(chosen, "task", options.task, "--task", None)
-    chosen, space = _choose(chosen, "space", options.space, "--space", "MNI152NLin2009cAsym")
-    chosen, cohort = _choose(chosen, "cohort", None, "the 'maps' entry of --bids-filter-file", None)
-    chosen, res = _choose(chosen, "res", options.res, "--res", None)
-    _check_labels({stat_map.contrast for stat_map in chosen}, contrast_labels, "--contrast")
-    wanted = contrast_labels or sorted({stat_map.contrast for stat_map in chosen}, key=natural_key)
-    # before contrasts and participants are chosen: what a step of the trend is must not depend on them
-    sessions = {stat_map.session for stat_map in chosen if stat_map.session}
-    _check_labels(sessions, options.session_label, "--session-label")
-    _check_labels({stat_map.participant for stat_map in chosen}, options.participant_label, "--participant-label")
+    chosen, entities = choose_entities(found.maps, MAPS, options)
+    contrasts, sessions, participants = (
+        {getattr(stat_map, what) for stat_map in chosen} - {""} for what in ("contrast", "session", "participant")
+    )
+    check_labels(contrasts, contrast_labels, MAPS, "contrast", "--contrast")
+    check_labels(sessions, options.session_label, MAPS, "session", "--session-label")
+    check_labels(participants, options.participant_label, MAPS, "participant", "--participant-label")
+    # of all contrasts and participants: what a step of the trend is must not depend on those asked for
     order = order_sessions(sessions, options.session_label, raw)
-    absent = {
-        label: _absent(found, [item for item in chosen if item.contrast == label], label, options, order)
-        for label in wanted
-    }
-    by_contrast: dict[str, tuple[FirstLevelMap, ...]] = {}
-    for label in wanted:
-        kept = _entering([stat_map for stat_map in chosen if stat_map.contrast == label], options, order)
+    entering: dict[str, tuple[FirstLevelMap, ...]] = {}
+    absent: dict[str, dict[str, str]] = {}
+    for label in contrast_labels or sorted(contrasts, key=natural_key):
+        maps = [stat_map for stat_map in chosen if stat_map.contrast == label]
+        kept = _entering(maps, options.participant_label, order)
+        missing = {*found.participants, *(stat_map.participant for stat_map in found.maps)}
+        missing -= {stat_map.participant for stat_map in kept}
+        absent[label] = {
+            participant: _why_absent(participant, found, maps, label, order)
+            for participant in sorted(missing, key=natural_key)
+            if not options.participant_label or participant in options.participant_label
+        }
         if kept:
-            by_contrast[label] = kept
-    if not by_contrast:
+            entering[label] = kept
+    if not entering:
         raise NothingMatchesError(
             "No participant chosen has a map of these sessions and contrasts. Choose others with --participant-label, "
             "--session-label or --contrast."
         )
-    entities = {"task": task, "space": space, "cohort": cohort, "res": res}
-    warnings = (*order.warnings, *_mixtures([item for maps in by_contrast.values() for item in maps]))
-    return MapSelection(entities, order, by_contrast, absent, warnings)
+    warnings = (*order.warnings, *_mixtures([stat_map for maps in entering.values() for stat_map in maps]))
+    return MapSelection(entities, order, entering, absent, warnings)
 
 
-def _entering(maps: Sequence[FirstLevelMap], options: Selection, order: SessionOrder) -> tuple[FirstLevelMap, ...]:
+def _entering(
+    maps: Sequence[FirstLevelMap], participants: Sequence[str], order: SessionOrder
+) -> tuple[FirstLevelMap, ...]:
     """Take the maps of one contrast that enter, one for each participant and session, in order."""
     of_sessions = any(stat_map.session for stat_map in maps)
-    kept = [
-        stat_map
-        for stat_map in maps
-        if (stat_map.session in order.labels if of_sessions else True)
-        and (not options.participant_label or stat_map.participant in options.participant_label)
-    ]
+    place = {label: number for number, label in enumerate(order.labels if of_sessions else ("",))}
     groups: dict[tuple[str, str, str], list[FirstLevelMap]] = {}
-    for stat_map in kept:
-        groups.setdefault(stat_map.key, []).append(stat_map)
+    for stat_map in maps:
+        if stat_map.session in place and (not participants or stat_map.participant in participants):
+            groups.setdefault(stat_map.key, []).append(stat_map)
     single = [_only(group) for group in groups.values()]
-    place = {label: number for number, label in enumerate(order.labels)}
-    return tuple(sorted(single, key=lambda item: (natural_key(item.participant), place.get(item.session, 0))))
+    return tuple(sorted(single, key=lambda item: (natural_key(item.participant), place[item.session])))
 
 
 def _only(group: Sequence[FirstLevelMap]) -> FirstLevelMap:
@@ -302,12 +300,12 @@ def _only(group: Sequence[FirstLevelMap]) -> FirstLevelMap:
 
 def _remedy(a: FirstLevelMap, b: FirstLevelMap) -> str:
     """Say how to choose between two maps."""
-    keys = [key for key in dict.fromkeys((*a.others, *b.others)) if _label(a, key) != _label(b, key)]
+    key = next((key for key in {**a.others, **b.others} if a.others.get(key) != b.others.get(key)), None)
     if a.root != b.root:
         return "Give one folder with --derivatives, or an output folder without maps of its own."
-    if keys:
-        labels = [stat_map.others.get(keys[0]) for stat_map in (a, b)]
-        filters = " or ".join(json.dumps({"maps": {LONG_NAMES.get(keys[0], keys[0]): label}}) for label in labels)
+    if key is not None:
+        labels = [stat_map.entities.get(key) for stat_map in (a, b)]
+        filters = " or ".join(json.dumps({"maps": {LONG_NAMES.get(key, key): label}}) for label in labels)
         return f"Choose with --bids-filter-file, the file holding {filters}."
     if a.node != b.node:
         nodes = " or ".join(f"--derivatives {stat_map.node or stat_map.root}" for stat_map in (b, a))
@@ -315,83 +313,28 @@ def _remedy(a: FirstLevelMap, b: FirstLevelMap) -> str:
     return "Leave only one of them in the folder."
 
 
-def _label(stat_map: FirstLevelMap, key: str) -> str | None:
-    label = stat_map.others.get(key)
-    return None if label is None else comparable_label(key, label)
-
-
 def _mixtures(maps: Sequence[FirstLevelMap]) -> list[str]:
     """Name entities in which the maps that enter differ: they may not be alike."""
     warnings = []
     for key in sorted({key for stat_map in maps for key in stat_map.others}):
-        labels: dict[str, int] = {}
-        for stat_map in maps:
-            name = f"{key}-{label}" if (label := _label(stat_map, key)) is not None else f"without {key}-"
-            labels[name] = labels.get(name, 0) + 1
+        labels = Counter(
+            f"{key}-{stat_map.others[key]}" if key in stat_map.others else f"without {key}-" for stat_map in maps
+        )
         if len(labels) > 1:
             counts = listed(f"{counted(number, 'map')} {name}" for name, number in labels.items())
             warnings.append(f"The maps that enter are not all named alike: {counts}. Check that they may be compared.")
     return warnings
 
 
-def _absent(
-    found: FoundMaps, maps: Sequence[FirstLevelMap], contrast: str, options: Selection, order: SessionOrder
-) -> dict[str, str]:
-    """Name the participants who could have entered and do not, and why.
-
-    Whoever is not asked for with `--participant-label` is not among them.
-    """
-    reasons = {}
-    of_sessions = any(stat_map.session for stat_map in maps)
-    everyone = {*found.participants, *(stat_map.participant for stat_map in found.maps)}
-    with_maps = {stat_map.participant for stat_map in found.maps}
-    for label in sorted(everyone, key=natural_key):
-        if options.participant_label and label not in options.participant_label:
-            continue
-        own = [stat_map for stat_map in maps if stat_map.participant == label]
-        if any(not of_sessions or stat_map.session in order.labels for stat_map in own):
-            continue
-        if not own:
-            reasons[label] = (
-                f"has no map of contrast {contrast} for this task and space" if label in with_maps
-                else found.participants[label]
-            )  # fmt: skip
-        elif any(stat_map.session for stat_map in own):
-            reasons[label] = f"has no map of the sessions {session_names(order.labels)}"
-        else:
-            reasons[label] = "has a map that names no session, while those of others do"
-    return reasons
-
-
-def _choose(
-    maps: list[FirstLevelMap], field_name: str, wanted: str | None, option: str, preferred: str | None
-) -> tuple[list[FirstLevelMap], str | None]:
-    """Keep the maps of one label; maps that do not say are taken to agree."""
-    labels: list[str | None] = [getattr(item, field_name) for item in maps]
-    named = sorted({label for label in labels if label is not None}, key=natural_key)
-    if wanted == WITHOUT and WITHOUT not in named:
-        kept = [item for item in maps if getattr(item, field_name) is None]
-        wanted = None
-    else:
-        if wanted is None:
-            if len(named) > 1 and preferred not in named:
-                noun = "resolution" if field_name == "res" else field_name
-                raise CommandLineError(
-                    f"There are first-level maps of several {noun}s: {listed(named)}. Choose one with {option}."
-                )
-            wanted = preferred if len(named) > 1 else (named[0] if named else None)
-        kept = [item for item in maps if getattr(item, field_name) in (None, wanted)]
-    if not kept:
-        raise NothingMatchesError(
-            f"{option} {wanted or WITHOUT} matches no first-level map. What exists: {listed(named)}."
-        )
-    return kept, wanted
-
-
-def _check_labels(labels: Iterable[str], wanted: Sequence[str], option: str) -> None:
-    known = set(labels)
-    for label in wanted:
-        if label not in known:
-            names = sorted(known, key=natural_key)
-            existing = listed(names) or "none is named"
-            raise NothingMatchesError(f"{option} {label} matches no first-level map. What exists: {existing}.")
+def _why_absent(
+    participant: str, found: FoundMaps, maps: Iterable[FirstLevelMap], contrast: str, order: SessionOrder
+) -> str:
+    """Say why a participant who could have entered with a map of a contrast does not."""
+    own = [stat_map for stat_map in maps if stat_map.participant == participant]
+    if any(stat_map.session for stat_map in own):
+        return f"has no map of the sessions {session_names(order.labels)}"
+    if own:
+        return "has a map that names no session, while those of others do"
+    if any(stat_map.participant == participant for stat_map in found.maps):
+        return f"has no map of contrast {contrast} for this task and space"
+    return found.participants[participant]

@@ -7,11 +7,11 @@ from operator import or_
 from pathlib import Path
 
 from sessionfx.ask.contrasts import selected_labels
+from sessionfx.bids.choosing import read_filters
 from sessionfx.bids.dataset import dataset_links, subfolders
 from sessionfx.bids.derivatives import prepare_output
 from sessionfx.bids.first_level_maps import MapSelection, find_first_level_maps, select_maps
 from sessionfx.bids.names import natural_key
-from sessionfx.bids.runs import read_filters
 from sessionfx.bids.writing import remove_stale_temporaries
 from sessionfx.errors import DatasetError, LevelError
 from sessionfx.execution import Executor, limited_threads, say, show_progress

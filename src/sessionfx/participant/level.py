@@ -148,7 +148,8 @@ def _prepare(options: Options, raw: Path, contrasts: Sequence[Contrast], executo
         )
     absent = [f"sub-{label}" for label in wanted.participant_label or known if label not in selection.runs]
     if absent:
-        say(f"Without a preprocessed run of task {selection.task} in this selection, and left out: {listed(absent)}.")
+        task = selection.entities["task"]
+        say(f"Without a preprocessed run of task {task} in this selection, and left out: {listed(absent)}.")
     _check_conditions(selection, contrasts, options.first_level.hrf_model)
     _check_confounds(selection, options.first_level.confounds)
     session_contrasts = asked_of_sessions(options.group, selection)
