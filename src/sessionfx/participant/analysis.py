@@ -118,7 +118,13 @@ def participant_chain(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) 
     return Chain(
         name=f"sub-{participant}",
         record=files.record(participant),
-        tasks=(*fits, *results, *_mean_tasks(runs, analysis), *_page_tasks(participant, results, analysis)),
+        tasks=(
+            *fits,
+            *results,
+            *_log_tasks(participant, results, files),
+            *_mean_tasks(runs, analysis),
+            *_page_tasks(participant, results, analysis),
+        ),  # fmt: skip
         open=partial(_open, tuple(runs), analysis),
         page=ParticipantPage(analysis.output_dir, participant),
         crash=analysis.output_dir / "logs" / f"{logged}_crash.txt",
@@ -139,7 +145,7 @@ def _states(runs: Sequence[RunInputs]) -> dict[str, list[Any]]:
 
 
 def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Iterator[Task]:
-    """List the maps of sessions, those of session contrasts, and the log."""
+    """List the maps of sessions and those of session contrasts."""
     model, files, participant = analysis.model, analysis.files, runs[0].participant
     states = _states(runs)
     common = [__version__, model_parameters(model), [model.fixed_effects, model.fixed_effects_dof], model.keep_run_maps]
@@ -158,13 +164,6 @@ def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> I
             )
             own[task.name] = task.fingerprint
             yield task
-            yield Task(
-                name=f"log {contrast.label} ses {session}",
-                kind="log",
-                fingerprint=task.fingerprint,
-                outputs=(files.log(participant),),
-                run=ParticipantMaps.write_log,
-            )
         for question in analysis.session_contrasts:
             asked = [question.text, question.kind, question.sessions, question.weights, question.order_source]
             yield Task(
@@ -173,6 +172,19 @@ def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> I
                 inputs=tuple(own),
                 outputs=files.outputs_of_question(participant, question, contrast),
                 run=partial(ParticipantMaps.write_question, contrast=contrast, question=question),
+            )
+
+
+def _log_tasks(participant: str, results: Sequence[Task], files: FirstLevelFiles) -> Iterator[Task]:
+    """List what the log is to say of each session's maps; it speaks of all runs, whose designs come first."""
+    for task in results:
+        if task.name.startswith("fit "):
+            yield Task(
+                name=f"log {task.name.removeprefix('fit ')}",
+                kind="log",
+                fingerprint=task.fingerprint,
+                outputs=(files.log(participant),),
+                run=ParticipantMaps.write_log,
             )
 
 
