@@ -44,10 +44,11 @@ test-fast: $(VENV)/.dev ## the suite without whole-program tests
 test-container: $(VENV)/.dev ## build the image and test it and the platforms (needs docker or podman)
 	$(BIN)/python -m pytest -m 'container or slurm'
 
-lint: $(VENV)/.dev ## ruff, mypy, no empty or large files
+lint: $(VENV)/.dev ## ruff, mypy, the rooms of the house, no empty or large files
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	git ls-files -z | xargs -0 tools/check-files
 
 format: $(VENV)/.dev ## let ruff format and mend

@@ -6,6 +6,8 @@ Only the standard library: the command line uses it before anything else is load
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -162,3 +164,24 @@ def _shown(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return " "
+
+
+def words_to_label(words: Iterable[str]) -> str:
+    """Join words into one camelCase label of ASCII letters and digits.
+
+    >>> words_to_label(["incongruent", "minus", "congruent"])
+    'incongruentMinusCongruent'
+    """
+    label = ""
+    for word in words:
+        ascii_word = unicodedata.normalize("NFKD", word).encode("ascii", "ignore").decode()
+        for piece in re.findall(r"[a-zA-Z0-9]+", ascii_word):
+            label += piece[0].upper() + piece[1:] if label else piece
+    return label
+
+
+def natural_key(label: str) -> tuple[list[tuple[int, int | str]], str]:
+    """Sort key under which `ses-2` comes before `ses-10`."""
+    pieces = re.findall(r"\d+|\D+", label)
+    # the label itself last: "1" and "01" must not tie, or their order would be that of a set
+    return [(0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces], label

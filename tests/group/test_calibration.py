@@ -15,9 +15,9 @@ from scipy import stats
 from sessionfx.ask.covariates import GroupContrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.calibration import Covariance, binomial_interval, calibrate, simulate
+from sessionfx.group.calibration_picture import draw_calibration
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
-from sessionfx.report.calibration import draw_calibration
 
 N_VOXELS = 20_000
 # A true rate lies outside of this interval once in 100,000 cases; seeds are fixed, so a test that passes keeps passing.

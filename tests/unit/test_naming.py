@@ -11,16 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sessionfx.ask.expressions import parse_expression
-from sessionfx.bids.names import (
-    ENTITY_ORDER,
-    entity_string,
-    file_name,
-    func_folder,
-    natural_key,
-    parse_name,
-    strip_prefix,
-    words_to_label,
-)
+from sessionfx.bids.names import ENTITY_ORDER, entity_string, file_name, func_folder, parse_name, strip_prefix
+from sessionfx.wording import natural_key, words_to_label
 
 LABELS = st.from_regex("[a-zA-Z0-9+]{1,8}", fullmatch=True)
 KEYS = st.one_of(st.sampled_from(ENTITY_ORDER), st.from_regex("[a-z]{1,6}", fullmatch=True))

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.ask.expressions import ExpressionError, parse_expression, split_name
-from sessionfx.bids.names import words_to_label
 from sessionfx.errors import CommandLineError
-from sessionfx.participant.events import RESPONSE_SUFFIXES
+from sessionfx.wording import words_to_label
+
+# What nilearn adds to a condition's name for the columns of other responses
+_RESPONSE_SUFFIXES = ("_derivative", "_dispersion")
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def parse_contrasts(texts: Sequence[str]) -> tuple[Contrast, ...]:
 def conditions_asked(contrasts: Sequence[Contrast]) -> frozenset[str]:
     """Name the conditions that contrasts need: those they name, and those whose responses' derivatives they name."""
     names = {name for contrast in contrasts for name in contrast.weights}
-    return frozenset(names | {name.removesuffix(suffix) for name in names for suffix in RESPONSE_SUFFIXES})
+    return frozenset(names | {name.removesuffix(suffix) for name in names for suffix in _RESPONSE_SUFFIXES})
 
 
 def selected_labels(texts: Sequence[str]) -> tuple[str, ...]:

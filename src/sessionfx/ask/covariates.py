@@ -28,10 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.ask.expressions import NAME, ExpressionError, parse_expression, split_name
-from sessionfx.bids.names import natural_key, words_to_label
 from sessionfx.errors import CommandLineError, LevelError
 from sessionfx.statistics.linear_algebra import independent_columns
-from sessionfx.wording import listed, quoted
+from sessionfx.wording import listed, natural_key, quoted, words_to_label
 
 INTERCEPT = "intercept"
 

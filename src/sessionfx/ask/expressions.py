@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sessionfx.bids.names import words_to_label
+from sessionfx.wording import words_to_label
 
 NAME = r"[^\W\d][\w.]*"  # what pandas and nilearn take as a column name, and dots
 SESSION_NAME = r"ses-[a-zA-Z0-9]+"

@@ -20,9 +20,8 @@ from typing import Literal
 import numpy as np
 
 from sessionfx.ask.expressions import ExpressionError, parse_expression, split_name
-from sessionfx.bids.names import words_to_label
 from sessionfx.errors import CommandLineError
-from sessionfx.wording import listed, session_names
+from sessionfx.wording import listed, session_names, words_to_label
 
 MEAN = "mean"
 LINEAR = "linear"

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sessionfx.bids.dataset import IndexedFile
-from sessionfx.bids.names import DERIVATIVE_ENTITIES, LONG_NAMES, comparable_label, entity_string, natural_key
+from sessionfx.bids.names import DERIVATIVE_ENTITIES, LONG_NAMES, comparable_label, entity_string
 from sessionfx.errors import CommandLineError, DatasetError
-from sessionfx.wording import counted, listed
+from sessionfx.wording import counted, listed, natural_key
 
 # Entities that tell files of one acquisition apart, in the order in which they are decided
 VERSION_ENTITIES = ("part", "echo", "rec", "proc", "mod", "inv", "flip", "mt", "split", "chunk", "recording")

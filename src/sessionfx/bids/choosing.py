@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from sessionfx.bids.dataset import IndexedFile, as_list
-from sessionfx.bids.names import LONG_NAMES, WITHOUT, comparable_label, natural_key
+from sessionfx.bids.names import LONG_NAMES, WITHOUT, comparable_label
 from sessionfx.bids.reading import UnreadableFileError, read_json_object
 from sessionfx.errors import CommandLineError, NothingMatchesError
 from sessionfx.options import Selection
-from sessionfx.wording import listed
+from sessionfx.wording import listed, natural_key
 
 DEFAULT_SPACE = "MNI152NLin2009cAsym"
 FILTER_KEYS = ("bold", "mask", "events", "confounds", "maps")

@@ -17,19 +17,12 @@ from typing import Any
 
 from sessionfx.bids.choosing import MAPS, check_labels, choose_entities, matches_filter
 from sessionfx.bids.dataset import IndexedFile, indexed_file
-from sessionfx.bids.names import (
-    EFFECT_STATISTICS,
-    LONG_NAMES,
-    STATMAP_SUFFIX,
-    comparable_label,
-    file_name,
-    natural_key,
-)
+from sessionfx.bids.names import EFFECT_STATISTICS, LONG_NAMES, STATMAP_SUFFIX, comparable_label, file_name
 from sessionfx.bids.reading import walk
 from sessionfx.bids.session_order import SessionOrder, order_sessions
 from sessionfx.errors import CommandLineError, DatasetError, LevelError, NothingMatchesError
 from sessionfx.options import Selection
-from sessionfx.wording import counted, listed, session_names
+from sessionfx.wording import counted, listed, natural_key, session_names
 
 OWN_DESC = "fixedEffects"
 _NODE = re.compile(r"node-([A-Za-z0-9]+)\Z")

@@ -14,14 +14,13 @@ label
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePath, PurePosixPath
 from typing import TypeVar
 
 from sessionfx.errors import CommandLineError
-from sessionfx.wording import listed
+from sessionfx.wording import listed, natural_key
 
 ENTITY_ORDER = (
     "sub", "ses", "sample", "task", "tracksys", "acq", "ce", "trc", "stain", "rec", "dir", "run", "mod", "echo",
@@ -163,27 +162,6 @@ def is_recorded_name(name: str) -> bool:
         return False
     root, parts = output_place(path)
     return str(root) == "." and bool(parts)
-
-
-def words_to_label(words: Iterable[str]) -> str:
-    """Join words into one camelCase label of ASCII letters and digits.
-
-    >>> words_to_label(["incongruent", "minus", "congruent"])
-    'incongruentMinusCongruent'
-    """
-    label = ""
-    for word in words:
-        ascii_word = unicodedata.normalize("NFKD", word).encode("ascii", "ignore").decode()
-        for piece in re.findall(r"[a-zA-Z0-9]+", ascii_word):
-            label += piece[0].upper() + piece[1:] if label else piece
-    return label
-
-
-def natural_key(label: str) -> tuple[list[tuple[int, int | str]], str]:
-    """Sort key under which `ses-2` comes before `ses-10`."""
-    pieces = re.findall(r"\d+|\D+", label)
-    # the label itself last: "1" and "01" must not tie, or their order would be that of a set
-    return [(0, int(piece)) if piece.isdecimal() else (1, piece) for piece in pieces], label
 
 
 def check_name_length(name: str, labels: Mapping[str, str]) -> None:

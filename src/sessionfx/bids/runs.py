@@ -15,12 +15,12 @@ from typing import Any
 from sessionfx.bids.acquisitions import DEFAULT_BOLD_FILTER, acquired_entities, one_per_acquisition
 from sessionfx.bids.choosing import RUNS, check_labels, choose_entities, matches_filter, read_filters
 from sessionfx.bids.dataset import Dataset, IndexedFile, indexed_file, participants_of, subfolders
-from sessionfx.bids.names import DERIVATIVE_ENTITIES, comparable_label, entity_string, natural_key
+from sessionfx.bids.names import DERIVATIVE_ENTITIES, comparable_label, entity_string
 from sessionfx.bids.reading import UnreadableFileError, list_folder, read_json_object
 from sessionfx.bids.session_order import SessionOrder, order_sessions
 from sessionfx.errors import DatasetError, NothingMatchesError
 from sessionfx.options import Selection
-from sessionfx.wording import listed
+from sessionfx.wording import listed, natural_key
 
 IMAGE_EXTENSIONS = (".nii.gz", ".nii")
 

@@ -22,11 +22,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-from sessionfx.bids.names import natural_key, strip_prefix
+from sessionfx.bids.names import strip_prefix
 from sessionfx.bids.reading import is_folder, list_folder
 from sessionfx.bids.tables import read_table
 from sessionfx.errors import DatasetError, ParticipantError
-from sessionfx.wording import session_names
+from sessionfx.wording import natural_key, session_names
 
 Source = Literal["acq_time", "--session-label", "numbers in the labels", "alphabet (assumed)"]
 _NUMBERED = re.compile(r"(\D*)(\d+)(\D*)\Z", re.ASCII)

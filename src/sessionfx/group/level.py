@@ -11,7 +11,6 @@ from sessionfx.bids.choosing import read_filters
 from sessionfx.bids.dataset import dataset_links, subfolders
 from sessionfx.bids.derivatives import prepare_output
 from sessionfx.bids.first_level_maps import MapSelection, find_first_level_maps, select_maps
-from sessionfx.bids.names import natural_key
 from sessionfx.bids.writing import remove_stale_temporaries
 from sessionfx.errors import DatasetError, LevelError
 from sessionfx.execution import Executor, limited_threads, say, show_progress
@@ -30,6 +29,7 @@ from sessionfx.tasks.call import (
     say_warnings,
 )
 from sessionfx.tasks.loop import run_chains
+from sessionfx.wording import natural_key
 
 # Lines on screen for the answers of one first-level contrast; the report has all
 _MOST_FINDINGS = 12

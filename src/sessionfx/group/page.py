@@ -247,7 +247,7 @@ def _reliability(results: ContrastResults) -> dict[str, Any] | None:
 def _calibration(results: ContrastResults, model: GroupModel) -> dict[str, Any] | None:
     if results.calibration is None:
         return None
-    from sessionfx.report.calibration import draw_calibration
+    from sessionfx.group.calibration_picture import draw_calibration
 
     picture = Picture(
         draw_calibration(results.calibration),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sessionfx import __version__
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import SessionContrast
-from sessionfx.bids.names import entity_string, natural_key
+from sessionfx.bids.names import entity_string
 from sessionfx.bids.runs import RunInputs
 from sessionfx.bids.stat_maps import read_estimate
 from sessionfx.bids.writing import write_text
@@ -35,7 +35,7 @@ from sessionfx.space.stat_map import EstimateMap, on_common_voxels
 from sessionfx.statistics.fixed_effects import average, weighted_sum
 from sessionfx.tasks.records import Record, file_state, fingerprint
 from sessionfx.tasks.task import Chain, Task
-from sessionfx.wording import listed
+from sessionfx.wording import listed, natural_key
 
 SessionMaps = dict[str, EstimateMap]  # by session, "" in a dataset without sessions
 
@@ -124,7 +124,7 @@ def participant_chain(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) 
             *_log_tasks(participant, results, files),
             *_mean_tasks(runs, analysis),
             *_page_tasks(participant, results, analysis),
-        ),  # fmt: skip
+        ),
         open=partial(_open, tuple(runs), analysis),
         page=ParticipantPage(analysis.output_dir, participant),
         crash=analysis.output_dir / "logs" / f"{logged}_crash.txt",

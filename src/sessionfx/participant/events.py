@@ -25,8 +25,6 @@ from sessionfx.wording import lines_text, listed, shortened
 EARLIEST_ONSET = -24.0
 # nilearn's name for the events of a file without trial_type
 ONLY_CONDITION = "dummy"
-# What nilearn adds to a condition's name for the columns of other responses
-RESPONSE_SUFFIXES = ("_derivative", "_dispersion")
 
 
 # Conditions that messages name one by one

@@ -15,7 +15,7 @@ from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.dataset import dataset_links, find_derivative_roots, open_dataset, preprocessing_programs
 from sessionfx.bids.derivatives import check_output_place, prepare_output
 from sessionfx.bids.images import open_image
-from sessionfx.bids.names import STATMAP_SUFFIX, check_name_length, file_name, func_folder, natural_key
+from sessionfx.bids.names import STATMAP_SUFFIX, check_name_length, file_name, func_folder
 from sessionfx.bids.runs import RunInputs, RunSelection, participants_with_runs, select_runs
 from sessionfx.bids.tables import read_header
 from sessionfx.bids.writing import remove_stale_temporaries
@@ -30,7 +30,7 @@ from sessionfx.participant.files import FIXED_EFFECTS_DESC
 from sessionfx.process import write_out
 from sessionfx.tasks.call import EXIT_SOME_FAILED, asked_of_sessions, check_private_folders, keep_call, say_warnings
 from sessionfx.tasks.loop import Outcome, find_work, run_chains
-from sessionfx.wording import counted, listed
+from sessionfx.wording import counted, listed, natural_key
 
 # Memory of a worker: the libraries; and per value of the 4-D image, of which at most half is brain in practice, the
 # signal in single precision, or the whole image and its copy where the brain mask must be computed from it

@@ -20,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from sessionfx import __version__
-from sessionfx.bids.names import natural_key
 from sessionfx.bids.reading import UnreadableFileError, open_input, read_json_object
 from sessionfx.bids.writing import list_outputs, locked, write_json, write_text
 from sessionfx.errors import SessionFXError
-from sessionfx.wording import format_number
+from sessionfx.wording import format_number, natural_key
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from sessionfx.bids.names import words_to_label
 from sessionfx.group.judgement import NOTABLE_SPREAD, Evidence, Judgement
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
+from sessionfx.wording import words_to_label
 
 # Of errors by participants: below this the t distribution's tails depend strongly on the degrees of freedom, which are
 # themselves approximate (Pustejovsky & Tipton 2018, section 4)
