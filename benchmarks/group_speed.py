@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.execution import limited_threads
-from sessionfx.group.calibration import Covariance, simulate
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.group.strategies.blocks import MapsInMemory, block_width, blocks_of, estimate_in_blocks
@@ -31,7 +30,6 @@ from sessionfx.group.strategies.blocks import MapsInMemory, block_width, blocks_
 MEASURED = tuple(name for name, strategy in STRATEGIES.items() if strategy.is_default)
 
 N_PARTICIPANTS, SESSIONS = 20, ("01", "02", "03")
-COVARIANCE = Covariance.compound_symmetry(len(SESSIONS), 0.5, 0.5)
 MISSING = 0.1
 # Voxels per second on one core that the project asks of itself
 WANTED = {"summary-statistics": 3e6, "marginal": 2e6, "mixed": 3e5}
@@ -54,7 +52,7 @@ class DrawnMaps:
     def effects(self, voxels: slice) -> NDArray[np.float64]:
         """Draw the effects of some voxels."""
         rng = np.random.default_rng([1, voxels.start])
-        return simulate(self.layout, SESSIONS, COVARIANCE, None, voxels.stop - voxels.start, rng)
+        return draw(self.layout, voxels.stop - voxels.start, rng)
 
     def variances(self, voxels: slice) -> NDArray[np.float64]:
         """No strategy here asks for variances."""
@@ -68,6 +66,13 @@ def layout(missing: float) -> MapLayout:
     cells = np.argwhere(attends.reshape(N_PARTICIPANTS, len(SESSIONS)))
     assert len(set(cells[:, 0])) == N_PARTICIPANTS  # noqa: S101 - true for this seed
     return MapLayout(tuple(f"{i + 1:02d}" for i, _ in cells), tuple(SESSIONS[j] for _, j in cells))
+
+
+def draw(maps: MapLayout, n_voxels: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Draw maps with a correlation of a half between those of a participant."""
+    owners = np.unique(maps.participants, return_inverse=True)[1]
+    levels = rng.standard_normal((N_PARTICIPANTS, n_voxels))
+    return np.asarray(np.sqrt(0.5) * (levels[owners] + rng.standard_normal((len(owners), n_voxels))))
 
 
 def question() -> Question:
@@ -182,7 +187,7 @@ def measure(arguments: argparse.Namespace) -> int:
     """Measure and print; 1 where a strategy is slower than wanted."""
     designs = {"all maps": layout(0.0), f"{MISSING:.0%} missing".replace("%", " %"): layout(MISSING)}
     data = {
-        label: simulate(maps, SESSIONS, COVARIANCE, None, arguments.voxels, np.random.default_rng(0)).astype(np.float32)
+        label: draw(maps, arguments.voxels, np.random.default_rng(0)).astype(np.float32)
         for label, maps in designs.items()
     }
     rates = {

@@ -2,7 +2,7 @@
 
 A situation is a design (who has which session, covariates, times) and a way in which maps vary. Its voxels are
 independent repetitions. They are cut into studies, and each study is analysed as the program does: evidence, plans and
-estimates by `group.answers.Respondent`, the star and the warnings by `group.verdict.judge`.
+estimates by `group.answers.GroupEstimator`, the star and the warnings by `group.verdict.judge`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
 from sessionfx.execution import in_this_process
 from sessionfx.group import participant_evidence
-from sessionfx.group.answers import Respondent
+from sessionfx.group.answers import GroupEstimator
 from sessionfx.group.calibration import two_sided_p
 from sessionfx.group.evidence import with_active_regions
 from sessionfx.group.results import QuestionResults, StrategyResult, Verdict
@@ -30,8 +30,8 @@ from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.group.strategies.blocks import MapsInMemory
 from sessionfx.group.strategies.designs import difference_contrasts, session_design
+from sessionfx.group.strategies.participant_values import plan_participants
 from sessionfx.group.strategies.strategy import Strategy
-from sessionfx.group.strategies.summary_statistics import SessionVectorPlan, SummaryStatistics, SummaryStatisticsPlan
 from sessionfx.options import GroupModel
 from sessionfx.space.grid import Grid
 from sessionfx.statistics.linear_algebra import pseudo_inverse
@@ -220,21 +220,14 @@ class Situation:
         of_maps = self.covariance_of_maps()
         try:
             # how its variance is estimated does not matter here
-            plan = SummaryStatistics().plan(self.layout, question, GroupOptions(variance="pooled"))
+            weights = plan_participants(self.layout, question, GroupOptions(variance="pooled")).map_weights
         except NotEstimableError:
             design = session_design(self.layout, question)
             design.check("the maps do not determine it.")
             root = np.linalg.inv(np.linalg.cholesky(of_maps))
             weights = np.atleast_2d(design.contrast) @ pseudo_inverse(root @ design.matrix.to_numpy())
             return np.asarray(weights @ weights.T)
-        over = plan.contrast @ pseudo_inverse(plan.design_matrix.to_numpy())
-        if isinstance(plan, SessionVectorPlan):
-            contrasts = difference_contrasts(plan.complete.shape[1])
-            own = [of_maps[np.ix_(rows, rows)] * weight**2 for rows, weight in zip(plan.complete, over, strict=True)]
-            return np.asarray(contrasts @ sum(own) @ contrasts.T)
-        assert isinstance(plan, SummaryStatisticsPlan)  # noqa: S101 - the strategy makes no other
-        weights = over @ plan.combination
-        return np.atleast_2d(weights @ of_maps @ weights)
+        return np.asarray(weights @ of_maps @ weights.T)
 
 
 class _Stack(MapsInMemory):
@@ -250,7 +243,7 @@ class _HereOnly:
     map_ordered = staticmethod(in_this_process)
 
 
-class _PlansOnce(Respondent):
+class _PlansOnce(GroupEstimator):
     """Plans need no data: the studies of a situation share them."""
 
     made: ClassVar[dict[tuple[int, str, str], StrategyResult]] = {}
@@ -268,18 +261,18 @@ EVIDENCE_VOXELS = 500
 
 # clusters of voxels without neighbours say nothing, and take time to list
 MODEL = GroupModel(cluster_threshold=10**9)
-RESPONDENT = _PlansOnce(tuple(STRATEGIES[name] for name in DEFAULT), GroupOptions(), MODEL, _HereOnly())
+ESTIMATOR = _PlansOnce(tuple(STRATEGIES[name] for name in DEFAULT), GroupOptions(), MODEL, _HereOnly())
 
 
 def answers(situation: Situation, questions: Sequence[Question], maps: NDArray[np.float64]) -> list[QuestionResults]:
     """Answer questions on the maps of one study as the program does, the verdict included."""
     stack = _Stack(situation.layout, maps)
     with mock.patch.object(participant_evidence, "_VOXELS", EVIDENCE_VOXELS):
-        found = RESPONDENT.answers(questions, stack, situation.sessions)
+        found = ESTIMATOR.estimate(questions, stack, situation.sessions)
     mean = found.mean if found.reliability else None
     evidence = with_active_regions(found.evidence, found.reliability, stack, mean)
     return [
-        RESPONDENT.compared(question, results, stack, evidence)
+        ESTIMATOR.compared(question, results, stack, evidence)
         for question, results in zip(questions, found.results, strict=True)
     ]
 
@@ -403,7 +396,7 @@ def power(situation: Situation, n_voxels: int, seed: int | Sequence[int]) -> lis
 
 
 def _studies(situation: Situation, n_voxels: int, seed: int | Sequence[int]) -> Iterator[NDArray[np.float64]]:
-    RESPONDENT.made.clear()  # of a layout that may be gone, and its id another's
+    ESTIMATOR.made.clear()  # of a layout that may be gone, and its id another's
     rng = np.random.default_rng(seed)
     width = min(situation.voxels_per_study, n_voxels)
     for _ in range(-(-n_voxels // width)):

@@ -17,7 +17,7 @@ from array_study import Study, everyone, p_of, patients, sessions_without_patien
 from map_stacks import stack_of
 from sessionfx.errors import NotEstimableError
 from sessionfx.execution import LocalExecutor
-from sessionfx.group.answers import Respondent
+from sessionfx.group.answers import GroupEstimator
 from sessionfx.group.calibrated import Rates, rates_of
 from sessionfx.group.calibration import calibrate_study
 from sessionfx.group.results import QuestionResults
@@ -78,10 +78,13 @@ def advice(
 ) -> Advice:
     """Answer and judge a question as the program does, by all strategies that it runs without being asked."""
     model = GroupModel(correction="none", permutations=permutations)
-    respondent = Respondent(DEFAULT, GroupOptions(**options), model, LocalExecutor(1, 1))
+    estimator = GroupEstimator(DEFAULT, GroupOptions(**options), model, LocalExecutor(1, 1))
     stack = stack_of(study.layout, maps, np.ones((maps.shape[1], 1, 1), dtype=bool))
-    answers = respondent.answers([question], stack, study.sessions)
-    return Advice(respondent.compared(question, answers.results[0], stack, answers.evidence, rates=rates))
+    estimates = estimator.estimate([question], stack, study.sessions)
+    results = estimates.results[0]
+    if permutations:
+        results = tuple(estimator.with_permutation(result, question, stack, None) for result in results)
+    return Advice(estimator.compared(question, results, stack, estimates.evidence, rates=rates))
 
 
 # 1 -- few degrees of freedom, with groups and covariates
@@ -224,7 +227,7 @@ def test_calibration_shows_a_test_that_is_wrong_and_the_star_leaves_it() -> None
     question = study.question("mean", "patient - control")
     options = GroupOptions(variance="pooled")
     table = calibrate_study(
-        study.layout, [question], {one.name: one for one in DEFAULT}, options, tuple(study.sessions), maps,
+        study.layout, [question], {strategy.name: strategy for strategy in DEFAULT}, options, maps,
         n_voxels=2 * N_VOXELS, seed=1,
     )  # fmt: skip
     rates = rates_of(table, question.label)

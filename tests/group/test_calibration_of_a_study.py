@@ -81,7 +81,7 @@ class Case:
     def table(self, seed: int = 5, n_voxels: int = N_VOXELS) -> pd.DataFrame:
         chosen = {name: STRATEGIES[name] for name in self.strategies}
         table = calibrate_study(
-            self.study.layout, [self.question], chosen, GroupOptions(**self.options), tuple(self.study.sessions),
+            self.study.layout, [self.question], chosen, GroupOptions(**self.options),
             self.maps(seed)[:, :RESAMPLED_VOXELS], n_voxels=n_voxels, seed=seed,
         )  # fmt: skip
         return table.set_index("strategy")
@@ -225,6 +225,18 @@ def test_voxels_may_vary_unequally_and_have_effects() -> None:
         assert rates.to_numpy() == pytest.approx([0.05, 0.05], abs=4 * np.sqrt(0.05 * 0.95 / N_VOXELS))
 
 
+def test_the_effect_that_power_is_found_for_does_not_depend_on_who_is_listed_first() -> None:
+    study = Study(everyone(12, 3))
+    maps = study.maps(1, participant_sd=np.repeat([3.0, 1.0], [6, 6]))
+    turned = maps.reshape(12, 3, -1)[::-1].reshape(maps.shape)
+    for sessions in ("mean", "any"):
+        first, second = (
+            Case(study, lambda _, drawn=drawn: drawn, sessions, strategies=("marginal",)).table(n_voxels=10)["effect"]  # type: ignore[misc]
+            for drawn in (maps, turned)
+        )
+        assert first.item() == pytest.approx(second.item(), rel=0.02)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("n", "k"), [(6, 2), (12, 3)])
 def test_smooth_maps_leave_little_doubt_of_a_valid_test(n: int, k: int) -> None:
@@ -239,8 +251,8 @@ def test_smooth_maps_leave_little_doubt_of_a_valid_test(n: int, k: int) -> None:
         noise = StudyNoise(study.layout, maps)
         assert abs(noise.in_direction(question)[1]) < 0.1
         table = calibrate_study(
-            study.layout, [question], strategies, GroupOptions(), tuple(study.sessions), maps, n_voxels=N_VOXELS, seed=seed
-        )  # fmt: skip
+            study.layout, [question], strategies, GroupOptions(), maps, n_voxels=N_VOXELS, seed=seed
+        )
         assert table["rate_0.05"].iloc[0] == pytest.approx(0.05, abs=0.01)
         assert with_rates({"marginal": Judgement("yes", "")}, rates_of(table, "mean"))["marginal"].valid == "yes"
 

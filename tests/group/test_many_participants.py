@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
+from sessionfx.group.strategies.participant_values import SummaryStatisticsPlan
 from sessionfx.group.strategies.session_model import SessionModelPlan
-from sessionfx.group.strategies.summary_statistics import SummaryStatisticsPlan
 from sessionfx.statistics.cluster_robust import robust_contrast
 from sessionfx.statistics.ols import prepare_ols
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum

@@ -20,7 +20,7 @@ import validity_page
 
 from map_stacks import stack_of
 from sessionfx.execution import LocalExecutor
-from sessionfx.group.answers import Respondent
+from sessionfx.group.answers import GroupEstimator
 from sessionfx.group.evidence import with_active_regions
 from sessionfx.group.judgement import Judgement
 from sessionfx.group.results import Verdict
@@ -41,10 +41,10 @@ def test_answers_in_memory_are_those_of_the_program(situation: starred.Situation
     stack = stack_of(situation.layout, maps, np.ones((200, 1, 1), dtype=bool))
     strategies = tuple(STRATEGIES[name] for name in starred.DEFAULT)
     with LocalExecutor(1, None) as executor:
-        program = Respondent(strategies, GroupOptions(), GroupModel(), executor)
-        answers = program.answers(situation.questions, stack, situation.sessions)
-        evidence = with_active_regions(answers.evidence, answers.reliability, stack, answers.mean)
-        for question, own, results in zip(situation.questions, found, answers.results, strict=True):
+        program = GroupEstimator(strategies, GroupOptions(), GroupModel(), executor)
+        estimates = program.estimate(situation.questions, stack, situation.sessions)
+        evidence = with_active_regions(estimates.evidence, estimates.reliability, stack, estimates.mean)
+        for question, own, results in zip(situation.questions, found, estimates.results, strict=True):
             theirs = program.compared(question, results, stack, evidence)
             assert own.verdict.text == theirs.verdict.text
             for here, there in zip(own.strategies, theirs.strategies, strict=True):

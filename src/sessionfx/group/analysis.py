@@ -426,16 +426,13 @@ class ContrastMaps:
     def write_calibration(self) -> None:
         """Simulate studies like this one, and write the rates found."""
         assert self._found  # noqa: S101 - refused before anything is simulated
-        sessions = tuple(
-            session for session in self._analysis.selection.sessions or ("",) if session in self._stack.layout.sessions
-        )
         seed = self._analysis.model.random_seed
         effects = self._stack.sample(RESAMPLED_VOXELS, np.random.default_rng(seed))
         try:
             self._calibration = calibrate_study(
                 self._stack.layout, self._study.questions,
                 {strategy.name: strategy for strategy in self._analysis.strategies}, self._analysis.options,
-                sessions, effects, n_voxels=self._analysis.model.calibrate, seed=seed,
+                effects, n_voxels=self._analysis.model.calibrate, seed=seed,
             )  # fmt: skip
         except ValueError as error:
             raise LevelError(f"--calibrate resamples how participants vary, and {error}. Leave it out.") from None

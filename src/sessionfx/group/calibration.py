@@ -1,8 +1,7 @@
 """Monte Carlo calibration: how often each strategy finds an effect where there is none, and where there is one.
 
-The design is a study's own (who has which session, covariates). The maps are drawn from the study's own maps
-(`group.residuals`), or from a normal distribution whose covariance over the sessions of a participant is given. Every
-voxel is one independent repetition of the study.
+The design is a study's own (who has which session, covariates), and maps are drawn from the study's own maps
+(`group.residuals`). Every voxel is one independent repetition of the study.
 
 Vocabulary
 ----------
@@ -29,13 +28,16 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.group.residuals import StudyNoise, direction_of
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
 from sessionfx.group.strategies.designs import difference_contrasts, session_design
+from sessionfx.group.strategies.participant_values import plan_participants
 from sessionfx.group.strategies.strategy import Strategy
-from sessionfx.group.strategies.summary_statistics import SessionVectorPlan, SummaryStatistics, SummaryStatisticsPlan
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import pseudo_inverse
 
 ESTIMATED = "estimated"
 DECLINED = "declined"
+# Nominal false-positive rates
+ALPHAS = (0.05, 0.001)
+NONCENTRALITY = 3.0
 
 # Voxels simulated at a time: for 500 maps 16 MB, and large enough for matrix products to run at full speed.
 _VOXELS_TOGETHER = 4096
@@ -43,120 +45,10 @@ _NORMAL_95 = 1.96
 # Skewness of residuals in the direction of the others'; in smooth normal maps it was below 0.07, and 0.3 for lognormal
 # values of skewness 1.7 of six participants
 _SKEWED = 0.15
-# Eigenvalues of a covariance may be this far below zero, relative to the largest, from rounding.
-_NEGATIVE = -1e-9
 _NEEDS_VARIANCES = (
     "It weights maps by their sampling variances, which this simulation does not draw; with equal weights it can be "
     "calibrated."
 )
-
-
-@dataclass(frozen=True)
-class Covariance:
-    """Covariance of one participant's session effects, between participants and within together.
-
-    Attributes
-    ----------
-    matrix : ndarray of shape (S, S)
-        In squared units of the effects; symmetric, no negative eigenvalue.
-
-    Raises
-    ------
-    ValueError
-        If the matrix is none of this.
-    """
-
-    matrix: NDArray[np.float64]
-
-    def __post_init__(self) -> None:
-        matrix = self.matrix
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.isfinite(matrix).all():
-            raise ValueError("a covariance is a square matrix of finite numbers")
-        if not np.allclose(matrix, matrix.T):
-            raise ValueError("a covariance is symmetric")
-        eigenvalues = linalg.eigvalsh(matrix)
-        if eigenvalues[0] < _NEGATIVE * max(eigenvalues[-1], 0.0) or eigenvalues[-1] <= 0:
-            raise ValueError("a covariance has no negative eigenvalue, and one above zero at least")
-
-    @classmethod
-    def compound_symmetry(cls, n_sessions: int, between: float, within: float) -> Covariance:
-        """Give every session the same variance and every pair the same covariance.
-
-        Parameters
-        ----------
-        n_sessions : int
-        between, within : float
-            Variance between and within participants.
-        """
-        return cls(between * np.ones((n_sessions, n_sessions)) + within * np.eye(n_sessions))
-
-    def root(self, sessions: Sequence[int]) -> NDArray[np.float64]:
-        """Compute the symmetric square root of the covariance of some sessions; exists for singular ones too."""
-        eigenvalues, vectors = linalg.eigh(self.matrix[np.ix_(sessions, sessions)])
-        return np.asarray((vectors * np.sqrt(np.maximum(eigenvalues, 0.0))) @ vectors.T)
-
-
-class _Simulator:
-    """Draws maps of a layout; everything that does not change between voxels is prepared once."""
-
-    def __init__(
-        self,
-        layout: MapLayout,
-        sessions: tuple[str, ...],
-        covariance: Covariance,
-        true_means: NDArray[np.float64] | None = None,
-    ) -> None:
-        if covariance.matrix.shape != (len(sessions),) * 2:
-            raise ValueError(f"a covariance of {len(sessions)} sessions has as many rows, not {len(covariance.matrix)}")
-        unknown = sorted(set(layout.sessions) - set(sessions))
-        if unknown:
-            raise ValueError(f"the covariance does not cover session '{unknown[0]}'")
-        self.session_of_row = np.array([sessions.index(session) for session in layout.sessions], dtype=int)
-        self.covariance = covariance
-        self.layout, self.sessions = layout, sessions
-        self.true_means = np.zeros(len(sessions)) if true_means is None else np.asarray(true_means, dtype=float)
-        if self.true_means.shape != (len(sessions),):
-            raise ValueError(f"{len(sessions)} sessions have as many session effects, not {self.true_means.size}")
-        rows_by_participant: dict[str, list[int]] = {}
-        for row, participant in enumerate(layout.participants):
-            rows_by_participant.setdefault(participant, []).append(row)
-        by_pattern: dict[tuple[int, ...], list[list[int]]] = {}
-        for rows in rows_by_participant.values():
-            by_pattern.setdefault(tuple(self.session_of_row[rows].tolist()), []).append(rows)
-        self._patterns = [(np.array(rows), covariance.root(pattern)) for pattern, rows in by_pattern.items()]
-
-    def draw(self, n_voxels: int, rng: np.random.Generator) -> _NormalDraw:
-        """Draw a block of voxels."""
-        return _NormalDraw(self, self.noise(n_voxels, rng))
-
-    def noise(self, n_voxels: int, rng: np.random.Generator) -> NDArray[np.float64]:
-        """Draw maps of shape (N, V) with expectation zero."""
-        effects = rng.standard_normal((len(self.session_of_row), n_voxels))
-        for rows, root in self._patterns:  # rows of shape (participants, their sessions)
-            effects[rows] = root @ effects[rows]
-        return effects
-
-    def covariance_of_maps(self) -> NDArray[np.float64]:
-        """Covariance of all maps, of shape (N, N)."""
-        found = np.zeros((len(self.session_of_row),) * 2)
-        for rows, _ in self._patterns:
-            for own in rows:
-                sessions = self.session_of_row[own]
-                found[np.ix_(own, own)] = self.covariance.matrix[np.ix_(sessions, sessions)]
-        return found
-
-
-@dataclass(frozen=True)
-class _NormalDraw:
-    """One drawn block of voxels, as the null maps of any question."""
-
-    source: _Simulator
-    noise: NDArray[np.float64]
-
-    def null_maps(self, question: Question) -> NDArray[np.float64]:
-        """Give maps of shape (N, V) in which nothing is that the question asks about."""
-        source = self.source
-        return self.noise + _null_means(source.layout, question, source.sessions, source.true_means)[:, None]
 
 
 class NullMaps(Protocol):
@@ -176,55 +68,14 @@ class Noise(Protocol):
         """Covariance of all maps, of shape (N, N)."""
 
 
-def simulate(
-    layout: MapLayout,
-    sessions: tuple[str, ...],
-    covariance: Covariance,
-    session_effects: NDArray[np.float64] | None,
-    n_voxels: int,
-    rng: np.random.Generator,
-) -> NDArray[np.float64]:
-    """Draw the maps of a study.
-
-    Parameters
-    ----------
-    layout : MapLayout
-        Of N maps.
-    sessions : tuple of S str
-        What the rows of the covariance are.
-    covariance : Covariance
-        A participant who misses sessions has the rows and columns of the sessions there are.
-    session_effects : ndarray of shape (S,) or None
-        True mean of each session; zero without.
-    n_voxels : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray of shape (N, V)
-        Participants and voxels are independent.
-
-    Raises
-    ------
-    ValueError
-        If the covariance does not cover the sessions of the layout.
-    """
-    simulator = _Simulator(layout, sessions, covariance)
-    effects = simulator.noise(n_voxels, rng)
-    if session_effects is not None:
-        effects += session_effects[simulator.session_of_row][:, None]
-    return effects
-
-
 @dataclass
 class _Tally:
     """One strategy on one kind of simulated data of one question."""
 
     plan: Plan
-    alphas: tuple[float, ...]
     sums: NDArray[np.float64] | None = None
-    reason: str = ""
-    rejected: NDArray[np.int_] = field(default_factory=lambda: np.zeros(0, dtype=int))
+    refusal: str = ""
+    rejected: NDArray[np.int_] = field(default_factory=lambda: np.zeros(len(ALPHAS), dtype=int))
     dof: float = 0.0
 
     def learn(self, effects: NDArray[np.float64]) -> None:
@@ -237,16 +88,58 @@ class _Tally:
             try:
                 self.plan = self.plan.informed(self.sums)
             except NotEstimableError as error:
-                self.reason = str(error)
+                self.refusal = str(error)
 
     def count(self, effects: NDArray[np.float64]) -> None:
-        if self.reason:
+        if self.refusal:
             return
         result = self.plan.estimate(effects, None)
         p = two_sided_p(result)
-        found = np.array([np.count_nonzero(p <= alpha) for alpha in self.alphas])
-        self.rejected = found if not len(self.rejected) else self.rejected + found
+        self.rejected = self.rejected + np.array([np.count_nonzero(p <= alpha) for alpha in ALPHAS])
         self.dof += float(np.sum(np.broadcast_to(result.dof, p.shape)))
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Everything that is simulated of one question.
+
+    Attributes
+    ----------
+    question : Question
+    added : ndarray of shape (N,)
+        The true effect at each map, for power.
+    rows : list of dict
+        Of the table.
+    tallies : list of (dict, _Tally, _Tally or None)
+        A row, who estimates the null maps, and who those with the effect.
+    """
+
+    question: Question
+    added: NDArray[np.float64]
+    rows: list[dict[str, Any]]
+    tallies: list[tuple[dict[str, Any], _Tally, _Tally | None]]
+
+    @property
+    def at_null(self) -> list[_Tally]:
+        """Who estimates the null maps."""
+        return [tally for _, tally, _ in self.tallies]
+
+    @property
+    def at_effect(self) -> list[_Tally]:
+        """Who estimates the maps with the effect."""
+        return [tally for *_, tally in self.tallies if tally is not None]
+
+    def go_through(self, drawn: NullMaps, *, counting: bool) -> None:
+        """Let plans learn from a block of voxels, or count what they find in it."""
+        users = [[tally for tally in group if counting or tally.plan.pools] for group in (self.at_null, self.at_effect)]
+        if not any(users):
+            return
+        effects = drawn.null_maps(self.question)
+        for group, means in zip(users, (None, self.added), strict=True):
+            if means is not None:
+                effects += means[:, None]
+            for tally in group:
+                (tally.count if counting else tally.learn)(effects)
 
 
 def two_sided_p(result: Estimate | FTest) -> NDArray[np.float64]:
@@ -267,35 +160,25 @@ def calibrate(
     questions: Sequence[Question],
     strategies: Mapping[str, Strategy],
     options: GroupOptions,
-    sessions: tuple[str, ...],
-    covariance: Covariance | Noise,
+    noise: Noise,
     *,
     n_voxels: int,
     seed: int,
-    alphas: tuple[float, ...] = (0.05, 0.001),
-    noncentrality: float = 3.0,
-    session_effects: NDArray[np.float64] | None = None,
     power: bool = True,
 ) -> pd.DataFrame:
     """Find false-positive rates and power of strategies on one design.
 
-    Null data: from a study's maps (see `group.residuals`), or normal maps with the given covariance and the true
-    session effects, less what would make the question's null hypothesis false. With w the session weights of the
-    question these are μ − w (w′μ)/(w′w): for a mean the session effects sum to zero; for a difference the two sessions
-    are equal and others may differ; for `any` and for a trend over a measured time there are none. A question about a
-    covariate keeps all of μ, which is the same for everyone.
+    Power: the same noise, with a true effect added that gives the estimator of participants' values of this question,
+    with its participants and equal weights, the noncentrality `NONCENTRALITY` under the true covariance: effect =
+    noncentrality · sd. Every strategy gets the same effect. It lies along the question's own weights: the map of
+    participant i at session s gets effect · w_s/(w′w) · x_i′g/(g′g), for x_i the constant and covariates and g the
+    contrast over participants. So a mean is raised equally at all sessions, a trend is a straight line, a difference
+    goes half up and half down. For a trend over a measured time, the time takes the place of w_s/(w′w). For `any` the
+    effect is a straight line over the sessions, as steep as makes the Mahalanobis length √(δ′C⁻¹δ) of the vector δ of
+    true differences equal to the noncentrality, C the true covariance of the estimated differences. Where participants
+    have no values, the best linear unbiased estimator of all maps under the true covariance takes its place.
 
-    Power: the same noise, with a true effect added that gives the summary-statistics estimator of this question, with
-    its participants and equal weights, the stated noncentrality under the true covariance: effect = noncentrality · sd.
-    Every strategy gets the same effect. It lies along the question's own weights: the map of participant i at session
-    s gets effect · w_s/(w′w) · x_i′g/(g′g), for x_i the constant and covariates and g the contrast over participants.
-    So a mean is raised equally at all sessions, a trend is a straight line, a difference goes half up and half down.
-    For a trend over a measured time, the time takes the place of w_s/(w′w). For `any` the effect is a straight line
-    over the sessions, as steep as makes the Mahalanobis length √(δ′C⁻¹δ) of the vector δ of true differences equal to
-    the noncentrality, C the true covariance of the estimated differences. Where summary-statistics cannot answer, the
-    best linear unbiased estimator of all maps under the true covariance takes its place.
-
-    A strategy that learns from all voxels (the marginal working correlation) learns from the simulated ones.
+    A strategy that learns from all voxels (a working correlation) learns from the simulated ones.
 
     Parameters
     ----------
@@ -304,19 +187,12 @@ def calibrate(
     questions : sequence of Question
     strategies : mapping of str to Strategy
     options : GroupOptions
-    sessions : tuple of S str
-        What the rows of the covariance are.
-    covariance : Covariance or Noise
-        Normal maps with this covariance, or where else null voxels come from.
+    noise : Noise
+        Where null voxels come from.
     n_voxels : int
         Null voxels, and as many with an effect.
     seed : int
         Equal seeds give equal tables.
-    alphas : tuple of float
-        Nominal false-positive rates.
-    noncentrality : float
-    session_effects : ndarray of shape (S,), optional
-        True mean of each session of normal maps.
     power : bool, default=True
         Whether it is found.
 
@@ -331,75 +207,65 @@ def calibrate(
     Raises
     ------
     ValueError
-        If the covariance does not cover the sessions of the layout, or there are no voxels.
+        If there are no voxels.
     """
     from sessionfx.execution import progress_bar
 
     if n_voxels < 1:
         raise ValueError("at least one voxel is needed")
-    noise: Noise
-    if isinstance(covariance, Covariance):
-        noise = _Simulator(layout, sessions, covariance, session_effects)
-    else:
-        noise = covariance
-    rows: list[dict[str, Any]] = []
-    # question, the effect that is added to its null maps, who estimates the null maps, and who those with the effect
-    work: list[tuple[Question, NDArray[np.float64], list[_Tally], list[_Tally]]] = []
-    tallies: list[tuple[dict[str, Any], _Tally, _Tally | None]] = []
-    for question in questions:
-        effect, pattern = _effect(layout, question, noise.covariance_of_maps(), noncentrality)
-        at_null: list[_Tally] = []
-        at_effect: list[_Tally] = []
-        for name, strategy in strategies.items():
-            row: dict[str, Any] = {
-                "question": question.text,
-                "label": question.label,
-                "strategy": name,
-                "status": ESTIMATED,
-                "reason": "",
-            }
-            row |= {"test": "F" if question.sessions.kind == "any" else "t", "n_voxels": n_voxels, "effect": effect}
-            rows.append(row)
-            try:
-                plan = strategy.plan(layout, question, options)
-            except NotEstimableError as error:
-                row |= {"status": DECLINED, "reason": str(error)}
-                continue
-            if plan.uses_variances:
-                row |= {"status": DECLINED, "reason": _NEEDS_VARIANCES}
-                continue
-            null_tally = _Tally(plan, alphas)
-            effect_tally = _Tally(plan, alphas) if power and np.isfinite(effect) else None
-            tallies.append((row, null_tally, effect_tally))
-            at_null.append(null_tally)
-            at_effect += [effect_tally] if effect_tally else []
-        work.append((question, effect * pattern, at_null, at_effect))
-
-    starts = range(0, n_voxels, _VOXELS_TOGETHER)
-    everyone = [tally for *_, at_null, at_effect in work for tally in (*at_null, *at_effect)]
+    of_maps = noise.covariance_of_maps()
+    trials = [_prepare(layout, question, strategies, options, of_maps, power=power) for question in questions]
+    everyone = [tally for trial in trials for tally in (*trial.at_null, *trial.at_effect)]
     passes = [False, True] if any(tally.plan.pools for tally in everyone) else [True]
-    steps = [(counting, start) for counting in passes for start in starts]
+    steps = [(counting, start) for counting in passes for start in range(0, n_voxels, _VOXELS_TOGETHER)]
     for counting, start in progress_bar(steps, "Calibration", "block"):
         if counting and start == 0:
             for tally in everyone:
                 tally.learned()
         drawn = noise.draw(min(_VOXELS_TOGETHER, n_voxels - start), np.random.default_rng([seed, start]))
-        for question, added, at_null, at_effect in work:
-            users = [[tally for tally in group if counting or tally.plan.pools] for group in (at_null, at_effect)]
-            if not any(users):
-                continue
-            effects = drawn.null_maps(question)
-            for group, means in zip(users, (None, added), strict=True):
-                if means is not None:
-                    effects += means[:, None]
-                for tally in group:
-                    (tally.count if counting else tally.learn)(effects)
-
-    for row, null_tally, effect_tally in tallies:
-        row |= _rates(null_tally, effect_tally, n_voxels)
+        for trial in trials:
+            trial.go_through(drawn, counting=counting)
+    for trial in trials:
+        for row, at_null, at_effect in trial.tallies:
+            row |= _rates(at_null, at_effect, n_voxels)
+    rows = [{**row, "n_voxels": n_voxels} for trial in trials for row in trial.rows]
     columns = ["question", "label", "strategy", "status", "reason", "test", "dof", "n_voxels", "effect"]
-    columns += [column for alpha in alphas for column in _columns(alpha)]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=columns + [column for alpha in ALPHAS for column in _columns(alpha)])
+
+
+def _prepare(
+    layout: MapLayout,
+    question: Question,
+    strategies: Mapping[str, Strategy],
+    options: GroupOptions,
+    of_maps: NDArray[np.float64],
+    *,
+    power: bool,
+) -> _Trial:
+    """Plan the answers of all strategies to one question, and the effect that its power is found for."""
+    effect, pattern = _effect(layout, question, of_maps)
+    trial = _Trial(question, effect * pattern, [], [])
+    for name, strategy in strategies.items():
+        row: dict[str, Any] = {
+            "question": question.text,
+            "label": question.label,
+            "strategy": name,
+            "status": ESTIMATED,
+            "reason": "",
+            "test": "F" if question.sessions.kind == "any" else "t",
+            "effect": effect,
+        }
+        trial.rows.append(row)
+        try:
+            plan = strategy.plan(layout, question, options)
+        except NotEstimableError as error:
+            row |= {"status": DECLINED, "reason": str(error)}
+            continue
+        if plan.uses_variances:
+            row |= {"status": DECLINED, "reason": _NEEDS_VARIANCES}
+            continue
+        trial.tallies.append((row, _Tally(plan), _Tally(plan) if power and np.isfinite(effect) else None))
+    return trial
 
 
 def calibrate_study(
@@ -407,12 +273,10 @@ def calibrate_study(
     questions: Sequence[Question],
     strategies: Mapping[str, Strategy],
     options: GroupOptions,
-    sessions: tuple[str, ...],
     effects: NDArray[np.floating],
     *,
     n_voxels: int,
     seed: int,
-    alphas: tuple[float, ...] = (0.05, 0.001),
 ) -> pd.DataFrame:
     """Find false-positive rates and power in null voxels drawn from a study's own maps.
 
@@ -423,7 +287,7 @@ def calibrate_study(
 
     Parameters
     ----------
-    layout, questions, strategies, options, sessions, n_voxels, seed, alphas
+    layout, questions, strategies, options, n_voxels, seed
         See `calibrate`.
     effects : ndarray of shape (N, V)
         Maps at a sample of voxels.
@@ -439,8 +303,7 @@ def calibrate_study(
         If nothing varies about the means of sessions and groups.
     """
     noise = StudyNoise(layout, effects)
-    settings: dict[str, Any] = {"n_voxels": n_voxels, "alphas": alphas}
-    table = calibrate(layout, questions, strategies, options, sessions, noise, seed=seed, **settings)
+    table = calibrate(layout, questions, strategies, options, noise, n_voxels=n_voxels, seed=seed)
     for number, question in enumerate(questions):
         estimated = table[(table["label"] == question.label) & (table["status"] == ESTIMATED)]
         answering = {name: strategies[name] for name in estimated["strategy"]}
@@ -448,25 +311,26 @@ def calibrate_study(
             continue
         simulated = noise.again(question, np.random.default_rng([seed, number, 1]))
         again = calibrate(
-            layout, [question], answering, options, sessions, simulated, seed=seed + 1 + number, power=False, **settings
+            layout, [question], answering, options, simulated,
+            n_voxels=n_voxels, seed=seed + 1 + number, power=False,
         )  # fmt: skip
         for (index, row), (_, other) in zip(estimated.iterrows(), again.iterrows(), strict=True):
-            raised = _raised(row, other, alphas, n_voxels)
+            raised = _raised(row, other, n_voxels)
             table.loc[index, list(raised)] = list(raised.values())
     return table
 
 
-def _raised(row: pd.Series, again: pd.Series, alphas: Sequence[float], n_voxels: int) -> dict[str, float]:
+def _raised(row: pd.Series, again: pd.Series, n_voxels: int) -> dict[str, float]:
     """Raise rates by what was lost when the same was done with a simulated study, if that exceeds chance at the first.
 
     Small rates are too few voxels to tell by themselves.
     """
     raised: dict[str, float] = {}
-    for alpha in alphas:
+    for alpha in ALPHAS:
         rate, lower, upper, _ = _columns(alpha)
         found, second = float(row[rate]), float(again[rate])
         own, other = (share * (1 - share) / n_voxels for share in (found, second))
-        if alpha == alphas[0] and not found - second > 2 * np.sqrt(own + other):
+        if alpha == ALPHAS[0] and not found - second > 2 * np.sqrt(own + other):
             return {}
         if found > second:
             middle, half = 2 * found - second, _NORMAL_95 * np.sqrt(4 * own + other)
@@ -479,14 +343,14 @@ def _columns(alpha: float) -> list[str]:
 
 
 def _rates(at_null: _Tally, at_effect: _Tally | None, n_voxels: int) -> dict[str, Any]:
-    if at_null.reason:
-        return {"status": DECLINED, "reason": at_null.reason}
+    if at_null.refusal:
+        return {"status": DECLINED, "reason": at_null.refusal}
     found: dict[str, Any] = {"dof": at_null.dof / n_voxels}
-    for index, alpha in enumerate(at_null.alphas):
+    for index, alpha in enumerate(ALPHAS):
         rate, lower, upper, power = _columns(alpha)
         count = int(at_null.rejected[index])
         found |= {rate: count / n_voxels} | dict(zip((lower, upper), binomial_interval(count, n_voxels), strict=True))
-        if at_effect is not None and not at_effect.reason:
+        if at_effect is not None and not at_effect.refusal:
             found[power] = int(at_effect.rejected[index]) / n_voxels
     return found
 
@@ -499,33 +363,7 @@ def binomial_interval(count: int, total: int, level: float = 0.95) -> tuple[floa
     return lower, upper
 
 
-def _weights_of_sessions(
-    layout: MapLayout, question: Question, sessions: tuple[str, ...]
-) -> NDArray[np.float64] | None:
-    """Find the weights of shape (S,) of the sessions that have maps; None where the question has no fixed ones."""
-    asked = question.sessions
-    if not asked.weights:
-        return None
-    named = asked.weights_for([session for session in asked.sessions if session in layout.sessions])
-    return None if named is None else np.array([named.get(session, 0.0) for session in sessions])
-
-
-def _null_means(
-    layout: MapLayout, question: Question, sessions: tuple[str, ...], true_means: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Find the expectation of each map, of shape (N,), under the question's null hypothesis."""
-    at_row = np.array([sessions.index(session) for session in layout.sessions], dtype=int)
-    if question.group_weights(1 + len(layout.covariate_names))[0] == 0:
-        return np.asarray(true_means[at_row])  # about a covariate, which session effects do not depend on
-    weights = _weights_of_sessions(layout, question, sessions)
-    if weights is None:
-        return np.zeros(len(at_row))
-    return np.asarray((true_means - weights * (weights @ true_means) / (weights @ weights))[at_row])
-
-
-def _effect(
-    layout: MapLayout, question: Question, of_maps: NDArray[np.float64], noncentrality: float
-) -> tuple[float, NDArray[np.float64]]:
+def _effect(layout: MapLayout, question: Question, of_maps: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
     """Find the true effect that power is found for, and the pattern of shape (N,) it has over the maps.
 
     The effect is NaN where the design cannot answer the question at all.
@@ -540,16 +378,17 @@ def _effect(
     if asked.kind == "any" and len(present) > 1:
         differences = (difference_contrasts(len(present)) @ np.linspace(-0.5, 0.5, len(present)))[:, None]
     elif asked.time is None:
-        weights = _weights_of_sessions(layout, question, tuple(present))
-        if weights is None:
+        named = asked.weights_for(present) if asked.weights else None
+        if named is None:
             return np.nan, np.zeros(len(share))
+        weights = np.array([named.get(session, 0.0) for session in present])
         pattern = pattern / (weights @ weights)
     try:
         covariance = _reference_covariance(layout, question, of_maps)
         length = float((differences.T @ np.linalg.solve(covariance, differences)).item())
     except (NotEstimableError, np.linalg.LinAlgError):
         return np.nan, np.zeros(len(share))
-    return noncentrality / np.sqrt(length), pattern * share
+    return NONCENTRALITY / np.sqrt(length), pattern * share
 
 
 def _reference_covariance(layout: MapLayout, question: Question, of_maps: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -560,22 +399,15 @@ def _reference_covariance(layout: MapLayout, question: Question, of_maps: NDArra
     NotEstimableError
         If the design does not determine it.
     LinAlgError
-        If summary-statistics cannot answer and the true covariance is singular.
+        If participants have no values and the true covariance is singular.
     """
     try:
         # how its variance is estimated does not matter here
-        plan = SummaryStatistics().plan(layout, question, GroupOptions(variance="pooled"))
+        weights = plan_participants(layout, question, GroupOptions(variance="pooled")).map_weights
     except NotEstimableError:
         design = session_design(layout, question)
         design.check("the maps do not determine it.")
         whitened = linalg.solve_triangular(linalg.cholesky(of_maps, lower=True), design.matrix.to_numpy(), lower=True)
         weights = np.atleast_2d(design.contrast) @ pseudo_inverse(whitened)
         return np.asarray(weights @ weights.T)
-    over_participants = plan.contrast @ pseudo_inverse(plan.design_matrix.to_numpy())
-    if isinstance(plan, SessionVectorPlan):
-        contrasts = difference_contrasts(plan.complete.shape[1])
-        of_one = of_maps[np.ix_(plan.complete[0], plan.complete[0])]
-        return np.asarray(contrasts @ of_one @ contrasts.T * (over_participants @ over_participants))
-    assert isinstance(plan, SummaryStatisticsPlan)  # noqa: S101 - the strategy makes no other
-    weights = over_participants @ plan.combination
-    return np.atleast_2d(weights @ of_maps @ weights)
+    return np.asarray(weights @ of_maps @ weights.T)

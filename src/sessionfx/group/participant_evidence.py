@@ -16,12 +16,7 @@ from scipy import sparse, special
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.judgement import Dropout, ValueEvidence
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question, variance_groups
-from sessionfx.group.strategies.summary_statistics import (
-    SessionVectorPlan,
-    SummaryStatisticsPlan,
-    plan_session_vectors,
-    plan_values,
-)
+from sessionfx.group.strategies.participant_values import plan_participants
 from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of
 from sessionfx.statistics.sign_flips import (
     chance,
@@ -48,8 +43,8 @@ _CONSTANT = 1e-20  # squares of residuals, relative to those of the values, that
 
 def voxel_step(n_voxels: int, n_participants: int) -> int:
     """Say every how many voxels one is looked at."""
-    wanted = _VOXELS * min(1.0, _PARTICIPANTS / n_participants)
-    return max(1, int(n_voxels / wanted))
+    n_looked_at = _VOXELS * min(1.0, _PARTICIPANTS / n_participants)
+    return max(1, int(n_voxels / n_looked_at))
 
 
 @dataclass(frozen=True)
@@ -101,27 +96,18 @@ class ValueCheck:
     @classmethod
     def of(cls, layout: MapLayout, question: Question, options: GroupOptions) -> ValueCheck | None:
         """Plan the values of a question; None where participants have none, or are too few to say anything."""
-        is_any = question.sessions.kind == "any"
         try:
-            plan = (plan_session_vectors if is_any else plan_values)(layout, question, options)
+            plan = plan_participants(layout, question, options)
         except NotEstimableError:
             return None
         design = plan.design_matrix.to_numpy()
         n = len(design)
         if n < FEWEST or n - rank_of(design) < FEWEST // 2:
             return None
-        if isinstance(plan, SessionVectorPlan):
-            rows = plan.complete.T.ravel()
-            combination = sparse.csr_array(
-                (np.ones(rows.size), (np.arange(rows.size), rows)), shape=(rows.size, len(layout.participants))
-            )
-        else:
-            assert isinstance(plan, SummaryStatisticsPlan)  # noqa: S101 - the strategy makes no other
-            combination = sparse.csr_array(plan.combination)
         labels = tuple(str(label).removeprefix("sub-") for label in plan.design_matrix.index)
         first_rows = [layout.participants.index(label) for label in labels]
         _, groups = variance_groups(layout, question, GroupOptions(variance="groups"), first_rows)
-        return cls(combination, n, labels, design, plan.contrast @ pseudo_inverse(design), groups)
+        return cls(plan.combinations, n, labels, design, plan.over_participants, groups)
 
     @property
     def carried(self) -> float:

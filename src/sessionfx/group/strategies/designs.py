@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies.base import MapLayout, Question
 from sessionfx.statistics.linear_algebra import is_estimable, rank_of
@@ -207,6 +208,20 @@ def _main_effects(
         full.session_weights,
         (MAIN_EFFECTS, *full.warnings),
     )
+
+
+def complete_participants(layout: MapLayout, asked: SessionContrast) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
+    """Find the participants who have every session.
+
+    Returns
+    -------
+    rows : ndarray of shape (n, S) of int
+    between : ndarray of shape (n, P)
+        Their constant and covariates.
+    """
+    sessions = [session for session in asked.sessions if session in layout.sessions]
+    rows = layout.complete_rows(sessions)
+    return rows, layout.between(rows[:, 0].tolist()).to_numpy()
 
 
 def session_differences(effects: NDArray[np.floating], complete: NDArray[np.int_]) -> NDArray[np.float64]:

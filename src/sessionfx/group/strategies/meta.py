@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.judgement import Judgement
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
+from sessionfx.group.strategies.participant_values import SummaryStatisticsPlan, plan_values
 from sessionfx.group.strategies.strategy import Grounds, Strategy
-from sessionfx.group.strategies.summary_statistics import SummaryStatistics, SummaryStatisticsPlan, plan_values
+from sessionfx.group.strategies.summary_statistics import SummaryStatistics
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.meta_analysis import meta_regression, pymare_stats
 

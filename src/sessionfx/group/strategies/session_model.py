@@ -18,7 +18,7 @@ from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.judgement import Evidence, Judgement
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
-from sessionfx.group.strategies.designs import session_design, session_differences
+from sessionfx.group.strategies.designs import complete_participants, session_design, session_differences
 from sessionfx.group.strategies.strategy import ORDINARY, UNEQUAL_TIMES, Assumptions, Grounds, Strategy
 from sessionfx.group.validity import NEGLIGIBLE_ICC, POOLED_MEAN, WITHOUT_SPHERICITY
 from sessionfx.statistics.estimates import Estimate, FTest
@@ -268,20 +268,6 @@ def _judge_pooling(asked: SessionContrast, layout: MapLayout, evidence: Evidence
         "no",
         f"{pooling}; with {median}, its t is about {np.sqrt(1 + (effective - 1) * icc):.1f} times too large there.",
     )
-
-
-def complete_participants(layout: MapLayout, asked: SessionContrast) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
-    """Find the participants who have every session.
-
-    Returns
-    -------
-    rows : ndarray of shape (n, S) of int
-    between : ndarray of shape (n, P)
-        Their constant and covariates.
-    """
-    sessions = [session for session in asked.sessions if session in layout.sessions]
-    rows = layout.complete_rows(sessions)
-    return rows, layout.between(rows[:, 0].tolist()).to_numpy()
 
 
 def resolve_subject_effect(subject_effect: str, session_contrast: SessionContrast) -> str:

@@ -1,0 +1,489 @@
+"""Values of participants: combine each participant's sessions, then an ordinary model over participants.
+
+One value for most questions; for a test of any difference the participant's maps of all sessions. Summary statistics
+and meta-analysis test them, and they show what such tests assume (`group.participant_evidence`).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import sparse
+
+from sessionfx.ask.session_contrasts import SessionContrast, slope_weights
+from sessionfx.errors import NotEstimableError
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question, check_bootstrap, variance_groups
+from sessionfx.group.strategies.designs import (
+    NO_DIFFERENCE,
+    NO_TREND,
+    complete_participants,
+    difference_contrasts,
+    session_differences,
+)
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.fixed_effects import average
+from sessionfx.statistics.linear_algebra import independent_columns, is_estimable, pseudo_inverse, rank_of
+from sessionfx.statistics.multivariate import hotelling
+from sessionfx.statistics.ols import OlsContrasts, prepare_ols
+from sessionfx.statistics.resampling import Resampling, grouped_wild_bootstrap, pooled_resampling
+from sessionfx.statistics.unequal_variances import GroupedContrast, grouped_contrast
+from sessionfx.wording import listed, session_names
+
+MOST_COLUMNS = 8  # named in a sentence
+INCOMPLETE_MEAN = (
+    "Some participants miss sessions, and their mean is over the sessions they have: where sessions truly "
+    "differ, it mixes who was scanned with when, and is biased."
+)
+INCOMPLETE_TREND = (
+    "Some participants miss sessions, and their trend is over the sessions they have: where change is not a "
+    "straight line, it is not the same quantity for everyone."
+)
+_WARNINGS_IF_INCOMPLETE = {"mean": (INCOMPLETE_MEAN,), "linear": (INCOMPLETE_TREND,)}
+UNEQUAL_GROUPS = (
+    "Each group has a variance of its own here, and the Bayes factor is that of a t test with one for all. --variance "
+    "pooled has it; it holds if the groups vary equally."
+)
+
+
+@dataclass(frozen=True)
+class ParticipantPlan(Plan):
+    """A model over n participants, of one value or of several values each."""
+
+    @property
+    @abstractmethod
+    def combinations(self) -> sparse.csr_array:
+        """Weights of shape (S n, N) of the maps in S values of each participant, one value after the other."""
+
+    @cached_property
+    def over_participants(self) -> NDArray[np.float64]:
+        """Weights of shape (n,) of participants in the contrast."""
+        return np.asarray(self.contrast @ pseudo_inverse(self.design_matrix.to_numpy()))
+
+    @property
+    def map_weights(self) -> NDArray[np.float64]:
+        """Weights of shape (Q, N) of the maps in the estimate, or in the Q differences that are tested together."""
+        n_values = self.combinations.shape[0] // len(self.over_participants)
+        differences = difference_contrasts(n_values) if n_values > 1 else np.ones((1, 1))
+        return np.asarray(np.kron(differences, self.over_participants) @ self.combinations)
+
+
+@dataclass(frozen=True)
+class SummaryStatisticsPlan(ParticipantPlan):
+    """One value per participant, then OLS.
+
+    Attributes
+    ----------
+    combination : ndarray of shape (n, N)
+        Weight of each map in each participant's value.
+    precision_weighted : bool
+        Whether the weights are replaced by the maps' precisions (means only).
+    """
+
+    combination: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    precision_weighted: bool = False
+
+    @cached_property
+    def prepared(self) -> OlsContrasts | GroupedContrast:
+        """The contrast over participants, ready for any number of voxels."""
+        if self.groups:
+            return grouped_contrast(self.design_matrix.to_numpy(), self.contrast, self.groups)
+        return prepare_ols(self.design_matrix.to_numpy(), self.contrast)
+
+    @cached_property
+    def combinations(self) -> sparse.csr_array:
+        """One value of each participant, which needs the participant's maps alone."""
+        return sparse.csr_array(self.combination)
+
+    @property
+    def uses_variances(self) -> bool:
+        """Precision weights do."""
+        return self.precision_weighted
+
+    def participant_values(
+        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
+    ) -> NDArray[np.float64]:
+        """Combine the sessions of each participant.
+
+        Parameters
+        ----------
+        effects, variances : ndarray of shape (N, V)
+            Variances are needed for precision weights only.
+
+        Returns
+        -------
+        ndarray of shape (n, V)
+        """
+        if not self.precision_weighted:
+            return np.asarray(self.combinations @ effects)
+        if variances is None:
+            raise ValueError("precision weights need the maps' variances")
+        values = np.empty((len(self.combination), effects.shape[1]))
+        for value, weights in zip(values, self.combination, strict=True):
+            inputs = [
+                Estimate(effects[row].astype(float), variances[row].astype(float), 0.0)
+                for row in np.nonzero(weights)[0]
+            ]
+            value[:] = average(inputs, "precision", "sum").effect
+        return values
+
+    def participant_variances(self, variances: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Find the sampling variances of the participants' values.
+
+        Parameters
+        ----------
+        variances : ndarray of shape (N, V)
+            Of the maps, which are independent of each other given the participant.
+
+        Returns
+        -------
+        ndarray of shape (n, V)
+            Σ c² v, or 1 / Σ 1/v for precision weights: variance within participants only.
+        """
+        if self.precision_weighted:
+            with np.errstate(divide="ignore", invalid="ignore"):  # variances of zero: undetermined voxels
+                return np.asarray(1 / ((self.combination != 0).astype(float) @ (1 / variances)))
+        return np.asarray(self.combination**2 @ variances)
+
+    def effective_n(self, question: Question) -> float:
+        """Find 1 / c′(X′X)⁻¹c; see `Plan.effective_n`."""
+        if isinstance(self.prepared, GroupedContrast):
+            raise NotEstimableError(UNEQUAL_GROUPS)
+        n = 1 / float(np.square(self.prepared.weights).sum())
+        if question.group.covariate:
+            column = list(self.design_matrix.columns).index(question.group.covariate)
+            spread = float(self.design_matrix.iloc[:, column].std(ddof=0))
+            n *= (float(self.contrast[column]) / (2 * spread)) ** 2
+        return n
+
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
+        """Combine, then estimate the contrast over participants; see `Plan.estimate`."""
+        return self.prepared.estimate(self.participant_values(effects, variances))
+
+    @cached_property
+    def resampling(self) -> Resampling:
+        """Flips or permutations; by group, the wild bootstrap. See `Plan.resampling`."""
+        return _resampling(self.design_matrix, self.contrast, self.groups)
+
+    def resampled_values(
+        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
+    ) -> NDArray[np.float64]:
+        """One value per participant; see `Plan.resampled_values`."""
+        return self.participant_values(effects, variances)
+
+
+@dataclass(frozen=True)
+class SessionVectorPlan(ParticipantPlan):
+    """Hotelling's T² on each participant's differences between sessions.
+
+    Attributes
+    ----------
+    complete : ndarray of shape (n, S) of int
+        Rows of the maps of each participant who has every session.
+    n_maps : int
+        Of the layout.
+    """
+
+    complete: NDArray[np.int_] = field(default_factory=lambda: np.empty((0, 0), dtype=int))
+    n_maps: int = 0
+
+    @cached_property
+    def combinations(self) -> sparse.csr_array:
+        """Each session's map of each participant."""
+        rows = self.complete.T.ravel()
+        shape = (rows.size, self.n_maps)
+        return sparse.csr_array((np.ones(rows.size), (np.arange(rows.size), rows)), shape=shape)
+
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
+        """Test the differences; see `Plan.estimate`."""
+        vectors = effects[self.complete]
+        differences = session_differences(effects, self.complete)
+        # sessions that are equal leave rounding error, which is no difference
+        rounding = np.finfo(float).eps * vectors.shape[1] * np.abs(vectors).max(axis=1)
+        differences[np.abs(differences) <= rounding] = 0.0
+        if self.groups:
+            return grouped_contrast(self.design_matrix.to_numpy(), self.contrast, self.groups).test(differences)
+        return hotelling(differences, self.design_matrix.to_numpy(), self.contrast)
+
+    @cached_property
+    def resampling(self) -> Resampling:
+        """All differences of a participant are resampled together; see `Plan.resampling`."""
+        return _resampling(self.design_matrix, self.contrast, self.groups, self.complete.shape[1] - 1)
+
+    def resampled_values(
+        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
+    ) -> NDArray[np.float64]:
+        """Give the differences between sessions, one after the other; see `Plan.resampled_values`."""
+        return session_differences(effects, self.complete).reshape(-1, effects.shape[1])
+
+
+def _resampling(
+    design: pd.DataFrame, contrast: NDArray[np.float64], groups: Sequence[str], n_values: int = 1
+) -> Resampling:
+    matrix = design.to_numpy()
+    if not groups:
+        return pooled_resampling(matrix, contrast, n_values)
+    found = grouped_wild_bootstrap(grouped_contrast(matrix, contrast, groups), matrix, contrast, n_values)
+    check_bootstrap(
+        found,
+        "--variance pooled permutes participants between groups, which is valid only if these vary equally.",
+    )
+    return found
+
+
+def plan_participants(layout: MapLayout, question: Question, options: GroupOptions) -> ParticipantPlan:
+    """Choose the participants whose sessions can answer a question, and plan the model of their values.
+
+    Raises
+    ------
+    NotEstimableError
+        As `plan_values` and `plan_session_vectors`.
+    """
+    if question.sessions.kind == "any":
+        return plan_session_vectors(layout, question, options)
+    return plan_values(layout, question, options)
+
+
+def plan_values(layout: MapLayout, question: Question, options: GroupOptions) -> SummaryStatisticsPlan:
+    """Plan one value per participant: whose sessions can answer, and the model over these participants.
+
+    Raises
+    ------
+    NotEstimableError
+        As `combine_sessions` and `plan_over_participants`.
+    """
+    combinations, left_out = combine_sessions(layout, question.sessions)
+    incomplete = any(
+        len(layout.rows_of(label)) < len(question.sessions.sessions)
+        for label in layout.unique_participants
+        if label not in left_out
+    )
+    return plan_over_participants(layout, question, options, combinations, left_out, incomplete)
+
+
+def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
+    """Find the weight of each map in each participant's value.
+
+    Returns
+    -------
+    combinations : dict of str to dict of int to float
+        Weight of each row, by participant.
+    left_out : dict of str to str
+        Participants who cannot answer, and why.
+
+    Raises
+    ------
+    NotEstimableError
+        If the question has no meaning, or fewer than two participants can answer it.
+    """
+    if asked.kind == "linear" and not asked.weights:
+        raise NotEstimableError(NO_TREND)
+    combinations: dict[str, dict[int, float]] = {}
+    left_out: dict[str, str] = {}
+    for participant in layout.unique_participants:
+        rows = layout.rows_of(participant)
+        if asked.time is not None:
+            times = layout.session_covariate(asked.time)[list(rows.values())]
+            if np.ptp(times) > 0:
+                combinations[participant] = dict(zip(rows.values(), slope_weights(times).tolist(), strict=True))
+            else:
+                left_out[participant] = f"has no two sessions with different values of '{asked.time}'"
+            continue
+        weights = asked.weights_for(list(rows))
+        if weights is None:
+            missing = [session for session in asked.sessions if session not in rows]
+            left_out[participant] = f"has no map of {session_names(missing)}"
+            continue
+        combinations[participant] = {rows[session]: weight for session, weight in weights.items()}
+    if len(combinations) < 2:
+        what = f"sessions with different values of '{asked.time}'" if asked.time else "the sessions this contrast needs"
+        raise NotEstimableError(f"{len(combinations)} participant(s) have {what}; a group model needs at least two.")
+    return combinations, left_out
+
+
+def plan_over_participants(
+    layout: MapLayout,
+    question: Question,
+    options: GroupOptions,
+    combinations: dict[str, dict[int, float]],
+    left_out: dict[str, str],
+    incomplete: bool,
+) -> SummaryStatisticsPlan:
+    """Build the model of one value per participant: a constant, the covariates, and what session covariates add up to.
+
+    Raises
+    ------
+    NotEstimableError
+        If the model does not determine the contrast over participants, or leaves no error.
+    """
+    asked = question.sessions
+    combination = np.zeros((len(combinations), len(layout.participants)))
+    for row, weights in zip(combination, combinations.values(), strict=True):
+        row[list(weights)] = list(weights.values())
+    first_rows = [next(iter(weights)) for weights in combinations.values()]
+    between = layout.between(first_rows)
+    names, values = layout.adjusting_covariates(asked)
+    design = pd.concat([between, pd.DataFrame(combination @ values, columns=list(names))], axis=1)
+    design.index = pd.Index([f"sub-{participant}" for participant in combinations])
+    contrast = np.concatenate([question.group_weights(between.shape[1]), np.zeros(len(names))])
+    check_over_participants(design, contrast)
+    groups, sentence, details = groups_over_participants(layout, question, options, first_rows, design, contrast)
+    is_mean = asked.kind == "mean"
+    precision = is_mean and options.fixed_effects == "precision"
+    columns = listed([str(name) for name in design.columns[1:]], most=MOST_COLUMNS)
+    return SummaryStatisticsPlan(
+        design,
+        contrast,
+        tuple(sorted({row for weights in combinations.values() for row in weights})),
+        left_out,
+        f"{f'Model of {columns}' if columns else 'One-sample model'} on {len(combinations)} participants, one "
+        "summary-statistics value each" + (f" ({options.fixed_effects} weights)." if is_mean else ".") + sentence,
+        _WARNINGS_IF_INCOMPLETE.get(asked.kind, ()) if incomplete else (),
+        {
+            "FixedEffectsWeighting": options.fixed_effects if is_mean else "equal",
+            "ParticipantWeights": {
+                f"sub-{participant}": "precision"
+                if precision
+                else {f"ses-{layout.sessions[row]}": weight for row, weight in weights.items() if layout.sessions[row]}
+                for participant, weights in combinations.items()
+            },
+            **details,
+        },
+        combination,
+        precision,
+        groups=groups,
+    )
+
+
+def check_over_participants(design: pd.DataFrame, contrast: NDArray[np.float64]) -> None:
+    """Make sure that a model over participants determines a contrast and leaves error.
+
+    Raises
+    ------
+    NotEstimableError
+    """
+    matrix = design.to_numpy()
+    if not is_estimable(matrix, contrast):
+        kept = independent_columns(matrix)
+        explained = [str(name) for index, name in enumerate(design.columns) if index not in kept]
+        raise NotEstimableError(
+            f"Over these {len(matrix)} participants {listed(explained, most=MOST_COLUMNS)} cannot be told apart from "
+            f"the other columns ({listed([str(design.columns[index]) for index in kept], most=MOST_COLUMNS)})."
+        )
+    if len(matrix) - rank_of(matrix) < 1:
+        raise NotEstimableError(
+            f"{len(matrix)} participants leave no degrees of freedom for the error of a model with "
+            f"{matrix.shape[1]} columns."
+        )
+
+
+def groups_over_participants(
+    layout: MapLayout,
+    question: Question,
+    options: GroupOptions,
+    rows: Sequence[int],
+    design: pd.DataFrame,
+    contrast: NDArray[np.float64],
+) -> tuple[tuple[str, ...], str, dict[str, str]]:
+    """Choose groups with a variance each, and make sure that the design shows how much they vary.
+
+    Returns
+    -------
+    groups : tuple of str
+        Empty where one variance serves all.
+    sentence : str
+        What to add to the description.
+    details : dict
+        For the sidecar.
+
+    Raises
+    ------
+    NotEstimableError
+        If a group that the contrast needs has one participant only, or none that the covariates leave free.
+    """
+    covariate, groups = variance_groups(layout, question, options, rows)
+    if not groups:
+        return (), "", {"Variance": "pooled"}
+    unseen = grouped_contrast(design.to_numpy(), contrast, groups).unseen
+    if unseen:
+        levels = sorted({name[len(covariate) + 1 : -1] for name in unseen if name != covariate})
+        which = f"level(s) {listed(levels, most=MOST_COLUMNS)}" if levels else "last level"
+        raise NotEstimableError(
+            f"How much participants vary within the {which} of '{covariate}' cannot be seen: there is one of them "
+            "only, or the covariates account for them. --variance pooled takes all groups to vary equally."
+        )
+    sentence = f" Each level of '{covariate}' has a variance of its own (Welch–Satterthwaite)."
+    return groups, sentence, {"Variance": f"by level of {covariate}"}
+
+
+def _check_groups(
+    groups: Sequence[str], n_differences: int, design: pd.DataFrame, contrast: NDArray[np.float64]
+) -> None:
+    """Make sure that every group that carries a test has as many participants as its covariance needs."""
+    if not groups:
+        return
+    prepared = grouped_contrast(design.to_numpy(), contrast, groups)
+    fewest = float(prepared.free[prepared.carried > 0].min())
+    if fewest < n_differences - 1e-6:
+        raise NotEstimableError(
+            f"A group has {fewest + 1:.0f} participants with every session, too few for a covariance of its own "
+            f"between {n_differences} differences of sessions (at least {n_differences + 1}). --variance pooled takes "
+            "all groups to vary and co-vary equally; the marginal strategy does not need it."
+        )
+
+
+def plan_session_vectors(layout: MapLayout, question: Question, options: GroupOptions) -> SessionVectorPlan:
+    """Plan a test of any difference, on the participants who have every session.
+
+    Raises
+    ------
+    NotEstimableError
+        If they are too few, or covariates cannot be adjusted for.
+    """
+    sessions = [session for session in question.sessions.sessions if session in layout.sessions]
+    if len(sessions) < 2:
+        raise NotEstimableError(NO_DIFFERENCE)
+    complete, between = complete_participants(layout, question.sessions)
+    participants = [layout.participants[rows[0]] for rows in complete]
+    left_out = {
+        label: f"has no map of {session_names(session for session in sessions if session not in layout.rows_of(label))}"
+        for label in layout.unique_participants
+        if label not in participants
+    }
+    if layout.adjusting_covariates(question.sessions)[0]:
+        raise NotEstimableError(
+            "Hotelling's T² on participants' session vectors cannot adjust for session covariates; the marginal "
+            "strategy can."
+        )
+    n_differences = len(sessions) - 1
+    design = pd.DataFrame(
+        between, columns=layout.between([]).columns, index=[f"sub-{participant}" for participant in participants]
+    )
+    contrast = question.group_weights(between.shape[1])
+    if len(complete) - rank_of(between) < n_differences:
+        raise NotEstimableError(
+            f"{len(complete)} participants have all {len(sessions)} sessions, too few for Hotelling's T² (at least "
+            f"{n_differences + between.shape[1]})."
+        )
+    check_over_participants(design, contrast)
+    first_rows = complete[:, 0].tolist()
+    groups, sentence, details = groups_over_participants(layout, question, options, first_rows, design, contrast)
+    _check_groups(groups, n_differences, design, contrast)
+    return SessionVectorPlan(
+        design,
+        contrast,
+        tuple(sorted(complete.ravel().tolist())),
+        left_out,
+        f"Hotelling's T² on the {n_differences} differences between sessions of {len(complete)} participants."
+        + sentence,
+        (),
+        {"FixedEffectsWeighting": "equal", **details},
+        complete,
+        len(layout.participants),
+        groups=groups,
+    )
