@@ -107,7 +107,7 @@ def test_a_participant_who_is_not_asked_for_may_be_unreadable(
     root = study(tmp_path / "bids")
     failing_folders("/sub-02/ses-2/func")
     assert names(select(root, participant_label=("01",))) == ["sub-01_ses-1_task-a", "sub-01_ses-2_task-a"]
-    with pytest.raises(DatasetError, match=r"with --participant-label\. To do so leave out --bids-database-dir too"):
+    with pytest.raises(DatasetError, match="--bids-database-dir is of all participants; without it"):
         select(root, participant_label=("01",), database_dir=tmp_path / "kept")
 
 

@@ -1018,20 +1018,26 @@ def test_a_damaged_database_is_made_again(damage: bytes | None, tmp_path: Path) 
     assert all(path.stat().st_size > 10_000 for path in folder.rglob("*.sqlite")), "made again, not gone without"
 
 
-def test_a_database_whose_making_was_interrupted_is_not_trusted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_database_that_was_not_finished_is_not_kept(
+    error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """pybids makes the file first, and takes any file for a whole database."""
     root, folder = many(tmp_path / "bids", ["01"]), tmp_path / "kept"
+    expected = opened(root)
 
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
+    def fails(*_: object) -> None:
+        raise error
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("bids.layout.BIDSLayoutIndexer.__call__", interrupted)
-        opened(root, database_dir=folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("bids.layout.BIDSLayoutIndexer.__call__", fails)
+        if error is KeyboardInterrupt:
+            with pytest.raises(KeyboardInterrupt):
+                opened(root, database_dir=folder)
+        else:
+            assert opened(root, database_dir=folder) == expected, "what lies there is known without pybids"
     assert not databases(folder)
-    assert opened(root, database_dir=folder) == opened(root)
+    assert opened(root, database_dir=folder) == expected
 
 
 def test_jobs_that_begin_together_may_share_a_database(tmp_path: Path) -> None:

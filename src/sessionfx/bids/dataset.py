@@ -53,7 +53,7 @@ _DATATYPES = ("anat", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "perf", "pet"
 _DATABASE = "layout_index.sqlite"  # pybids' name
 # pybids would read a file of this name in every folder, layout_config.json by default: there can be none
 _NO_CONFIGURATION = f"{os.devnull}/none"
-# It would match every path with the patterns of thirty entities, which nobody asks it for
+# It would match every path with the patterns of thirty entities, or of a pybids_config.json, which nobody asks for
 _NO_ENTITIES = {"name": "names", "entities": []}
 
 
@@ -336,7 +336,8 @@ def _kept(root: Path, participants: Sequence[str], database_dir: Path) -> Collec
         if not participants:
             raise
         raise DatasetError(
-            f"{error} To do so leave out --bids-database-dir too: its database is of all participants."
+            f"{error} (The database of --bids-database-dir is of all participants; without it only those named are "
+            "looked for.)"
         ) from None
 
 
@@ -389,10 +390,8 @@ def _ignored(participants: Sequence[str]) -> re.Pattern[str]:
 def _listed_by_pybids(root: Path, ignored: re.Pattern[str], database_path: Path | None) -> list[str]:
     """Let pybids list a dataset, from its database where there is one."""
     _provide_home()
-    from bids import config
     from bids.layout import BIDSFile, BIDSLayout, BIDSLayoutIndexer
 
-    config.reset_options()  # pybids_config.json in the home or the working folder would change what is found
     indexer = BIDSLayoutIndexer(index_metadata=False, ignore=[ignored], config_filename=_NO_CONFIGURATION)
     layout = BIDSLayout(root, validate=False, config=_NO_ENTITIES, database_path=database_path, indexer=indexer)
     with layout.session:

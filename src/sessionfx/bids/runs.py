@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from sessionfx.bids.acquisitions import DEFAULT_BOLD_FILTER, acquired_entities, one_per_acquisition
 from sessionfx.bids.choosing import RUNS, check_labels, choose_entities, matches_filter, read_filters
@@ -25,26 +26,14 @@ from sessionfx.wording import listed, natural_key
 IMAGE_EXTENSIONS = (".nii.gz", ".nii")
 
 
-@dataclass(frozen=True)
-class _Companion:
-    """A kind of file that goes with a run.
+class _Companion(NamedTuple):
+    """A kind of file that goes with a run."""
 
-    Attributes
-    ----------
-    name : str
-        In messages, and as an entry of `--bids-filter-file`.
-    suffixes, extensions : tuple of str
-    ignored : tuple of str
-        Entities that need not be the run's.
-    default_filter : dict
-        Which of several is meant, unless the filter file says otherwise.
-    """
-
-    name: str
+    name: str  # in messages, and as an entry of --bids-filter-file
     suffixes: tuple[str, ...]
     extensions: tuple[str, ...] = (".tsv",)
-    ignored: tuple[str, ...] = ()
-    default_filter: Mapping[str, Any] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()  # entities that need not be the run's
+    default_filter: Mapping[str, Any] = MappingProxyType({})  # which of several is meant, unless the filter file says
 
 
 _EVENTS = _Companion("events", ("events",))
