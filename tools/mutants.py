@@ -116,11 +116,11 @@ MUTANTS = (
            "tests/unit/test_multivariate.py -k analysis_of_variance"),
     # what is finished
     Mutant("finished-if-one-file-is-there", _RECORDS, "return all(self._is_intact", "return any(self._is_intact",
-           "tests/program/test_outputs.py"),
+           "tests/program/test_output_faults.py -k files_are_whole"),
     Mutant("records-of-other-calls-lost", _RECORDS, "{**self._read(), **finished}", "{**self._content, **finished}",
-           "tests/program/test_output_faults.py -k record"),
+           "tests/program/test_output_faults.py -k same_time"),
     Mutant("temporary-files-stay", "bids/writing.py", "_discard(waiting)\n        raise\n    _name", "raise\n    _name",
-           "tests/program/test_output_faults.py"),
+           "tests/program/test_output_faults.py -k written_together"),
     # names and what users ask
     Mutant("entities-out-of-order", _NAMES, '"contrast", "sessions", "covariate", "strategy", "stat"',
            '"contrast", "sessions", "strategy", "covariate", "stat"', "tests/unit/test_naming.py"),

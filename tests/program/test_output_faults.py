@@ -210,18 +210,21 @@ def test_a_file_that_is_a_link_to_elsewhere_is_refused_and_one_within_is_replace
     assert not (logs / "b.txt").is_symlink()
 
 
-@pytest.mark.parametrize("name", ["sub-01.html", "logs/sub-01_record.json", "sub-01/func/sub-01_design.tsv"])
-def test_a_folder_in_place_of_a_participants_file_stops_that_participant_alone(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [*((name, ParticipantError) for name in ("sub-01.html", "logs/sub-01_record.json", "sub-01/func/sub-01_design.tsv")),
+     *((name, OutputError) for name in ("group.html", "logs/task-x_group.json", "dataset_description.json"))],
+)  # fmt: skip
+def test_a_folder_in_place_of_a_file_stops_those_whose_file_it_is(
+    name: str, error: type[Exception], tmp_path: Path
+) -> None:
     (tmp_path / name).mkdir(parents=True)
-    with pytest.raises(ParticipantError, match="a folder is in its place"):
+    with pytest.raises(error, match="a folder is in its place"):
         write_text(tmp_path / name, "a")
 
 
-@pytest.mark.parametrize("name", ["group.html", "logs/task-x_group.json", "dataset_description.json"])
-def test_a_folder_in_place_of_everybodys_file_stops_all(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).mkdir(parents=True)
-    with pytest.raises(OutputError, match="a folder is in its place"):
-        write_text(tmp_path / name, "a")
+def deny(*_: Any, **__: Any) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
 
 
 def test_who_may_not_write_into_a_participants_folder_may_write_into_others(
@@ -231,24 +234,19 @@ def test_who_may_not_write_into_a_participants_folder_may_write_into_others(
     closed = (tmp_path / "sub-01" / "func").stat().st_ino
     original = os.open
 
-    def deny(name: Any, flags: int, *arguments: Any, dir_fd: int | None = None) -> int:
+    def guard(name: Any, flags: int, *arguments: Any, dir_fd: int | None = None) -> int:
         if flags & os.O_CREAT and dir_fd is not None and os.fstat(dir_fd).st_ino == closed:
-            raise PermissionError(errno.EACCES, "Permission denied")
+            deny()
         return original(name, flags, *arguments, dir_fd=dir_fd)
 
-    monkeypatch.setattr(os, "open", deny)
+    monkeypatch.setattr(os, "open", guard)
     with pytest.raises(ParticipantError, match="Permission denied"):
         write_text(tmp_path / "sub-01" / "func" / "a.txt", "a")
     write_text(tmp_path / "sub-02" / "func" / "a.txt", "a")
-
-
-def test_who_may_not_make_a_participants_folder_may_make_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def deny(*_: Any, **__: Any) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
-
+    # who may not make a participant's folder may make none
     monkeypatch.setattr(os, "mkdir", deny)
     with pytest.raises(OutputError, match="Permission denied"):
-        write_text(tmp_path / "sub-01" / "func" / "a.txt", "a")
+        write_text(tmp_path / "sub-03" / "func" / "a.txt", "a")
 
 
 def test_old_temporaries_are_removed_and_those_at_work_stay(tmp_path: Path) -> None:
@@ -306,6 +304,10 @@ def made(output: Path, name: str = "a") -> Path:
     return path
 
 
+def record_of(output: Path) -> Record:
+    return Record(output / "logs" / "sub-01_record.json", output)
+
+
 def test_names_in_a_record_reach_no_file_of_another(tmp_path: Path) -> None:
     output = tmp_path / "out"
     victims = ["../victim", str(tmp_path / "victim"), "../out/sub-02/func/sub-02_statmap.json",
@@ -318,68 +320,80 @@ def test_names_in_a_record_reach_no_file_of_another(tmp_path: Path) -> None:
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         (output / name).write_text("precious")
     size = {"size": len("precious")}
-    path = output / "logs" / "sub-01_record.json"
-    write_json(path, {name: {"fingerprint": "x", "files": {name: size}} for name in victims})
-    record = Record(path, output)
+    entries = {name: {"fingerprint": "x", "files": {name: size}} for name in victims}
+    write_json(output / "logs" / "sub-01_record.json", entries)
+    record = record_of(output)
     assert [name for name in victims if record.is_finished(name, "x")] == []
     record.forget(victims)
     assert all((output / name).read_text() == "precious" for name in victims)
 
 
-@pytest.mark.parametrize("change", [lambda path: path.write_text(""), lambda path: path.unlink()])
-def test_damaged_files_are_not_finished(change: Callable[[Path], Any], tmp_path: Path) -> None:
-    path = made(tmp_path)
-    Record(tmp_path / "logs" / "sub-01_record.json", tmp_path).finish({"a": ("x", [path])})
-    record = Record(tmp_path / "logs" / "sub-01_record.json", tmp_path)
-    assert record.is_finished("a", "x")
-    change(path)
-    assert not record.is_finished("a", "x")
+@pytest.mark.parametrize("change", [lambda path: path.write_text(""), lambda path: path.unlink()], ids=["cut", "gone"])
+@pytest.mark.parametrize("damaged", [0, 1])
+def test_work_is_finished_while_all_its_files_are_whole(
+    change: Callable[[Path], Any], damaged: int, tmp_path: Path
+) -> None:
+    paths = [made(tmp_path, name) for name in "ab"]
+    record_of(tmp_path).finish({"a": ("x", paths)})
+    assert record_of(tmp_path).is_finished("a", "x")
+    assert not record_of(tmp_path).is_finished("a", "y")
+    change(paths[damaged])
+    assert not record_of(tmp_path).is_finished("a", "x")
+
+
+def test_files_that_other_finished_work_needs_too_stay(tmp_path: Path) -> None:
+    shared, own = made(tmp_path, "shared"), made(tmp_path, "own")
+    record_of(tmp_path).finish({"a": ("x", [shared, own]), "b": ("x", [shared])})
+    assert record_of(tmp_path).forget(["a"]) == [own]
+    assert record_of(tmp_path).is_finished("b", "x")
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"a": 1}', '{"a": {"fingerprint": "x", "files": [1]}}', '{"a":' * 10**5])
 def test_a_broken_record_means_that_work_is_done_again(text: str, tmp_path: Path) -> None:
-    path = tmp_path / "logs" / "sub-01_record.json"
-    write_text(path, text)
-    record = Record(path, tmp_path)
+    write_text(tmp_path / "logs" / "sub-01_record.json", text)
+    record = record_of(tmp_path)
     assert not record.is_finished("a", "x")
     record.forget(["a"])
     record.finish({"a": ("x", [made(tmp_path)])})
-    assert Record(path, tmp_path).is_finished("a", "x")
+    assert record_of(tmp_path).is_finished("a", "x")
 
 
 def test_a_pipe_in_place_of_a_record_does_not_hang(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    os.mkfifo(tmp_path / "logs" / "sub-01_record.json")
-    assert Record(tmp_path / "logs" / "sub-01_record.json", tmp_path).works() == []
+    os.mkfifo(record_of(tmp_path)._path)
+    assert record_of(tmp_path).works() == []
 
 
 def test_calls_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:
-    path = tmp_path / "logs" / "sub-01_record.json"
-    records = [Record(path, tmp_path) for _ in range(2)]
+    records = [record_of(tmp_path) for _ in range(2)]
     records[0].finish({"a": ("x", [made(tmp_path, "a")])})
     records[1].finish({"b": ("x", [made(tmp_path, "b")])})
     records[0].forget(["a"])
-    record = Record(path, tmp_path)
-    assert record.works() == ["b"]
-    assert record.is_finished("b", "x")
+    assert record_of(tmp_path).works() == ["b"]
+    assert record_of(tmp_path).is_finished("b", "x")
 
 
-def test_many_processes_write_into_one_record(tmp_path: Path) -> None:
-    path = tmp_path / "logs" / "sub-01_record.json"
+def test_many_threads_of_many_processes_write_into_one_record(tmp_path: Path) -> None:
     shared = made(tmp_path)
     children = []
-    for number in range(8):
+    for number in range(6):
         child = os.fork()
         if child == 0:
             try:
-                for part in range(5):
-                    Record(path, tmp_path).finish({f"{number} {part}": ("x", [shared])})
+                threads = [
+                    threading.Thread(target=record_of(tmp_path).finish, args=[{f"{number} {part}": ("x", [shared])}])
+                    for part in range(6)
+                ]
+                for thread in threads:
+                    thread.start()
+                for thread in threads:
+                    thread.join()
             finally:
                 os._exit(0)
         children.append(child)
     for child in children:
         os.waitpid(child, 0)
-    assert len(Record(path, tmp_path).works()) == 40
+    assert len(record_of(tmp_path).works()) == 36
 
 
 def test_a_lock_whose_holder_sleeps_is_waited_for_no_longer_than_that(
@@ -403,23 +417,10 @@ def test_a_lock_whose_holder_sleeps_is_waited_for_no_longer_than_that(
     os.waitpid(child, 0)
 
 
-def test_threads_of_a_process_take_turns(tmp_path: Path) -> None:
-    path = tmp_path / "logs" / "sub-01_record.json"
-    shared = made(tmp_path)
-    threads = [
-        threading.Thread(target=lambda n=number: Record(path, tmp_path).finish({str(n): ("x", [shared])}))
-        for number in range(16)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(Record(path, tmp_path).works()) == 16
-
-
 # --- the program ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_record_that_names_a_file_elsewhere_deletes_nothing(dataset: Path, output: Path) -> None:
     victim = output.parent / "victim"
     victim.write_text("precious")
@@ -431,10 +432,12 @@ def test_a_record_that_names_a_file_elsewhere_deletes_nothing(dataset: Path, out
     assert victim.read_text() == "precious"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [EFFECT, EFFECT.replace(".nii.gz", ".json"), "sub-01.html", "group.html", REFERENCE, PARTICIPANT_LOG]
-)
-@pytest.mark.parametrize("size", [0, 60])
+    ("name", "size"),
+    [(EFFECT, 60), (EFFECT.replace(".nii.gz", ".json"), 0), ("sub-01.html", 60), ("group.html", 0), (REFERENCE, 60),
+     (PARTICIPANT_LOG, 0)],
+)  # fmt: skip
 def test_a_damaged_output_is_made_anew(name: str, size: int, dataset: Path, output: Path) -> None:
     before = content(output)
     log = (output / PARTICIPANT_LOG).read_text()
@@ -445,6 +448,7 @@ def test_a_damaged_output_is_made_anew(name: str, size: int, dataset: Path, outp
     assert (output / PARTICIPANT_LOG).read_text() == log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "{}", '{"title": 1, "html": "x", "mark": ""}'])
 def test_a_damaged_section_is_drawn_again(text: str, dataset: Path, output: Path) -> None:
     before = content(output)
@@ -455,6 +459,7 @@ def test_a_damaged_section_is_drawn_again(text: str, dataset: Path, output: Path
     assert content(output) == before
 
 
+@pytest.mark.slow
 def test_a_damaged_section_of_another_analysis_is_named_on_the_page(dataset: Path, output: Path) -> None:
     other = output / "sub-01" / "figures" / "sub-01_task-other_contrast-x_section.json"
     other.write_text("{")
@@ -464,6 +469,7 @@ def test_a_damaged_section_of_another_analysis_is_named_on_the_page(dataset: Pat
     assert "Contrast incongruentMinusCongruent" in page
 
 
+@pytest.mark.slow
 def test_a_page_without_a_section_that_is_there_is_made_anew(
     dataset: Path, output: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -479,6 +485,7 @@ def test_a_page_without_a_section_that_is_there_is_made_anew(
     assert page.read_text().count("<section id=") == 3
 
 
+@pytest.mark.slow
 def test_a_participant_whose_page_is_a_folder_fails_alone_and_its_log_is_written(
     dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -495,12 +502,7 @@ def test_a_participant_whose_page_is_a_folder_fails_alone_and_its_log_is_written
     assert not list(output.glob("logs/*_crash.txt"))
 
 
-def test_a_log_lost_in_an_interruption_is_written_again(dataset: Path, output: Path, finished: Path) -> None:
-    (output / PARTICIPANT_LOG).unlink()
-    assert analyse(dataset, output) == 0
-    assert (output / PARTICIPANT_LOG).read_text() == (finished / PARTICIPANT_LOG).read_text()
-
-
+@pytest.mark.slow
 def test_a_session_added_later_gives_what_both_at_once_give(dataset: Path, finished: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     assert analyse(dataset, output, "--session-label", "01") == 0
@@ -511,12 +513,14 @@ def test_a_session_added_later_gives_what_both_at_once_give(dataset: Path, finis
     assert (output / "sub-01.html").read_bytes() == (finished / "sub-01.html").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_narrower_call_keeps_the_mean_image_of_all_runs(dataset: Path, output: Path, finished: Path) -> None:
     assert analyse(dataset, output, "--session-label", "01") == 0
     assert (output / REFERENCE).read_bytes() == (finished / REFERENCE).read_bytes()
     assert (output / PARTICIPANT_LOG).read_text() == (finished / PARTICIPANT_LOG).read_text()
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_the_results_of_earlier_calls_as_they_were(
     dataset: Path, output: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -542,6 +546,7 @@ def test_full_disk_leaves_the_results_of_earlier_calls_as_they_were(
     assert not list(output.rglob(".sessionfx-*"))
 
 
+@pytest.mark.slow
 def test_what_is_removed_and_not_made_anew_is_said_beforehand(
     dataset: Path, output: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -558,6 +563,7 @@ def test_what_is_removed_and_not_made_anew_is_said_beforehand(
     assert not gone.exists()
 
 
+@pytest.mark.slow
 def test_maps_of_strategies_that_are_not_asked_for_are_removed_with_a_word(
     dataset: Path, output: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -569,6 +575,7 @@ def test_maps_of_strategies_that_are_not_asked_for_are_removed_with_a_word(
     assert not any(path.exists() for path in removed)
 
 
+@pytest.mark.slow
 def test_a_participants_folder_that_is_a_link_stops_that_participant_before_it_is_fitted(
     dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -582,6 +589,7 @@ def test_a_participants_folder_that_is_a_link_stops_that_participant_before_it_i
     assert not list((tmp_path / "elsewhere").iterdir())
 
 
+@pytest.mark.slow
 def test_a_participant_that_fails_says_that_its_earlier_maps_go(
     dataset: Path, output: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

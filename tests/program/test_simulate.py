@@ -13,18 +13,14 @@ import pandas as pd
 import pytest
 from nilearn.glm.first_level import FirstLevelModel
 from nilearn.interfaces.fmriprep import load_confounds
+from numpy.typing import NDArray
 
 from sessionfx.simulate import SimulationOptions, main, signals, simulate_dataset
 from sessionfx.simulate.options import build_parser
 
 SPACE = "MNI152NLin2009cAsym"
 SMALL = SimulationOptions(
-    n_participants=2,
-    n_sessions=2,
-    n_runs=1,
-    n_volumes=40,
-    voxel_size=12.0,
-    missing=(("02", "02"), ("77", "01")),
+    n_participants=2, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=12.0, missing=(("02", "02"), ("77", "01"))
 )
 FIRST_RUN = "sub-01/ses-01/func/sub-01_ses-01_task-stroop_run-01"  # has a motion jump, see motion_jump
 RUN_WITHOUT_JUMP = "sub-01/ses-02/func/sub-01_ses-02_task-stroop_run-01"
@@ -53,70 +49,57 @@ def confounds_of(root: Path, run: str) -> pd.DataFrame:
     return read_tsv(root / "derivatives" / "fmriprep" / f"{run}_desc-confounds_timeseries.tsv")
 
 
-def validator_messages(root: Path) -> tuple[int, str]:
-    validator = Path(sys.executable).parent / "bids-validator-deno"
-    done = subprocess.run(
-        [validator, "--ignoreWarnings", "--no-color", root], capture_output=True, text=True, check=False
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
 def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sessionfx.simulate", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "sessionfx.simulate", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def brain_of(root: Path, run: str) -> NDArray[np.bool_]:
+    return np.asarray(nib.load(root / f"derivatives/fmriprep/{run}_space-{SPACE}_desc-brain_mask.nii.gz").dataobj) > 0
+
+
+def regions_of(root: Path) -> dict[str, NDArray[np.bool_]]:
+    """Where there is an effect, by its name."""
+    paths = {
+        name: root / f"derivatives/truth/space-{SPACE}_desc-{name}_mask.nii.gz"
+        for name in ("meanEffect", "sessionChange")
+    }
+    return {name: np.asarray(nib.load(path).dataobj) > 0 for name, path in paths.items()}
 
 
 # Files ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("folder", [".", "derivatives/fmriprep", "derivatives/truth"])
-def test_validator_accepts(dataset: Path, folder: str) -> None:
-    code, messages = validator_messages(dataset / folder)
-    assert code == 0, messages
-
-
-def test_validator_accepts_a_dataset_without_raw_images(tmp_path: Path) -> None:
-    root = simulate_dataset(tmp_path / "bids", replace(SMALL, n_participants=1, write_raw_bold=False))
-    assert not list(root.glob("sub-*/**/*.nii.gz"))
-    code, messages = validator_messages(root)
-    assert code == 0, messages
-
-
-def test_dataset_without_sessions_has_no_session_entity_and_is_valid(tmp_path: Path) -> None:
-    options = replace(SMALL, n_participants=1, n_sessions=1, sessions_in_names=False)
-    root = simulate_dataset(tmp_path / "bids", options)
-    assert (root / "sub-01/func/sub-01_task-stroop_run-01_bold.nii.gz").exists()
-    assert not list(root.rglob("*ses-*"))
-    assert list(read_tsv(root / "derivatives/truth/effects.tsv")) == [
-        "participant_id",
-        "meanEffect",
-        "sessionChange",
-    ]
-    code, messages = validator_messages(root)
-    assert code == 0, messages
+@pytest.mark.slow
+def test_datasets_are_valid_with_and_without_raw_images_and_sessions(dataset: Path, tmp_path: Path) -> None:
+    smallest = replace(SMALL, n_participants=1)
+    bare = simulate_dataset(tmp_path / "bare", replace(smallest, write_raw_bold=False))
+    assert not list(bare.glob("sub-*/**/*.nii.gz"))
+    flat = simulate_dataset(tmp_path / "flat", replace(smallest, n_sessions=1, sessions_in_names=False))
+    assert (flat / "sub-01/func/sub-01_task-stroop_run-01_bold.nii.gz").exists()
+    assert not list(flat.rglob("*ses-*"))
+    assert list(read_tsv(flat / "derivatives/truth/effects.tsv")) == ["participant_id", "meanEffect", "sessionChange"]
+    validator = Path(sys.executable).parent / "bids-validator-deno"
+    for root in (dataset, dataset / "derivatives/fmriprep", dataset / "derivatives/truth", bare, flat):
+        done = subprocess.run(
+            [validator, "--ignoreWarnings", "--no-color", root], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_same_seed_gives_same_bytes(dataset: Path, tmp_path: Path) -> None:
     assert files_below(simulate_dataset(tmp_path / "again", SMALL)) == files_below(dataset)
 
 
-def test_other_seed_gives_other_data(dataset: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_data_and_more_participants_the_same(dataset: Path, tmp_path: Path) -> None:
     other = simulate_dataset(tmp_path / "other", replace(SMALL, n_participants=1, seed=1))
     for suffix in ("bold.nii.gz", "events.tsv"):
         name = f"{FIRST_RUN}_{suffix}"
         assert (other / name).read_bytes() != (dataset / name).read_bytes()
-
-
-def test_adding_participants_and_runs_leaves_the_first_run_unchanged(dataset: Path, tmp_path: Path) -> None:
-    larger = simulate_dataset(tmp_path / "larger", replace(SMALL, n_participants=3, n_runs=2))
-    small_files, large_files = files_below(dataset), files_below(larger)
-    first_run = [name for name in small_files if "sub-" in name]
-    assert len(first_run) > 10
-    assert all(large_files[name] == small_files[name] for name in first_run)
+    larger = files_below(simulate_dataset(tmp_path / "larger", replace(SMALL, n_participants=3, n_runs=2)))
+    small = {name: content for name, content in files_below(dataset).items() if "sub-" in name}
+    assert len(small) > 10
+    assert small.items() <= larger.items()
 
 
 def test_missing_session_has_no_files_and_pairs_beyond_the_design_are_ignored(dataset: Path) -> None:
@@ -129,8 +112,13 @@ def test_missing_session_has_no_files_and_pairs_beyond_the_design_are_ignored(da
 def test_images_hold_int16_percent_scale_data_on_one_grid(dataset: Path) -> None:
     derivatives = dataset / "derivatives/fmriprep"
     bold = nib.load(derivatives / f"{FIRST_RUN}_space-{SPACE}_desc-preproc_bold.nii.gz")
-    mask = nib.load(derivatives / f"{FIRST_RUN}_space-{SPACE}_desc-brain_mask.nii.gz")
-    region = nib.load(dataset / f"derivatives/truth/space-{SPACE}_desc-meanEffect_mask.nii.gz")
+    mask, region = (
+        nib.load(path)
+        for path in (
+            derivatives / f"{FIRST_RUN}_space-{SPACE}_desc-brain_mask.nii.gz",
+            dataset / f"derivatives/truth/space-{SPACE}_desc-meanEffect_mask.nii.gz",
+        )
+    )
     assert bold.get_data_dtype() == np.int16
     assert mask.get_data_dtype() == np.uint8
     assert (bold.dataobj.slope, bold.dataobj.inter) == (1, 0)
@@ -147,14 +135,9 @@ def test_images_hold_int16_percent_scale_data_on_one_grid(dataset: Path) -> None
 
 
 def test_masks_differ_between_sessions_at_a_few_voxels_but_contain_the_regions(dataset: Path) -> None:
-    derivatives = dataset / "derivatives/fmriprep"
-    first, second = (
-        np.asarray(nib.load(derivatives / f"{run}_space-{SPACE}_desc-brain_mask.nii.gz").dataobj) > 0
-        for run in (FIRST_RUN, RUN_WITHOUT_JUMP)
-    )
+    first, second = (brain_of(dataset, run) for run in (FIRST_RUN, RUN_WITHOUT_JUMP))
     assert 1 <= (first != second).sum() <= 12
-    for path in (dataset / "derivatives/truth").glob("*_mask.nii.gz"):
-        region = np.asarray(nib.load(path).dataobj) > 0
+    for region in regions_of(dataset).values():
         assert region.any()
         assert (first & second)[region].all()
 
@@ -174,16 +157,10 @@ def test_trials_are_balanced_apart_and_inside_the_run(duration: float, seed: int
     last_end = events["onset"].iloc[-1] + events["duration"].iloc[-1]
     assert duration - 20 < last_end < duration
     assert events["response_time"].between(0, 1.5).all()
+    assert duration < 240 or 0.4 < events["duration"].sum() / duration < 0.5
 
 
-def test_trials_fill_about_half_of_a_long_run() -> None:
-    events = signals.make_events(240.0, np.random.default_rng(0))
-    assert 0.4 < events["duration"].sum() / 240 < 0.5
-
-
-def test_confounds_have_one_row_per_volume_and_na_only_where_there_is_no_previous_volume(
-    dataset: Path,
-) -> None:
+def test_confounds_have_one_row_per_volume_and_na_only_where_there_is_no_previous_volume(dataset: Path) -> None:
     confounds = confounds_of(dataset, FIRST_RUN)
     assert len(confounds) == SMALL.n_volumes
     without_first = [name for name in confounds if confounds[name].isna().iloc[0]]
@@ -264,9 +241,7 @@ def test_glm_recovers_the_true_effect_and_nothing_elsewhere(nearly_noiseless_dat
 
     truth = read_tsv(root / "derivatives/truth/effects.tsv").set_index("session_id").loc[f"ses-{session}"]
     elsewhere = np.asarray(brain.dataobj) > 0
-    for region in ("meanEffect", "sessionChange"):
-        mask = root / f"derivatives/truth/space-{SPACE}_desc-{region}_mask.nii.gz"
-        inside = np.asarray(nib.load(mask).dataobj) > 0
+    for region, inside in regions_of(root).items():
         assert estimate[inside].mean() == pytest.approx(truth[region], rel=0.03, abs=0.01)
         elsewhere &= ~inside
     # What remains is the rounding to whole numbers (int16), 0.03 % of the baseline.
@@ -275,11 +250,7 @@ def test_glm_recovers_the_true_effect_and_nothing_elsewhere(nearly_noiseless_dat
 
 
 def test_effect_maps_hold_the_expected_effect_inside_the_regions_and_zero_outside(dataset: Path) -> None:
-    truth = dataset / "derivatives/truth"
-    regions = {
-        region: np.asarray(nib.load(truth / f"space-{SPACE}_desc-{region}_mask.nii.gz").dataobj) > 0
-        for region in ("meanEffect", "sessionChange")
-    }
+    truth, regions = dataset / "derivatives/truth", regions_of(dataset)
     assert not (regions["meanEffect"] & regions["sessionChange"]).any()
     for session, change in (("01", -0.3), ("02", 0.3)):
         (path,) = truth.glob(f"ses-{session}_*_stat-effect_statmap.nii.gz")
@@ -311,48 +282,33 @@ def test_expected_session_change_averages_to_zero_over_sessions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "flag"),
+    ("fields", "said"),
     [
-        ("n_participants", 0, "--participants"),
-        ("n_sessions", -1, "--sessions"),
-        ("n_runs", 1.5, "--runs"),
-        ("n_volumes", 5, "--volumes"),
-        ("voxel_size", 1.0, "--voxel-size"),
-        ("seed", -1, "--seed"),
-        ("mean_effect", float("inf"), "--mean-effect"),
-        ("session_change", float("nan"), "--session-change"),
-        ("participant_sd", -0.1, "--participant-sd"),
-        ("session_sd", float("nan"), "--session-sd"),
-        ("noise_sd", -1.0, "--noise-sd"),
+        ({"n_participants": 0}, "--participants"), ({"n_sessions": -1}, "--sessions"), ({"n_runs": 1.5}, "--runs"),
+        ({"n_volumes": 5}, "--volumes"), ({"voxel_size": 1.0}, "--voxel-size"), ({"seed": -1}, "--seed"),
+        ({"mean_effect": float("inf")}, "--mean-effect"), ({"session_change": float("nan")}, "--session-change"),
+        ({"participant_sd": -0.1}, "--participant-sd"), ({"session_sd": float("nan")}, "--session-sd"),
+        ({"noise_sd": -1.0}, "--noise-sd"), ({"sessions_in_names": False}, "one session"),
+        ({"n_participants": 1, "n_sessions": 1, "missing": (("01", "01"),)}, "--missing"),
     ],
-)
-def test_unusable_value_is_refused_by_name(field: str, value: object, flag: str) -> None:
-    with pytest.raises(ValueError, match=flag) as refusal:
-        replace(SimulationOptions(), **{field: value})
-    assert field in str(refusal.value)
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)  # fmt: skip
+def test_unusable_value_is_refused_by_name(fields: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said) as refusal:
+        SimulationOptions(**fields)
+    assert len(fields) > 1 or said == "one session" or next(iter(fields)) in str(refusal.value)
 
 
-def test_names_without_sessions_need_one_session() -> None:
-    with pytest.raises(ValueError, match="one session"):
-        SimulationOptions(sessions_in_names=False)
-
-
-def test_a_dataset_needs_at_least_one_session() -> None:
-    with pytest.raises(ValueError, match="--missing"):
-        SimulationOptions(n_participants=1, n_sessions=1, missing=(("01", "01"),))
-
-
-def test_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_empty_and_a_file_are_refused_and_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match="not empty"):
-        simulate_dataset(tmp_path, SMALL)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="is a file"):
-        simulate_dataset(tmp_path / "file", SMALL)
+    for place, said in ((tmp_path, "not empty"), (tmp_path / "thesis.txt", "is a file")):
+        with pytest.raises(ValueError, match=said):
+            simulate_dataset(place, SMALL)
+        assert main([str(place)]) == 2
+        assert said in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_empty_folder_is_used(tmp_path: Path) -> None:
@@ -379,18 +335,16 @@ def test_command_writes_the_same_dataset_as_the_function(dataset: Path, tmp_path
         (["--no-sessions-in-names"], "--sessions"),
     ],
 )
-def test_bad_option_ends_with_a_sentence_and_exit_code_2(tmp_path: Path, arguments: list[str], word: str) -> None:
-    done = run_command(tmp_path / "bids", *arguments)
-    assert done.returncode == 2
-    assert word in done.stderr.strip().splitlines()[-1]
-    assert "Traceback" not in done.stderr
+def test_bad_option_ends_with_a_sentence_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = main([str(tmp_path / "bids"), *arguments])
+    except SystemExit as end:  # argparse's
+        code = int(end.code or 0)
+    assert code == 2
+    assert word in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (tmp_path / "bids").exists()
-
-
-def test_command_refuses_a_folder_that_is_not_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "thesis.txt").write_text("mine")
-    assert main([str(tmp_path)]) == 2
-    assert "not empty" in capsys.readouterr().err
 
 
 def test_every_option_is_on_the_command_line() -> None:
