@@ -237,6 +237,7 @@ def coded(study: GroupStudy, participants: Sequence[str]) -> NDArray[np.float64]
     return np.column_stack([np.ones(len(table)), table["age"], signs])
 
 
+@pytest.mark.slow
 def test_covariates_are_regressors_of_each_participants_difference(
     call: GroupCaller, tmp_path: Path, study: GroupStudy, with_covariates: Path
 ) -> None:
@@ -272,6 +273,7 @@ def test_covariates_are_regressors_of_each_participants_difference(
     assert asked == {"age"}, "--group-contrast selects"
 
 
+@pytest.mark.slow
 def test_covariates_equal_nilearns_second_level_model(study: GroupStudy, with_covariates: Path) -> None:
     from nilearn.glm.second_level import SecondLevelModel
 
@@ -294,6 +296,7 @@ def test_covariates_equal_nilearns_second_level_model(study: GroupStudy, with_co
             )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_participants_without_a_value_are_left_out_and_named_everywhere(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=8, missing=())
     table = pd.read_csv(study.raw / "participants.tsv", sep="\t", dtype=str)
@@ -389,6 +392,7 @@ def test_a_long_contrast_can_be_named(call: GroupCaller, tmp_path: Path, study: 
     assert group_path(output, "summaryStatistics", "z", covariate="sixty").is_file()
 
 
+@pytest.mark.slow
 def test_a_study_without_sessions_takes_covariates(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, sessions=(), missing=())
     output = call.done(
@@ -404,6 +408,7 @@ def test_a_study_without_sessions_takes_covariates(call: GroupCaller, tmp_path: 
 # Permutation, reliability, calibration, verdict ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_permutation_maps_are_probabilities_and_say_how_they_came_about(with_covariates: Path) -> None:
     for covariate in (None, "age"):
         for kind in ("voxelFWE", "clusterSizeFWE", "clusterMassFWE", "tfceFWE"):
@@ -428,6 +433,7 @@ def test_permutation_maps_are_probabilities_and_say_how_they_came_about(with_cov
         assert sidecar_of(path)["PermutationScheme"] == scheme
 
 
+@pytest.mark.slow
 def test_a_small_group_of_its_own_variance_is_not_resampled_and_the_remedy_named_permutes(
     call: GroupCaller, tmp_path: Path
 ) -> None:
@@ -444,6 +450,7 @@ def test_a_small_group_of_its_own_variance_is_not_resampled_and_the_remedy_named
     assert len(list((tmp_path / "out/group").glob("*FWE_statmap.nii.gz"))) == 4
 
 
+@pytest.mark.slow
 def test_resampling_that_does_not_hold_is_declined_in_words_and_once_more_when_pages_are_drawn(
     call: GroupCaller, tmp_path: Path
 ) -> None:
@@ -485,6 +492,7 @@ def test_resampling_that_does_not_hold_is_declined_in_words_and_once_more_when_p
     )
 
 
+@pytest.mark.slow
 def test_permutations_and_calibration_follow_the_seed(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=6)
     options = (*QUICK, "--permutations", "30", "--calibrate", "100")
@@ -537,6 +545,7 @@ def test_reliability_with_missing_sessions_is_that_of_variance_components(study:
         np.testing.assert_allclose(found, direct, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_calibration_has_a_row_for_every_strategy_and_question(with_covariates: Path) -> None:
     table = pd.read_csv(with_covariates / "group" / f"{START}_desc-calibration_metrics.tsv", sep="\t")
     asked = ["ses-02 - ses-01", "ses-02 - ses-01 × age", "any", "any × age"]
@@ -549,6 +558,7 @@ def test_calibration_has_a_row_for_every_strategy_and_question(with_covariates: 
     assert (estimated["rate_0.05_lower"] <= estimated["rate_0.05"]).all()
 
 
+@pytest.mark.slow
 def test_verdicts_are_valid_json_and_stand_in_the_report(with_covariates: Path) -> None:
     content = text_of(with_covariates / "group.html")
     paths = sorted((with_covariates / "group").glob("*_validity.json"))
@@ -562,6 +572,7 @@ def test_verdicts_are_valid_json_and_stand_in_the_report(with_covariates: Path) 
         strict_json(path)
 
 
+@pytest.mark.slow
 def test_report_names_every_question_and_the_permutations(with_covariates: Path) -> None:
     content = text_of(with_covariates / "group.html")
     for question in ("ses-02 - ses-01", "ses-02 - ses-01 × age", "any", "any × age"):
@@ -576,6 +587,7 @@ def test_report_names_every_question_and_the_permutations(with_covariates: Path)
 # Reruns -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_reruns_redo_what_changed_and_nothing_else(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=6)
     output = tmp_path / "out"
@@ -630,6 +642,7 @@ def test_new_first_level_map_redoes_everything(call: GroupCaller, tmp_path: Path
     assert redone(before, times(output)) == set(before)
 
 
+@pytest.mark.slow
 def test_without_permutations_their_maps_of_before_go(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     output = call.done(study, tmp_path / "out", *QUICK, "--permutations", "10")
     assert list((output / "group").glob("*FWE*"))
@@ -637,6 +650,7 @@ def test_without_permutations_their_maps_of_before_go(call: GroupCaller, tmp_pat
     assert not list((output / "group").glob("*FWE*"))
 
 
+@pytest.mark.slow
 def test_maps_of_strategies_no_longer_asked_for_go(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     output = call.done(study, tmp_path / "out", "--session-contrast", "mean", "--session-contrast", "linear")
     call.done(study, output, "--session-contrast", "mean", "--strategy", "marginal")
@@ -646,6 +660,7 @@ def test_maps_of_strategies_no_longer_asked_for_go(call: GroupCaller, tmp_path: 
     assert others == set(LABELS.values()), "answers to the question that was not asked again stay as they were"
 
 
+@pytest.mark.slow
 def test_answers_of_models_with_other_covariates_go_and_it_is_said(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=8, missing=())
     linear = (*QUICK[2:], "--session-contrast", "linear", "--covariates", "age")
@@ -674,6 +689,7 @@ def test_answers_of_models_with_other_covariates_go_and_it_is_said(call: GroupCa
     assert recorded == there
 
 
+@pytest.mark.slow
 def test_a_call_that_nothing_answers_leaves_what_is_there_and_fails(
     call: GroupCaller, tmp_path: Path, study: GroupStudy
 ) -> None:
@@ -700,6 +716,7 @@ def test_what_a_strategy_never_answers_is_no_warning_where_others_do(
     assert "has no test over all sessions" in answers.loc["mixed", "reason"]
 
 
+@pytest.mark.slow
 def test_a_strategy_whose_package_is_missing_is_refused_before_anything_is_touched(
     call: GroupCaller, tmp_path: Path, study: GroupStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -713,6 +730,7 @@ def test_a_strategy_whose_package_is_missing_is_refused_before_anything_is_touch
     assert times(output, "**/*") == before
 
 
+@pytest.mark.slow
 def test_reports_only_draws_without_touching_maps(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     call(study, tmp_path / "none", *QUICK, "--reports-only", report=True).refused(
         17, "--reports-only needs finished group maps", "without --reports-only first"
@@ -733,6 +751,7 @@ def test_dry_run_says_what_it_would_do_and_writes_nothing(call: GroupCaller, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_saved_settings_give_the_same_maps(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     options = (
         "--session-contrast", "ses-02 - ses-01", "--session-contrast", "linear(days)", "--strategy", "summary-statistics",
@@ -753,6 +772,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 SLASHES = "../../../etc/passwd"
 
 
+@pytest.mark.slow
 def test_no_text_of_the_tables_reaches_file_names_or_the_page_as_markup(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=6, missing=())
     table = pd.read_csv(study.raw / "participants.tsv", sep="\t", dtype=str)
@@ -898,6 +918,7 @@ def test_a_failing_contrast_does_not_stop_the_others(call: GroupCaller, tmp_path
     assert group_path(tmp_path / "out", "summaryStatistics", "z").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="looks at the files a process has open")
 def test_killed_run_leaves_nothing_half_done(tmp_path: Path) -> None:
     """SIGKILL while the maps are spooled: no temporary file, no map without its sidecar, and the rerun finishes."""
@@ -940,6 +961,7 @@ def test_permutations_of_a_map_without_background(call: GroupCaller, tmp_path: P
     )
 
 
+@pytest.mark.slow
 def test_voxels_that_vary_by_rounding_alone_are_not_significant(call: GroupCaller, tmp_path: Path) -> None:
     """Equal maps, or sessions that differ equally for everyone, leave no error to test against, in t and in F."""
     study = make_study(tmp_path, missing=())
@@ -1003,6 +1025,7 @@ def test_memory_does_not_grow_with_the_number_of_maps(tmp_path: Path) -> None:
     assert peaks[1] - peaks[0] < 30e6
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_sentence(tmp_path: Path, study: GroupStudy) -> None:
     """A limit on the size of files stands in for it: 25 maps of 216 voxels take 43 kB."""
     done = run_python(SMALL_FILES, study, tmp_path / "out", *QUICK)
@@ -1031,6 +1054,7 @@ def test_a_map_that_claims_a_size_it_has_not_is_named_and_nothing_is_allocated(
     assert not list((tmp_path / "out").glob("group/*_statmap.nii.gz"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs another user")
 @pytest.mark.parametrize("mode", [0o700, 0o711])
 def test_a_participants_folder_that_cannot_be_listed_is_refused_by_name(tmp_path: Path, mode: int) -> None:
@@ -1070,6 +1094,7 @@ def methods_of(output: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_methods_claim_what_was_done_and_nothing_else(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     options = ("--session-contrast", "any", "--strategy", "mixed", "marginal", "--session-covariates", "days")
     output = call.done(study, tmp_path / "out", *options, "--permutations", "5", report=True)

@@ -5,28 +5,35 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import pytest
-from sessionfx.dry_run import LISTED_PARTICIPANTS
 
 from bids_trees import EVENTS, make_tree, preproc, run_name
-from program import CONTRAST, run_command
+from calls import call_main
+from program import CONTRAST
+from sessionfx.dry_run import LISTED_PARTICIPANTS
 
 
-def listing(root: Path) -> dict[str, tuple[int, int]]:
-    return {str(path.relative_to(root)): (path.stat().st_size, path.stat().st_mtime_ns) for path in root.rglob("*")}
+class Planner(Protocol):
+    def __call__(
+        self, dataset: Path, output: Path, *options: object, levels: Sequence[str] = ("participant",)
+    ) -> list[str]: ...
 
 
-def planned(dataset: Path, output: Path, *options: object, levels: Sequence[str] = ("participant",)) -> list[str]:
+@pytest.fixture
+def planned(capsys: pytest.CaptureFixture[str]) -> Planner:
     """What a dry run prints, line by line; it must write nothing and say nothing else."""
-    before = [listing(folder) for folder in (dataset, output)]
-    done = run_command(dataset, output, *levels, *options, "--dry-run")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert [listing(folder) for folder in (dataset, output)] == before
-    return done.stdout.splitlines()
+
+    def plan(dataset: Path, output: Path, *options: object, levels: Sequence[str] = ("participant",)) -> list[str]:
+        called = call_main(capsys, [dataset, output, *levels, *options, "--dry-run"], dataset, output)
+        assert (called.code, called.error) == (0, "")
+        return called.output.splitlines()
+
+    return plan
 
 
-def test_every_file_of_every_run_is_named(small_dataset: Path, tmp_path: Path) -> None:
+def test_every_file_of_every_run_is_named(planned: Planner, small_dataset: Path, tmp_path: Path) -> None:
     lines = planned(small_dataset, tmp_path / "out", "--contrast", CONTRAST, "--nprocs", "2")
     assert lines[0] == "Would analyse task stroop, space MNI152NLin2009cAsym: 3 participants, 16 runs."
     assert f"  output: {tmp_path / 'out'}" in lines
@@ -44,7 +51,9 @@ def test_every_file_of_every_run_is_named(small_dataset: Path, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_finished_is_told_as_a_rerun_would_treat_it(small_dataset: Path, small_output: Path) -> None:
+def test_what_is_finished_is_told_as_a_rerun_would_treat_it(
+    planned: Planner, small_dataset: Path, small_output: Path
+) -> None:
     same = ("--contrast", CONTRAST, "--smoothing-fwhm", "8")
     finished = planned(small_dataset, small_output, *same)
     assert "  finished before: 3 of 3 participants" in finished
@@ -55,7 +64,9 @@ def test_what_is_finished_is_told_as_a_rerun_would_treat_it(small_dataset: Path,
         assert "  finished before: 0 of 3 participants" in planned(small_dataset, small_output, *same, *changed)
 
 
-def test_the_group_level_names_its_maps_and_who_has_them(small_dataset: Path, small_output: Path) -> None:
+def test_the_group_level_names_its_maps_and_who_has_them(
+    planned: Planner, small_dataset: Path, small_output: Path
+) -> None:
     lines = planned(small_dataset, small_output, "--strategy", "marginal", levels=("group",))
     assert lines[0] == "Would analyse task stroop, space MNI152NLin2009cAsym at the group level:"
     assert "  strategies: marginal" in lines
@@ -70,7 +81,7 @@ def test_the_group_level_names_its_maps_and_who_has_them(small_dataset: Path, sm
     assert all(Path(line.strip()).is_file() for line in lines[at + 5 :])
 
 
-def test_many_participants_are_counted_and_exceptions_named(tmp_path: Path) -> None:
+def test_many_participants_are_counted_and_exceptions_named(planned: Planner, tmp_path: Path) -> None:
     labels = [f"{number:02d}" for number in range(1, LISTED_PARTICIPANTS + 2)]
     files = {preproc(label, ses): "" for label in labels for ses in ("1", "2") if (label, ses) != ("07", "2")}
     files |= {f"{run_name(label, ses)}_events.tsv": EVENTS for label in labels[1:] for ses in ("1", "2")}
@@ -89,16 +100,18 @@ def test_many_participants_are_counted_and_exceptions_named(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("levels", [("participant", "group"), ("group", "participant")])
 def test_with_both_levels_the_participant_level_is_described(
-    levels: tuple[str, ...], small_dataset: Path, tmp_path: Path
+    planned: Planner, levels: tuple[str, ...], small_dataset: Path, tmp_path: Path
 ) -> None:
     lines = planned(small_dataset, tmp_path / "out", "--contrast", CONTRAST, levels=levels)
     assert lines[0].startswith("Would analyse task stroop")
     assert lines[-1] == "Then the group level; --dry-run with it alone describes it once these maps are there."
 
 
-def test_names_that_a_terminal_would_obey_are_printed_harmlessly(tmp_path: Path) -> None:
+def test_names_that_a_terminal_would_obey_are_printed_harmlessly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = make_tree(tmp_path / "bids\x1b[2J", {preproc("01", "1"): "", f"{run_name('01', '1')}_events.tsv": EVENTS})
-    done = run_command(root, tmp_path / "out", "participant", "--contrast", "a", "--dry-run")
-    assert done.returncode == 0
-    assert "\x1b" not in done.stdout + done.stderr
-    assert "bids [2J" in done.stdout
+    called = call_main(capsys, [root, tmp_path / "out", "participant", "--contrast", "a", "--dry-run"], root)
+    assert called.code == 0
+    assert "\x1b" not in called.output + called.error
+    assert "bids [2J" in called.output

@@ -368,6 +368,7 @@ def test_calls_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:
     records = [record_of(tmp_path) for _ in range(2)]
     records[0].finish({"a": ("x", [made(tmp_path, "a")])})
     records[1].finish({"b": ("x", [made(tmp_path, "b")])})
+    assert record_of(tmp_path).works() == ["a", "b"]
     records[0].forget(["a"])
     assert record_of(tmp_path).works() == ["b"]
     assert record_of(tmp_path).is_finished("b", "x")

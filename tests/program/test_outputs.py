@@ -8,6 +8,7 @@ import subprocess
 import sys
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -27,20 +28,38 @@ def load(path: Path) -> np.ndarray:
     return nib.load(path).get_fdata()
 
 
+def path_of(output: Path, sub: str, stat: str, *, ses: str = "", sessions: str = "") -> Path:
+    """A participant's map, of one session or of a session contrast."""
+    start = f"sub-{sub}_ses-{ses}" if ses else f"sub-{sub}"
+    asked = f"_sessions-{sessions}" if sessions else ""
+    name = f"{start}_task-stroop_space-{SPACE}_contrast-{LABEL}{asked}_stat-{stat}_desc-fixedEffects_statmap.nii.gz"
+    return output / f"sub-{sub}" / (f"ses-{ses}" if ses else "") / "func" / name
+
+
+def sidecar_of(path: Path) -> dict[str, Any]:
+    return json.loads(path.with_suffix("").with_suffix(".json").read_text())
+
+
+def group_map(output: Path, strategy: str, stat: str, sessions: str = "mean") -> np.ndarray:
+    start = f"task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-{sessions}"
+    return load(output / "group" / f"{start}_strategy-{strategy}_stat-{stat}_statmap.nii.gz")
+
+
+def analyse(*arguments: object) -> None:
+    analyse(*arguments)
+
+
 def test_all_maps_of_the_contract_are_there_and_finite(small_output: Path) -> None:
     expected = []
     # degrees of freedom differ between voxels wherever runs or sessions are combined
     combined = (*STATISTICS, "dof")
     for participant in ("01", "02", "03"):
         sessions = ("01", "02") if participant == "02" else ("01", "02", "03")
-        for session in sessions:
-            start = f"sub-{participant}/ses-{session}/func/sub-{participant}_ses-{session}_task-stroop_space-{SPACE}_contrast-{LABEL}"
-            expected += [f"{start}_stat-{stat}_desc-fixedEffects_statmap" for stat in combined]
-        for question in SESSION_CONTRASTS:
-            if participant == "02" and question.startswith("ses03"):
-                continue
-            start = f"sub-{participant}/func/sub-{participant}_task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-{question}"
-            expected += [f"{start}_stat-{stat}_desc-fixedEffects_statmap" for stat in combined]
+        asked = [name for name in SESSION_CONTRASTS if participant != "02" or not name.startswith("ses03")]
+        places = [*({"ses": session} for session in sessions), *({"sessions": name} for name in asked)]
+        for place in places:
+            paths = [path_of(small_output, participant, stat, **place) for stat in combined]
+            expected += [str(path.relative_to(small_output)).removesuffix(".nii.gz") for path in paths]
     start = f"group/task-stroop_space-{SPACE}_contrast-{LABEL}"
     for question in SESSION_CONTRASTS:
         for strategy in ("sessionModel", "summaryStatistics", "marginal", "mixed"):
@@ -68,9 +87,7 @@ def test_t_z_and_p_follow_from_effect_variance_and_dof(small_output: Path) -> No
             stat: effect_path.with_name(effect_path.name.replace("stat-effect", f"stat-{stat}")) for stat in STATISTICS
         }
         values = {stat: load(path) for stat, path in paths.items()}
-        dof = json.loads(paths["t"].with_name(paths["t"].name.replace(".nii.gz", ".json")).read_text())[
-            "DegreesOfFreedom"
-        ]
+        dof = sidecar_of(paths["t"])["DegreesOfFreedom"]
         mask = values["variance"] > 0
         dof_map = effect_path.with_name(effect_path.name.replace("stat-effect", "stat-dof"))
         if dof_map.exists():
@@ -86,40 +103,27 @@ def test_t_z_and_p_follow_from_effect_variance_and_dof(small_output: Path) -> No
 
 
 def test_combined_map_covers_exactly_the_voxels_all_sessions_have(small_output: Path) -> None:
-    names = [
-        f"sub-01/ses-{s}/func/sub-01_ses-{s}_task-stroop_space-{SPACE}_contrast-{LABEL}_stat-variance_desc-fixedEffects"
-        for s in ("01", "02", "03")
-    ]
-    sessions = [load(small_output / f"{name}_statmap.nii.gz") > 0 for name in names]
+    sessions = [load(path_of(small_output, "01", "variance", ses=ses)) > 0 for ses in ("01", "02", "03")]
     assert any((sessions[0] != other).any() for other in sessions[1:]), "the sessions' masks differ in this dataset"
-    mean = (
-        load(
-            small_output
-            / f"sub-01/func/sub-01_task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-mean_stat-variance_desc-fixedEffects_statmap.nii.gz"
-        )
-        > 0
-    )
+    mean = load(path_of(small_output, "01", "variance", sessions="mean")) > 0
     np.testing.assert_array_equal(mean, np.logical_and.reduce(sessions))
 
 
 def test_difference_is_recomputed_from_session_files_to_the_last_bit(small_output: Path) -> None:
-    def session(label: str, stat: str) -> np.ndarray:
-        return load(
-            small_output
-            / f"sub-03/ses-{label}/func/sub-03_ses-{label}_task-stroop_space-{SPACE}_contrast-{LABEL}_stat-{stat}_desc-fixedEffects_statmap.nii.gz"
-        )
-
-    start = f"sub-03/func/sub-03_task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-ses03MinusSes01"
-    effect = load(small_output / f"{start}_stat-effect_desc-fixedEffects_statmap.nii.gz")
-    variance = load(small_output / f"{start}_stat-variance_desc-fixedEffects_statmap.nii.gz")
+    first, last = (
+        {stat: load(path_of(small_output, "03", stat, ses=ses)) for stat in ("effect", "variance")}
+        for ses in ("01", "03")
+    )
+    effect, variance = (
+        load(path_of(small_output, "03", stat, sessions="ses03MinusSes01")) for stat in ("effect", "variance")
+    )
     mask = variance > 0
-    np.testing.assert_array_equal(effect[mask], (session("03", "effect") - session("01", "effect"))[mask])
-    np.testing.assert_array_equal(variance[mask], (session("03", "variance") + session("01", "variance"))[mask])
+    np.testing.assert_array_equal(effect[mask], (last["effect"] - first["effect"])[mask])
+    np.testing.assert_array_equal(variance[mask], (last["variance"] + first["variance"])[mask])
 
 
 def test_sidecars_name_sources_weights_and_degrees_of_freedom(small_dataset: Path, small_output: Path) -> None:
-    name = f"sub-02/func/sub-02_task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-linear_stat-z_desc-fixedEffects_statmap.json"
-    sidecar = json.loads((small_output / name).read_text())
+    sidecar = sidecar_of(path_of(small_output, "02", "z", sessions="linear"))
     # sub-02 misses the last session: the slope is over the two it has
     assert sidecar["SessionWeights"] == {"ses-01": -1.0, "ses-02": 1.0}
     assert sidecar["NumberOfInputs"] == 2
@@ -128,12 +132,7 @@ def test_sidecars_name_sources_weights_and_degrees_of_freedom(small_dataset: Pat
     assert max(sidecar["InputDegreesOfFreedom"]) < sidecar["DegreesOfFreedom"] < sum(sidecar["InputDegreesOfFreedom"])
     assert sidecar["ContrastWeights"] == {"incongruent": 1.0, "congruent": -1.0}
     links = json.loads((small_output / "dataset_description.json").read_text())["DatasetLinks"]
-    session = json.loads(
-        (
-            small_output
-            / f"sub-01/ses-01/func/sub-01_ses-01_task-stroop_space-{SPACE}_contrast-{LABEL}_stat-t_desc-fixedEffects_statmap.json"
-        ).read_text()
-    )
+    session = sidecar_of(path_of(small_output, "01", "t", ses="01"))
     for uri in [*sidecar["Sources"], *session["Sources"]]:
         scheme, dataset, path = uri.split(":", 2)
         root = small_output if dataset == "" else Path(links[dataset].removeprefix("file://"))
@@ -157,11 +156,8 @@ def test_metrics_have_a_row_per_pair_and_a_row_per_answer(small_output: Path) ->
     assert agreement[["strategy_a", "strategy_b", "status"]].to_numpy().tolist() == [
         [a, b, "compared"] for a, b in combinations(["session-model", "summary-statistics", "marginal", "mixed"], 2)
     ]
-    a, b = (
-        load(small_output / "group" / f"{start}_strategy-{s}_stat-z_statmap.nii.gz")
-        for s in ("sessionModel", "summaryStatistics")
-    )
-    mask = load(small_output / "group" / f"{start}_strategy-summaryStatistics_stat-variance_statmap.nii.gz") > 0
+    a, b = (group_map(small_output, strategy, "z") for strategy in ("sessionModel", "summaryStatistics"))
+    mask = group_map(small_output, "summaryStatistics", "variance") > 0
     row = agreement.iloc[0]
     assert row["pearson_r"] == pytest.approx(np.corrcoef(a[mask], b[mask])[0, 1], abs=1e-6)
     assert row["bias"] == pytest.approx((a - b)[mask].mean(), abs=1e-6)
@@ -173,34 +169,30 @@ def test_metrics_have_a_row_per_pair_and_a_row_per_answer(small_output: Path) ->
 
 def test_group_fixed_effects_equals_the_participants_maps(small_output: Path) -> None:
     """One-sample model on the participant level's own combined maps."""
-    start = f"task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-mean"
-    maps = [
-        load(small_output / f"sub-{p}/func/sub-{p}_{start}_stat-effect_desc-fixedEffects_statmap.nii.gz")
-        for p in ("01", "02", "03")
-    ]
-    group = load(small_output / "group" / f"{start}_strategy-summaryStatistics_stat-effect_statmap.nii.gz")
-    mask = load(small_output / "group" / f"{start}_strategy-summaryStatistics_stat-variance_statmap.nii.gz") > 0
+    maps = [load(path_of(small_output, sub, "effect", sessions="mean")) for sub in ("01", "02", "03")]
+    group, variance = (group_map(small_output, "summaryStatistics", stat) for stat in ("effect", "variance"))
+    mask = variance > 0
     np.testing.assert_allclose(group[mask], np.mean(maps, axis=0)[mask], rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_raw_dataset_and_output_validate_as_bids(tmp_path: Path) -> None:
     options = SimulationOptions(n_participants=2, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=14.0, missing=())
     dataset = simulate_dataset(tmp_path / "bids", options)
     output = tmp_path / "out"
-    done = run_command(dataset, output, "participant", "group", "--contrast", CONTRAST, "--keep-run-maps")
-    assert done.returncode == 0, done.stderr
+    analyse(dataset, output, "participant", "group", "--contrast", CONTRAST, "--keep-run-maps")
     validator = shutil.which("bids-validator-deno", path=str(Path(sys.executable).parent)) or "bids-validator-deno"
     for folder in (dataset, output):
         checked = subprocess.run([validator, "--ignoreWarnings", str(folder)], capture_output=True, text=True)
         assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.mark.slow
 def test_run_maps_are_kept_on_request_and_average_to_the_session(small_dataset: Path, tmp_path: Path) -> None:
-    done = run_command(
+    analyse(
         small_dataset, tmp_path / "out", "participant", "--participant-label", "01", "--contrast", CONTRAST, "--keep-run-maps",
         "--no-report", "--fixed-effects", "precision",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
     folder = tmp_path / "out" / "sub-01" / "ses-01" / "func"
     start = "sub-01_ses-01_task-stroop"
     end = f"space-{SPACE}_contrast-{LABEL}_stat-{{}}_statmap.nii.gz"
@@ -210,31 +202,26 @@ def test_run_maps_are_kept_on_request_and_average_to_the_session(small_dataset: 
     ]
     session = load(folder / f"{start}_space-{SPACE}_contrast-{LABEL}_stat-effect_desc-fixedEffects_statmap.nii.gz")
     mask = (runs[0]["variance"] > 0) & (runs[1]["variance"] > 0)
-    weights = [1 / one["variance"][mask] for one in runs]
-    expected = sum(w * one["effect"][mask] for w, one in zip(weights, runs, strict=True)) / sum(weights)
+    weights = [1 / run["variance"][mask] for run in runs]
+    expected = sum(w * run["effect"][mask] for w, run in zip(weights, runs, strict=True)) / sum(weights)
     np.testing.assert_allclose(session[mask], expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_dataset_without_sessions_combines_runs_and_names_no_session(tmp_path: Path) -> None:
     options = SimulationOptions(
-        n_participants=3,
-        n_sessions=1,
-        n_runs=2,
-        n_volumes=40,
-        voxel_size=14.0,
-        missing=(),
-        sessions_in_names=False,
+        n_participants=3, n_sessions=1, n_runs=2, n_volumes=40, voxel_size=14.0, missing=(), sessions_in_names=False,
         write_raw_bold=False,
-    )
+    )  # fmt: skip
     dataset, output = simulate_dataset(tmp_path / "bids", options), tmp_path / "out"
-    done = run_command(dataset, output, "participant", "group", "--contrast", CONTRAST)
-    assert done.returncode == 0, done.stderr
+    analyse(dataset, output, "participant", "group", "--contrast", CONTRAST)
     names = [path.name for path in output.rglob("*_statmap.nii.gz")]
     assert not [name for name in names if "ses-" in name or "sessions-" in name]
     assert f"sub-01_task-stroop_space-{SPACE}_contrast-{LABEL}_stat-t_desc-fixedEffects_statmap.nii.gz" in names
     assert f"task-stroop_space-{SPACE}_contrast-{LABEL}_strategy-summaryStatistics_stat-t_statmap.nii.gz" in names
 
 
+@pytest.mark.slow
 def test_group_reads_maps_of_other_programs_that_lack_entities(
     small_output: Path, small_dataset: Path, tmp_path: Path
 ) -> None:
@@ -252,28 +239,22 @@ def test_group_reads_maps_of_other_programs_that_lack_entities(
                 )
     (foreign / "dataset_description.json").write_text('{"Name": "FitLins", "BIDSVersion": "1.1.0"}')
     output = tmp_path / "out"
-    done = run_command(
-        small_dataset, output, "group", "-d", foreign, "--task", "stroop", "--space", SPACE, "--no-report"
-    )
-    assert done.returncode == 0, done.stderr
-    own = run_command(
+    analyse(small_dataset, output, "group", "-d", foreign, "--task", "stroop", "--space", SPACE, "--no-report")
+    analyse(
         small_dataset, tmp_path / "own", "group", "-d", small_output, "--participant-label", "01", "03", "--no-report"
     )
-    assert own.returncode == 0, own.stderr
     name = f"group/task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-linear_strategy-summaryStatistics_stat-t_statmap.nii.gz"
     np.testing.assert_array_equal(load(output / name), load(tmp_path / "own" / name))
 
 
+@pytest.mark.slow
 def test_condition_absent_from_a_run_leaves_that_run_out_and_says_so(small_dataset: Path, tmp_path: Path) -> None:
     dataset = Path(shutil.copytree(small_dataset, tmp_path / "bids"))
     events = dataset / "sub-01/ses-01/func/sub-01_ses-01_task-stroop_run-01_events.tsv"
     table = pd.read_csv(events, sep="\t", keep_default_na=False)
     table[table["trial_type"] == "congruent"].to_csv(events, sep="\t", index=False)
     output = tmp_path / "out"
-    done = run_command(
-        dataset, output, "participant", "--participant-label", "01", "--contrast", CONTRAST, "--no-report"
-    )
-    assert done.returncode == 0, done.stderr
+    analyse(dataset, output, "participant", "--participant-label", "01", "--contrast", CONTRAST, "--no-report")
     sidecar = json.loads(next((output / "sub-01/ses-01/func").glob("*_stat-effect_*.json")).read_text())
     assert sidecar["NumberOfInputs"] == 1
     assert sidecar["LeftOutInputs"] == {

@@ -308,6 +308,7 @@ def test_it_runs_only_when_asked_for() -> None:
     assert STRATEGIES["meta"].needs_variances(GroupOptions(fixed_effects="equal"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "missing",
     [
