@@ -1,6 +1,6 @@
 """Small slips put into a copy of the source, one at a time, to see that the tests notice each of them.
 
-Thirty slips that a person could make (a sign, an index, a transpose, the wrong degrees of freedom) over what makes the
+Slips that a person could make (a sign, an index, a transpose, the wrong degrees of freedom) over what makes the
 numbers, the names and the decisions of what is finished. Every one names the tests that should fail with it.
 
     python tools/mutants.py              all
@@ -117,14 +117,24 @@ MUTANTS = (
     # what is finished
     Mutant("finished-if-one-file-is-there", _RECORDS, "return all(self._is_intact", "return any(self._is_intact",
            "tests/program/test_output_faults.py -k files_are_whole"),
-    Mutant("records-of-other-calls-lost", _RECORDS, "{**self._read(), **finished}", "{**self._content, **finished}",
+    Mutant("records-of-other-calls-lost", _RECORDS,
+           "self._content = self._read()\n            self._put_aside([*outdated", "self._put_aside([*outdated",
            "tests/program/test_output_faults.py -k same_time"),
-    Mutant("temporary-files-stay", "bids/writing.py", "_discard(waiting)\n        raise\n    _name", "raise\n    _name",
+    Mutant("shared-files-removed", _RECORDS, "*declared} - set(self.files(self.finished()))", "*declared}",
+           "tests/program/test_output_faults.py -k needs_too"),
+    Mutant("outdated-by-what-is-not-asked-for", _RECORDS, "now.get(made_from, found) != found",
+           "now.get(made_from) != found", "tests/program/test_output_faults.py -k made_from_something_else"),
+    Mutant("reports-only-does-all", "tasks/loop.py", 'execution.reports_only and task.kind == "page"',
+           'execution.reports_only or task.kind == "page"', "tests/program/test_output_faults.py -k asked_for"),
+    Mutant("parts-of-finished-work-computed", "tasks/loop.py", 'task.kind == "part" and task.name in needed',
+           'task.kind == "part" or task.name in needed', "tests/program/test_output_faults.py -k asked_for"),
+    Mutant("temporary-files-stay", "bids/writing.py",
+           "    except BaseException:\n        discard(collection)\n        raise\n", "",
            "tests/program/test_output_faults.py -k written_together"),
     # names and what users ask
     Mutant("entities-out-of-order", _NAMES, '"contrast", "sessions", "covariate", "strategy", "stat"',
            '"contrast", "sessions", "strategy", "covariate", "stat"', "tests/unit/test_naming.py"),
-    Mutant("camel-case", _NAMES, "piece[0].upper() + piece[1:] if label", "piece.capitalize() if label",
+    Mutant("camel-case", "wording.py", "piece[0].upper() + piece[1:] if label", "piece.capitalize() if label",
            "tests/unit/test_naming.py -k camel"),
     Mutant("mean-over-missing-sessions", "ask/session_contrasts.py", "1 / len(present)", "1 / len(self.sessions)",
            "tests/unit/test_session_contrasts.py"),

@@ -12,7 +12,7 @@ import pytest
 from bids_trees import EVENTS, make_tree, preproc, run_name
 from calls import call_main
 from program import CONTRAST
-from sessionfx.dry_run import LISTED_PARTICIPANTS
+from sessionfx.participant.dry_run import LISTED_PARTICIPANTS
 
 
 class Planner(Protocol):

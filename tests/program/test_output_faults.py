@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,22 @@ from program import CONTRAST
 from sessionfx.bids import writing as output_files
 from sessionfx.bids.derivatives import BIDSIGNORE, prepare_output
 from sessionfx.bids.names import is_recorded_name, output_place
-from sessionfx.bids.writing import locked, remove, remove_stale_temporaries, together, write_json, write_text
+from sessionfx.bids.writing import (
+    collected,
+    give_names,
+    locked,
+    remove,
+    remove_stale_temporaries,
+    write_json,
+    write_text,
+)
 from sessionfx.cli import main
 from sessionfx.errors import OutputError, ParticipantError
+from sessionfx.options.groups import Execution
 from sessionfx.simulate import SimulationOptions, simulate_dataset
+from sessionfx.tasks.loop import find_work
 from sessionfx.tasks.records import Record
+from sessionfx.tasks.task import Chain, Kind, Task
 
 SPACE = "MNI152NLin2009cAsym"
 LABEL = "incongruentMinusCongruent"
@@ -147,25 +159,28 @@ def test_what_cannot_be_written_is_an_output_error_that_leaves_nothing(
     assert (tmp_path / "logs" / "a.txt").read_text() == "before"
 
 
-def test_files_written_together_get_their_names_together(tmp_path: Path) -> None:
-    old, new = tmp_path / "logs" / "old.txt", tmp_path / "logs" / "new.txt"
-    write_text(old, "old")
-    with together(lambda: remove(old)):
-        write_text(new, "new")
-        assert old.exists()
-        assert not new.exists()
-    assert not old.exists()
-    assert new.read_text() == "new"
-
-
-def test_of_files_written_together_none_is_there_if_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_written_together_get_their_names_together_and_none_if_one_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_text(tmp_path / "logs" / "a.txt", "before")
-    with pytest.raises(OutputError), together(lambda: remove(tmp_path / "logs" / "a.txt")):
-        write_text(tmp_path / "logs" / "a.txt", "after")
-        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
-        write_text(tmp_path / "logs" / "b.txt", "after")
-    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["a.txt"]
+    with collected() as files:
+        for name in "ab":
+            write_text(tmp_path / "logs" / f"{name}.txt", "after")
     assert (tmp_path / "logs" / "a.txt").read_text() == "before"
+    assert not (tmp_path / "logs" / "b.txt").exists()
+    give_names(files)
+    assert {path.name: path.read_text() for path in (tmp_path / "logs").iterdir()} == {
+        "a.txt": "after",
+        "b.txt": "after",
+    }
+    with pytest.raises(OutputError), collected():
+        write_text(tmp_path / "logs" / "a.txt", "later")
+        monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        write_text(tmp_path / "logs" / "c.txt", "later")
+    assert {path.name: path.read_text() for path in (tmp_path / "logs").iterdir()} == {
+        "a.txt": "after",
+        "b.txt": "after",
+    }
 
 
 @pytest.mark.parametrize(
@@ -298,14 +313,35 @@ def test_an_output_folder_that_cannot_be_named_is_refused(name: str, reason: str
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
-def made(output: Path, name: str = "a") -> Path:
-    path = output / "sub-01" / "func" / f"sub-01_desc-{name}_statmap.json"
-    write_text(path, name)
-    return path
-
-
 def record_of(output: Path) -> Record:
     return Record(output / "logs" / "sub-01_record.json", output)
+
+
+def path_of(output: Path, name: str) -> Path:
+    return output / "sub-01" / "func" / f"sub-01_desc-{name}_statmap.json"
+
+
+def task_of(
+    output: Path, name: str, *files: str, fingerprint: str = "x", kind: Kind = "result", made_from: str = ""
+) -> Task:
+    """A task that makes a file of its own name, unless others are named."""
+    return Task(
+        name=name, run=lambda _: None, kind=kind, fingerprint=fingerprint, inputs=(made_from,) if made_from else (),
+        outputs=tuple(path_of(output, file) for file in files or (name,)),
+    )  # fmt: skip
+
+
+def chain_of(output: Path, *tasks: Task, **sources: str) -> Chain:
+    record = output / "logs" / "sub-01_record.json"
+    return Chain(name="sub-01", record=record, tasks=tasks, open=lambda _: nullcontext(), sources=sources)
+
+
+def finish(output: Path, *tasks: Task, record: Record | None = None, **sources: str) -> int:
+    """Write what the tasks are to make, and note it; return how many files went."""
+    with collected() as files:
+        for path in dict.fromkeys(path for task in tasks for path in task.outputs):
+            write_text(path, path.name)
+    return (record or record_of(output)).replace(chain_of(output, *tasks, **sources), tasks, files, ())
 
 
 def test_names_in_a_record_reach_no_file_of_another(tmp_path: Path) -> None:
@@ -319,72 +355,95 @@ def test_names_in_a_record_reach_no_file_of_another(tmp_path: Path) -> None:
     for name in victims:
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         (output / name).write_text("precious")
-    size = {"size": len("precious")}
-    entries = {name: {"fingerprint": "x", "files": {name: size}} for name in victims}
+    entries = {name: {"fingerprint": "x", "files": {name: {"size": len("precious")}}} for name in victims}
     write_json(output / "logs" / "sub-01_record.json", entries)
-    record = record_of(output)
-    assert [name for name in victims if record.is_finished(name, "x")] == []
-    record.forget(victims)
+    tasks = [task_of(output, name, "none") for name in victims]
+    assert [task.name for task in tasks if record_of(output).is_finished(task)] == []
+    record_of(output).forget(chain_of(output, *tasks))
     assert all((output / name).read_text() == "precious" for name in victims)
 
 
 @pytest.mark.parametrize("change", [lambda path: path.write_text(""), lambda path: path.unlink()], ids=["cut", "gone"])
-@pytest.mark.parametrize("damaged", [0, 1])
+@pytest.mark.parametrize("damaged", ["a", "b"])
 def test_work_is_finished_while_all_its_files_are_whole(
-    change: Callable[[Path], Any], damaged: int, tmp_path: Path
+    change: Callable[[Path], Any], damaged: str, tmp_path: Path
 ) -> None:
-    paths = [made(tmp_path, name) for name in "ab"]
-    record_of(tmp_path).finish({"a": ("x", paths)})
-    assert record_of(tmp_path).is_finished("a", "x")
-    assert not record_of(tmp_path).is_finished("a", "y")
-    change(paths[damaged])
-    assert not record_of(tmp_path).is_finished("a", "x")
+    task = task_of(tmp_path, "task", "a", "b")
+    finish(tmp_path, task)
+    assert record_of(tmp_path).is_finished(task)
+    assert not record_of(tmp_path).is_finished(task_of(tmp_path, "task", "a", "b", fingerprint="y"))
+    change(path_of(tmp_path, damaged))
+    assert not record_of(tmp_path).is_finished(task)
 
 
 def test_files_that_other_finished_work_needs_too_stay(tmp_path: Path) -> None:
-    shared, own = made(tmp_path, "shared"), made(tmp_path, "own")
-    record_of(tmp_path).finish({"a": ("x", [shared, own]), "b": ("x", [shared])})
-    assert record_of(tmp_path).forget(["a"]) == [own]
-    assert record_of(tmp_path).is_finished("b", "x")
+    first, second = task_of(tmp_path, "first", "own", "shared"), task_of(tmp_path, "second", "shared")
+    finish(tmp_path, first)
+    finish(tmp_path, second)
+    assert record_of(tmp_path).forget(chain_of(tmp_path, first)) == 1
+    assert not path_of(tmp_path, "own").exists()
+    assert record_of(tmp_path).is_finished(second)
+
+
+def test_what_was_made_from_something_else_is_outdated_and_forgotten_with_it(tmp_path: Path) -> None:
+    session, mean = task_of(tmp_path, "session"), task_of(tmp_path, "mean", made_from="session")
+    group = task_of(tmp_path, "group", made_from="maps")
+    finish(tmp_path, session, mean, group, maps="1")
+    changed = task_of(tmp_path, "session", fingerprint="y")
+    for now, maps, outdated in ((session, "1", []), (changed, "1", ["mean"]), (session, "2", ["group"])):
+        assert record_of(tmp_path).outdated(chain_of(tmp_path, now, maps=maps)) == outdated
+        gone = record_of(tmp_path).files_of_outdated(chain_of(tmp_path, now, maps=maps))
+        assert gone == [path_of(tmp_path, name) for name in outdated]
+    assert record_of(tmp_path).outdated(chain_of(tmp_path, task_of(tmp_path, "other"))) == []
+    assert record_of(tmp_path).forget(chain_of(tmp_path, session)) == 2
+    assert record_of(tmp_path).finished() == ["group"]
+
+
+def test_what_a_killed_call_was_replacing_goes_with_the_next(tmp_path: Path) -> None:
+    finish(tmp_path, task_of(tmp_path, "a", "old"))
+    path = tmp_path / "logs" / "sub-01_record.json"
+    write_json(path, {f"replaced: {name}": entry for name, entry in json.loads(path.read_text()).items()})
+    assert record_of(tmp_path).finished() == []
+    assert finish(tmp_path, task_of(tmp_path, "a", "new")) == 1
+    assert not path_of(tmp_path, "old").exists()
+    assert list(json.loads(path.read_text())) == ["a"]
 
 
 @pytest.mark.parametrize("text", ["", "[1]", '{"a": 1}', '{"a": {"fingerprint": "x", "files": [1]}}', '{"a":' * 10**5])
 def test_a_broken_record_means_that_work_is_done_again(text: str, tmp_path: Path) -> None:
+    task = task_of(tmp_path, "a")
     write_text(tmp_path / "logs" / "sub-01_record.json", text)
-    record = record_of(tmp_path)
-    assert not record.is_finished("a", "x")
-    record.forget(["a"])
-    record.finish({"a": ("x", [made(tmp_path)])})
-    assert record_of(tmp_path).is_finished("a", "x")
+    assert not record_of(tmp_path).is_finished(task)
+    record_of(tmp_path).forget(chain_of(tmp_path, task))
+    finish(tmp_path, task)
+    assert record_of(tmp_path).is_finished(task)
 
 
 def test_a_pipe_in_place_of_a_record_does_not_hang(tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
-    os.mkfifo(record_of(tmp_path)._path)
-    assert record_of(tmp_path).works() == []
+    os.mkfifo(tmp_path / "logs" / "sub-01_record.json")
+    assert record_of(tmp_path).finished() == []
 
 
 def test_calls_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:
     records = [record_of(tmp_path) for _ in range(2)]
-    records[0].finish({"a": ("x", [made(tmp_path, "a")])})
-    records[1].finish({"b": ("x", [made(tmp_path, "b")])})
-    assert record_of(tmp_path).works() == ["a", "b"]
-    records[0].forget(["a"])
-    assert record_of(tmp_path).works() == ["b"]
-    assert record_of(tmp_path).is_finished("b", "x")
+    tasks = [task_of(tmp_path, name) for name in "ab"]
+    for record, task in zip(records, tasks, strict=True):
+        finish(tmp_path, task, record=record)
+    assert record_of(tmp_path).finished() == ["a", "b"]
+    records[0].forget(chain_of(tmp_path, tasks[0]))
+    assert record_of(tmp_path).finished() == ["b"]
+    assert record_of(tmp_path).is_finished(tasks[1])
 
 
 def test_many_threads_of_many_processes_write_into_one_record(tmp_path: Path) -> None:
-    shared = made(tmp_path)
     children = []
     for number in range(6):
         child = os.fork()
         if child == 0:
             try:
-                threads = [
-                    threading.Thread(target=record_of(tmp_path).finish, args=[{f"{number} {part}": ("x", [shared])}])
-                    for part in range(6)
-                ]
+                tasks = [task_of(tmp_path, f"{number}{part}") for part in range(6)]
+                threads = [threading.Thread(target=finish, args=[tmp_path, task]) for task in tasks]
                 for thread in threads:
                     thread.start()
                 for thread in threads:
@@ -394,7 +453,24 @@ def test_many_threads_of_many_processes_write_into_one_record(tmp_path: Path) ->
         children.append(child)
     for child in children:
         os.waitpid(child, 0)
-    assert len(record_of(tmp_path).works()) == 36
+    assert len(record_of(tmp_path).finished()) == 36
+
+
+@pytest.mark.parametrize(
+    ("changes", "to_do", "parts"),
+    [({}, ["c"], ["2"]), ({"force": True}, ["a", "b", "c"], ["1", "2"]), ({"reports_only": True}, ["b", "c"], ["2"])],
+    ids=["resumed", "force", "reports-only"],
+)
+def test_finished_work_is_done_again_only_where_it_is_asked_for(
+    changes: dict[str, bool], to_do: list[str], parts: list[str], tmp_path: Path
+) -> None:
+    tasks = [Task(name=name, run=lambda: None, kind="part") for name in "12"]
+    tasks += [task_of(tmp_path, "a", made_from="1"), task_of(tmp_path, "b", kind="page")]
+    finish(tmp_path, *tasks[2:])
+    tasks.append(task_of(tmp_path, "c", made_from="2"))
+    found = find_work(chain_of(tmp_path, *tasks), Execution(**changes), tmp_path)
+    assert [task.name for task in found.tasks] == to_do
+    assert [task.name for task in found.parts] == parts
 
 
 def test_a_lock_whose_holder_sleeps_is_waited_for_no_longer_than_that(
