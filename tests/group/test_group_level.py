@@ -643,21 +643,30 @@ def test_new_first_level_map_redoes_everything(call: GroupCaller, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_without_permutations_their_maps_of_before_go(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
+def test_family_wise_maps_stay_until_the_answer_they_are_of_changes(
+    call: GroupCaller, tmp_path: Path, study: GroupStudy
+) -> None:
     output = call.done(study, tmp_path / "out", *QUICK, "--permutations", "10")
-    assert list((output / "group").glob("*FWE*"))
+    before = {name: time for name, time in times(output).items() if "FWE" in name}
+    assert before
     call.done(study, output, *QUICK)
+    assert {name: time for name, time in times(output).items() if "FWE" in name} == before
+    called = call(study, output, *QUICK, "--alpha", "0.01")
     assert not list((output / "group").glob("*FWE*"))
+    assert "of earlier calls are removed" in called.error and "has changed" in called.error
 
 
 @pytest.mark.slow
-def test_maps_of_strategies_no_longer_asked_for_go(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
+def test_maps_of_strategies_no_longer_asked_for_stay_and_it_is_said(
+    call: GroupCaller, tmp_path: Path, study: GroupStudy
+) -> None:
     output = call.done(study, tmp_path / "out", "--session-contrast", "mean", "--session-contrast", "linear")
-    call.done(study, output, "--session-contrast", "mean", "--strategy", "marginal")
-    assert strategies_in(output, "*_sessions-mean_*strategy*") == {"marginal"}
+    before = times(output)
+    called = call(study, output, "--session-contrast", "mean", "--strategy", "marginal")
+    assert strategies_in(output, "*_sessions-mean_*strategy*") == set(LABELS.values())
+    assert not [name for name in redone(before, times(output)) if "strategy-" in name]
     assert answers_of(output, "mean").index.tolist() == ["marginal"]
-    others = strategies_in(output, "*_sessions-linear_*strategy*")
-    assert others == set(LABELS.values()), "answers to the question that was not asked again stay as they were"
+    assert "not shown on its page: linear, mean (mixed, session-model, summary-statistics)." in called.error
 
 
 @pytest.mark.slow
@@ -677,7 +686,7 @@ def test_answers_of_models_with_other_covariates_go_and_it_is_said(call: GroupCa
     called = call(study, output, *QUICK, "--covariates", "group", report=True)
     gone = {name for name in of_age if not (output / "group" / name).exists()}
     assert gone == of_age
-    assert "of earlier calls are removed" in called.error and "other maps, covariates" in called.error
+    assert "of earlier calls are removed" in called.error and "has changed" in called.error
     assert said not in text_of(output / "group.html")
 
     call.done(study, output, *QUICK)
@@ -733,7 +742,7 @@ def test_a_strategy_whose_package_is_missing_is_refused_before_anything_is_touch
 @pytest.mark.slow
 def test_reports_only_draws_without_touching_maps(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     call(study, tmp_path / "none", *QUICK, "--reports-only", report=True).refused(
-        17, "--reports-only needs finished group maps", "without --reports-only first"
+        17, "--reports-only needs finished maps", "without --reports-only first"
     )
     output = call.done(study, tmp_path / "out", *QUICK, "--permutations", "10")
     assert not (output / "group.html").exists(), "--no-report"

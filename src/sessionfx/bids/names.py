@@ -31,6 +31,7 @@ ENTITY_ORDER = (
 # bytes, of the file systems in use
 LONGEST_NAME = 255
 STATMAP_SUFFIX = "statmap"
+SECTION_SUFFIX = "_section.json"
 STATISTICS = ("effect", "variance", "t", "z", "p")
 # nilearn's save_glm_to_bids and FitLins call the same maps by these values of `stat`
 EFFECT_STATISTICS = ("effect",)
@@ -153,6 +154,11 @@ def output_place(path: AnyPath) -> tuple[AnyPath, tuple[str, ...]]:
         return folder, ()
     parts = tuple(found["folder"].split("/"))
     return folder.parents[len(parts) - 1], parts
+
+
+def is_section(path: PurePath) -> bool:
+    """Whether a file is a section of a page."""
+    return path.name.endswith(SECTION_SUFFIX)
 
 
 def is_recorded_name(name: str) -> bool:

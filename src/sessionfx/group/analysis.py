@@ -274,22 +274,15 @@ class _ContrastStudy:
         answers = {question.label: list(self._answers(question, [common, shown])) for question in self.questions}
         calibration = list(self._calibration(answers))
         permutations = {question.label: list(self._permutations(question, common)) for question in self.questions}
-        judgements = [
-            Task(
-                name=f"{self.contrast} compare {question.label}",
-                fingerprint=fingerprint(
-                    [task.fingerprint for task in
-                     (*answers[question.label], *permutations[question.label], *calibration)]
-                ),
-                inputs=(*sources, *(task.name for task in answers[question.label])),
-                outputs=files.outputs_of_comparison(question),
-                run=partial(ContrastMaps.write_comparison, question=question),
-            )
+        comparisons = [
+            task
             for question in self.questions
+            for task in self._comparisons(question, answers[question.label], [*permutations[question.label],
+                                                                              *calibration])
         ]  # fmt: skip
         results = [
             *calibration, *(task for tasks in permutations.values() for task in tasks), reliability,
-            *(task for tasks in answers.values() for task in tasks), *judgements,
+            *(task for tasks in answers.values() for task in tasks), *comparisons,
         ]  # fmt: skip
         yield from results
         if not self.analysis.execution.no_report:
@@ -336,6 +329,24 @@ class _ContrastStudy:
                 run=partial(ContrastMaps.write_permutation, question=question, strategy=strategy.name),
                 is_costly=True,
             )
+
+    def _comparisons(self, question: Question, answers: Sequence[Task], judged_by: Sequence[Task]) -> Iterator[Task]:
+        inputs = (self.maps_source, self.covariates_source, *(task.name for task in answers))
+        of_answers = [task.fingerprint for task in answers]
+        yield Task(
+            name=f"{self.contrast} compare {question.label}",
+            fingerprint=fingerprint(of_answers),
+            inputs=inputs,
+            outputs=(self.files.agreement(question),),
+            run=partial(ContrastMaps.write_agreement, question=question),
+        )
+        yield Task(
+            name=f"{self.contrast} judge {question.label}",
+            fingerprint=fingerprint([of_answers, [task.fingerprint for task in judged_by]]),
+            inputs=inputs,
+            outputs=self.files.outputs_of_verdict(question),
+            run=partial(ContrastMaps.write_verdict, question=question),
+        )
 
     def _calibration(self, answers: Mapping[str, Sequence[Task]]) -> Iterator[Task]:
         model = self.analysis.model
@@ -488,9 +499,12 @@ class ContrastMaps:
             )
         return self._answers[question.label]
 
-    def write_comparison(self, question: Question) -> None:
-        """Write how the answers to a question agree, and which to trust."""
+    def write_agreement(self, question: Question) -> None:
+        """Write how the answers to a question agree."""
         self._files.write_agreement(self.answers(question))
+
+    def write_verdict(self, question: Question) -> None:
+        """Write which answers to a question to trust."""
         self._files.write_verdict(self.answers(question))
 
     @cached_property
@@ -509,15 +523,21 @@ class ContrastMaps:
         chain = study.chain
         record = Record(chain.record, self._analysis.output_dir)
         start, outdated = f"{study.contrast} answer ", set(record.outdated(chain))
-        others = [
-            name.removeprefix(start) for name in record.finished()
-            if name.startswith(start) and name not in chain.by_name and name not in outdated
-        ]  # fmt: skip
-        if not others:
+        strategies: dict[str, list[str]] = {}
+        for name in record.finished():
+            if name.startswith(start) and name not in chain.by_name and name not in outdated:
+                label, _, strategy = name.removeprefix(start).rpartition(" by ")
+                strategies.setdefault(label, []).append(strategy)
+        if not strategies:
             return []
+        asked = {question.label for question in study.questions}
+        others = [
+            label.replace("-", " by ") + (f" ({', '.join(names)})" if label in asked else "")
+            for label, names in strategies.items()
+        ]
         return [
             "Answers of earlier calls from the same maps and covariates stay in group/ beside those of this call, and "
-            f"are not shown on its page: {listed([name.replace('-', ' × ', 1) for name in others])}."
+            f"are not shown on its page: {listed(others)}."
         ]
 
     def draw(self) -> None:

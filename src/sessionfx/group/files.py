@@ -107,10 +107,14 @@ class GroupFiles:
         maps = [self._permutation_path(self._of_strategy(question, strategy), kind) for kind in FAMILY_WISE]
         return (*maps, *map(sidecar_path, maps))
 
-    def outputs_of_comparison(self, question: Question) -> tuple[Path, ...]:
-        """Paths of the tables about a question, and of its verdict."""
+    def agreement(self, question: Question) -> Path:
+        """Path of the table of how answers agree."""
+        return self._table_path(self._entities(question), "agreement")
+
+    def outputs_of_verdict(self, question: Question) -> tuple[Path, ...]:
+        """Paths of the verdict about a question, and of its table of answers."""
         base = self._entities(question)
-        return (self._table_path(base, "agreement"), self._table_path(base, "answers"), self._verdict_path(base))
+        return (self._table_path(base, "answers"), self._verdict_path(base))
 
     def outputs_of_reliability(self) -> tuple[Path, ...]:
         """Paths of the maps of reliability and their summary."""

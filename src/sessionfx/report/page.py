@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from sessionfx import __version__
+from sessionfx.bids.names import SECTION_SUFFIX
 from sessionfx.bids.reading import UnreadableFileError, open_input, read_json_object
-from sessionfx.bids.writing import list_outputs, locked, write_json, write_text
+from sessionfx.bids.writing import list_outputs, locked, remove, write_json, write_text
 from sessionfx.errors import SessionFXError
 from sessionfx.wording import format_number, natural_key
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_SECTION_SUFFIX = "_section.json"
 _LARGEST_SECTION = 2**30  # hundreds of runs with their pictures
 # controls, halves of characters, and what is no character
 _NOT_IN_HTML = re.compile(
@@ -84,7 +84,7 @@ def _without_controls(value: Any) -> Any:
 
 def section_path(folder: Path, name: str) -> Path:
     """Path of a section in the `figures` folder of a page; sections are ordered by their names."""
-    return folder / f"{name}{_SECTION_SUFFIX}"
+    return folder / f"{name}{SECTION_SUFFIX}"
 
 
 def write_section(path: Path, title: str, html: str) -> None:
@@ -113,7 +113,7 @@ def is_whole_page(path: Path, folder: Path) -> bool:
 
 
 def assemble_page(path: Path, folder: Path, *, title: str, lead: str) -> None:
-    """Write a page from all its sections.
+    """Write a page from all its sections, or remove it where there is none.
 
     Parameters
     ----------
@@ -126,7 +126,10 @@ def assemble_page(path: Path, folder: Path, *, title: str, lead: str) -> None:
     """
     # of several calls that finish at the same time, the last to write must have seen all sections
     with locked(path.parent, path.name):
-        _assemble(path, folder, title, lead)
+        if _section_files(folder):
+            _assemble(path, folder, title, lead)
+        else:
+            remove(path)
 
 
 def _assemble(path: Path, folder: Path, title: str, lead: str) -> None:
@@ -134,7 +137,7 @@ def _assemble(path: Path, folder: Path, title: str, lead: str) -> None:
     files = _section_files(folder)
     made_of = _made_of(files)
     for number, file in enumerate(files, start=1):
-        section = {"id": f"section-{number}", "title": file.name.removesuffix(_SECTION_SUFFIX)}
+        section = {"id": f"section-{number}", "title": file.name.removesuffix(SECTION_SUFFIX)}
         try:
             content = read_json_object(file, largest=_LARGEST_SECTION)
             if not _is_section(content):
@@ -151,7 +154,7 @@ def _assemble(path: Path, folder: Path, title: str, lead: str) -> None:
 
 
 def _section_files(folder: Path) -> list[Path]:
-    files = [path for path in list_outputs(folder) if path.name.endswith(_SECTION_SUFFIX)]
+    files = [path for path in list_outputs(folder) if path.name.endswith(SECTION_SUFFIX)]
     return sorted(files, key=lambda path: natural_key(path.name))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sessionfx.bids.names import is_recorded_name
+from sessionfx.bids.names import is_recorded_name, is_section
 from sessionfx.bids.reading import UnreadableFileError, open_input, read_json_object
 from sessionfx.bids.writing import Written, give_names, is_inside, is_shared, locked, remove, state_of, write_json
 from sessionfx.errors import SessionFXError
@@ -144,7 +144,7 @@ class Record:
             self._write()
         if chain.page is not None and any(task.kind == "page" for task in tasks):
             chain.page.assemble()
-        return self._remove_replaced({path for task in tasks for path in task.outputs})
+        return self._remove_replaced(chain, {path for task in tasks for path in task.outputs})
 
     def forget(self, chain: Chain) -> int:
         """Remove all that is there of a chain that cannot be done, and what was made from it; return how many files."""
@@ -152,22 +152,24 @@ class Record:
             self._content = self._read()
             names = [name for name in self.finished() if name in chain.by_name]
             self._put_aside([*names, *self._made_from(names)])
-        n_removed = self._remove_replaced(set())
-        if chain.page is not None and n_removed:
-            chain.page.assemble()
-        return n_removed
+        return self._remove_replaced(chain, set())
 
-    def _remove_replaced(self, declared: set[Path]) -> int:
-        """Remove files that were put aside, or may lie where tasks would have put theirs, and that no task has made."""
+    def _remove_replaced(self, chain: Chain, declared: set[Path]) -> int:
+        """Remove files that were put aside, or may lie where tasks would have put theirs, and that no task has made.
+
+        The page goes without the sections among them.
+        """
         with locked(self._output_dir, self._path.name):
             self._content = self._read()
             aside = [name for name in self._content if name.startswith(_REPLACED)]
             gone = {*self.files(aside), *declared} - set(self.files(self.finished()))
-            n_removed = sum([remove(path) for path in sorted(gone) if path.is_symlink() or path.exists()])
+            removed = [path for path in sorted(gone) if remove(path)]
             if aside:
                 self._content = {name: entry for name, entry in self._content.items() if name not in aside}
                 self._write()
-        return n_removed
+        if chain.page is not None and any(map(is_section, removed)):
+            chain.page.assemble()
+        return len(removed)
 
     def _made_from(self, names: Sequence[str]) -> list[str]:
         return [name for name in self.finished() if name not in names and set(self._inputs(name)) & set(names)]
