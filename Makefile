@@ -64,8 +64,9 @@ family-wise: $(VENV)/.runtime ## simulate family-wise error of resampling (docs/
 bench: $(VENV)/.bench ## measure time and memory beside other software (docs/performance.md)
 	$(BIN)/python benchmarks/performance.py
 
-boutiques: $(VENV)/.runtime ## make boutiques.json from the command line's description
+boutiques: $(VENV)/.runtime ## make boutiques.json and the table of options in docs/usage.md
 	$(BIN)/python tools/boutiques.py > boutiques.json
+	$(BIN)/python tools/options_table.py
 
 clean: ## remove the environment, the demo and caches
 	rm -rf $(VENV) $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

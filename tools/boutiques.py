@@ -1,8 +1,8 @@
 """The command line as a Boutiques descriptor, for platforms that build a form or a job from it.
 
-Made anew with `make boutiques`. Everything said of an option is read from the parser, so that the descriptor cannot
-drift from the program. The format is Boutiques schema 0.5 (Glatard et al. 2018, GigaScience 7:giy016), with the names
-and the order that `bosh validate --bids` asks of a BIDS App.
+Made anew with `make boutiques`. Everything said of an option is read from the table of options, so that the descriptor
+cannot drift from the program. The format is Boutiques schema 0.5 (Glatard et al. 2018, GigaScience 7:giy016), with the
+names and the order that `bosh validate --bids` asks of a BIDS App.
 
 Defaults are stated, so that a form shows them. Platforms then pass each of them as if the user had typed it, which
 would make `--config-file` ineffective; therefore they pass `--config-over-defaults` as well.
@@ -10,22 +10,18 @@ would make `--config-file` ineffective; therefore they pass `--config-over-defau
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from sessionfx import __version__, errors
-from sessionfx.cli import build_parser
+from sessionfx.options.command_line import DESCRIPTION
+from sessionfx.options.table import OPTIONS, SECTIONS, Option, Takes
+from sessionfx.options.values import Choice, FilePath, Number, Probability
 
 IMAGE_NAME = "sessionfx/sessionfx"
 AUTHOR = "The SessionFX developers"
 EXECUTABLE = "sessionfx"  # on PATH in the image: Boutiques replaces the image's entrypoint by a shell
-
-# a platform asks that a File exists before the program starts; these folders the program makes itself
-MADE_BY_THE_PROGRAM = frozenset({"output_dir", "work_dir", "bids_database_dir"})
-# only defaults that hold on every machine are stated
-DEPENDS_ON_THE_MACHINE = frozenset({"nprocs"})
+NOT_DESCRIBED = frozenset({"help"})
 # flags that a platform sets where its user says nothing
 SET_BY_PLATFORMS = frozenset({"config_over_defaults"})
 
@@ -44,22 +40,11 @@ EXISTING_OUTPUT = {
 }
 
 
-def describe_program(parser: argparse.ArgumentParser) -> dict[str, Any]:
-    """Describe a parser as a Boutiques tool.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        The parser of the program; `--help` is left out, every other argument becomes an input.
-
-    Returns
-    -------
-    dict
-        The descriptor, ready for JSON.
-    """
-    actions = {action.dest: action for action in parser._actions if _is_described(action)}
-    first = [actions.pop(name) for name in BIDS_APP_ORDER]
-    inputs = [describe_input(action) for action in (*first, *actions.values())]
+def describe_program() -> dict[str, Any]:
+    """Describe the program as a Boutiques tool, ready for JSON."""
+    options = {name: option for name, option in OPTIONS.items() if name not in NOT_DESCRIBED}
+    first = [options.pop(name) for name in BIDS_APP_ORDER]
+    inputs = [describe_input(option) for option in (*first, *options.values())]
     keys = [item["value-key"] for item in inputs]
     output = next(item for item in inputs if item["id"] == "output_dir")
     output["optional"] = True  # one of the two
@@ -67,14 +52,14 @@ def describe_program(parser: argparse.ArgumentParser) -> dict[str, Any]:
     return {
         "schema-version": "0.5",
         "name": "SessionFX",
-        "description": parser.description,
+        "description": DESCRIPTION,
         "tool-version": __version__,
         "author": AUTHOR,
         "container-image": {"type": "docker", "image": f"{IMAGE_NAME}:{__version__}"},
         "command-line": f"mkdir -p [OUTPUT_DIR]; {EXECUTABLE} {' '.join(keys)}",
         "inputs": inputs,
         "groups": [
-            *(describe_group(group) for group in parser._action_groups if _members(group)),
+            *(describe_group(title, options) for title, options in SECTIONS.items()),
             {
                 "id": "output_directory",
                 "name": "output directory",
@@ -99,43 +84,28 @@ def describe_program(parser: argparse.ArgumentParser) -> dict[str, Any]:
     }
 
 
-def describe_input(action: argparse.Action) -> dict[str, Any]:
-    """Describe one argument as a Boutiques input.
-
-    Parameters
-    ----------
-    action : argparse.Action
-        A positional argument or an option.
-
-    Returns
-    -------
-    dict
-        The input; its `id` is the argument's name in the settings, or what Boutiques calls it.
-    """
-    name = BIDS_APP_NAMES.get(action.dest, action.dest)
+def describe_input(option: Option) -> dict[str, Any]:
+    """Describe one option as a Boutiques input; its `id` is the option's name, or what Boutiques calls it."""
+    name = _id(option)
     described: dict[str, Any] = {
         "id": name,
         "name": name.replace("_", " "),
-        "description": (action.help or "") % vars(action),
-        "type": value_type(action),
+        "description": option.description,
+        **_type(option),
         "value-key": f"[{name.upper()}]",
-        "optional": not action.required,
+        "optional": not option.is_positional,
     }
-    if described["type"] == "Number":
-        described |= _number_limits(action)
-    if action.choices is not None:
-        described["value-choices"] = list(action.choices)
-    if has_default(action):
-        described["default-value"] = action.default
-    if action.dest in SET_BY_PLATFORMS:
+    if option.name in SET_BY_PLATFORMS:
         described["default-value"] = True
-    return described | _spelling(action)
+    elif option.default is not None:
+        described["default-value"] = option.default
+    return described | _spelling(option)
 
 
-def describe_group(group: argparse._ArgumentGroup) -> dict[str, Any]:
-    """Describe one argument group: its title, and the ids of its arguments."""
-    title = group.title or "options"
-    return {"id": title.replace(" ", "_"), "name": title, "members": _members(group)}
+def describe_group(title: str, options: tuple[Option, ...]) -> dict[str, Any]:
+    """Describe one section of the options: its title, and the ids of its members."""
+    members = [_id(option) for option in options if option.name not in NOT_DESCRIBED]
+    return {"id": title.replace(" ", "_"), "name": title, "members": members}
 
 
 def describe_error_codes() -> list[dict[str, Any]]:
@@ -151,75 +121,45 @@ def describe_error_codes() -> list[dict[str, Any]]:
     ]
 
 
-def value_type(action: argparse.Action) -> str:
-    """Name the Boutiques type of an argument: Flag, Number, File or String.
-
-    What the argument's converter makes of a number tells which.
-    """
-    if action.nargs == 0:
-        return "Flag"
-    if action.dest in MADE_BY_THE_PROGRAM:
-        return "String"
-    value = _example(action)
-    if isinstance(value, int | float):
-        return "Number"
-    return "File" if isinstance(value, Path) else "String"
-
-
-def has_default(action: argparse.Action) -> bool:
-    """Tell whether the argument's default is a value that a user could have given, the same on every machine."""
-    return action.nargs != 0 and action.dest not in DEPENDS_ON_THE_MACHINE and action.default not in (None, [], ())
-
-
 def render_descriptor() -> str:
     """Write the descriptor of this program as JSON text."""
-    return json.dumps(describe_program(build_parser()), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(describe_program(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _spelling(action: argparse.Action) -> dict[str, Any]:
+def _id(option: Option) -> str:
+    return BIDS_APP_NAMES.get(option.name, option.name)
+
+
+def _type(option: Option) -> dict[str, Any]:
+    """Name the Boutiques type of an option's values, and what limits them."""
+    if not option.has_value:
+        return {"type": "Flag"}
+    match option.value:
+        case Number(zero=zero, whole=True):
+            return {"type": "Number", "integer": True, "minimum": 0 if zero else 1}
+        case Number(zero=True):
+            return {"type": "Number", "minimum": 0}
+        case Number() | Probability():
+            return {"type": "Number", "minimum": 0, "exclusive-minimum": True}
+        case FilePath(must_exist=True):
+            return {"type": "File"}
+        case Choice(names, synonyms):
+            return {"type": "String", "value-choices": [*names, *dict(synonyms)]}
+        case _:
+            return {"type": "String"}
+
+
+def _spelling(option: Option) -> dict[str, Any]:
     """Say how values follow the flag: `--task=T`, `--contrast=A --contrast=B`, `--strategy A B`."""
-    flag = next((text for text in action.option_strings if text.startswith("--")), None)
-    repeated = isinstance(action, argparse._AppendAction)
-    spelling: dict[str, Any] = {}
-    if repeated or action.nargs == "+":
-        spelling |= {"list": True, "min-list-entries": 1}
-    if flag:
-        spelling["command-line-flag"] = flag
-    if flag and action.nargs in (None, "?"):
+    spelling: dict[str, Any] = {"list": True, "min-list-entries": 1} if option.is_list else {}
+    if option.is_positional:
+        return spelling
+    spelling["command-line-flag"] = option.flag
+    if option.has_value and option.takes is not Takes.SEVERAL:
         spelling["command-line-flag-separator"] = "="  # a value may begin with a minus sign
-    if flag and repeated:
-        spelling["list-separator"] = f" {flag}="
+    if option.takes is Takes.ONE_REPEATED:
+        spelling["list-separator"] = f" {option.flag}="
     return spelling
-
-
-def _number_limits(action: argparse.Action) -> dict[str, Any]:
-    """Say whether a number is whole, and where it begins, as far as the converter knows."""
-    if isinstance(_example(action), int):
-        return {"integer": True, "minimum": 0 if _accepts(action, "0") else 1}
-    return {"minimum": 0} if _accepts(action, "0") else {"minimum": 0, "exclusive-minimum": True}
-
-
-def _example(action: argparse.Action) -> Any:
-    number = next(text for text in ("1", "0.5") if _accepts(action, text))
-    return action.type(number) if callable(action.type) else number
-
-
-def _accepts(action: argparse.Action, text: str) -> bool:
-    if not callable(action.type):
-        return True
-    try:
-        action.type(text)
-    except (argparse.ArgumentTypeError, TypeError, ValueError):
-        return False
-    return True
-
-
-def _members(group: argparse._ArgumentGroup) -> list[str]:
-    return [BIDS_APP_NAMES.get(action.dest, action.dest) for action in group._group_actions if _is_described(action)]
-
-
-def _is_described(action: argparse.Action) -> bool:
-    return not isinstance(action, argparse._HelpAction)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 INTERRUPTED_SENTENCE = "sessionfx: interrupted. What was finished is kept; the same command goes on from there."
+# Of a name in the file systems in use, and of a whole path on Linux (bytes)
+LONGEST_NAME, LONGEST_PATH = 255, 4095
 # As shells report a program that a signal ended: 128 and the signal's number
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN_SECONDS = 0.05

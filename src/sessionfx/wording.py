@@ -66,6 +66,13 @@ def joined(texts: Sequence[str], *, last: str = "and") -> str:
     return f" {last} ".join(filter(None, [", ".join(texts[:-1]), *texts[-1:]]))
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Ask whether the nearest of some names was meant; empty where none is near."""
+    from difflib import get_close_matches
+
+    return "".join(f" Did you mean '{name}'?" for name in get_close_matches(word, known, n=1))
+
+
 def session_names(labels: Iterable[str]) -> str:
     """Join sessions by their names: `ses-01, ses-02`."""
     return listed([f"ses-{label}" for label in labels])

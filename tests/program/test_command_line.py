@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,21 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sessionfx
-from sessionfx.cli import build_parser, main, parse_options
+from sessionfx.cli import main, parse_options
 from sessionfx.errors import CommandLineError
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.options import Options, Selection
-from sessionfx.options.table import (
-    CORRECTIONS,
-    DRIFT_MODELS,
-    FIXED_EFFECTS_DOF_METHODS,
-    FIXED_EFFECTS_WEIGHTINGS,
-    HRF_MODELS,
-    NOISE_MODELS,
-    STRATEGY_NAMES,
-    SUBJECT_EFFECTS,
-)
+from sessionfx.options.groups import GROUP_OF
+from sessionfx.options.table import BY_FLAG, OPTIONS, choices_of
 from sessionfx.options.toml import to_toml
+from sessionfx.participant.confounds import PRESETS
 
 REPOSITORY = Path(__file__).parents[2]
 POSITIONS = ("/data/bids", "/data/out", "participant")
@@ -65,16 +61,44 @@ def test_help_exits_with_zero_and_names_every_option() -> None:
     done = run_python("-m", "sessionfx", "--help")
     assert done.returncode == 0
     assert done.stderr == ""
-    for action in build_parser()._actions:
-        for flag in action.option_strings:
-            assert flag in done.stdout
+    assert [flag for flag in BY_FLAG if flag not in done.stdout] == []
 
 
-def test_importing_the_command_line_imports_no_heavy_library() -> None:
+def test_help_begins_with_examples_that_are_understood_and_names_the_documentation() -> None:
+    lines = run_python("-m", "sessionfx", "--help").stdout.splitlines()
+    examples = [shlex.split(line) for line in lines if line.startswith("  sessionfx ")]
+    assert lines[:4] == ["examples:", *(line for line in lines if line.startswith("  sessionfx "))]
+    assert [parse_options(words[1:]).bids_dir for words in examples] == [Path("bids")] * 3
+    (documentation,) = (line for line in lines if line.startswith("documentation: "))
+    assert all((REPOSITORY / path).is_file() for path in re.findall(r"docs/\w+\.md", documentation))
+
+
+def test_the_table_of_options_in_the_documentation_is_current() -> None:
+    page = (REPOSITORY / "docs" / "usage.md").read_text(encoding="utf-8")
+    made = run_python("-c", f"import sys; sys.path.insert(0, {str(REPOSITORY / 'tools')!r}); import options_table as t; "
+                      "sys.stdout.write(t.render_page(t.PAGE.read_text(encoding='utf-8')))")  # fmt: skip
+    assert made.stdout == page, "run: python tools/options_table.py (make boutiques)"
+    assert set(re.findall(r"^\| `(--[a-z-]+)`", made.stdout, re.MULTILINE)) >= {
+        option.flag for option in OPTIONS.values() if option.is_in_file
+    }
+
+
+def test_every_option_fills_a_field_of_a_group_and_every_field_has_an_option() -> None:
+    assert {option.name for option in OPTIONS.values() if option.is_in_file} == set(GROUP_OF)
+    others = {"bids_dir", "output_dir", "levels", "help", "version", "config_file", "config_over_defaults"}
+    assert OPTIONS.keys() - GROUP_OF.keys() == others
+
+
+def test_help_names_the_presets_of_confounds() -> None:
+    assert OPTIONS["confounds"].help.endswith(f"presets: {', '.join(PRESETS)}")
+
+
+def test_the_command_line_needs_the_standard_library_alone() -> None:
+    """Help answers at once."""
     done = run_python("-c", "import json, sys, sessionfx.cli; print(json.dumps(sorted(sys.modules)))")
-    loaded = set(json.loads(done.stdout))
-    assert "sessionfx.cli" in loaded
-    assert not loaded & {"numpy", "scipy", "pandas", "nibabel", "nilearn", "matplotlib", "bids", "jinja2"}
+    before = run_python("-c", "import json, sys; print(json.dumps(sorted(sys.modules)))")
+    loaded = {name.partition(".")[0] for name in set(json.loads(done.stdout)) - set(json.loads(before.stdout))}
+    assert loaded - set(sys.stdlib_module_names) == {"sessionfx"}
 
 
 @pytest.mark.parametrize(
@@ -105,7 +129,7 @@ def test_run_py_hears_sigterm_before_anything_slow_is_imported(tmp_path: Path) -
 
 
 def test_strategies_on_the_command_line_are_those_there_are() -> None:
-    assert tuple(STRATEGIES) == STRATEGY_NAMES
+    assert tuple(STRATEGIES) == choices_of("strategy")
 
 
 # Spellings --------------------------------------------------------------------------------------------------
@@ -120,6 +144,7 @@ def test_strategies_on_the_command_line_are_those_there_are() -> None:
         (["--task_id", "stroop"], "task", "stroop"),
         (["--task-id", "task-stroop"], "task", "stroop"),
         (["-t", "task-stroop"], "task", "stroop"),
+        (["--work-dir", "."], "work_dir", Path()),
         (["--task=stroop"], "task", "stroop"),
         (["--space", "space-MNI152NLin6Asym"], "space", "MNI152NLin6Asym"),
         (["--res", "res-2"], "res", "2"),
@@ -145,6 +170,7 @@ def test_strategies_on_the_command_line_are_those_there_are() -> None:
         (["--smoothing-fwhm", "0"], "smoothing_fwhm", None),
         (["--confounds", "motion6", "a_comp_cor_0[0-4]"], "confounds", ("motion6", "a_comp_cor_0[0-4]")),
         (["--strategy", "summary-statistics"], "strategy", ("summary-statistics",)),
+        (["--strategy", "fixed-effects", "summary-statistics"], "strategy", ("summary-statistics",)),
         (["-v"], "verbose", 1),
         (["-vv"], "verbose", 2),
     ],
@@ -158,23 +184,10 @@ def test_defaults_are_those_of_the_groups() -> None:
     assert parse_options(POSITIONS) == expected
 
 
-@pytest.mark.parametrize(
-    ("option", "choices"),
-    [
-        ("--hrf-model", HRF_MODELS),
-        ("--drift-model", DRIFT_MODELS),
-        ("--noise-model", NOISE_MODELS),
-        ("--fixed-effects", FIXED_EFFECTS_WEIGHTINGS),
-        ("--fixed-effects-dof", FIXED_EFFECTS_DOF_METHODS),
-        ("--subject-effect", SUBJECT_EFFECTS),
-        ("--correction", CORRECTIONS),
-        ("--strategy", STRATEGY_NAMES),
-    ],
-)
-def test_every_choice_is_accepted(option: str, choices: tuple[str, ...]) -> None:
-    name = option[2:].replace("-", "_")
-    for choice in choices:
-        assert parsed(option, choice)[name] in (choice, (choice,))
+@pytest.mark.parametrize("name", [name for name in OPTIONS if choices_of(name) and name not in {"levels", "executor"}])
+def test_every_choice_is_accepted(name: str) -> None:
+    for choice in choices_of(name):
+        assert parsed(OPTIONS[name].flag, choice)[name] in (choice, (choice,))
 
 
 def test_what_is_given_twice_counts_once() -> None:
@@ -210,6 +223,9 @@ def test_levels_run_in_their_own_order(levels: list[str], expected: tuple[str, .
         (["--subject-effect", "random"], ["--subject-effect", "indicator"]),
         (["--correction", "fwe"], ["--correction", "bonferroni"]),
         (["--strategy", "magic"], ["--strategy", "session-model"]),
+        (["--strategy", "marginl"], ["--strategy", "Did you mean 'marginal'?"]),
+        (["--smoothing", "6"], ["Unrecognized arguments: --smoothing. Did you mean '--smoothing-fwhm'?"]),
+        (["--drymodel=none"], ["--drymodel. Did you mean '--drift-model'?"]),
         (["--alpha", "0"], ["--alpha", "between 0 and 1"]),
         (["--alpha", "1"], ["--alpha", "between 0 and 1"]),
         (["--alpha", "nan"], ["--alpha", "'nan'", "not a finite number"]),
@@ -276,6 +292,10 @@ def several(items: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]
     return st.lists(items, max_size=3, unique=True).map(tuple)
 
 
+def chosen(name: str) -> st.SearchStrategy[str]:
+    return st.sampled_from(choices_of(name))
+
+
 def positive(largest: float) -> st.SearchStrategy[float]:
     return st.floats(0, largest, exclude_min=True)
 
@@ -294,20 +314,20 @@ def any_options(draw: st.DrawFn) -> Options:
         "bids_database_dir": st.none() | PATHS,
         "skip_bids_validation": st.booleans(),
         "contrast": several(WORDS | QUOTES),
-        "hrf_model": st.sampled_from(HRF_MODELS),
-        "drift_model": st.sampled_from(DRIFT_MODELS),
+        "hrf_model": chosen("hrf_model"),
+        "drift_model": chosen("drift_model"),
         "high_pass": positive(1.0),
-        "noise_model": st.sampled_from(NOISE_MODELS),
+        "noise_model": chosen("noise_model"),
         "smoothing_fwhm": st.none() | positive(20.0),
         "confounds": several(st.sampled_from(["motion6", "none", "a_comp_cor_0[0-4]", "cosine*", "trans_x"])),
-        "fixed_effects": st.sampled_from(FIXED_EFFECTS_WEIGHTINGS),
-        "fixed_effects_dof": st.sampled_from(FIXED_EFFECTS_DOF_METHODS),
+        "fixed_effects": chosen("fixed_effects"),
+        "fixed_effects_dof": chosen("fixed_effects_dof"),
         "keep_run_maps": st.booleans(),
         "session_contrast": several(WORDS | QUOTES),
-        "strategy": several(st.sampled_from(STRATEGY_NAMES)),
-        "subject_effect": st.sampled_from(SUBJECT_EFFECTS),
+        "strategy": several(chosen("strategy")),
+        "subject_effect": chosen("subject_effect"),
         "alpha": st.floats(0, 1, exclude_min=True, exclude_max=True),
-        "correction": st.sampled_from(CORRECTIONS),
+        "correction": chosen("correction"),
         "cluster_threshold": st.integers(0, 500),
         "equivalence": st.none() | positive(100.0),
         "bayes_factor": st.none() | positive(10.0),
@@ -371,6 +391,8 @@ def test_saved_options_name_the_folders_and_levels_for_people() -> None:
         ({"n_cpus": 3}, "nprocs", 3),
         ({"contrast": "a - b"}, "contrast", ("a - b",)),
         ({"contrast": ["a - b", "-a + b"]}, "contrast", ("a - b", "-a + b")),
+        ({"strategy": ["fixed-effects", "mixed"]}, "strategy", ("summary-statistics", "mixed")),
+        ({"bayes-factor": True}, "bayes_factor", math.sqrt(0.5)),
         ({"force": True}, "force", True),
         ({"force": False}, "force", False),
         ({"verbose": 2}, "verbose", 2),
@@ -431,7 +453,7 @@ def test_a_double_dash_ends_a_list_of_labels_with_a_file_too(entries: dict[str, 
 @pytest.mark.parametrize(
     ("entries", "mentioned"),
     [
-        ({"taks": "rest"}, "'taks' is not an option"),
+        ({"taks": "rest"}, "'taks' is not an option. Did you mean 'task'"),
         ({"bids-dir": "/data"}, "'bids-dir' is not an option"),
         ({"levels": ["group"]}, "'levels' is not an option"),
         ({"config-file": "x.toml"}, "'config-file' is not an option"),
@@ -441,8 +463,8 @@ def test_a_double_dash_ends_a_list_of_labels_with_a_file_too(entries: dict[str, 
         ({"contrast": [["a"]]}, "'contrast' should be plain or a list"),
         ({"alpha": 2}, "between 0 and 1"),
         ({"nprocs": 1.5}, "whole number"),
-        ({"force": "yes"}, "--force"),
-        ({"strategy": ["magic"]}, "--strategy"),
+        ({"force": "yes"}, "'force': the value should be true, false or a small number"),
+        ({"strategy": ["margnal"]}, "'strategy': invalid choice.*Did you mean 'marginal'"),
         ("task = rest", "not valid TOML"),
     ],
 )

@@ -31,7 +31,8 @@ from unittest import mock
 import nibabel as nib
 
 from mutations import CELLS, VALUES, damage_json, damage_text, mutate, rename, replace_bytes, replace_kind
-from sessionfx.cli import build_parser, main
+from sessionfx.cli import main
+from sessionfx.options.table import BY_FLAG
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 
 CONTRAST = "incongruent - congruent"
@@ -438,13 +439,11 @@ def bad_options(case: Case) -> None:
 
 
 def _bad_option(draw: random.Random) -> list[object]:
-    actions = [
-        action for action in build_parser()._actions if not _NOT_DRAWN & set(action.option_strings or _NOT_DRAWN)
-    ]
-    action = draw.choice(actions)
-    flag = draw.choice(action.option_strings)
+    options = [option for option in BY_FLAG.values() if not _NOT_DRAWN & set(option.flags)]
+    option = draw.choice(list({option.name: option for option in options}.values()))
+    flag = draw.choice(option.flags)
     values = [draw.choice(_TEXTS if draw.random() < 0.6 else _WELL_FORMED) for _ in range(draw.choice((1, 1, 1, 2, 0)))]
-    if action.nargs == 0:
+    if not option.has_value:
         return [flag, *values[:1]] if draw.random() < 0.2 else [flag]
     if draw.random() < 0.5 and flag.startswith("--") and values:
         return [f"{flag}={values[0]}"]
@@ -475,7 +474,7 @@ def _filters(draw: random.Random) -> bytes:
 
 
 def _configuration(draw: random.Random) -> bytes:
-    flags = {flag for action in build_parser()._actions for flag in action.option_strings if flag[:2] == "--"}
+    flags = {flag for flag in BY_FLAG if flag[:2] == "--"}
     names = sorted(flags - _NOT_DRAWN | {"--help", "--version", "--config-file", "--executor"})
     texts = ("1", "0", "-1", "1.5", "nan", "inf", "true", "false", "[]", "[[]]", "{}", "{a = 1}", '""', '"text"', "[1, 2]", '["a", "b"]', "1979-05-27",
              "07:32:00", '"\\u0000"', '"é"', "0x10", "1e400", "9" * 5000, "[" * 3000 + "]" * 3000, "'''a\nb'''", '["incongruent - congruent"]')  # fmt: skip

@@ -10,7 +10,7 @@ import pytest
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
 from sessionfx.options import FirstLevelModel, GroupModel
-from sessionfx.options.table import CORRECTIONS
+from sessionfx.options.table import choices_of
 from sessionfx.participant.confounds import PRESETS
 from sessionfx.report import references
 from sessionfx.report.methods import GroupWork, MethodsText, group_methods, participant_methods
@@ -90,7 +90,7 @@ def test_works_of_the_participant_level_are_numbered_in_the_order_of_the_text() 
     check_numbers(participant_methods(MODEL, runs, has_sessions=True, preprocessing=("fMRIPrep 24.0", "other")))
 
 
-@pytest.mark.parametrize("correction", CORRECTIONS)
+@pytest.mark.parametrize("correction", choices_of("correction"))
 def test_works_of_the_group_level_are_numbered_in_the_order_of_the_text(correction: str) -> None:
     strategies = [strategy.methods(GroupOptions()) for strategy in STRATEGIES.values()]
     work = GroupWork(resampled=frozenset({"sign-flipping", "wild-bootstrap"}), compared=True, f_tests=True, reliability=True, adjusted_for=("mood",),

@@ -20,6 +20,7 @@ from pathlib import PurePath, PurePosixPath
 from typing import TypeVar
 
 from sessionfx.errors import CommandLineError
+from sessionfx.process import LONGEST_NAME
 from sessionfx.wording import listed, natural_key
 
 ENTITY_ORDER = (
@@ -28,8 +29,6 @@ ENTITY_ORDER = (
     "scale", "res", "den", "label", "contrast", "sessions", "covariate", "strategy", "stat", "desc",
 )  # fmt: skip
 
-# bytes, of the file systems in use
-LONGEST_NAME = 255
 STATMAP_SUFFIX = "statmap"
 SECTION_SUFFIX = "_section.json"
 STATISTICS = ("effect", "variance", "t", "z", "p")

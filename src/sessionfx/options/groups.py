@@ -7,11 +7,16 @@ A field has the name of its option and is the one place of the option's default;
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from sessionfx.execution.resources import available_processors
+
+def available_processors() -> int:
+    """Count the processors that container or job give; what counts them is imported when it is needed."""
+    from sessionfx.execution import resources
+
+    return resources.available_processors()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +92,14 @@ class Execution:
 
 
 GROUPS = {"selection": Selection, "first_level": FirstLevelModel, "group": GroupModel, "execution": Execution}
-# the group of each option
+# by the name of the option; the number of processors is the machine's
 GROUP_OF = {option.name: name for name, group in GROUPS.items() for option in fields(group)}
+DEFAULTS = {
+    option.name: option.default
+    for group in GROUPS.values()
+    for option in fields(group)
+    if option.default is not MISSING
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,29 +1,275 @@
-"""The options of the command line."""
+"""All options, each said once.
 
-HRF_MODELS = (
-    "glover",
-    "glover + derivative",
-    "glover + derivative + dispersion",
-    "spm",
-    "spm + derivative",
-    "spm + derivative + dispersion",
-)
-DRIFT_MODELS = ("cosine", "polynomial", "none")
-NOISE_MODELS = ("ar1", "ols")
-FIXED_EFFECTS_WEIGHTINGS = ("equal", "precision")
-FIXED_EFFECTS_DOF_METHODS = ("satterthwaite", "sum")
-SUBJECT_EFFECTS = ("auto", "indicator", "linear", "none")
-MIXED_DOF_METHODS = ("satterthwaite", "kenward-roger")
-VARIANCES = ("auto", "pooled", "groups")
-SESSION_COVARIATE_EFFECTS = ("split", "mixture")
-CORRECTIONS = ("fdr", "bonferroni", "none")
+The command line, the TOML file, `boutiques.json` and the table in docs/usage.md are made from this. Defaults are those
+of the fields in `options.groups` that the options fill.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+
+from sessionfx.options.groups import DEFAULTS, GROUP_OF
+from sessionfx.options.values import ANY_TEXT, Choice, FilePath, Label, Number, Probability, Value
+
+
+class Takes(Enum):
+    """How many values follow an option."""
+
+    NONE = auto()
+    NONE_REPEATED = auto()  # -vv
+    ONE = auto()
+    AT_MOST_ONE = auto()
+    SEVERAL = auto()  # after one another
+    ONE_REPEATED = auto()  # the option is given again for each
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One option, or positional argument, of the command line.
+
+    Attributes
+    ----------
+    name : str
+        That of the field it fills.
+    help : str
+    value : Value
+        How each of its values is read.
+    takes : Takes
+    aliases : tuple of str
+        Other spellings, with their hyphens.
+    metavar : str
+        What stands for a value in `--help`, where choices or unit do not.
+    otherwise : str
+        What holds where the option is not given, in words, where the default does not say it.
+    alone : object
+        Its value where it is given without one.
+    is_positional : bool
+    """
+
+    name: str
+    help: str
+    value: Value = ANY_TEXT
+    takes: Takes = Takes.ONE
+    aliases: tuple[str, ...] = ()
+    metavar: str = ""
+    otherwise: str = ""
+    alone: Any = None
+    is_positional: bool = False
+
+    @property
+    def flag(self) -> str:
+        """The long spelling."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """All spellings."""
+        return (self.flag, *self.aliases)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether it has several values."""
+        return self.takes in (Takes.SEVERAL, Takes.ONE_REPEATED)
+
+    @property
+    def has_value(self) -> bool:
+        """Whether a value may follow it."""
+        return self.takes not in (Takes.NONE, Takes.NONE_REPEATED)
+
+    @property
+    def is_in_file(self) -> bool:
+        """Whether it may stand in the file of `--config-file`."""
+        return self.name in GROUP_OF
+
+    @property
+    def default(self) -> Any:
+        """A value that stands for not giving the option, the same on every machine; None where there is none."""
+        default = DEFAULTS.get(self.name) if self.has_value else None
+        return None if default == () else default
+
+    @property
+    def unit(self) -> str:
+        """Unit of its value; empty without one."""
+        return self.value.unit if isinstance(self.value, Number) else ""
+
+    @property
+    def placeholder(self) -> str:
+        """What stands for a value in `--help`."""
+        choices = f"{{{','.join(self.value.names)}}}" if isinstance(self.value, Choice) else ""
+        return self.metavar or choices or self.unit.upper()
+
+    @property
+    def default_words(self) -> str:
+        """What holds where it is not given, for people; empty where nothing is to be said."""
+        return self.otherwise or ("" if self.default is None else str(self.default))
+
+    @property
+    def description(self) -> str:
+        """Its help, with unit and default."""
+        repeatable = "repeatable" if self.takes is Takes.ONE_REPEATED else ""
+        default = self.default_words and f"default: {self.default_words}"
+        more = "; ".join(filter(None, (self.unit, repeatable, default)))
+        return f"{self.help} ({more})" if more else self.help
+
+
 LEVELS = ("participant", "group")
-EXECUTORS = ("local", "dask")
+# the registry of strategies is checked against these
+STRATEGY_NAMES = ("session-model", "summary-statistics", "marginal", "mixed", "meta")
+_WITH = ("", " + derivative", " + derivative + dispersion")
+HRF_MODELS = tuple(name + more for name in ("glover", "spm") for more in _WITH)
+# the old name, which means another thing in other programs
+STRATEGIES = Choice(STRATEGY_NAMES, (("fixed-effects", "summary-statistics"),))
+PROCESSORS = Number(largest=1024, zero=False, whole=True, reason="more than a machine has, or a scheduler likes")
 
-STRATEGY_NAMES = (
-    "session-model",
-    "summary-statistics",
-    "marginal",
-    "mixed",
-    "meta",
-)  # the registry of strategies is checked against this
+SECTIONS = {
+    "positional arguments": (
+        Option(name="bids_dir", is_positional=True, value=FilePath(), metavar="BIDS_DIR", help="the raw BIDS dataset"),
+        Option(name="output_dir", is_positional=True, value=FilePath(must_exist=False), metavar="OUTPUT_DIR",
+               help="where results go, outside the input"),
+        Option(name="levels", is_positional=True, value=Choice(LEVELS), takes=Takes.SEVERAL,
+               help="analysis level, one or both"),
+    ),
+    "options": (
+        Option(name="help", aliases=("-h",), takes=Takes.NONE, help="show this text and stop"),
+        Option(name="version", takes=Takes.NONE, help="show the program's version and stop"),
+    ),
+    "selection": (
+        Option(name="participant_label", value=Label("sub"), takes=Takes.SEVERAL, metavar="LABEL",
+               help="participants, with or without sub-"),
+        Option(name="session_label", value=Label("ses"), takes=Takes.SEVERAL, metavar="LABEL",
+               help="sessions, with or without ses-; in their order in time, which acq_time tells where it is there"),
+        Option(name="task", aliases=("--task-id", "-t"), value=Label("task"), metavar="TASK",
+               help="task; needed where several exist"),
+        Option(name="space", value=Label("space"), metavar="SPACE",
+               help="space (MNI152NLin2009cAsym is taken where several exist); none: files without space-"),
+        Option(name="res", value=Label("res"), metavar="RES",
+               help="resolution entity of that space; none: without it"),
+        Option(name="derivatives", aliases=("-d",), value=FilePath(), takes=Takes.SEVERAL, metavar="PATH",
+               help="folders with preprocessed data; at the group level also folders with first-level maps of "
+               "SessionFX, FitLins or nilearn", otherwise="what lies in BIDS_DIR/derivatives"),
+        Option(name="bids_filter_file", value=FilePath(), metavar="FILE",
+               help="JSON: pybids filters under 'bold', 'mask', 'events', 'confounds', 'maps'"),
+        Option(name="bids_database_dir", value=FilePath(must_exist=False), metavar="DIR",
+               help="keep the database of pybids here and reuse it"),
+        Option(name="skip_bids_validation", takes=Takes.NONE,
+               help="accept a dataset without a proper dataset_description.json"),
+    ),
+    "first level": (
+        Option(name="contrast", takes=Takes.ONE_REPEATED, metavar="EXPR",
+               help="contrast over conditions, 'incongruent - congruent' or 'NAME=EXPR'; at the group "
+               "level it selects maps by name"),
+        Option(name="hrf_model", value=Choice(HRF_MODELS), help="haemodynamic response"),
+        Option(name="drift_model", value=Choice(("cosine", "polynomial", "none")), help="slow drifts"),
+        Option(name="high_pass",
+               value=Number(largest=1, unit="Hz", zero=False, reason="faster drifts are the response itself"),
+               help="cut-off of the cosine drifts"),
+        Option(name="noise_model", value=Choice(("ar1", "ols")), help="temporal noise"),
+        Option(name="smoothing_fwhm",
+               value=Number(largest=50, unit="mm", reason="wider kernels leave nothing to tell apart in a brain"),
+               help="smooth each run", otherwise="not"),
+        Option(name="confounds", takes=Takes.SEVERAL, metavar="NAME",
+               help="columns, globs ('csf*') or presets: none, motion6, motion12, motion24, compcor, scrub",
+               otherwise="motion6 where a confounds file exists"),
+        Option(name="fixed_effects", value=Choice(("equal", "precision")),
+               help="weights of runs and sessions in an average"),
+        Option(name="fixed_effects_dof", value=Choice(("satterthwaite", "sum")),
+               help="degrees of freedom of runs and sessions combined; sum as in nilearn"),
+        Option(name="keep_run_maps", takes=Takes.NONE, help="also write the maps of every run"),
+    ),
+    "group level": (
+        Option(name="session_contrast", takes=Takes.ONE_REPEATED, metavar="SPEC",
+               help="'mean', 'linear', 'linear(COVARIATE)', 'any', 'ses-02 - ses-01', any weights, or 'NAME=SPEC'",
+               otherwise="mean, all differences, from three sessions on linear and any"),
+        Option(name="strategy", value=STRATEGIES, takes=Takes.SEVERAL, metavar="STRATEGY",
+               help=f"one or more of {', '.join(STRATEGY_NAMES)}", otherwise="all but meta"),
+        Option(name="subject_effect", value=Choice(("auto", "indicator", "linear", "none")),
+               help="how the session-model codes participants"),
+        Option(name="mixed_dof", value=Choice(("satterthwaite", "kenward-roger")),
+               help="degrees of freedom of the mixed strategy"),
+        Option(name="variance", value=Choice(("auto", "pooled", "groups")),
+               help="whether summary-statistics takes all participants to vary equally, and marginal in its working "
+               "covariance (pooled), or both have a variance for each group (Welch); auto: for each group where "
+               "groups are compared or unequal in size"),
+        Option(name="session_covariate_effect", value=Choice(("split", "mixture")),
+               help="whether session covariates, time included, have an effect within and another one between "
+               "participants (split), or one that mixes both (mixture)"),
+        Option(name="covariates", takes=Takes.SEVERAL, metavar="COLUMN",
+               help="columns of participants.tsv: numbers are centred, other values are groups"),
+        Option(name="session_covariates", takes=Takes.SEVERAL, metavar="COLUMN",
+               help="columns of the sub-XX_sessions.tsv files to adjust for; one that is time in 'linear(COLUMN)' "
+               "adjusts nothing"),
+        Option(name="group_contrast", takes=Takes.ONE_REPEATED, metavar="SPEC",
+               help="what to ask about the participants for each session contrast: 'intercept', a covariate, "
+               "'patient - control', or 'NAME=SPEC'", otherwise="all of these that the covariates allow"),
+        Option(name="alpha", value=Probability(), metavar="ALPHA", help="error rate of the thresholds"),
+        Option(name="correction", value=Choice(("fdr", "bonferroni", "none")), help="for many voxels, two-sided"),
+        Option(name="cluster_threshold",
+               value=Number(largest=10**7, unit="voxels", whole=True, reason="more than an image has"),
+               help="smallest cluster in the tables"),
+        Option(name="permutations",
+               value=Number(largest=10**6, whole=True, reason="p to a millionth, and weeks of work"), metavar="N",
+               help="family-wise p values of the summary-statistics and marginal strategies from N resamplings of "
+               "the participants (voxels, cluster size and mass, TFCE)", otherwise="none"),
+        Option(name="equivalence",
+               value=Number(largest=1000, unit="percent signal change", zero=False, reason="no response is as large"),
+               metavar="BOUND",
+               help="also show where effects are practically zero, within plus or minus BOUND (per unit of the "
+               "covariate for 'linear(COVARIATE)' and numeric covariates): two one-sided tests; choose BOUND before "
+               "you see results", otherwise="not"),
+        Option(name="bayes_factor",
+               value=Number(largest=10, zero=False, reason="effects of ten standard deviations need no test"),
+               takes=Takes.AT_MOST_ONE, alone=math.sqrt(0.5), metavar="SCALE",
+               help="also write Bayes factors of t tests over participants, for an effect against none; SCALE is "
+               "that of the Cauchy prior on the effect in standard deviations of participants, 0.707 where none is "
+               "given", otherwise="not"),
+        Option(name="calibrate",
+               value=Number(largest=10**6, whole=True, reason="with so many a rate of 5 % is known to within 0.05 %"),
+               metavar="N",
+               help="simulate N null voxels from your own maps: false positives and power of every strategy, which "
+               "the verdict then reads", otherwise="not"),
+        Option(name="random_seed",
+               value=Number(largest=2**63 - 1, whole=True, reason="the largest whole number of a TOML file"),
+               metavar="N", help="of permutations and simulated voxels"),
+    ),
+    "execution": (
+        Option(name="nprocs", aliases=("--n-procs", "--n-cpus"), value=PROCESSORS, metavar="N",
+               help="runs at a time, of one participant or several", otherwise="all processors"),
+        Option(name="omp_nthreads", value=PROCESSORS, metavar="N",
+               help="threads of the linear algebra in each process"),
+        Option(name="mem_gb", value=Number(largest=10**6, unit="GB", zero=False, reason="more than a machine has"),
+               help="memory to stay within: fewer runs at a time", otherwise="what container and machine allow"),
+        Option(name="executor", value=Choice(("local", "dask")),
+               help="where participants and blocks of voxels are computed: on this machine, or by workers of a Dask "
+               "cluster with the same installation and shared folders"),
+        Option(name="scheduler", metavar="ADDRESS",
+               help="of the Dask cluster: tcp://HOST:PORT of a running scheduler; or slurm, to submit --nprocs "
+               "workers as jobs of --mem-gb each (further options: Dask's jobqueue.slurm)"),
+        Option(name="work_dir", aliases=("-w",), value=FilePath(must_exist=False), metavar="DIR",
+               help="where the group level keeps the maps of all participants in a temporary file while it works",
+               otherwise="OUTPUT_DIR"),
+        Option(name="force", takes=Takes.NONE, help="redo what is finished already"),
+        Option(name="dry_run", takes=Takes.NONE, help="print what would be done, then stop"),
+        Option(name="reports_only", takes=Takes.NONE, help="draw the reports anew from finished maps"),
+        Option(name="no_report", takes=Takes.NONE, help="write maps and tables only"),
+        Option(name="config_file", value=FilePath(), metavar="FILE",
+               help="TOML file with these options; the command line wins"),
+        Option(name="config_over_defaults", takes=Takes.NONE,
+               help="an option given with its default value leaves the choice to --config-file: for platforms, "
+               "which pass every default"),
+        Option(name="stop_on_first_crash", takes=Takes.NONE, help="do not go on when a participant fails"),
+        Option(name="verbose", aliases=("-v",), takes=Takes.NONE_REPEATED, help="more messages; with tracebacks"),
+    ),
+}  # fmt: skip
+
+OPTIONS = {option.name: option for options in SECTIONS.values() for option in options}
+# by each spelling
+BY_FLAG = {flag: option for option in OPTIONS.values() if not option.is_positional for flag in option.flags}
+
+
+def choices_of(name: str) -> tuple[str, ...]:
+    """Give the names among which an option chooses."""
+    value = OPTIONS[name].value
+    return value.names if isinstance(value, Choice) else ()
