@@ -63,7 +63,7 @@ class Advice:
 
     def rate(self, name: str = "", alpha: float = 0.05) -> float:
         """False positives of the starred answer, or of another."""
-        (stat_map,) = [one.stat_map for one in self.results.strategies if one.name == (name or self.star)]
+        (stat_map,) = [result.stat_map for result in self.results.strategies if result.name == (name or self.star)]
         assert stat_map is not None
         return float((p_of(stat_map.estimate) <= alpha).mean())
 
@@ -278,10 +278,10 @@ def test_signs_of_skewed_values_are_not_flipped(sessions: str) -> None:
     study = Study(everyone(12, 2))
     maps = (levels + 0.5 * np.random.default_rng(8).standard_normal((12, 2, 500))).reshape(24, -1)
     found = advice(study, study.question(sessions), maps, permutations=19)
-    for one in found.results.strategies:
-        if one.name in ("summary-statistics", "marginal"):
-            assert (one.permutation is None) == (sessions == "mean")
-            assert (sessions == "mean") == ("they are skewed" in (one.permutation_refusal or ""))
+    for result in found.results.strategies:
+        if result.name in ("summary-statistics", "marginal"):
+            assert (result.permutation is None) == (sessions == "mean")
+            assert (sessions == "mean") == ("they are skewed" in (result.permutation_refusal or ""))
 
 
 # 7 -- skewed values

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from map_stacks import stack_of
-from sessionfx.group.evidence import gather_evidence, summarise_reliability
+from map_stacks import gather_evidence, stack_of
+from sessionfx.group.evidence import summarise_reliability
 from sessionfx.group.judgement import Evidence
 from sessionfx.group.results import StrategyResult
 from sessionfx.group.stack import MapStack

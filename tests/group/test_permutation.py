@@ -347,9 +347,9 @@ def test_p_values_do_not_depend_on_how_the_design_is_coded() -> None:
 def test_few_participants_are_said_and_bound_p() -> None:
     result = run(smooth_values(5, seed=11, effect=4.0), *intercept(5), 120, tfce=False)
     assert (result.n_possible, result.smallest_p) == (32, 2 / 32)
-    assert "Only 32 distinct sign flips exist for 5 participants" in result.note
-    assert "0.0625" in result.note
-    assert "Nothing can be significant at 0.05" in result.note
+    assert "Only 32 distinct sign flips exist for 5 participants" in result.warning
+    assert "0.0625" in result.warning
+    assert "Nothing can be significant at 0.05" in result.warning
     p = 10 ** -result.neg_log10_p["voxelFWE"]
     # 120 flips hold the data or their mirror image 7.5 times on average: a count below that is chance
     assert p.min() == pytest.approx(2 / 32, abs=0.1)
@@ -358,7 +358,7 @@ def test_few_participants_are_said_and_bound_p() -> None:
 
 def test_many_participants_are_limited_by_the_number_of_permutations_alone() -> None:
     result = run(smooth_values(14, seed=12, effect=3.0), *intercept(14), 60, tfce=False)
-    assert (result.n_possible, result.smallest_p, result.note) == (2**14, 1 / 61, "")
+    assert (result.n_possible, result.smallest_p, result.warning) == (2**14, 1 / 61, "")
     assert 10 ** -result.neg_log10_p["voxelFWE"].max() == pytest.approx(1 / 61)
 
 
@@ -370,7 +370,7 @@ def test_what_small_groups_of_unequal_variance_do_to_p_is_said(small: int, is_sa
     values = smooth_values(small + 12, seed=13)
     executor = LocalExecutor(1, n_threads=1)
     result = permute(values, resampling, MASK, n_permutations=20, seed=1, executor=executor, description="x")
-    assert (f"The smallest group has {small} participants" in result.note) == is_said
+    assert (f"The smallest group has {small} participants" in result.warning) == is_said
 
 
 @pytest.mark.parametrize(("first", "n_possible", "smallest"), [(3, 20, 2 / 20), (2, 15, 1 / 15)])
@@ -378,7 +378,7 @@ def test_two_small_groups_have_few_permutations(first: int, n_possible: int, sma
     design = np.column_stack([np.ones(6), np.where(np.arange(6) < first, 1.0, -1.0)])
     result = run(smooth_values(6, seed=13), design, np.array([0.0, 1.0]), 100, tfce=False)
     assert (result.n_possible, result.smallest_p) == (n_possible, smallest)
-    assert f"Only {n_possible} distinct permutations" in result.note
+    assert f"Only {n_possible} distinct permutations" in result.warning
 
 
 @pytest.mark.parametrize("name", STATISTICS)

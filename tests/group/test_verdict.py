@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from map_stacks import stack_of
+from map_stacks import gather_evidence, stack_of
 from sessionfx.ask.covariates import GroupContrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
 from sessionfx.group import verdict as verdict_module
-from sessionfx.group.evidence import gather_evidence
 from sessionfx.group.judgement import Evidence, ValueEvidence
 from sessionfx.group.results import StrategyResult, Verdict
 from sessionfx.group.strategies import STRATEGIES
@@ -108,7 +107,7 @@ def missing(n: int, k: int, *cells: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def validity(verdict: Verdict) -> dict[str, str]:
-    return {name: one.valid for name, one in verdict.strategies.items()}
+    return {name: judgement.valid for name, judgement in verdict.strategies.items()}
 
 
 SOME_MISSING = missing(12, 2, (0, 1), (1, 1), (2, 1), (3, 0))
@@ -464,15 +463,15 @@ def test_texts_are_whole_sentences(name: str) -> None:
         assert re.fullmatch(r"[A-Z].*\.", found.text), found.text
         for wrong in ("  ", "..", " .", " ,", "nan", "None)", "inf", "()", "%)%", ": :"):
             assert wrong not in found.text.lower(), found.text
-        assert all(one.reason.endswith(".") for one in found.strategies.values())
+        assert all(judgement.reason.endswith(".") for judgement in found.strategies.values())
         assert set(found.recommended) <= {
-            n for n, one in found.strategies.items() if one.valid in ("yes", "conditional")
+            n for n, judgement in found.strategies.items() if judgement.valid in ("yes", "conditional")
         }
         assert set(found.strategies) == set(names)
         # with one judgement of each kind the words of the text are the judgements'
-        for strategy, one in found.strategies.items():
-            if one.valid == "no":
-                assert f"{STRATEGIES[strategy].title} is not to be trusted: {one.reason}" in found.text
+        for strategy, judgement in found.strategies.items():
+            if judgement.valid == "no":
+                assert f"{STRATEGIES[strategy].title} is not to be trusted: {judgement.reason}" in found.text
 
 
 def test_verdict_can_be_written_as_json() -> None:

@@ -6,12 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from map_stacks import stack_of
+from map_stacks import gather_evidence, stack_of
 from sessionfx.ask.covariates import Covariates, code_covariates, resolve_group_contrasts
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.calibrated import Rates
-from sessionfx.group.evidence import gather_evidence
 from sessionfx.group.results import StrategyResult, Verdict
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sessionfx.execution import in_this_process
+from sessionfx.group.evidence import gather
+from sessionfx.group.judgement import Evidence
 from sessionfx.group.stack import MapStack
 from sessionfx.group.store import BlockStore
 from sessionfx.group.strategies.base import MapLayout
@@ -22,3 +26,8 @@ def stack_of(layout: MapLayout, effects: NDArray[np.float64], mask: NDArray[np.b
         store.write(row, values)
     grid = Grid(mask.shape, np.diag([3.0, 3.0, 3.0, 1.0]))
     return MapStack(layout, mask, grid, mask * len(effects), (), store, None, np.ones(effects.shape[1], dtype=bool))
+
+
+def gather_evidence(stack: MapStack, sessions: Sequence[str]) -> tuple[Evidence, dict[str, NDArray[np.float64]]]:
+    """Look at the maps alone; see `evidence.gather`."""
+    return gather(stack, sessions, [], in_this_process)[:2]

@@ -570,7 +570,8 @@ class ContrastMaps:
         results = self.results
         left_out = [f"sub-{label} is left out: it {why}." for label, why in results.left_out.items()]
         warnings = (
-            *results.notes, *results.covariate_notes, *left_out, *refusals(self._study.contrast, results.questions)
+            *results.warnings, *results.covariate_warnings, *left_out,
+            *refusals(self._study.contrast, results.questions),
         )  # fmt: skip
         return ContrastSummary(warnings, tuple(map(finding, results.questions)), self._work())
 

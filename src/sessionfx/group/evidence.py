@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sessionfx.execution import MapOrdered, in_this_process
+from sessionfx.execution import MapOrdered
 from sessionfx.group.judgement import Evidence
 from sessionfx.group.participant_evidence import DropoutCheck, Looked, ValueCheck, voxel_step
 from sessionfx.group.results import Reliability, StrategyResult
@@ -33,13 +33,6 @@ _SIGNIFICANT = 0.05  # two-sided
 # Of a block: see `DropoutCheck.look` and `ValueCheck.look`
 Sample = tuple[tuple[NDArray[np.float64] | None, ...] | None, tuple[Looked, ...]]
 _QUANTITIES = ("icc1", "icc31", "between", "within")
-
-
-def gather_evidence(
-    stack: MapStack, sessions: Sequence[str], map_ordered: MapOrdered = in_this_process
-) -> tuple[Evidence, dict[str, NDArray[np.float64]]]:
-    """Look at the maps alone; see `gather`."""
-    return gather(stack, sessions, [], map_ordered)[:2]
 
 
 def gather(
@@ -90,7 +83,7 @@ def gather(
         covariance += products
         n_varying += n_voxels
         looked.append(sample)
-        sums = [one + other for one, other in zip(sums, of_plans, strict=True)] if sums else of_plans
+        sums = [total + of_block for total, of_block in zip(sums, of_plans, strict=True)] if sums else of_plans
     maps = {name: np.concatenate(part) for name, part in parts.items()}
     evidence = Evidence(
         _median(maps.get("icc1")),
@@ -114,7 +107,7 @@ def gather(
 def with_active_regions(
     evidence: Evidence, maps: dict[str, NDArray[np.float64]], stack: MapStack, mean: StrategyResult | None
 ) -> Evidence:
-    """Add the reliability where the session mean is beyond its threshold: there it matters to the strategies."""
+    """Add the reliability where the session mean is suprathreshold: there it matters to the strategies."""
     if mean is None or mean.stat_map is None:
         return evidence
     active = np.zeros(mean.stat_map.grid.shape, dtype=bool)
@@ -128,12 +121,12 @@ def summarise_reliability(
     mean: StrategyResult | None,
     smallest_cluster: int,
 ) -> Reliability | None:
-    """Summarise reliability in the mask and in each region in which the session mean is beyond its threshold.
+    """Summarise reliability in the mask and in each region in which the session mean is suprathreshold.
 
     Parameters
     ----------
     maps : dict of str to ndarray of shape (V,)
-        From `gather_evidence`.
+        From `gather`.
     stack : MapStack
     mean : StrategyResult or None
         The answer for the mean over sessions, with its threshold.
@@ -162,10 +155,10 @@ def summarise_reliability(
                 peak = int(np.argmax(np.where(region, sign * z[stack.mask], -np.inf)))
                 place = position_text(stack.mask, stack.grid, peak)
                 found.append((int(sizes[label]), f"mean {words}, peak at {place} mm", region))
-        found.sort(key=lambda one: -one[0])
-        beyond_threshold = np.abs(z[stack.mask]) >= mean.threshold
-        if beyond_threshold.any():
-            regions.append(("mean beyond threshold", beyond_threshold))
+        found.sort(key=lambda region: -region[0])
+        suprathreshold = np.abs(z[stack.mask]) >= mean.threshold
+        if suprathreshold.any():
+            regions.append(("mean beyond threshold", suprathreshold))
         regions += [(name, region) for _, name, region in found[:LISTED_REGIONS]]
     rows = []
     for name, region in regions:
@@ -254,9 +247,9 @@ class _Inquiry:
         pairs = {}
         for a, first in enumerate(sessions):
             for b, second in enumerate(sessions[a:], a):
-                both = [one for one in rows if first in one and second in one]
-                pairs[a, b] = ([one[first] for one in both], [one[second] for one in both])
-        known = tuple(one for one in spectra if one is not None)
+                both = [own for own in rows if first in own and second in own]
+                pairs[a, b] = ([own[first] for own in both], [own[second] for own in both])
+        known = tuple(spectrum for spectrum in spectra if spectrum is not None)
         return cls(
             cells,
             known if len(known) == len(spectra) else (),
@@ -293,7 +286,7 @@ def look(
     values = as_block(effects)
     found: dict[str, NDArray[np.float64]] = {}
     if inquiry.spectra:
-        pooled, adjusted = (variance_components(one, values) for one in inquiry.spectra)
+        pooled, adjusted = (variance_components(spectrum, values) for spectrum in inquiry.spectra)
         found = {"icc1": pooled.icc, "icc31": adjusted.icc, "between": adjusted.between, "within": adjusted.within}
     if inquiry.has_epsilon:
         differences = session_differences(values, inquiry.complete)

@@ -289,7 +289,7 @@ class GroupFiles:
                 "PermutationScheme": permutation.scheme,
                 "ClusterFormingP": permutation.cluster_forming_p,
                 "SmallestAttainableP": permutation.smallest_p,
-                "PermutationNote": permutation.note,
+                "PermutationNote": permutation.warning,
                 "Software": SOFTWARE,
             }
             path = self._permutation_path(self._of_strategy(question, result.label), kind)
@@ -364,7 +364,7 @@ class GroupFiles:
                     ),
                     "threshold_a": pair.a.threshold,
                     "threshold_b": pair.b.threshold,
-                    "reason": pair.reason,
+                    "reason": pair.refusal,
                 }
                 for pair in results.pairs
             ]

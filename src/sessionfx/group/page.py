@@ -122,7 +122,7 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
         "group_contrast.html.j2",
         title=f"Contrast {results.contrast}" + (f" ({place})" if place else ""),
         summary=_summary(results),
-        notes=results.notes,
+        notes=results.warnings,
         sessions_table=_attendance(results.layout),
         coverage=_draw_coverage(results),
         overview=_overview(results),
@@ -132,7 +132,7 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
         trust=_trust(results),
         assumptions=_assumptions(results),
         evidence=evidence_tables(results),
-        covariates=results.covariate_notes,
+        covariates=results.covariate_warnings,
         left_out=[f"sub-{label} {why}." for label, why in results.left_out.items()],
         reliability=_reliability(results),
         calibration=_calibration(results, model),
@@ -320,7 +320,10 @@ def _question(results: ContrastResults, question: QuestionResults, model: GroupM
         "answers": [
             {
                 key: value
-                for key, value in titled(_in_words(answer_summary(one, question.verdict), one)).items()
+                for key, value in titled(
+                    _in_words(answer_summary(one, question.verdict), one)
+                    | {"strategy": STRATEGIES[one.name].full_title}
+                ).items()
                 if key not in ("status", "reason")
             }
             for one in answered
@@ -406,7 +409,7 @@ def _strategy(
 ) -> dict[str, Any]:
     if one.plan is None or one.stat_map is None:
         return {
-            "title": one.title,
+            "title": STRATEGIES[one.name].full_title,
             "refusal": one.refusal,
             "plan": None,
             "pictures": [],
@@ -422,7 +425,7 @@ def _strategy(
     design = draw_design_matrix(one.plan.design_matrix, title=f"{heading}: design", row_label="observation")
     clusters = one.clusters.head(SHOWN_CLUSTERS).to_dict("records")
     return {
-        "title": one.title,
+        "title": STRATEGIES[one.name].full_title,
         "refusal": None,
         "plan": one.plan,
         "contrast": _contrast_text(one.plan),
@@ -455,7 +458,7 @@ def _permutation(one: StrategyResult) -> dict[str, Any] | None:
         "n": permutation.n_permutations,
         "scheme": _SCHEMES[permutation.scheme],
         "cluster_forming_p": permutation.cluster_forming_p,
-        "note": permutation.note,
+        "warning": permutation.warning,
         "sides": ", two-sided" if one.stat_map is not None and one.stat_map.estimate.two_sided else "",
     }
 

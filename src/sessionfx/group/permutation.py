@@ -66,7 +66,7 @@ class PermutationResult:
     smallest_p : float
         No p below it can come out: the larger of 1/(N+1) and the share of all distinct resamplings that always give
         the observed |t| (for flips 2/2ⁿ, as flipping everybody only changes the sign of t).
-    note : str
+    warning : str
         A sentence where the distinct ones are so few that they, and not N, limit p; else empty.
     """
 
@@ -76,7 +76,7 @@ class PermutationResult:
     cluster_forming_p: float
     neg_log10_p: dict[str, NDArray[np.float64]]
     smallest_p: float
-    note: str
+    warning: str
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def permute(
     }
     return PermutationResult(
         n_permutations, resampling.n_possible, resampling.scheme, cluster_forming_p, neg_log10_p, smallest_p,
-        _note(resampling, n_permutations),
+        _warning(resampling, n_permutations),
     )  # fmt: skip
 
 
@@ -282,8 +282,9 @@ def _statistics(
     heights = np.abs(volume)
     yield "voxelFWE", heights
     size, mass = np.zeros_like(volume), np.zeros_like(volume)
-    beyond = heights > threshold
-    for part in (beyond & (volume > 0), beyond & (volume < 0)) if two_sided else (beyond,):
+    suprathreshold = heights > threshold
+    signs = (volume > 0, volume < 0) if two_sided else (True,)
+    for part in (suprathreshold & sign for sign in signs):
         if part.any():
             labels, _ = ndimage.label(part)  # voxels that share a face
             own = labels[part]
@@ -326,21 +327,21 @@ _DISTINCT = {
 }
 
 
-def _note(resampling: Resampling, n_permutations: int) -> str:
-    notes = []
+def _warning(resampling: Resampling, n_permutations: int) -> str:
+    warnings = []
     if isinstance(resampling, WildBootstrap) and resampling.has_groups and resampling.smallest_group < FEW_IN_A_GROUP:
-        notes.append(
+        warnings.append(
             f"The smallest group has {resampling.smallest_group} participants: where it varies more than the others, "
             "these p values are somewhat too small (docs/statistics.md)."
         )
     lowest = resampling.n_always / resampling.n_possible
     if lowest > 1 / (n_permutations + 1):
-        notes.append(
+        warnings.append(
             f"Only {resampling.n_possible} distinct {_DISTINCT[resampling.scheme]} exist for "
             f"{resampling.n_participants} participants: no family-wise p below {lowest:.3g} can be reached, however "
             f"many are drawn; the {n_permutations} random ones repeat them, and estimate the p that going through all "
             "of them would give exactly."
         )
         if lowest > 0.05:
-            notes.append("Nothing can be significant at 0.05.")
-    return " ".join(notes)
+            warnings.append("Nothing can be significant at 0.05.")
+    return " ".join(warnings)

@@ -73,7 +73,7 @@ class PairResult:
     a: StrategyResult
     b: StrategyResult
     agreement: Agreement | None
-    reason: str
+    refusal: str
 
     @property
     def z(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -129,7 +129,7 @@ class Reliability:
     maps : dict of str to ndarray of shape (V,)
         `icc1`, `icc31`, `between` and `within` (variances).
     summary : DataFrame
-        Quartiles of each, in the mask and in each region beyond the threshold of the session mean.
+        Quartiles of each, in the mask and in each region where the session mean is suprathreshold.
     """
 
     maps: dict[str, NDArray[np.float64]]
@@ -147,8 +147,8 @@ class ContrastResults:
     grid: Grid
     coverage: NDArray[np.int_]
     questions: tuple[QuestionResults, ...]
-    notes: tuple[str, ...]
-    covariate_notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+    covariate_warnings: tuple[str, ...]
     left_out: dict[str, str]
     evidence: Evidence
     reliability: Reliability | None

@@ -2,7 +2,7 @@
 
 Worst false-positive rates in percent at a nominal 5 %, over the designs of docs/validity.md: those without covariates
 and groups where nothing else is said. `make validity` makes docs/validity.tsv, and a test compares that table with
-these figures, and these figures with the sentences of README, docs and cautions.
+these figures, and these figures with the sentences of README, docs and warnings.
 """
 
 from __future__ import annotations
