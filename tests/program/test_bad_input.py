@@ -687,10 +687,20 @@ def test_a_repaired_participant_leaves_no_crash_report(study: Study) -> None:
     assert not list((study.out / "logs").glob("*_crash.txt"))
 
 
-@pytest.mark.parametrize("name", ["tarns_x", "motion36"])
-def test_a_confound_nobody_has_is_refused_once_with_presets_and_columns_listed(study: Study, name: str) -> None:
+@pytest.mark.parametrize(("name", "near"), [("tarns_x", "trans_x"), ("motion36", "motion6")])
+def test_a_confound_nobody_has_is_refused_once_with_presets_and_columns_listed(
+    study: Study, name: str, near: str
+) -> None:
     done = study.call("--confounds", name)
-    done.refused(2, f"--confounds '{name}'", "motion6, motion12", "compcor", "global_signal", "Choose among them")
+    done.refused(
+        2,
+        f"--confounds '{name}'",
+        "motion6, motion12",
+        "compcor",
+        f"Did you mean '{near}'?",
+        "global_signal",
+        "Choose among them",
+    )
     assert not study.out.exists()
     assert study.call("--confounds", "global_signal", "--dry-run").code == 0
 

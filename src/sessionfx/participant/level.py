@@ -30,7 +30,7 @@ from sessionfx.participant.files import FIXED_EFFECTS_DESC
 from sessionfx.process import write_out
 from sessionfx.tasks.call import EXIT_SOME_FAILED, asked_of_sessions, check_private_folders, keep_call, say_warnings
 from sessionfx.tasks.loop import Outcome, find_work, run_chains
-from sessionfx.wording import counted, listed, natural_key
+from sessionfx.wording import counted, did_you_mean, listed, natural_key
 
 # Memory of a worker: the libraries; and per value of the 4-D image, of which at most half is brain in practice, the
 # signal in single precision, or the whole image and its copy where the brain mask must be computed from it
@@ -250,9 +250,10 @@ def _check_confounds(selection: RunSelection, asked: Sequence[str]) -> None:
             continue  # reported when that participant is analysed
         unknown = [name for name in unknown if name not in columns]
     if unknown and columns:
+        hint = did_you_mean(unknown[0], [*PRESETS, *columns])
         raise CommandLineError(
             f"--confounds '{unknown[0]}' is neither a preset ({', '.join(PRESETS)}) nor a column of any confounds "
-            f"file. Columns there are: {listed(list(columns))}. Choose among them, or use --confounds none."
+            f"file.{hint} Columns there are: {listed(list(columns))}. Choose among them, or use --confounds none."
         )
 
 
