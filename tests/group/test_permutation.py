@@ -136,7 +136,7 @@ def statistics_of(t: NDArray, dof: float) -> dict[str, NDArray]:
 def exact_p(observed: dict[str, NDArray], resampled: list[dict[str, NDArray]]) -> dict[str, NDArray]:
     """Share of all resamplings, the data as they are among them, whose maximum reaches the observed value."""
     return {
-        name: np.mean([one[name].max() >= observed[name] * (1 - 1e-9) for one in resampled], axis=0)
+        name: np.mean([statistics[name].max() >= observed[name] * (1 - 1e-9) for statistics in resampled], axis=0)
         for name in STATISTICS
     }
 
@@ -199,7 +199,7 @@ def test_what_is_drawn_follows_from_the_question_and_null_maxima_are_those_of_th
     expected = [statistics_of(t, n - 3) for t in resampling.statistic(values, draws)]
     for statistic in STATISTICS:
         np.testing.assert_allclose(block.observed[statistic], expected[0][statistic], rtol=2e-5, atol=1e-6)
-        maxima = [one[statistic].max() for one in expected[1:]]
+        maxima = [resampled[statistic].max() for resampled in expected[1:]]
         np.testing.assert_allclose(block.null_maxima[statistic], maxima, rtol=2e-5, atol=1e-6)
 
 
@@ -296,14 +296,14 @@ def test_a_test_of_several_contrasts_is_enhanced_as_the_root_of_f() -> None:
 
 def test_same_seed_gives_the_same_bytes_whatever_the_number_of_processes() -> None:
     values, n_permutations = smooth_values(8, seed=8, effect=0.6), 2 * BLOCK_SIZE + 5
-    one, again, two = (
+    first, again, by_two = (
         run(values, *intercept(8), n_permutations, tfce=False, executor=LocalExecutor(jobs, n_threads=1))
         for jobs in (1, 1, 2)
     )
     other = run(values, *intercept(8), n_permutations, tfce=False, seed=8)
-    for name, p in one.neg_log10_p.items():
-        assert p.tobytes() == again.neg_log10_p[name].tobytes() == two.neg_log10_p[name].tobytes()
-    assert one.neg_log10_p["voxelFWE"].tobytes() != other.neg_log10_p["voxelFWE"].tobytes()
+    for name, p in first.neg_log10_p.items():
+        assert p.tobytes() == again.neg_log10_p[name].tobytes() == by_two.neg_log10_p[name].tobytes()
+    assert first.neg_log10_p["voxelFWE"].tobytes() != other.neg_log10_p["voxelFWE"].tobytes()
 
 
 def test_flipping_a_participants_difference_is_exchanging_the_two_sessions() -> None:
@@ -336,7 +336,7 @@ def test_p_values_do_not_depend_on_how_the_design_is_coded() -> None:
         (groups, (1.0, -1.0, 0.0)),
         (redundant, (0.0, 1.0, -1.0, 0.0)),
     ]
-    results = [run(values, one, np.array(contrast), 60, tfce=False) for one, contrast in same]
+    results = [run(values, coded, np.array(contrast), 60, tfce=False) for coded, contrast in same]
     for other in results[1:]:
         assert other.scheme == results[0].scheme == "label-permutation"
         assert other.n_possible == results[0].n_possible
@@ -429,7 +429,7 @@ def test_skewness_of_flipped_deviations_is_that_of_their_sample() -> None:
     values = skewed(9, seed=2)
     signs = pooled_resampling(*intercept(9)).draws(np.random.default_rng(1), 6)
     deviations = values - values.mean(axis=0)
-    expected = [stats.skew(deviations * one[:, None], axis=0).sum() for one in signs]
+    expected = [stats.skew(deviations * flips[:, None], axis=0).sum() for flips in signs]
     np.testing.assert_allclose(summed_skewness(values, signs), expected, rtol=1e-9)
 
 

@@ -242,7 +242,7 @@ def test_deviance_is_the_restricted_likelihood_of_the_full_matrices(
     spectrum = spectrum_of(written)
     squares = spectrum.squares(values)
     ours, at_zero = (deviance(spectrum, squares, np.full(4, at)) for at in (ratio, 0.0))
-    expected = [written.profile_deviance(one, ratio) - written.profile_deviance(one, 0.0) for one in values.T]
+    expected = [written.profile_deviance(own, ratio) - written.profile_deviance(own, 0.0) for own in values.T]
     np.testing.assert_allclose(ours - at_zero, expected, rtol=1e-9, atol=1e-9)
 
 
@@ -255,18 +255,18 @@ def test_ratio_is_the_global_optimum_of_a_dense_search(
     spectrum = spectrum_of(written)
     found = estimate_ratio(spectrum, spectrum.squares(values))
     grid = np.concatenate([[0.0], np.geomspace(1e-4, 1e4, 200)])
-    for ours, one in zip(found, values.T, strict=True):
-        curve = [written.profile_deviance(one, ratio) for ratio in grid]
+    for ours, own in zip(found, values.T, strict=True):
+        curve = [written.profile_deviance(own, ratio) for ratio in grid]
         best = int(np.argmin(curve))
         bounds = np.log1p([grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]])
         refined = optimize.minimize_scalar(
-            lambda kappa, one=one: written.profile_deviance(one, np.expm1(kappa)),
+            lambda kappa, own=own: written.profile_deviance(own, np.expm1(kappa)),
             bounds=bounds,
             method="bounded",
             options={"xatol": 1e-12},
         )
         lowest = min(float(refined.fun), min(curve))
-        assert written.profile_deviance(one, ours) <= lowest + 1e-8
+        assert written.profile_deviance(own, ours) <= lowest + 1e-8
         if 0 < best < len(grid) - 1 and ours > 1e-3:
             # likelihoods are flat at their optimum: half of the digits of the deviance
             assert np.expm1(refined.x) == pytest.approx(ours, rel=1e-4, abs=1e-5)
@@ -307,10 +307,10 @@ def test_effect_and_variance_are_generalised_least_squares(
     written, contrast, values = model
     spectrum = spectrum_of(written)
     found, ratio = estimate_mixed(spectrum, spectral_contrast(spectrum, contrast), values)
-    for voxel, one in enumerate(values.T):
-        coefficients, covariance = written.generalised_least_squares(one, ratio[voxel], 1.0)
+    for voxel, own in enumerate(values.T):
+        coefficients, covariance = written.generalised_least_squares(own, ratio[voxel], 1.0)
         inverse = np.linalg.inv(written.covariance(ratio[voxel], 1.0))
-        residuals = one - written.design @ coefficients
+        residuals = own - written.design @ coefficients
         dispersion = residuals @ inverse @ residuals / spectrum.n_residual
         scale = np.abs(contrast) @ np.abs(coefficients)
         assert found.effect[voxel] == pytest.approx(contrast @ coefficients, rel=1e-9, abs=1e-9 * scale)
@@ -349,19 +349,19 @@ def test_satterthwaites_dof_are_those_of_a_numerical_hessian(
     written, contrast, values = model
     spectrum = spectrum_of(written)
     found, ratio = estimate_mixed(spectrum, spectral_contrast(spectrum, contrast), values)
-    for voxel, one in enumerate(values.T):
+    for voxel, own in enumerate(values.T):
         if not 0.02 < ratio[voxel] < 200:
             continue  # differences of the deviance over log λ have no digits there
-        covariance = written.generalised_least_squares(one, ratio[voxel], 1.0)[1]
+        covariance = written.generalised_least_squares(own, ratio[voxel], 1.0)[1]
         within = found.variance[voxel] / (contrast @ covariance @ contrast)
         at = np.log([ratio[voxel] * within, within])
 
-        def variance_of(logs: NDArray[np.float64], one: NDArray[np.float64] = one) -> float:
-            covariance = written.generalised_least_squares(one, *np.exp(logs))[1]
+        def variance_of(logs: NDArray[np.float64], own: NDArray[np.float64] = own) -> float:
+            covariance = written.generalised_least_squares(own, *np.exp(logs))[1]
             return float(contrast @ covariance @ contrast)
 
-        def deviance_of(logs: NDArray[np.float64], one: NDArray[np.float64] = one) -> float:
-            return written.restricted_deviance(one, *np.exp(logs))
+        def deviance_of(logs: NDArray[np.float64], own: NDArray[np.float64] = own) -> float:
+            return written.restricted_deviance(own, *np.exp(logs))
 
         second = hessian(deviance_of, at, 2e-2)
         slope = gradient(variance_of, at, 1e-2)
@@ -431,10 +431,10 @@ def test_kenward_roger_is_its_general_formulas(
     found, same_ratio = estimate_mixed(spectrum, prepared, values, KENWARD_ROGER)
     np.testing.assert_array_equal(same_ratio, ratio)
     np.testing.assert_array_equal(found.effect, plain.effect)
-    for voxel, one in enumerate(values.T):
+    for voxel, own in enumerate(values.T):
         if ratio[voxel] > 1e4:
             continue  # full matrices lose their digits there
-        covariance = written.generalised_least_squares(one, ratio[voxel], 1.0)[1]
+        covariance = written.generalised_least_squares(own, ratio[voxel], 1.0)[1]
         within = plain.variance[voxel] / (contrast @ covariance @ contrast)
         variance, dof, scale = kenward_roger(written, contrast, ratio[voxel] * within, within)
         assert found.variance[voxel] == pytest.approx(variance, rel=1e-6)
@@ -559,10 +559,10 @@ def test_an_estimate_may_have_dof_at_every_voxel() -> None:
     rng = np.random.default_rng(7)
     whole = Estimate(rng.normal(size=50), rng.uniform(0.5, 2, size=50), rng.uniform(2, 40, size=50))
     for voxel in range(50):
-        one = Estimate(
+        single = Estimate(
             whole.effect[voxel : voxel + 1], whole.variance[voxel : voxel + 1], float(np.asarray(whole.dof)[voxel])
         )
-        assert (whole.t[voxel], whole.p[voxel], whole.z[voxel]) == (one.t[0], one.p[0], one.z[0])
+        assert (whole.t[voxel], whole.p[voxel], whole.z[voxel]) == (single.t[0], single.p[0], single.z[0])
     chosen = whole.at(whole.effect > 0)
     np.testing.assert_array_equal(chosen.dof, np.asarray(whole.dof)[whole.effect > 0])
     joined = Estimate.joined([whole.at(np.arange(20)), whole.at(np.arange(20, 50))])
