@@ -91,3 +91,14 @@ def add(first: int, _: int, *numbers: int) -> tuple[int, int]:
 
 def threads_of_the_linear_algebra(_: int) -> list[int]:
     return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def meet(number: int, others: int, folder: Path) -> bool:
+    """Wait until so many were there at the same time."""
+    (folder / str(number)).touch()
+    deadline = time.monotonic() + 30
+    while len(list(folder.iterdir())) < others:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True

@@ -104,16 +104,19 @@ def test_one_unit_alone_is_done_in_this_process() -> None:
     assert done.result == (9, os.getpid())
 
 
-def test_several_units_are_done_side_by_side_and_no_more_than_fit_into_memory() -> None:
-    def most(executor: LocalExecutor, need_gb: float) -> int:
-        units = work.in_turn(work.span, *((0.2,) for _ in range(6)))
-        spans = [done.result for done in executor.run_units(units, need_gb=need_gb)]
-        return max(sum(start <= moment < end for start, end in spans) for moment, _ in spans)
+def test_several_units_are_done_side_by_side(tmp_path: Path) -> None:
+    """Three wait for each other, which they can only do in three processes."""
+    with LocalExecutor(3, n_threads=1) as executor:
+        done = list(executor.run_units(work.in_turn(work.meet, *((number, 3, tmp_path) for number in range(3)))))
+    assert all(each.result for each in done)
 
+
+@pytest.mark.parametrize(("need_gb", "most"), [(2.0, 2), (3.0, 1)])
+def test_no_more_units_at_a_time_than_fit_into_memory(need_gb: float, most: int) -> None:
+    units = work.in_turn(work.span, *((0.1,) for _ in range(6)))
     with LocalExecutor(3, n_threads=1, memory_gb=4.0) as executor:
-        assert most(executor, 1.0) == 3
-        assert most(executor, 2.0) == 2
-        assert most(executor, 3.0) == 1
+        spans = [done.result for done in executor.run_units(units, need_gb=need_gb)]
+    assert max(sum(start <= moment < end for start, end in spans) for moment, _ in spans) <= most
 
 
 def test_memory_budget_limits_the_number_of_processes() -> None:
