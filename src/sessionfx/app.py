@@ -46,7 +46,13 @@ def run(options: Options) -> int:
     check_output_place(options.output_dir, {"raw": raw})
     code = 0
     with open_executor(
-        options.execution, output_dir=options.output_dir, inputs=(options.bids_dir, *options.selection.derivatives)
+        scheduler=options.execution.scheduler,
+        n_workers=options.execution.nprocs,
+        n_threads=options.execution.omp_nthreads,
+        memory_gb=options.execution.mem_gb,
+        verbose=options.execution.verbose,
+        output_dir=options.output_dir,
+        inputs=(options.bids_dir, *options.selection.derivatives),
     ) as executor:
         # what one level needs takes a second to import, and the other has no use for it
         if "participant" in options.levels:

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from program import CONTRAST, run_command
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.cli import main
 from sessionfx.errors import ExecutorError, OutputError
-from sessionfx.execution import limited_threads
+from sessionfx.execution import Unit, limited_threads
 from sessionfx.execution.dask import DaskExecutor, Requirements
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
@@ -215,6 +216,23 @@ def test_nothing_is_left_in_the_output_folder(cluster: Any, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_three_workers_are_at_least_twice_as_fast_as_one(tmp_path: Path) -> None:
+    def seconds(n_workers: int) -> float:
+        with (
+            distributed.LocalCluster(
+                n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+            ) as cluster,
+            DaskExecutor(cluster.scheduler_address, Requirements(tmp_path, (), n_threads=1)) as executor,
+        ):
+            list(executor.run_units(work.in_turn(work.sleep, *work.numbers(*[0.01] * n_workers))))  # workers import
+            started = time.monotonic()
+            assert len(list(executor.run_units(work.in_turn(work.sleep, *work.numbers(*[1.0] * 12))))) == 12
+            return time.monotonic() - started
+
+    assert seconds(1) >= 2 * seconds(3)
+
+
 # lost workers
 
 
@@ -390,6 +408,34 @@ def test_workers_with_several_threads_are_refused(tmp_path: Path) -> None:
         message = refusal(address, Requirements(tmp_path, (), n_threads=1))
     assert "does 3 tasks at a time" in message
     assert "--nthreads 1" in message
+
+
+@pytest.mark.slow
+def test_a_misfit_that_comes_later_is_named_and_given_no_work(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("sessionfx.execution.dask.say", said.append)
+    misfits: list[int] = []
+
+    def units() -> Iterator[Unit]:
+        unit = partial(Unit, function=work.square_and_say_where, arguments=(1,))
+        yield unit(name="first")
+        with process(*worker_command(cluster.scheduler_address, "--nthreads=3")) as misfit:
+            misfits.append(misfit.pid)
+            deadline = time.monotonic() + 60
+            while not said and time.monotonic() < deadline:
+                time.sleep(0.1)
+                yield unit(name="while it is checked")
+            yield from (unit(name=f"{number}") for number in range(20))
+
+    with DaskExecutor(cluster.scheduler_address, Requirements(tmp_path, (), n_threads=1)) as executor:
+        done = list(executor.run_units(partial(next, units(), None)))
+    assert len(done) > 20
+    assert not {each.result[1] for each in done} & set(misfits)
+    (sentence,) = said
+    assert "does 3 tasks at a time" in sentence
+    assert sentence.endswith("It is given no work.")
 
 
 @pytest.mark.slow

@@ -107,28 +107,10 @@ class Workers(ABC):
 
     @abstractmethod
     def submit(self, unit: Unit, *, is_only: bool) -> Future[Outcome]:
-        """Hand a unit out, to be done by `attempt`.
-
-        Parameters
-        ----------
-        unit : Unit
-        is_only : bool
-            Whether there is nothing to be done beside it.
-
-        Raises
-        ------
-        NoWorkersError
-            If there is no process to do it.
-        """
+        """Hand a unit out, to be done by `attempt`; it may be the only one that there is to be done now."""
 
     def result(self, future: Future[Any]) -> Any:
-        """Give the result of a future that is done.
-
-        Raises
-        ------
-        WorkerKilledError
-            If the process at it was killed.
-        """
+        """Give the result of a future that is done; raise `WorkerKilledError` where the process at it was killed."""
         return future.result()
 
     def wait_for_any(self, futures: Collection[Future[Any]]) -> None:
@@ -137,13 +119,7 @@ class Workers(ABC):
             self.look()
 
     def look(self) -> None:  # noqa: B027 - most cannot be lost
-        """Make sure that the workers are still there.
-
-        Raises
-        ------
-        NoWorkersError
-            If they are not, and there will be no others.
-        """
+        """Make sure that the workers are still there; raise `NoWorkersError` or `ExecutorError` where they are not."""
 
 
 class Executor(ABC):

@@ -8,25 +8,36 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sessionfx.errors import CommandLineError, ExecutorError
 from sessionfx.execution.base import Executor
 from sessionfx.execution.local import LocalExecutor
 
-if TYPE_CHECKING:
-    from sessionfx.options import Execution
-
 SLURM = "slurm"  # in place of a scheduler's address
 _ADDRESS = re.compile(r"(tcp|tls)://[^\s/]+:\d+")
 
 
-def open_executor(options: Execution, *, output_dir: Path, inputs: Sequence[Path]) -> Executor:
+def open_executor(
+    *,
+    scheduler: str | None,
+    n_workers: int,
+    n_threads: int,
+    memory_gb: float | None,
+    verbose: int,
+    output_dir: Path,
+    inputs: Sequence[Path],
+) -> Executor:
     """Make the executor of a call.
 
     Parameters
     ----------
-    options : Execution
+    scheduler : str or None
+        Address of Dask's scheduler, or `slurm`; None for this machine alone.
+    n_workers, n_threads : int
+        Units at a time, and threads of the linear algebra of each.
+    memory_gb : float or None
+    verbose : int
     output_dir : Path
     inputs : sequence of Path
         Folders that workers elsewhere must see too.
@@ -38,26 +49,21 @@ def open_executor(options: Execution, *, output_dir: Path, inputs: Sequence[Path
     ExecutorError
         If Dask is asked for and is not installed, or its scheduler cannot be reached.
     """
-    if options.executor == "local":
-        return LocalExecutor(options.nprocs, options.omp_nthreads, options.mem_gb)
-    address = options.scheduler or ""
-    if address != SLURM and not _ADDRESS.fullmatch(address):
+    if scheduler is None:
+        return LocalExecutor(n_workers, n_threads, memory_gb)
+    if scheduler != SLURM and not _ADDRESS.fullmatch(scheduler):
         raise CommandLineError(
-            f"--scheduler '{address}' is neither slurm nor an address such as tcp://10.0.0.1:8786. Correct it."
+            f"--scheduler '{scheduler}' is neither slurm nor an address such as tcp://10.0.0.1:8786. Correct it."
         )
-    _require_dask(options.verbose)
+    _require_dask(verbose)
     from sessionfx.execution.dask import DaskExecutor, Requirements
 
-    requirements = Requirements(
-        output_dir=output_dir.absolute(),
-        inputs=tuple(folder.absolute() for folder in inputs),
-        n_threads=options.omp_nthreads,
-    )
-    if address == SLURM:
+    requirements = Requirements(output_dir.absolute(), tuple(folder.absolute() for folder in inputs), n_threads)
+    if scheduler == SLURM:
         from sessionfx.execution.slurm import SlurmExecutor
 
-        return SlurmExecutor(requirements, n_workers=options.nprocs, memory_gb=options.mem_gb)
-    return DaskExecutor(address, requirements)
+        return SlurmExecutor(requirements, n_workers=n_workers, memory_gb=memory_gb)
+    return DaskExecutor(scheduler, requirements)
 
 
 def _require_dask(verbose: int) -> None:

@@ -282,6 +282,7 @@ def _work_on(item: _Item, n_threads: int) -> Any:
         return item.function(*item.arguments)
 
 
+@dataclass(frozen=True)
 class _Check(WorkerPlugin):
     """Looks, once on each worker, whether it would do the work as it is done at home; only then it is given work.
 
@@ -297,10 +298,9 @@ class _Check(WorkerPlugin):
         A file in the output folder, then input folders.
     """
 
-    def __init__(self, token: str, versions: Mapping[str, str], must_see: tuple[str, ...]) -> None:
-        self._token = token
-        self._versions = versions
-        self._must_see = must_see
+    token: str
+    versions: Mapping[str, str]
+    must_see: tuple[str, ...]
 
     async def setup(self, worker: Any) -> None:
         """Look, and report.
@@ -313,9 +313,9 @@ class _Check(WorkerPlugin):
         problem = self._misfit(worker) or await self._unseen()
         if problem:
             problem = f"The Dask worker {worker.address} on {os.uname().nodename} {problem}"
-            worker.log_event(self._token, [worker.address, problem])
+            worker.log_event(self.token, [worker.address, problem])
             raise ExecutorError(problem)
-        await worker.set_resources(**{self._token: 1})
+        await worker.set_resources(**{self.token: 1})
         if worker.status is Status.running:
             # The scheduler looks again at tasks that wait for a worker when one begins to run, not when one is given
             # resources.
@@ -323,7 +323,7 @@ class _Check(WorkerPlugin):
             worker.status = Status.running
 
     def _misfit(self, worker: Any) -> str:
-        for name, ours in self._versions.items():
+        for name, ours in self.versions.items():
             theirs = _version(name)
             if theirs != ours:
                 return (
@@ -338,7 +338,7 @@ class _Check(WorkerPlugin):
         return ""
 
     async def _unseen(self) -> str:
-        probe, *_ = paths = list(map(Path, self._must_see))
+        probe, *_ = paths = list(map(Path, self.must_see))
         deadline = time.monotonic() + _SEE_SECONDS
         for path in paths:
             while not path.exists():

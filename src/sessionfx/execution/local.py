@@ -18,17 +18,8 @@ from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 from typing import Any
 
-from sessionfx.execution.base import (
-    AHEAD,
-    Executor,
-    NoWorkersError,
-    Outcome,
-    Result,
-    Unit,
-    WorkerKilledError,
-    Workers,
-    attempt,
-)
+from sessionfx.execution import base
+from sessionfx.execution.base import NoWorkersError, Outcome, Result, Unit, attempt
 from sessionfx.execution.resources import memory_limit_gb, workers_within
 from sessionfx.execution.threads import in_threads
 
@@ -37,7 +28,7 @@ _LONGEST_TMPDIR = 70
 _LIMIT_REACHED = "Most likely a limit of processes is reached (ulimit -u)."
 
 
-class LocalExecutor(Executor):
+class LocalExecutor(base.Executor):
     """Units in processes, items in threads of this process.
 
     Each process computes with `n_threads` threads whatever the number of processes, so that results do not depend
@@ -75,7 +66,7 @@ class LocalExecutor(Executor):
                 _start_forkserver(modules)
 
     @contextlib.contextmanager
-    def _workers(self, need_gb: float, alone: bool) -> Iterator[Workers]:
+    def _workers(self, need_gb: float, alone: bool) -> Iterator[base.Workers]:
         # A unit that is killed for want of memory would take this process, the whole program, along.
         is_risky = need_gb > self._memory_gb
         n_processes = 1 if alone else self.at_a_time(need_gb)
@@ -100,7 +91,7 @@ class LocalExecutor(Executor):
         """Nothing is held between calls: processes end with the units they were made for."""
 
 
-class _ThisProcess(Workers):
+class _ThisProcess(base.Workers):
     """The program's own process does one unit after the other."""
 
     def __init__(self, n_threads: int | None) -> None:
@@ -136,7 +127,7 @@ class _Processes(_ThisProcess):
         self._hook = threading.excepthook
 
     def room(self) -> int:
-        return AHEAD * self._n_processes
+        return base.AHEAD * self._n_processes
 
     def submit(self, unit: Unit, *, is_only: bool) -> Future[Outcome]:
         if self._pool is None:
@@ -165,7 +156,7 @@ class _Processes(_ThisProcess):
         try:
             return super().result(future)
         except BrokenProcessPool:
-            raise WorkerKilledError(
+            raise base.WorkerKilledError(
                 "Its process was killed, most likely for want of memory. Use a smaller --nprocs or more memory."
             ) from None
 

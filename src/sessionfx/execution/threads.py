@@ -66,22 +66,7 @@ def in_order(
     room: Callable[[], int],
     result: Callable[[Future[Result]], Result] = lambda future: future.result(),
 ) -> Iterator[Result]:
-    """Hand items out, a few at a time, and yield the results in the items' order.
-
-    Parameters
-    ----------
-    submit : callable
-        Hands one item out.
-    items : iterable of tuple
-    room : callable
-        Says how many may be handed out at a time.
-    result : callable, optional
-        Waits for a result.
-
-    Yields
-    ------
-    object
-    """
+    """Hand items out, as many at a time as there is room for, and yield the results in the items' order."""
     remaining = iter(items)
     ahead: deque[Future[Result]] = deque()
     try:
