@@ -185,6 +185,7 @@ def _no_processes(error: BaseException | None, remedy: str) -> NoWorkersError:
 def _start_forkserver(modules: Sequence[str]) -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["sessionfx.execution.preloaded", *modules])
+    os.environ["SESSIONFX_PROGRAM"] = str(os.getpid())  # whose end is its end, even if it came before it could look
     try:
         with _unheard_interrupts():
             forkserver.ensure_running()

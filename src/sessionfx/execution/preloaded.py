@@ -8,12 +8,10 @@ import signal
 import sys
 import warnings
 
-_PROGRAM = os.getppid()
-
 
 def _end_with_program(*_: object) -> None:
     """End also while modules are loading, so that a call refused meanwhile does not seem to go on."""
-    if os.getppid() != _PROGRAM:
+    if os.getppid() != int(os.environ["SESSIONFX_PROGRAM"]):
         os._exit(0)
 
 
