@@ -10,6 +10,19 @@ from calls import GroupCaller
 from program import CONTRAST, run_command
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 
+# what tests call the program by, in a process of its own or to the end of a level
+PROGRAM = {"run_command", "run_python", "analyse", "analysed"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole programs are slow: tests that call one need no mark of their own."""
+    for item in items:
+        code = getattr(getattr(item, "function", None), "__code__", None)
+        names = {*getattr(item, "fixturenames", ()), *(code.co_names if code else ())}
+        if names & PROGRAM:
+            item.add_marker(pytest.mark.slow)
+
 
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:

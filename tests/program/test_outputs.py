@@ -175,7 +175,6 @@ def test_group_fixed_effects_equals_the_participants_maps(small_output: Path) ->
     np.testing.assert_allclose(group[mask], np.mean(maps, axis=0)[mask], rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.slow
 def test_raw_dataset_and_output_validate_as_bids(tmp_path: Path) -> None:
     options = SimulationOptions(n_participants=2, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=14.0, missing=())
     dataset = simulate_dataset(tmp_path / "bids", options)
@@ -187,7 +186,6 @@ def test_raw_dataset_and_output_validate_as_bids(tmp_path: Path) -> None:
         assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
-@pytest.mark.slow
 def test_run_maps_are_kept_on_request_and_average_to_the_session(small_dataset: Path, tmp_path: Path) -> None:
     analyse(
         small_dataset, tmp_path / "out", "participant", "--participant-label", "01", "--contrast", CONTRAST, "--keep-run-maps",
@@ -207,7 +205,6 @@ def test_run_maps_are_kept_on_request_and_average_to_the_session(small_dataset: 
     np.testing.assert_allclose(session[mask], expected, rtol=1e-10)
 
 
-@pytest.mark.slow
 def test_dataset_without_sessions_combines_runs_and_names_no_session(tmp_path: Path) -> None:
     options = SimulationOptions(
         n_participants=3, n_sessions=1, n_runs=2, n_volumes=40, voxel_size=14.0, missing=(), sessions_in_names=False,
@@ -221,7 +218,6 @@ def test_dataset_without_sessions_combines_runs_and_names_no_session(tmp_path: P
     assert f"task-stroop_space-{SPACE}_contrast-{LABEL}_strategy-summaryStatistics_stat-t_statmap.nii.gz" in names
 
 
-@pytest.mark.slow
 def test_group_reads_maps_of_other_programs_that_lack_entities(
     small_output: Path, small_dataset: Path, tmp_path: Path
 ) -> None:
@@ -247,7 +243,6 @@ def test_group_reads_maps_of_other_programs_that_lack_entities(
     np.testing.assert_array_equal(load(output / name), load(tmp_path / "own" / name))
 
 
-@pytest.mark.slow
 def test_condition_absent_from_a_run_leaves_that_run_out_and_says_so(small_dataset: Path, tmp_path: Path) -> None:
     dataset = Path(shutil.copytree(small_dataset, tmp_path / "bids"))
     events = dataset / "sub-01/ses-01/func/sub-01_ses-01_task-stroop_run-01_events.tsv"

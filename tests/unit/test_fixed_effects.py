@@ -216,7 +216,6 @@ def test_a_map_of_dof_that_is_missing_is_an_error_that_names_it(output: Path, tm
         read_estimate(*paths, tmp_path / "elsewhere.nii.gz")
 
 
-@pytest.mark.slow
 def test_sessions_read_back_are_combined_to_the_same_bytes(dataset: Path, output: Path, tmp_path: Path) -> None:
     analyse(dataset, tmp_path / "out", "--session-contrast", "mean")
     analyse(dataset, tmp_path / "out", "--session-contrast", "ses-02 - ses-01")
@@ -225,7 +224,6 @@ def test_sessions_read_back_are_combined_to_the_same_bytes(dataset: Path, output
         assert read_back.read_bytes() == path_of(output, DIFFERENCE_START, stat).read_bytes()
 
 
-@pytest.mark.slow
 def test_sum_on_request_changes_dof_p_and_z_only_and_leaves_no_map_of_dof(
     dataset: Path, output: Path, tmp_path: Path
 ) -> None:
@@ -244,7 +242,6 @@ def test_sum_on_request_changes_dof_p_and_z_only_and_leaves_no_map_of_dof(
     assert values_of(folder, SESSION_START).keys() == {*STATISTICS, "dof"}
 
 
-@pytest.mark.slow
 def test_a_single_run_has_neither_a_map_of_dof_nor_a_method(tmp_path: Path) -> None:
     options = SimulationOptions(
         n_participants=1, n_sessions=1, n_runs=1, n_volumes=40, voxel_size=14.0, missing=(), write_raw_bold=False
