@@ -59,7 +59,7 @@ _DESIGN = "participant/design.py"
 _FIXED = "statistics/fixed_effects.py"
 _ROBUST = "statistics/cluster_robust.py"
 _INTERCEPT = "statistics/random_intercept.py"
-_SUMMARY = "group/strategies/summary_statistics.py"
+_VALUES = "group/strategies/participant_values.py"
 _RECORDS = "tasks/records.py"
 _NAMES = "bids/names.py"
 
@@ -109,7 +109,7 @@ MUTANTS = (
            "tests/unit/test_answers_of_r.py -k pbkrtests"),
     Mutant("order-of-products", "group/strategies/designs.py", "np.kron(over_sessions, group_weights)",
            "np.kron(group_weights, over_sessions)", "tests/unit/test_answers_of_r.py -k session_covariate_is_lm"),
-    Mutant("variance-of-a-difference", _SUMMARY, "self.combination**2 @ variances",
+    Mutant("variance-of-a-difference", _VALUES, "self.combination**2 @ variances",
            "np.abs(self.combination) @ variances", "tests/unit/test_meta_analysis.py -k combined_sessions"),
     Mutant("greenhouse-geisser-numerator", "group/strategies/session_model.py",
            "FTest(f, epsilon * numerator, epsilon * dof)", "FTest(f, numerator, epsilon * dof)",

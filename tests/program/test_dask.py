@@ -190,6 +190,7 @@ def test_what_a_function_raises_is_raised_here(executor: DaskExecutor) -> None:
     assert "crash_on_three" in "".join(traceback.format_exception(raised.value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
 @pytest.mark.parametrize("fixed_effects", ["equal", "precision"])
 def test_blocks_of_voxels_give_the_same_bits_as_here(executor: DaskExecutor, strategy: str, fixed_effects: str) -> None:

@@ -117,7 +117,7 @@ def test_confounds_that_others_explain_cost_no_degrees_of_freedom(small_dataset:
     """The slow drifts of fMRIPrep are among those of the model."""
     (run, *_) = runs_of(small_dataset, "01", "01")
     plain, explained = (
-        analyse_run(run, [CONTRAST], model("ols", confounds=confounds))
+        analyse_run(run, [CONTRAST], model(noise_model="ols", confounds=confounds))
         for confounds in (("rot_x",), ("rot_x", "cosine*"))
     )
     assert not plain.redundant and explained.redundant
