@@ -50,6 +50,7 @@ lint: $(VENV)/.dev ## ruff, mypy, the rooms of the house, no empty or large file
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	git ls-files -z | xargs -0 tools/check-files
+	git ls-files -z 'src/*.py' | xargs -0 tools/check-calls
 
 format: $(VENV)/.dev ## let ruff format and mend
 	$(BIN)/ruff format .

@@ -210,14 +210,14 @@ def code_covariates(
     coded_values = np.column_stack(list(columns.values())) if columns else np.empty((len(participants), 0))
     _check_rank(coded_values, tuple(columns))
     return Covariates(
-        tuple(participants),
-        tuple(columns),
-        coded_values,
-        levels_of,
-        tuple(session_columns),
-        dict(session_values or {}),
-        dict(left_out or {}),
-        (*remarks, *notes),
+        participants=tuple(participants),
+        columns=tuple(columns),
+        values=coded_values,
+        levels=levels_of,
+        session_columns=tuple(session_columns),
+        session_values=dict(session_values or {}),
+        left_out=dict(left_out or {}),
+        notes=(*remarks, *notes),
     )
 
 

@@ -274,7 +274,16 @@ class _Gatherer:
         except UnreadableFileError as error:
             problems.append(str(error).removesuffix("."))
         problem = problems[0] if problems else None
-        return RunInputs(acquired, bold.path, mask, events, confounds, metadata, problem, tuple(warnings))
+        return RunInputs(
+            entities=acquired,
+            bold=bold.path,
+            mask=mask,
+            events=events,
+            confounds=confounds,
+            metadata=metadata,
+            problem=problem,
+            warnings=tuple(warnings),
+        )
 
     def _first(
         self,

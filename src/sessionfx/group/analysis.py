@@ -477,9 +477,14 @@ class ContrastMaps:
         if not values:
             return None
         return PermutationResult(
-            sidecar["NumberOfPermutations"], sidecar["NumberOfDistinctPermutations"], sidecar["PermutationScheme"],
-            sidecar["ClusterFormingP"], values, sidecar["SmallestAttainableP"], sidecar["PermutationNote"],
-        )  # fmt: skip
+            n_permutations=sidecar["NumberOfPermutations"],
+            n_possible=sidecar["NumberOfDistinctPermutations"],
+            scheme=sidecar["PermutationScheme"],
+            cluster_forming_p=sidecar["ClusterFormingP"],
+            neg_log10_p=values,
+            smallest_p=sidecar["SmallestAttainableP"],
+            warning=sidecar["PermutationNote"],
+        )
 
     def _estimate(self, question: Question, strategy: str) -> StrategyResult:
         at = self._study.questions.index(question)
@@ -512,10 +517,20 @@ class ContrastMaps:
         """All that the page shows."""
         study, stack = self._study, self._stack
         return ContrastResults(
-            study.contrast, self._analysis.selection.entities, stack.layout, stack.mask, stack.grid, stack.coverage,
-            tuple(map(self.answers, study.questions)), (*stack.notes, *self._earlier_answers()),
-            study.covariates.notes, study.left_out, self._evidence, self._reliability, self._calibration,
-        )  # fmt: skip
+            contrast=study.contrast,
+            entities=self._analysis.selection.entities,
+            layout=stack.layout,
+            mask=stack.mask,
+            grid=stack.grid,
+            coverage=stack.coverage,
+            questions=tuple(map(self.answers, study.questions)),
+            warnings=(*stack.notes, *self._earlier_answers()),
+            covariate_warnings=study.covariates.notes,
+            left_out=study.left_out,
+            evidence=self._evidence,
+            reliability=self._reliability,
+            calibration=self._calibration,
+        )
 
     def _earlier_answers(self) -> list[str]:
         """Say which answers of earlier calls lie beside those of this call, which the page does not show."""

@@ -86,16 +86,18 @@ def gather(
         sums = [total + of_block for total, of_block in zip(sums, of_plans, strict=True)] if sums else of_plans
     maps = {name: np.concatenate(part) for name, part in parts.items()}
     evidence = Evidence(
-        _median(maps.get("icc1")),
-        _median(maps.get("icc31")),
-        None,
-        _median(maps.get("epsilon")),
-        expected_epsilon(len(there) - 1, len(inquiry.complete) - 1) if inquiry.has_epsilon else None,
-        len(inquiry.complete),
-        _share(maps.get("missingness")),
-        _covariance_matrix(covariance, inquiry.pairs, n_varying),
-        DropoutCheck.found([dropout for dropout, _ in looked if dropout is not None]) if inquiry.dropout else None,
-        {
+        icc1=_median(maps.get("icc1")),
+        icc31=_median(maps.get("icc31")),
+        icc31_active=None,
+        epsilon=_median(maps.get("epsilon")),
+        epsilon_expected=expected_epsilon(len(there) - 1, len(inquiry.complete) - 1) if inquiry.has_epsilon else None,
+        n_complete=len(inquiry.complete),
+        missingness=_share(maps.get("missingness")),
+        covariance=_covariance_matrix(covariance, inquiry.pairs, n_varying),
+        dropout=DropoutCheck.found([dropout for dropout, _ in looked if dropout is not None])
+        if inquiry.dropout
+        else None,
+        values={
             label: evidence
             for (label, check), parts in zip(checks.items(), zip(*(of for _, of in looked), strict=True), strict=True)
             if (evidence := check.found(parts)) is not None
@@ -251,14 +253,14 @@ class _Inquiry:
                 pairs[a, b] = ([own[first] for own in both], [own[second] for own in both])
         known = tuple(spectrum for spectrum in spectra if spectrum is not None)
         return cls(
-            cells,
-            known if len(known) == len(spectra) else (),
-            layout.complete_rows(sessions),
-            _missed_sessions(layout, cells),
-            pairs if len(sessions) > 1 else {},
-            DropoutCheck.of(layout, cells),
-            checks,
-            step,
+            cells=cells,
+            spectra=known if len(known) == len(spectra) else (),
+            complete=layout.complete_rows(sessions),
+            missed=_missed_sessions(layout, cells),
+            pairs=pairs if len(sessions) > 1 else {},
+            dropout=DropoutCheck.of(layout, cells),
+            checks=checks,
+            step=step,
         )
 
     @property

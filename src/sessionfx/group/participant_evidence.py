@@ -156,10 +156,16 @@ class ValueCheck:
         # half of the participants, whose skewness is that much smaller
         shrunk = 1 / (1 + _SHRINKAGE / (self.n_participants // 2))
         return ValueEvidence(
-            float(skewness[0] / n_voxels) / shrunk**2, chance(skewness), self.carried,
-            sum(part.n_outlying for part in parts) / n_voxels, self.participants[most], float(counts[most] / n_voxels),
-            float(np.sqrt(max(variances) / min(variances))) if len(variances) > 1 and min(variances) > 0 else None,
-        )  # fmt: skip
+            squared_skewness=float(skewness[0] / n_voxels) / shrunk**2,
+            skewness_p=chance(skewness),
+            carried=self.carried,
+            outlying=sum(part.n_outlying for part in parts) / n_voxels,
+            most_outlying=self.participants[most],
+            most_outlying_share=float(counts[most] / n_voxels),
+            group_spread=float(np.sqrt(max(variances) / min(variances)))
+            if len(variances) > 1 and min(variances) > 0
+            else None,
+        )
 
 
 @dataclass(frozen=True)

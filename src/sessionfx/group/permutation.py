@@ -182,9 +182,14 @@ def permute(
         for name, statistic in observed.items()
     }
     return PermutationResult(
-        n_permutations, resampling.n_possible, resampling.scheme, cluster_forming_p, neg_log10_p, smallest_p,
-        _warning(resampling, n_permutations),
-    )  # fmt: skip
+        n_permutations=n_permutations,
+        n_possible=resampling.n_possible,
+        scheme=resampling.scheme,
+        cluster_forming_p=cluster_forming_p,
+        neg_log10_p=neg_log10_p,
+        smallest_p=smallest_p,
+        warning=_warning(resampling, n_permutations),
+    )
 
 
 def check_symmetry(values: NDArray[np.floating], resampling: Resampling, seed: int) -> None:

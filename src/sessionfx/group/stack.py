@@ -135,10 +135,10 @@ def open_stack(
     first = _read(maps[0], maps[0], None, needs_variances)
     with ExitStack() as files:
         try:
-            filled = _fill(maps, first, folder, files, needs_variances, n_threads, _kept_type(first))
+            filled = _fill(maps, first, folder, files, needs_variances, n_threads=n_threads, dtype=_kept_type(first))
         except _NeedsDoublePrecisionError:
             files.close()
-            filled = _fill(maps, first, folder, files, needs_variances, n_threads, np.float64)
+            filled = _fill(maps, first, folder, files, needs_variances, n_threads=n_threads, dtype=np.float64)
         mask, grid = first[2:]
         common = filled.coverage == len(maps)
         if not common.any():
@@ -147,9 +147,15 @@ def open_stack(
                 "Leave that participant out with --participant-label, or check its mask."
             )
         yield MapStack(
-            layout_of(maps, covariates, times), common, grid, filled.coverage,
-            tuple(_notes(maps, filled, int(common.sum()))), filled.effects, filled.variances, common[mask],
-        )  # fmt: skip
+            layout=layout_of(maps, covariates, times),
+            mask=common,
+            grid=grid,
+            coverage=filled.coverage,
+            notes=tuple(_notes(maps, filled, int(common.sum()))),
+            stored=filled.effects,
+            stored_variances=filled.variances,
+            common=common[mask],
+        )
 
 
 class _NeedsDoublePrecisionError(Exception):
@@ -246,15 +252,15 @@ def _take(
 def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates, times: tuple[str, ...] = ()) -> MapLayout:
     """Say whose map each is, with the covariates of each."""
     return MapLayout(
-        tuple(one.participant for one in maps),
-        tuple(one.session for one in maps),
-        covariates.columns,
-        np.array([covariates.row_of(one.participant) for one in maps]).reshape(len(maps), -1),
-        covariates.session_columns,
-        np.array(
+        participants=tuple(one.participant for one in maps),
+        sessions=tuple(one.session for one in maps),
+        covariate_names=covariates.columns,
+        covariates=np.array([covariates.row_of(one.participant) for one in maps]).reshape(len(maps), -1),
+        session_covariate_names=covariates.session_columns,
+        session_covariates=np.array(
             [covariates.session_values.get((one.participant, one.session), ()) for one in maps], dtype=float
         ).reshape(len(maps), -1),
-        times,
+        times=times,
     )  # fmt: skip
 
 

@@ -187,7 +187,15 @@ def _render_contrast(results: ParticipantResults, place: str) -> str:
         effect_max = _shared_maximum([titles[name].estimate.effect for name in names])
         pictures = []
         for name in names:
-            pictures += _draw_maps(titles[name], name, contrast, thresholds[name], results.reference, z_max, effect_max)
+            pictures += _draw_maps(
+                one=titles[name],
+                name=name,
+                contrast=contrast,
+                threshold=thresholds[name],
+                background=results.reference,
+                z_max=z_max,
+                effect_max=effect_max,
+            )
         groups.append({"title": heading, "pictures": pictures})
     missing = sorted({run.session for run in results.runs} - set(sessions))
     summary = f"Contrast {contrast.expression}. Thresholds: {threshold_words(results.thresholds)}, two-sided."

@@ -157,18 +157,18 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
                 f"{run.name}: contrast '{label}' has no voxel with noise to test it against. Check the image."
             )
     return FittedRun(
-        run,
-        design,
-        events,
-        timing,
-        data.n_brain,
-        data.mask,
-        _mean_image(data),
-        estimates,
-        left_out,
-        redundant,
-        float(n_volumes - len(kept)),
-        tuple(notes),
+        run=run,
+        design=design,
+        events=events,
+        timing=timing,
+        n_brain=data.n_brain,
+        mask=data.mask,
+        mean=_mean_image(data),
+        estimates=estimates,
+        left_out=left_out,
+        redundant=redundant,
+        dof=float(n_volumes - len(kept)),
+        notes=tuple(notes),
     )
 
 

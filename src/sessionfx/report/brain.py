@@ -183,7 +183,15 @@ class BrainView:
         slices = to_bytes(_blend(self._grey, data[:, :, planes], scale))
         highlights = None if scale.threshold is None else passing[:, :, planes]
         heights = [grid.centre(2, k) for k in planes]
-        _draw_slices(canvas, layout, slices, self._inside[:, :, planes], highlights, heights, grid)
+        _draw_slices(
+            canvas=canvas,
+            layout=layout,
+            slices=slices,
+            silhouettes=self._inside[:, :, planes],
+            highlights=highlights,
+            heights=heights,
+            grid=grid,
+        )
         _draw_signed_bar(canvas, layout, scale, unit)
         return canvas.to_png()
 
@@ -263,7 +271,15 @@ def draw_coverage(
     palette = _count_colours(n_inputs)
     slices = to_bytes(palette)[np.clip(box[:, :, planes].astype(int), 0, n_inputs)]
     heights = [grid.centre(2, k) for k in planes]
-    _draw_slices(canvas, layout, slices, covered[:, :, planes], None, heights, grid)
+    _draw_slices(
+        canvas=canvas,
+        layout=layout,
+        slices=slices,
+        silhouettes=covered[:, :, planes],
+        highlights=None,
+        heights=heights,
+        grid=grid,
+    )
     _draw_count_bar(canvas, layout, palette, unit)
     return canvas.to_png()
 
@@ -452,7 +468,16 @@ class _Layout(NamedTuple):
         slice_top = header + (glass_height + 66 if glass else 4)
         # The colour bar needs some height to be read, however flat the brain.
         height = max(slice_top + rows * slice_pitch + 24, header + 190)
-        return cls(height, header, glass_scale, glass_height, slice_scale, slice_top, columns, slice_pitch)
+        return cls(
+            height=height,
+            header=header,
+            glass_scale=glass_scale,
+            glass_height=glass_height,
+            slice_scale=slice_scale,
+            slice_top=slice_top,
+            columns=columns,
+            slice_pitch=slice_pitch,
+        )
 
 
 def _draw_glass(
@@ -470,7 +495,15 @@ def _draw_glass(
         left += max(space / 2, PROJECTION_GAP - 5)
         top = layout.header + 16 + (layout.glass_height - height) / 2
         horizontal, vertical = (axis for axis in range(3) if axis != along)
-        panel = Panel(canvas, left, top, width, height, grid.extent(horizontal), grid.extent(vertical))
+        panel = Panel(
+            canvas=canvas,
+            left=left,
+            top=top,
+            width=width,
+            height=height,
+            x_range=grid.extent(horizontal),
+            y_range=grid.extent(vertical),
+        )
         _draw_projection(panel, shown, np.asarray(inside.any(axis=along)), scale, along)
         _draw_projection_axes(panel, grid, horizontal, vertical)
         if along == 1 and nothing:
@@ -570,7 +603,15 @@ def _bar_panel(canvas: Canvas, layout: _Layout, y_range: tuple[float, float]) ->
     content = layout.height - layout.header
     height = min(content - 50, 300)
     top = layout.header + (content - height) / 2 - 5
-    return Panel(canvas, WIDTH - MARGIN - 75, top, BAR_WIDTH, height, (0, 1), y_range)
+    return Panel(
+        canvas=canvas,
+        left=WIDTH - MARGIN - 75,
+        top=top,
+        width=BAR_WIDTH,
+        height=height,
+        x_range=(0, 1),
+        y_range=y_range,
+    )
 
 
 def _draw_signed_bar(canvas: Canvas, layout: _Layout, scale: ColourScale, unit: str) -> None:

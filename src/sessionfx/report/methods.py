@@ -127,14 +127,14 @@ class GroupWork:
     def __or__(self, other: GroupWork) -> GroupWork:
         """Put together what was done for two contrasts."""
         return GroupWork(
-            self.strategies | other.strategies,
-            self.resampled | other.resampled,
-            self.compared or other.compared,
-            self.f_tests or other.f_tests,
-            self.reliability or other.reliability,
-            self.adjusted_for or other.adjusted_for,
-            self.equivalence or other.equivalence,
-            self.bayes_factors or other.bayes_factors,
+            strategies=self.strategies | other.strategies,
+            resampled=self.resampled | other.resampled,
+            compared=self.compared or other.compared,
+            f_tests=self.f_tests or other.f_tests,
+            reliability=self.reliability or other.reliability,
+            adjusted_for=self.adjusted_for or other.adjusted_for,
+            equivalence=self.equivalence or other.equivalence,
+            bayes_factors=self.bayes_factors or other.bayes_factors,
         )
 
 

@@ -108,7 +108,9 @@ def draw_design_matrix(
 
     canvas = Canvas(width, top + height + bottom)
     canvas.header(title, f"{n_rows} rows × {n_columns} columns")
-    panel = Panel(canvas, left, top, panel_width, height, (0, n_columns), (n_rows, 0))
+    panel = Panel(
+        canvas=canvas, left=left, top=top, width=panel_width, height=height, x_range=(0, n_columns), y_range=(n_rows, 0)
+    )
     shown = _extremes_of_row_blocks(_scaled_columns(matrix), n_blocks=panel.height)
     canvas.paste(enlarge(_signed_colours(shown), panel.width, panel.height), panel.left, panel.top)
     for column in range(1, n_columns):
@@ -125,7 +127,15 @@ def draw_design_matrix(
             canvas.fill(panel.left, panel.y(row), panel.right, panel.y(row) + 1, "#ffffff")
         canvas.text(22, panel.top + panel.height / 2, row_label, size=FONT, across="centre", upright=True)
     else:
-        centres = Panel(canvas, left, top, panel_width, height, (0, 1), (n_rows - 0.5, -0.5))
+        centres = Panel(
+            canvas=canvas,
+            left=left,
+            top=top,
+            width=panel_width,
+            height=height,
+            x_range=(0, 1),
+            y_range=(n_rows - 0.5, -0.5),
+        )
         ticks = round_ticks(0, n_rows - 1, 6, whole=True)
         centres.ticks_left(ticks or [0.0], row_label, size=fontsize, distance=8)
     panel.frame()
@@ -163,7 +173,9 @@ def draw_design_correlation(matrix: pd.DataFrame, *, title: str) -> bytes:
     n_constant = matrix.shape[1] - n_columns
     note = f"Pearson correlation of {n_columns} columns"
     canvas.header(title, note + (f"; {n_constant} constant left out" if n_constant else ""))
-    panel = Panel(canvas, left, top, side, side, (0, n_columns), (n_columns, 0))
+    panel = Panel(
+        canvas=canvas, left=left, top=top, width=side, height=side, x_range=(0, n_columns), y_range=(n_columns, 0)
+    )
     colours = _signed_colours(correlation)
     colours[np.isnan(correlation)] = rgb("#dddddd")
     canvas.paste(enlarge(colours, panel.width, panel.height), panel.left, panel.top)
@@ -185,7 +197,15 @@ def _signed_colours(values: FloatArray) -> Pixels:
 
 
 def _draw_correlation_bar(panel: Panel, label: str, fontsize: float) -> None:
-    bar = Panel(panel.canvas, panel.right + 20, panel.top, BAR_WIDTH, min(panel.height, 300), (0, 1), (-1, 1))
+    bar = Panel(
+        canvas=panel.canvas,
+        left=panel.right + 20,
+        top=panel.top,
+        width=BAR_WIDTH,
+        height=min(panel.height, 300),
+        x_range=(0, 1),
+        y_range=(-1, 1),
+    )
     bar.colour_bar(DIVERGING)
     bar.ticks_right(round_ticks(-1, 1, 5), label, size=fontsize)
 
@@ -292,7 +312,15 @@ def draw_events(events: Mapping[str, pd.DataFrame], *, title: str, run_seconds: 
 
     canvas = Canvas(WIDTH, top + height + 50 + legend.height)
     canvas.header(title, f"{n_events} events in {len(events)} runs" if n_events else "no events")
-    panel = Panel(canvas, left, top, WIDTH - left - 25, height, (first, last * 1.01), (len(events), 0))
+    panel = Panel(
+        canvas=canvas,
+        left=left,
+        top=top,
+        width=WIDTH - left - 25,
+        height=height,
+        x_range=(first, last * 1.01),
+        y_range=(len(events), 0),
+    )
     order = {name: index for index, name in enumerate(types)}
     for row, run in enumerate(events):
         _draw_run(panel, row, tables[run], lengths[run], order)
@@ -456,7 +484,9 @@ def draw_distribution(z_by_label: Mapping[str, ArrayLike], *, title: str) -> byt
     canvas.header(title, note + (f"; {outside} values beyond ±{limit:g} not shown" if outside else ""))
     densities = [_density(z, edges) for z in samples.values()]
     highest = 1.05 * max(1 / math.sqrt(2 * math.pi), *(float(density.max()) for density in densities))
-    panel = Panel(canvas, 75, top, WIDTH - 100, 300, (-limit, limit), (0, highest))
+    panel = Panel(
+        canvas=canvas, left=75, top=top, width=WIDTH - 100, height=300, x_range=(-limit, limit), y_range=(0, highest)
+    )
     _fill_normal_curve(panel)
     handles: list[Handle] = []
     for index, density in enumerate(densities):
@@ -586,7 +616,7 @@ def _counts(panel: Panel, cloud: _Cloud) -> NDArray[np.int_]:
 
 def _draw_count_bar(canvas: Canvas, largest: int) -> None:
     powers = math.log10(largest)
-    bar = Panel(canvas, 900, 90, BAR_WIDTH, 340, (0, 1), (0, powers))
+    bar = Panel(canvas=canvas, left=900, top=90, width=BAR_WIDTH, height=340, x_range=(0, 1), y_range=(0, powers))
     bar.colour_bar(DENSITY)
     counts = [10**power for power in range(math.floor(powers) + 1)]
     if largest > 2 * counts[-1]:

@@ -202,9 +202,16 @@ def robust_contrast(
         spread = _participant_spread(scores, expected, clusters)
     n_scores = len(constraints) * len(clusters)
     return RobustContrast(
-        weights @ whitening, sparse.csr_array(own.reshape(n_scores, -1)), carried.reshape(n_scores, -1),
-        inverse @ whitening, inverse @ weights.T @ linalg.pinv(truth), dof, expected, seen, spread,
-    )  # fmt: skip
+        weights=weights @ whitening,
+        own=sparse.csr_array(own.reshape(n_scores, -1)),
+        carried=carried.reshape(n_scores, -1),
+        coefficients=inverse @ whitening,
+        towards_null=inverse @ weights.T @ linalg.pinv(truth),
+        dof=dof,
+        expected=expected,
+        seen=seen,
+        spread=spread,
+    )
 
 
 def inverse_root(n_rows: int, ratio: float) -> NDArray[np.float64]:

@@ -207,13 +207,13 @@ def _spectrum(content: bytes, shape: tuple[int, int], participants: tuple[str, .
         if value > 0 and (found := _ParticipantSums.of(basis, float(value), memberships)) is not None
     }
     return ParticipantSpectrum(
-        distinct,
-        np.array([float(len(group)) for group in groups]),
-        bases,
-        pseudo_inverse(design),
-        memberships,
-        np.ascontiguousarray(left[:, :rank]),
-        sums,
+        eigenvalues=distinct,
+        multiplicities=np.array([float(len(group)) for group in groups]),
+        bases=bases,
+        inverse=pseudo_inverse(design),
+        memberships=memberships,
+        fitted_basis=np.ascontiguousarray(left[:, :rank]),
+        sums=sums,
     )
 
 

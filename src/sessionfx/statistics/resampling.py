@@ -330,10 +330,17 @@ def wild_bootstrap(
     restricted: NDArray[np.float64] = prepared.coefficients - prepared.towards_null @ prepared.weights
     estimates = _by_participant(prepared.weights, owners)
     return WildBootstrap(
-        design, restricted, estimates, prepared.own, _by_participant(right[kept] @ prepared.coefficients, owners),
-        left[:, kept] * values[kept], q, prepared.dof, _smallest_group(estimates, len(labels), groups),
-        bool(groups),
-    )  # fmt: skip
+        design=design,
+        restricted=restricted,
+        estimates=estimates,
+        own=prepared.own,
+        coefficients=_by_participant(right[kept] @ prepared.coefficients, owners),
+        carried=left[:, kept] * values[kept],
+        n_contrasts=q,
+        design_dof=prepared.dof,
+        smallest_group=_smallest_group(estimates, len(labels), groups),
+        has_groups=bool(groups),
+    )
 
 
 def grouped_wild_bootstrap(
@@ -363,13 +370,17 @@ def grouped_wild_bootstrap(
     estimates = sparse.diags_array(prepared.weights)
     coefficients = _by_participant(inverse, np.arange(n))
     return WildBootstrap(
-        _repeated(design, n_values), _repeated(restricted, n_values),
-        sparse.csr_array(sparse.kron(several, estimates)),
-        sparse.csr_array(sparse.kron(several, sparse.diags_array(root))),
-        sparse.csr_array(sparse.kron(several, coefficients)),
-        _repeated(root[:, None] * design, n_values), n_values, prepared.design_dof,
-        _smallest_group(sparse.csr_array(estimates), n, groups), True,
-    )  # fmt: skip
+        design=_repeated(design, n_values),
+        restricted=_repeated(restricted, n_values),
+        estimates=sparse.csr_array(sparse.kron(several, estimates)),
+        own=sparse.csr_array(sparse.kron(several, sparse.diags_array(root))),
+        coefficients=sparse.csr_array(sparse.kron(several, coefficients)),
+        carried=_repeated(root[:, None] * design, n_values),
+        n_contrasts=n_values,
+        design_dof=prepared.design_dof,
+        smallest_group=_smallest_group(sparse.csr_array(estimates), n, groups),
+        has_groups=True,
+    )
 
 
 def _repeated(matrix: NDArray[np.float64], times: int) -> NDArray[np.float64]:

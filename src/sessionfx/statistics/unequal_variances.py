@@ -141,6 +141,13 @@ def grouped_contrast(
     factor = members.T @ np.where(free > 0, carried / np.where(free > 0, free, 1.0), 0.0)
     form = (residual * factor) @ residual  # v = y′(form)y
     return GroupedContrast(
-        weights, residual, tuple(labels), sparse.csr_array(members), free, carried, unseen,
-        members @ np.diag(form), members @ form**2 @ members.T,
-    )  # fmt: skip
+        weights=weights,
+        residual=residual,
+        labels=tuple(labels),
+        members=sparse.csr_array(members),
+        free=free,
+        carried=carried,
+        unseen=unseen,
+        share=members @ np.diag(form),
+        together=members @ form**2 @ members.T,
+    )

@@ -117,12 +117,12 @@ class Meta(Strategy):
         participants = plan_values(layout, question, options)
         model = participants.description[0].lower() + participants.description[1:]
         return MetaPlan(
-            participants.design_matrix,
-            participants.contrast,
-            participants.rows,
-            participants.left_out,
-            f"Random-effects meta-analysis (REML, Knapp–Hartung): {model}",
-            (KNOWN_VARIANCES, *participants.warnings),
-            participants.details | {"BetweenParticipantVariance": "REML", "StandardError": "Knapp–Hartung"},
-            participants,
+            design_matrix=participants.design_matrix,
+            contrast=participants.contrast,
+            rows=participants.rows,
+            left_out=participants.left_out,
+            description=f"Random-effects meta-analysis (REML, Knapp–Hartung): {model}",
+            warnings=(KNOWN_VARIANCES, *participants.warnings),
+            details=participants.details | {"BetweenParticipantVariance": "REML", "StandardError": "Knapp–Hartung"},
+            participants=participants,
         )

@@ -123,15 +123,16 @@ class Mixed(Strategy):
             )
         takes_equal = layout.n_sessions > 2 and question.sessions.is_within_participant
         return MixedPlan(
-            design.matrix,
-            design.contrast,
-            tuple(range(len(layout.participants))),
-            {},
-            f"REML with a random participant intercept on {len(matrix)} maps of {len(layout.unique_participants)} "
+            design_matrix=design.matrix,
+            contrast=design.contrast,
+            rows=tuple(range(len(layout.participants))),
+            left_out={},
+            description=f"REML with a random participant intercept on {len(matrix)} maps of "
+            f"{len(layout.unique_participants)} "
             f"participants, {METHOD_NAMES[options.mixed_dof]} degrees of freedom at each voxel.",
-            (*([COMPOUND_SYMMETRY] if takes_equal else []), *design.warnings),
-            {**design.details, "DegreesOfFreedomMethod": METHOD_NAMES[options.mixed_dof]},
-            spectrum,
-            spectral_contrast(spectrum, design.contrast),
-            options.mixed_dof,
+            warnings=(*([COMPOUND_SYMMETRY] if takes_equal else []), *design.warnings),
+            details={**design.details, "DegreesOfFreedomMethod": METHOD_NAMES[options.mixed_dof]},
+            spectrum=spectrum,
+            prepared=spectral_contrast(spectrum, design.contrast),
+            dof_method=options.mixed_dof,
         )

@@ -337,14 +337,15 @@ def plan_over_participants(
     precision = is_mean and options.fixed_effects == "precision"
     columns = listed([str(name) for name in design.columns[1:]], most=MOST_COLUMNS)
     return SummaryStatisticsPlan(
-        design,
-        contrast,
-        tuple(sorted({row for weights in combinations.values() for row in weights})),
-        left_out,
-        f"{f'Model of {columns}' if columns else 'One-sample model'} on {len(combinations)} participants, one "
+        design_matrix=design,
+        contrast=contrast,
+        rows=tuple(sorted({row for weights in combinations.values() for row in weights})),
+        left_out=left_out,
+        description=f"{f'Model of {columns}' if columns else 'One-sample model'} on {len(combinations)} participants, "
+        "one "
         "summary-statistics value each" + (f" ({options.fixed_effects} weights)." if is_mean else ".") + sentence,
-        _WARNINGS_IF_INCOMPLETE.get(asked.kind, ()) if incomplete else (),
-        {
+        warnings=_WARNINGS_IF_INCOMPLETE.get(asked.kind, ()) if incomplete else (),
+        details={
             "FixedEffectsWeighting": options.fixed_effects if is_mean else "equal",
             "ParticipantWeights": {
                 f"sub-{participant}": "precision"
@@ -354,8 +355,8 @@ def plan_over_participants(
             },
             **details,
         },
-        combination,
-        precision,
+        combination=combination,
+        precision_weighted=precision,
         groups=groups,
     )
 
@@ -475,15 +476,16 @@ def plan_session_vectors(layout: MapLayout, question: Question, options: GroupOp
     groups, sentence, details = groups_over_participants(layout, question, options, first_rows, design, contrast)
     _check_groups(groups, n_differences, design, contrast)
     return SessionVectorPlan(
-        design,
-        contrast,
-        tuple(sorted(complete.ravel().tolist())),
-        left_out,
-        f"Hotelling's T² on the {n_differences} differences between sessions of {len(complete)} participants."
+        design_matrix=design,
+        contrast=contrast,
+        rows=tuple(sorted(complete.ravel().tolist())),
+        left_out=left_out,
+        description=f"Hotelling's T² on the {n_differences} differences between sessions of {len(complete)} "
+        "participants."
         + sentence,
-        (),
-        {"FixedEffectsWeighting": "equal", **details},
-        complete,
-        len(layout.participants),
+        warnings=(),
+        details={"FixedEffectsWeighting": "equal", **details},
+        complete=complete,
+        n_maps=len(layout.participants),
         groups=groups,
     )
