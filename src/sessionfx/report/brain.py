@@ -475,7 +475,7 @@ class _Layout(NamedTuple):
             glass_height=glass_height,
             slice_scale=slice_scale,
             slice_top=slice_top,
-            columns=columns,
+            slice_columns=columns,
             slice_pitch=slice_pitch,
         )
 

@@ -481,8 +481,7 @@ def plan_session_vectors(layout: MapLayout, question: Question, options: GroupOp
         rows=tuple(sorted(complete.ravel().tolist())),
         left_out=left_out,
         description=f"Hotelling's T² on the {n_differences} differences between sessions of {len(complete)} "
-        "participants."
-        + sentence,
+        "participants." + sentence,
         warnings=(),
         details={"FixedEffectsWeighting": "equal", **details},
         complete=complete,
