@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sessionfx.group import verdict
+from sessionfx.group import judgement, verdict
 from sessionfx.group.participant_evidence import FEWEST
-from sessionfx.group.strategies.marginal import FEW_DOF
+from sessionfx.group.strategies import marginal, summary_statistics
+from sessionfx.group.strategies.strategy import FEW_DOF
 
 ROOT = Path(__file__).parents[2]
 TEXTS = [
@@ -57,13 +58,13 @@ def test_a_highest_rate_is_said_of_the_designs_that_were_simulated() -> None:
 def test_the_limits_of_the_verdict_are_those_of_the_docs() -> None:
     text = of_one_line(ROOT / "docs" / "statistics.md").partition("### The verdict")[2].partition("### Why")[0]
     for sentence in (
-        f"below {FEW_DOF:g} degrees of freedom; fewer than {verdict.MANY_IN_A_CELL} participants in a session",
-        f"`any` with fewer than {verdict.FEW_IN_A_CELL} in a session, and less than a quarter of all",
-        f"standard deviations of the sessions {verdict.NOTABLE_SPREAD:g}-fold apart",
-        f"groups' standard deviations are {verdict.NOTABLE_SPREAD:g}-fold apart",
-        f"a variance for each group, below {verdict.FEW_DOF_OF_GROUPS:g} degrees of freedom",
-        f"values are **skewed** ($p\\le{verdict.NOTABLE_P:g}$)".replace("0.", "."),
-        f"exceeds {verdict.NOTABLE_SKEWNESS:g}",
+        f"below {FEW_DOF:g} degrees of freedom; fewer than {marginal.MANY_IN_A_CELL} participants in a session",
+        f"`any` with fewer than {marginal.FEW_IN_A_CELL} in a session, and less than a quarter of all",
+        f"standard deviations of the sessions {judgement.NOTABLE_SPREAD:g}-fold apart",
+        f"groups' standard deviations are {judgement.NOTABLE_SPREAD:g}-fold apart",
+        f"a variance for each group, below {summary_statistics.FEW_DOF_OF_GROUPS:g} degrees of freedom",
+        f"values are **skewed** ($p\\le{judgement.NOTABLE_P:g}$)".replace("0.", "."),
+        f"exceeds {judgement.NOTABLE_SKEWNESS:g}",
         f"fewer than {FEWEST} participants",
         f"(leverage {verdict.HIGH_LEVERAGE:g})",
         f"Where {100 * verdict.NOTABLE_SHARE_MISSING:g} % of the participants",
