@@ -19,9 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from test_faults import contents, differences, half_written
 
-from fuzzing import linked_copy
+from output_trees import contents, differences, half_written, linked_copy
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 
 pytestmark = pytest.mark.slow

@@ -31,6 +31,7 @@ from unittest import mock
 import nibabel as nib
 
 from mutations import CELLS, VALUES, damage_json, damage_text, mutate, rename, replace_bytes, replace_kind
+from output_trees import linked_copy
 from sessionfx.cli import main
 from sessionfx.options.table import BY_FLAG
 from sessionfx.simulate import SimulationOptions, simulate_dataset
@@ -96,12 +97,6 @@ GROUP_OPTIONS = (
     "--session-contrast",
     "mean",
 )
-
-
-def linked_copy(source: Path, target: Path) -> Path:
-    """Copy a tree by hard links: mutations put new files under the names, and so does the program."""
-    shutil.copytree(source, target, copy_function=os.link, symlinks=True)
-    return target
 
 
 # A call -----------------------------------------------------------------------------------------------------
