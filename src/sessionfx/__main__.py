@@ -1,6 +1,9 @@
 """`python -m sessionfx` and the command `sessionfx`: told to end, the program ends quietly from its first line on."""
 
+import os
 import sys
+
+_SIGNALLED = 128  # exit codes from here on tell of a signal
 
 
 def main() -> int:
@@ -14,7 +17,12 @@ def main() -> int:
         return 130
     from sessionfx.cli import main as program
 
-    return program()
+    code = program()
+    if code > _SIGNALLED:
+        # Where KeyboardInterrupt has passed through code made from text, as that of dataclasses, Python remembers it
+        # and would end itself by SIGINT, whatever the program returns.
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":
