@@ -241,6 +241,10 @@ class _ContrastStudy:
         """Name the task of a strategy's answer."""
         return f"{self.contrast} answer {question.label} by {strategy.name}"
 
+    def estimates_source(self, question: Question, strategy: Strategy) -> str:
+        """Name the estimates of a strategy among what tasks are made from."""
+        return f"{self.contrast} estimates {question.label} by {strategy.name}"
+
     def permutation_name(self, question: Question, strategy: Strategy) -> str:
         """Name the task of the family-wise p values of an answer."""
         return f"{self.contrast} permute {question.label} by {strategy.name}"
@@ -253,7 +257,7 @@ class _ContrastStudy:
             record=self.analysis.record,
             tasks=tuple(self._tasks()),
             open=partial(_open, self),
-            sources={self.maps_source: self.inputs, self.covariates_source: self.design},
+            sources={self.maps_source: self.inputs, self.covariates_source: self.design, **self._estimates()},
             page=GroupPage(self.analysis.output_dir),
             is_here=True,
         )
@@ -305,6 +309,14 @@ class _ContrastStudy:
             asdict(question.sessions), asdict(question.group),
         ]  # fmt: skip
 
+    def _estimates(self) -> dict[str, str]:
+        """Fingerprints of what determines the estimates of each strategy, whatever the thresholds."""
+        return {
+            self.estimates_source(question, strategy): fingerprint(self._estimated(question, strategy))
+            for question in self.questions
+            for strategy in self.analysis.strategies
+        }
+
     def _answers(self, question: Question, common: list[Any]) -> Iterator[Task]:
         model = self.analysis.model
         for strategy in self.analysis.strategies:
@@ -324,7 +336,7 @@ class _ContrastStudy:
             yield Task(
                 name=self.permutation_name(question, strategy),
                 fingerprint=fingerprint(content),
-                inputs=(self.maps_source, self.covariates_source, self.answer_name(question, strategy)),
+                inputs=(self.maps_source, self.covariates_source, self.estimates_source(question, strategy)),
                 outputs=self.files.outputs_of_permutation(question, strategy.label),
                 run=partial(ContrastMaps.write_permutation, question=question, strategy=strategy.name),
                 is_costly=True,
