@@ -113,6 +113,7 @@ def test_fixed_effects_and_marginal_keep_the_nominal_rate(covariance: NDArray[np
     assert table.loc["any", "dof"].tolist() == pytest.approx([10, 10])
 
 
+@pytest.mark.slow
 def test_session_model_difference_is_too_liberal_without_sphericity() -> None:
     table = table_of(full(12, 3), ["ses-03 - ses-01"], np.diag([25.0, 1.0, 25.0]))
     rates = table.loc["ses-03 - ses-01", "rate_0.05"]
@@ -229,6 +230,7 @@ def test_simulated_maps_have_the_covariance_of_the_sessions_there_are() -> None:
     np.testing.assert_allclose(effects.mean(axis=1), 0, atol=0.015)
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_tables() -> None:
     covariance = compound_symmetry(3, 0.4)
 
@@ -266,6 +268,7 @@ def test_precision_weights_are_declined_because_no_variances_are_drawn() -> None
     assert "sampling variances" in table["reason"][0]
 
 
+@pytest.mark.slow
 def test_twenty_by_three_with_every_strategy_takes_seconds() -> None:
     """The limit of two minutes on one core is for a busy machine; it takes about one second on an idle one."""
     started = time.perf_counter()

@@ -294,6 +294,7 @@ def test_a_test_of_several_contrasts_is_enhanced_as_the_root_of_f() -> None:
     np.testing.assert_allclose(block.observed["tfceFWE"], tfce_map(whole)[MASK], rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes_whatever_the_number_of_processes() -> None:
     values, n_permutations = smooth_values(8, seed=8, effect=0.6), 2 * BLOCK_SIZE + 5
     first, again, by_two = (

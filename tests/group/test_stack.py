@@ -173,6 +173,7 @@ def run_group(study: GroupStudy, output: Path, n_processes: int, *options: str) 
     return {path.name: path.read_bytes() for path in (output / "group").iterdir() if path.is_file()}
 
 
+@pytest.mark.slow
 def test_any_number_of_processes_gives_the_same_bytes(study: GroupStudy, tmp_path: Path) -> None:
     """With several blocks, strategies that pool, missing sessions, covariates and variances."""
     options = ("--covariates", "age", "--fixed-effects", "precision")

@@ -317,6 +317,7 @@ def test_empty_folder_is_used(tmp_path: Path) -> None:
     assert (root / "dataset_description.json").exists()
 
 
+@pytest.mark.slow
 def test_command_writes_the_same_dataset_as_the_function(dataset: Path, tmp_path: Path) -> None:
     design = ["--participants", 2, "--sessions", 2, "--runs", 1, "--volumes", 40, "--missing", "02:02"]
     done = run_command(tmp_path / "bids", *design, "--voxel-size", 12)
