@@ -15,7 +15,7 @@ from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.options import GroupModel
-from sessionfx.participant.page import write_participant_report
+from sessionfx.participant.page import ParticipantPage, draw_contrast, draw_runs
 from sessionfx.participant.results import ParticipantResults, RunSummary, read_reference
 from sessionfx.report.methods import MethodsText
 from sessionfx.space.grid import Grid
@@ -117,14 +117,22 @@ def results_in_memory(reference: np.ndarray | None) -> ParticipantResults:
     )
     questions = resolve_session_contrasts(["mean"], ("1", "2"))
     return ParticipantResults(
-        "01", {"task": "x", "space": "y", "res": None}, runs, (Contrast("c", HOSTILE, {HOSTILE: 1.0}),),
-        tuple(questions), {"c": {"1": estimate(), "2": estimate()}}, {"c": {"mean": estimate()}}, reference,
-        GroupModel(), MethodsText(("What was done.",), ()),
+        participant="01", entities={"task": "x", "space": "y", "res": None}, runs=runs,
+        contrast=Contrast("c", HOSTILE, {HOSTILE: 1.0}), session_contrasts=tuple(questions),
+        sessions={"1": estimate(), "2": estimate()}, combined={"mean": estimate()}, reference=reference,
+        thresholds=GroupModel(), methods=MethodsText(("What was done.",), ()),
     )  # fmt: skip
 
 
+def write_page(results: ParticipantResults, output: Path) -> Path:
+    draw_runs(results, output)
+    draw_contrast(results, output)
+    ParticipantPage(output, "01").assemble()
+    return output / "sub-01.html"
+
+
 def test_participant_page_is_drawn_from_memory_without_reading_a_file(tmp_path: Path) -> None:
-    page = write_participant_report(results_in_memory(np.ones((6, 7, 5))), {"c": "mark"}, tmp_path)
+    page = write_page(results_in_memory(np.ones((6, 7, 5))), tmp_path)
     tree = parse(page)
     pictures = [image.get("alt", "") for image in tree.iter("img")]
     assert sum(alt.startswith("z map") for alt in pictures) == 3
@@ -139,24 +147,21 @@ def test_participant_page_is_drawn_from_memory_without_reading_a_file(tmp_path: 
 
 
 def test_equal_results_make_equal_pages(tmp_path: Path) -> None:
-    pages = [
-        write_participant_report(results_in_memory(np.ones((6, 7, 5))), {"c": ""}, tmp_path / name).read_bytes()
-        for name in ("a", "b")
-    ]
+    pages = [write_page(results_in_memory(np.ones((6, 7, 5))), tmp_path / name).read_bytes() for name in ("a", "b")]
     assert pages[0] == pages[1]
 
 
 @pytest.mark.parametrize("reference", [None, np.ones((2, 2, 2)), np.full((6, 7, 5), np.nan)])
 def test_maps_are_drawn_on_paper_where_no_mean_image_fits(reference: np.ndarray | None, tmp_path: Path) -> None:
-    plain = write_participant_report(results_in_memory(None), {"c": ""}, tmp_path / "plain")
-    other = write_participant_report(results_in_memory(reference), {"c": ""}, tmp_path / "other")
+    plain = write_page(results_in_memory(None), tmp_path / "plain")
+    other = write_page(results_in_memory(reference), tmp_path / "other")
     assert other.read_bytes() == plain.read_bytes()
 
 
 def test_mean_image_stands_behind_the_maps(tmp_path: Path) -> None:
-    plain = write_participant_report(results_in_memory(None), {"c": ""}, tmp_path / "plain")
+    plain = write_page(results_in_memory(None), tmp_path / "plain")
     behind = np.random.default_rng(1).random((6, 7, 5))
-    other = write_participant_report(results_in_memory(behind), {"c": ""}, tmp_path / "other")
+    other = write_page(results_in_memory(behind), tmp_path / "other")
     assert other.read_bytes() != plain.read_bytes()
 
 
