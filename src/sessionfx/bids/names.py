@@ -185,7 +185,7 @@ def check_name_length(name: str, labels: Mapping[str, str]) -> None:
     """
     excess = len(name.encode()) - LONGEST_NAME
     if excess > 0:
-        option, label = max(labels.items(), key=lambda one: len(one[1]))
+        option, label = max(labels.items(), key=lambda item: len(item[1]))
         raise CommandLineError(
             f"{option}: with the label '{label[:40]}…' ({len(label)} characters) file names would be {excess} "
             f"characters too long. Give it a short name: {option} 'NAME=…'."

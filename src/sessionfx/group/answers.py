@@ -220,19 +220,19 @@ def _informed(planned: StrategyResult, sums: Mapping[object, NDArray[np.float64]
 
 def _compare(a: StrategyResult, b: StrategyResult) -> PairResult:
     if a.stat_map is None or b.stat_map is None:
-        refused = [one for one in (a, b) if one.stat_map is None]
-        return PairResult(a, b, None, " ".join(f"{one.title}: {one.refusal}" for one in refused))
+        refused = [answer for answer in (a, b) if answer.stat_map is None]
+        return PairResult(a, b, None, " ".join(f"{answer.title}: {answer.refusal}" for answer in refused))
     z = PairResult(a, b, None, "").z
     agreement = compare(*z, a.threshold, b.threshold, two_sided=a.stat_map.estimate.two_sided)
     return PairResult(a, b, agreement, "")
 
 
-def cluster_table(one: StatMap[Any], threshold: float, minimum_voxels: int) -> pd.DataFrame:
+def cluster_table(stat_map: StatMap[Any], threshold: float, minimum_voxels: int) -> pd.DataFrame:
     """Make a table of the clusters of a z map.
 
     Parameters
     ----------
-    one : StatMap
+    stat_map : StatMap
     threshold : float
         On |z|; on z for an F test.
     minimum_voxels : int
@@ -243,14 +243,14 @@ def cluster_table(one: StatMap[Any], threshold: float, minimum_voxels: int) -> p
     DataFrame
         nilearn's columns; sub-peaks have a letter in their cluster's number.
     """
-    z, two_sided = one.estimate.z, one.estimate.two_sided
+    z, two_sided = stat_map.estimate.z, stat_map.estimate.two_sided
     if not np.isfinite(threshold) or not beyond(z, threshold, two_sided=two_sided).any():
         return pd.DataFrame(columns=list(CLUSTER_COLUMNS))
-    volume = np.zeros(one.grid.shape, dtype=np.float32)
-    volume[one.mask] = z
+    volume = np.zeros(stat_map.grid.shape, dtype=np.float32)
+    volume[stat_map.mask] = z
     # voxels strictly above the threshold are kept, and FDR thresholds are values that occur
     just_below = float(np.nextafter(np.float32(threshold), np.float32(0)))
-    return clusters_table(volume, one.grid.affine, just_below, minimum_voxels=minimum_voxels, two_sided=two_sided)
+    return clusters_table(volume, stat_map.grid.affine, just_below, minimum_voxels=minimum_voxels, two_sided=two_sided)
 
 
 def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:

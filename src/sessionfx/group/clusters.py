@@ -92,7 +92,7 @@ def _find_peaks(
     maxima = np.zeros(values.shape, dtype=bool)
     highest = np.empty(len(boxes), dtype=np.float32)
     for number, box in enumerate(boxes, 1):
-        wider = tuple(slice(max(one.start - 1, 0), one.stop + 1) for one in box)
+        wider = tuple(slice(max(extent.start - 1, 0), extent.stop + 1) for extent in box)
         inside = labels[wider] == number
         own = np.where(inside, values[wider], np.float32(0))
         top = ndimage.maximum_filter(own, 3)

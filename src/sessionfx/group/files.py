@@ -360,7 +360,7 @@ class GroupFiles:
                     **(
                         asdict(pair.agreement)
                         if pair.agreement
-                        else dict.fromkeys(one.name for one in fields(Agreement))
+                        else dict.fromkeys(column.name for column in fields(Agreement))
                     ),
                     "threshold_a": pair.a.threshold,
                     "threshold_b": pair.b.threshold,
@@ -400,7 +400,7 @@ def _damaged(path: Path, error: Exception | str) -> LevelError:
 
 def longest_group_name(selection: MapSelection, contrast: str, question: Question) -> str:
     """Name the file of a question whose name is longest."""
-    strategy = max((one.label for one in STRATEGIES.values()), key=len)
+    strategy = max((strategy.label for strategy in STRATEGIES.values()), key=len)
     entities = {
         **_entities(selection, contrast, question),
         "strategy": strategy,
@@ -419,20 +419,20 @@ def _entities(selection: MapSelection, contrast: str, question: Question) -> dic
     }
 
 
-def answer_summary(one: StrategyResult, verdict: Verdict) -> dict[str, Any]:
+def answer_summary(answer: StrategyResult, verdict: Verdict) -> dict[str, Any]:
     """One row of the table of answers."""
-    valid = verdict.strategies[one.name].valid
-    if one.plan is None or one.stat_map is None:
-        return {"strategy": one.name, "status": "declined", "valid": valid, "reason": one.refusal}
-    participants = {name.split("_")[0] for name in one.plan.design_matrix.index}
+    valid = verdict.strategies[answer.name].valid
+    if answer.plan is None or answer.stat_map is None:
+        return {"strategy": answer.name, "status": "declined", "valid": valid, "reason": answer.refusal}
+    participants = {name.split("_")[0] for name in answer.plan.design_matrix.index}
     return {
-        "strategy": one.name,
+        "strategy": answer.name,
         "status": "estimated",
         "valid": valid,
         "n_participants": len(participants),
-        "n_maps": len(one.plan.rows),
-        **map_summary(one.stat_map, one.threshold),
-        "reason": one.permutation_refusal,
+        "n_maps": len(answer.plan.rows),
+        **map_summary(answer.stat_map, answer.threshold),
+        "reason": answer.permutation_refusal,
     }
 
 
@@ -468,7 +468,10 @@ def _describe_verdict(question: Question, verdict: Verdict) -> dict[str, Any]:
         "Verdict": verdict.text,
         "Recommended": list(verdict.recommended),
         "RecommendedWithCare": verdict.with_care,
-        "Strategies": {name: {"Valid": one.valid, "Reason": one.reason} for name, one in verdict.strategies.items()},
+        "Strategies": {
+            name: {"Valid": judgement.valid, "Reason": judgement.reason}
+            for name, judgement in verdict.strategies.items()
+        },
         "Facts": verdict.facts,
         "Software": SOFTWARE,
     }

@@ -183,21 +183,21 @@ def _order(results: ContrastResults) -> str:
 def _verdicts(results: ContrastResults) -> list[dict[str, str]]:
     """Verdicts with the questions they are for; equal ones stand once, those on covariates in their own sections."""
     texts: dict[str, list[str]] = {}
-    asked = [one for one in results.questions if not one.question.group.label]
-    for one in asked or results.questions:
-        texts.setdefault(one.verdict.text, []).append(one.question.text)
+    of_everyone = [asked for asked in results.questions if not asked.question.group.label]
+    for asked in of_everyone or results.questions:
+        texts.setdefault(asked.verdict.text, []).append(asked.question.text)
     return [{"questions": ", ".join(questions), "text": text} for text, questions in texts.items()]
 
 
 def _trust(results: ContrastResults) -> list[dict[str, str]]:
     """One row per question: what each strategy is worth, the first choice marked with a star if it is valid."""
     rows = []
-    for one in results.questions:
-        row = {"session contrast": one.question.text}
-        for strategy in one.strategies:
-            mark = _VALIDITY[one.verdict.strategies[strategy.name].valid]
-            star = "☆" if one.verdict.with_care else "★"
-            row[strategy.title] = f"{star} {mark}" if strategy.name in one.verdict.recommended[:1] else mark
+    for asked in results.questions:
+        row = {"session contrast": asked.question.text}
+        for strategy in asked.strategies:
+            mark = _VALIDITY[asked.verdict.strategies[strategy.name].valid]
+            star = "☆" if asked.verdict.with_care else "★"
+            row[strategy.title] = f"{star} {mark}" if strategy.name in asked.verdict.recommended[:1] else mark
         rows.append(row)
     return rows
 
@@ -280,9 +280,9 @@ def _overview(results: ContrastResults) -> dict[str, Any]:
     rows = []
     numbers: dict[str, int] = {}
     for question in results.questions:
-        for one in question.strategies:
-            row: dict[str, Any] = {"session contrast": question.question.text, "strategy": one.title}
-            if one.plan is None or one.stat_map is None:
+        for answer in question.strategies:
+            row: dict[str, Any] = {"session contrast": question.question.text, "strategy": answer.title}
+            if answer.plan is None or answer.stat_map is None:
                 row |= {
                     "degrees of freedom": None,
                     "voxels beyond threshold": None,
@@ -290,25 +290,27 @@ def _overview(results: ContrastResults) -> dict[str, Any]:
                     "smallest z": None,
                 }
             else:
-                summary = map_summary(one.stat_map, one.threshold)
+                summary = map_summary(answer.stat_map, answer.threshold)
                 row |= {
                     "degrees of freedom": summary["dof"],
                     "voxels beyond threshold": summary["n_above"],
                     "largest z": summary["largest_z"],
                     "smallest z": summary["smallest_z"],
                 }
-            remark = one.refusal or (" ".join(one.plan.warnings) if one.plan else "")
+            remark = answer.refusal or (" ".join(answer.plan.warnings) if answer.plan else "")
             number = f"({numbers.setdefault(remark, len(numbers) + 1)})" if remark else ""
-            trust = "declined" if one.refusal else _VALIDITY[question.verdict.strategies[one.name].valid]
+            trust = "declined" if answer.refusal else _VALIDITY[question.verdict.strategies[answer.name].valid]
             rows.append({**row, "to be trusted": trust, "remark": number})
     return {"rows": rows, "remarks": list(numbers)}
 
 
 def _question(results: ContrastResults, question: QuestionResults, model: GroupModel) -> dict[str, Any]:
-    answered = [one for one in question.strategies if one.stat_map is not None]
-    maximum = max((_robust_maximum(one.stat_map.estimate.z) for one in answered if one.stat_map), default=None)
+    answered = [answer for answer in question.strategies if answer.stat_map is not None]
+    maximum = max((_robust_maximum(answer.stat_map.estimate.z) for answer in answered if answer.stat_map), default=None)
     effects = [
-        one.stat_map.estimate.effect for one in answered if one.stat_map and isinstance(one.stat_map.estimate, Estimate)
+        answer.stat_map.estimate.effect
+        for answer in answered
+        if answer.stat_map and isinstance(answer.stat_map.estimate, Estimate)
     ]
     effect_maximum = max(map(_robust_maximum, effects), default=None)
     drawn = _drawn_pairs(question)
@@ -316,17 +318,17 @@ def _question(results: ContrastResults, question: QuestionResults, model: GroupM
         "label": question.question.label,
         "text": question.question.text,
         "verdict": question.verdict.text,
-        "strategies": [_strategy(question, one, maximum, effect_maximum) for one in question.strategies],
+        "strategies": [_strategy(question, answer, maximum, effect_maximum) for answer in question.strategies],
         "answers": [
             {
                 key: value
                 for key, value in titled(
-                    _in_words(answer_summary(one, question.verdict), one)
-                    | {"strategy": STRATEGIES[one.name].full_title}
+                    _in_words(answer_summary(answer, question.verdict), answer)
+                    | {"strategy": STRATEGIES[answer.name].full_title}
                 ).items()
                 if key not in ("status", "reason")
             }
-            for one in answered
+            for answer in answered
         ],
         "absence": _absence(question, answered, model),
         "pairs": [_pair(pair, question) for pair in drawn],
@@ -389,8 +391,8 @@ def _equivalence_picture(question: QuestionResults) -> Picture | None:
     return Picture(png, title, "z of the larger p of the two one-sided tests; outlined where it passes the threshold.")
 
 
-def _in_words(row: dict[str, Any], one: StrategyResult) -> dict[str, Any]:
-    return {**row, "strategy": one.title, "valid": _VALIDITY[row["valid"]]}
+def _in_words(row: dict[str, Any], answer: StrategyResult) -> dict[str, Any]:
+    return {**row, "strategy": answer.title, "valid": _VALIDITY[row["valid"]]}
 
 
 def _drawn_pairs(question: QuestionResults) -> list[PairResult]:
@@ -405,42 +407,44 @@ def _drawn_pairs(question: QuestionResults) -> list[PairResult]:
 
 
 def _strategy(
-    question: QuestionResults, one: StrategyResult, maximum: float | None, effect_maximum: float | None
+    question: QuestionResults, answer: StrategyResult, maximum: float | None, effect_maximum: float | None
 ) -> dict[str, Any]:
-    if one.plan is None or one.stat_map is None:
+    if answer.plan is None or answer.stat_map is None:
         return {
-            "title": STRATEGIES[one.name].full_title,
-            "refusal": one.refusal,
+            "title": STRATEGIES[answer.name].full_title,
+            "refusal": answer.refusal,
             "plan": None,
             "pictures": [],
             "clusters": [],
             "n_clusters": 0,
             "left_out": [],
         }
-    heading = f"{one.title}, {question.question.text}"
-    drawn = draw_maps(one.stat_map, heading, one.threshold, maximum, effect_maximum, units=question.question.units)
+    heading = f"{answer.title}, {question.question.text}"
+    drawn = draw_maps(
+        answer.stat_map, heading, answer.threshold, maximum, effect_maximum, units=question.question.units
+    )
     pictures = [Picture(drawn["z"], f"z map, {heading}", _MAP_CAPTION)]
     if "effect" in drawn:
         pictures.append(Picture(drawn["effect"], f"Effect map, {heading}"))
-    design = draw_design_matrix(one.plan.design_matrix, title=f"{heading}: design", row_label="observation")
-    clusters = one.clusters.head(SHOWN_CLUSTERS).to_dict("records")
+    design = draw_design_matrix(answer.plan.design_matrix, title=f"{heading}: design", row_label="observation")
+    clusters = answer.clusters.head(SHOWN_CLUSTERS).to_dict("records")
     return {
-        "title": STRATEGIES[one.name].full_title,
+        "title": STRATEGIES[answer.name].full_title,
         "refusal": None,
-        "plan": one.plan,
-        "contrast": _contrast_text(one.plan),
-        "left_out": [f"sub-{label} {why}." for label, why in one.plan.left_out.items()],
+        "plan": answer.plan,
+        "contrast": _contrast_text(answer.plan),
+        "left_out": [f"sub-{label} {why}." for label, why in answer.plan.left_out.items()],
         "pictures": pictures,
-        "permutation": _permutation(one),
-        "permutation_refusal": one.permutation_refusal,
+        "permutation": _permutation(answer),
+        "permutation_refusal": answer.permutation_refusal,
         "design": Picture(design, f"Group design matrix, {heading}", "One row per observation of the group model."),
         "clusters": [{str(key): value for key, value in row.items()} for row in clusters],
-        "n_clusters": len(one.clusters),
+        "n_clusters": len(answer.clusters),
     }
 
 
-def _permutation(one: StrategyResult) -> dict[str, Any] | None:
-    permutation = one.permutation
+def _permutation(answer: StrategyResult) -> dict[str, Any] | None:
+    permutation = answer.permutation
     if permutation is None:
         return None
     limit = -np.log10(0.05)
@@ -459,7 +463,7 @@ def _permutation(one: StrategyResult) -> dict[str, Any] | None:
         "scheme": _SCHEMES[permutation.scheme],
         "cluster_forming_p": permutation.cluster_forming_p,
         "warning": permutation.warning,
-        "sides": ", two-sided" if one.stat_map is not None and one.stat_map.estimate.two_sided else "",
+        "sides": ", two-sided" if answer.stat_map is not None and answer.stat_map.estimate.two_sided else "",
     }
 
 
@@ -495,7 +499,7 @@ def _pair_row(pair: PairResult) -> dict[str, Any]:
 
 
 def _draw_distribution(question: QuestionResults, answered: list[StrategyResult]) -> Picture | None:
-    values = {one.title: one.stat_map.estimate.z for one in answered if one.stat_map is not None}
+    values = {answer.title: answer.stat_map.estimate.z for answer in answered if answer.stat_map is not None}
     if not values:
         return None
     png = draw_distribution(values, title=f"Distribution of z, {question.question.text}")

@@ -198,9 +198,9 @@ def _fill(
     effects = BlockStore(files.enter_context(scratch_file(folder)), folder, *size)
     variances = BlockStore(files.enter_context(scratch_file(folder)), folder, *size) if needs_variances else None
 
-    def take(row: int, one: FirstLevelMap) -> tuple[NDArray[np.bool_], str | None]:
-        volumes = first if row == 0 else _read(one, maps[0], grid, needs_variances)
-        return _take(row, one, volumes, mask, effects, variances)
+    def take(row: int, source: FirstLevelMap) -> tuple[NDArray[np.bool_], str | None]:
+        volumes = first if row == 0 else _read(source, maps[0], grid, needs_variances)
+        return _take(row, source, volumes, mask, effects, variances)
 
     filled = _Filled(effects, variances, np.zeros(grid.shape, dtype=int), [], set())
     for own_mask, model in in_threads(n_threads, take, progress_bar(list(enumerate(maps)), "reading", "map")):
@@ -218,7 +218,7 @@ def _kept_type(first: Volumes) -> type[np.floating]:
     all participants but for rounding must have no variance.
     """
     effect, variance, mask, _ = first
-    is_single = all(_is_single(one[mask]) for one in (effect, variance) if one is not None)
+    is_single = all(_is_single(volume[mask]) for volume in (effect, variance) if volume is not None)
     return np.float32 if is_single else np.float64
 
 
@@ -229,7 +229,7 @@ def _is_single(values: NDArray[np.float64]) -> bool:
 
 def _take(
     row: int,
-    one: FirstLevelMap,
+    source: FirstLevelMap,
     volumes: Volumes,
     first_mask: NDArray[np.bool_],
     effects: BlockStore,
@@ -244,7 +244,7 @@ def _take(
             if store.dtype == np.float32 and not _is_single(values):
                 raise _NeedsDoublePrecisionError
             store.write(row, values)
-    sidecar = _explained(one, partial(read_sidecar, one.effect))
+    sidecar = _explained(source, partial(read_sidecar, source.effect))
     made = [sidecar.get(key) for key in ("ModelParameters", "ContrastWeights", "FixedEffectsWeighting")]
     return mask, fingerprint(made) if sidecar else None
 
@@ -252,13 +252,13 @@ def _take(
 def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates, times: tuple[str, ...] = ()) -> MapLayout:
     """Say whose map each is, with the covariates of each."""
     return MapLayout(
-        participants=tuple(one.participant for one in maps),
-        sessions=tuple(one.session for one in maps),
+        participants=tuple(source.participant for source in maps),
+        sessions=tuple(source.session for source in maps),
         covariate_names=covariates.columns,
-        covariates=np.array([covariates.row_of(one.participant) for one in maps]).reshape(len(maps), -1),
+        covariates=np.array([covariates.row_of(source.participant) for source in maps]).reshape(len(maps), -1),
         session_covariate_names=covariates.session_columns,
         session_covariates=np.array(
-            [covariates.session_values.get((one.participant, one.session), ()) for one in maps], dtype=float
+            [covariates.session_values.get((source.participant, source.session), ()) for source in maps], dtype=float
         ).reshape(len(maps), -1),
         times=times,
     )  # fmt: skip
@@ -267,20 +267,20 @@ def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates, times: tupl
 def attendance(maps: Sequence[FirstLevelMap]) -> Mapping[str, tuple[str, ...]]:
     """Sessions of which each participant has a map."""
     found: dict[str, list[str]] = {}
-    for one in maps:
-        found.setdefault(one.participant, []).append(one.session)
+    for source in maps:
+        found.setdefault(source.participant, []).append(source.session)
     return {participant: tuple(sessions) for participant, sessions in found.items()}
 
 
-def _read(one: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_variances: bool) -> Volumes:
-    if needs_variances and one.variance is None:
+def _read(source: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_variances: bool) -> Volumes:
+    if needs_variances and source.variance is None:
         raise LevelError(
-            f"{one.effect} has no variance map, which --fixed-effects precision and --strategy meta need. Leave "
+            f"{source.effect} has no variance map, which --fixed-effects precision and --strategy meta need. Leave "
             "them out."
         )
-    read = partial(read_effect, one.effect, one.variance, grid, str(first.effect))
+    read = partial(read_effect, source.effect, source.variance, grid, str(first.effect))
     try:
-        return _explained(one, read)
+        return _explained(source, read)
     except DifferentGridError as error:
         raise LevelError(
             f"{error} Preprocess all participants to one standard space, or choose maps with --space, --res or "
@@ -288,14 +288,14 @@ def _read(one: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_var
         ) from None
 
 
-def _explained(one: FirstLevelMap, read: Callable[[], Read]) -> Read:
+def _explained(source: FirstLevelMap, read: Callable[[], Read]) -> Read:
     """Read, and say what to do where that fails."""
     try:
         return read()
     except DifferentGridError:
         raise
     except ParticipantError as error:
-        raise LevelError(f"{error} Or leave sub-{one.participant} out with --participant-label.") from None
+        raise LevelError(f"{error} Or leave sub-{source.participant} out with --participant-label.") from None
 
 
 def _notes(maps: Sequence[FirstLevelMap], filled: _Filled, n_common: int) -> list[str]:
@@ -313,7 +313,7 @@ def _notes(maps: Sequence[FirstLevelMap], filled: _Filled, n_common: int) -> lis
             "The first-level maps were made with different options (see ModelParameters in their sidecars). Run the "
             "participant level again so that all participants are treated alike."
         )
-    missing_variance = [one for one in maps if one.variance is None]
+    missing_variance = [source for source in maps if source.variance is None]
     if missing_variance:
         notes.append(
             f"{len(missing_variance)} {'maps have' if len(missing_variance) > 1 else 'map has'} no variance map (made "

@@ -166,12 +166,12 @@ def _render_contrast(results: ParticipantResults, place: str) -> str:
             "see the remarks above."
         )
         return render("participant_contrast.html.j2", title=title, summary=summary, maps=[], coverage=None, groups=[])
-    titles = {f"ses-{session}" if session else "all runs": one for session, one in sessions.items()}
-    questions = {one.label: one.text for one in results.session_contrasts}
-    titles |= {f"sessions: {_question(label, questions)}": one for label, one in combined.items()}
+    titles = {f"ses-{session}" if session else "all runs": stat_map for session, stat_map in sessions.items()}
+    questions = {asked.label: asked.text for asked in results.session_contrasts}
+    titles |= {f"sessions: {_question(label, questions)}": stat_map for label, stat_map in combined.items()}
     alpha, correction = results.thresholds.alpha, results.thresholds.correction
-    thresholds = {title: z_threshold(one.estimate.z, alpha, correction) for title, one in titles.items()}
-    records = [{"map": title, **titled(map_summary(one, thresholds[title]))} for title, one in titles.items()]
+    thresholds = {title: z_threshold(stat_map.estimate.z, alpha, correction) for title, stat_map in titles.items()}
+    records = [{"map": title, **titled(map_summary(stat_map, thresholds[title]))} for title, stat_map in titles.items()]
     # maps of the same kind share their scale, so that sessions can be compared by eye
     groups = []
     for heading, names in (
@@ -188,7 +188,7 @@ def _render_contrast(results: ParticipantResults, place: str) -> str:
         pictures = []
         for name in names:
             pictures += _draw_maps(
-                one=titles[name],
+                stat_map=titles[name],
                 name=name,
                 contrast=contrast,
                 threshold=thresholds[name],
@@ -199,7 +199,7 @@ def _render_contrast(results: ParticipantResults, place: str) -> str:
         groups.append({"title": heading, "pictures": pictures})
     missing = sorted({run.session for run in results.runs} - set(sessions))
     summary = f"Contrast {contrast.expression}. Thresholds: {threshold_words(results.thresholds)}, two-sided."
-    if any(isinstance(one.estimate.dof, np.ndarray) for one in titles.values()):
+    if any(isinstance(stat_map.estimate.dof, np.ndarray) for stat_map in titles.values()):
         summary += " Degrees of freedom that differ between voxels are given as their median."
     if missing:
         summary += f" No estimate in session(s) {', '.join(missing)}."
@@ -219,12 +219,12 @@ def _question(label: str, questions: Mapping[str, str]) -> str:
 
 
 def _shared_maximum(values: Sequence[NDArray[np.float64]]) -> float | None:
-    peaks = [float(np.percentile(np.abs(one), 99.5)) for one in values if one.size]
+    peaks = [float(np.percentile(np.abs(array), 99.5)) for array in values if array.size]
     return max(peaks) if peaks and max(peaks) > 0 else None
 
 
 def _draw_maps(
-    one: EstimateMap,
+    stat_map: EstimateMap,
     name: str,
     contrast: Contrast,
     threshold: float,
@@ -232,9 +232,9 @@ def _draw_maps(
     z_max: float | None,
     effect_max: float | None,
 ) -> list[Picture]:
-    if background is not None and background.shape != one.grid.shape:
+    if background is not None and background.shape != stat_map.grid.shape:
         background = None
-    drawn = draw_maps(one, f"{name}: {contrast.expression}", threshold, z_max, effect_max, background)
+    drawn = draw_maps(stat_map, f"{name}: {contrast.expression}", threshold, z_max, effect_max, background)
     return [
         Picture(
             drawn["z"],
@@ -247,7 +247,7 @@ def _draw_maps(
 
 def _draw_coverage(sessions: Mapping[str, EstimateMap]) -> Picture:
     maps = list(sessions.values())
-    counts = np.sum([one.mask.astype(int) for one in maps], axis=0)
+    counts = np.sum([stat_map.mask.astype(int) for stat_map in maps], axis=0)
     unit = "sessions with data" if any(sessions) else "maps with data"
     png = draw_coverage(counts, len(maps), maps[0].grid.affine, title="Mask coverage", unit=unit)
     return Picture(

@@ -151,8 +151,8 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
         label: EstimateMap.where_determined(estimate, data.mask, data.grid)
         for label, estimate in fit_run(data.signal, matrix, vectors, model.noise_model).items()
     }
-    for label, one in estimates.items():
-        if not one.mask.any():
+    for label, stat_map in estimates.items():
+        if not stat_map.mask.any():
             raise ParticipantError(
                 f"{run.name}: contrast '{label}' has no voxel with noise to test it against. Check the image."
             )

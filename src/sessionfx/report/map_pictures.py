@@ -12,7 +12,7 @@ from sessionfx.statistics.estimates import Estimate, FTest
 
 
 def draw_maps(
-    one: StatMap[Estimate] | StatMap[Estimate | FTest],
+    stat_map: StatMap[Estimate] | StatMap[Estimate | FTest],
     title: str,
     threshold: float,
     z_max: float | None,
@@ -24,7 +24,7 @@ def draw_maps(
 
     Parameters
     ----------
-    one : StatMap
+    stat_map : StatMap
     title : str
     threshold : float
         On |z|.
@@ -40,10 +40,10 @@ def draw_maps(
     dict of str to bytes
         PNG files `z` and `effect`. An F test has no effect, and of its z the upper tail is drawn.
     """
-    view = BrainView(one.mask, one.grid.affine, background)
-    z = one.estimate.z if one.estimate.two_sided else one.estimate.z.clip(min=0)
-    drawn = {"z": view.draw(one.volume(z), title=f"{title}: z", unit="z", threshold=threshold, vmax=z_max)}
-    if isinstance(one.estimate, Estimate):
-        effect = one.volume(one.estimate.effect)
+    view = BrainView(stat_map.mask, stat_map.grid.affine, background)
+    z = stat_map.estimate.z if stat_map.estimate.two_sided else stat_map.estimate.z.clip(min=0)
+    drawn = {"z": view.draw(stat_map.volume(z), title=f"{title}: z", unit="z", threshold=threshold, vmax=z_max)}
+    if isinstance(stat_map.estimate, Estimate):
+        effect = stat_map.volume(stat_map.estimate.effect)
         drawn["effect"] = view.draw(effect, title=f"{title}: effect", unit=units, vmax=effect_max)
     return drawn

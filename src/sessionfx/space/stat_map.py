@@ -83,10 +83,10 @@ def on_common_voxels(maps: Sequence[EstimateMap], names: Sequence[str]) -> list[
                 f"{first.grid.difference_from(other.grid)}. "
                 "Preprocess all of them to one space and resolution, or select with --space, --res or --session-label."
             )
-    common = np.logical_and.reduce([one.mask for one in maps])
+    common = np.logical_and.reduce([stat_map.mask for stat_map in maps])
     if not common.any():
         raise ParticipantError(f"No voxel has data in all of {', '.join(names)}. Check the brain masks of these runs.")
-    return [one.within(common) for one in maps]
+    return [stat_map.within(common) for stat_map in maps]
 
 
 def position_text(mask: NDArray[np.bool_], grid: Grid, index: int) -> str:
@@ -96,12 +96,12 @@ def position_text(mask: NDArray[np.bool_], grid: Grid, index: int) -> str:
     return ", ".join(minus(f"{value:.0f}") for value in place)
 
 
-def map_summary(one: StatMap[Any], threshold: float) -> dict[str, Any]:
+def map_summary(stat_map: StatMap[Any], threshold: float) -> dict[str, Any]:
     """Describe a map in one row.
 
     Parameters
     ----------
-    one : StatMap
+    stat_map : StatMap
     threshold : float
         On |z|.
 
@@ -110,15 +110,15 @@ def map_summary(one: StatMap[Any], threshold: float) -> dict[str, Any]:
     dict
         Degrees of freedom, voxels, threshold, supra-threshold voxels, largest and smallest z and where (mm).
     """
-    z = one.estimate.z
+    z = stat_map.estimate.z
     high, low = int(np.argmax(z)), int(np.argmin(z))
     return {
-        "dof": one.estimate.typical_dof,
+        "dof": stat_map.estimate.typical_dof,
         "n_voxels": int(z.size),
         "threshold": threshold,
-        "n_above": int(beyond(z, threshold, two_sided=one.estimate.two_sided).sum()),
+        "n_above": int(beyond(z, threshold, two_sided=stat_map.estimate.two_sided).sum()),
         "largest_z": float(z[high]),
-        "largest_at_mm": position_text(one.mask, one.grid, high),
+        "largest_at_mm": position_text(stat_map.mask, stat_map.grid, high),
         "smallest_z": float(z[low]),
-        "smallest_at_mm": position_text(one.mask, one.grid, low),
+        "smallest_at_mm": position_text(stat_map.mask, stat_map.grid, low),
     }

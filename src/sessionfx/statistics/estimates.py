@@ -67,7 +67,7 @@ class Result(ABC):
         return cls(**{name: np.concatenate(c) if isinstance(c[0], np.ndarray) else c[0] for name, c in columns.items()})
 
     def _values(self) -> dict[str, Any]:
-        return {one.name: getattr(self, one.name) for one in fields(cast(Any, self))}
+        return {attribute.name: getattr(self, attribute.name) for attribute in fields(cast(Any, self))}
 
 
 def _part(value: Any, chosen: NDArray[Any]) -> Any:

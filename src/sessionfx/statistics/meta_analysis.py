@@ -113,7 +113,7 @@ def meta_regression(
     effect, squared_error, between = (np.full(values.shape[1], np.nan) for _ in range(3))
     dof = float(len(design) - len(kept))
     if usable.any():
-        y, v = (np.asarray(one[:, usable], dtype=np.float64) for one in (values, variances))
+        y, v = (np.asarray(array[:, usable], dtype=np.float64) for array in (values, variances))
         search = VarianceBasedLikelihoodEstimator(method="REML", xtol=SEARCH_TOLERANCE).fit(y, v, basis)
         found = refine(y, v, basis, search.params_["tau2"][0])
         coefficients, covariance = weighted_least_squares(y, v, basis, found, return_cov=True)
