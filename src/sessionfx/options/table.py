@@ -242,7 +242,7 @@ SECTIONS = {
         Option(name="mem_gb", value=Number(largest=10**6, unit="GB", zero=False, reason="more than a machine has"),
                help="memory to stay within: fewer runs at a time", otherwise="what container and machine allow"),
         Option(name="executor", value=Choice(("local", "dask")),
-               help="where participants and blocks of voxels are computed: on this machine, or by workers of a Dask "
+               help="where runs and blocks of voxels are computed: on this machine, or by workers of a Dask "
                "cluster with the same installation and shared folders"),
         Option(name="scheduler", metavar="ADDRESS",
                help="of the Dask cluster: tcp://HOST:PORT of a running scheduler; or slurm, to submit --nprocs "
