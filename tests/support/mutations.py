@@ -172,7 +172,9 @@ def damage_json(draw: random.Random, content: bytes) -> bytes:
             nodes.append((node, key))
             containers += [value] if isinstance(value, dict | list) else []
     for _ in range(draw.choice((1, 1, 2, 4))):
-        parent, key = draw.choice(nodes[: len(tree)] if draw.random() < 0.6 else nodes) if nodes else (tree, "a")
+        parent, key = (
+            draw.choice((nodes[: len(tree)] or nodes) if draw.random() < 0.6 else nodes) if nodes else (tree, "a")
+        )
         if kind < 4 and isinstance(parent, dict):
             value = parent.pop(key, None)
             parent |= {draw.choice((str(key).lower(), *KEYS)): value} if kind == 3 else {}
