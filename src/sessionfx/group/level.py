@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -69,13 +70,19 @@ def run_group(options: Options, raw: Path, executor: Executor) -> int:
     remove_stale_temporaries(output_dir / "group")
     works: list[GroupWork] = []
     n_failed = 0
+
+    def keep(summary: ContrastSummary) -> None:
+        works.append(summary.work)
+        keep_methods(analysis.methods(reduce(or_, works)), selection.entities, "group", output_dir)
+
     with (
         limited_threads(execution.omp_nthreads),
         show_progress("group level", "contrast", len(selection.maps), leave=True) as advance,
     ):
         for contrast in selection.maps:
             try:
-                (outcome,) = run_chains([contrast_chain(contrast, analysis)], executor, execution, output_dir)
+                chain = replace(contrast_chain(contrast, analysis), before_names=keep)
+                (outcome,) = run_chains([chain], executor, execution, output_dir)
                 if outcome.failure:
                     raise LevelError(outcome.failure.message)
             except LevelError as error:
@@ -85,10 +92,7 @@ def run_group(options: Options, raw: Path, executor: Executor) -> int:
                 say(f"contrast {contrast}: FAILED. {error}")
             else:
                 _say_outcome(contrast, outcome.summary)
-                works += [outcome.summary.work] if outcome.summary else []
             advance()
-    if works:  # else the text of the call that did the work stays
-        keep_methods(analysis.methods(reduce(or_, works)), selection.entities, "group", output_dir)
     if len(selection.sessions) > 1:
         say(f"Sessions in their order in time: {selection.order.text}.")
     say(f"Maps and tables: {output_dir / 'group'}")

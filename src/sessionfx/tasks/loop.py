@@ -142,6 +142,7 @@ def run_chains(
         to_do = find_work(chain, execution, output_dir)
         refusal = _refusal(to_do, execution)
         if to_do.is_nothing:
+            _keep_crash(chain, None)
             yield Outcome(chain.name)
         elif refusal:
             yield _failed(to_do, Failure(refusal, "", expected=True))
@@ -195,6 +196,8 @@ def _in_this_process(to_do: ToDo) -> Outcome:
                     done.append(task)
                     waiting += files
             summary = shared.summary()
+        if chain.before_names is not None:
+            chain.before_names(summary)
     except LevelError as error:
         discard(waiting)
         return _failed(to_do, Failure(str(error), "", expected=True))

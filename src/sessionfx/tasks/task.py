@@ -81,6 +81,9 @@ class Chain:
         Whether files of earlier calls go if its data cannot be analysed: others would take them for all there is.
     is_here : bool
         Whether the tasks are done in the program's own process, from which they hand out work themselves.
+    before_names : callable, optional
+        Of such a chain: given the summary before files take their names, so that what it keeps is not missed by a
+        rerun that finds them finished.
     """
 
     name: str
@@ -92,6 +95,7 @@ class Chain:
     crash: Path | None = None
     forgets_on_failure: bool = False
     is_here: bool = False
+    before_names: Callable[[Any], None] | None = None
 
     @cached_property
     def by_name(self) -> dict[str, Task]:
