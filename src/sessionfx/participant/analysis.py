@@ -309,7 +309,7 @@ class ParticipantMaps:
         analysis = self.analysis
         warnings: list[str] = []
         left_out: list[dict[str, str]] = []
-        files = self.analysis.files
+        files = analysis.files
         for run in self.runs:
             if run.name in self._facts:
                 found, refused = warnings_of(run.name, self._facts[run.name])
@@ -327,7 +327,7 @@ class ParticipantMaps:
             if all(contrast.label in refused for refused in left_out)
         ]
         warnings += [*differences_between_runs(analysis.confound_columns(self.runs)), *absent]
-        write_text(analysis.files.log(self.participant), "\n".join(warnings or ["Nothing to remark."]) + "\n")
+        write_text(files.log(self.participant), "\n".join(warnings or ["Nothing to remark."]) + "\n")
         self._warnings = tuple(warnings)
 
     def _other_designs(self) -> list[Path]:

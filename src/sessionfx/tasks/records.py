@@ -58,7 +58,6 @@ class Record:
         self._output_dir = output_dir
         participant = path.name.split("_")[0]
         self._folder = f"{participant}/" if participant.startswith("sub-") else "group/"
-        self._page = f"{participant}.html" if participant.startswith("sub-") else "group.html"
         self._content = self._read()
 
     def _read(self) -> dict[str, dict[str, Any]]:
