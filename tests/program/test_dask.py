@@ -33,6 +33,7 @@ from sessionfx.group.strategies.blocks import VOXELS_PER_BLOCK, MapsInMemory, es
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 from sessionfx.statistics.estimates import Estimate
 
+dask = pytest.importorskip("dask", reason="Dask is not installed: pip install 'sessionfx[dask]'")
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'sessionfx[dask]'")
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -40,9 +41,14 @@ SOURCE = Path(__file__).parents[2] / "src"
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
-    ) as cluster:
+    # A local cluster gives a worker up for good that is away 15 s after it was lost: on a busy machine one that is
+    # killed again and again is.
+    with (
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1 hour"}),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0
+        ) as cluster,
+    ):
         yield cluster
 
 
