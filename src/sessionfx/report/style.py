@@ -39,7 +39,7 @@ DIVERGING = matplotlib.colormaps["RdBu_r"]
 SEQUENTIAL = matplotlib.colormaps["viridis_r"]
 """Of counts, light where they are few."""
 
-_STYLE = {
+_STYLE: Any = {
     "axes.edgecolor": MUTED,
     "axes.labelcolor": INK,
     "axes.labelsize": 9.0,
@@ -114,7 +114,7 @@ def as_webp(figure: Figure, alt: str, caption: str = "") -> Picture:
     """Turn a figure with maps into WebP."""
     from PIL import Image
 
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)  # matplotlib has no types for it
     canvas.draw()
     pixels: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[..., :3]
     file = io.BytesIO()
