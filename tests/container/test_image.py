@@ -322,12 +322,12 @@ def test_run_that_does_not_fit_fails_in_words(
     assert done.returncode == 1, done.stderr
     assert "A run needs about 1.3 GB, and there are 0.4 GB: sub-01 may be killed" in done.stderr
     assert "docker run --memory" in done.stderr
-    assert "sub-01: FAILED. Its process was killed, most likely for want of memory." in done.stderr
+    assert "sub-01: FAILED. Its process was killed, most likely because memory ran out." in done.stderr
     assert "sub-02: done" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((output / "sub-01").rglob("*_statmap.nii.gz"))
     assert list((output / "sub-02").rglob("*_statmap.nii.gz"))
-    assert "for want of memory" in next((output / "logs").glob("sub-01_*_crash.txt")).read_text()
+    assert "because memory ran out" in next((output / "logs").glob("sub-01_*_crash.txt")).read_text()
 
 
 def make_run_large(folder: Path) -> None:

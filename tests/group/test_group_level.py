@@ -763,6 +763,23 @@ def test_dry_run_says_what_it_would_do_and_writes_nothing(call: GroupCaller, tmp
 
 
 @pytest.mark.slow
+def test_dry_run_says_what_is_finished_and_what_would_be_done(
+    call: GroupCaller, tmp_path: Path, study: GroupStudy
+) -> None:
+    asked = ("--session-contrast", "mean", "--strategy", "marginal")
+    output = call.done(study, tmp_path / "out", *asked)
+    before = times(output, "**/*")
+    finished = call(study, output, *asked, "--dry-run").output
+    assert "maps: finished, would be skipped" in finished
+    assert "would do" not in finished
+    added = call(study, output, *asked, "mixed", "--dry-run").output
+    assert "maps: 2 of 5 results finished\n  would do: answer mean by mixed, compare mean, judge mean\n" in added
+    other = call(study, output, "--session-contrast", "linear", *asked[2:], "--covariates", "age", "--dry-run").output
+    assert "would remove, as what they were made from has changed: " in other
+    assert times(output, "**/*") == before
+
+
+@pytest.mark.slow
 def test_saved_settings_give_the_same_maps(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     options = (
         "--session-contrast", "ses-02 - ses-01", "--session-contrast", "linear(days)", "--strategy", "summary-statistics",

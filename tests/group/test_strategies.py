@@ -283,7 +283,7 @@ def test_session_model_equals_nilearns_ols_on_full_rank_designs(
     attendance, seed = design
     k = attendance.shape[1]
     layout, asked = layout_of(attendance), question(f"ses-{k:02d} - ses-01", k)
-    plan = STRATEGIES["session-model"].plan(layout, asked, GroupOptions(subject_effect))
+    plan = STRATEGIES["session-model"].plan(layout, asked, GroupOptions(subject_effect=subject_effect))
     matrix = plan.design_matrix.to_numpy()
     assert np.linalg.matrix_rank(matrix) == matrix.shape[1]
     effects = np.random.default_rng(seed).normal(size=(len(matrix), N_VOXELS))
@@ -325,7 +325,7 @@ def test_disconnected_participants_and_sessions_are_refused_in_a_sentence() -> N
     layout = layout_of(np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=bool))
     for name in set(STRATEGIES) - {"marginal"}:
         with pytest.raises(NotEstimableError, match=r"\.$"):
-            STRATEGIES[name].plan(layout, question("ses-02 - ses-01", 2), GroupOptions("indicator"))
+            STRATEGIES[name].plan(layout, question("ses-02 - ses-01", 2), GroupOptions(subject_effect="indicator"))
 
 
 def test_marginal_compares_different_people_by_welchs_t_and_says_so() -> None:

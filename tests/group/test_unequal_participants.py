@@ -196,7 +196,7 @@ def test_any_difference_between_sessions_by_group(n: int) -> None:
 
 @pytest.mark.parametrize(("n", "outlying"), [(12, 6.0), (20, 8.0)])
 def test_a_participant_of_leverage_who_varies_more(n: int, outlying: float) -> None:
-    """Ordinary least squares gives 39 to 43 %: the star must not go there for want of degrees of freedom."""
+    """Ordinary least squares gives 39 to 43 %: the star must not go there where degrees of freedom are few."""
     age = np.random.default_rng(5).standard_normal(n)
     age[0] = outlying
     study = Study(everyone(n, 2), {"age": age.tolist()})

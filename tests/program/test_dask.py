@@ -257,7 +257,7 @@ def test_a_unit_that_kills_its_workers_fails_alone(executor: DaskExecutor) -> No
     assert set(done) == {f"unit-{number}" for number in range(6)}
     failures = {name: each.failure.message for name, each in done.items() if each.failure}
     assert set(failures) == {"unit-3"}
-    assert "killed again and again, most likely for want of memory" in failures["unit-3"]
+    assert "killed again and again, most likely because memory ran out" in failures["unit-3"]
 
 
 @pytest.mark.slow

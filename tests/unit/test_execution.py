@@ -132,7 +132,7 @@ def test_own_process_survives_a_unit_that_is_killed() -> None:
     done = list(LocalExecutor(1, 1, memory_gb=0.5).run_units(units, need_gb=1.0))
     assert {each.unit.name: each.failure is None for each in done} == {f"unit-{n}": n != 3 for n in range(5)}
     (failure,) = (each.failure for each in done if each.failure)
-    assert "for want of memory" in failure.message
+    assert "because memory ran out" in failure.message
 
 
 @pytest.mark.parametrize("n_threads", [1, 2])

@@ -87,7 +87,7 @@ class Done:
 
 # Calls a function on every item and yields the results in the items' order
 MapOrdered = Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterator[Any]]
-Outcome = tuple[Any, Failure | None]
+ResultOrFailure = tuple[Any, Failure | None]
 
 
 class WorkerKilledError(Exception):
@@ -106,7 +106,7 @@ class Workers(ABC):
         """Say how many units may be handed out and unfinished at a time."""
 
     @abstractmethod
-    def submit(self, unit: Unit, *, is_only: bool) -> Future[Outcome]:
+    def submit(self, unit: Unit, *, is_only: bool) -> Future[ResultOrFailure]:
         """Hand a unit out, to be done by `attempt`; it may be the only one that there is to be done now."""
 
     def result(self, future: Future[Any]) -> Any:
@@ -140,8 +140,8 @@ class Executor(ABC):
     def run_units(self, ready: Callable[[], Unit | None], *, need_gb: float = 0.0) -> Iterator[Done]:
         """Run units and yield what became of them, as they finish.
 
-        Where a process is killed, most often for want of memory, all units that were handed out are suspects: each is
-        run again alone, and fails if its process is killed again.
+        Where a process is killed, most often because memory ran out, all units that were handed out are suspects: each
+        is run again alone, and fails if its process is killed again.
 
         Parameters
         ----------
@@ -187,7 +187,7 @@ class Executor(ABC):
         self, ready: Callable[[], Unit | None], unfinished: list[Unit], need_gb: float, alone: bool
     ) -> Iterator[Done]:
         """Run units until none is ready or a process was killed, and note those that are unfinished."""
-        pending: dict[Future[Outcome], Unit] = {}
+        pending: dict[Future[ResultOrFailure], Unit] = {}
         is_broken = False
         with self._workers(need_gb, alone) as workers:
             while True:
@@ -257,7 +257,7 @@ def in_this_process(function: Callable[..., Result], items: Iterable[tuple[Any, 
     return (function(*item) for item in items)
 
 
-def attempt(unit: Unit, n_threads: int | None) -> Outcome:
+def attempt(unit: Unit, n_threads: int | None) -> ResultOrFailure:
     """Run a unit with a number of threads of the linear algebra, and turn what it raises into a `Failure`.
 
     Raises

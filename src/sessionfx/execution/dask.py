@@ -25,7 +25,7 @@ from distributed import Client, KilledWorker, WorkerPlugin
 from distributed.core import Status
 
 from sessionfx.errors import ExecutorError, OutputError, SessionFXError
-from sessionfx.execution.base import AHEAD, Executor, Outcome, Result, Unit, WorkerKilledError, Workers, attempt
+from sessionfx.execution.base import AHEAD, Executor, Result, ResultOrFailure, Unit, WorkerKilledError, Workers, attempt
 from sessionfx.execution.progress import say
 from sessionfx.execution.threads import in_order, limited_threads
 
@@ -112,7 +112,7 @@ class DaskExecutor(Executor):
             except WorkerKilledError:
                 raise ExecutorError(
                     f"{self._name}: workers were killed again and again at the same block of voxels, most likely "
-                    "for want of memory. Give the workers more."
+                    "because memory ran out. Give the workers more."
                 ) from None
 
     def close(self) -> None:
@@ -237,15 +237,15 @@ class _DaskWorkers(Workers):
     def room(self) -> int:
         return 1 if self._alone else AHEAD * max(1, len(self._executor.addresses()))
 
-    def submit(self, unit: Unit, *, is_only: bool) -> Future[Outcome]:
-        future: Future[Outcome] = self._tasks.submit(attempt, unit, self._n_threads)
+    def submit(self, unit: Unit, *, is_only: bool) -> Future[ResultOrFailure]:
+        future: Future[ResultOrFailure] = self._tasks.submit(attempt, unit, self._n_threads)
         return future
 
     def submit_item(self, function: Callable[..., Result], item: tuple[Any, ...]) -> Future[Result]:
         future: Future[Result] = self._tasks.submit(_work_on, _Item(function, item), self._n_threads)
         return future
 
-    def result(self, future: Future[Outcome]) -> Outcome:
+    def result(self, future: Future[ResultOrFailure]) -> ResultOrFailure:
         try:
             return self.item_result(future)
         except (WorkerKilledError, SessionFXError):
@@ -259,8 +259,8 @@ class _DaskWorkers(Workers):
             return future.result()
         except KilledWorker:
             raise WorkerKilledError(
-                "The Dask workers that had it were killed again and again, most likely for want of memory. Give the "
-                "workers more."
+                "The Dask workers that had it were killed again and again, most likely because memory ran out. Give "
+                "the workers more."
             ) from None
         except CancelledError:
             raise self._executor.lost() from None

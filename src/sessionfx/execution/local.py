@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sessionfx.execution import base
-from sessionfx.execution.base import NoWorkersError, Outcome, Result, Unit, attempt
+from sessionfx.execution.base import NoWorkersError, Result, ResultOrFailure, Unit, attempt
 from sessionfx.execution.resources import memory_limit_gb, workers_within
 from sessionfx.execution.threads import in_threads
 
@@ -67,7 +67,7 @@ class LocalExecutor(base.Executor):
 
     @contextlib.contextmanager
     def _workers(self, need_gb: float, alone: bool) -> Iterator[base.Workers]:
-        # A unit that is killed for want of memory would take this process, the whole program, along.
+        # A unit that is killed because memory ran out would take this process, the whole program, along.
         is_risky = need_gb > self._memory_gb
         n_processes = 1 if alone else self.at_a_time(need_gb)
         if not self._has_processes or not (n_processes > 1 or is_risky or alone):
@@ -100,8 +100,8 @@ class _ThisProcess(base.Workers):
     def room(self) -> int:
         return 1
 
-    def submit(self, unit: Unit, *, is_only: bool) -> Future[Outcome]:
-        future: Future[Outcome] = Future()
+    def submit(self, unit: Unit, *, is_only: bool) -> Future[ResultOrFailure]:
+        future: Future[ResultOrFailure] = Future()
         future.set_result(attempt(unit, self._n_threads))
         return future
 
@@ -129,7 +129,7 @@ class _Processes(_ThisProcess):
     def room(self) -> int:
         return base.AHEAD * self._n_processes
 
-    def submit(self, unit: Unit, *, is_only: bool) -> Future[Outcome]:
+    def submit(self, unit: Unit, *, is_only: bool) -> Future[ResultOrFailure]:
         if self._pool is None:
             if is_only and self._may_stay_here:
                 return super().submit(unit, is_only=is_only)
@@ -137,7 +137,7 @@ class _Processes(_ThisProcess):
         try:
             return self._pool.submit(attempt, unit, self._n_threads)
         except BrokenProcessPool as error:
-            broken: Future[Outcome] = Future()
+            broken: Future[ResultOrFailure] = Future()
             broken.set_exception(error)
             return broken
         except (OSError, EOFError, RuntimeError) as error:
@@ -157,7 +157,7 @@ class _Processes(_ThisProcess):
             return super().result(future)
         except BrokenProcessPool:
             raise base.WorkerKilledError(
-                "Its process was killed, most likely for want of memory. Use a smaller --nprocs or more memory."
+                "Its process was killed, most likely because memory ran out. Use a smaller --nprocs or more memory."
             ) from None
 
     def look(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from sessionfx.group.stack import MapStack, attendance, open_stack
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, Question
 from sessionfx.group.strategies.strategy import Strategy
-from sessionfx.options import Execution, GroupModel
+from sessionfx.options import Execution, GroupModel, StrategyModel
 from sessionfx.report.methods import GroupWork, MethodsText, group_methods
 from sessionfx.tasks.records import Record, file_state, fingerprint
 from sessionfx.tasks.task import Chain, Task
@@ -93,10 +93,8 @@ class GroupAnalysis:
     @property
     def options(self) -> GroupOptions:
         """Options of the strategies."""
-        return GroupOptions(
-            self.model.subject_effect, self.weighting, self.model.mixed_dof, self.model.variance,
-            self.model.session_covariate_effect,
-        )  # fmt: skip
+        shared = {option.name: getattr(self.model, option.name) for option in fields(StrategyModel)}
+        return GroupOptions(fixed_effects=self.weighting, **shared)
 
     @property
     def needs_variances(self) -> bool:
@@ -257,7 +255,7 @@ class _ContrastStudy:
             record=self.analysis.record,
             tasks=tuple(self._tasks()),
             open=partial(_open, self),
-            sources={self.maps_source: self.inputs, self.covariates_source: self.design, **self._estimates()},
+            sources={self.maps_source: self.inputs, self.covariates_source: self.design, **self._estimates},
             page=GroupPage(self.analysis.output_dir),
             is_here=True,
         )
@@ -299,31 +297,28 @@ class _ContrastStudy:
                 run=ContrastMaps.draw,
             )
 
-    def _estimated(self, question: Question, strategy: Strategy) -> list[Any]:
-        """All that determines the estimates of a strategy."""
+    @cached_property
+    def _estimates(self) -> dict[str, str]:
+        """Fingerprints of what determines the estimates of each strategy, whatever the thresholds."""
         analysis = self.analysis
         # what serves as time in one question adjusts no other
         times = analysis.times if self.covariates.session_columns else ()
-        return [
-            self.inputs, self.design, times, strategy.name, asdict(analysis.options), analysis.needs_variances,
-            asdict(question.sessions), asdict(question.group),
-        ]  # fmt: skip
-
-    def _estimates(self) -> dict[str, str]:
-        """Fingerprints of what determines the estimates of each strategy, whatever the thresholds."""
+        common = [self.inputs, self.design, times, asdict(analysis.options), analysis.needs_variances]
         return {
-            self.estimates_source(question, strategy): fingerprint(self._estimated(question, strategy))
+            self.estimates_source(question, strategy): fingerprint(
+                [common, strategy.name, asdict(question.sessions), asdict(question.group)]
+            )
             for question in self.questions
-            for strategy in self.analysis.strategies
+            for strategy in analysis.strategies
         }
 
     def _answers(self, question: Question, common: list[Any]) -> Iterator[Task]:
         model = self.analysis.model
         for strategy in self.analysis.strategies:
-            content = [self._estimated(question, strategy), common, model.equivalence, model.bayes_factor]
+            estimates = self._estimates[self.estimates_source(question, strategy)]
             yield Task(
                 name=self.answer_name(question, strategy),
-                fingerprint=fingerprint(content),
+                fingerprint=fingerprint([estimates, common, model.equivalence, model.bayes_factor]),
                 inputs=(self.maps_source, self.covariates_source),
                 outputs=self.files.outputs_of_answer(question, strategy.label),
                 run=partial(ContrastMaps.write_answer, question=question, strategy=strategy.name),
@@ -332,11 +327,11 @@ class _ContrastStudy:
     def _permutations(self, question: Question, common: list[Any]) -> Iterator[Task]:
         model = self.analysis.model
         for strategy in self.analysis.strategies if model.permutations else ():
-            content = [self._estimated(question, strategy), common, model.permutations, model.random_seed]
+            source = self.estimates_source(question, strategy)
             yield Task(
                 name=self.permutation_name(question, strategy),
-                fingerprint=fingerprint(content),
-                inputs=(self.maps_source, self.covariates_source, self.estimates_source(question, strategy)),
+                fingerprint=fingerprint([self._estimates[source], common, model.permutations, model.random_seed]),
+                inputs=(self.maps_source, self.covariates_source, source),
                 outputs=self.files.outputs_of_permutation(question, strategy.label),
                 run=partial(ContrastMaps.write_permutation, question=question, strategy=strategy.name),
                 is_costly=True,

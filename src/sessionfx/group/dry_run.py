@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from sessionfx.bids.names import listed_labels, place_of
-from sessionfx.group.analysis import GroupAnalysis
-from sessionfx.wording import counted
+from sessionfx.errors import LevelError
+from sessionfx.group.analysis import GroupAnalysis, contrast_chain
+from sessionfx.tasks.loop import find_work
+from sessionfx.wording import counted, listed
 
 # Of more participants than these, maps are not named
 LISTED_PARTICIPANTS = 20
@@ -14,7 +16,7 @@ _NAMES_SHOWN = 5
 
 
 def group_text(analysis: GroupAnalysis) -> str:
-    """Describe the group level: contrasts, participants and sessions, questions, and the maps that would be read."""
+    """Describe the group level: contrasts, participants and sessions, questions, what is finished, and the maps."""
     selection, model = analysis.selection, analysis.model
     lines = [
         f"  {name}: {root}" for name, root in {**analysis.links, "output": analysis.output_dir}.items()
@@ -43,10 +45,13 @@ def group_text(analysis: GroupAnalysis) -> str:
         of_participant: dict[str, list[str]] = {}
         for found in maps:
             of_participant.setdefault(found.participant, []).append(found.session)
+        progress, to_do = _work(contrast, analysis)
         lines.append(
             f"{contrast} over {counted(len(of_participant), 'participant')}, {counted(len(maps), 'map')}"
             + ("" if all(found.variance for found in maps) else ", not all with variances")
+            + f": {progress}"
         )
+        lines += to_do
         attendance = Counter(found.session for found in maps)
         lines += [f"  ses-{session}: {counted(attendance[session], 'participant')}" for session in selection.sessions]
         incomplete = [label for label, sessions in of_participant.items() if len(sessions) < len(selection.sessions)]
@@ -56,3 +61,18 @@ def group_text(analysis: GroupAnalysis) -> str:
         if len(of_participant) <= LISTED_PARTICIPANTS:
             lines += [f"  {found.effect}" for found in maps]
     return "\n".join([f"Would analyse {place_of(selection.entities)} at the group level:", *lines])
+
+
+def _work(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[str]]:
+    """Say how much of a contrast is finished; and what would be done of it, and removed."""
+    try:
+        chain = contrast_chain(contrast, analysis)
+    except LevelError as error:
+        return "cannot be analysed", [f"  {error}"]
+    to_do = find_work(chain, analysis.execution, analysis.output_dir)
+    removed = to_do.record.files_of_outdated(chain)
+    lines = [
+        ("  would do: ", [task.name.removeprefix(f"{contrast} ") for task in to_do.tasks]),
+        ("  would remove, as what they were made from has changed: ", [path.name for path in removed]),
+    ]
+    return to_do.progress(), [start + listed(names, most=_NAMES_SHOWN) for start, names in lines if names]

@@ -1,5 +1,5 @@
 """What one call was asked to do: small frozen groups of options that travel, each option with its default."""
 
-from sessionfx.options.groups import Execution, FirstLevelModel, GroupModel, Options, Selection
+from sessionfx.options.groups import Execution, FirstLevelModel, GroupModel, Options, Selection, StrategyModel
 
-__all__ = ["Execution", "FirstLevelModel", "GroupModel", "Options", "Selection"]
+__all__ = ["Execution", "FirstLevelModel", "GroupModel", "Options", "Selection", "StrategyModel"]

@@ -51,15 +51,21 @@ class FirstLevelModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupModel:
-    """What is asked at the group level, how it is answered, and at which threshold maps are shown."""
+class StrategyModel:
+    """What group strategies need of the group model."""
 
-    session_contrast: tuple[str, ...] = ()
-    strategy: tuple[str, ...] = ()
     subject_effect: str = "auto"
     mixed_dof: str = "satterthwaite"
     variance: str = "auto"
     session_covariate_effect: str = "split"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupModel(StrategyModel):
+    """What is asked at the group level, how it is answered, and at which threshold maps are shown."""
+
+    session_contrast: tuple[str, ...] = ()
+    strategy: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
     session_covariates: tuple[str, ...] = ()
     group_contrast: tuple[str, ...] = ()

@@ -9,6 +9,7 @@ from typing import Any
 from sessionfx.bids.names import listed_labels, place_of
 from sessionfx.bids.runs import RunInputs, RunSelection
 from sessionfx.participant.analysis import ParticipantAnalysis
+from sessionfx.tasks.loop import ToDo
 from sessionfx.wording import counted, listed, shortened
 
 # Of more participants than these, files are not named but counted
@@ -19,7 +20,7 @@ _NAMES_SHOWN = 5
 def participant_text(
     selection: RunSelection,
     analysis: ParticipantAnalysis,
-    counts: Mapping[str, tuple[int, int]],
+    work: Mapping[str, ToDo],
     needs_gb: Mapping[str, float],
     at_a_time: int | None,
 ) -> str:
@@ -30,8 +31,8 @@ def participant_text(
     selection : RunSelection
         Runs of at least one participant.
     analysis : ParticipantAnalysis
-    counts : mapping of str to (int, int)
-        How many results of each participant are finished, and how many are asked for.
+    work : mapping of str to ToDo
+        What is to be done of each participant.
     needs_gb : mapping of str to float
         Memory of each participant's largest run.
     at_a_time : int or None
@@ -56,14 +57,14 @@ def participant_text(
         if selection.sessions
         else "",
         f"  memory: {limits}" + ("" if at_a_time is None else f", {counted(at_a_time, 'run')} at a time"),
-        f"  finished before: {_finished(counts)}",
+        f"  finished before: {_finished(work)}",
     ]
     lines = [line for line in lines if line] + [f"  warning: {warning}" for warning in selection.warnings]
     if len(selection.runs) > LISTED_PARTICIPANTS:
         return "\n".join([*lines, *_counts(selection)])
     for label, runs in selection.runs.items():
         lines.append(
-            f"sub-{label}: {counted(len(runs), 'run')}, {_progress(*counts[label])}, about {needs_gb[label]:.1f} GB"
+            f"sub-{label}: {counted(len(runs), 'run')}, {work[label].progress()}, about {needs_gb[label]:.1f} GB"
         )
         for run in runs:
             lines.append(f"  {run.name}")
@@ -121,15 +122,10 @@ def _counts(selection: RunSelection) -> list[str]:
     return [*lines, f"Files are named for up to {LISTED_PARTICIPANTS} participants: choose with --participant-label."]
 
 
-def _progress(finished: int, asked: int) -> str:
-    if finished == asked:
-        return "finished, would be skipped"
-    return f"{finished} of {asked} results finished" if finished else "nothing finished yet"
-
-
-def _finished(counts: Mapping[str, tuple[int, int]]) -> str:
-    done = sum(finished == asked for finished, asked in counts.values())
-    partly = sum(0 < finished < asked for finished, asked in counts.values())
+def _finished(work: Mapping[str, ToDo]) -> str:
+    counts = [to_do.count() for to_do in work.values()]
+    done = sum(finished == asked for finished, asked in counts)
+    partly = sum(0 < finished < asked for finished, asked in counts)
     return f"{done} of {counted(len(counts), 'participant')}" + (f", {partly} in part" if partly else "")
 
 

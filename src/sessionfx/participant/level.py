@@ -87,11 +87,13 @@ def run_participants(options: Options, raw: Path, contrasts: Sequence[Contrast],
     needs = {label: _memory_need(runs) for label, runs in selection.runs.items()}
     # longest first, so that no long one is left alone at the end
     order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
-    chains = {label: participant_chain(selection.runs[label], analysis) for label in order}
+    chains = (participant_chain(selection.runs[label], analysis) for label in order)
     at_a_time = executor.at_a_time(max(needs.values()))
     if execution.dry_run:
-        counts = {label: find_work(chains[label], execution, analysis.output_dir).count() for label in selection.runs}
-        write_out(participant_text(selection, analysis, counts, needs, at_a_time))
+        work = {
+            label: find_work(chain, execution, analysis.output_dir) for label, chain in zip(order, chains, strict=True)
+        }
+        write_out(participant_text(selection, analysis, work, needs, at_a_time))
         if "group" in options.levels:
             write_out("Then the group level; --dry-run with it alone describes it once these maps are there.")
         return 0
@@ -102,10 +104,8 @@ def run_participants(options: Options, raw: Path, contrasts: Sequence[Contrast],
         remove_stale_temporaries(analysis.output_dir / func_folder(label).parent)
     _say_about_memory(needs, len(study.runs), executor, at_a_time, execution.nprocs)
     outcomes: list[Outcome] = []
-    with show_progress("participant level", "participant", len(chains), leave=True) as advance:
-        for outcome in run_chains(
-            list(chains.values()), executor, execution, analysis.output_dir, max(needs.values())
-        ):  # fmt: skip
+    with show_progress("participant level", "participant", len(order), leave=True) as advance:
+        for outcome in run_chains(chains, executor, execution, analysis.output_dir, max(needs.values())):
             advance()
             _say_outcome(outcome, execution.verbose)
             outcomes.append(outcome)

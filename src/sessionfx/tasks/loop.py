@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -54,6 +55,13 @@ class ToDo:
         """Say how many results are finished, and how many are asked for."""
         asked = sum(task.kind == "result" for task in self.chain.tasks)
         return asked - sum(task.kind == "result" for task in self.tasks), asked
+
+    def progress(self) -> str:
+        """Say how much is finished, for `--dry-run`."""
+        finished, asked = self.count()
+        if finished == asked:
+            return "finished, would be skipped"
+        return f"{finished} of {asked} results finished" if finished else "nothing finished yet"
 
 
 @dataclass(frozen=True)
@@ -111,13 +119,14 @@ def find_work(chain: Chain, execution: Execution, output_dir: Path) -> ToDo:
 
 
 def run_chains(
-    chains: Sequence[Chain], executor: Executor, execution: Execution, output_dir: Path, need_gb: float = 0.0
+    chains: Iterable[Chain], executor: Executor, execution: Execution, output_dir: Path, need_gb: float = 0.0
 ) -> Iterator[Outcome]:
     """Do what is not finished yet.
 
     Parameters
     ----------
-    chains : sequence of Chain
+    chains : iterable of Chain
+        What is finished of each is looked at when its turn comes: of thousands, the first begins at once.
     executor : Executor
         Where parts are computed, and tasks of chains that are not done here.
     execution : Execution
@@ -137,20 +146,24 @@ def run_chains(
     ExecutorError
         If the workers are lost.
     """
-    remaining: list[ToDo] = []
-    for chain in chains:
-        to_do = find_work(chain, execution, output_dir)
-        refusal = _refusal(to_do, execution)
-        if to_do.is_nothing:
-            _keep_crash(chain, None)
-            yield Outcome(chain.name)
-        elif refusal:
-            yield _failed(to_do, Failure(refusal, "", expected=True))
-        elif chain.is_here:
-            yield _in_this_process(to_do)
-        else:
-            remaining.append(to_do)
-    yield from _on_workers(remaining, executor, need_gb)
+    found = (_look_at(chain, execution, output_dir) for chain in chains)
+    for first in found:
+        if isinstance(first, Outcome):
+            yield first
+        else:  # the queue looks at the rest
+            yield from _on_workers(itertools.chain([first], found), executor, need_gb)
+
+
+def _look_at(chain: Chain, execution: Execution, output_dir: Path) -> Outcome | ToDo:
+    """Say what is to be done of a chain; settle one that is finished, refused, or done in this process."""
+    to_do = find_work(chain, execution, output_dir)
+    if to_do.is_nothing:
+        _keep_crash(chain, None)
+        return Outcome(chain.name)
+    refusal = _refusal(to_do, execution)
+    if refusal:
+        return _failed(to_do, Failure(refusal, "", expected=True))
+    return _in_this_process(to_do) if chain.is_here else to_do
 
 
 def _refusal(to_do: ToDo, execution: Execution) -> str:
@@ -229,39 +242,52 @@ class _Progress:
 
 
 class _Queue:
-    """What is handed out next: first chains of which all parts are there, then parts, in the order of the chains."""
+    """What is handed out next: first chains of which all parts are there, then parts, in the order of the chains.
 
-    def __init__(self, chains: Sequence[ToDo]) -> None:
-        self._waiting = deque(chains)
+    Parameters
+    ----------
+    found : iterator of ToDo or Outcome
+        Chains, looked at when their turn comes; those that are settled then are kept in `settled`.
+    """
+
+    def __init__(self, found: Iterator[ToDo | Outcome]) -> None:
+        self._found = found
         self._parts: deque[tuple[_Progress, Task]] = deque()
         self._complete: deque[_Progress] = deque()
         self.of_unit: dict[str, tuple[_Progress, Task | None]] = {}
+        self.settled: deque[Outcome] = deque()
 
     def next(self) -> Unit | None:
         """Give the next unit; None where there is nothing until another is done."""
-        while not (self._complete or self._parts) and self._waiting:
-            self._begin(_Progress(self._waiting.popleft()))
-        if self._complete:
-            progress = self._complete.popleft()
-            chain = progress.to_do.chain
-            unit = Unit(
-                name=chain.name, function=do_tasks, arguments=(chain.open, progress.to_do.tasks, progress.values)
-            )
-            self.of_unit[unit.name] = progress, None
-            return unit
-        while self._parts:
-            progress, part = self._parts.popleft()
-            if progress.failure is None:
-                unit = Unit(name=f"{progress.to_do.chain.name}: {part.name}", function=part.run)
-                self.of_unit[unit.name] = progress, part
+        while True:
+            if self._complete:
+                progress = self._complete.popleft()
+                chain = progress.to_do.chain
+                unit = Unit(
+                    name=chain.name, function=do_tasks, arguments=(chain.open, progress.to_do.tasks, progress.values)
+                )
+                self.of_unit[unit.name] = progress, None
                 return unit
-        return self.next() if self._waiting else None
+            if self._parts:
+                progress, part = self._parts.popleft()
+                if progress.failure is None:
+                    unit = Unit(name=f"{progress.to_do.chain.name}: {part.name}", function=part.run)
+                    self.of_unit[unit.name] = progress, part
+                    return unit
+                continue
+            found = next(self._found, None)
+            if found is None:
+                return None
+            self._begin(found)
 
-    def _begin(self, progress: _Progress) -> None:
-        _announce(progress.to_do)
-        if progress.to_do.parts:
-            self._parts += [(progress, part) for part in progress.to_do.parts]
-        else:
+    def _begin(self, found: ToDo | Outcome) -> None:
+        if isinstance(found, Outcome):
+            self.settled.append(found)
+            return
+        _announce(found)
+        progress = _Progress(found)
+        self._parts += [(progress, part) for part in found.parts]
+        if not found.parts:
             self._complete.append(progress)
 
     def take(self, progress: _Progress, part: Task, value: Any) -> None:
@@ -271,9 +297,11 @@ class _Queue:
             self._complete.append(progress)
 
 
-def _on_workers(chains: Sequence[ToDo], executor: Executor, need_gb: float) -> Iterator[Outcome]:
-    queue = _Queue(chains)
+def _on_workers(found: Iterator[ToDo | Outcome], executor: Executor, need_gb: float) -> Iterator[Outcome]:
+    queue = _Queue(found)
     for done in executor.run_units(queue.next, need_gb=need_gb):
+        while queue.settled:
+            yield queue.settled.popleft()
         progress, part = queue.of_unit.pop(done.unit.name)
         if progress.failure is not None:
             continue  # of another part of it
@@ -284,6 +312,7 @@ def _on_workers(chains: Sequence[ToDo], executor: Executor, need_gb: float) -> I
             queue.take(progress, part, done.result)
         else:
             yield _completed(progress, cast("_Made", done.result))
+    yield from queue.settled
 
 
 def _completed(progress: _Progress, made: _Made) -> Outcome:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from sessionfx.ask.covariates import CONSTANT_TOLERANCE, GroupContrast
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.errors import NotEstimableError
+from sessionfx.options import StrategyModel
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.resampling import Resampling, WildBootstrap
 
@@ -204,28 +205,11 @@ class Question:
         return weights
 
 
-@dataclass(frozen=True)
-class GroupOptions:
-    """Options of the strategies.
+@dataclass(frozen=True, kw_only=True)
+class GroupOptions(StrategyModel):
+    """Options of the strategies; `fixed_effects` are the weights of means over sessions: equal, or by precision."""
 
-    Attributes
-    ----------
-    subject_effect : {'auto', 'indicator', 'linear', 'none'}
-        Of the session-model.
-    fixed_effects : {'equal', 'precision'}
-        Weights of means in the summary-statistics strategy.
-    mixed_dof : {'satterthwaite', 'kenward-roger'}
-    variance : {'auto', 'pooled', 'groups'}
-        Whether groups of participants have one variance or each its own, see `variance_groups`.
-    session_covariate_effect : {'split', 'mixture'}
-        Whether covariates of sessions have an effect of their own between and within participants, or one for both.
-    """
-
-    subject_effect: str = "auto"
     fixed_effects: str = "equal"
-    mixed_dof: str = "satterthwaite"
-    variance: str = "auto"
-    session_covariate_effect: str = "split"
 
 
 def variance_groups(
