@@ -130,7 +130,7 @@ def mixedlm_seconds(maps: MapLayout, effects: NDArray[np.float32], repeats: int)
 
     def work() -> object:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # remarks on voxels with no variance between participants
+            warnings.simplefilter("ignore")  # warnings of voxels with no variance between participants
             fits = [MixedLM(y, design, groups).fit(reml=True) for y in effects.T.astype(np.float64)]
         return [fit.t_test(np.array([[-1.0, 0.0, 1.0]])).tvalue for fit in fits]
 

@@ -143,7 +143,7 @@ def _check_temporary_folder() -> None:
 
 
 def _quiet_libraries(verbose: int) -> None:
-    """Keep the libraries' remarks to themselves: ours name file and remedy."""
+    """Keep the libraries' warnings to themselves: ours name file and remedy."""
     logging.basicConfig(level=logging.DEBUG if verbose > 1 else logging.ERROR)
     if verbose < 2:
         warnings.simplefilter("ignore")

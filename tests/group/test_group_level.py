@@ -1127,12 +1127,12 @@ def test_methods_claim_what_was_done_and_nothing_else(call: GroupCaller, tmp_pat
     options = ("--session-contrast", "any", "--strategy", "mixed", "marginal", "--session-covariates", "days")
     output = call.done(study, tmp_path / "out", *options, "--permutations", "5", report=True)
     text = methods_of(output)
-    assert "Marginal strategy" in text and "F tests at their upper tail" in text
-    others = ("Mixed-effects strategy", "permutations", "Strategies were compared", "They also", "covariates 'age'")
+    assert "Marginal model:" in text and "F tests at their upper tail" in text
+    others = ("Mixed model:", "permutations", "Strategies were compared", "They also", "covariates 'age'")
     for claim in others:
         assert claim not in text, claim
     assert "Group models held the session covariates 'days'" in text
-    assert "Mixed-effects strategy:" not in text_of(output / "group.html")
+    assert "Mixed model:" not in text_of(output / "group.html")
     # what is finished keeps its text
     assert "finished before" in call(study, output, *options, "--permutations", "5", report=True).error
     assert methods_of(output) == text

@@ -116,7 +116,7 @@ class Study:
         return self.bold(run).with_name(self.bold(run).name.replace(".nii.gz", ".json"))
 
     def log(self, participant: str = "sub-01") -> str:
-        """The remarks of a participant."""
+        """The warnings of a participant."""
         (path,) = (self.out / "logs").glob(f"{participant}_*_log.txt")
         return path.read_text(encoding="utf-8")
 
@@ -725,14 +725,14 @@ def test_stop_on_first_crash_leaves_the_rest_undone_and_says_so(study: Study) ->
 # Oddities that are no errors --------------------------------------------------------------------------------
 
 
-def test_a_negative_onset_is_kept_with_a_remark(study: Study) -> None:
+def test_a_negative_onset_is_kept_with_a_warning(study: Study) -> None:
     set_cell(study.events(), 0, "onset", "-3")
     done = study.done()
     require(study.log(), (study.events().name, "1 event", "negative onset"))
-    assert "remark" in done.error
+    assert "warning" in done.error
 
 
-def test_onsets_beyond_the_end_are_set_aside_with_a_remark(study: Study) -> None:
+def test_onsets_beyond_the_end_are_set_aside_with_a_warning(study: Study) -> None:
     onsets = pd.read_csv(study.events(), sep="\t")["onset"]
     late = onsets.index[-2:]
     for row in late:
@@ -777,7 +777,7 @@ def test_voxels_that_are_constant_or_not_finite_are_left_out_and_counted(
     assert design["FittedVoxels"] == mask.sum() == design["BrainMaskVoxels"] - 6
 
 
-def test_the_json_wins_over_a_contradicting_header_with_a_remark(
+def test_the_json_wins_over_a_contradicting_header_with_a_warning(
     study: Study, intact_maps: dict[str, dict[str, bytes]]
 ) -> None:
     set_header_repetition_time(study.bold(), 3.0)

@@ -107,7 +107,7 @@ def groupings(draw: st.DrawFn) -> tuple[str, ...]:
 def test_a_numeric_covariate_is_one_centred_column() -> None:
     assert PATIENTS.columns[0] == "age"
     np.testing.assert_allclose(PATIENTS.values[:, 0], np.array(AGES) - 187 / 6)
-    assert "age: numeric, centred at 31.1667" in PATIENTS.notes
+    assert "age: numeric, centred at 31.1667" in PATIENTS.warnings
 
 
 def test_a_categorical_covariate_is_sum_coded_with_its_last_level_minus_one() -> None:
@@ -116,7 +116,7 @@ def test_a_categorical_covariate_is_sum_coded_with_its_last_level_minus_one() ->
     assert covariates.columns == ("group[control]", "group[patient]")
     codes = {"control": [1, 0], "patient": [0, 1], "relative": [-1, -1]}
     np.testing.assert_array_equal(covariates.values, [codes[group] for group in GROUPS])
-    assert "group: categorical (control 2, patient 2, relative 2)" in covariates.notes
+    assert "group: categorical (control 2, patient 2, relative 2)" in covariates.warnings
 
 
 def test_levels_stand_in_natural_order_and_columns_as_asked_for() -> None:
@@ -207,7 +207,7 @@ def test_the_intercept_counts_levels_alike_however_many_participants_they_have()
     covariates = coded(group=("a",) * 4 + ("b",) * 2)
     values = np.array([1.0, 1, 1, 1, 4, 4])
     assert estimated(asked("intercept", covariates), covariates, values) == pytest.approx(2.5)
-    assert any("each level counting the same" in note for note in covariates.notes)
+    assert any("each level counting the same" in warning for warning in covariates.warnings)
 
 
 def test_a_numeric_covariate_is_its_slope_with_the_others_held() -> None:
@@ -462,7 +462,7 @@ def test_numbers_are_numeric_and_text_is_categorical(tmp_path: Path) -> None:
     assert covariates.columns == ("age", "group[control]")
     np.testing.assert_allclose(covariates.values, [[-10.125, -1], [1.375, 1], [-5.125, -1], [13.875, 1]])
     assert covariates.left_out == {}
-    assert covariates.notes[:2] == ("age: numeric, centred at 30.125", "group: categorical (control 2, patient 2)")
+    assert covariates.warnings[:2] == ("age: numeric, centred at 30.125", "group: categorical (control 2, patient 2)")
     # only participants analysed decide what a column is
     write_participants(tmp_path, {"age": ("20", "30", "40", "old")})
     assert read_covariates(tmp_path, layout_of(3), ["age"]).columns == ("age",)
@@ -502,7 +502,7 @@ def test_values_are_levels_where_the_sidecar_says_so_or_numbers_are_few(
     assert covariates.columns == coded_as
     assert covariates.left_out == {}
     is_described = "sex: categorical (1 2, 2 2), because participants.json describes its values as levels"
-    assert (is_described in covariates.notes) is (coded_as == ("sex[1]",))
+    assert (is_described in covariates.warnings) is (coded_as == ("sex[1]",))
 
 
 def test_a_sidecar_of_odd_shape_describes_nothing(tmp_path: Path) -> None:
@@ -546,7 +546,7 @@ def test_the_usual_signs_of_missing_are_missing_counted_and_named(tmp_path: Path
     assert (
         f"x: '{sign}' in participants.tsv is taken as a missing value, 2 times (sub-04, sub-07). Write n/a for what is "
         "missing"
-    ) in covariates.notes
+    ) in covariates.warnings
     assert (covariates.numeric == ("x",)) is (group == "3")
 
 
@@ -556,10 +556,12 @@ def test_what_may_be_a_level_is_missing_among_numbers_and_a_level_with_a_warning
 ) -> None:
     covariates = read(tmp_path, {"dose": ("20", "30", sign, "50", "33")})
     assert (covariates.numeric, covariates.participants) == (("dose",), ("01", "02", "04", "05"))
-    assert any(f"'{sign}' in participants.tsv is taken as a missing value" in note for note in covariates.notes)
+    assert any(
+        f"'{sign}' in participants.tsv is taken as a missing value" in warning for warning in covariates.warnings
+    )
     covariates = read(tmp_path, {"drug": ("a", sign, "b", "a", sign)})
     assert sign in covariates.levels["drug"]
-    assert any(f"'{sign}' is a level like any other" in note for note in covariates.notes)
+    assert any(f"'{sign}' is a level like any other" in warning for warning in covariates.warnings)
 
 
 @pytest.mark.parametrize(
@@ -607,7 +609,7 @@ def test_participants_without_a_value_or_a_row_are_left_out_and_listed(tmp_path:
         "03": f"has no value of {what} in participants.tsv", "06": "has no row in participants.tsv",
     }  # fmt: skip
     np.testing.assert_allclose(covariates.values[:, 0].mean(), 0, atol=1e-12)
-    assert "age: numeric, centred at 33.25" in covariates.notes
+    assert "age: numeric, centred at 33.25" in covariates.warnings
     assert covariates.levels["group"] == ("a", "b"), "those of the participants left in"
 
 
@@ -694,7 +696,7 @@ def test_values_of_sessions_are_read_as_they_stand(tmp_path: Path) -> None:
         ("01", "01"): (0, 3), ("01", "02"): (7.5, 9), ("02", "01"): (0, 4), ("02", "02"): (14, 8),
     }  # fmt: skip
     assert covariates.columns == ()
-    assert covariates.notes == ("days: numeric, by session, from 0 to 14", "score: numeric, by session, from 3 to 9")
+    assert covariates.warnings == ("days: numeric, by session, from 0 to 14", "score: numeric, by session, from 3 to 9")
 
 
 def test_participants_without_values_of_a_session_with_a_map_are_left_out_and_listed(tmp_path: Path) -> None:
@@ -725,7 +727,7 @@ def test_signs_of_missing_among_sessions_are_missing_counted_and_named(tmp_path:
     assert (
         f"days: '{sign}' in sub-XX_sessions.tsv is taken as a missing value, 1 time (sub-02 ses-02). Write n/a for what "
         "is missing"
-    ) in covariates.notes
+    ) in covariates.warnings
 
 
 DAYS = [["session_id", "days"], ["ses-01", "0"], ["02", "7"]]

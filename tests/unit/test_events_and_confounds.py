@@ -117,9 +117,9 @@ def test_lines_are_those_of_the_file_where_it_has_blank_ones(tmp_path: Path) -> 
 def test_rows_that_stand_there_twice_are_counted_once_with_a_warning(tmp_path: Path) -> None:
     events = events_of(tmp_path, f"{PLAIN}1\t2\tgo\n21\t2\tgo\n")
     assert rows_of(events) == rows_of(events_of(tmp_path, PLAIN))
-    (note,) = events.notes
-    assert "2 rows repeat" in note
-    assert "lines 6 and 7" in note
+    (warning,) = events.warnings
+    assert "2 rows repeat" in warning
+    assert "lines 6 and 7" in warning
 
 
 @pytest.mark.parametrize(("column", "values"), [("modulation", ("1", "3")), ("side", ("left", "right"))])
@@ -129,44 +129,44 @@ def test_events_that_differ_elsewhere_are_added_up_as_nilearn_does_with_a_warnin
     text = f"onset\tduration\ttrial_type\t{column}\n1\t2\tgo\t{values[0]}\n1\t2\tgo\t{values[1]}\n"
     events = events_of(tmp_path, text)
     assert len(events.table) == 2
-    assert "1 events have the onset, duration and trial_type of another" in events.notes[0]
-    assert "line 3" in events.notes[0]
+    assert "1 events have the onset, duration and trial_type of another" in events.warnings[0]
+    assert "line 3" in events.warnings[0]
 
 
 def test_spaces_around_a_condition_are_left_out_with_a_warning(tmp_path: Path) -> None:
     events = events_of(tmp_path, PLAIN.replace("21\t2\tgo", "21\t2\tgo "))
     assert events.conditions == ("go", "stop")
-    assert "spaces around the trial_type of 1 events" in events.notes[0]
-    assert "line 4: 'go '" in events.notes[0]
+    assert "spaces around the trial_type of 1 events" in events.warnings[0]
+    assert "line 4: 'go '" in events.warnings[0]
 
 
 def test_conditions_that_differ_in_case_are_named_with_their_lines(tmp_path: Path) -> None:
     events = events_of(tmp_path, PLAIN.replace("21\t2\tgo", "21\t2\tGo"))
     assert events.conditions == ("Go", "go", "stop")
-    (note,) = events.notes
+    (warning,) = events.warnings
     for fragment in ("'go' (line 2)", "'Go' (line 4)", "different conditions"):
-        assert fragment in note
+        assert fragment in warning
 
 
 def test_one_name_in_two_unicode_forms_is_one_condition_with_a_warning(tmp_path: Path) -> None:
     decomposed, composed = unicodedata.normalize("NFD", "é"), unicodedata.normalize("NFC", "é")
     events = events_of(tmp_path, f"{HEADER}1\t2\t{composed}\n11\t2\t{decomposed}\n")
     assert events.conditions == (composed,)
-    assert "other Unicode characters" in events.notes[0]
-    assert "line 3" in events.notes[0]
+    assert "other Unicode characters" in events.warnings[0]
+    assert "line 3" in events.warnings[0]
     assert conditions_in(tmp_path / "events.tsv") == (composed,)
-    assert events_of(tmp_path, f"{HEADER}1\t2\t{decomposed}\n").notes == (), "in one form there is nothing to say"
+    assert events_of(tmp_path, f"{HEADER}1\t2\t{decomposed}\n").warnings == (), "in one form there is nothing to say"
 
 
 def test_durations_beyond_the_end_are_counted_and_those_in_milliseconds_suspected(tmp_path: Path) -> None:
-    (note,) = events_of(tmp_path, PLAIN, end=32).notes
+    (warning,) = events_of(tmp_path, PLAIN, end=32).warnings
     for fragment in ("1 events last beyond the run's end (32 s; line 5)", "what falls into the run is modelled"):
-        assert fragment in note
-    assert "milliseconds" not in note
-    (note,) = events_of(tmp_path, PLAIN.replace("\t2\t", "\t2000\t")).notes
-    assert "4 events last beyond" in note
-    assert "lines 2, 3, 4 and 1 more" in note
-    assert "milliseconds" in note
+        assert fragment in warning
+    assert "milliseconds" not in warning
+    (warning,) = events_of(tmp_path, PLAIN.replace("\t2\t", "\t2000\t")).warnings
+    assert "4 events last beyond" in warning
+    assert "lines 2, 3, 4 and 1 more" in warning
+    assert "milliseconds" in warning
 
 
 # Cells that are missing -------------------------------------------------------------------------------------
@@ -177,9 +177,9 @@ RESPONSES = "n/a\tn/a\tn/a\n12\tn/a\tn/a\n13\t-1\tn/a\nlate\tn/a\tn/a\n"
 def test_rows_without_trial_type_may_hold_anything(tmp_path: Path) -> None:
     events = events_of(tmp_path, PLAIN + RESPONSES)
     assert rows_of(events) == rows_of(events_of(tmp_path, PLAIN))
-    (note,) = events.notes
-    assert "4 events without trial_type" in note
-    assert "lines 6, 7, 8 and 1 more" in note
+    (warning,) = events.warnings
+    assert "4 events without trial_type" in warning
+    assert "lines 6, 7, 8 and 1 more" in warning
 
 
 @pytest.mark.parametrize(("row", "column"), [("n/a\t1\tbutton", "onset"), ("12\tn/a\tbutton", "duration")])
@@ -188,9 +188,9 @@ def test_events_that_no_contrast_asks_for_may_lack_numbers_with_a_warning(
 ) -> None:
     events = events_of(tmp_path, f"{PLAIN}{row}\n40\t1\tbutton\n", asked=("go", "stop"))
     assert events.conditions == ("button", "go", "stop"), "what can be modelled of it is"
-    (note,) = events.notes
-    assert f"1 of 2 events of 'button' have no {column} (n/a)" in note
-    assert "line 6" in note
+    (warning,) = events.warnings
+    assert f"1 of 2 events of 'button' have no {column} (n/a)" in warning
+    assert "line 6" in warning
     with pytest.raises(ParticipantError, match=rf"'{column}', line 6: n/a .*'button', which a contrast asks for"):
         events_of(tmp_path, f"{PLAIN}{row}\n40\t1\tbutton\n", asked=("go", "button"))
 
@@ -215,7 +215,7 @@ def test_events_without_trial_type_are_nilearns_dummy_where_it_is_asked_for(tmp_
         theirs = make_first_level_design_matrix(times, pd.read_csv(tmp_path / "events.tsv", sep="\t"))
     assert events.conditions == (theirs.columns[0],) == ("dummy",)
     np.testing.assert_array_equal(make_first_level_design_matrix(times, events.table)["dummy"], theirs["dummy"])
-    assert "one condition, 'dummy'" in events.notes[0]
+    assert "one condition, 'dummy'" in events.warnings[0]
     assert conditions_in(tmp_path / "events.tsv") == ("dummy",)
     with pytest.raises(ParticipantError, match=r"no column 'trial_type'.*--contrast dummy"):
         events_of(tmp_path, text, asked=("go",))
@@ -257,21 +257,21 @@ def test_compcor_takes_the_components_that_nilearn_takes(masks: list[str], tmp_p
     ours = read_confounds(path, ["compcor"], N_VOLUMES)
     expected = [name for name in theirs if name.startswith("a_comp_cor")]
     assert [name for name in ours.table if name.startswith("a_comp_cor")] == expected
-    assert bool(ours.notes) == (len(expected) < 5)
+    assert bool(ours.warnings) == (len(expected) < 5)
 
 
 def test_compcor_without_a_json_takes_the_first_five_with_a_warning(tmp_path: Path) -> None:
     confounds = read_confounds(confounds_file(tmp_path, ["x"] * 7, sidecar=False), ["compcor"], N_VOLUMES)
     assert list(confounds.table)[6:] == [f"a_comp_cor_0{number}" for number in range(5)]
-    (note,) = confounds.notes
+    (warning,) = confounds.warnings
     for fragment in ("no JSON file", "desc-confounds_timeseries.json", "CSF first", "restore the file"):
-        assert fragment in note
+        assert fragment in warning
 
 
 def test_compcor_with_a_json_that_says_nothing_of_masks_warns_too(tmp_path: Path) -> None:
     path = confounds_file(tmp_path, ["x"] * 7)
     path.with_suffix(".json").write_text('{"a_comp_cor_00": {"Method": "aCompCor"}, "trans_x": null}')
-    assert "does not say (as Mask)" in read_confounds(path, ["compcor"], N_VOLUMES).notes[0]
+    assert "does not say (as Mask)" in read_confounds(path, ["compcor"], N_VOLUMES).warnings[0]
 
 
 def test_compcor_without_combined_components_is_refused(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_a_json_that_was_not_fetched_is_no_missing_one(tmp_path: Path) -> None:
     path.with_suffix(".json").symlink_to("../.git/annex/objects/nowhere")
     with pytest.raises(ParticipantError, match="not fetched"):
         read_confounds(path, ["compcor"], N_VOLUMES)
-    assert read_confounds(path, ["motion6"], N_VOLUMES).notes == (), "nothing else needs it"
+    assert read_confounds(path, ["motion6"], N_VOLUMES).warnings == (), "nothing else needs it"
 
 
 def test_runs_with_other_confounds_than_the_others_are_named() -> None:
@@ -307,10 +307,10 @@ def test_a_glob_chooses_what_there_is(tmp_path: Path) -> None:
 
 def test_a_glob_that_takes_components_of_one_tissue_says_so(tmp_path: Path) -> None:
     path = confounds_file(tmp_path, ["CSF"] * 5 + ["WM"] * 5 + ["combined"] * 5)
-    (note,) = read_confounds(path, ["a_comp_cor_0[0-4]"], N_VOLUMES).notes
-    assert "'a_comp_cor_0[0-4]' takes components of csf (5 of 5" in note
-    assert read_confounds(path, ["a_comp_cor_1[0-4]"], N_VOLUMES).notes == ()
-    assert read_confounds(path, ["compcor"], N_VOLUMES).notes == (), "the remedy that the warning names"
+    (warning,) = read_confounds(path, ["a_comp_cor_0[0-4]"], N_VOLUMES).warnings
+    assert "'a_comp_cor_0[0-4]' takes components of csf (5 of 5" in warning
+    assert read_confounds(path, ["a_comp_cor_1[0-4]"], N_VOLUMES).warnings == ()
+    assert read_confounds(path, ["compcor"], N_VOLUMES).warnings == (), "the remedy that the warning names"
 
 
 def test_a_run_whose_confounds_cannot_be_read_is_not_said_to_have_none(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_a_mask_has_one_value_besides_zero_whatever_it_is(tmp_path: Path) -> Non
     for value in (1, 255, 100, 0.4):
         mask = read_mask(save(tmp_path / "m.nii", (brain * value).astype(np.float32)), tmp_path, Grid(SHAPE, AFFINE))
         np.testing.assert_array_equal(mask.voxels, brain)
-        assert mask.notes == ()
+        assert mask.warnings == ()
 
 
 def test_a_mask_of_probabilities_is_cut_at_a_half_with_a_warning(tmp_path: Path) -> None:
@@ -163,9 +163,9 @@ def test_a_mask_of_probabilities_is_cut_at_a_half_with_a_warning(tmp_path: Path)
     mask = save(tmp_path / "mask.nii", values)
     read = read_mask(mask, tmp_path, Grid(SHAPE, AFFINE))
     np.testing.assert_array_equal(read.voxels, values > 0.5)
-    assert f"cut at 0.5, which leaves {(values > 0.5).sum()} voxels" in read.notes[0]
+    assert f"cut at 0.5, which leaves {(values > 0.5).sum()} voxels" in read.warnings[0]
     run = run_of(save(tmp_path / "bold.nii", series()), mask)
-    assert any("cut at 0.5" in note for note in run.notes)
+    assert any("cut at 0.5" in warning for warning in run.warnings)
 
 
 @pytest.mark.parametrize("highest", [100, 5])

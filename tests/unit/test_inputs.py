@@ -66,7 +66,7 @@ def test_events_are_read_as_nilearn_wants_them(tmp_path: Path) -> None:
         "onset": [1.5, 0.0], "duration": [2.0, 0.0], "trial_type": ["b", "a"], "modulation": [0.5, 2.0],
     }  # fmt: skip
     assert events.conditions == ("a", "b")
-    assert events.notes == ()
+    assert events.warnings == ()
 
 
 @pytest.mark.parametrize("condition", ["1", "01", "NA", "null", "NaN", "happy face", "glücklich"])
@@ -79,24 +79,24 @@ def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("row", "note"),
+    ("row", "warning"),
     [
         ("1\t1\tn/a", "1 events without trial_type"),
         ("100\t1\tlate", "1 events begin after the run's end"),
         ("-23\t1\tearly", "1 events begin more than 24 s before the first volume"),
     ],
 )
-def test_events_that_cannot_be_modelled_are_set_aside_with_a_note(row: str, note: str, tmp_path: Path) -> None:
+def test_events_that_cannot_be_modelled_are_set_aside_with_a_warning(row: str, warning: str, tmp_path: Path) -> None:
     events = events_of(tmp_path, f"{EVENTS}{row}\n", first_volume=1.5)
     assert events.conditions == ("a",)
-    assert len(events.notes) == 1
-    assert note in events.notes[0]
+    assert len(events.warnings) == 1
+    assert warning in events.warnings[0]
 
 
 def test_negative_onsets_are_kept_and_noted(tmp_path: Path) -> None:
     events = events_of(tmp_path, f"{EVENTS}-3\t1\tearly\n")
     assert events.table["onset"].tolist() == [1.0, -3.0]
-    assert "negative onsets" in events.notes[0]
+    assert "negative onsets" in events.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -191,12 +191,12 @@ def test_scrub_takes_one_column_per_outlier_and_a_run_may_have_none(tmp_path: Pa
     assert with_outliers == [*AXES, "motion_outlier00", "motion_outlier01"]
     without = read_confounds(written(confounds_table(), tmp_path), ["scrub"], N_VOLUMES)
     assert list(without.table) == AXES
-    assert without.notes == ()
+    assert without.warnings == ()
 
 
 def test_a_glob_the_user_wrote_that_matches_nothing_is_named(tmp_path: Path) -> None:
-    notes = read_confounds(written(confounds_table(), tmp_path), ["motion6", "w_comp_cor_*"], N_VOLUMES).notes
-    assert notes == ("No confound matches 'w_comp_cor_*'.",)
+    warnings = read_confounds(written(confounds_table(), tmp_path), ["motion6", "w_comp_cor_*"], N_VOLUMES).warnings
+    assert warnings == ("No confound matches 'w_comp_cor_*'.",)
 
 
 @pytest.mark.parametrize("wanted", [[], ["motion6"], ["global_signal"], ["rot_*"], ["none", "trans_x"], [ALWAYS]])
@@ -231,8 +231,8 @@ def test_confounds_equal_those_of_nilearn(simulated: Path) -> None:
 def test_without_a_confounds_file_only_the_default_and_none_go_on() -> None:
     default = read_confounds(None, [], N_VOLUMES)
     assert default.table.shape == (N_VOLUMES, 0)
-    assert "no confounds file" in default.notes[0]
-    assert read_confounds(None, ["none"], N_VOLUMES).notes == ()
+    assert "no confounds file" in default.warnings[0]
+    assert read_confounds(None, ["none"], N_VOLUMES).warnings == ()
     with pytest.raises(ParticipantError, match="--confounds motion6: the run has no confounds file"):
         read_confounds(None, ["motion6"], N_VOLUMES)
 
@@ -307,7 +307,7 @@ def test_a_run_holds_the_numbers_of_niftimasker(
     np.testing.assert_allclose(ours.mean, theirs.mean(axis=0), rtol=1e-5)
     np.testing.assert_array_equal(ours.mask, random_mask())
     assert ours.n_brain == random_mask().sum()
-    assert ours.notes == ()
+    assert ours.warnings == ()
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int16, np.float64])
@@ -337,7 +337,7 @@ def test_voxels_that_are_not_finite_or_do_not_vary_are_left_out_and_counted(tmp_
     assert left_out == {(0, 0, 0), (1, 1, 1), (2, 2, 2), (3, 3, 3)}
     assert run.signal.shape == (N_VOLUMES, run.n_brain - 4)
     np.testing.assert_array_equal(run.signal.T, series[run.mask])
-    assert [note.split(" voxels")[0] for note in run.notes] == ["2", "2"]
+    assert [warning.split(" voxels")[0] for warning in run.warnings] == ["2", "2"]
 
 
 @pytest.mark.filterwarnings("ignore:Non-finite values")
@@ -360,7 +360,7 @@ def test_without_a_mask_it_is_computed_as_nilearn_does(simulated: Path) -> None:
     expected = np.asarray(compute_epi_mask(str(bold)).dataobj) > 0
     assert run.n_brain == expected.sum()
     assert not (run.mask & ~expected).any()
-    assert "one was computed" in run.notes[0]
+    assert "one was computed" in run.warnings[0]
 
 
 def test_a_computed_mask_that_is_empty_is_not_blamed_on_the_preprocessing(tmp_path: Path) -> None:

@@ -169,11 +169,11 @@ def test_a_sparse_run_gives_back_the_effect_that_is_in_it(tmp_path: Path) -> Non
     fitted = analyse_run(run, [contrast], model)
     estimate = fitted.estimates[contrast.label].estimate
     assert abs(estimate.effect.mean() - 2.0) < 4 * np.sqrt(estimate.variance.mean() / estimate.effect.size)
-    (note,) = [note for note in fitted.notes if "not equally spaced" in note]
+    (warning,) = [warning for warning in fitted.warnings if "not equally spaced" in warning]
     for fragment in ("2 to 8 s apart", "at the time of each volume", "--noise-model ols assumes no such thing"):
-        assert fragment in note
+        assert fragment in warning
     quiet = analyse_run(run, [contrast], FirstLevelModel(noise_model="ols"))
-    assert not any("autoregressive" in note for note in quiet.notes), "the remedy that the warning names"
+    assert not any("autoregressive" in warning for warning in quiet.warnings), "the remedy that the warning names"
 
 
 @pytest.mark.slow
@@ -232,15 +232,15 @@ def test_a_start_time_that_cannot_be_is_refused(start: Any) -> None:
 def test_null_is_absent() -> None:
     timing = timing_of(RepetitionTime=None, VolumeTiming=None, StartTime=None)
     assert (timing.repetition_time, timing.start_time) == (2.0, 0.0)
-    assert "No JSON gives RepetitionTime" in timing.notes[0]
+    assert "No JSON gives RepetitionTime" in timing.warnings[0]
 
 
 def test_a_header_in_milliseconds_without_unit_is_refused_or_said() -> None:
     image = image_of(seconds=2000)
     with pytest.raises(ParticipantError, match=r"header says 2000 s.*milliseconds, 2 s.*Add RepetitionTime"):
         timing_of(image)
-    (note,) = timing_of(image, RepetitionTime=2.0).notes
-    assert "milliseconds without their unit" in note
+    (warning,) = timing_of(image, RepetitionTime=2.0).warnings
+    assert "milliseconds without their unit" in warning
     assert timing_of(image_of(seconds=2000, unit="msec")).repetition_time == 2.0
 
 

@@ -66,8 +66,8 @@ class Covariates:
         Their R values as they stand in the files, by participant and session.
     left_out : dict of str to str
         Participants left out, and why: a phrase that continues `sub-03 …`.
-    notes : tuple of str
-        Remarks for the report.
+    warnings : tuple of str
+        What a reader should know of how each is coded.
     """
 
     participants: tuple[str, ...]
@@ -77,7 +77,7 @@ class Covariates:
     session_columns: tuple[str, ...] = ()
     session_values: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def none(cls, participants: Iterable[str]) -> Covariates:
@@ -154,7 +154,7 @@ def code_covariates(
     session_columns: Sequence[str] = (),
     session_values: Mapping[tuple[str, str], tuple[float, ...]] | None = None,
     left_out: Mapping[str, str] | None = None,
-    notes: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> Covariates:
     """Code covariates as columns of a design and make sure that the participants tell the columns apart.
 
@@ -165,9 +165,9 @@ def code_covariates(
     values : mapping of str to sequence
         For each covariate n numbers, or n texts where it is categorical.
     why_categorical : mapping of str to str, optional
-        Why a covariate is not numeric, a phrase for remarks and errors (`'31,2' is not a number`).
-    session_columns, session_values, left_out, notes
-        As in `Covariates`; remarks on the coding are added to the notes.
+        Why a covariate is not numeric, a phrase for warnings and errors (`'31,2' is not a number`).
+    session_columns, session_values, left_out, warnings
+        As in `Covariates`; what is to be said of the coding is added to the warnings.
 
     Returns
     -------
@@ -182,7 +182,7 @@ def code_covariates(
     why_categorical = why_categorical or {}
     columns: dict[str, NDArray[np.float64]] = {}
     levels_of: dict[str, tuple[str, ...]] = {}
-    remarks: list[str] = []
+    of_coding: list[str] = []
     names = [INTERCEPT]
     for written, cells in values.items():
         covariate = _composed(written)
@@ -195,15 +195,15 @@ def code_covariates(
             columns |= dict(zip(coded[:-1], codes.T, strict=True))
             levels_of[covariate] = levels
             names += [covariate, *coded]
-            remarks += _remarks_on_levels(covariate, texts, levels, why_categorical.get(written, ""))
+            of_coding += _warnings_on_levels(covariate, texts, levels, why_categorical.get(written, ""))
         else:
             numbers = np.asarray(cells, dtype=float)
             columns[covariate] = _centred(covariate, numbers)
             names.append(covariate)
-            remarks.append(f"{covariate}: numeric, centred at {numbers.mean():g}")
+            of_coding.append(f"{covariate}: numeric, centred at {numbers.mean():g}")
     _check_names([*names, *session_columns])
     if levels_of:
-        remarks.append(
+        of_coding.append(
             f"The intercept is the mean over the levels of {quoted(levels_of)}, each level counting the same however "
             "many participants it has"
         )
@@ -217,7 +217,7 @@ def code_covariates(
         session_columns=tuple(session_columns),
         session_values=dict(session_values or {}),
         left_out=dict(left_out or {}),
-        notes=(*remarks, *notes),
+        warnings=(*of_coding, *warnings),
     )
 
 
@@ -262,15 +262,15 @@ def _check_levels(covariate: str, texts: Sequence[str], why_categorical: str) ->
         )
 
 
-def _remarks_on_levels(
+def _warnings_on_levels(
     covariate: str, texts: Sequence[str], levels: Sequence[str], why_categorical: str
 ) -> Iterable[str]:
     counts = Counter(texts)
-    remark = f"{covariate}: categorical ({listed([f'{level} {counts[level]}' for level in levels])})"
+    described = f"{covariate}: categorical ({listed([f'{level} {counts[level]}' for level in levels])})"
     # why is a surprise only where somebody might have meant numbers
     if why_categorical and any(_is_number(level) for level in levels):
-        remark += f", because {why_categorical}"
-    yield remark
+        described += f", because {why_categorical}"
+    yield described
     for level in levels:
         if level.casefold() in LOOKS_MISSING:
             yield f"{covariate}: '{level}' is a level like any other; if it stands for a missing value, write n/a"

@@ -144,10 +144,10 @@ def read_covariates(
         session_columns=session_names,
         session_values=session_values,
         left_out=left_out,
-        notes=(
+        warnings=(
             *signs.warnings(PARTICIPANTS_FILE),
             *session_signs.warnings("sub-XX_sessions.tsv"),
-            *_remarks_on_sessions(session_names, session_values),
+            *_ranges_of(session_names, session_values),
         ),
     )
 
@@ -373,12 +373,12 @@ def _session_numbers(table: _Table, session: str, row: Mapping[str, str], names:
     return tuple(numbers)
 
 
-def _remarks_on_sessions(names: Sequence[str], values: Mapping[tuple[str, str], tuple[float, ...]]) -> tuple[str, ...]:
-    remarks = []
+def _ranges_of(names: Sequence[str], values: Mapping[tuple[str, str], tuple[float, ...]]) -> tuple[str, ...]:
+    ranges = []
     for position, name in enumerate(names):
         numbers = [row[position] for row in values.values()]
-        remarks.append(f"{name}: numeric, by session, from {min(numbers):g} to {max(numbers):g}")
-    return tuple(remarks)
+        ranges.append(f"{name}: numeric, by session, from {min(numbers):g} to {max(numbers):g}")
+    return tuple(ranges)
 
 
 # Both -------------------------------------------------------------------------------------------------------

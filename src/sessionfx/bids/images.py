@@ -27,7 +27,7 @@ from sessionfx.bids.reading import UnreadableFileError, open_input
 from sessionfx.errors import ParticipantError
 from sessionfx.space.grid import Grid
 
-# nibabel's own remarks on headers name no file; what cannot be read is said by the one who reads
+# nibabel's own warnings on headers name no file; what cannot be read is said by the one who reads
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 _IsalError: type[Exception] = isal_zlib.IsalError  # type: ignore[assignment]  # which the package declares an instance
@@ -215,7 +215,7 @@ class BrainMask:
     """A brain mask, and what a reader should know of it."""
 
     voxels: NDArray[np.bool_]
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 # Masks that were resampled overshoot a little
@@ -225,7 +225,7 @@ _OVERSHOOT = 0.5
 def read_mask(mask: Path, bold: Path, grid: Grid) -> BrainMask:
     """Read the brain mask of a run.
 
-    A mask has two values, of which one is zero. One of probabilities, from 0 to 1, is cut at one half with a note.
+    A mask has two values, of which one is zero. One of probabilities, from 0 to 1, is cut at one half with a warning.
 
     Raises
     ------
@@ -250,8 +250,8 @@ def read_mask(mask: Path, bold: Path, grid: Grid) -> BrainMask:
             "a mask of zeros and ones, or choose another with the 'mask' entry of --bids-filter-file."
         )
     voxels = data > 0.5
-    note = f"The mask {mask.name} has {n_values}; it is cut at 0.5, which leaves {int(voxels.sum())} voxels."
-    return BrainMask(voxels, (note,))
+    warning = f"The mask {mask.name} has {n_values}; it is cut at 0.5, which leaves {int(voxels.sum())} voxels."
+    return BrainMask(voxels, (warning,))
 
 
 def unreadable(path: Path, error: BaseException) -> ParticipantError:

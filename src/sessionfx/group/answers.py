@@ -32,7 +32,7 @@ from sessionfx.options import GroupModel
 from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.thresholds import beyond, z_threshold
+from sessionfx.statistics.thresholds import suprathreshold, z_threshold
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def cluster_table(stat_map: StatMap[Any], threshold: float, minimum_voxels: int)
         nilearn's columns; sub-peaks have a letter in their cluster's number.
     """
     z, two_sided = stat_map.estimate.z, stat_map.estimate.two_sided
-    if not np.isfinite(threshold) or not beyond(z, threshold, two_sided=two_sided).any():
+    if not np.isfinite(threshold) or not suprathreshold(z, threshold, two_sided=two_sided).any():
         return pd.DataFrame(columns=list(CLUSTER_COLUMNS))
     volume = np.zeros(stat_map.grid.shape, dtype=np.float32)
     volume[stat_map.mask] = z
@@ -288,8 +288,8 @@ def finding(results: QuestionResults) -> str:
         return f"{results.question.text}: no strategy of this call can be recommended."
     summary, tests = map_summary(best.stat_map, best.threshold), best.equivalence
     equivalent = f", {tests.mask.sum()} equivalent to zero {tests.within(results.question.units)}" if tests else ""
-    suprathreshold = f"{summary['n_above']} of {summary['n_voxels']} voxels are suprathreshold{equivalent}."
+    counts = f"{summary['n_above']} of {summary['n_voxels']} voxels are suprathreshold{equivalent}."
     if results.verdict.with_care:
         reason = results.verdict.strategies[best.name].reason
-        return f"{results.question.text}: {best.title} is recommended, with care: {reason} {suprathreshold}"
-    return f"{results.question.text}: {best.title} is recommended; {suprathreshold}"
+        return f"{results.question.text}: {best.title} is recommended, with care: {reason} {counts}"
+    return f"{results.question.text}: {best.title} is recommended; {counts}"

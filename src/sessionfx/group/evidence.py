@@ -24,7 +24,7 @@ from sessionfx.statistics.multivariate import expected_epsilon, greenhouse_geiss
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
 from sessionfx.statistics.random_intercept import MixedContrast, estimate_mixed, spectral_contrast
 from sessionfx.statistics.reliability import variance_components
-from sessionfx.statistics.thresholds import beyond
+from sessionfx.statistics.thresholds import suprathreshold
 
 LISTED_REGIONS = 20
 # Quartiles of fewer voxels say nothing
@@ -113,7 +113,7 @@ def with_active_regions(
     if mean is None or mean.stat_map is None:
         return evidence
     active = np.zeros(mean.stat_map.grid.shape, dtype=bool)
-    active[mean.stat_map.mask] = beyond(mean.stat_map.estimate.z, mean.threshold)
+    active[mean.stat_map.mask] = suprathreshold(mean.stat_map.estimate.z, mean.threshold)
     return replace(evidence, icc31_active=_median(maps["icc31"][active[stack.mask]]))
 
 
@@ -158,9 +158,9 @@ def summarise_reliability(
                 place = position_text(stack.mask, stack.grid, peak)
                 found.append((int(sizes[label]), f"mean {words}, peak at {place} mm", region))
         found.sort(key=lambda region: -region[0])
-        suprathreshold = np.abs(z[stack.mask]) >= mean.threshold
-        if suprathreshold.any():
-            regions.append(("mean beyond threshold", suprathreshold))
+        active = suprathreshold(z[stack.mask], mean.threshold)
+        if active.any():
+            regions.append(("mean beyond threshold", active))
         regions += [(name, region) for _, name, region in found[:LISTED_REGIONS]]
     rows = []
     for name, region in regions:

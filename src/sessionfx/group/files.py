@@ -38,7 +38,7 @@ from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.agreement import Agreement
 from sessionfx.statistics.bayes_factor import BayesFactors
 from sessionfx.statistics.equivalence import Equivalence
-from sessionfx.statistics.thresholds import beyond
+from sessionfx.statistics.thresholds import suprathreshold
 
 if TYPE_CHECKING:
     from sessionfx.group.results import QuestionResults, Reliability, StrategyResult, Verdict
@@ -441,7 +441,7 @@ def absence_summary(answer: StrategyResult) -> dict[str, Any]:
     row: dict[str, Any] = {}
     tests, factors = answer.equivalence, answer.bayes_factors
     if tests is not None and answer.stat_map is not None:
-        above = beyond(answer.stat_map.estimate.z, answer.threshold)
+        above = suprathreshold(answer.stat_map.estimate.z, answer.threshold)
         row |= {
             "equivalence_bound": tests.bound,
             "equivalence_threshold": tests.threshold,

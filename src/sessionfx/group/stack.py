@@ -44,7 +44,7 @@ class MapStack:
     grid : Grid
     coverage : ndarray of int, 3-D
         How many maps have each voxel.
-    notes : tuple of str
+    warnings : tuple of str
     stored, stored_variances : BlockStore
         On disk: the N maps at the W voxels of the first one.
     common : ndarray of bool, shape (W,)
@@ -55,7 +55,7 @@ class MapStack:
     mask: NDArray[np.bool_]
     grid: Grid
     coverage: NDArray[np.int_]
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     stored: BlockStore
     stored_variances: BlockStore | None
     common: NDArray[np.bool_]
@@ -151,7 +151,7 @@ def open_stack(
             mask=common,
             grid=grid,
             coverage=filled.coverage,
-            notes=tuple(_notes(maps, filled, int(common.sum()))),
+            warnings=tuple(_warnings(maps, filled, int(common.sum()))),
             stored=filled.effects,
             stored_variances=filled.variances,
             common=common[mask],
@@ -298,25 +298,25 @@ def _explained(source: FirstLevelMap, read: Callable[[], Read]) -> Read:
         raise LevelError(f"{error} Or leave sub-{source.participant} out with --participant-label.") from None
 
 
-def _notes(maps: Sequence[FirstLevelMap], filled: _Filled, n_common: int) -> list[str]:
-    notes = []
+def _warnings(maps: Sequence[FirstLevelMap], filled: _Filled, n_common: int) -> list[str]:
+    warnings = []
     sizes = filled.sizes
     typical = float(np.median(sizes))
     if n_common < 0.9 * typical:
         least = int(np.argmin(sizes))
-        notes.append(
+        warnings.append(
             f"The {len(maps)} maps share {n_common} voxels, {n_common / typical:.0%} of the median map; "
             f"{maps[least].effect.name} covers least ({sizes[least]} voxels)."
         )
     if len(filled.models) > 1:
-        notes.append(
+        warnings.append(
             "The first-level maps were made with different options (see ModelParameters in their sidecars). Run the "
             "participant level again so that all participants are treated alike."
         )
     missing_variance = [source for source in maps if source.variance is None]
     if missing_variance:
-        notes.append(
+        warnings.append(
             f"{len(missing_variance)} {'maps have' if len(missing_variance) > 1 else 'map has'} no variance map (made "
             "by another program); voxels are those with an effect other than zero."
         )
-    return notes
+    return warnings

@@ -327,7 +327,7 @@ class ParticipantMaps:
             if all(contrast.label in refused for refused in left_out)
         ]
         warnings += [*differences_between_runs(analysis.confound_columns(self.runs)), *absent]
-        write_text(files.log(self.participant), "\n".join(warnings or ["Nothing to remark."]) + "\n")
+        write_text(files.log(self.participant), "\n".join(warnings or ["No warnings."]) + "\n")
         self._warnings = tuple(warnings)
 
     def _other_designs(self) -> list[Path]:

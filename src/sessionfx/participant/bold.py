@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 import nibabel as nib
 import numpy as np
@@ -35,7 +35,7 @@ class RunData:
     grid : Grid
     n_brain : int
         Voxels of the brain mask before leaving any out.
-    notes : tuple of str
+    warnings : tuple of str
         What was left out and why.
     """
 
@@ -44,7 +44,7 @@ class RunData:
     mean: NDArray[np.floating]
     grid: Grid
     n_brain: int
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def open_series(path: Path) -> Any:
@@ -90,17 +90,17 @@ def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | 
         If a file cannot be read, the grids differ, or no voxel is left.
     """
     grid = grid_of(image)
-    notes: list[str] = []
+    warnings: list[str] = []
     volumes: Iterable[NDArray[Any]] = read_volumes(image, bold)
     if mask is None:
         series = np.stack([volume.copy() for volume in volumes], axis=-1)
         brain = _compute_mask(series, grid, bold)
         volumes = np.moveaxis(series, -1, 0)
-        notes.append("The derivatives have no brain mask for this run; one was computed from the image.")
+        warnings.append("The derivatives have no brain mask for this run; one was computed from the image.")
     else:
         brain_mask = read_mask(mask, bold, grid)
         brain = brain_mask.voxels
-        notes += brain_mask.notes
+        warnings += brain_mask.warnings
     n_brain = int(brain.sum())
     if n_brain == 0:
         raise ParticipantError(f"{mask}: the brain mask is empty. Check the preprocessing of this run.")
@@ -124,9 +124,9 @@ def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | 
     varying = highest > lowest
     usable = finite & varying
     if not finite.all():
-        notes.append(f"{int((~finite).sum())} voxels with NaN or infinite values are left out.")
+        warnings.append(f"{int((~finite).sum())} voxels with NaN or infinite values are left out.")
     if (finite & ~varying).any():
-        notes.append(f"{int((finite & ~varying).sum())} voxels without any variation over time are left out.")
+        warnings.append(f"{int((finite & ~varying).sum())} voxels without any variation over time are left out.")
     if not usable.any():
         raise ParticipantError(f"{bold}: no voxel of the brain mask has finite, varying data. Check this run.")
     used = brain.copy()
@@ -136,7 +136,7 @@ def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | 
         for t in range(len(signal)):  # in place, because a copy would double the memory
             signal[t, :n_usable] = signal[t][usable]
         signal = signal[:, :n_usable]
-    return RunData(signal, used, signal.mean(axis=0), grid, n_brain, tuple(notes))
+    return RunData(signal, used, signal.mean(axis=0), grid, n_brain, tuple(warnings))
 
 
 def _voxel_order(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -194,8 +194,7 @@ def _compute_mask(series: NDArray[Any], grid: Grid, bold: Path) -> NDArray[np.bo
     # no type that nibabel cannot hold without asking questions (64-bit integers)
     native = series if series.dtype.kind == "f" else series.astype(np.float32)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with catch_warnings(action="ignore"):
             mask = compute_epi_mask(nib.Nifti1Image(native, grid.affine))
         computed = np.asarray(mask.dataobj) > 0
         if not computed.any():

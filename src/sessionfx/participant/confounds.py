@@ -60,12 +60,12 @@ class Confounds:
     ----------
     table : DataFrame
         One column per regressor, one row per volume; no missing values.
-    notes : tuple of str
+    warnings : tuple of str
         What a reader should know, as sentences.
     """
 
     table: pd.DataFrame
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,13 @@ class Choice:
         In the order asked for, each once; non-steady-state regressors last.
     missing : tuple of str
         Names that are not columns.
-    notes : tuple of str
+    warnings : tuple of str
         What a reader should know, as sentences.
     """
 
     columns: tuple[str, ...]
     missing: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def choose_columns(path: Path, wanted: Sequence[str], columns: Sequence[str]) -> Choice:
@@ -112,11 +112,11 @@ def choose_columns(path: Path, wanted: Sequence[str], columns: Sequence[str]) ->
     there = dict.fromkeys(columns)
     chosen: dict[str, None] = {}
     missing: list[str] = []
-    notes: list[str] = []
+    warnings: list[str] = []
     for pattern in (name for item in wanted for name in PRESETS.get(item, (item,))):
         if pattern == _COMPONENTS:
-            components, note = _first_components(path, there)
-            notes += note
+            components, warning = _first_components(path, there)
+            warnings += warning
             chosen.update(dict.fromkeys(components))
             if not components:
                 missing.append("a_comp_cor_00")
@@ -127,13 +127,13 @@ def choose_columns(path: Path, wanted: Sequence[str], columns: Sequence[str]) ->
             chosen.update(dict.fromkeys(found))
             # a preset's may match nothing: a run can be without motion outliers
             if not found and pattern in wanted:
-                notes.append(f"No confound matches '{pattern}'.")
-            notes += _notes_on_masks(path, pattern, found)
+                warnings.append(f"No confound matches '{pattern}'.")
+            warnings += _warnings_on_masks(path, pattern, found)
         else:
             missing.append(pattern)
     if set(wanted) != {"none"}:
         chosen.update(dict.fromkeys(_matching(there, ALWAYS)))
-    return Choice(tuple(chosen), tuple(missing), tuple(notes))
+    return Choice(tuple(chosen), tuple(missing), tuple(warnings))
 
 
 def is_pattern(name: str) -> bool:
@@ -155,7 +155,7 @@ def _first_components(path: Path, columns: Collection[str]) -> tuple[list[str], 
     there = [column for column in columns if _COMPONENT.match(column)]
     if not there:
         return [], []
-    combined, notes = there, []
+    combined, warnings = there, []
     sidecar = path.with_suffix(".json")
     # a link without its target is data that were not fetched, not a dataset without the file
     if sidecar.exists() or sidecar.is_symlink():
@@ -173,16 +173,18 @@ def _first_components(path: Path, columns: Collection[str]) -> tuple[list[str], 
         unknown = f"{path.name} has no JSON file beside it ({sidecar.name}) that says"
     if unknown:
         combined = there
-        notes.append(
+        warnings.append(
             f"{unknown} what its a_comp_cor columns are made of: {', '.join(there[:_N_COMPONENTS])} are taken. "
             "fMRIPrep 1.4 to 20.2 has those of CSF first; restore the file if that made it."
         )
     if len(combined) < _N_COMPONENTS:
-        notes.append(f"{path.name} has {len(combined)} combined components; --confounds compcor takes five elsewhere.")
-    return combined[:_N_COMPONENTS], notes
+        warnings.append(
+            f"{path.name} has {len(combined)} combined components; --confounds compcor takes five elsewhere."
+        )
+    return combined[:_N_COMPONENTS], warnings
 
 
-def _notes_on_masks(path: Path, pattern: str, columns: Sequence[str]) -> list[str]:
+def _warnings_on_masks(path: Path, pattern: str, columns: Sequence[str]) -> list[str]:
     """Say where a glob takes components of single tissues: their numbers do not tell."""
     components = [name for name in columns if _COMPONENT.match(name)]
     sidecar = path.with_suffix(".json")
@@ -277,19 +279,19 @@ def read_confounds(path: Path | None, wanted: Sequence[str], n_volumes: int) -> 
                 f"--confounds {' '.join(wanted)}: the run has no confounds file (…_desc-confounds_timeseries.tsv) in "
                 "the derivatives. Provide it, or use --confounds none."
             )
-        note = () if wanted else ("The run has no confounds file; its model has no confound regressors.",)
-        return Confounds(empty, note)
+        warning = () if wanted else ("The run has no confounds file; its model has no confound regressors.",)
+        return Confounds(empty, warning)
     table = read_table(path)
     columns = [str(column) for column in table.columns]
     choice = choose_columns(path, wanted, columns)
-    chosen, notes = choice.columns, choice.notes
+    chosen, warnings = choice.columns, choice.warnings
     if choice.missing:
         raise ParticipantError(
             f"{path} has no column '{choice.missing[0]}', which --confounds {' '.join(wanted or (DEFAULT_PRESET,))} "
             f"asks for. Columns there are: {listed(columns)}. Choose among them, or use --confounds none."
         )
     if not chosen:
-        return Confounds(empty, notes)
+        return Confounds(empty, warnings)
     if len(table) != n_volumes:
         raise ParticipantError(
             f"{path} has {len(table)} rows, but the run has {n_volumes} volumes. Use the confounds file of the same "
@@ -307,4 +309,4 @@ def read_confounds(path: Path | None, wanted: Sequence[str], n_volumes: int) -> 
                 "--confounds, or correct the file."
             )
         values[column] = numbers
-    return Confounds(pd.DataFrame(values).reset_index(drop=True), notes)
+    return Confounds(pd.DataFrame(values).reset_index(drop=True), warnings)

@@ -39,12 +39,12 @@ class Events:
     ----------
     table : DataFrame
         Columns onset, duration (s), trial_type, and modulation where the file has it.
-    notes : tuple of str
+    warnings : tuple of str
         What was set aside and why, as sentences.
     """
 
     table: pd.DataFrame
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class Events:
 def read_events(path: Path, *, first_volume: float, end: float, asked: Collection[str] | None = None) -> Events:
     """Read and check an events file.
 
-    Events outside the run cannot evoke a response in it; they are set aside with a note. Negative onsets are
+    Events outside the run cannot evoke a response in it; they are set aside with a warning. Negative onsets are
     legitimate (volumes may have been dropped): they are kept as far back as nilearn uses them. Rows without trial_type
     are not modelled; they may hold anything.
 
@@ -79,27 +79,27 @@ def read_events(path: Path, *, first_volume: float, end: float, asked: Collectio
     """
     table = read_table(path)
     _check_columns(table, path, asked)
-    notes: list[str] = []
-    names = _condition_names(table, path, notes)
+    warnings: list[str] = []
+    names = _condition_names(table, path, warnings)
     table, names = table[names.notna()], names[names.notna()]
     numeric = [column for column in ("onset", "duration", "modulation") if column in table]
     numbers = {column: numeric_column(table, column, path, allow_missing=True) for column in numeric}
     events = pd.DataFrame(numbers).assign(trial_type=names)
     if "modulation" in events:
         events = events[["onset", "duration", "trial_type", "modulation"]]
-    events = _without_incomplete(events, path, asked, numeric, notes)
+    events = _without_incomplete(events, path, asked, numeric, warnings)
     if (events["duration"] < 0).any():
         line = events.index[int((events["duration"] < 0).to_numpy().argmax())]
         raise ParticipantError(f"{path}, column 'duration', line {line}: a duration below zero. Correct that row.")
-    events = _without_repeated(events, table, path, notes)
-    events = _set_aside(events, path, first_volume, end, notes)
+    events = _without_repeated(events, table, path, warnings)
+    events = _set_aside(events, path, first_volume, end, warnings)
     if events.empty:
         raise ParticipantError(
             f"{path}: no event falls into the run, which lasts {end:g} s. Onsets must be seconds from the first "
             "volume (not milliseconds, not volumes); correct the file."
         )
-    notes += _near_equal_names(events, path)
-    return Events(events.reset_index(drop=True), tuple(notes))
+    warnings += _near_equal_names(events, path)
+    return Events(events.reset_index(drop=True), tuple(warnings))
 
 
 def conditions_in(path: Path) -> tuple[str, ...]:
@@ -147,10 +147,10 @@ def _check_columns(table: pd.DataFrame, path: Path, asked: Collection[str] | Non
         )
 
 
-def _condition_names(table: pd.DataFrame, path: Path, notes: list[str]) -> pd.Series:
+def _condition_names(table: pd.DataFrame, path: Path, warnings: list[str]) -> pd.Series:
     """Give the condition of every row, missing where it has none."""
     if "trial_type" not in table:
-        notes.append(
+        warnings.append(
             f"{path.name} has no column trial_type: its {len(table)} events are taken as one condition, "
             f"'{ONLY_CONDITION}'."
         )
@@ -158,21 +158,21 @@ def _condition_names(table: pd.DataFrame, path: Path, notes: list[str]) -> pd.Se
     written = table["trial_type"]
     unnamed = written.isna()
     if unnamed.any():
-        notes.append(
+        warnings.append(
             f"{path.name}: {int(unnamed.sum())} events without trial_type (n/a) are not modelled "
             f"({_lines(written[unnamed])})."
         )
     stripped = written.str.strip()
     padded = ~unnamed & (stripped != written)
     if padded.any():
-        notes.append(
+        warnings.append(
             f"{path.name}: spaces around the trial_type of {int(padded.sum())} events are left out "
             f"({_lines(written[padded])}: {listed(sorted(set(written[padded].map(repr))), most=3)})."
         )
     names = stripped.map(normal_name, na_action="ignore")
     retyped = ~unnamed & (names != stripped) & names.isin(stripped[stripped == names])
     if retyped.any():
-        notes.append(
+        warnings.append(
             f"{path.name}: the trial_type of {int(retyped.sum())} events is written with other Unicode characters than "
             f"that of others with the same name; they are taken as one condition ({_lines(written[retyped])}: "
             f"{listed(sorted(set(names[retyped])), most=3)})."
@@ -181,7 +181,7 @@ def _condition_names(table: pd.DataFrame, path: Path, notes: list[str]) -> pd.Se
 
 
 def _without_incomplete(
-    events: pd.DataFrame, path: Path, asked: Collection[str] | None, numeric: Sequence[str], notes: list[str]
+    events: pd.DataFrame, path: Path, asked: Collection[str] | None, numeric: Sequence[str], warnings: list[str]
 ) -> pd.DataFrame:
     """Leave out events that lack a number; refuse where a contrast needs them."""
     for column in numeric:
@@ -196,28 +196,28 @@ def _without_incomplete(
         n_all = events["trial_type"].value_counts()
         left_out = list(events[lacking].groupby("trial_type", sort=True))
         for condition, rows in left_out[:_MOST_NAMED]:
-            notes.append(
+            warnings.append(
                 f"{path.name}: {len(rows)} of {n_all[condition]} events of '{shortened(str(condition))}' have no "
                 f"{column} (n/a) and are not modelled ({_lines(rows)}); no contrast asks for them."
             )
         if len(left_out) > _MOST_NAMED:
-            notes.append(f"{path.name}: so are events of {len(left_out) - _MOST_NAMED} more conditions.")
+            warnings.append(f"{path.name}: so are events of {len(left_out) - _MOST_NAMED} more conditions.")
         events = events[~lacking]
     return events
 
 
-def _without_repeated(events: pd.DataFrame, table: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
+def _without_repeated(events: pd.DataFrame, table: pd.DataFrame, path: Path, warnings: list[str]) -> pd.DataFrame:
     """Count rows that stand there twice once: nilearn would add them up, as those that differ in other columns."""
     others = table.loc[events.index, [column for column in table if column not in events]]
     repeated = pd.concat([events, others], axis="columns").duplicated()
     if repeated.any():
-        notes.append(
+        warnings.append(
             f"{path.name}: {int(repeated.sum())} rows repeat another and are counted once ({_lines(events[repeated])})."
         )
         events = events[~repeated]
     summed = events.duplicated(["onset", "duration", "trial_type"])
     if summed.any():
-        notes.append(
+        warnings.append(
             f"{path.name}: {int(summed.sum())} events have the onset, duration and trial_type of another and differ "
             f"elsewhere; their responses are added up ({_lines(events[summed])}). Remove those that are no event of "
             "their own."
@@ -225,22 +225,22 @@ def _without_repeated(events: pd.DataFrame, table: pd.DataFrame, path: Path, not
     return events
 
 
-def _set_aside(events: pd.DataFrame, path: Path, first_volume: float, end: float, notes: list[str]) -> pd.DataFrame:
+def _set_aside(events: pd.DataFrame, path: Path, first_volume: float, end: float, warnings: list[str]) -> pd.DataFrame:
     late = events["onset"] >= end
     if late.any():
-        notes.append(
+        warnings.append(
             f"{path.name}: {int(late.sum())} events begin after the run's end ({end:g} s) and are not modelled "
             f"({_lines(events[late])}); check the onsets if that is unexpected."
         )
     early = events["onset"] < first_volume + EARLIEST_ONSET
     if early.any():
-        notes.append(
+        warnings.append(
             f"{path.name}: {int(early.sum())} events begin more than {-EARLIEST_ONSET:g} s before the first volume and "
             f"are not modelled ({_lines(events[early])})."
         )
     negative = (events["onset"] < 0) & ~early
     if negative.any():
-        notes.append(
+        warnings.append(
             f"{path.name}: {int(negative.sum())} events have negative onsets ({_lines(events[negative])}); what "
             "remains of their response falls into the run. If no volumes were removed, correct the onsets."
         )
@@ -253,7 +253,7 @@ def _set_aside(events: pd.DataFrame, path: Path, first_volume: float, end: float
             if longest > end
             else ""
         )
-        notes.append(
+        warnings.append(
             f"{path.name}: {int(beyond.sum())} events last beyond the run's end ({end:g} s; {_lines(kept[beyond])}); "
             f"what falls into the run is modelled.{milliseconds}"
         )
@@ -267,14 +267,14 @@ def _near_equal_names(events: pd.DataFrame, path: Path) -> list[str]:
     for name in names.unique():
         alike.setdefault(_likeness(name), []).append(name)
     groups = [group for group in alike.values() if len(group) > 1]
-    notes = [
+    warnings = [
         f"{path.name}: "
         + " and ".join(f"'{shortened(name)}' ({_lines(names[names == name])})" for name in group[:_MOST_NAMED])
         + " are modelled as different conditions, although their names differ in case or look-alike characters only."
         for group in groups[:_MOST_NAMED]
     ]
     more = len(groups) - _MOST_NAMED
-    return notes + ([f"{path.name}: so are {more} more groups of conditions with names alike."] if more > 0 else [])
+    return warnings + ([f"{path.name}: so are {more} more groups of conditions with names alike."] if more > 0 else [])
 
 
 def _lines(rows: pd.DataFrame | pd.Series) -> str:

@@ -113,7 +113,7 @@ class FirstLevelFiles:
             "DegreesOfFreedom": fitted.dof,
             "BrainMaskVoxels": fitted.n_brain,
             "FittedVoxels": int(fitted.mask.sum()),
-            "Notes": list(fitted.notes),
+            "Notes": list(fitted.warnings),
             "LeftOutContrasts": {**_left_out_before(path), **fitted.left_out},
             "ModelParameters": model_parameters(self.model),
             "Software": SOFTWARE,

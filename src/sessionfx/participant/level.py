@@ -334,7 +334,7 @@ def _say_outcome(outcome: Outcome, verbose: int) -> None:
     if verbose:
         for warning in outcome.summary:
             say(f"  {warning}")
-    warnings = f", {len(outcome.summary)} remark(s) in logs/" if outcome.summary else ""
+    warnings = f", {len(outcome.summary)} warning(s) in logs/" if outcome.summary else ""
     removed = f", {outcome.n_removed} file(s) of earlier calls removed" if outcome.n_removed else ""
     say(f"{outcome.name}: done in {outcome.seconds:.1f} s{warnings}{removed}.")
 

@@ -62,7 +62,7 @@ class FittedRun:
         Columns that other columns explain.
     dof : float
         Volumes minus independent columns.
-    notes : tuple of str
+    warnings : tuple of str
         What a reader should know.
     """
 
@@ -77,7 +77,7 @@ class FittedRun:
     left_out: dict[str, str]
     redundant: tuple[str, ...]
     dof: float
-    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
     ----------
     run : RunInputs
     contrasts : sequence of Contrast
-        A contrast with a condition the run does not have is left out, with a note.
+        A contrast with a condition the run does not have is left out, with a warning.
     model : FirstLevelModel
 
     Returns
@@ -127,13 +127,13 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
     if run.problem:
         raise ParticipantError(f"{run.name}: {run.problem}. Correct the dataset, or choose with --bids-filter-file.")
     image = open_series(run.bold)
-    design, events, timing, notes = model_run(run, image, contrasts, model)
+    design, events, timing, warnings = model_run(run, image, contrasts, model)
     vectors, left_out = _estimable_contrasts(design, contrasts)
     matrix = design.matrix.to_numpy()
     kept = independent_columns(matrix)
     redundant = tuple(str(column) for index, column in enumerate(design.matrix.columns) if index not in kept)
     if redundant:
-        notes.append(f"{len(redundant)} regressors are explained by others and change nothing: {listed(redundant)}.")
+        warnings.append(f"{len(redundant)} regressors are explained by others and change nothing: {listed(redundant)}.")
     n_volumes = len(matrix)
     if n_volumes <= len(kept):
         raise ParticipantError(
@@ -141,10 +141,10 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
             "Choose fewer --confounds or a lower --high-pass, or leave this run out."
         )
     data = read_run(image, run.bold, run.mask, model.smoothing_fwhm)
-    notes.extend(data.notes)
+    warnings.extend(data.warnings)
     low = int((data.mean < 1).sum())
     if low:
-        notes.append(
+        warnings.append(
             f"{low} voxels have a mean below 1; percent signal change means little there (are the data demeaned?)."
         )
     estimates = {
@@ -168,7 +168,7 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
         left_out=left_out,
         redundant=redundant,
         dof=float(n_volumes - len(kept)),
-        notes=tuple(notes),
+        warnings=tuple(warnings),
     )
 
 
@@ -191,7 +191,7 @@ def model_run(
     design : Design
     events : Events
     timing : Timing
-    notes : list of str
+    warnings : list of str
     """
     if run.events is None:
         raise ParticipantError(
@@ -207,11 +207,17 @@ def model_run(
         design = make_design(timing, events, confounds, model)
     except ParticipantError as error:
         raise ParticipantError(f"{run.name}: {error}") from None
-    notes = [*run.warnings, *timing.notes, *_notes_on_spacing(timing, model), *events.notes, *confounds.notes]
-    return design, events, timing, notes
+    warnings = [
+        *run.warnings,
+        *timing.warnings,
+        *_warnings_on_spacing(timing, model),
+        *events.warnings,
+        *confounds.warnings,
+    ]
+    return design, events, timing, warnings
 
 
-def _notes_on_spacing(timing: Timing, model: FirstLevelModel) -> list[str]:
+def _warnings_on_spacing(timing: Timing, model: FirstLevelModel) -> list[str]:
     """Say what it means for the model that volumes are not equally spaced."""
     if timing.is_regular:
         return []

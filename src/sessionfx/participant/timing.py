@@ -48,7 +48,7 @@ class Timing:
         StartTime (s).
     end : float
         When the last volume ends (s).
-    notes : tuple of str
+    warnings : tuple of str
         What a reader should know, as sentences.
     """
 
@@ -56,7 +56,7 @@ class Timing:
     repetition_time: float | None
     start_time: float
     end: float
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_regular(self) -> bool:
@@ -98,9 +98,9 @@ def run_timing(run: RunInputs, image: Any) -> Timing:
         begins = _volume_timing(run, metadata, n_volumes)
         end = float(begins[-1]) + _acquisition_duration(run, metadata, float(np.diff(begins).min()))
         return Timing(start + begins, None, start, end)
-    repetition_time, notes = _repetition_time(run, metadata, image)
+    repetition_time, warnings = _repetition_time(run, metadata, image)
     times = np.asarray(start + repetition_time * np.arange(n_volumes), dtype=np.float64)
-    return Timing(times, repetition_time, start, n_volumes * repetition_time, tuple(notes))
+    return Timing(times, repetition_time, start, n_volumes * repetition_time, tuple(warnings))
 
 
 def _volume_timing(run: RunInputs, metadata: Mapping[str, Any], n_volumes: int) -> NDArray[np.float64]:

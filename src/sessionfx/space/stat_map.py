@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sessionfx.errors import ParticipantError
 from sessionfx.space.grid import Grid
 from sessionfx.statistics.estimates import Estimate, Result
-from sessionfx.statistics.thresholds import beyond
+from sessionfx.statistics.thresholds import suprathreshold
 from sessionfx.wording import minus
 
 R = TypeVar("R", bound=Result)
@@ -116,7 +116,7 @@ def map_summary(stat_map: StatMap[Any], threshold: float) -> dict[str, Any]:
         "dof": stat_map.estimate.typical_dof,
         "n_voxels": int(z.size),
         "threshold": threshold,
-        "n_above": int(beyond(z, threshold, two_sided=stat_map.estimate.two_sided).sum()),
+        "n_above": int(suprathreshold(z, threshold, two_sided=stat_map.estimate.two_sided).sum()),
         "largest_z": float(z[high]),
         "largest_at_mm": position_text(stat_map.mask, stat_map.grid, high),
         "smallest_z": float(z[low]),

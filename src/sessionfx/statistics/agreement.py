@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.statistics.thresholds import beyond
+from sessionfx.statistics.thresholds import suprathreshold
 
 # Normal quantile of the 95 % limits of agreement (Bland & Altman 1986, doi:10.1016/S0140-6736(86)90837-8)
 LIMITS_QUANTILE = 1.96
@@ -77,7 +77,8 @@ def compare(
     scatter = variance_a + variance_b + (mean_a - mean_b) ** 2
     bias = float(difference.mean())
     sd = float(difference.std(ddof=1)) if difference.size > 1 else 0.0
-    above_a, above_b = beyond(a, threshold_a, two_sided=two_sided), beyond(b, threshold_b, two_sided=two_sided)
+    above_a = suprathreshold(a, threshold_a, two_sided=two_sided)
+    above_b = suprathreshold(b, threshold_b, two_sided=two_sided)
     n_a, n_b = int(above_a.sum()), int(above_b.sum())
     both = int((above_a & above_b & (np.sign(a) == np.sign(b))).sum())
     return Agreement(

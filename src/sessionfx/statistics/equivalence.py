@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from sessionfx.statistics.estimates import Estimate, t_to_z
-from sessionfx.statistics.thresholds import beyond, z_threshold
+from sessionfx.statistics.thresholds import suprathreshold, z_threshold
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Equivalence:
     @property
     def mask(self) -> NDArray[np.bool_]:
         """Voxels equivalent to zero, of shape (V,)."""
-        return beyond(self.z, self.threshold, two_sided=False)
+        return suprathreshold(self.z, self.threshold, two_sided=False)
 
     def within(self, units: str) -> str:
         """Write the bound for people: `within ±0.1 percent signal change`."""

@@ -37,6 +37,6 @@ def z_threshold(z: NDArray[np.floating], alpha: float, correction: str, *, two_s
     return float(magnitude[passing[-1]]) if passing.size else float("inf")
 
 
-def beyond(z: NDArray[np.floating], threshold: float, *, two_sided: bool = True) -> NDArray[np.bool_]:
+def suprathreshold(z: NDArray[np.floating], threshold: float, *, two_sided: bool = True) -> NDArray[np.bool_]:
     """Say which voxels a threshold of `z_threshold` keeps, of shape (V,)."""
     return np.asarray((np.abs(z) if two_sided else z) >= threshold)

@@ -321,7 +321,7 @@ class Marginal(Strategy):
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe generalised estimating equations with small-sample corrections; see `Strategy.methods`."""
         text = (
-            "Marginal strategy: all session maps entered a generalised least-squares model with one column per "
+            f"{self.title}: all session maps entered a generalised least-squares model with one column per "
             "session and an exchangeable working correlation within participants, estimated over all voxels by "
             "restricted maximum likelihood; standard errors were cluster-robust with the CR2 correction, with "
             "Satterthwaite degrees of freedom {cite}, of the design or of the voxel, whichever are fewer."

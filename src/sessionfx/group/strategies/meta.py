@@ -102,7 +102,7 @@ class Meta(Strategy):
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe the meta-analysis; see `Strategy.methods`."""
         text = (
-            "Meta strategy: the session contrast was computed within each participant "
+            f"{self.title}: the session contrast was computed within each participant "
             f"({options.fixed_effects} weights for means), with its variance from the first level, and entered a "
             "random-effects meta-analysis over participants at every voxel, with the variance between participants by "
             "restricted maximum likelihood and Knapp–Hartung standard errors (PyMARE) {cite}."

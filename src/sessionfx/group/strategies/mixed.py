@@ -101,7 +101,7 @@ class Mixed(Strategy):
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe the mixed-effects model; see `Strategy.methods`."""
         text = (
-            "Mixed-effects strategy: all session maps entered a model with one column per session and a random "
+            f"{self.title}: all session maps entered a model with one column per session and a random "
             "intercept per participant, estimated by restricted maximum likelihood at every voxel, with "
             f"{METHOD_NAMES[options.mixed_dof]} degrees of freedom {{cite}}."
         )

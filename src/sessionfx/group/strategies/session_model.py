@@ -166,7 +166,7 @@ class SessionModel(Strategy):
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe OLS on all session maps; see `Strategy.methods`."""
         text = (
-            "Session-model strategy: all session maps entered one ordinary least-squares model with one column per "
+            f"{self.title}: all session maps entered one ordinary least-squares model with one column per "
             f"session and subject effect '{options.subject_effect}'"
         )
         if options.subject_effect == "auto":

@@ -68,7 +68,7 @@ class SummaryStatistics(Strategy):
     def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
         """Describe the summary-statistics approach; see `Strategy.methods`."""
         text = (
-            "Summary-statistics strategy: the session contrast was computed within each participant "
+            f"{self.title}: the session contrast was computed within each participant "
             f"({options.fixed_effects} weights for means) and tested over participants by a t test "
             "(summary statistics approach {cite}); a test over all sessions was Hotelling's T² {cite}."
         )
