@@ -22,10 +22,6 @@ from sessionfx.options import GroupModel, Options
 def run(options: Options) -> int:
     """Carry out one call.
 
-    Parameters
-    ----------
-    options : Options
-
     Returns
     -------
     int

@@ -82,10 +82,6 @@ class NotEstimableError(Exception):
 def in_words(error: BaseException) -> str:
     """Say in one sentence what an error of the system or of a library means, naming the file where it is known.
 
-    Parameters
-    ----------
-    error : BaseException
-
     Returns
     -------
     str

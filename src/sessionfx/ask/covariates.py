@@ -134,10 +134,6 @@ class GroupContrast:
 def sum_codes(n_levels: int) -> NDArray[np.float64]:
     """Code the levels of a categorical covariate so that the codes of its levels sum to zero.
 
-    Parameters
-    ----------
-    n_levels : int
-
     Returns
     -------
     ndarray of shape (n_levels, n_levels − 1)
@@ -168,10 +164,6 @@ def code_covariates(
         Why a covariate is not numeric, a phrase for warnings and errors (`'31,2' is not a number`).
     session_columns, session_values, left_out, warnings
         As in `Covariates`; what is to be said of the coding is added to the warnings.
-
-    Returns
-    -------
-    Covariates
 
     Raises
     ------
@@ -361,10 +353,6 @@ def resolve_group_contrasts(specifications: Sequence[str], covariates: Covariate
         (its mean), or `NAME=` one of these; empty for the defaults. A level may be written `group[patient]`, and
         must be where its name alone means something else too.
     covariates : Covariates
-
-    Returns
-    -------
-    list of GroupContrast
 
     Raises
     ------

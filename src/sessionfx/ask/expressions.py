@@ -70,10 +70,6 @@ def parse_expression(text: str, *, session_names: bool = False) -> LinearExpress
     session_names : bool, default=False
         Whether `ses-02` is one name rather than a difference.
 
-    Returns
-    -------
-    LinearExpression
-
     Raises
     ------
     ExpressionError

@@ -202,10 +202,6 @@ def resolve_session_contrasts(
     order_source : str, default=''
         What the order is taken from, in words.
 
-    Returns
-    -------
-    list of SessionContrast
-
     Raises
     ------
     CommandLineError

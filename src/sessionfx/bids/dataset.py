@@ -260,10 +260,6 @@ def open_dataset(
         Keep pybids' databases here and trust those found, as other BIDS Apps do. They are of all participants; without
         them the folders of participants who are not asked for are not looked into.
 
-    Returns
-    -------
-    Dataset
-
     Raises
     ------
     DatasetError

@@ -56,10 +56,6 @@ def bounds_of(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
 def open_image(path: Path) -> Any:
     """Open an image without reading its data.
 
-    Parameters
-    ----------
-    path : Path
-
     Returns
     -------
     nibabel image

@@ -45,10 +45,6 @@ class NoObjectError(UnreadableFileError):
 def open_input(path: Path) -> BinaryIO:
     """Open a file for reading, without waiting for anything that is no file.
 
-    Parameters
-    ----------
-    path : Path
-
     Returns
     -------
     binary file object
@@ -96,10 +92,6 @@ def read_text(path: Path, *, largest: int = LARGEST_TABLE) -> str:
     largest : int
         Bytes beyond which a file is taken for something else.
 
-    Returns
-    -------
-    str
-
     Raises
     ------
     UnreadableFileError
@@ -131,10 +123,6 @@ def read_json_object(path: Path, *, largest: int = LARGEST_JSON) -> dict[str, An
     largest : int
         Bytes beyond which a file is taken for something else.
 
-    Returns
-    -------
-    dict
-
     Raises
     ------
     UnreadableFileError
@@ -157,14 +145,6 @@ def read_json_object(path: Path, *, largest: int = LARGEST_JSON) -> dict[str, An
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:
     """List a folder of the input in the order of names; nothing where there is none.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    list of os.DirEntry
 
     Raises
     ------

@@ -76,10 +76,6 @@ def order_sessions(found: Iterable[str], wanted: Sequence[str], raw: Path) -> Se
     raw : Path
         The raw dataset, whose scans and sessions tables are read.
 
-    Returns
-    -------
-    SessionOrder
-
     Raises
     ------
     DatasetError

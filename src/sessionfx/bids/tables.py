@@ -28,10 +28,6 @@ def read_table(path: Path) -> pd.DataFrame:
     BIDS knows no quotation marks: one that begins a cell is a character like others, and never joins lines. A cell that
     stands between two of them, as spreadsheets and R write it, is taken without them.
 
-    Parameters
-    ----------
-    path : Path
-
     Returns
     -------
     DataFrame
@@ -101,10 +97,6 @@ def numeric_column(table: pd.DataFrame, column: str, path: Path, *, allow_missin
         The file, for the message.
     allow_missing : bool, default=False
         Whether `n/a` becomes NaN.
-
-    Returns
-    -------
-    Series of float
 
     Raises
     ------

@@ -152,10 +152,6 @@ class Executor(ABC):
         need_gb : float, default=0
             Memory that the largest unit needs.
 
-        Yields
-        ------
-        Done
-
         Raises
         ------
         OutputError

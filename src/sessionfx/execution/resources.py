@@ -38,10 +38,6 @@ def memory_limit_gb() -> float:
 
     The least of what the machine has, what the control groups of a container or job allow (the innermost need not be
     the strictest), and what Slurm says it granted, which it enforces on some clusters without control groups.
-
-    Returns
-    -------
-    float
     """
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_granted_by_slurm()]
     for folder in _control_groups("memory"):

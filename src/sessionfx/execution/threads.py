@@ -41,10 +41,6 @@ def in_threads(n_threads: int, function: Callable[..., Result], items: Iterable[
     items : iterable of tuple
         Arguments; taken as they are needed, so that no more than a few are in memory.
 
-    Yields
-    ------
-    object
-
     Raises
     ------
     Exception

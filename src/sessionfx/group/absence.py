@@ -19,18 +19,7 @@ F_TEST = (
 
 
 def with_absence(found: StrategyResult, question: Question, model: GroupModel) -> StrategyResult:
-    """Add to an answer what `--equivalence` and `--bayes-factor` ask for, or say why it has none.
-
-    Parameters
-    ----------
-    found : StrategyResult
-    question : Question
-    model : GroupModel
-
-    Returns
-    -------
-    StrategyResult
-    """
+    """Add to an answer what `--equivalence` and `--bayes-factor` ask for, or say why it has none."""
     bound, scale = model.equivalence, model.bayes_factor
     plan, stat_map = found.plan, found.stat_map
     if plan is None or stat_map is None or (bound is None and scale is None):

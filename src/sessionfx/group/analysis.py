@@ -384,13 +384,7 @@ def _open(study: _ContrastStudy, _values: Mapping[str, Any]) -> Iterator[Contras
 
 
 class ContrastMaps:
-    """The first-level maps of a contrast, and what is made of them once it is asked for.
-
-    Parameters
-    ----------
-    study : _ContrastStudy
-    stack : MapStack
-    """
+    """The first-level maps of a contrast, and what is made of them once it is asked for."""
 
     def __init__(self, study: _ContrastStudy, stack: MapStack) -> None:
         self._study = study

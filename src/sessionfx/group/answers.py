@@ -88,10 +88,6 @@ class GroupEstimator:
         stack : MapStack
         sessions : sequence of str
             Study sessions.
-
-        Returns
-        -------
-        GroupEstimates
         """
         (mean,) = resolve_session_contrasts([MEAN], sessions)
         wanted = [(strategy, question) for question in questions for strategy in self.strategies]
@@ -156,10 +152,6 @@ class GroupEstimator:
             What the data say about the strategies' assumptions.
         rates : dict of str to (dict of str to float), optional
             What the calibration found of each strategy.
-
-        Returns
-        -------
-        QuestionResults
         """
         complete = tuple(with_absence(result, question, self.model) for result in results)
         pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))

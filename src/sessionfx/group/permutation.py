@@ -121,10 +121,6 @@ def permute(
     tfce : bool, default=True
         Whether to compute threshold-free cluster enhancement, which takes most of the time.
 
-    Returns
-    -------
-    PermutationResult
-
     Raises
     ------
     ValueError

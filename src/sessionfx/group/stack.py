@@ -121,10 +121,6 @@ def open_stack(
     n_threads : int, default=1
         How many maps are read at a time; what is found does not depend on it.
 
-    Yields
-    ------
-    MapStack
-
     Raises
     ------
     LevelError

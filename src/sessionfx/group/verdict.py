@@ -65,10 +65,6 @@ def judge(
     options : GroupOptions
     rates : dict of str to (dict of str to float), optional
         What the calibration found of each strategy; see `calibrated.rates_of`.
-
-    Returns
-    -------
-    Verdict
     """
     grounds = {
         result.name: Grounds(

@@ -80,10 +80,6 @@ def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | 
     smoothing_fwhm : float or None
         Full width at half maximum of the Gaussian (mm).
 
-    Returns
-    -------
-    RunData
-
     Raises
     ------
     ParticipantError

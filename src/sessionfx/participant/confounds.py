@@ -99,10 +99,6 @@ def choose_columns(path: Path, wanted: Sequence[str], columns: Sequence[str]) ->
     columns : sequence of str
         Columns there are.
 
-    Returns
-    -------
-    Choice
-
     Raises
     ------
     ParticipantError
@@ -261,10 +257,6 @@ def read_confounds(path: Path | None, wanted: Sequence[str], n_volumes: int) -> 
         Presets, globs or names; empty for the default (`motion6` where there is a table).
     n_volumes : int
         Volumes of the run.
-
-    Returns
-    -------
-    Confounds
 
     Raises
     ------

@@ -60,10 +60,6 @@ def make_design(timing: Timing, events: Events, confounds: Confounds, model: Fir
     confounds : Confounds
     model : FirstLevelModel
 
-    Returns
-    -------
-    Design
-
     Raises
     ------
     ParticipantError

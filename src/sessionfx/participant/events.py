@@ -68,10 +68,6 @@ def read_events(path: Path, *, first_volume: float, end: float, asked: Collectio
     asked : collection of str, optional
         Conditions that contrasts name; all where it is not given.
 
-    Returns
-    -------
-    Events
-
     Raises
     ------
     ParticipantError

@@ -115,10 +115,6 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
         A contrast with a condition the run does not have is left out, with a warning.
     model : FirstLevelModel
 
-    Returns
-    -------
-    FittedRun
-
     Raises
     ------
     ParticipantError

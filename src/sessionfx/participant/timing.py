@@ -82,10 +82,6 @@ def run_timing(run: RunInputs, image: Any) -> Timing:
     image : nibabel image
         The run's series, of which the header is used.
 
-    Returns
-    -------
-    Timing
-
     Raises
     ------
     ParticipantError

@@ -66,10 +66,6 @@ def on_common_voxels(maps: Sequence[EstimateMap], names: Sequence[str]) -> list[
     names : sequence of str
         What each is called in an error.
 
-    Returns
-    -------
-    list of EstimateMap
-
     Raises
     ------
     ParticipantError

@@ -63,10 +63,6 @@ def compare(
         A voxel is supra-threshold where |value| reaches this.
     two_sided : bool, default=True
         False where only large positive values count (F tests).
-
-    Returns
-    -------
-    Agreement
     """
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     difference = a - b

@@ -165,10 +165,6 @@ def robust_contrast(
         participant, in the order in which they first appear, where they differ.
     scale : float or ndarray of shape (n,)
         Variance within participants, relative to each other.
-
-    Returns
-    -------
-    RobustContrast
     """
     constraints = np.atleast_2d(contrast)
     labels = np.asarray(participants)

@@ -94,10 +94,6 @@ def prepare_ols(
     participants : sequence of N str, optional
         Whose map each row is.
 
-    Returns
-    -------
-    OlsContrasts
-
     Raises
     ------
     ValueError

@@ -168,10 +168,6 @@ def participant_spectrum(design: NDArray[np.float64], participants: Sequence[str
     participants : sequence of N str
         Whose map each row is.
 
-    Returns
-    -------
-    ParticipantSpectrum
-
     Raises
     ------
     ValueError
@@ -364,10 +360,6 @@ class PooledRatio:
 
     The deviance over κ = log(1 + λ n_max) is analytic in a strip of half-width π around the interval, so that its
     Chebyshev interpolant at 32 nodes is exact to about 1e-9 (Trefethen 2013, Approximation Theory, theorem 8.2).
-
-    Parameters
-    ----------
-    spectrum : ParticipantSpectrum
     """
 
     def __init__(self, spectrum: ParticipantSpectrum) -> None:

@@ -46,10 +46,6 @@ def variance_components(spectrum: ParticipantSpectrum, values: NDArray[np.floati
         Of a design with one column for the mean (for ICC(1)) or one per session (for ICC(3,1)).
     values : ndarray of shape (N, V)
 
-    Returns
-    -------
-    VarianceComponents
-
     Raises
     ------
     ValueError

@@ -46,11 +46,6 @@ class Record:
     Other calls may write into the same record at the same time: every change is made to what the file says then.
     A record can be written by others in a shared folder: names in it count only where they are of files that this
     program makes for this participant (or the group), inside the output folder.
-
-    Parameters
-    ----------
-    path : Path
-    output_dir : Path
     """
 
     def __init__(self, path: Path, output_dir: Path) -> None:
