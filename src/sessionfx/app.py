@@ -20,18 +20,7 @@ from sessionfx.options import GroupModel, Options
 
 
 def run(options: Options) -> int:
-    """Carry out one call.
-
-    Returns
-    -------
-    int
-        Exit code.
-
-    Raises
-    ------
-    SessionFXError
-        For problems that stop the whole call.
-    """
+    """Carry out one call and return its exit code; a `SessionFXError` stops all of it."""
     _quiet_libraries(options.execution.verbose)
     _check_folders(options)
     _check_temporary_folder()

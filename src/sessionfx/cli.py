@@ -18,18 +18,7 @@ from sessionfx.process import INTERRUPTED_SENTENCE, ended_by_signal, ending_in_o
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program.
-
-    Parameters
-    ----------
-    argv : sequence of str, optional
-        Arguments after the program's name; those of the process by default.
-
-    Returns
-    -------
-    int
-        Exit code (see `--help`).
-    """
+    """Run the program, with the arguments of the process by default, and return its exit code (see `--help`)."""
     prepare_streams()
     with ending_in_order(_stop_children):
         return _code_of(list(sys.argv[1:] if argv is None else argv))

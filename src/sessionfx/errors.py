@@ -80,12 +80,9 @@ class NotEstimableError(Exception):
 
 
 def in_words(error: BaseException) -> str:
-    """Say in one sentence what an error of the system or of a library means, naming the file where it is known.
+    """Say in one sentence, without a full stop, what an error of the system or of a library means.
 
-    Returns
-    -------
-    str
-        Without a full stop.
+    It names the file where that is known.
     """
     if isinstance(error, MemoryError):
         return "there is not enough memory"
@@ -101,17 +98,7 @@ def in_words(error: BaseException) -> str:
 def as_refusal(error: Exception, output_dir: str | None = None) -> SessionFXError:
     """Turn what nobody foresaw into a refusal: the last net, below the sentences of the modules concerned.
 
-    Parameters
-    ----------
-    error : Exception
-        What stopped the whole call.
-    output_dir : str, optional
-        As it was given; what cannot be used in it is output.
-
-    Returns
-    -------
-    SessionFXError
-        With the exit code that fits.
+    What cannot be used in the output folder, as it was given, is output.
     """
     said = sentence(in_words(error))
     if isinstance(error, MemoryError):

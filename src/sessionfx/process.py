@@ -47,12 +47,8 @@ def ending_in_order(stop_children: Callable[[], None]) -> Iterator[None]:
     """Let signals end the block by an exception: context managers clean up, and `ended_by_signal` tells the code.
 
     Libraries being imported turn an exception into a failed import, and go on without the module: a signal waits until
-    the import is over. Where an exception can have no effect (in a destructor), it is raised again.
-
-    Parameters
-    ----------
-    stop_children : callable
-        Called first.
+    the import is over. Where an exception can have no effect (in a destructor), it is raised again. `stop_children` is
+    called first.
     """
 
     def end(number: int, frame: FrameType | None) -> None:

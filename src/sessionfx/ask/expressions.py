@@ -61,14 +61,9 @@ _Sum = dict[str, float]
 
 
 def parse_expression(text: str, *, session_names: bool = False) -> LinearExpression:
-    """Read a linear expression.
+    """Read a linear expression such as `face - house`, `2*a - b - c` or `(a + b)/2`.
 
-    Parameters
-    ----------
-    text : str
-        For example `face - house`, `2*a - b - c`, `(a + b)/2`.
-    session_names : bool, default=False
-        Whether `ses-02` is one name rather than a difference.
+    With `session_names`, `ses-02` is one name rather than a difference.
 
     Raises
     ------
@@ -107,19 +102,9 @@ def split_name(text: str) -> tuple[str | None, str]:
 
 
 def quoted_names(text: str, names: Sequence[str]) -> str:
-    """Put backticks around names that stand without them where they are needed, such as `stop-signal`.
+    """Put backticks around those names in an expression that need them and stand without, such as `stop-signal`.
 
-    Parameters
-    ----------
-    text : str
-        An expression.
-    names : sequence of str
-        Names there are.
-
-    Returns
-    -------
-    str
-        The expression with backticks; empty where none is to be added.
+    Empty where none is to be added.
     """
     unusual = [name for name in names if not re.fullmatch(NAME, name) and name in text]
     if not unusual:

@@ -89,18 +89,10 @@ class SessionContrast:
         return bool(self.weights) and abs(sum(self.weights)) < 1e-9 * max(map(abs, self.weights))
 
     def weights_for(self, sessions: Sequence[str]) -> dict[str, float] | None:
-        """Weights for a participant who has only some sessions.
+        """Weights other than zero, by session, for a participant who has only some sessions.
 
-        Parameters
-        ----------
-        sessions : sequence of str
-            Sessions this participant has.
-
-        Returns
-        -------
-        dict of str to float, or None
-            Non-zero weights by session; None where these sessions cannot answer the question: a trend needs two
-            sessions, given weights need every session whose weight is not zero; `any` and `slope` have none.
+        None where these cannot answer the question: a trend needs two sessions, given weights need every session whose
+        weight is not zero; `any` and `slope` have none.
         """
         present = [index for index, session in enumerate(self.sessions) if session in set(sessions)]
         if not present or self.kind in ("any", "slope"):
@@ -138,12 +130,7 @@ def slope_weights(times: np.ndarray) -> np.ndarray:
 def default_specifications(sessions: Sequence[str], *, order_is_known: bool = True) -> list[str]:
     """Mean, later-minus-earlier differences, and from three sessions on the trend and the test over all.
 
-    Parameters
-    ----------
-    sessions : sequence of str
-        In time order.
-    order_is_known : bool, default=True
-        Whether that order is more than an assumption: a trend needs it.
+    A trend needs an order in time that is more than an assumption.
     """
     specifications = [MEAN]
     specifications += [f"{_written(later)} - {_written(earlier)}" for earlier, later in default_pairs(sessions)]
@@ -225,12 +212,7 @@ def resolve_session_contrasts(
 
 
 def check_specification(specification: str) -> str | None:
-    """Refuse text that no dataset could make sense of.
-
-    Returns
-    -------
-    str or None
-        The session covariate that it takes as time.
+    """Refuse text that no dataset could make sense of; return the session covariate that it takes as time, if any.
 
     Raises
     ------

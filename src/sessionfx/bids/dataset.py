@@ -131,19 +131,9 @@ def dataset_links(raw: Path, derivatives: Sequence[Path]) -> dict[str, Path]:
 
 
 def check_raw_dataset(bids_dir: Path, *, skip_validation: bool = False) -> Path:
-    """Make sure the folder is a BIDS dataset.
+    """Make sure the folder is a BIDS dataset, and return its absolute path.
 
-    Parameters
-    ----------
-    bids_dir : Path
-        As given by the user.
-    skip_validation : bool, default=False
-        Accept a missing or broken dataset_description.json.
-
-    Returns
-    -------
-    Path
-        Absolute path.
+    Without validation a missing or broken dataset_description.json is accepted.
 
     Raises
     ------

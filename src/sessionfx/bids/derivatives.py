@@ -21,19 +21,9 @@ SOFTWARE = {"Name": "SessionFX", "Version": __version__}
 
 
 def prepare_output(output_dir: Path, inputs: Mapping[str, Path]) -> Path:
-    """Make the output folder and describe it as a derivative dataset.
+    """Make the output folder, describe it as a derivative dataset, and return its absolute path.
 
-    Parameters
-    ----------
-    output_dir : Path
-        As given by the user.
-    inputs : mapping of str to Path
-        Input datasets by their name in BIDS URIs.
-
-    Returns
-    -------
-    Path
-        Absolute path.
+    The inputs are datasets by their name in BIDS URIs.
 
     Raises
     ------

@@ -130,13 +130,9 @@ class MapSelection:
 
 
 def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] | None = None) -> FoundMaps:
-    """Find effect maps of participants by their names; those of runs and of contrasts over sessions are passed over.
+    """Find effect maps of participants by their names, those that pass a pybids filter.
 
-    Parameters
-    ----------
-    roots : sequence of Path
-    map_filter : mapping of str to object, optional
-        pybids filter that maps must pass.
+    Maps of runs and of contrasts over sessions are passed over.
 
     Raises
     ------

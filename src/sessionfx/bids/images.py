@@ -153,14 +153,7 @@ class DifferentGridError(ParticipantError):
 
 
 def read_volumes(image: Any, path: Path) -> Iterator[NDArray[Any]]:
-    """Read an image from its beginning to its end, without ever holding more than a volume.
-
-    Parameters
-    ----------
-    image : nibabel image
-        Its header.
-    path : Path
-        The file it was opened from.
+    """Read an open image from its beginning to its end, without ever holding more than a volume.
 
     Yields
     ------

@@ -62,18 +62,7 @@ class ParsedName:
 
 
 def parse_name(name: str) -> ParsedName | None:
-    """Take a BIDS file name apart.
-
-    Parameters
-    ----------
-    name : str
-        The last part of a path.
-
-    Returns
-    -------
-    ParsedName or None
-        None where the name is not made of `key-label` pairs and a suffix.
-    """
+    """Take a BIDS file name apart; None where it is not made of `key-label` pairs and a suffix."""
     stem, dot, extension = name.partition(".")
     *pairs, suffix = stem.split("_")
     entities = {}
@@ -136,14 +125,9 @@ _RECORDED_FILE = re.compile(
 
 
 def output_place(path: AnyPath) -> tuple[AnyPath, tuple[str, ...]]:
-    """Take the path of an output file apart.
+    """Take the path of an output file apart: the output folder, and the folders between it and the file.
 
-    Returns
-    -------
-    root : Path
-        The output folder; the file's own folder where it is none that outputs lie in.
-    parts : tuple of str
-        Folders between the output folder and the file.
+    The output folder is the file's own where it is none that outputs lie in.
     """
     folder = path.parent
     if _TOP_FILE.fullmatch(path.name):
@@ -170,19 +154,7 @@ def is_recorded_name(name: str) -> bool:
 
 
 def check_name_length(name: str, labels: Mapping[str, str]) -> None:
-    """Refuse labels that make a file name longer than file systems allow.
-
-    Parameters
-    ----------
-    name : str
-        The longest that there will be.
-    labels : mapping of str to str
-        Labels made from what the user wrote, by option.
-
-    Raises
-    ------
-    CommandLineError
-    """
+    """Refuse labels, by the option they were made from, that make a file name longer than file systems allow."""
     excess = len(name.encode()) - LONGEST_NAME
     if excess > 0:
         option, label = max(labels.items(), key=lambda item: len(item[1]))

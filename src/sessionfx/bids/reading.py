@@ -43,12 +43,7 @@ class NoObjectError(UnreadableFileError):
 
 
 def open_input(path: Path) -> BinaryIO:
-    """Open a file for reading, without waiting for anything that is no file.
-
-    Returns
-    -------
-    binary file object
-        At its beginning.
+    """Open a file for reading at its beginning, without waiting for anything that is no file.
 
     Raises
     ------
@@ -84,13 +79,7 @@ def open_input(path: Path) -> BinaryIO:
 
 
 def read_text(path: Path, *, largest: int = LARGEST_TABLE) -> str:
-    """Read a UTF-8 text file, with or without a byte order mark.
-
-    Parameters
-    ----------
-    path : Path
-    largest : int
-        Bytes beyond which a file is taken for something else.
+    """Read a UTF-8 text file of so many bytes at most, with or without a byte order mark.
 
     Raises
     ------
@@ -117,16 +106,10 @@ def read_text(path: Path, *, largest: int = LARGEST_TABLE) -> str:
 def read_json_object(path: Path, *, largest: int = LARGEST_JSON) -> dict[str, Any]:
     """Read a JSON file that holds an object.
 
-    Parameters
-    ----------
-    path : Path
-    largest : int
-        Bytes beyond which a file is taken for something else.
-
     Raises
     ------
     UnreadableFileError
-        If it cannot be read, is not JSON, is nested too deeply, or holds something else than an object.
+        If it cannot be read, is too large, no JSON, nested too deeply, or holds something else than an object.
     """
     text = read_text(path, largest=largest)
     try:
@@ -163,16 +146,7 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
 def walk(root: Path, enter: Callable[[os.DirEntry[str]], bool]) -> Iterator[Path]:
     """Go through all files below a folder, links to folders included, in the order of names.
 
-    Parameters
-    ----------
-    root : Path
-    enter : callable
-        Says of a folder's entry whether what lies in it matters.
-
-    Yields
-    ------
-    Path
-        Of what is no folder.
+    `enter` says of an entry whether what lies in it matters.
 
     Raises
     ------

@@ -171,10 +171,7 @@ def _participants(raw: Path) -> list[str]:
 def _times(raw: Path, participant: str, labels: Sequence[str]) -> dict[str, datetime | None]:
     """Find when each session that a participant has took place: its own time, or that of its first scan.
 
-    Returns
-    -------
-    dict of str to datetime or None
-        By session, of those given; None where no time is stated.
+    None where no time is stated.
     """
     folder = raw / f"sub-{participant}"
     wanted = set(labels)

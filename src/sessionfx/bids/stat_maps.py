@@ -58,21 +58,8 @@ def write_statmaps(
 ) -> list[Path]:
     """Write a result's maps (effect, variance, t, z and p of an estimate; F, z and p of an F test) with their sidecars.
 
-    Parameters
-    ----------
-    folder : Path
-    entities : mapping
-        Entities of the file names, without `stat`.
-    stat_map : StatMap
-    sidecar : mapping
-        Fields common to the sidecars.
-    units : str, default="percent signal change"
-        Of the effect.
-
-    Returns
-    -------
-    list of Path
-        Images and sidecars.
+    Their entities are given without `stat`, and fields that all sidecars have; units are the effect's. Returns the
+    paths of images and sidecars.
     """
     result: Result = stat_map.estimate
     values = result.maps()

@@ -85,18 +85,7 @@ def read_header(path: Path) -> tuple[str, ...]:
 
 
 def numeric_column(table: pd.DataFrame, column: str, path: Path, *, allow_missing: bool = False) -> pd.Series:
-    """Turn a text column into numbers.
-
-    Parameters
-    ----------
-    table : DataFrame
-        From `read_table`.
-    column : str
-        A column of it.
-    path : Path
-        The file, for the message.
-    allow_missing : bool, default=False
-        Whether `n/a` becomes NaN.
+    """Turn a text column of `read_table` into numbers, and `n/a` into NaN where that is allowed.
 
     Raises
     ------

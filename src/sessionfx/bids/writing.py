@@ -101,13 +101,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 @contextmanager
 def collected() -> Iterator[list[Written]]:
-    """Let the files that are written in this block wait for `give_names`; if it fails they are gone.
-
-    Yields
-    ------
-    list of Written
-        Grows as files are written.
-    """
+    """Let the files that are written in this block wait in a list for `give_names`; if it fails they are gone."""
     collection: list[Written] = []
     token = _collection.set(collection)
     try:
@@ -248,14 +242,9 @@ def is_inside(path: Path, output_dir: Path) -> bool:
 
 
 def remove_stale_temporaries(folder: Path, *, below: bool = True) -> None:
-    """Remove what killed processes left behind, an hour old at least so that no living process loses a file.
+    """Remove what killed processes left in a folder, by default also below it.
 
-    Parameters
-    ----------
-    folder : Path
-        Of the output.
-    below : bool, default=True
-        In the folders in it too.
+    It is an hour old at least, so that no living process loses a file.
     """
     limit = time.time() - _STALE_SECONDS
     with contextlib.suppress(OSError):  # a folder that is not there, or gone in the meantime
@@ -275,12 +264,6 @@ def locked(output_dir: Path, name: str) -> Iterator[None]:
 
     The lock ends with its process, however that ends. Who does not get it within half a minute (the holder sleeps, or
     the file system knows no locks) goes on without: reading and writing take milliseconds.
-
-    Parameters
-    ----------
-    output_dir : Path
-    name : str
-        Of the file.
     """
     with _of_this_process, contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError, SessionFXError):  # the file itself will not be writable either, and says so

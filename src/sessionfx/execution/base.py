@@ -237,19 +237,7 @@ class Executor(ABC):
 
 
 def in_this_process(function: Callable[..., Result], items: Iterable[tuple[Any, ...]], /) -> Iterator[Result]:
-    """Call a function on every item in this process, one after the other.
-
-    Parameters
-    ----------
-    function : callable
-    items : iterable of tuple
-        Arguments.
-
-    Yields
-    ------
-    object
-        Results, in the items' order.
-    """
+    """Call a function on every item in this process, one after the other."""
     return (function(*item) for item in items)
 
 

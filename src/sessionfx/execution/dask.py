@@ -128,13 +128,7 @@ class DaskExecutor(Executor):
             self._probe = None
 
     def _start(self, need_gb: float | None) -> None:
-        """Wait for a worker, and have those there are and those to come checked.
-
-        Parameters
-        ----------
-        need_gb : float or None
-            What the largest unit needs.
-        """
+        """Wait for a worker, and have those there are and those to come checked, for units that need so much memory."""
         self.wait_for_workers()
         if self._probe is not None:
             return

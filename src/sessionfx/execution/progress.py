@@ -31,20 +31,9 @@ def say(text: str) -> None:
 def show_progress(
     description: str, unit: str = "", total: int | None = None, *, leave: bool = False
 ) -> Iterator[Callable[[], None]]:
-    """Show how far a long step is, in the program's own process.
+    """Show how far a long step is, in the program's own process; what is given is called after each unit.
 
-    Parameters
-    ----------
-    description, unit : str
-    total : int, optional
-        How many units there are; without, only that the step goes on is shown.
-    leave : bool, default=False
-        Whether a bar stays on the terminal.
-
-    Yields
-    ------
-    callable
-        To be called after each unit.
+    Without a total, only that the step goes on is shown. With `leave` a bar stays on the terminal.
     """
     # worker processes of this program are its children; a Dask worker works in a thread
     if multiprocessing.parent_process() is not None or threading.current_thread() is not threading.main_thread():
@@ -65,20 +54,7 @@ def show_progress(
 
 
 def progress_bar(items: Iterable[Item], description: str, unit: str, total: int | None = None) -> Iterator[Item]:
-    """Show progress over items; see `show_progress`.
-
-    Parameters
-    ----------
-    items : iterable
-    description, unit : str
-    total : int, optional
-        How many there are, where the items cannot tell.
-
-    Yields
-    ------
-    object
-        The items.
-    """
+    """Yield items and show progress over them; they have a length, or a total is given."""
     if total is None and isinstance(items, Sized):
         total = len(items)
     with show_progress(description, unit, total) as advance:

@@ -14,13 +14,7 @@ _CGROUPS_OF_THIS_PROCESS = Path("/proc/self/cgroup")
 
 
 def available_processors() -> int:
-    """Count the processors this process may use, all of the time.
-
-    Returns
-    -------
-    int
-        No more than it may run on, nor than the quota of container or job (`docker --cpus`) comes to, rounded up.
-    """
+    """Count the processors this process may use all of the time, by the quota of container or job too, rounded up."""
     number = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = []
     for folder in _control_groups("cpu"):
@@ -77,20 +71,5 @@ def _granted_by_slurm() -> list[int]:
 
 
 def workers_within(memory_gb: float, need_gb: float, n_processes: int) -> int:
-    """How many units may run at a time.
-
-    Parameters
-    ----------
-    memory_gb : float
-        The budget.
-    need_gb : float
-        What a unit needs.
-    n_processes : int
-        The most that were asked for.
-
-    Returns
-    -------
-    int
-        At least 1.
-    """
+    """Say how many units that need so much memory each (GB) may run at a time within a budget: at least 1."""
     return n_processes if need_gb <= 0 else max(1, min(n_processes, int(memory_gb / need_gb)))

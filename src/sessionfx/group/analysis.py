@@ -155,17 +155,8 @@ def check_questions(
 def contrast_chain(contrast: str, analysis: GroupAnalysis) -> Chain:
     """List the tasks of one first-level contrast.
 
-    Parameters
-    ----------
-    contrast : str
-        Label of the first-level contrast.
-    analysis : GroupAnalysis
-
-    Returns
-    -------
-    Chain
-        Each strategy's answer to each question is a task: answers that are not asked for stay, unless they are from
-        other first-level maps or covariates.
+    Each strategy's answer to each question is a task: answers that are not asked for stay, unless they are from other
+    first-level maps or covariates.
 
     Raises
     ------

@@ -78,16 +78,9 @@ class GroupEstimator:
     n_threads: int = 1
 
     def estimate(self, questions: Sequence[Question], stack: MapStack, sessions: Sequence[str]) -> GroupEstimates:
-        """Estimate all questions by all strategies in two passes over the maps.
+        """Estimate all questions by all strategies in two passes over the maps; `sessions` are the study's.
 
         The first pass gathers the evidence and what plans must know of all voxels, the second one estimates.
-
-        Parameters
-        ----------
-        questions : sequence of Question
-        stack : MapStack
-        sessions : sequence of str
-            Study sessions.
         """
         (mean,) = resolve_session_contrasts([MEAN], sessions)
         wanted = [(strategy, question) for question in questions for strategy in self.strategies]
@@ -115,16 +108,7 @@ class GroupEstimator:
     def with_permutation(
         self, found: StrategyResult, question: Question, stack: MapStack, stored: PermutationResult | None
     ) -> StrategyResult:
-        """Complete an answer by family-wise p values, or by why there are none.
-
-        Parameters
-        ----------
-        found : StrategyResult
-        question : Question
-        stack : MapStack
-        stored : PermutationResult or None
-            From a finished answer; computed where there is none.
-        """
+        """Complete an answer by family-wise p values (those of a finished answer, where stored), or by why there are none."""
         if found.plan is None or found.stat_map is None:
             return found
         try:
@@ -143,15 +127,7 @@ class GroupEstimator:
     ) -> QuestionResults:
         """Complete the answers to one question by tests for no effect, compare and judge them.
 
-        Parameters
-        ----------
-        question : Question
-        results : sequence of StrategyResult
-        stack : MapStack
-        evidence : Evidence
-            What the data say about the strategies' assumptions.
-        rates : dict of str to (dict of str to float), optional
-            What the calibration found of each strategy.
+        The evidence is what the data say about the strategies' assumptions, rates are what a calibration found of each.
         """
         complete = tuple(with_absence(result, question, self.model) for result in results)
         pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))
@@ -220,20 +196,9 @@ def _compare(a: StrategyResult, b: StrategyResult) -> PairResult:
 
 
 def cluster_table(stat_map: StatMap[Any], threshold: float, minimum_voxels: int) -> pd.DataFrame:
-    """Make a table of the clusters of a z map.
+    """Make a table of the clusters of a z map, with nilearn's columns; sub-peaks have letters.
 
-    Parameters
-    ----------
-    stat_map : StatMap
-    threshold : float
-        On |z|; on z for an F test.
-    minimum_voxels : int
-        Smaller clusters are not listed.
-
-    Returns
-    -------
-    DataFrame
-        nilearn's columns; sub-peaks have a letter in their cluster's number.
+    The threshold is on |z|, or on z for an F test. Clusters of fewer voxels than the minimum are not listed.
     """
     z, two_sided = stat_map.estimate.z, stat_map.estimate.two_sided
     if not np.isfinite(threshold) or not suprathreshold(z, threshold, two_sided=two_sided).any():

@@ -20,20 +20,7 @@ NOT_TO_BE_TRUSTED = 0.10
 
 
 def rates_of(table: pd.DataFrame | None, label: str) -> dict[str, dict[str, float]]:
-    """Choose the rates of a question's strategies from the table of a calibration.
-
-    Parameters
-    ----------
-    table : DataFrame or None
-        Of `calibration.calibrate`.
-    label : str
-        Of the question.
-
-    Returns
-    -------
-    dict of str to (dict of str to float)
-        Columns `rate_…` of every strategy that was simulated.
-    """
+    """Choose the columns `rate_…` of a question's strategies from the table of `calibration.calibrate`, if any."""
     if table is None:
         return {}
     own = table[(table["label"] == label) & (table["status"] == ESTIMATED)].set_index("strategy")
@@ -42,20 +29,10 @@ def rates_of(table: pd.DataFrame | None, label: str) -> dict[str, dict[str, floa
 
 
 def with_rates(judgements: Mapping[str, Judgement], rates: Rates) -> dict[str, Judgement]:
-    """Take calibrated rates into the judgement of strategies: none gains by them.
+    """Take calibrated rates (see `rates_of`) into the judgement of strategies: none gains by them.
 
-    Parameters
-    ----------
-    judgements : dict of str to Judgement
-        From the design and the data.
-    rates : dict of str to (dict of str to float)
-        See `rates_of`.
-
-    Returns
-    -------
-    dict of str to Judgement
-        A strategy whose rate is above a limit, by more than the error of the simulation, is `conditional`, or `no`
-        where it is twice the nominal 5 %.
+    A strategy whose rate is above a limit, by more than the error of the simulation, is `conditional`, or `no` where it
+    is twice the nominal 5 %.
     """
     return {name: _with_rate(judgement, rates.get(name, {})) for name, judgement in judgements.items()}
 

@@ -37,25 +37,7 @@ _MOST_FINDINGS = 12
 
 
 def run_group(options: Options, raw: Path, executor: Executor) -> int:
-    """Run the group level.
-
-    Parameters
-    ----------
-    options : Options
-    raw : Path
-        The raw dataset.
-    executor : Executor
-
-    Returns
-    -------
-    int
-        Exit code.
-
-    Raises
-    ------
-    SessionFXError
-        For what stops all contrasts.
-    """
+    """Run the group level and return its exit code; a `SessionFXError` stops all contrasts."""
     analysis = _prepare(options, raw, executor)
     selection, execution, output_dir = analysis.selection, options.execution, analysis.output_dir
     if execution.dry_run:

@@ -52,19 +52,9 @@ def judge(
     options: GroupOptions,
     rates: Rates | None = None,
 ) -> Verdict:
-    """Say which strategies to trust.
+    """Say which strategies to trust; of those that were run alone some are recommended.
 
-    Parameters
-    ----------
-    question : Question
-    layout : MapLayout
-        All maps of the analysis.
-    results : sequence of StrategyResult
-        The strategies that were run; only these are recommended.
-    evidence : Evidence
-    options : GroupOptions
-    rates : dict of str to (dict of str to float), optional
-        What the calibration found of each strategy; see `calibrated.rates_of`.
+    Rates are what the calibration found of each strategy; see `calibrated.rates_of`.
     """
     grounds = {
         result.name: Grounds(

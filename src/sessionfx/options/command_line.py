@@ -93,12 +93,6 @@ def _argument(option: Option) -> tuple[Sequence[str], dict[str, Any]]:
 def options_of(argv: Sequence[str], read_text: Callable[[Path], str]) -> Options:
     """Read the command line and the configuration file it may name.
 
-    Parameters
-    ----------
-    argv : sequence of str
-    read_text : callable
-        Reads that file.
-
     Raises
     ------
     CommandLineError

@@ -30,21 +30,9 @@ def to_toml(options: Options) -> str:
 
 
 def read_toml(path: Path, text: str, given: Container[str]) -> dict[str, Any]:
-    """Read the file of `--config-file`.
+    """Read the text of the file of `--config-file`: values by the names of options.
 
-    Parameters
-    ----------
-    path : Path
-        For messages.
-    text : str
-        Its content.
-    given : container of str
-        Names of options that the command line gives: entries for them are passed over.
-
-    Returns
-    -------
-    dict
-        Values by the names of options.
+    Entries for options that the command line gives are passed over.
 
     Raises
     ------

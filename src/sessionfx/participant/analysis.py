@@ -96,19 +96,10 @@ class ParticipantAnalysis:
 
 
 def participant_chain(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Chain:
-    """List the tasks of one participant.
+    """List the tasks of one participant, of whom all runs are given.
 
-    Parameters
-    ----------
-    runs : sequence of RunInputs
-        All runs of the participant.
-    analysis : ParticipantAnalysis
-
-    Returns
-    -------
-    Chain
-        A session's maps of a contrast are one task, a session contrast's another: changed files or options redo the
-        tasks they affect, and what earlier calls made and this one does not ask for stays.
+    A session's maps of a contrast are one task, a session contrast's another: changed files or options redo the tasks
+    they affect, and what earlier calls made and this one does not ask for stays.
     """
     participant, files = runs[0].participant, analysis.files
     logged = entity_string({"sub": participant, **analysis.entities})
@@ -412,20 +403,7 @@ class ParticipantMaps:
 
 
 def combine_runs(fitted: Sequence[FittedRun], contrast: Contrast, model: FirstLevelModel) -> EstimateMap | None:
-    """Average the runs of a session.
-
-    Parameters
-    ----------
-    fitted : sequence of FittedRun
-        Of one session.
-    contrast : Contrast
-    model : FirstLevelModel
-        Weights and degrees of freedom of fixed effects.
-
-    Returns
-    -------
-    EstimateMap or None
-        None where no run has the contrast.
+    """Average the fitted runs of a session; None where no run has the contrast.
 
     Raises
     ------
@@ -443,20 +421,9 @@ def combine_runs(fitted: Sequence[FittedRun], contrast: Contrast, model: FirstLe
 def combine_sessions(
     maps: Mapping[str, EstimateMap], session_contrasts: Sequence[SessionContrast], model: FirstLevelModel
 ) -> dict[str, tuple[EstimateMap, dict[str, float]]]:
-    """Combine a participant's session maps for every session contrast they can answer.
+    """Combine a participant's maps, by session, for every session contrast they can answer.
 
-    Parameters
-    ----------
-    maps : mapping of str to EstimateMap
-        By session.
-    session_contrasts : sequence of SessionContrast
-    model : FirstLevelModel
-        Weights and degrees of freedom of fixed effects.
-
-    Returns
-    -------
-    dict of str to (EstimateMap, dict)
-        Estimate and session weights, by the session contrast's label.
+    Gives estimate and session weights, by the session contrast's label.
     """
     combined = {}
     for question in session_contrasts:

@@ -88,16 +88,9 @@ class Choice:
 
 
 def choose_columns(path: Path, wanted: Sequence[str], columns: Sequence[str]) -> Choice:
-    """Resolve presets, globs and names against the columns of a table.
+    """Resolve presets, globs and names (none: the default) against the columns of a table.
 
-    Parameters
-    ----------
-    path : Path
-        The table; a JSON file beside it says what its components are.
-    wanted : sequence of str
-        Presets, globs or names; empty for the default.
-    columns : sequence of str
-        Columns there are.
+    A JSON file beside the table says what its components are.
 
     Raises
     ------
@@ -214,17 +207,9 @@ def columns_of_run(path: Path | None, wanted: Sequence[str]) -> tuple[str, ...]:
 
 
 def differences_between_runs(columns_by_run: Mapping[str, Sequence[str]]) -> list[str]:
-    """Say which confounds some runs of a participant have and others lack.
+    """Say which confounds (see `columns_of_run`, by the run's name) some runs of a participant have and others lack.
 
-    Parameters
-    ----------
-    columns_by_run : mapping of str to sequence of str
-        From `columns_of_run`, by the run's name.
-
-    Returns
-    -------
-    list of str
-        A sentence for each run that lacks some. Columns that mark single volumes differ by nature.
+    Columns that mark single volumes differ by nature.
     """
     comparable = {
         run: [name for name in columns if not any(fnmatch.fnmatchcase(name, p) for p in OF_SINGLE_VOLUMES)]

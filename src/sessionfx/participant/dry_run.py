@@ -24,24 +24,10 @@ def participant_text(
     needs_gb: Mapping[str, float],
     at_a_time: int | None,
 ) -> str:
-    """Describe the participant level.
+    """Describe the participant level: every run with its files for `LISTED_PARTICIPANTS` participants, of more counts.
 
-    Parameters
-    ----------
-    selection : RunSelection
-        Runs of at least one participant.
-    analysis : ParticipantAnalysis
-    work : mapping of str to ToDo
-        What is to be done of each participant.
-    needs_gb : mapping of str to float
-        Memory of each participant's largest run.
-    at_a_time : int or None
-        How many runs are fitted at a time; None where that is not known.
-
-    Returns
-    -------
-    str
-        Every run with its files for up to `LISTED_PARTICIPANTS` participants, else counts.
+    What is to be done, and the memory of the largest run, are by participant. How many runs are fitted at a time may
+    not be known.
     """
     n_runs = sum(len(runs) for runs in selection.runs.values())
     limits = f"about {max(needs_gb.values()):.1f} GB for the largest run"

@@ -254,20 +254,9 @@ def read_warnings(design: Path) -> tuple[list[str], dict[str, str]]:
 
 
 def warnings_of(name: str, facts: Mapping[str, Any]) -> tuple[list[str], dict[str, str]]:
-    """Put into words what a reader should know of a run.
+    """Put into words what a reader should know of a run, and why it is left out of which contrasts.
 
-    Parameters
-    ----------
-    name : str
-        Of the run.
-    facts : mapping
-        Of the JSON beside its design.
-
-    Returns
-    -------
-    warnings : list of str
-    left_out : dict of str to str
-        Contrasts the run is left out of, and why.
+    The facts are those of the JSON beside its design.
     """
     notes, left_out = facts.get("Notes"), facts.get("LeftOutContrasts")
     left_out = left_out if isinstance(left_out, dict) else {}

@@ -62,26 +62,7 @@ class _Study:
 
 
 def run_participants(options: Options, raw: Path, contrasts: Sequence[Contrast], executor: Executor) -> int:
-    """Run the participant level.
-
-    Parameters
-    ----------
-    options : Options
-    raw : Path
-        The raw dataset.
-    contrasts : sequence of Contrast
-    executor : Executor
-
-    Returns
-    -------
-    int
-        Exit code.
-
-    Raises
-    ------
-    SessionFXError
-        For what stops all participants.
-    """
+    """Run the participant level and return its exit code; a `SessionFXError` stops all participants."""
     study = _prepare(options, raw, contrasts, executor)
     selection, analysis, execution = study.selection, study.analysis, options.execution
     needs = {label: _memory_need(runs) for label, runs in selection.runs.items()}

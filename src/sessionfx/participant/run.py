@@ -106,14 +106,7 @@ def _mean_image(data: RunData) -> MeanImage:
 
 
 def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevelModel) -> FittedRun:
-    """Analyse a run.
-
-    Parameters
-    ----------
-    run : RunInputs
-    contrasts : sequence of Contrast
-        A contrast with a condition the run does not have is left out, with a warning.
-    model : FirstLevelModel
+    """Analyse a run; a contrast with a condition the run does not have is left out, with a warning.
 
     Raises
     ------
@@ -171,23 +164,9 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
 def model_run(
     run: RunInputs, image: Any, contrasts: Sequence[Contrast], model: FirstLevelModel
 ) -> tuple[Design, Events, Timing, list[str]]:
-    """Make a run's design from its events, confounds and timing.
+    """Make a run's design from its events, confounds and timing; give these, and warnings.
 
-    Parameters
-    ----------
-    run : RunInputs
-    image : nibabel image
-        The run's series, of which the header is used.
-    contrasts : sequence of Contrast
-        They say which conditions are asked for.
-    model : FirstLevelModel
-
-    Returns
-    -------
-    design : Design
-    events : Events
-    timing : Timing
-    warnings : list of str
+    Of the image the header is used; the contrasts say which conditions are asked for.
     """
     if run.events is None:
         raise ParticipantError(

@@ -74,13 +74,7 @@ class Timing:
 
 
 def run_timing(run: RunInputs, image: Any) -> Timing:
-    """Find out when the volumes of a run were acquired.
-
-    Parameters
-    ----------
-    run : RunInputs
-    image : nibabel image
-        The run's series, of which the header is used.
+    """Find out when the volumes of a run were acquired; of its image the header is used.
 
     Raises
     ------

@@ -58,13 +58,7 @@ EstimateMap = StatMap[Estimate]
 
 
 def on_common_voxels(maps: Sequence[EstimateMap], names: Sequence[str]) -> list[EstimateMap]:
-    """Restrict maps to the voxels all of them have.
-
-    Parameters
-    ----------
-    maps : sequence of EstimateMap
-    names : sequence of str
-        What each is called in an error.
+    """Restrict maps to the voxels all of them have; errors call them by their names.
 
     Raises
     ------
@@ -93,18 +87,9 @@ def position_text(mask: NDArray[np.bool_], grid: Grid, index: int) -> str:
 
 
 def map_summary(stat_map: StatMap[Any], threshold: float) -> dict[str, Any]:
-    """Describe a map in one row.
+    """Describe a map in one row, with a threshold on |z|.
 
-    Parameters
-    ----------
-    stat_map : StatMap
-    threshold : float
-        On |z|.
-
-    Returns
-    -------
-    dict
-        Degrees of freedom, voxels, threshold, supra-threshold voxels, largest and smallest z and where (mm).
+    It has degrees of freedom, voxels, threshold, suprathreshold voxels, largest and smallest z and where (mm).
     """
     z = stat_map.estimate.z
     high, low = int(np.argmax(z)), int(np.argmin(z))

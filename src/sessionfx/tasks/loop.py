@@ -95,15 +95,7 @@ class _Made:
 
 
 def find_work(chain: Chain, execution: Execution, output_dir: Path) -> ToDo:
-    """Compare a chain with what is finished.
-
-    Parameters
-    ----------
-    chain : Chain
-    execution : Execution
-        `force`, `reports_only`.
-    output_dir : Path
-    """
+    """Compare a chain with what is finished."""
     record = Record(chain.record, output_dir)
 
     def is_open(task: Task) -> bool:

@@ -106,22 +106,9 @@ class Record:
         return [path for path in self.files(outdated) if path not in kept and path.exists()]
 
     def replace(self, chain: Chain, tasks: Sequence[Task], files: Sequence[Written], outdated: Sequence[str]) -> int:
-        """Give the files of tasks their names, note them as finished, and remove what they replace.
+        """Give the files of tasks that were done their names, note these as finished, and remove what they replace.
 
-        Parameters
-        ----------
-        chain : Chain
-        tasks : sequence of Task
-            That were done.
-        files : sequence of Written
-            All their files.
-        outdated : sequence of str
-            Finished tasks that go.
-
-        Returns
-        -------
-        int
-            How many files went for good.
+        Outdated tasks go too. Returns how many files went for good.
         """
         written = {file.path: file.state for file in files}
         with locked(self._output_dir, self._path.name):

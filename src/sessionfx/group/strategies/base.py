@@ -258,13 +258,7 @@ FEWEST_IN_A_GROUP = 6
 
 
 def check_bootstrap(bootstrap: WildBootstrap, remedy: str) -> None:
-    """Make sure that enough participants carry what is resampled.
-
-    Parameters
-    ----------
-    bootstrap : WildBootstrap
-    remedy : str
-        What else there is, as a sentence.
+    """Make sure that enough participants carry what is resampled; the remedy is a sentence on what else there is.
 
     Raises
     ------

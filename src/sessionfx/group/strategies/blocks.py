@@ -105,20 +105,7 @@ def estimate_in_blocks(
 
 
 def estimate_plans(plans: Sequence[Plan], maps: Maps, map_ordered: MapOrdered) -> list[Estimate | FTest]:
-    """Estimate several plans at all voxels; each block is read once.
-
-    Parameters
-    ----------
-    plans : sequence of Plan
-        Informed of all voxels where they pool.
-    maps : Maps
-    map_ordered : callable
-
-    Returns
-    -------
-    list of Estimate or FTest
-        Of V voxels, one per plan.
-    """
+    """Estimate several plans, informed of all voxels where they pool, at all voxels; each block is read once."""
     uses_variances = any(plan.uses_variances for plan in plans)
 
     def items() -> Iterator[tuple[Any, ...]]:

@@ -81,17 +81,7 @@ class SessionDesign:
         return all(is_estimable(matrix, row) for row in np.atleast_2d(self.contrast))
 
     def check(self, hint: str) -> None:
-        """Make sure that the design determines the contrast and leaves error to test it against.
-
-        Parameters
-        ----------
-        hint : str
-            Why it may not determine it.
-
-        Raises
-        ------
-        NotEstimableError
-        """
+        """Make sure that the design determines the contrast and leaves error; the hint is why it may not do so."""
         if not self.is_determined:
             raise NotEstimableError(f"The design does not determine this contrast: {hint}")
         matrix = self.matrix.to_numpy()

@@ -185,18 +185,7 @@ class Strategy(ABC):
 
 
 def assumptions_table(strategies: Mapping[str, Strategy]) -> list[dict[str, str]]:
-    """Set out what strategies assume.
-
-    Parameters
-    ----------
-    strategies : mapping of str to Strategy
-        By the heading of their column.
-
-    Returns
-    -------
-    list of dict of str to str
-        One row per assumption.
-    """
+    """Set out what strategies, by the heading of their column, assume: one row per assumption."""
     return [
         {
             "assumed of": words,
