@@ -104,12 +104,12 @@ def read_text(path: Path, *, largest: int = LARGEST_TABLE) -> str:
 
 
 def read_json_object(path: Path, *, largest: int = LARGEST_JSON) -> dict[str, Any]:
-    """Read a JSON file that holds an object.
+    """Read a JSON file of so many bytes at most that holds an object.
 
     Raises
     ------
     UnreadableFileError
-        If it cannot be read, is too large, no JSON, nested too deeply, or holds something else than an object.
+        If it cannot be read, is larger, no JSON, nested too deeply, or holds something else than an object.
     """
     text = read_text(path, largest=largest)
     try:

@@ -108,7 +108,7 @@ class GroupEstimator:
     def with_permutation(
         self, found: StrategyResult, question: Question, stack: MapStack, stored: PermutationResult | None
     ) -> StrategyResult:
-        """Complete an answer by family-wise p values (those of a finished answer, where stored), or by why there are none."""
+        """Complete an answer by family-wise p values, stored ones of a finished answer if there are, or by why there are none."""
         if found.plan is None or found.stat_map is None:
             return found
         try:
