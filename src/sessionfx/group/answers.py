@@ -108,7 +108,10 @@ class GroupEstimator:
     def with_permutation(
         self, found: StrategyResult, question: Question, stack: MapStack, stored: PermutationResult | None
     ) -> StrategyResult:
-        """Complete an answer by family-wise p values, stored ones of a finished answer if there are, or by why there are none."""
+        """Complete an answer by family-wise p values, or by why there are none.
+
+        Those of a finished answer are stored.
+        """
         if found.plan is None or found.stat_map is None:
             return found
         try:
