@@ -21,10 +21,9 @@ from typing import Any
 import pandas as pd
 from situations import ORDINARY, STRUCTURES, drawn_situations, situations, tails
 from starred import ALPHAS, DEFAULT, SILENT, STARRED, Found, Situation, false_positives, power
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 from validity_page import draw_validity, write_page
-
-from sessionfx.execution import limited_threads
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -143,7 +142,7 @@ def main() -> int:
     # the longest first, so that no process ends with a long one alone; results do not depend on the order
     order = sorted(range(len(todo)), key=lambda index: -todo[index].cost)
     with ProcessPoolExecutor(
-        arguments.processes, multiprocessing.get_context("spawn"), _one_thread
+        arguments.processes, multiprocessing.get_context("spawn"), threadpool_limits, (1,)
     ) as pool:  # results do not depend on the number of processes: each computes with one thread
         n_tail = TAIL_VOXELS * arguments.voxels // 20_000
         far = [pool.submit(run_tail, case, n_tail, arguments.seed, number) for number, case in enumerate(extreme)]
@@ -178,15 +177,6 @@ def write(table: pd.DataFrame, tail: pd.DataFrame, failed: pd.DataFrame, argumen
     (pictures / "validity.png").write_bytes(draw_validity(table[table["kind"].isin(STRUCTURES)]))
     page = write_page(table, tail, failed, ORDINARY, arguments.voxels, CONFIRM, arguments.seed)
     (arguments.output / "validity.md").write_text(page, encoding="utf-8")
-
-
-_limits: limited_threads | None = None
-
-
-def _one_thread() -> None:
-    global _limits  # lives as long as the process
-    _limits = limited_threads(1)
-    _limits.__enter__()
 
 
 if __name__ == "__main__":

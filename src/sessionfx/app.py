@@ -21,7 +21,10 @@ from sessionfx.options import GroupModel, Options
 
 def run(options: Options) -> int:
     """Carry out one call and return its exit code; a `SessionFXError` stops all of it."""
-    _quiet_libraries(options.execution.verbose)
+    # ours name file and remedy, the libraries' warnings do not
+    logging.basicConfig(level=logging.DEBUG if options.execution.verbose > 1 else logging.ERROR)
+    if options.execution.verbose < 2:
+        warnings.simplefilter("ignore")
     _check_folders(options)
     _check_temporary_folder()
     _check_questions(options.group)
@@ -109,11 +112,8 @@ def _check_folders(options: Options) -> None:
         except (FileNotFoundError, NotADirectoryError):
             continue  # made later, or missed where it is needed
         except OSError as error:
-            what = (
-                "is a link that leads in a circle"
-                if error.errno == errno.ELOOP
-                else f"cannot be used ({error.strerror})"
-            )
+            circle = "is a link that leads in a circle"
+            what = circle if error.errno == errno.ELOOP else f"cannot be used ({error.strerror})"
             raise refusal(f"{option} {folder} {what}. Give another folder.") from None
 
 
@@ -125,10 +125,3 @@ def _check_temporary_folder() -> None:
             "No folder for temporary files is writable, which matplotlib needs. Provide one: --tmpfs /tmp for "
             "docker run, or the variable TMPDIR."
         ) from None
-
-
-def _quiet_libraries(verbose: int) -> None:
-    """Keep the libraries' warnings to themselves: ours name file and remedy."""
-    logging.basicConfig(level=logging.DEBUG if verbose > 1 else logging.ERROR)
-    if verbose < 2:
-        warnings.simplefilter("ignore")

@@ -30,8 +30,6 @@ class SessionFXError(Exception):
 class ParticipantError(SessionFXError):
     """The data of one participant cannot be analysed; the others go on."""
 
-    exit_code = 1
-
 
 class CommandLineError(SessionFXError):
     """An option has a value that cannot be used."""

@@ -8,21 +8,7 @@ from sessionfx.execution.resources import available_processors, memory_limit_gb,
 from sessionfx.execution.threads import in_threads, limited_threads, start_few_threads
 
 __all__ = [
-    "Done",
-    "Executor",
-    "Failure",
-    "LocalExecutor",
-    "MapOrdered",
-    "Unit",
-    "available_processors",
-    "in_this_process",
-    "in_threads",
-    "limited_threads",
-    "memory_limit_gb",
-    "open_executor",
-    "progress_bar",
-    "say",
-    "show_progress",
-    "start_few_threads",
-    "workers_within",
-]
+    "Done", "Executor", "Failure", "LocalExecutor", "MapOrdered", "Unit", "available_processors", "in_this_process",
+    "in_threads", "limited_threads", "memory_limit_gb", "open_executor", "progress_bar", "say", "show_progress",
+    "start_few_threads", "workers_within",
+]  # fmt: skip

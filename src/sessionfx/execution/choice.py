@@ -28,19 +28,9 @@ def open_executor(
     output_dir: Path,
     inputs: Sequence[Path],
 ) -> Executor:
-    """Make the executor of a call.
+    """Make the executor of a call: for this machine where there is no scheduler, else for Dask's address, or `slurm`.
 
-    Parameters
-    ----------
-    scheduler : str or None
-        Address of Dask's scheduler, or `slurm`; None for this machine alone.
-    n_workers, n_threads : int
-        Units at a time, and threads of the linear algebra of each.
-    memory_gb : float or None
-    verbose : int
-    output_dir : Path
-    inputs : sequence of Path
-        Folders that workers elsewhere must see too.
+    So many workers have so many threads of the linear algebra each; workers elsewhere must see the inputs too.
 
     Raises
     ------
@@ -67,13 +57,7 @@ def open_executor(
 
 
 def _require_dask(verbose: int) -> None:
-    """Make sure that Dask is installed, and that it speaks only when asked.
-
-    Raises
-    ------
-    ExecutorError
-        If it is not.
-    """
+    """Make sure that Dask is installed, and that it speaks only when asked."""
     missing = [name for name in ("distributed", "dask_jobqueue") if importlib.util.find_spec(name) is None]
     if missing:
         raise ExecutorError(

@@ -210,17 +210,7 @@ class DaskExecutor(Executor):
 
 
 class _DaskWorkers(Workers):
-    """Workers of a cluster that are fit for the work.
-
-    Parameters
-    ----------
-    executor : DaskExecutor
-    tasks : distributed.cfexecutor.ClientExecutor
-    n_threads : int
-        Of the linear algebra.
-    alone : bool
-        Whether one unit is done at a time.
-    """
+    """Workers of a cluster that are fit for the work; `tasks` is Dask's client executor."""
 
     def __init__(self, executor: DaskExecutor, tasks: Any, *, n_threads: int, alone: bool) -> None:
         self._executor = executor

@@ -109,12 +109,7 @@ class _ThisProcess(base.Workers):
 class _Processes(_ThisProcess):
     """Processes that are started when they are needed.
 
-    Parameters
-    ----------
-    n_processes : int
-    n_threads : int or None
-    may_stay_here : bool
-        Whether a unit beside which there is nothing to do may be done in this process, before others are started.
+    Before, a unit beside which there is nothing to do may stay here, in this process.
     """
 
     def __init__(self, n_processes: int, n_threads: int | None, *, may_stay_here: bool) -> None:

@@ -30,23 +30,19 @@ def say(text: str) -> None:
 @contextlib.contextmanager
 def show_progress(
     description: str, unit: str = "", total: int | None = None, *, leave: bool = False
-) -> Iterator[Callable[[], None]]:
+) -> Iterator[Callable[[], object]]:
     """Show how far a long step is, in the program's own process; what is given is called after each unit.
 
     Without a total, only that the step goes on is shown. With `leave` a bar stays on the terminal.
     """
     # worker processes of this program are its children; a Dask worker works in a thread
     if multiprocessing.parent_process() is not None or threading.current_thread() is not threading.main_thread():
-        yield _nothing
+        yield lambda: None
     elif total is not None and sys.stderr.isatty():
         from tqdm import tqdm
 
         with tqdm(total=total, desc=description, unit=unit, leave=leave) as bar:
-
-            def advance() -> None:
-                bar.update()
-
-            yield advance
+            yield bar.update
     else:
         step = _Step(description, unit, total)
         with _speaking_of(step):
@@ -61,10 +57,6 @@ def progress_bar(items: Iterable[Item], description: str, unit: str, total: int 
         for item in items:
             yield item
             advance()
-
-
-def _nothing() -> None:
-    """Show nothing."""
 
 
 _innermost: ContextVar[_Step | None] = ContextVar("_innermost", default=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections import deque
@@ -91,18 +92,12 @@ def _submitted(pool: ThreadPoolExecutor, function: Callable[..., Result], item: 
         return here
 
 
-class limited_threads:  # noqa: N801 - used like a function
-    """Context in which the linear algebra of this process uses a fixed number of threads; None leaves it as it is."""
+@contextlib.contextmanager
+def limited_threads(n_threads: int | None) -> Iterator[None]:
+    """Let the linear algebra of this process use a fixed number of threads; None leaves it as it is."""
+    import numpy  # noqa: F401  (the libraries must be loaded to be limited)
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_limits
 
-    def __init__(self, n_threads: int | None) -> None:
-        self._n_threads = n_threads
-
-    def __enter__(self) -> None:
-        import numpy  # noqa: F401  (the libraries must be loaded to be limited)
-        import scipy.linalg  # noqa: F401
-        from threadpoolctl import threadpool_limits
-
-        self._limits = threadpool_limits(self._n_threads)
-
-    def __exit__(self, *_: object) -> None:
-        self._limits.restore_original_limits()
+    with threadpool_limits(n_threads):
+        yield

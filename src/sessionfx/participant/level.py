@@ -41,15 +41,7 @@ _BYTES_WITHOUT_MASK = 8.0
 
 @dataclass(frozen=True, kw_only=True)
 class _Study:
-    """What the participant level of a call works on.
-
-    Attributes
-    ----------
-    selection : RunSelection
-    analysis : ParticipantAnalysis
-    roots : tuple of Path
-        Derivatives that are read.
-    """
+    """What the participant level of a call works on; `roots` are the derivatives that are read."""
 
     selection: RunSelection
     analysis: ParticipantAnalysis

@@ -236,10 +236,7 @@ class _Progress:
 class _Queue:
     """What is handed out next: first chains of which all parts are there, then parts, in the order of the chains.
 
-    Parameters
-    ----------
-    found : iterator of ToDo or Outcome
-        Chains, looked at when their turn comes; those that are settled then are kept in `settled`.
+    Chains are looked at when their turn comes; what became of those that are settled then is kept in `settled`.
     """
 
     def __init__(self, found: Iterator[ToDo | Outcome]) -> None:
