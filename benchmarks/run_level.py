@@ -122,9 +122,7 @@ def fit_with_nilearn(root: Path, fwhm: float) -> tuple[float, dict[str, NDArray[
         smoothing_fwhm=fwhm or None, mask_img=str(run.mask),
     )  # fmt: skip
     model.fit(
-        str(run.bold),
-        events=pd.read_csv(run.events, sep="\t"),
-        confounds=pd.read_csv(run.confounds, sep="\t")[columns],
+        str(run.bold), events=pd.read_csv(run.events, sep="\t"), confounds=pd.read_csv(run.confounds, sep="\t")[columns]
     )
     found = {name: model.compute_contrast(CONTRAST, output_type=f"effect_{kind}") for name, kind in STATISTICS.items()}
     seconds = time.perf_counter() - started

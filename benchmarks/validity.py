@@ -124,10 +124,7 @@ def main() -> int:
     """Run all cells and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "--voxels",
-        type=int,
-        default=20_000,
-        help="per design without covariates, of others half (20000)",
+        "--voxels", type=int, default=20_000, help="per design without covariates, of others half (20000)"
     )
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="default: one per core")
     parser.add_argument("--seed", type=int, default=2024)

@@ -97,10 +97,7 @@ def test_both_pages_submit_alike() -> None:
     "programs", [("platforms/slurm/submit.sh",), ("export", "sbatch")], ids=["submit.sh", "sbatch"]
 )
 def test_slurm_lines_work(
-    programs: tuple[str, ...],
-    cluster: Any,
-    assert_as_expected: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
+    programs: tuple[str, ...], cluster: Any, assert_as_expected: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not shutil.which("sinfo") or subprocess.run(["sinfo"], capture_output=True, timeout=60).returncode:
         pytest.skip("No Slurm answers here. tests/container/tools/local-slurm COMMAND runs a command beside one.")

@@ -295,11 +295,7 @@ def test_picture_of_a_calibration_shows_a_bar_as_long_as_the_power() -> None:
 
 def test_picture_of_a_calibration_is_drawn_when_everything_was_declined_or_nothing_asked() -> None:
     table = table_of(
-        full(3, 4),
-        ["any"],
-        compound_symmetry(4, 0.5),
-        strategies=["summary-statistics", "mixed"],
-        n_voxels=10,
+        full(3, 4), ["any"], compound_symmetry(4, 0.5), strategies=["summary-statistics", "mixed"], n_voxels=10
     ).reset_index()
     assert (table["status"] == "declined").all()
     for shown in (table, table.iloc[:0]):

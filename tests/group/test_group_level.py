@@ -25,17 +25,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from calls import QUICK, GroupCaller, contents, redone, times
-from group_study import (
-    AFFINE,
-    MISSING,
-    START,
-    GroupStudy,
-    group_map,
-    group_path,
-    make_study,
-    read,
-    strict_json,
-)
+from group_study import AFFINE, MISSING, START, GroupStudy, group_map, group_path, make_study, read, strict_json
 from pages import text_of
 from sessionfx.cli import main
 
@@ -307,10 +297,7 @@ def test_participants_without_a_value_are_left_out_and_named_everywhere(call: Gr
     assert called.code == 0
     output = tmp_path / "out"
     sidecar = sidecar_of(group_path(output, "summaryStatistics", "t"))
-    why = {
-        "sub-03": "has no value of 'age' in participants.tsv",
-        "sub-05": "has no row in participants.tsv",
-    }
+    why = {"sub-03": "has no value of 'age' in participants.tsv", "sub-05": "has no row in participants.tsv"}
     assert sidecar["LeftOutParticipants"] == why
     assert sidecar["NumberOfParticipants"] == 6
     assert not [uri for uri in sidecar["Sources"] if "sub-03" in uri or "sub-05" in uri]

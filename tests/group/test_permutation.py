@@ -332,11 +332,7 @@ def test_p_values_do_not_depend_on_how_the_design_is_coded() -> None:
     design, values = design_with_covariates(n, seed=3), smooth_values(10, seed=10)
     groups = np.column_stack([design[:, 1] > 0, design[:, 1] < 0, design[:, 2]]).astype(float)
     redundant = np.column_stack([np.ones(n), groups])
-    same = [
-        (design, (0.0, 2.0, 0.0)),
-        (groups, (1.0, -1.0, 0.0)),
-        (redundant, (0.0, 1.0, -1.0, 0.0)),
-    ]
+    same = [(design, (0.0, 2.0, 0.0)), (groups, (1.0, -1.0, 0.0)), (redundant, (0.0, 1.0, -1.0, 0.0))]
     results = [run(values, coded, np.array(contrast), 60, tfce=False) for coded, contrast in same]
     for other in results[1:]:
         assert other.scheme == results[0].scheme == "label-permutation"

@@ -421,9 +421,7 @@ def kenward_roger(
 
 @given(models())
 @settings(deadline=None, max_examples=40)
-def test_kenward_roger_is_its_general_formulas(
-    model: tuple[Written, NDArray[np.float64], NDArray[np.float64]],
-) -> None:
+def test_kenward_roger_is_its_general_formulas(model: tuple[Written, NDArray[np.float64], NDArray[np.float64]]) -> None:
     written, contrast, values = model
     spectrum = spectrum_of(written)
     prepared = spectral_contrast(spectrum, contrast)

@@ -366,10 +366,7 @@ def test_saved_options_are_read_back_as_they_were(written: Options, config_path:
 @pytest.mark.parametrize("folder", ["/data/two\nlines", "/data/x\nforce = true", "/data/bell\x07", "/data/cr\rlf\r\n"])
 def test_no_folder_name_breaks_or_changes_the_saved_options(folder: str, config_path: Path) -> None:
     written = Options(
-        bids_dir=Path(folder),
-        output_dir=Path("/data/out"),
-        levels=("participant",),
-        selection=Selection(task="stroop"),
+        bids_dir=Path(folder), output_dir=Path("/data/out"), levels=("participant",), selection=Selection(task="stroop")
     )
     assert read_back(written, config_path) == written
 

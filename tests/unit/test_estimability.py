@@ -16,13 +16,7 @@ from sessionfx.participant.events import Events
 from sessionfx.participant.glm import fit_run
 from sessionfx.participant.run import _estimable_contrasts
 from sessionfx.participant.timing import Timing
-from sessionfx.statistics.linear_algebra import (
-    TOLERANCE,
-    independent_columns,
-    is_estimable,
-    pseudo_inverse,
-    rank_of,
-)
+from sessionfx.statistics.linear_algebra import TOLERANCE, independent_columns, is_estimable, pseudo_inverse, rank_of
 
 FloatArray = NDArray[np.float64]
 N_VOLUMES, REPETITION_TIME = 200, 2.0

@@ -200,10 +200,7 @@ def test_memory_limit_is_that_of_container_or_job(
     ],
 )
 def test_memory_limit_is_what_slurm_granted(
-    control_groups: Callable[..., None],
-    monkeypatch: pytest.MonkeyPatch,
-    variables: dict[str, str],
-    megabytes: float,
+    control_groups: Callable[..., None], monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], megabytes: float
 ) -> None:
     control_groups(None)
     for name, value in variables.items():

@@ -19,11 +19,7 @@ import pytest
 from bids_trees import EVENTS, SPACE, make_tree, names, only_run, preproc, run_name, select
 from program import run_command
 from real_layouts import derivatives, describe, write, write_bold, write_confounds, write_events, write_mask
-from sessionfx.bids.dataset import (
-    check_raw_dataset,
-    find_derivative_roots,
-    preprocessing_programs,
-)
+from sessionfx.bids.dataset import check_raw_dataset, find_derivative_roots, preprocessing_programs
 from sessionfx.bids.runs import participants_with_runs
 from sessionfx.errors import DatasetError
 

@@ -13,11 +13,7 @@ from least_squares import fit_ols
 from sessionfx.statistics.cluster_robust import estimate_robust, inverse_root, robust_contrast, wald_robust
 from sessionfx.statistics.linear_algebra import pseudo_inverse
 from sessionfx.statistics.multivariate import hotelling
-from sessionfx.statistics.resampling import (
-    grouped_wild_bootstrap,
-    pooled_resampling,
-    wild_bootstrap,
-)
+from sessionfx.statistics.resampling import grouped_wild_bootstrap, pooled_resampling, wild_bootstrap
 from sessionfx.statistics.unequal_variances import grouped_contrast
 
 V = 7

@@ -21,14 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from sessionfx.bids.names import parse_name
-from sessionfx.bids.reading import (
-    NoObjectError,
-    UnreadableFileError,
-    is_folder,
-    list_folder,
-    read_json_object,
-    walk,
-)
+from sessionfx.bids.reading import NoObjectError, UnreadableFileError, is_folder, list_folder, read_json_object, walk
 from sessionfx.errors import DatasetError, OutputError
 
 # What is read of a dataset: of fMRIPrep's two hundred files per participant a fifth

@@ -183,10 +183,7 @@ def read_volumes(image: Any, path: Path) -> Iterator[NDArray[Any]]:
 @contextmanager
 def _decompressed(path: Path) -> Iterator[BinaryIO]:
     # ISA-L takes a third of zlib's time
-    with (
-        open_input(path) as file,
-        igzip.open(file, "rb") if path.name.endswith(".gz") else nullcontext(file) as stream,
-    ):
+    with open_input(path) as file, igzip.open(file, "rb") if path.name.endswith(".gz") else nullcontext(file) as stream:
         yield stream
 
 

@@ -353,8 +353,7 @@ def _make_probe(output_dir: Path) -> Path:
 def _connect(address: str) -> Any:
     try:
         return _within(
-            _ANSWER_SECONDS,
-            partial(Client, address, timeout=_CONNECT_SECONDS, set_as_default=False, name="sessionfx"),
+            _ANSWER_SECONDS, partial(Client, address, timeout=_CONNECT_SECONDS, set_as_default=False, name="sessionfx")
         )
     except Exception as error:
         reason = " ".join(str(error).split())

@@ -153,10 +153,7 @@ class GroupEstimator:
         if not stat_map.mask.any():
             return planned.refused("No voxel varies over the observations, so there is nothing to test against.")
         threshold = z_threshold(
-            stat_map.estimate.z,
-            self.model.alpha,
-            self.model.correction,
-            two_sided=stat_map.estimate.two_sided,
+            stat_map.estimate.z, self.model.alpha, self.model.correction, two_sided=stat_map.estimate.two_sided
         )
         clusters = cluster_table(stat_map, threshold, self.model.cluster_threshold)
         return replace(planned, stat_map=stat_map, threshold=threshold, clusters=clusters)

@@ -70,8 +70,7 @@ def least_inflated(names: Sequence[str], rates: Rates) -> list[str]:
     """
     unknown = float("inf") if rates else 0.0
     return sorted(
-        names,
-        key=lambda name: max(_inflation(rates[name]).values(), default=0.0) if name in rates else unknown,
+        names, key=lambda name: max(_inflation(rates[name]).values(), default=0.0) if name in rates else unknown
     )
 
 

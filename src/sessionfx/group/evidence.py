@@ -118,10 +118,7 @@ def with_active_regions(
 
 
 def summarise_reliability(
-    maps: dict[str, NDArray[np.float64]],
-    stack: MapStack,
-    mean: StrategyResult | None,
-    smallest_cluster: int,
+    maps: dict[str, NDArray[np.float64]], stack: MapStack, mean: StrategyResult | None, smallest_cluster: int
 ) -> Reliability | None:
     """Summarise reliability in the mask and in each region in which the session mean is suprathreshold.
 

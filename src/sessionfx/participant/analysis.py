@@ -436,8 +436,5 @@ def combine_sessions(
             estimate = average(inputs, model.fixed_effects, model.fixed_effects_dof)
         else:
             estimate = weighted_sum(inputs, list(weights.values()), model.fixed_effects_dof)
-        combined[question.label] = (
-            EstimateMap.where_determined(estimate, common[0].mask, common[0].grid),
-            weights,
-        )
+        combined[question.label] = (EstimateMap.where_determined(estimate, common[0].mask, common[0].grid), weights)
     return combined

@@ -43,10 +43,7 @@ LEAST_SHARE = 1e-5
 
 
 def fit_run(
-    signal: NDArray[np.floating],
-    design: FloatArray,
-    contrasts: Mapping[str, FloatArray],
-    noise_model: str,
+    signal: NDArray[np.floating], design: FloatArray, contrasts: Mapping[str, FloatArray], noise_model: str
 ) -> dict[str, Estimate]:
     """Fit a GLM to every voxel of a run and estimate contrasts.
 

@@ -104,12 +104,7 @@ def _prepare(options: Options, raw: Path, contrasts: Sequence[Contrast], executo
         executor.prepare(["sessionfx.participant.analysis", "nilearn.glm.first_level"])
     started = time.monotonic()
     with show_progress("looking for files"):
-        dataset = open_dataset(
-            raw,
-            roots,
-            participants=wanted.participant_label,
-            database_dir=wanted.bids_database_dir,
-        )
+        dataset = open_dataset(raw, roots, participants=wanted.participant_label, database_dir=wanted.bids_database_dir)
     selection = select_runs(dataset, wanted)
     if options.execution.verbose:
         n_files = len(dataset.raw_files) + len(dataset.derivative_files)

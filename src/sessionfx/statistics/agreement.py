@@ -46,12 +46,7 @@ class Agreement:
 
 
 def compare(
-    a: NDArray[np.floating],
-    b: NDArray[np.floating],
-    threshold_a: float,
-    threshold_b: float,
-    *,
-    two_sided: bool = True,
+    a: NDArray[np.floating], b: NDArray[np.floating], threshold_a: float, threshold_b: float, *, two_sided: bool = True
 ) -> Agreement:
     """Compare two maps.
 

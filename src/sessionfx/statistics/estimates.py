@@ -97,10 +97,7 @@ class Estimate(Result):
         """Student's t; 0 where the variance is not above zero."""
         usable = self.variance > 0
         return np.divide(
-            self.effect,
-            np.sqrt(np.where(usable, self.variance, 1.0)),
-            where=usable,
-            out=np.zeros_like(self.effect),
+            self.effect, np.sqrt(np.where(usable, self.variance, 1.0)), where=usable, out=np.zeros_like(self.effect)
         )
 
     @property

@@ -125,10 +125,7 @@ def meta_regression(
 
 
 def refine(
-    values: NDArray[np.float64],
-    variances: NDArray[np.float64],
-    basis: NDArray[np.float64],
-    start: NDArray[np.float64],
+    values: NDArray[np.float64], variances: NDArray[np.float64], basis: NDArray[np.float64], start: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Bring τ² from the neighbourhood of an optimum of the restricted likelihood to the optimum.
 
@@ -166,10 +163,7 @@ def refine(
 
 
 def deviance(
-    values: NDArray[np.float64],
-    variances: NDArray[np.float64],
-    basis: NDArray[np.float64],
-    tau2: NDArray[np.float64],
+    values: NDArray[np.float64], variances: NDArray[np.float64], basis: NDArray[np.float64], tau2: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Minus twice the restricted log-likelihood of shape (V,), up to a constant: −log|W| + log|X′WX| + y′Py."""
     fit = _fit(values, variances, basis, tau2)
@@ -178,10 +172,7 @@ def deviance(
 
 
 def score_and_information(
-    values: NDArray[np.float64],
-    variances: NDArray[np.float64],
-    basis: NDArray[np.float64],
-    tau2: NDArray[np.float64],
+    values: NDArray[np.float64], variances: NDArray[np.float64], basis: NDArray[np.float64], tau2: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Score, observed and expected information of the restricted likelihood by τ², of shape (V,); see `refine`."""
     fit = _fit(values, variances, basis, tau2)
@@ -195,18 +186,11 @@ def score_and_information(
     projected = np.linalg.solve(fit.normal, ((weights * residuals).T @ basis)[..., None])[..., 0]
     twice_projected = weights * (residuals - basis @ projected.T)
     expected = trace_of_square / 2
-    return (
-        ((residuals**2).sum(axis=0) - trace) / 2,
-        (residuals * twice_projected).sum(axis=0) - expected,
-        expected,
-    )
+    return (((residuals**2).sum(axis=0) - trace) / 2, (residuals * twice_projected).sum(axis=0) - expected, expected)
 
 
 def _fit(
-    values: NDArray[np.float64],
-    variances: NDArray[np.float64],
-    basis: NDArray[np.float64],
-    tau2: NDArray[np.float64],
+    values: NDArray[np.float64], variances: NDArray[np.float64], basis: NDArray[np.float64], tau2: NDArray[np.float64]
 ) -> _Fit:
     weights = 1 / (variances + tau2)
     normal = _cross_products(weights, basis)

@@ -119,10 +119,7 @@ def expected_squares(covariance: NDArray[np.float64], signs: NDArray[np.float64]
 
 
 def effective_scores(
-    tested: NDArray[np.float64],
-    nuisance: NDArray[np.float64],
-    owners: NDArray[np.int_],
-    ratio: float,
+    tested: NDArray[np.float64], nuisance: NDArray[np.float64], owners: NDArray[np.int_], ratio: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Find the weights of maps in participants' scores for a regressor, in the model without it.
 

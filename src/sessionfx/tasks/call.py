@@ -47,10 +47,7 @@ class Text(Protocol):
 def asked_of_sessions(model: GroupModel, chosen: Chosen) -> list[SessionContrast]:
     """Bind the session contrasts that are asked for to the sessions there are."""
     return resolve_session_contrasts(
-        model.session_contrast,
-        chosen.sessions,
-        order_is_known=chosen.order.is_known,
-        order_source=chosen.order.source,
+        model.session_contrast, chosen.sessions, order_is_known=chosen.order.is_known, order_source=chosen.order.source
     )
 
 

@@ -230,8 +230,7 @@ def _resampling(
         return pooled_resampling(matrix, contrast, n_values)
     found = grouped_wild_bootstrap(grouped_contrast(matrix, contrast, groups), matrix, contrast, n_values)
     check_bootstrap(
-        found,
-        "--variance pooled permutes participants between groups, which is valid only if these vary equally.",
+        found, "--variance pooled permutes participants between groups, which is valid only if these vary equally."
     )
     return found
 
