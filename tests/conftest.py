@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from calls import GroupCaller
-from program import CONTRAST, run_command
-from sessionfx.simulate import SimulationOptions, simulate_dataset
+from program import CONTRAST, run_command, simulated
 
 # what tests call the program by, in a process of its own or to the end of a level
 PROGRAM = {"run_command", "run_python", "analyse", "analysed"}
@@ -27,16 +26,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three participants, three sessions (one missing), two runs, on a coarse grid."""
-    options = SimulationOptions(
-        n_participants=3,
-        n_sessions=3,
-        n_runs=2,
-        n_volumes=60,
-        voxel_size=12.0,
+    return simulated(
+        tmp_path_factory.mktemp("small"), n_participants=3, n_sessions=3, n_runs=2, n_volumes=60, voxel_size=12.0,
         missing=(("02", "03"),),
-        write_raw_bold=False,
-    )
-    return simulate_dataset(tmp_path_factory.mktemp("small") / "bids", options)
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="session")

@@ -24,16 +24,13 @@ import pandas as pd
 import pytest
 
 from calls import Called, call_main, require, tree_state
+from program import simulated
 from sessionfx.cli import main
-from sessionfx.simulate import SimulationOptions, simulate_dataset
 
 EXPRESSION = "incongruent - congruent"
 LABEL = "incongruentMinusCongruent"
 SPACE = "MNI152NLin2009cAsym"
 STATISTICS = ("effect", "variance", "t", "z", "p")
-OPTIONS = SimulationOptions(
-    n_participants=2, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=14, missing=(), write_raw_bold=False
-)
 RUN = "sub-01_ses-01_task-stroop_run-01"  # the run that is broken, unless a test says otherwise
 GRID, SMALLER_GRID = "11×14×12 voxels of 14×14×14 mm", "10×14×12 voxels of 14×14×14 mm"
 
@@ -214,7 +211,7 @@ def rename_entity(root: Path, old: str, new: str, *, keep: bool = False) -> None
 
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = simulate_dataset(tmp_path_factory.mktemp("bad_input") / "bids", OPTIONS)
+    root = simulated(tmp_path_factory.mktemp("bad_input"))
     shutil.rmtree(root / "derivatives" / "truth")
     return root
 

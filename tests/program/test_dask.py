@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 import units_of_work as work
-from program import CONTRAST, run_command
+from program import BOTH, CONTRAST, run_command, simulated
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.cli import main
 from sessionfx.errors import ExecutorError, OutputError
@@ -30,7 +30,6 @@ from sessionfx.execution.dask import DaskExecutor, Requirements
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.group.strategies.blocks import VOXELS_PER_BLOCK, MapsInMemory, estimate_in_blocks
-from sessionfx.simulate import SimulationOptions, simulate_dataset
 from sessionfx.statistics.estimates import Estimate
 
 dask = pytest.importorskip("dask", reason="Dask is not installed: pip install 'sessionfx[dask]'")
@@ -60,10 +59,7 @@ def executor(cluster: Any, tmp_path: Path) -> Iterator[DaskExecutor]:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = SimulationOptions(
-        n_participants=3, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=10.0, missing=(), write_raw_bold=False
-    )
-    return simulate_dataset(tmp_path_factory.mktemp("dask") / "bids", options)
+    return simulated(tmp_path_factory.mktemp("dask"), n_participants=3, voxel_size=10.0)
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +70,7 @@ def local_output(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def arguments(dataset: Path, output: Path) -> list[str]:
-    return [
-        str(dataset),
-        str(output),
-        "participant",
-        "group",
-        "--contrast",
-        CONTRAST,
-        "--no-report",
-        "--permutations",
-        "70",
-    ]
+    return [*map(str, (dataset, output)), *BOTH, "--contrast", CONTRAST, "--no-report", "--permutations", "70"]
 
 
 def on_dask(address: str) -> list[str]:

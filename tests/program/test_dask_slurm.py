@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from program import CONTRAST
-from sessionfx.simulate import SimulationOptions, simulate_dataset
+from program import CONTRAST, simulated
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 pytest.importorskip("dask_jobqueue", reason="Dask is not installed: pip install 'sessionfx[dask]'")
@@ -34,10 +33,7 @@ def slurm() -> None:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = SimulationOptions(
-        n_participants=4, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=10.0, missing=(), write_raw_bold=False
-    )
-    return simulate_dataset(tmp_path_factory.mktemp("slurm") / "bids", options)
+    return simulated(tmp_path_factory.mktemp("slurm"), n_participants=4, voxel_size=10.0)
 
 
 @pytest.fixture(scope="module")

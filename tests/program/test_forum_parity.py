@@ -120,6 +120,15 @@ def test_participant_maps_equal_compute_fixed_effects_with_real_dofs(ours: Path,
         )
 
 
+def assert_group_maps(ours: Path, answer: str, theirs: dict[str, nib.Nifti1Image], inside: np.ndarray) -> None:
+    start = f"task-main_space-MNI_contrast-{LABEL}_sessions-{answer}"
+    for stat, name in (("effect", "effect_size"), ("variance", "effect_variance")):
+        found = load(ours / "group", f"{start}_stat-{stat}_statmap.nii.gz")
+        assert_same(found, theirs[name].get_fdata(), inside)
+    z = load(ours / "group", f"{start}_stat-z_statmap.nii.gz")
+    np.testing.assert_allclose(z[inside], theirs["z_score"].get_fdata()[inside], atol=1e-3)
+
+
 @pytest.mark.slow
 def test_group_session_model_equals_the_scripts_two_sample_test(ours: Path, session_maps: dict) -> None:
     inside = common_mask(session_maps)
@@ -132,14 +141,7 @@ def test_group_session_model_equals_the_scripts_two_sample_test(ours: Path, sess
         .fit(inputs, design_matrix=design)
         .compute_contrast("ses2 - ses1", output_type="all")
     )
-    start = f"task-main_space-MNI_contrast-{LABEL}_sessions-ses02MinusSes01_strategy-sessionModel"
-    assert_same(load(ours / "group", f"{start}_stat-effect_statmap.nii.gz"), theirs["effect_size"].get_fdata(), inside)
-    assert_same(
-        load(ours / "group", f"{start}_stat-variance_statmap.nii.gz"), theirs["effect_variance"].get_fdata(), inside
-    )
-    np.testing.assert_allclose(
-        load(ours / "group", f"{start}_stat-z_statmap.nii.gz")[inside], theirs["z_score"].get_fdata()[inside], atol=1e-3
-    )
+    assert_group_maps(ours, "ses02MinusSes01_strategy-sessionModel", theirs, inside)
 
 
 @pytest.mark.slow
@@ -150,7 +152,7 @@ def test_group_fixed_effects_equals_the_scripts_one_sample_test(ours: Path, sess
     for subject in SUBJECTS:
         sessions = [session_maps[subject, session][0] for session in SESSIONS]
         combined = compute_fixed_effects(
-            [one["effect_size"] for one in sessions], [one["effect_variance"] for one in sessions], mask
+            [maps["effect_size"] for maps in sessions], [maps["effect_variance"] for maps in sessions], mask
         )
         inputs.append(combined[0])
     design = pd.DataFrame({"intercept": [1.0] * 3})
@@ -159,11 +161,4 @@ def test_group_fixed_effects_equals_the_scripts_one_sample_test(ours: Path, sess
         .fit(inputs, design_matrix=design)
         .compute_contrast("intercept", output_type="all")
     )
-    start = f"task-main_space-MNI_contrast-{LABEL}_sessions-mean_strategy-summaryStatistics"
-    assert_same(load(ours / "group", f"{start}_stat-effect_statmap.nii.gz"), theirs["effect_size"].get_fdata(), inside)
-    assert_same(
-        load(ours / "group", f"{start}_stat-variance_statmap.nii.gz"), theirs["effect_variance"].get_fdata(), inside
-    )
-    np.testing.assert_allclose(
-        load(ours / "group", f"{start}_stat-z_statmap.nii.gz")[inside], theirs["z_score"].get_fdata()[inside], atol=1e-3
-    )
+    assert_group_maps(ours, "mean_strategy-summaryStatistics", theirs, inside)

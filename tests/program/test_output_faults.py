@@ -11,12 +11,14 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from program import CONTRAST
+import program
+from program import simulated
 from sessionfx.bids import writing as output_files
 from sessionfx.bids.derivatives import BIDSIGNORE, prepare_output
 from sessionfx.bids.names import is_recorded_name, output_place
@@ -29,10 +31,8 @@ from sessionfx.bids.writing import (
     write_json,
     write_text,
 )
-from sessionfx.cli import main
 from sessionfx.errors import OutputError, ParticipantError
 from sessionfx.options.groups import Execution
-from sessionfx.simulate import SimulationOptions, simulate_dataset
 from sessionfx.tasks import loop
 from sessionfx.tasks.loop import find_work
 from sessionfx.tasks.records import Record
@@ -46,12 +46,12 @@ REFERENCE = f"sub-01/figures/sub-01_task-stroop_space-{SPACE}_boldref.nii.gz"
 EFFECT = f"sub-01/ses-01/func/sub-01_ses-01_task-stroop_space-{SPACE}_contrast-{LABEL}_stat-effect_desc-fixedEffects_statmap.nii.gz"
 
 
+analyse = partial(program.analyse, levels=("participant",), report=True)
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = SimulationOptions(
-        n_participants=2, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=14.0, missing=(), write_raw_bold=False
-    )
-    return simulate_dataset(tmp_path_factory.mktemp("faults") / "bids", options)
+    return simulated(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +65,6 @@ def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def output(finished: Path, tmp_path: Path) -> Path:
     """A copy of a finished analysis, times kept."""
     return Path(shutil.copytree(finished, tmp_path / "out"))
-
-
-def analyse(dataset: Path, output: Path, *options: str, levels: tuple[str, ...] = ("participant",)) -> int:
-    given = [] if "--contrast" in options else ["--contrast", CONTRAST]
-    return main([str(dataset), str(output), *levels, *given, "--nprocs", "1", *options])
 
 
 def content(folder: Path) -> dict[str, bytes]:

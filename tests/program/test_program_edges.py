@@ -17,11 +17,10 @@ from typing import Any
 import pytest
 
 import units_of_work as work
-from program import CONTRAST
+from program import CONTRAST, simulated
 from sessionfx import errors
 from sessionfx.cli import main, parse_options
 from sessionfx.execution import LocalExecutor, in_threads, progress_bar, show_progress
-from sessionfx.simulate import SimulationOptions, simulate_dataset
 from sessionfx.simulate import main as simulate
 from sessionfx.wording import LONGEST_MESSAGE, listed, printable
 
@@ -30,10 +29,7 @@ POSITIONS = ("/data/bids", "/data/out", "participant")
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = SimulationOptions(
-        n_participants=2, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=14, missing=(), write_raw_bold=False
-    )
-    return simulate_dataset(tmp_path_factory.mktemp("edges") / "bids", options)
+    return simulated(tmp_path_factory.mktemp("edges"))
 
 
 def refused(capfd: pytest.CaptureFixture[str], code: int, *arguments: object) -> str:

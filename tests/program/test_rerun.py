@@ -10,21 +10,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from program import CONTRAST, run_command
-from sessionfx.cli import main
-from sessionfx.simulate import SimulationOptions, simulate_dataset
+from program import BOTH, CONTRAST, analyse, run_command, simulated
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = SimulationOptions(
-        n_participants=3, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=14.0, missing=(), write_raw_bold=False
-    )
-    return simulate_dataset(tmp_path_factory.mktemp("rerun") / "bids", options)
+    return simulated(tmp_path_factory.mktemp("rerun"), n_participants=3)
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +34,6 @@ def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def output(finished: Path, tmp_path: Path) -> Path:
     """A copy of a finished analysis, times kept."""
     return Path(shutil.copytree(finished, tmp_path / "out"))
-
-
-def analyse(dataset: Path, output: Path, *options: str, levels: tuple[str, ...] = ("participant", "group")) -> int:
-    return main([str(dataset), str(output), *levels, "--contrast", CONTRAST, "--nprocs", "1", "--no-report", *options])
 
 
 def maps(output: Path, pattern: str = "**/*_statmap.nii.gz") -> dict[str, tuple[int, bytes]]:
@@ -147,10 +139,7 @@ def test_deleted_map_is_made_again(dataset: Path, output: Path) -> None:
 
 def test_reports_only_draws_without_touching_maps(dataset: Path, output: Path) -> None:
     before = maps(output)
-    code = main(
-        [str(dataset), str(output), "participant", "group", "--contrast", CONTRAST, "--nprocs", "1", "--reports-only"]
-    )
-    assert code == 0
+    assert analyse(dataset, output, "--reports-only", report=True) == 0
     assert redone(before, maps(output)) == set()
     assert {path.name for path in output.glob("*.html")} == {"sub-01.html", "sub-02.html", "sub-03.html", "group.html"}
 
@@ -158,18 +147,7 @@ def test_reports_only_draws_without_touching_maps(dataset: Path, output: Path) -
 def test_reports_only_without_maps_is_a_failure_in_words(
     dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(
-        [
-            str(dataset),
-            str(tmp_path / "empty"),
-            "participant",
-            "--contrast",
-            CONTRAST,
-            "--nprocs",
-            "1",
-            "--reports-only",
-        ]
-    )
+    code = analyse(dataset, tmp_path / "empty", "--reports-only", levels=("participant",), report=True)
     assert code == 1
     assert "Run without --reports-only first" in capfd.readouterr().err
 
@@ -189,17 +167,8 @@ def test_any_number_of_processes_gives_the_same_bytes(
 def test_one_process_per_participant_into_one_folder_gives_the_same_bytes(
     dataset: Path, finished: Path, tmp_path: Path
 ) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "sessionfx",
-        str(dataset),
-        str(tmp_path / "out"),
-        "participant",
-        "--contrast",
-        CONTRAST,
-        "--no-report",
-    ]
+    call = (dataset, tmp_path / "out", "participant", "--contrast", CONTRAST, "--no-report")
+    command = [sys.executable, "-m", "sessionfx", *map(str, call)]
     jobs = [
         subprocess.Popen([*command, "--participant-label", label], stderr=subprocess.PIPE, text=True)
         for label in ("01", "02", "03")
@@ -235,17 +204,7 @@ def test_kill_leaves_no_half_written_file_and_the_rerun_completes(
     dataset: Path, finished: Path, tmp_path: Path, delay: float
 ) -> None:
     output = tmp_path / "out"
-    arguments = [
-        str(dataset),
-        str(output),
-        "participant",
-        "group",
-        "--contrast",
-        CONTRAST,
-        "--nprocs",
-        "2",
-        "--no-report",
-    ]
+    arguments = [str(dataset), str(output), *BOTH, "--contrast", CONTRAST, "--nprocs", "2", "--no-report"]
     process = subprocess.Popen([sys.executable, "-m", "sessionfx", *arguments], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not list(output.glob("sub-*/**/*_design.tsv")) and time.monotonic() < deadline and process.poll() is None:
@@ -301,20 +260,7 @@ def test_refit_session_takes_along_what_was_combined_from_it(dataset: Path, outp
 
 def test_contrast_whose_design_was_overwritten_is_not_finished(dataset: Path, output: Path) -> None:
     """Another contrast under another model rewrites the designs, which then are no longer those of the first."""
-    main(
-        [
-            str(dataset),
-            str(output),
-            "participant",
-            "--contrast",
-            "congruent",
-            "--confounds",
-            "none",
-            "--nprocs",
-            "1",
-            "--no-report",
-        ]
-    )
+    analyse(dataset, output, "--confounds", "none", levels=("participant",), contrast="congruent")
     before = maps(output, "sub-*/**/*_statmap.nii.gz")
     assert analyse(dataset, output, levels=("participant",)) == 0
     assert {name for name in redone(before, maps(output)) if "/ses-" in name} == {
@@ -323,23 +269,15 @@ def test_contrast_whose_design_was_overwritten_is_not_finished(dataset: Path, ou
 
 
 def test_another_threshold_draws_the_participants_pages_anew(dataset: Path, tmp_path: Path) -> None:
-    arguments = [
-        str(dataset),
-        str(tmp_path / "out"),
-        "participant",
-        "--participant-label",
-        "01",
-        "--contrast",
-        CONTRAST,
-        "--nprocs",
-        "1",
-    ]
+    call = partial(
+        analyse, dataset, tmp_path / "out", "--participant-label", "01", levels=("participant",), report=True
+    )
     page = tmp_path / "out" / "sub-01.html"
-    assert main(arguments) == 0
+    assert call() == 0
     first = page.stat().st_mtime_ns
-    assert main(arguments) == 0
+    assert call() == 0
     assert page.stat().st_mtime_ns == first
-    assert main([*arguments, "--alpha", "0.2"]) == 0
+    assert call("--alpha", "0.2") == 0
     assert page.stat().st_mtime_ns > first
     assert "false discovery rate 0.2" in page.read_text()
 

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from sessionfx.cli import main
+from program import analyse
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 
 START = "task-stroop_space-MNI152NLin2009cAsym_contrast-incongruentMinusCongruent"
@@ -25,22 +25,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def output(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("truth-out") / "out"
-    code = main(
-        [
-            str(dataset),
-            str(folder),
-            "participant",
-            "group",
-            "--contrast",
-            "incongruent - congruent",
-            "--confounds",
-            "scrub",  # the simulated head jumps now and then
-            "--nprocs",
-            "2",
-            "--no-report",
-        ]
-    )
-    assert code == 0
+    # the simulated head jumps now and then
+    assert analyse(dataset, folder, "--confounds", "scrub", "--nprocs", "2") == 0
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Running the program as users do, in a process of its own."""
+"""Small simulated datasets, and running the program on them: in this process, or as users do in one of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sessionfx.cli import main
+from sessionfx.simulate import SimulationOptions, simulate_dataset
+
 CONTRAST = "incongruent - congruent"
+BOTH = ("participant", "group")
+# two sessions of one short run on a coarse grid
+SMALL = {
+    "n_participants": 2, "n_sessions": 2, "n_runs": 1, "n_volumes": 40, "voxel_size": 14.0, "missing": (),
+    "write_raw_bold": False,
+}  # fmt: skip
+
+
+def simulated(folder: Path, **changes: Any) -> Path:
+    """Make a dataset that is `SMALL` but for some changes."""
+    return simulate_dataset(folder / "bids", SimulationOptions(**(SMALL | changes)))
+
+
+def analyse(
+    dataset: Path, output: Path, *options: str, levels: tuple[str, ...] = BOTH, contrast: str = CONTRAST,
+    report: bool = False,
+) -> int:  # fmt: skip
+    """Run levels in this process, one run at a time; return the exit code."""
+    more = () if report else ("--no-report",)
+    return main([str(dataset), str(output), *levels, "--contrast", contrast, "--nprocs", "1", *more, *options])
 
 
 def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:

@@ -12,12 +12,11 @@ from nilearn.glm.contrasts import compute_fixed_effects
 from numpy.typing import NDArray
 from scipy import stats
 
-from program import CONTRAST
+import program
+from program import simulated
 from sessionfx.bids.names import STATISTICS
 from sessionfx.bids.stat_maps import read_estimate
-from sessionfx.cli import main
 from sessionfx.errors import ParticipantError
-from sessionfx.simulate import SimulationOptions, simulate_dataset
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.fixed_effects import average, weighted_sum
 
@@ -156,17 +155,11 @@ def test_the_sum_gives_nilearns_fixed_effects(seed: int, weighting: str) -> None
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = SimulationOptions(
-        n_participants=1, n_sessions=2, n_runs=2, n_volumes=40, voxel_size=14.0, missing=(), write_raw_bold=False
-    )
-    return simulate_dataset(tmp_path_factory.mktemp("fixed") / "bids", options)
+    return simulated(tmp_path_factory.mktemp("fixed"), n_participants=1, n_runs=2)
 
 
 def analyse(dataset: Path, output: Path, *options: str) -> None:
-    code = main(
-        [str(dataset), str(output), "participant", "--contrast", CONTRAST, "--nprocs", "1", "--no-report", *options]
-    )
-    assert code == 0
+    assert program.analyse(dataset, output, *options, levels=("participant",)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -243,10 +236,7 @@ def test_sum_on_request_changes_dof_p_and_z_only_and_leaves_no_map_of_dof(
 
 
 def test_a_single_run_has_neither_a_map_of_dof_nor_a_method(tmp_path: Path) -> None:
-    options = SimulationOptions(
-        n_participants=1, n_sessions=1, n_runs=1, n_volumes=40, voxel_size=14.0, missing=(), write_raw_bold=False
-    )
-    analyse(simulate_dataset(tmp_path / "bids", options), tmp_path / "out")
+    analyse(simulated(tmp_path, n_participants=1, n_sessions=1), tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*_stat-dof_*"))
     (path,) = (tmp_path / "out").rglob("*_ses-*_stat-t_*.json")
     sidecar = json.loads(path.read_text())

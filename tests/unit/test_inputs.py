@@ -24,6 +24,7 @@ from nilearn.maskers import NiftiMasker
 from nilearn.masking import compute_epi_mask
 from numpy.typing import NDArray
 
+import program
 from bids_trees import EVENTS, SPACE, make_tree, names, only_run, opened, preproc, run_name, select
 from sessionfx.bids.choosing import read_filters
 from sessionfx.bids.dataset import Dataset, check_raw_dataset, dataset_links, find_derivative_roots
@@ -34,7 +35,6 @@ from sessionfx.participant.bold import RunData, open_series
 from sessionfx.participant.bold import read_run as read_open_run
 from sessionfx.participant.confounds import ALWAYS, PRESETS, read_confounds
 from sessionfx.participant.events import Events, read_events
-from sessionfx.simulate import SimulationOptions, simulate_dataset
 
 N_VOLUMES = 12
 
@@ -403,10 +403,7 @@ def test_a_truncated_image_is_refused_by_name(extension: str, kept: float, tmp_p
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    options = SimulationOptions(
-        n_participants=2, n_sessions=2, n_runs=1, n_volumes=40, voxel_size=14, write_raw_bold=False, missing=()
-    )
-    return simulate_dataset(tmp_path_factory.mktemp("simulated") / "bids", options)
+    return program.simulated(tmp_path_factory.mktemp("simulated"))
 
 
 def listing(root: Path) -> dict[str, tuple[int, int]]:
