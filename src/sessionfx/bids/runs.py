@@ -114,6 +114,11 @@ class RunSelection:
         """Study sessions in time order; empty without `ses-`."""
         return self.order.labels
 
+    @property
+    def every_run(self) -> list[RunInputs]:
+        """Runs of all participants."""
+        return [run for runs in self.runs.values() for run in runs]
+
 
 def participants_with_runs(dataset_roots: Sequence[Path]) -> list[str]:
     """Labels of all `sub-*` folders, in natural order, without looking into them."""

@@ -29,9 +29,9 @@ def participant_text(
     What is to be done, and the memory of the largest run, are by participant. How many runs are fitted at a time may
     not be known.
     """
-    n_runs = sum(len(runs) for runs in selection.runs.values())
+    n_runs = len(selection.every_run)
     limits = f"about {max(needs_gb.values()):.1f} GB for the largest run"
-    at_a_time = None if at_a_time is None else min(at_a_time, sum(map(len, selection.runs.values())))
+    at_a_time = None if at_a_time is None else min(at_a_time, n_runs)
     lines = [
         f"Would analyse {place_of(selection.entities)}: {counted(len(selection.runs), 'participant')}, "
         f"{counted(n_runs, 'run')}.",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -39,24 +38,10 @@ _BYTES_OF_SIGNAL = 2.0
 _BYTES_WITHOUT_MASK = 8.0
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Study:
-    """What the participant level of a call works on; `roots` are the derivatives that are read."""
-
-    selection: RunSelection
-    analysis: ParticipantAnalysis
-    roots: tuple[Path, ...]
-
-    @property
-    def runs(self) -> list[RunInputs]:
-        """All runs."""
-        return [run for runs in self.selection.runs.values() for run in runs]
-
-
 def run_participants(options: Options, raw: Path, contrasts: Sequence[Contrast], executor: Executor) -> int:
     """Run the participant level and return its exit code; a `SessionFXError` stops all participants."""
-    study = _prepare(options, raw, contrasts, executor)
-    selection, analysis, execution = study.selection, study.analysis, options.execution
+    selection, analysis = _prepare(options, raw, contrasts, executor)
+    execution = options.execution
     needs = {label: _memory_need(runs) for label, runs in selection.runs.items()}
     # longest first, so that no long one is left alone at the end
     order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
@@ -72,10 +57,10 @@ def run_participants(options: Options, raw: Path, contrasts: Sequence[Contrast],
         return 0
     say_warnings(options.group, selection)
     prepare_output(options.output_dir, analysis.links)
-    keep_call(options, analysis.methods(study.runs), selection.entities, "participant")
+    keep_call(options, analysis.methods(selection.every_run), selection.entities, "participant")
     for label in selection.runs:
         remove_stale_temporaries(analysis.output_dir / func_folder(label).parent)
-    _say_about_memory(needs, len(study.runs), executor, at_a_time, execution.nprocs)
+    _say_about_memory(needs, len(selection.every_run), executor, at_a_time, execution.nprocs)
     outcomes: list[Outcome] = []
     with show_progress("participant level", "participant", len(order), leave=True) as advance:
         for outcome in run_chains(chains, executor, execution, analysis.output_dir, max(needs.values())):
@@ -84,10 +69,12 @@ def run_participants(options: Options, raw: Path, contrasts: Sequence[Contrast],
             outcomes.append(outcome)
             if outcome.failure and execution.stop_on_first_crash:
                 break
-    return _conclude(outcomes, study, has_pages=not execution.no_report)
+    return _conclude(outcomes, selection, analysis)
 
 
-def _prepare(options: Options, raw: Path, contrasts: Sequence[Contrast], executor: Executor) -> _Study:
+def _prepare(
+    options: Options, raw: Path, contrasts: Sequence[Contrast], executor: Executor
+) -> tuple[RunSelection, ParticipantAnalysis]:
     """Choose the runs, and refuse before anything is written what cannot be asked of them."""
     wanted = options.selection
     roots = find_derivative_roots(raw, wanted.derivatives)
@@ -122,9 +109,13 @@ def _prepare(options: Options, raw: Path, contrasts: Sequence[Contrast], executo
     _check_confounds(selection, options.first_level.confounds)
     session_contrasts = asked_of_sessions(options.group, selection)
     _check_names(selection, contrasts, session_contrasts, keeps_runs=options.first_level.keep_run_maps)
-    every_run = [run for runs in selection.runs.values() for run in runs]
     # masks and confounds of a denoised image may come from another folder than the image
-    files = [path for run in every_run for path in (run.bold, run.mask, run.confounds, run.events) if path is not None]
+    files = [
+        path
+        for run in selection.every_run
+        for path in (run.bold, run.mask, run.confounds, run.events)
+        if path is not None
+    ]
     sources = [root for root in roots if any(path.is_relative_to(root) for path in files)]
     analysis = ParticipantAnalysis(
         model=options.first_level,
@@ -137,14 +128,14 @@ def _prepare(options: Options, raw: Path, contrasts: Sequence[Contrast], executo
         preprocessing=preprocessing_programs(sources),
         has_pages=not options.execution.no_report,
     )
-    return _Study(selection=selection, analysis=analysis, roots=tuple(roots))
+    return selection, analysis
 
 
 def _check_conditions(selection: RunSelection, contrasts: Sequence[Contrast], hrf_model: str) -> None:
     """Make sure every contrast names conditions that occur in some run."""
     suffixes = ["", *(f"_{part.strip()}" for part in hrf_model.split("+")[1:])]
     known, unusable = _conditions_there_are(
-        (run.events for runs in selection.runs.values() for run in runs),
+        (run.events for run in selection.every_run),
         {name for contrast in contrasts for name in contrast.weights},
         suffixes,
     )
@@ -207,7 +198,7 @@ def _check_confounds(selection: RunSelection, asked: Sequence[str]) -> None:
     """Refuse what is neither a preset nor a column of any run, once for all of them."""
     unknown = [name for name in asked if name not in PRESETS and not is_pattern(name)]
     columns: dict[str, None] = {}
-    for path in dict.fromkeys(run.confounds for runs in selection.runs.values() for run in runs):
+    for path in dict.fromkeys(run.confounds for run in selection.every_run):
         if not unknown:
             return
         if path is None:
@@ -240,8 +231,11 @@ def _check_names(
         of_session = file_name({**entities, "ses": session}, STATMAP_SUFFIX, ".nii.gz")
         check_name_length(of_session, {"--contrast": contrast.label})
         if keeps_runs:
-            runs = (run for runs in selection.runs.values() for run in runs)
-            entities_of_run = {**max(runs, key=lambda run: len(run.name)).entities, **entities, "desc": None}
+            entities_of_run = {
+                **max(selection.every_run, key=lambda run: len(run.name)).entities,
+                **entities,
+                "desc": None,
+            }
             check_name_length(file_name(entities_of_run, STATMAP_SUFFIX, ".nii.gz"), {"--contrast": contrast.label})
         for asked in session_contrasts:
             check_name_length(
@@ -307,26 +301,26 @@ def _say_outcome(outcome: Outcome, verbose: int) -> None:
     say(f"{outcome.name}: done in {outcome.seconds:.1f} s{warnings}{removed}.")
 
 
-def _conclude(outcomes: Sequence[Outcome], study: _Study, *, has_pages: bool) -> int:
+def _conclude(outcomes: Sequence[Outcome], selection: RunSelection, analysis: ParticipantAnalysis) -> int:
     """Sum up, and choose the exit code."""
     failed = [outcome.name for outcome in outcomes if outcome.failure]
     if not failed:
-        _say_what_is_there(study, has_pages=has_pages)
+        _say_what_is_there(selection, analysis)
         return 0
-    n_all, n_kept = len(study.selection.runs), len(outcomes) - len(failed)
+    n_all, n_kept = len(selection.runs), len(outcomes) - len(failed)
     others = f"{n_kept} finished and kept" if n_kept else "none is finished"
     if len(outcomes) < n_all:
         others += f", {n_all - len(outcomes)} not begun"
     say(
         f"{len(failed)} of {n_all} participants failed ({listed(failed)}); {others}. Details: "
-        f"{study.analysis.output_dir / 'logs'}. Correct the cause and give the same command again."
+        f"{analysis.output_dir / 'logs'}. Correct the cause and give the same command again."
     )
     return EXIT_SOME_FAILED
 
 
-def _say_what_is_there(study: _Study, *, has_pages: bool) -> None:
+def _say_what_is_there(selection: RunSelection, analysis: ParticipantAnalysis) -> None:
     """Sum up what the participant level was made from, and where its results are."""
-    selection, contrasts, output_dir = study.selection, study.analysis.contrasts, study.analysis.output_dir
+    contrasts, output_dir = analysis.contrasts, analysis.output_dir
     of_sessions = f", {counted(len(selection.sessions), 'session')} in time order: {selection.order.text}"
     n_maps = sum(
         1
@@ -334,9 +328,9 @@ def _say_what_is_there(study: _Study, *, has_pages: bool) -> None:
         for contrast in contrasts
         for _ in (output_dir / f"sub-{label}").rglob(f"*_contrast-{contrast.label}_*_{STATMAP_SUFFIX}.nii.gz")
     )
-    reports = f" Reports: {output_dir}/sub-*.html" if has_pages else ""
+    reports = f" Reports: {output_dir}/sub-*.html" if analysis.has_pages else ""
     say(
         f"Participant level: {counted(len(selection.runs), 'participant')}"
-        f"{of_sessions if selection.sessions else ''}, {counted(len(study.runs), 'run')}; "
+        f"{of_sessions if selection.sessions else ''}, {counted(len(selection.every_run), 'run')}; "
         f"{counted(n_maps, 'map')} of {counted(len(contrasts), 'contrast')} in {output_dir}/sub-*.{reports}"
     )

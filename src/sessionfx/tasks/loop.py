@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from sessionfx.bids.writing import Written, check_place, collected, discard, remove, write_text
 from sessionfx.errors import LevelError, ParticipantError, SessionFXError
@@ -84,14 +84,6 @@ class Outcome:
     summary: Any = None
     seconds: float = 0.0
     n_removed: int = 0
-
-
-@dataclass(frozen=True)
-class _Made:
-    """What tasks wrote, still under temporary names, and what is to be said of it."""
-
-    files: list[Written]
-    summary: Any
 
 
 def find_work(chain: Chain, execution: Execution, output_dir: Path) -> ToDo:
@@ -215,12 +207,12 @@ def _in_this_process(to_do: ToDo) -> Outcome:
 
 def do_tasks(
     open_chain: partial[AbstractContextManager[Shared]], tasks: Sequence[Task], values: Mapping[str, Any]
-) -> _Made:
-    """Do the tasks of a chain on a worker; their files wait for their names."""
+) -> tuple[list[Written], Any]:
+    """Do the tasks of a chain on a worker; give their files, which wait for their names, and what is said of them."""
     with collected() as files, open_chain(values) as shared:
         for task in tasks:
             task.run(shared)
-        return _Made(files, shared.summary())
+        return files, shared.summary()
 
 
 @dataclass
@@ -300,18 +292,18 @@ def _on_workers(found: Iterator[ToDo | Outcome], executor: Executor, need_gb: fl
         elif part is not None:
             queue.take(progress, part, done.result)
         else:
-            yield _completed(progress, cast("_Made", done.result))
+            yield _completed(progress, *done.result)
     yield from queue.settled
 
 
-def _completed(progress: _Progress, made: _Made) -> Outcome:
+def _completed(progress: _Progress, files: Sequence[Written], summary: Any) -> Outcome:
     to_do = progress.to_do
     try:
-        n_removed = _commit(to_do, to_do.tasks, made.files, to_do.outdated)
+        n_removed = _commit(to_do, to_do.tasks, files, to_do.outdated)
     except ParticipantError as error:
         return _failed(to_do, Failure(str(error), "", expected=True))
     _keep_crash(to_do.chain, None)
-    return Outcome(to_do.chain.name, None, made.summary, time.monotonic() - progress.started, n_removed)
+    return Outcome(to_do.chain.name, None, summary, time.monotonic() - progress.started, n_removed)
 
 
 def _commit(to_do: ToDo, tasks: Sequence[Task], files: Sequence[Written], outdated: Sequence[str]) -> int:
