@@ -277,33 +277,21 @@ def memory(image: Any) -> Callable[[int], list[str]]:
     return limited
 
 
+@pytest.mark.parametrize(
+    ("levels", "mebibytes", "n_processes", "said"),
+    [(("participant", "group"), 512, "1", ""), (("participant",), 1000, "3", "2 run(s) at a time instead of 3")],
+    ids=["both levels", "fewer runs at a time"],
+)
 def test_runs_within_limited_memory(
-    image: Any,
-    study: Path,
-    new_output: Callable[[], Path],
-    assert_as_expected: Callable[..., None],
-    memory: Callable[[int], list[str]],
-) -> None:
+    image: Any, study: Path, new_output: Callable[[], Path], assert_as_expected: Callable[..., None],
+    memory: Callable[[int], list[str]], levels: tuple[str, ...], mebibytes: int, n_processes: str, said: str,
+) -> None:  # fmt: skip
     output = new_output()
-    arguments = ("/data", "/out", "participant", "group", *CONTRAST, "--nprocs", "1", "--no-report")
-    done = image.run(*arguments, options=[*image.options(study, output), *memory(512)])
+    arguments = ("/data", "/out", *levels, *CONTRAST, "--nprocs", n_processes, "--no-report")
+    done = image.run(*arguments, options=[*image.options(study, output), *memory(mebibytes)])
     assert done.returncode == 0, done.stderr
-    assert_as_expected(output, "participant", "group")
-
-
-def test_limit_of_the_container_lowers_the_number_of_participants_at_a_time(
-    image: Any,
-    study: Path,
-    new_output: Callable[[], Path],
-    assert_as_expected: Callable[..., None],
-    memory: Callable[[int], list[str]],
-) -> None:
-    output = new_output()
-    arguments = ("/data", "/out", "participant", *CONTRAST, "--nprocs", "3", "--no-report")
-    done = image.run(*arguments, options=[*image.options(study, output), *memory(1000)])
-    assert done.returncode == 0, done.stderr
-    assert "2 run(s) at a time instead of 3" in done.stderr
-    assert_as_expected(output, "participant")
+    assert said in done.stderr
+    assert_as_expected(output, *levels)
 
 
 def test_run_that_does_not_fit_fails_in_words(

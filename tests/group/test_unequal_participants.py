@@ -104,17 +104,13 @@ def test_one_session_vector_of_one_value_is_welchs_test() -> None:
     np.testing.assert_allclose(f.dof, t.dof, rtol=1e-9)
 
 
-def test_a_group_of_one_is_refused_and_the_remedy_answers() -> None:
-    study = Study(everyone(9, 2), patients(1, 8))
-    asked = study.question("mean", "patient - control")
-    with pytest.raises(NotEstimableError, match="--variance pooled"):
-        STRATEGIES["summary-statistics"].plan(study.layout, asked, GroupOptions())
-    assert STRATEGIES["summary-statistics"].plan(study.layout, asked, GroupOptions(variance="pooled")).contrast.any()
-
-
-def test_a_group_too_small_for_a_covariance_is_refused_and_the_remedy_answers() -> None:
-    study = Study(everyone(12, 4), patients(3, 9))
-    asked = study.question("any", "patient - control")
+@pytest.mark.parametrize(
+    ("study", "contrast"),
+    [(Study(everyone(9, 2), patients(1, 8)), "mean"), (Study(everyone(12, 4), patients(3, 9)), "any")],
+    ids=["a group of one", "a group too small for a covariance"],
+)
+def test_a_small_group_is_refused_and_the_remedy_answers(study: Study, contrast: str) -> None:
+    asked = study.question(contrast, "patient - control")
     with pytest.raises(NotEstimableError, match="--variance pooled"):
         STRATEGIES["summary-statistics"].plan(study.layout, asked, GroupOptions())
     assert STRATEGIES["summary-statistics"].plan(study.layout, asked, GroupOptions(variance="pooled")).contrast.any()

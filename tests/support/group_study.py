@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -157,18 +158,6 @@ def read(path: Path) -> NDArray[np.float64]:
     return np.asarray(nib.load(path).get_fdata())
 
 
-def group_map(
-    output: Path,
-    strategy: str,
-    statistic: str,
-    sessions: str | None = "mean",
-    covariate: str | None = None,
-    desc: str | None = None,
-) -> NDArray[np.float64]:
-    """Read a group map of the study's contrast, raveled."""
-    return read(group_path(output, strategy, statistic, sessions, covariate, desc)).ravel()
-
-
 def group_path(
     output: Path,
     strategy: str,
@@ -183,6 +172,11 @@ def group_path(
                        ("desc", desc)):  # fmt: skip
         name += f"_{key}-{label}" if label else ""
     return output / "group" / f"{name}_statmap.nii.gz"
+
+
+def group_map(*place: Any, **entities: Any) -> NDArray[np.float64]:
+    """Read the map that `group_path` names, raveled."""
+    return read(group_path(*place, **entities)).ravel()
 
 
 def strict_json(path: Path) -> dict[str, object]:
