@@ -20,20 +20,7 @@ _END = 1000
 
 
 def listed(names: Iterable[object], *, most: int = MOST_NAMES, separator: str = ", ") -> str:
-    """Join names, of many only the first.
-
-    Parameters
-    ----------
-    names : iterable
-        Texts too long for a name are cut, paths are not.
-    most : int, default=40
-        More are counted.
-    separator : str, default=', '
-
-    Returns
-    -------
-    str
-        Empty without names.
+    """Join names, of many only the first; texts too long for a name are cut, paths are not.
 
     Examples
     --------
@@ -83,9 +70,7 @@ def lines_text(lines: Sequence[int], *, most: int = 3) -> str:
     shown = [str(line) for line in lines[:most]]
     if len(lines) > most:
         return f"lines {', '.join(shown)} and {len(lines) - most} more"
-    if len(shown) == 1:
-        return f"line {shown[0]}"
-    return f"lines {', '.join(shown[:-1])} and {shown[-1]}"
+    return f"line{'s' * (len(shown) > 1)} {joined(shown)}"
 
 
 def shortened(text: str) -> str:
