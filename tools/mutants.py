@@ -12,7 +12,6 @@ Exit code 1 where a slip survives, 2 where its text is no longer in the source o
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import shutil
@@ -34,24 +33,13 @@ settings.load_profile("unshrunk")
 
 
 class Mutant(NamedTuple):
-    """One slip.
-
-    Attributes
-    ----------
-    name : str
-    path : str
-        Of the module, below `src/sessionfx`.
-    old, new : str
-        Text that is in the module once, and what stands there instead.
-    tests : str
-        Arguments of pytest.
-    """
+    """One slip."""
 
     name: str
-    path: str
-    old: str
-    new: str
-    tests: str
+    path: str  # of the module, below src/sessionfx
+    old: str  # in the module once
+    new: str  # what stands there instead
+    tests: str  # arguments of pytest
 
 
 _GLM = "participant/glm.py"
@@ -143,22 +131,9 @@ MUTANTS = (
 )  # fmt: skip
 
 
-def try_mutant(mutant: Mutant, root: Path, moved: dict[str, str]) -> tuple[str, str]:
-    """Run the tests of one slip against a copy of the source.
-
-    Parameters
-    ----------
-    mutant : Mutant
-    root : Path
-        The repository.
-    moved : dict of str to str
-        Other paths and texts, for a tree in which they are called otherwise.
-
-    Returns
-    -------
-    verdict, detail : str
-    """
-    mutant = Mutant(*(_replaced(text, moved) for text in mutant))
+def try_mutant(mutant: Mutant) -> tuple[str, str]:
+    """Run the tests of one slip against a copy of the source; return verdict and detail."""
+    root = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"
         shutil.copytree(root / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
@@ -183,27 +158,18 @@ def try_mutant(mutant: Mutant, root: Path, moved: dict[str, str]) -> tuple[str, 
     return (CAUGHT if done.returncode == _NOTICED else SURVIVED), last
 
 
-def _replaced(text: str, moved: dict[str, str]) -> str:
-    for new, old in moved.items():
-        text = text.replace(new, old)
-    return text
-
-
 def main() -> int:
     """Try the slips that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of the slips to try [all]")
-    parser.add_argument("--root", type=Path, default=Path(__file__).parents[1], help="the repository [this one]")
-    parser.add_argument("--moved", type=Path, help="JSON: texts here, and what they are called in that repository")
     options = parser.parse_args()
-    moved = json.loads(options.moved.read_text()) if options.moved else {}
     unknown = set(options.names) - {mutant.name for mutant in MUTANTS}
     if unknown:
         parser.error(f"no slip is called {', '.join(sorted(unknown))}")
     verdicts = []
     for mutant in MUTANTS:
         if mutant.name in (options.names or [mutant.name]):
-            verdict, detail = try_mutant(mutant, options.root, moved)
+            verdict, detail = try_mutant(mutant)
             verdicts.append(verdict)
             print(f"{verdict:9} {mutant.name}: {detail}", flush=True)
     print(f"{verdicts.count(CAUGHT)} of {len(verdicts)} caught")
