@@ -9,10 +9,12 @@ import re
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,6 +34,7 @@ from sessionfx.bids.writing import (
     write_text,
 )
 from sessionfx.errors import OutputError, ParticipantError
+from sessionfx.execution import LocalExecutor
 from sessionfx.options.groups import Execution
 from sessionfx.tasks import loop
 from sessionfx.tasks.loop import find_work
@@ -467,6 +470,24 @@ def test_finished_work_is_done_again_only_where_it_is_asked_for(
     found = find_work(chain_of(tmp_path, *tasks), Execution(**changes), tmp_path)
     assert [task.name for task in found.tasks] == to_do
     assert [task.name for task in found.parts] == parts
+
+
+def test_a_participant_is_looked_at_when_its_turn_comes(tmp_path: Path) -> None:
+    """Of thousands, the first begins before the files of the last are looked at."""
+    output, looked = tmp_path / "out", []
+
+    def chains() -> Iterator[Chain]:
+        for name in ("sub-01", "sub-02", "sub-03"):
+            looked.append(name)
+            fit = Task(name="fit", kind="part", run=partial(len, name))
+            chain = chain_of(output, fit, task_of(output, "map", made_from="fit"))
+            yield replace(chain, name=name, open=lambda values: nullcontext(SimpleNamespace(summary=lambda: values)))
+
+    with LocalExecutor(1, 1) as executor:
+        outcomes = loop.run_chains(chains(), executor, Execution(), output)
+        first = next(outcomes)
+        assert (first.name, first.summary, looked) == ("sub-01", {"fit": 6}, ["sub-01"])
+        assert [(outcome.name, outcome.summary) for outcome in outcomes] == [("sub-02", None), ("sub-03", None)]
 
 
 def test_a_lock_whose_holder_sleeps_is_waited_for_no_longer_than_that(
