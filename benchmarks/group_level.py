@@ -152,7 +152,7 @@ def measure_group(
     for number in numbers:
         study, output, seconds = folder / f"study-{number}", folder / "out", folder / "seconds"
         raw, maps = write_study(study, pool, number)
-        asked = [part for one in SESSION_CONTRASTS for part in ("--session-contrast", one)]
+        asked = [part for contrast in SESSION_CONTRASTS for part in ("--session-contrast", contrast)]
         command = [sys.executable, "-m", "sessionfx", raw, output, "group", "-d", maps, "--no-report", *asked]
         ours = [*map(str, command), "--nprocs", str(n_processes)]
         peer = [sys.executable, "-c", PEER, str(maps), str(seconds)]

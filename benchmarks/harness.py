@@ -44,7 +44,7 @@ class Comparison:
 
     def median(self, who: str, quantity: str) -> float:
         """Give the median of `wall`, `cpu` or `peak` of `ours` or `peer`."""
-        return statistics.median(getattr(one, quantity) for one in getattr(self, who))
+        return statistics.median(getattr(usage, quantity) for usage in getattr(self, who))
 
     def ratio(self, quantity: str) -> float:
         """How many times more the peer takes: the median of the ratios of pairs."""

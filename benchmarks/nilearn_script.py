@@ -39,7 +39,7 @@ def main(root: Path, out: Path, fwhm: float, *, with_group: bool) -> None:
             model = fit_session(root, folder / "func", fwhm)
             maps = model.compute_contrast([CONTRAST] * len(model.design_matrices_), output_type="all")
             sessions[participant, folder.name] = maps
-            degrees[folder.name] = sum(len(one) - one.shape[1] for one in model.design_matrices_)
+            degrees[folder.name] = sum(len(design) - design.shape[1] for design in model.design_matrices_)
             save(out / participant / folder.name, f"{participant}_{folder.name}", maps)
         own = {session: sessions[participant, session] for session in degrees}
         combined |= combine(participant, own, degrees, out)

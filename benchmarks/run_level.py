@@ -66,7 +66,7 @@ def _measure(root: Path, fwhm: float, pairs: int, *, is_long: bool) -> dict[str,
     found = harness.in_turn(commands, rounds=pairs + uncounted)
     ours_runs, nilearn_runs, floors = (found[who][uncounted:] for who in commands)
     compared = harness.Comparison(ours_runs, nilearn_runs)
-    ours, theirs = ([float(one.said) for one in runs] for runs in (compared.ours, compared.peer))
+    ours, theirs = ([float(run.said) for run in runs] for runs in (compared.ours, compared.peer))
     return {
         "ours": float(np.median(ours)),
         "nilearn": float(np.median(theirs)),
@@ -74,7 +74,7 @@ def _measure(root: Path, fwhm: float, pairs: int, *, is_long: bool) -> dict[str,
         "cpu": compared.ratio("cpu"),
         "peak": compared.median("ours", "peak"),
         "nilearn_peak": compared.median("peer", "peak"),
-        "floor": float(np.median([float(one.said) for one in floors])),
+        "floor": float(np.median([float(run.said) for run in floors])),
         "difference": None
         if is_long
         else float(harness.measure([sys.executable, __file__, "difference", str(root), str(fwhm)]).said),

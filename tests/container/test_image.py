@@ -159,8 +159,8 @@ def output(image: Any, study: Path, new_output: Callable[[], Path]) -> Path:
         for label, home in (("01", "root folder"), ("02", "unwritable"), ("03", "empty"))
     ]
     done.append(image.run("/data", "/out", "group", options=options))
-    assert [one.returncode for one in done] == [0, 0, 0, 0], "".join(one.stderr for one in done)
-    assert not any("Warning" in one.stderr for one in done)
+    assert [call.returncode for call in done] == [0, 0, 0, 0], "".join(call.stderr for call in done)
+    assert not any("Warning" in call.stderr for call in done)
     return folder
 
 

@@ -42,7 +42,7 @@ def design_of(layout: MapLayout) -> NDArray[np.float64]:
 def numbers_per_voxel(spectrum: ParticipantSpectrum) -> int:
     """How many numbers of the spectrum each voxel is multiplied with."""
     dense = [basis.size for index, basis in enumerate(spectrum.bases) if index not in spectrum.sums]
-    thin = [one.scaled.nnz + one.other.size for one in spectrum.sums.values()]
+    thin = [sums.scaled.nnz + sums.other.size for sums in spectrum.sums.values()]
     return spectrum.fitted_basis.size + sum(dense) - max(dense, default=0) + sum(thin)
 
 

@@ -98,7 +98,7 @@ def test_more_maps_make_smaller_blocks_so_that_memory_stays() -> None:
     for n_maps in (60, 300, 1200, 3000):
         assert n_maps * block_width(n_maps) <= 2**18
         blocks = blocks_of(n_maps, 20_000)
-        assert [one for block in blocks for one in range(block.start, block.stop)] == list(range(20_000))
+        assert [voxel for block in blocks for voxel in range(block.start, block.stop)] == list(range(20_000))
 
 
 # The stack --------------------------------------------------------------------------------------------------
@@ -124,12 +124,12 @@ def stacked(maps: list[FirstLevelMap], folder: Path, n_threads: int) -> tuple[ND
     ) as stack:
         effects = [stack.effects(block) for block in stack.blocks]
         variances = [stack.variances(block) for block in stack.blocks]
-        assert all(one.flags.c_contiguous for one in (*effects, *variances))
+        assert all(values.flags.c_contiguous for values in (*effects, *variances))
         return np.hstack(effects), np.hstack(variances), stack.mask, stack.stored.dtype.type
 
 
 def maps_of(study: GroupStudy) -> list[FirstLevelMap]:
-    return sorted(find_first_level_maps([study.maps]).maps, key=lambda one: one.key)
+    return sorted(find_first_level_maps([study.maps]).maps, key=lambda found: found.key)
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
@@ -227,7 +227,7 @@ def test_files_of_single_precision_give_the_maps_of_equal_files_of_double_precis
     for dtype in (np.float32, np.float64):
         study = make_study(tmp_path / dtype.__name__, n_participants=6)
         for key in study.keys:
-            single = [one[key].astype(np.float32).astype(dtype) for one in (study.effects, study.variances)]
+            single = [maps[key].astype(np.float32).astype(dtype) for maps in (study.effects, study.variances)]
             study.write(*key, single[0], single[1])
         run_group(study, tmp_path / dtype.__name__ / "out", 1)
         maps = sorted((tmp_path / dtype.__name__ / "out" / "group").glob("*_statmap.nii.gz"))

@@ -241,7 +241,7 @@ def intact_maps(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
     signal.signal(signal.SIGTERM, handler)
     maps = {participant: maps_of(out, participant) for participant in ("sub-01", "sub-02")}
     # two sessions, their mean and their difference, five statistics each; and where they are combined, their dof
-    assert [len(one) for one in maps.values()] == [22, 22]
+    assert [len(files) for files in maps.values()] == [22, 22]
     return maps
 
 
@@ -846,8 +846,8 @@ def test_a_config_file_is_used_and_the_command_line_wins(study: Study) -> None:
     assert not (study.out / "sub-01").exists(), "participant-label comes from the file"
     assert {LABEL} == {re.findall("contrast-([^_]+)", name)[0] for name in maps_of(study.out, "sub-02")}
     sidecars = [json.loads(path.read_text()) for path in study.out.rglob("*ses-01*_statmap.json")]
-    assert {one["ModelParameters"]["NoiseModel"] for one in sidecars} == {"ols"}
-    assert {one["ModelParameters"]["DriftModel"] for one in sidecars} == {"none"}
+    assert {sidecar["ModelParameters"]["NoiseModel"] for sidecar in sidecars} == {"ols"}
+    assert {sidecar["ModelParameters"]["DriftModel"] for sidecar in sidecars} == {"none"}
 
 
 @pytest.mark.parametrize("given", [("-tstroop",), ("-t", "stroop"), ("--task-id=stroop",), ("--task_id", "stroop")])

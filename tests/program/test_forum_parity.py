@@ -109,8 +109,8 @@ def test_participant_maps_equal_compute_fixed_effects_with_real_dofs(ours: Path,
         inside = common_mask(session_maps, (subject,))
         mask = nib.Nifti1Image(inside.astype(np.uint8), inputs[0][2].affine)
         effect, variance, t, z = compute_fixed_effects(
-            [one[0]["effect_size"] for one in inputs], [one[0]["effect_variance"] for one in inputs], mask,
-            dofs=[one[1] for one in inputs],
+            [run[0]["effect_size"] for run in inputs], [run[0]["effect_variance"] for run in inputs], mask,
+            dofs=[run[1] for run in inputs],
         )  # fmt: skip
         folder = ours / f"sub-{subject}" / "func"
         for statistic, theirs in {"effect": effect, "variance": variance, "t": t}.items():

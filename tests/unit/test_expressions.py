@@ -71,7 +71,9 @@ def sums(draw: st.DrawFn, atoms: st.SearchStrategy[Meaning]) -> Meaning:
 def expressions(names: st.SearchStrategy[str]) -> st.SearchStrategy[Meaning]:
     """Weighted sums of names, nested in parentheses."""
     alone = names.map(lambda name: (name, {name: 1.0}))
-    atoms = st.recursive(alone, lambda inner: sums(inner).map(lambda one: (f"({one[0]})", one[1])), max_leaves=6)
+    atoms = st.recursive(
+        alone, lambda inner: sums(inner).map(lambda inside: (f"({inside[0]})", inside[1])), max_leaves=6
+    )
     return sums(atoms)
 
 

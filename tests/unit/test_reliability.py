@@ -82,7 +82,7 @@ def test_missing_sessions_give_hendersons_estimates(
     values = rng.normal(size=(len(owners), N_VOXELS)) + rng.normal(size=(owners.max() + 1, N_VOXELS))[owners]
     found = components(owners, sessions, values, adjusted=adjusted)
     fixed = np.eye(sessions.max() + 1)[sessions] if adjusted else np.ones((len(owners), 1))
-    expected = np.array([henderson_3(owners, fixed, one) for one in values.T])
+    expected = np.array([henderson_3(owners, fixed, voxel) for voxel in values.T])
     np.testing.assert_allclose(found.between, expected[:, 0], rtol=1e-7, atol=1e-9)
     np.testing.assert_allclose(found.within, expected[:, 1], rtol=1e-7)
 
@@ -111,7 +111,7 @@ def test_differences_between_sessions_do_not_touch_the_consistency(
     owners, sessions, rng = case
     values = rng.normal(size=(len(owners), N_VOXELS)) + rng.normal(size=(owners.max() + 1, N_VOXELS))[owners]
     shifted = values + size * rng.normal(size=(sessions.max() + 1, N_VOXELS))[sessions]
-    before, after = (components(owners, sessions, one, adjusted=True) for one in (values, shifted))
+    before, after = (components(owners, sessions, maps, adjusted=True) for maps in (values, shifted))
     np.testing.assert_allclose(after.between, before.between, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(after.within, before.within, rtol=1e-6)
 
@@ -123,7 +123,7 @@ def test_units_change_the_variances_and_not_the_coefficient(
 ) -> None:
     owners, sessions, rng = case
     values = rng.normal(size=(len(owners), N_VOXELS)) + 3
-    before, after = (components(owners, sessions, one, adjusted=adjusted) for one in (values, -factor * values))
+    before, after = (components(owners, sessions, maps, adjusted=adjusted) for maps in (values, -factor * values))
     np.testing.assert_allclose(after.within, factor**2 * before.within, rtol=1e-8)
     np.testing.assert_allclose(after.between, factor**2 * before.between, rtol=1e-7, atol=1e-9 * factor**2)
     np.testing.assert_allclose(after.icc, before.icc, rtol=1e-7, atol=1e-9)

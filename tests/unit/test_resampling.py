@@ -166,7 +166,7 @@ def test_every_distinct_resampling_is_as_likely_as_any_other() -> None:
     ):  # fmt: skip
         draws = resampling.draws(rng, 4800)
         assert (draws[0] == (1.0 if resampling is flips else np.arange(4))).all()
-        counts = [int((draws[1:] == one).all(axis=1).sum()) for one in everything]
+        counts = [int((draws[1:] == signs).all(axis=1).sum()) for signs in everything]
         assert resampling.n_possible == len(everything)
         assert stats.chisquare(counts).pvalue > 1e-4
     assert (flips.n_always, labels.n_always) == (2, 1)

@@ -155,7 +155,9 @@ def test_linear_is_the_least_squares_slope_over_the_sessions_there_are(
     weights = resolved("linear", sessions).weights_for(present)
     assert weights is not None
     assert set(weights) <= set(present)
-    slope = np.polyfit([sessions.index(session) for session in present], [effects[one] for one in present], 1)[0]
+    slope = np.polyfit([sessions.index(session) for session in present], [effects[session] for session in present], 1)[
+        0
+    ]
     ours = sum(weight * effects[session] for session, weight in weights.items())
     assert ours == pytest.approx(slope, rel=1e-7, abs=1e-10)
 

@@ -87,7 +87,7 @@ def test_average_equals_compute_fixed_effects(weighting: str) -> None:
     rng = np.random.default_rng(8)
     effects, variances = rng.normal(size=(3, 4, 4, 4)), rng.uniform(0.2, 3, size=(3, 4, 4, 4))
     dofs = [91.0, 88.0, 93.0]
-    images = [[nib.Nifti1Image(one, np.eye(4)) for one in block] for block in (effects, variances)]
+    images = [[nib.Nifti1Image(values, np.eye(4)) for values in block] for block in (effects, variances)]
     mask = math_img("np.ones_like(a)", a=images[0][0])
     theirs = compute_fixed_effects(*images, mask=mask, precision_weighted=weighting == "precision", dofs=dofs)
     inputs = [Estimate(e.ravel(), v.ravel(), dof) for e, v, dof in zip(effects, variances, dofs, strict=True)]
