@@ -24,11 +24,13 @@ from sessionfx.bids.names import SECTION_SUFFIX
 from sessionfx.bids.reading import UnreadableFileError, open_input, read_json_object
 from sessionfx.bids.writing import list_outputs, locked, remove, write_json, write_text
 from sessionfx.errors import SessionFXError
+from sessionfx.report.niivue import niivue_script, packed_niivue
 from sessionfx.wording import format_number, natural_key
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_VIEWER = '<div class="viewer">'  # see viewer.html.j2
 _LARGEST_SECTION = 2**30  # hundreds of runs with their pictures
 # controls, halves of characters, and what is no character
 _NOT_IN_HTML = re.compile(
@@ -149,8 +151,17 @@ def _assemble(path: Path, folder: Path, title: str, lead: str) -> None:
         # Sections were rendered by `render`, which escapes; they are not escaped twice.
         html = Markup(content["html"].replace("SECTION-ID", f"section-{number}"))  # noqa: S704
         sections.append({**section, "title": content["title"], "html": html})
-    page = render("page.html.j2", title=title, lead=lead, sections=sections, version=__version__)
-    write_text(path, page.rstrip("\n") + "\n" + made_of)
+    niivue = Markup(packed_niivue()) if any(_VIEWER in section["html"] for section in sections) else None  # noqa: S704
+    page = render("page.html.j2", title=title, lead=lead, sections=sections, version=__version__, niivue=niivue)
+    write_text(path, _allowing_only_own_scripts(page, niivue is not None).rstrip("\n") + "\n" + made_of)
+
+
+def _allowing_only_own_scripts(page: str, has_viewer: bool) -> str:
+    """Name the scripts that a browser may run by their digests; what users wrote cannot become one."""
+    scripts = [script.encode() for script in re.findall("<script>(.*?)</script>", page, re.DOTALL)]
+    digests = [hashlib.sha256(script).digest() for script in [*scripts, *([niivue_script()] if has_viewer else [])]]
+    sources = [f"'sha256-{base64.b64encode(digest).decode('ascii')}'" for digest in digests]
+    return page.replace("SCRIPT-SOURCES", " ".join(sources) or "'none'", 1)
 
 
 def _section_files(folder: Path) -> list[Path]:
