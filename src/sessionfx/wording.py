@@ -101,6 +101,17 @@ def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
     return "n/a" if math.isnan(value) else minus(f"{value:{'+' if signed else ''}.{digits}g}")
 
 
+def place_text(x: float, y: float, z: float) -> str:
+    """Write a place in mm.
+
+    Examples
+    --------
+    >>> place_text(34.0, -56.0, -0.2)
+    '34, −56, 0'
+    """
+    return ", ".join(minus(str(round(coordinate))) for coordinate in (x, y, z))
+
+
 def format_number(value: Any) -> str:
     """Format a cell: integers as they are, other numbers to three significant digits, NaN and infinity in words."""
     if isinstance(value, bool) or not isinstance(value, int | float):

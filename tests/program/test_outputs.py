@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,16 @@ import pandas as pd
 import pytest
 
 from program import CONTRAST, run_command
-from sessionfx.bids.names import STATISTICS
+from sessionfx.bids.names import (
+    ENTITY_ORDER,
+    LONG_NAMES,
+    PYBIDS_CONFIG,
+    STATISTICS,
+    STATMAP_SUFFIX,
+    comparable_label,
+    file_name,
+    parse_name,
+)
 from sessionfx.cli import main
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 
@@ -101,6 +111,71 @@ def test_t_z_and_p_follow_from_effect_variance_and_dof(small_output: Path) -> No
         np.testing.assert_allclose(stats.norm.sf(values["z"][mask]), stats.t.sf(t, dof), rtol=1e-4, atol=1e-30)
         assert (values["p"][~mask] == 1).all()
         assert not any(values[stat][~mask].any() for stat in ("effect", "variance", "t", "z"))
+
+
+def test_headers_say_which_statistic_a_map_holds(small_output: Path) -> None:
+    names = {"effect": "estimate", "variance": "estimate", "t": "t test", "F": "f test", "z": "z score", "p": "p value"}
+    n_with_dof = 0
+    for path in small_output.rglob("*_statmap.nii.gz"):
+        sidecar = sidecar_of(path)
+        expected = ()
+        if sidecar["StatisticType"] in ("t", "F"):
+            fields = [name for name in ("DegreesOfFreedomNumerator", "DegreesOfFreedom") if name in sidecar]
+            differ = "DegreesOfFreedomAre" in sidecar
+            expected = tuple(0.0 if differ else np.float32(sidecar[name]) for name in fields)
+            n_with_dof += not differ
+        name, parameters, _ = nib.load(path).header.get_intent()
+        assert (name, parameters) == (names.get(sidecar["StatisticType"], "none"), expected), path
+    assert n_with_dof
+
+
+def test_pybids_finds_maps_by_their_entities_and_gives_each_its_own_metadata(
+    small_dataset: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    analyse(
+        small_dataset, output, "participant", "group", "--contrast", CONTRAST, "--keep-run-maps", "--covariates", "age",
+        "--group-contrast", "intercept", "--group-contrast", "age", "--session-contrast", "mean", "--session-contrast", "ses-02 - ses-01",
+        "--strategy", "mixed", "summary-statistics", "--permutations", "10", "--equivalence", "0.1", "--no-report",
+    )  # fmt: skip
+    guide = (Path(__file__).parents[2] / "docs" / "outputs.md").read_text(encoding="utf-8")
+    (lines,) = re.findall("```python\n(from bids .*?)```", guide, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(lines.replace("OUTPUT_DIR", str(output)), found)  # noqa: S102 - what we tell users to run
+    layout = found["layout"]
+    maps = {Path(file.path): file for file in layout.get(suffix=["statmap", "mask"], extension=".nii.gz")}
+    assert any("desc-voxelFWE" in path.name for path in maps)
+    assert set(maps) == {*output.rglob("*_statmap.nii.gz"), *output.rglob("*_mask.nii.gz")}
+    long_names = {**LONG_NAMES, "sub": "subject", "sessions": "sessionContrast"}
+    for path, file in maps.items():
+        # pybids knows no null
+        assert file.get_metadata() == {name: value for name, value in sidecar_of(path).items() if value is not None}
+        parsed = parse_name(path.name)
+        assert parsed is not None
+        for key, label in parsed.entities.items():
+            found_label = str(file.entities[long_names.get(key, key)])
+            assert comparable_label(key, found_label) == comparable_label(key, label)
+    asked = {"contrast": LABEL, "sessionContrast": "mean", "strategy": "mixed", "extension": ".nii.gz", "desc": None}
+    (z,) = layout.get(**asked, stat="z", covariate=None)
+    assert (
+        Path(z.path).name
+        == f"task-stroop_space-{SPACE}_contrast-{LABEL}_sessions-mean_strategy-mixed_stat-z_statmap.nii.gz"
+    )
+    assert layout.get_sessions() == ["01", "02", "03"]
+
+
+def test_pybids_knows_every_entity_of_a_name() -> None:
+    from bids.layout.models import Config
+
+    configs = [Config.load(config) for config in ("bids", "derivatives", str(PYBIDS_CONFIG))]
+    patterns = [entity.pattern for config in configs for entity in config.entities.values()]
+    values = {"hemi": "L", "part": "mag", "mt": "on"}
+    entities = {key: values.get(key, str(index + 1)) for index, key in enumerate(ENTITY_ORDER)}
+    path = f"/out/{file_name(entities, STATMAP_SUFFIX, '.nii.gz')}"
+    matches = [match for pattern in patterns for match in re.finditer(pattern, path)]
+    missed = [key for key, label in entities.items() if not any(
+        match[0].lstrip("_/") == f"{key}-{label}" for match in matches)]  # fmt: skip
+    assert missed == []
 
 
 def test_combined_map_covers_exactly_the_voxels_all_sessions_have(small_output: Path) -> None:

@@ -526,11 +526,16 @@ def test_both_levels_say_how_far_they_are_and_what_was_found(
         f"{n_maps} maps of 1 contrast in {tmp_path}/out/sub-*" in summary
     )
     assert f"Reports: {tmp_path}/out/sub-*.html" in summary
-    found = re.compile(
-        r"  mean: \S.* is recommended(; |, with care: .*\. )\d+ of \d+ voxels are suprathreshold\.|  mean: no strategy .*"
-    )
-    assert any(found.fullmatch(line) for line in lines)
-    assert f"Report: {tmp_path}/out/group.html" in lines
+    assert f"Report: {tmp_path}/out/group.html" == lines[-4]
+    contrast, finding, file = lines[-3:]
+    assert contrast == "Contrast incongruentMinusCongruent:"
+    figures = r"  mean: \S.* is recommended; \d+ of \d+ voxels are suprathreshold, peak z \S+ at \S+, \S+, \S+ mm\..*"
+    assert re.fullmatch(figures, finding)
+    assert (tmp_path / "out" / file.strip()).is_file()
+    assert file.endswith("_stat-z_statmap.nii.gz")
+    capfd.readouterr()
+    assert main([*call, "--session-contrast", "mean"]) == 0
+    assert capfd.readouterr().err.splitlines()[-3:] == lines[-3:], "a rerun says it too"
 
 
 # Slurm ------------------------------------------------------------------------------------------------------

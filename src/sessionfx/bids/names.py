@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import PurePath, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TypeVar
 
 from sessionfx.errors import CommandLineError
@@ -28,6 +28,9 @@ ENTITY_ORDER = (
     "flip", "inv", "mt", "part", "proc", "hemi", "space", "cohort", "split", "recording", "chunk", "atlas", "seg",
     "scale", "res", "den", "label", "contrast", "sessions", "covariate", "strategy", "stat", "desc",
 )  # fmt: skip
+
+# Configuration of pybids that knows these
+PYBIDS_CONFIG = Path(__file__).with_name("pybids.json")
 
 STATMAP_SUFFIX = "statmap"
 SECTION_SUFFIX = "_section.json"

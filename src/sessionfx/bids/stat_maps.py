@@ -37,6 +37,10 @@ _F_DESCRIPTIONS = {
 }
 # The next level computes from these: what it gives must not depend on whether they were read back from files.
 _FULL_PRECISION = ("effect", "variance", "dof")
+# Names of the NIfTI intent codes
+_INTENTS = {
+    "effect": "estimate", "variance": "estimate", "t": "t test", "F": "f test", "z": "z score", "p": "p value",
+}  # fmt: skip
 
 
 def statmap_paths(
@@ -112,7 +116,16 @@ def write_statmap(
         path, values, mask, grid,
         outside=1.0 if statistic == "p" else 0.0,
         dtype=np.float64 if statistic in _FULL_PRECISION else np.float32,
+        intent=_intent(content),
     )  # fmt: skip
+
+
+def _intent(content: Mapping[str, Any]) -> tuple[str, tuple[float, ...]]:
+    """Give the NIfTI intent of a map from its sidecar; degrees of freedom that differ between voxels are left out."""
+    statistic = content["StatisticType"]
+    fields = {"t": ("DegreesOfFreedom",), "F": ("DegreesOfFreedomNumerator", "DegreesOfFreedom")}.get(statistic, ())
+    parameters = () if "DegreesOfFreedomAre" in content else tuple(content[field] for field in fields)
+    return _INTENTS.get(statistic, "none"), parameters
 
 
 def sidecar_path(path: Path) -> Path:

@@ -1,7 +1,8 @@
-"""Reading BIDS tables (tab-separated, `n/a` for missing) with errors that name the file, the line and the remedy."""
+"""BIDS tables (tab-separated, `n/a` for missing): reading with errors that name file, line and remedy, and writing."""
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,6 +105,23 @@ def numeric_column(table: pd.DataFrame, column: str, path: Path, *, allow_missin
             f"{path}, column '{column}', line {line}: {shown} is not a number{comma}. Correct or remove that row."
         )
     return numbers
+
+
+def table_text(table: pd.DataFrame) -> str:
+    """Write a table as TSV: `n/a` where a cell is missing; minus signs are ASCII, as programs read them.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Its index is not written. Tabs and line breaks in texts become spaces.
+
+    Returns
+    -------
+    str
+    """
+    cells = table.map(lambda cell: " ".join(cell.split()) if isinstance(cell, str) else cell)
+    text: str = cells.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.10g", quoting=csv.QUOTE_NONE)
+    return text.replace("−", "-")
 
 
 def _header(line: str, path: Path) -> list[str]:

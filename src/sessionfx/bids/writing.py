@@ -138,7 +138,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON as a whole file."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """Write JSON as all files have it."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def write_map(
@@ -149,6 +154,7 @@ def write_map(
     *,
     outside: float = 0.0,
     dtype: type[np.floating | np.uint8] = np.float32,
+    intent: tuple[str, tuple[float, ...]] = ("none", ()),
 ) -> None:
     """Write in-mask values as a NIfTI image.
 
@@ -164,6 +170,8 @@ def write_map(
         Value of voxels outside the mask.
     dtype : type, default=float32
         Type of the file's voxels.
+    intent : tuple of (str, tuple of float), default=("none", ())
+        What the values are, by nibabel's name of the NIfTI intent code, and its parameters.
     """
     import nibabel as nib
 
@@ -171,6 +179,7 @@ def write_map(
     volume[mask] = values
     image = nib.Nifti1Image(volume, grid.affine)
     image.header.set_xyzt_units("mm")
+    image.header.set_intent(*intent)
     # No file name and no time in the gzip header, and the level at which ISA-L gives the same bytes every time (those
     # above do not): equal maps are equal files.
     write_bytes(path, igzip.compress(image.to_bytes(), compresslevel=0, mtime=0))

@@ -21,7 +21,7 @@ from sessionfx.bids.first_level_maps import FirstLevelMap, MapSelection
 from sessionfx.bids.names import check_name_length, file_name
 from sessionfx.errors import LevelError
 from sessionfx.execution import Executor
-from sessionfx.group.answers import GroupEstimates, GroupEstimator, finding, refusals
+from sessionfx.group.answers import GroupEstimates, GroupEstimator, refusals
 from sessionfx.group.calibrated import rates_of
 from sessionfx.group.calibration import calibrate_study
 from sessionfx.group.evidence import summarise_reliability, with_active_regions
@@ -114,10 +114,9 @@ class GroupAnalysis:
 
 @dataclass(frozen=True)
 class ContrastSummary:
-    """What was found for one first-level contrast: warnings; findings, a line each; and what the methods text says."""
+    """What is said of one first-level contrast: warnings, and what the methods text says."""
 
     warnings: tuple[str, ...]
-    findings: tuple[str, ...]
     work: GroupWork
 
 
@@ -580,7 +579,7 @@ class ContrastMaps:
             *results.warnings, *results.covariate_warnings, *left_out,
             *refusals(self._study.contrast, results.questions),
         )  # fmt: skip
-        return ContrastSummary(warnings, tuple(map(finding, results.questions)), self._work())
+        return ContrastSummary(warnings, self._work())
 
 
 def _covariates(maps: Sequence[FirstLevelMap], raw: Path, model: GroupModel) -> Covariates:

@@ -33,6 +33,7 @@ from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import suprathreshold, z_threshold
+from sessionfx.wording import number, place_text
 
 
 @dataclass(frozen=True)
@@ -238,15 +239,20 @@ def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
 
 
 def finding(results: QuestionResults) -> str:
-    """Say in a line which strategy to report for a question, and in how many voxels it finds something."""
-    by_name = {result.name: result for result in results.strategies}
-    best = by_name[results.verdict.recommended[0]] if results.verdict.recommended else None
+    """Say in a line which strategy to report for a question, in how many voxels it finds something, and its peak."""
+    best = results.best
     if best is None or best.stat_map is None:
         return f"{results.question.text}: no strategy of this call can be recommended."
     summary, tests = map_summary(best.stat_map, best.threshold), best.equivalence
     equivalent = f", {tests.mask.sum()} equivalent to zero {tests.within(results.question.units)}" if tests else ""
-    counts = f"{summary['n_above']} of {summary['n_voxels']} voxels are suprathreshold{equivalent}."
-    if results.verdict.with_care:
-        reason = results.verdict.strategies[best.name].reason
-        return f"{results.question.text}: {best.title} is recommended, with care: {reason} {counts}"
-    return f"{results.question.text}: {best.title} is recommended; {counts}"
+    peak = peak_of(summary)
+    at_peak = f"peak z {number(peak['peak_z'])} at {place_text(peak['x'], peak['y'], peak['z'])} mm"
+    counts = f"{summary['n_above']} of {summary['n_voxels']} voxels are suprathreshold, {at_peak}{equivalent}."
+    care = f" With care: {results.verdict.strategies[best.name].reason}" if results.verdict.with_care else ""
+    return f"{results.question.text}: {best.title} is recommended; {counts}{care}"
+
+
+def peak_of(summary: Mapping[str, Any]) -> dict[str, float]:
+    """Give the place (mm) and z of the largest |z| of a map, of an F test of the largest z, from its `map_summary`."""
+    side = "smallest" if -summary.get("smallest_z", np.inf) > summary["largest_z"] else "largest"
+    return {**{axis: summary[f"{side}_at_{axis}"] for axis in "xyz"}, "peak_z": summary[f"{side}_z"]}

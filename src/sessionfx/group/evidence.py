@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies.base import MapLayout, Plan
 from sessionfx.group.strategies.blocks import as_block
 from sessionfx.group.strategies.designs import session_differences
-from sessionfx.space.stat_map import position_text
+from sessionfx.space.stat_map import position
 from sessionfx.statistics.linear_algebra import is_estimable, pseudo_inverse
 from sessionfx.statistics.multivariate import expected_epsilon, greenhouse_geisser, residual_covariance
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
@@ -139,7 +140,10 @@ def summarise_reliability(
     """
     if not maps:
         return None
-    regions: list[tuple[str, NDArray[np.bool_]]] = [("all voxels", np.ones(stack.n_voxels, dtype=bool))]
+    nowhere = dict.fromkeys("xyz", np.nan)
+    regions: list[tuple[dict[str, Any], NDArray[np.bool_]]] = [
+        ({"region": "all voxels", **nowhere}, np.ones(stack.n_voxels, dtype=bool))
+    ]
     if mean is not None and mean.stat_map is not None:
         mean_map = mean.stat_map
         z = np.zeros(mean_map.grid.shape)
@@ -152,16 +156,16 @@ def summarise_reliability(
             for label in np.nonzero(sizes >= max(smallest_cluster, SMALLEST_REGION))[0]:
                 region = labels == label
                 peak = int(np.argmax(np.where(region, sign * z[stack.mask], -np.inf)))
-                place = position_text(stack.mask, stack.grid, peak)
-                found.append((int(sizes[label]), f"mean {words}, peak at {place} mm", region))
+                where = position(stack.mask, stack.grid, peak)
+                found.append((int(sizes[label]), {"region": f"mean {words}", **where}, region))
         found.sort(key=lambda region: -region[0])
         active = suprathreshold(z[stack.mask], mean.threshold)
         if active.any():
-            regions.append(("mean beyond threshold", active))
-        regions += [(name, region) for _, name, region in found[:LISTED_REGIONS]]
+            regions.append(({"region": "mean beyond threshold", **nowhere}, active))
+        regions += [(described, region) for _, described, region in found[:LISTED_REGIONS]]
     rows = []
-    for name, region in regions:
-        row: dict[str, float | str | int] = {"region": name, "n_voxels": int(region.sum())}
+    for described, region in regions:
+        row = {**described, "n_voxels": int(region.sum())}
         for quantity, values in maps.items():
             inside = values[region]
             inside = inside[np.isfinite(inside)]

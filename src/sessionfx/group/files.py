@@ -28,8 +28,10 @@ from sessionfx.bids.stat_maps import (
     write_statmap,
     write_statmaps,
 )
+from sessionfx.bids.tables import table_text
 from sessionfx.bids.writing import write_json, write_map, write_text
 from sessionfx.errors import LevelError, ParticipantError
+from sessionfx.group.answers import finding, peak_of
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import Plan, Question
 from sessionfx.options import GroupModel
@@ -43,6 +45,8 @@ from sessionfx.statistics.thresholds import suprathreshold
 if TYPE_CHECKING:
     from sessionfx.group.results import QuestionResults, Reliability, StrategyResult, Verdict
 
+# Peaks of clusters in the JSON; the table of clusters has all
+_MOST_PEAKS = 10
 # Of family-wise p values
 FAMILY_WISE = ("voxelFWE", "clusterSizeFWE", "clusterMassFWE", "tfceFWE")
 PERMUTATION_FIELDS = (
@@ -156,11 +160,65 @@ class GroupFiles:
     def write_verdict(self, results: QuestionResults) -> None:
         """Write which answers to one question can be trusted, and a table of them with their judgements."""
         base = self._entities(results.question)
-        write_json(self._verdict_path(base), _describe_verdict(results.question, results.verdict))
-        answers = pd.DataFrame(
-            answer_summary(answer, results.verdict) | absence_summary(answer) for answer in results.strategies
+        content = _describe_verdict(results.question, results.verdict) | {
+            "Finding": finding(results),
+            "Result": self._describe_result(results),
+            "Software": SOFTWARE,
+        }
+        write_json(
+            self._verdict_path(base), {"Contrast": self._first_sidecar.get("Contrast", self.contrast), **content}
         )
-        self._write_table(answers, base, "answers")
+        self._write_table(
+            pd.DataFrame(self._answer_row(answer, results) for answer in results.strategies), base, "answers"
+        )
+
+    def _answer_row(self, answer: StrategyResult, results: QuestionResults) -> dict[str, Any]:
+        """Say in a row of the table of answers what was asked, and what a strategy finds."""
+        question, recommended = results.question, results.verdict.recommended
+        z_map = statmap_paths(self.folder, self._of_strategy(question, answer.label), ["z"])["z"]
+        return {
+            "first_level_contrast": self.contrast,
+            "session_contrast": question.sessions.text,
+            "group_contrast": question.group.text,
+            **answer_summary(answer, results.verdict),
+            "recommended": recommended.index(answer.name) + 1 if answer.name in recommended else None,
+            "correction": self.model.correction,
+            "alpha": self.model.alpha,
+            **absence_summary(answer),
+            "z_map": None if answer.stat_map is None else self._relative(z_map),
+        }
+
+    def _describe_result(self, results: QuestionResults) -> dict[str, Any] | None:
+        """Describe what the strategy to report finds; None where there is none."""
+        best = results.best
+        if best is None or best.stat_map is None:
+            return None
+        estimate, entities = best.stat_map.estimate, self._of_strategy(results.question, best.label)
+        row, statistic = answer_summary(best, results.verdict), "effect" if estimate.two_sided else "F"
+        files = {
+            **statmap_paths(self.folder, entities, (statistic, "z")),
+            "clusters": self._clusters_path(entities),
+            "design": self._design_path(entities),
+        }
+        return {
+            "Strategy": best.name,
+            "Valid": row["valid"],
+            "Files": {name: self._relative(path) for name, path in files.items()},
+            "NumberOfParticipants": row["n_participants"],
+            "NumberOfMaps": row["n_maps"],
+            **dof_fields(estimate),
+            "NumberOfVoxels": row["n_voxels"],
+            "Threshold": best.threshold if np.isfinite(best.threshold) else None,
+            "ThresholdIsOn": "|z|" if estimate.two_sided else "z",
+            "MultipleComparisonsCorrection": self.model.correction,
+            "ErrorRate": self.model.alpha,
+            "SuprathresholdVoxels": row["n_above"],
+            "Peak": peak_of(row),
+            "ClusterPeaks": _peaks(best.clusters),
+        }
+
+    def _relative(self, path: Path) -> str:
+        return path.relative_to(self.output_dir).as_posix()
 
     def write_calibration(self, table: pd.DataFrame) -> None:
         """Write the rates found in simulated studies."""
@@ -320,10 +378,11 @@ class GroupFiles:
             "large where it does; 0 outside the mask.",
             of_mask: f"1 where the effect is shown to lie {within}, with z at or above the threshold; 0 elsewhere.",
         }
-        for path, text in texts.items():
-            kind = {"StatisticType": "z"} if path is of_z else {"Type": "ROI"}
-            write_json(sidecar_path(path), {**content, "Description": f"{sidecar['Description']} {text}", **kind})
-        write_map(of_z, tests.z, stat_map.mask, stat_map.grid)
+        described = {
+            path: {**content, "Description": f"{sidecar['Description']} {text}"} for path, text in texts.items()
+        }
+        write_statmap(of_z, tests.z, stat_map.mask, stat_map.grid, {**described[of_z], "StatisticType": "z"})
+        write_json(sidecar_path(of_mask), {**described[of_mask], "Type": "ROI"})
         write_map(of_mask, tests.mask, stat_map.mask, stat_map.grid, dtype=np.uint8)
 
     def _write_bayes_factors(
@@ -390,8 +449,7 @@ class GroupFiles:
             write_statmap(self._reliability_path(name), np.nan_to_num(values), mask, grid, content)
 
     def _write_table(self, table: pd.DataFrame, base: dict[str, str | None], desc: str) -> None:
-        content = table.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.10g")
-        write_text(self._table_path(base, desc), content)
+        write_text(self._table_path(base, desc), table_text(table))
 
 
 def _damaged(path: Path, error: Exception | str) -> LevelError:
@@ -473,5 +531,18 @@ def _describe_verdict(question: Question, verdict: Verdict) -> dict[str, Any]:
             for name, judgement in verdict.strategies.items()
         },
         "Facts": verdict.facts,
-        "Software": SOFTWARE,
     }
+
+
+def _peaks(clusters: pd.DataFrame) -> list[dict[str, float]]:
+    """List the peaks of the clusters with the largest |z|."""
+    highest = clusters[clusters["Cluster Size (mm3)"] != ""]  # sub-peaks have no size
+    order = np.argsort(-np.abs(highest["Peak Stat"].to_numpy(np.float64)), kind="stable")
+    return [
+        {
+            **{axis: float(row[axis.upper()]) for axis in "xyz"},
+            "peak_z": round(float(row["Peak Stat"]), 4),
+            "cluster_size_mm3": int(row["Cluster Size (mm3)"]),
+        }
+        for row in highest.iloc[order[:_MOST_PEAKS]].to_dict("records")
+    ]

@@ -18,6 +18,7 @@ from sessionfx.execution import Executor, limited_threads, say, show_progress
 from sessionfx.group.analysis import ContrastSummary, GroupAnalysis, check_questions, contrast_chain
 from sessionfx.group.dry_run import group_text
 from sessionfx.group.page import remove_group_refusal, write_group_refusal
+from sessionfx.group.summaries import findings, verdicts_of, write_summaries
 from sessionfx.options import Options
 from sessionfx.process import write_out
 from sessionfx.report.methods import GroupWork
@@ -32,7 +33,7 @@ from sessionfx.tasks.call import (
 from sessionfx.tasks.loop import run_chains
 from sessionfx.wording import natural_key
 
-# Lines on screen for the answers of one first-level contrast; the report has all
+# Answers of one first-level contrast on screen; the report has all
 _MOST_FINDINGS = 12
 
 
@@ -51,6 +52,7 @@ def run_group(options: Options, raw: Path, executor: Executor) -> int:
     remove_group_refusal(output_dir, selection.entities)
     remove_stale_temporaries(output_dir / "group")
     works: list[GroupWork] = []
+    verdicts: dict[str, list[Path]] = {}
     n_failed = 0
 
     def keep(summary: ContrastSummary) -> None:
@@ -74,12 +76,16 @@ def run_group(options: Options, raw: Path, executor: Executor) -> int:
                 say(f"contrast {contrast}: FAILED. {error}")
             else:
                 _say_outcome(contrast, outcome.summary)
+                verdicts[contrast] = verdicts_of(chain)
+                write_summaries(output_dir, selection.entities)
             advance()
     if len(selection.sessions) > 1:
         say(f"Sessions in their order in time: {selection.order.text}.")
     say(f"Maps and tables: {output_dir / 'group'}")
     if not execution.no_report:
         say(f"Report: {output_dir / 'group.html'}")
+    for contrast, files in verdicts.items():
+        _say_findings(contrast, files)
     return EXIT_SOME_FAILED if n_failed else 0
 
 
@@ -134,7 +140,11 @@ def _say_outcome(contrast: str, summary: ContrastSummary | None) -> None:
     for warning in summary.warnings:
         say(f"  {warning}")
     say(f"group, contrast {contrast}: done.")
-    for line in summary.findings[:_MOST_FINDINGS]:
+
+
+def _say_findings(contrast: str, verdicts: list[Path]) -> None:
+    say(f"Contrast {contrast}:")
+    for line in findings(verdicts[:_MOST_FINDINGS]):
         say(f"  {line}")
-    if len(summary.findings) > _MOST_FINDINGS:
-        say(f"  and {len(summary.findings) - _MOST_FINDINGS} more, in the tables and the report.")
+    if len(verdicts) > _MOST_FINDINGS:
+        say(f"  and {len(verdicts) - _MOST_FINDINGS} more, in the tables and the report.")

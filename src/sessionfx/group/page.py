@@ -34,7 +34,7 @@ from sessionfx.report.plots import draw_comparison, draw_design_matrix, draw_dis
 from sessionfx.report.tables import threshold_words, titled
 from sessionfx.space.stat_map import map_summary
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.wording import counted, format_number, listed, weights_text
+from sessionfx.wording import counted, format_number, listed, place_text, weights_text
 
 SHOWN_CLUSTERS = 20
 
@@ -231,7 +231,9 @@ def _reliability(results: ContrastResults) -> dict[str, Any] | None:
     ]
     rows = []
     for record in results.reliability.summary.to_dict("records"):
-        row = {"region": record["region"], "voxels": record["n_voxels"]}
+        peak = [record[axis] for axis in "xyz"]
+        at_peak = "" if np.isnan(peak[0]) else f", peak at {place_text(*peak)} mm"
+        row = {"region": record["region"] + at_peak, "voxels": record["n_voxels"]}
         for name, title in (
             ("icc31", "ICC(3,1)"),
             ("icc1", "ICC(1)"),
@@ -295,7 +297,7 @@ def _overview(results: ContrastResults) -> dict[str, Any]:
                     "degrees of freedom": summary["dof"],
                     "voxels beyond threshold": summary["n_above"],
                     "largest z": summary["largest_z"],
-                    "smallest z": summary["smallest_z"],
+                    "smallest z": summary.get("smallest_z"),
                 }
             remark = answer.refusal or (" ".join(answer.plan.warnings) if answer.plan else "")
             number = f"({numbers.setdefault(remark, len(numbers) + 1)})" if remark else ""

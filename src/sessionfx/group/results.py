@@ -119,6 +119,12 @@ class QuestionResults:
     pairs: tuple[PairResult, ...]
     verdict: Verdict
 
+    @property
+    def best(self) -> StrategyResult | None:
+        """The answer to report; None where no strategy can be recommended."""
+        first = self.verdict.recommended[:1]
+        return next((answer for answer in self.strategies if answer.name in first and answer.stat_map), None)
+
 
 @dataclass(frozen=True)
 class Reliability:

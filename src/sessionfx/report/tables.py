@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sessionfx.options import GroupModel
+from sessionfx.wording import place_text
 
 # How columns of tables are called for people; in files they have the short names.
 TITLES = {
@@ -14,9 +15,9 @@ TITLES = {
     "threshold": "threshold |z|",
     "n_above": "voxels beyond",
     "largest_z": "largest z",
-    "largest_at_mm": "at x, y, z (mm)",
+    "largest_at": "at x, y, z (mm)",
     "smallest_z": "smallest z",
-    "smallest_at_mm": "at x, y, z (mm) ",
+    "smallest_at": "at x, y, z (mm) ",
     "valid": "to be trusted",
     "n_participants": "participants",
     "n_maps": "maps",
@@ -24,8 +25,15 @@ TITLES = {
 
 
 def titled(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the columns of a row the names people read."""
-    return {TITLES.get(name, name): value for name, value in record.items()}
+    """Give the columns of a row the names people read, and places in one column."""
+    row = {}
+    for name, value in record.items():
+        start, is_place, axis = name.rpartition("_at_")
+        if not is_place:
+            row[TITLES.get(name, name)] = value
+        elif axis == "x":
+            row[TITLES[f"{start}_at"]] = place_text(*(record[f"{start}_at_{axis}"] for axis in "xyz"))
+    return row
 
 
 def threshold_words(model: GroupModel) -> str:

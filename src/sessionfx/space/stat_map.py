@@ -13,7 +13,6 @@ from sessionfx.errors import ParticipantError
 from sessionfx.space.grid import Grid
 from sessionfx.statistics.estimates import Estimate, Result
 from sessionfx.statistics.thresholds import suprathreshold
-from sessionfx.wording import minus
 
 R = TypeVar("R", bound=Result)
 
@@ -79,27 +78,31 @@ def on_common_voxels(maps: Sequence[EstimateMap], names: Sequence[str]) -> list[
     return [stat_map.within(common) for stat_map in maps]
 
 
-def position_text(mask: NDArray[np.bool_], grid: Grid, index: int) -> str:
-    """World coordinates (mm) of an in-mask voxel, for people."""
+def position(mask: NDArray[np.bool_], grid: Grid, index: int) -> dict[str, float]:
+    """Give the coordinates `x`, `y` and `z` (mm) of an in-mask voxel."""
     voxel = np.unravel_index(np.flatnonzero(mask)[index], mask.shape)
-    place = grid.affine[:3, :3] @ voxel + grid.affine[:3, 3]
-    return ", ".join(minus(f"{value:.0f}") for value in place)
+    # what is 0 but for rounding is 0
+    coordinates = np.round(grid.affine[:3, :3] @ voxel + grid.affine[:3, 3], 4) + 0.0
+    return {axis: float(coordinate) for axis, coordinate in zip("xyz", coordinates, strict=True)}
 
 
 def map_summary(stat_map: StatMap[Any], threshold: float) -> dict[str, Any]:
     """Describe a map in one row, with a threshold on |z|.
 
-    It has degrees of freedom, voxels, threshold, suprathreshold voxels, largest and smallest z and where (mm).
+    It has degrees of freedom, voxels, threshold, suprathreshold voxels; the largest z and where (mm); the smallest and
+    where, unless the test is one-sided (F).
     """
-    z = stat_map.estimate.z
-    high, low = int(np.argmax(z)), int(np.argmin(z))
-    return {
-        "dof": stat_map.estimate.typical_dof,
+    estimate = stat_map.estimate
+    z = estimate.z
+    summary = {
+        "dof": estimate.typical_dof,
         "n_voxels": int(z.size),
         "threshold": threshold,
-        "n_above": int(suprathreshold(z, threshold, two_sided=stat_map.estimate.two_sided).sum()),
-        "largest_z": float(z[high]),
-        "largest_at_mm": position_text(stat_map.mask, stat_map.grid, high),
-        "smallest_z": float(z[low]),
-        "smallest_at_mm": position_text(stat_map.mask, stat_map.grid, low),
+        "n_above": int(suprathreshold(z, threshold, two_sided=estimate.two_sided).sum()),
     }
+    extremes = {"largest": int(np.argmax(z))} | ({"smallest": int(np.argmin(z))} if estimate.two_sided else {})
+    for name, index in extremes.items():
+        summary[f"{name}_z"] = float(z[index])
+        found = position(stat_map.mask, stat_map.grid, index)
+        summary |= {f"{name}_at_{axis}": coordinate for axis, coordinate in found.items()}
+    return summary

@@ -1,0 +1,148 @@
+"""What is found by all analyses so far, for programs and colleagues: a JSON of each contrast, and one table of answers.
+
+Both are put together from the verdicts and tables of the questions that lie in `group/`, like the page from its
+sections: so they are right whichever calls made these, and several calls may do it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from sessionfx.bids.derivatives import SOFTWARE
+from sessionfx.bids.names import file_name, parse_name
+from sessionfx.bids.reading import UnreadableFileError, read_json_object, read_text
+from sessionfx.bids.tables import read_table, table_text
+from sessionfx.bids.writing import is_inside, json_text, list_outputs, locked, write_text
+from sessionfx.errors import ParticipantError
+from sessionfx.execution import say
+from sessionfx.tasks.task import Chain
+
+Content = TypeVar("Content")
+_OF_QUESTIONS = ("contrast", "sessions", "covariate")
+# Of a verdict, what the JSON of a contrast repeats
+_OF_VERDICT = (
+    "SessionContrast", "GroupContrast", "Verdict", "Finding", "Recommended", "RecommendedWithCare", "Result",
+)  # fmt: skip
+_BF = "Bayes factor for an effect against none"
+# Of the table of answers, in their order
+COLUMNS: dict[str, dict[str, Any]] = {
+    # not `contrast`: pybids takes that for the entity of the same name, with another value
+    "first_level_contrast": {"Description": "As in file names"},
+    "session_contrast": {"Description": "What is asked about the sessions"},
+    "group_contrast": {"Description": "What is asked about the participants"},
+    "strategy": {"Description": "Who answers"},
+    "status": {"Levels": {"estimated": "There are maps", "declined": "There are none; see reason"}},
+    "valid": {
+        "Description": "Whether its p values can be taken at their word",
+        "Levels": {"yes": "They can", "conditional": "Under a condition", "no": "They cannot", "declined": "No answer"},
+    },
+    "recommended": {"Description": "Place among the strategies to report: 1 is the first choice; n/a for none of them"},
+    "n_participants": {"Description": "Participants who entered"},
+    "n_maps": {"Description": "First-level maps that entered"},
+    "dof": {"Description": "Degrees of freedom of t, or of the error of F; median over voxels"},
+    "n_voxels": {"Description": "Voxels of the map"},
+    "threshold": {
+        "Description": "On |z|, two-sided; for F on z. inf where the false discovery rate is reached nowhere"
+    },
+    "correction": {"Description": "For many voxels: fdr, bonferroni or none"},
+    "alpha": {"Description": "Error rate of the threshold"},
+    "n_above": {"Description": "Voxels at or above the threshold"},
+    "largest_z": {"Description": "Largest z"},
+    **{f"largest_at_{axis}": {"Description": f"{axis} of the largest z", "Units": "mm"} for axis in "xyz"},
+    "smallest_z": {"Description": "Smallest z; n/a for F"},
+    **{f"smallest_at_{axis}": {"Description": f"{axis} of the smallest z", "Units": "mm"} for axis in "xyz"},
+    "reason": {"Description": "Why declined, or why an estimate has no family-wise p values although asked for"},
+    "equivalence_bound": {"Description": "Effects within plus or minus this are practically zero"},
+    "equivalence_threshold": {"Description": "On the z of the equivalence map"},
+    "n_equivalent": {"Description": "Voxels shown to be equivalent to zero"},
+    "n_equivalent_and_above": {"Description": "Of these, suprathreshold ones"},
+    "interval_half_width": {"Description": "Half of the 1 - 2 alpha interval of the effect, median over voxels"},
+    "bayes_factor_scale": {"Description": "Scale r of the Cauchy prior"},
+    "effective_n": {"Description": f"N of the formula of the {_BF}"},
+    "smallest_bf10": {"Description": f"{_BF}, of t = 0"},
+    "n_bf10_below_third": {"Description": f"Voxels with a {_BF} below 1/3"},
+    "n_bf10_above_3": {"Description": f"Voxels with a {_BF} above 3"},
+    "absence_reason": {"Description": "Why a test for no effect was declined"},
+    "z_map": {"Description": "Map of z, relative to the output folder"},
+}
+
+
+def verdicts_of(chain: Chain) -> list[Path]:
+    """Paths of the verdicts about the questions of a contrast, in their order."""
+    return [path for task in chain.tasks for path in task.outputs if path.name.endswith("_validity.json")]
+
+
+def findings(verdicts: Sequence[Path]) -> Iterator[str]:
+    """Say what each verdict recommends, what that finds, and in which map."""
+    for path in verdicts:
+        content = read_json_object(path)
+        yield str(content["Finding"])
+        if content["Result"] is not None:
+            yield f"  {content['Result']['Files']['z']}"
+
+
+def write_summaries(output_dir: Path, entities: Mapping[str, str | None]) -> None:
+    """Put together the table of all answers, and the JSON of each contrast, of the analyses of one task and space.
+
+    Parameters
+    ----------
+    output_dir : Path
+        Absolute.
+    entities : mapping
+        Of the analyses.
+    """
+    folder = output_dir / "group"
+    table = folder / file_name({**entities, "desc": "answers"}, "metrics", ".tsv")
+    with locked(output_dir, table.name):
+        rows = [
+            row
+            for _, answers in _of_questions(output_dir, {**entities, "desc": "answers"}, "metrics.tsv", read_table)
+            for row in answers.to_dict("records")
+        ]
+        columns = [name for name in COLUMNS if any(name in row for row in rows)]
+        _keep(table, table_text(pd.DataFrame(rows, columns=columns)))
+        _keep(table.with_suffix(".json"), json_text({name: COLUMNS[name] for name in columns}))
+        contrasts: dict[str, list[dict[str, Any]]] = {}
+        for contrast, verdict in _of_questions(output_dir, entities, "validity.json", read_json_object):
+            contrasts.setdefault(contrast, []).append(verdict)
+        for contrast, verdicts in contrasts.items():
+            content = {
+                "Description": "What each session contrast finds by the strategy to report.",
+                "Contrast": verdicts[0].get("Contrast"),
+                "SessionContrasts": [{name: verdict.get(name) for name in _OF_VERDICT} for verdict in verdicts],
+                "Software": SOFTWARE,
+            }
+            name = file_name({**entities, "contrast": contrast, "desc": "summary"}, "results", ".json")
+            _keep(folder / name, json_text(content))
+
+
+def _of_questions(
+    output_dir: Path, entities: Mapping[str, str | None], end: str, read: Callable[[Path], Content]
+) -> Iterator[tuple[str, Content]]:
+    """Read the files of one kind of all questions, with the contrast that each is of."""
+    wanted = {key: label for key, label in entities.items() if label}
+    for path in list_outputs(output_dir / "group"):
+        parsed = parse_name(path.name)
+        if parsed is None or f"{parsed.suffix}{parsed.extension}" != end or not is_inside(path, output_dir):
+            continue
+        contrast = parsed.entities.get("contrast")
+        of_analysis = {key: label for key, label in parsed.entities.items() if key not in _OF_QUESTIONS}
+        if contrast is not None and of_analysis == wanted:
+            try:
+                yield contrast, read(path)
+            except ParticipantError as error:
+                say(f"{error} It is left out of the summaries until the group level is run again with --force.")
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write a file, unless that is what it says."""
+    try:
+        same = read_text(path) == text
+    except UnreadableFileError:
+        same = False
+    if not same:
+        write_text(path, text)
