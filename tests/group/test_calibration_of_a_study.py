@@ -429,4 +429,4 @@ def test_calibrating_takes_the_star_from_skewed_means(tmp_path: Path, capsys: py
     page = (output / "group.html").read_text(encoding="utf-8")
     assert "★ valid" not in page
     assert "from a voxel drawn at random for that participant" in " ".join(page.split())
-    assert "is recommended, with care: " in capsys.readouterr().err
+    assert " With care: " in capsys.readouterr().err

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from calls import QUICK, GroupCaller, contents, redone, times
-from group_study import AFFINE, MISSING, START, GroupStudy, group_map, group_path, make_study, read, strict_json
+from group_study import AFFINE, MISSING, SPACE, START, GroupStudy, group_map, group_path, make_study, read, strict_json
 from pages import text_of
 from sessionfx.cli import main
 
@@ -628,7 +628,8 @@ def test_new_first_level_map_redoes_everything(call: GroupCaller, tmp_path: Path
     before = times(output)
     study.write("01", "01", study.effects["01", "01"] + 1.0, study.variances["01", "01"])
     call.done(study, output, *QUICK)
-    assert redone(before, times(output)) == set(before)
+    described = f"task-x_space-{SPACE}_desc-answers_metrics.json"  # the columns are the same
+    assert redone(before, times(output)) == set(before) - {described}
 
 
 @pytest.mark.slow
@@ -682,11 +683,13 @@ def test_answers_of_models_with_other_covariates_go_and_it_is_said(call: GroupCa
 
     call.done(study, output, *QUICK)
     assert not list(output.glob("group/*_covariate-*"))
-    # what the record names is what is there
+    # what the record names is what is there, but for what is put together from it
     (record,) = (output / "logs").glob("*_group.json")
     recorded = {name for work in strict_json(record).values() for name in work["files"]}
     there = {f"group/{path.name}" for path in output.glob("group/*") if path.is_file()}
-    assert recorded == there
+    start = f"group/task-x_space-{SPACE}"
+    summaries = {f"{start}_desc-answers_metrics.tsv", f"{start}_desc-answers_metrics.json"}
+    assert recorded == there - summaries - {f"group/{START}_desc-summary_results.json"}
 
 
 @pytest.mark.slow
