@@ -153,17 +153,18 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path) -> None:
 def test_a_mask_has_one_value_besides_zero_whatever_it_is(tmp_path: Path) -> None:
     brain = np.random.default_rng(2).uniform(size=SHAPE) < 0.5
     for value in (1, 255, 100, 0.4):
-        mask = read_mask(save(tmp_path / "m.nii", (brain * value).astype(np.float32)), tmp_path, Grid(SHAPE, AFFINE))
-        np.testing.assert_array_equal(mask.voxels, brain)
-        assert mask.warnings == ()
+        path = save(tmp_path / "m.nii", (brain * value).astype(np.float32))
+        voxels, warnings = read_mask(path, tmp_path, Grid(SHAPE, AFFINE))
+        np.testing.assert_array_equal(voxels, brain)
+        assert warnings == []
 
 
 def test_a_mask_of_probabilities_is_cut_at_a_half_with_a_warning(tmp_path: Path) -> None:
     values = np.random.default_rng(2).uniform(size=SHAPE).astype(np.float32)
     mask = save(tmp_path / "mask.nii", values)
-    read = read_mask(mask, tmp_path, Grid(SHAPE, AFFINE))
-    np.testing.assert_array_equal(read.voxels, values > 0.5)
-    assert f"cut at 0.5, which leaves {(values > 0.5).sum()} voxels" in read.warnings[0]
+    voxels, warnings = read_mask(mask, tmp_path, Grid(SHAPE, AFFINE))
+    np.testing.assert_array_equal(voxels, values > 0.5)
+    assert f"cut at 0.5, which leaves {(values > 0.5).sum()} voxels" in warnings[0]
     run = run_of(save(tmp_path / "bold.nii", series()), mask)
     assert any("cut at 0.5" in warning for warning in run.warnings)
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pandas as pd
 from sessionfx.ask.covariates import LOOKS_MISSING, Covariates, code_covariates
 from sessionfx.bids.names import strip_prefix
 from sessionfx.bids.reading import read_json_object
-from sessionfx.bids.tables import read_header, read_table
+from sessionfx.bids.tables import normal_text, read_header, read_table
 from sessionfx.errors import CommandLineError, LevelError, ParticipantError
 from sessionfx.wording import listed, quoted
 
@@ -75,17 +76,8 @@ class _SignsOfMissing:
         )
 
 
-@dataclass(frozen=True)
-class _Gaps:
-    """What participants have no value of, collected over the tables: phrases by participant."""
-
-    reasons: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(self, participant: str, reason: str) -> None:
-        self.reasons.setdefault(participant, []).append(reason)
-
-    def __contains__(self, participant: str) -> bool:
-        return participant in self.reasons
+# What participants have no value of, collected over the tables: phrases by participant
+_Gaps = defaultdict[str, list[str]]
 
 
 def read_covariates(
@@ -120,8 +112,8 @@ def read_covariates(
         If a table is missing, cannot be read, has a row twice or something else than numbers where only numbers can
         be, if fewer than two participants have complete values, or as `code_covariates`.
     """
-    names = tuple(dict.fromkeys(map(_normal, names)))
-    session_names = tuple(dict.fromkeys(map(_normal, session_names)))
+    names = tuple(dict.fromkeys(map(normal_text, names)))
+    session_names = tuple(dict.fromkeys(map(normal_text, session_names)))
     if not names and not session_names:
         return Covariates.none(layout)
     both = [name for name in session_names if name in names]
@@ -129,11 +121,11 @@ def read_covariates(
         raise CommandLineError(
             f"'{both[0]}' is named by --covariates and by --session-covariates. Keep the one that is meant."
         )
-    gaps, signs, session_signs = _Gaps(), _SignsOfMissing(), _SignsOfMissing()
+    gaps, signs, session_signs = _Gaps(list), _SignsOfMissing(), _SignsOfMissing()
     columns = _read_participants(raw, layout, names, gaps, signs) if names else {}
     session_values = _read_session_values(raw, layout, session_names, gaps, session_signs) if session_names else {}
     kept = [participant for participant in layout if participant not in gaps]
-    left_out = {participant: " and ".join(gaps.reasons[participant]) for participant in layout if participant in gaps}
+    left_out = {participant: " and ".join(gaps[participant]) for participant in layout if participant in gaps}
     if len(kept) < 2:
         raise LevelError(_too_few(len(kept), left_out, names + session_names))
     session_values = {key: numbers for key, numbers in session_values.items() if key[0] in kept}
@@ -184,11 +176,11 @@ def _read_participants(
     columns = {name: _read_column(table, name, layout, described.get(name, ()), signs) for name in names}
     for participant in layout:
         if participant not in table.rows:
-            gaps.add(participant, f"has no row in {path.name}")
+            gaps[participant].append(f"has no row in {path.name}")
             continue
         missing = [name for name in names if participant not in columns[name].cells]
         if missing:
-            gaps.add(participant, f"has no value of {quoted(missing, last='or')} in {path.name}")
+            gaps[participant].append(f"has no value of {quoted(missing, last='or')} in {path.name}")
     return columns
 
 
@@ -201,7 +193,8 @@ def _read_column(
     """
     cells = {label: table.rows[label][name] for label in participants if name in table.rows.get(label, {})}
     n_numbers = sum(map(math.isfinite, _numbers(list(cells.values()))))
-    also_missing = LOOKS_MISSING if 2 * n_numbers > len(_without(cells, SIGNS_OF_MISSING | LOOKS_MISSING)) else set()
+    n_others = sum(cell.casefold() not in SIGNS_OF_MISSING | LOOKS_MISSING for cell in cells.values())
+    also_missing = LOOKS_MISSING if 2 * n_numbers > n_others else set()
     for label, cell in list(cells.items()):
         if cell not in levels_described and cell.casefold() in SIGNS_OF_MISSING | also_missing:
             signs.add(name, cell, f"sub-{label}")
@@ -213,10 +206,6 @@ def _read_column(
     return _Column(cells, why_categorical)
 
 
-def _without(cells: Mapping[str, str], signs: Collection[str]) -> list[str]:
-    return [cell for cell in cells.values() if cell.casefold() not in signs]
-
-
 def _read_descriptions(path: Path) -> dict[str, tuple[str, ...]]:
     """Levels that the sidecar of participants.tsv describes, by column; nothing where there is no sidecar."""
     if not _is_there(path):
@@ -225,13 +214,13 @@ def _read_descriptions(path: Path) -> dict[str, tuple[str, ...]]:
         content = read_json_object(path)
     except ParticipantError as error:  # without the levels, labels that are numbers would be taken for numbers
         raise LevelError(f"{error} It says what the columns of {PARTICIPANTS_FILE} mean.") from None
-    return {_normal(column): _levels_in(description) for column, description in content.items()}
+    return {normal_text(column): _levels_in(description) for column, description in content.items()}
 
 
 def _levels_in(description: Any) -> tuple[str, ...]:
     levels = description.get("Levels") if isinstance(description, dict) else None
     # a mapping in BIDS; some datasets write a list
-    return tuple(_normal(str(level)) for level in levels) if isinstance(levels, dict | list) else ()
+    return tuple(normal_text(str(level)) for level in levels) if isinstance(levels, dict | list) else ()
 
 
 def _why_categorical(cells: Sequence[str], levels_described: Sequence[str]) -> str:
@@ -328,7 +317,7 @@ def _read_session_values(
         if _is_there(path):
             tables[participant] = _read_labelled(path, "session_id", "ses")
         else:
-            gaps.add(participant, f"has no {path.name}")
+            gaps[participant].append(f"has no {path.name}")
     if not tables:
         raise LevelError(
             f"No participant analysed has a table sub-XX/sub-XX_sessions.tsv in {raw}, so there are no covariates of "
@@ -341,14 +330,14 @@ def _read_session_values(
     for participant, table in tables.items():
         absent = [name for name in names if name not in table.columns]
         if absent:
-            gaps.add(participant, f"has no column {quoted(absent, last='or')} in {table.path.name}")
+            gaps[participant].append(f"has no column {quoted(absent, last='or')} in {table.path.name}")
             continue
         for name in names:
             _check_column(table, name, "--session-covariates")
         for session in layout[participant]:
             row = table.rows.get(session)
             if row is None:
-                gaps.add(participant, f"has no row of ses-{session} in {table.path.name}")
+                gaps[participant].append(f"has no row of ses-{session} in {table.path.name}")
                 continue
             missing = [name for name in names if row.get(name, "n/a").casefold() in _NEVER_NUMBERS]
             for name in missing:
@@ -356,7 +345,7 @@ def _read_session_values(
                     signs.add(name, row[name], f"sub-{participant} ses-{session}")
             if missing:
                 columns = quoted(missing, last="or")
-                gaps.add(participant, f"has no value of {columns} for ses-{session} in {table.path.name}")
+                gaps[participant].append(f"has no value of {columns} for ses-{session} in {table.path.name}")
             else:
                 values[participant, session] = _session_numbers(table, session, row, names)
     return values
@@ -395,11 +384,6 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _normal(text: str) -> str:
-    """Bring text into one form: an é may be typed as one character or two, and cells may end in spaces."""
-    return unicodedata.normalize("NFC", text.strip())
-
-
 def _numbers(texts: Sequence[str]) -> list[float]:
     """Read numbers; what is none becomes NaN."""
     numbers: list[float] = pd.to_numeric(pd.Series(texts, dtype=object), errors="coerce").astype(float).tolist()
@@ -411,7 +395,7 @@ def _read_labelled(path: Path, key: str, entity: str) -> _Table:
     try:
         table = read_table(path)
         # as the file has them: a column that stands there twice has another name in the table
-        columns = tuple(map(_normal, read_header(path)))
+        columns = tuple(map(normal_text, read_header(path)))
     except ParticipantError as error:  # what stops one participant elsewhere stops the group here
         raise LevelError(str(error)) from None
     rows: dict[str, dict[str, str]] = {}
@@ -420,9 +404,9 @@ def _read_labelled(path: Path, key: str, entity: str) -> _Table:
     _check_column(labelled, key, "")
     for line, *cells in table.itertuples(index=True, name=None):
         known = {
-            name: _normal(cell)
+            name: normal_text(cell)
             for name, cell in zip(columns, cells, strict=True)
-            if isinstance(cell, str) and _normal(cell).lower() not in ("", "n/a")
+            if isinstance(cell, str) and normal_text(cell).lower() not in ("", "n/a")
         }
         if key not in known:
             continue  # a row without a label belongs to nobody

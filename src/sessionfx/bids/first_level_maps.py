@@ -154,11 +154,11 @@ def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] |
                 participants.setdefault(owner, "has no first-level map")
             if file is None or not _is_effect_map(file):
                 continue
-            if _is_of_a_run(file, below):
+            if "run" in file.entities or _node_level(below) in _RUN_NODES:
                 participants[file.entities["sub"]] = "has maps of single runs only"
             elif map_filter and not matches_filter(file, map_filter):
                 participants[file.entities["sub"]] = "has no map that passes the filter"
-            elif not _is_of_other_level(file, below):
+            elif "sessions" not in file.entities and _node_level(below) not in _DATASET_NODES:
                 maps.append(_described(file, below))
     return FoundMaps(tuple(maps), participants)
 
@@ -178,14 +178,6 @@ def _node_level(below: Sequence[str]) -> str:
     """Name of the FitLins node that a map lies in, without a closing "Level"; empty outside of nodes."""
     name = next((match[1] for part in below[:-1] if (match := _NODE.match(part))), "")
     return re.sub(r"level\Z", "", name.lower())
-
-
-def _is_of_a_run(file: IndexedFile, below: Sequence[str]) -> bool:
-    return "run" in file.entities or _node_level(below) in _RUN_NODES
-
-
-def _is_of_other_level(file: IndexedFile, below: Sequence[str]) -> bool:
-    return "sessions" in file.entities or _node_level(below) in _DATASET_NODES
 
 
 def _described(file: IndexedFile, below: Sequence[str]) -> FirstLevelMap:

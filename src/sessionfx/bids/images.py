@@ -10,7 +10,6 @@ import logging
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -79,7 +78,8 @@ def open_image(path: Path) -> Any:
     if not isinstance(image, nib.Nifti1Pair):
         raise ParticipantError(f"{path} is no NIfTI image. Convert it, or remove it.")
     if kind.kind not in "iufb":
-        raise ParticipantError(f"{path} holds {_kind_in_words(kind)}, expected numbers. Provide a map of numbers.")
+        what = {"c": "complex numbers", "V": "colours"}.get(kind.kind, f"data of type {kind}")
+        raise ParticipantError(f"{path} holds {what}, expected numbers. Provide a map of numbers.")
     if len(shape) < 3 or min(shape) < 1:
         raise ParticipantError(f"{path} has the shape {shape}, expected three dimensions or more. Check its header.")
     if prod(shape[:3]) > _MOST_VOXELS:
@@ -97,10 +97,6 @@ def open_image(path: Path) -> Any:
     if claimed > held:
         raise unreadable(path, EOFError(f"its header claims {claimed} bytes of data, its file has {size}"))
     return image
-
-
-def _kind_in_words(kind: np.dtype[Any]) -> str:
-    return {"c": "complex numbers", "V": "colours"}.get(kind.kind, f"data of type {kind}")
 
 
 def grid_of(image: Any) -> Grid:
@@ -196,20 +192,12 @@ def _fill(content: memoryview, stream: BinaryIO) -> None:
         left = left[n_bytes:]
 
 
-@dataclass(frozen=True)
-class BrainMask:
-    """A brain mask, and what a reader should know of it."""
-
-    voxels: NDArray[np.bool_]
-    warnings: tuple[str, ...] = ()
-
-
 # Masks that were resampled overshoot a little
 _OVERSHOOT = 0.5
 
 
-def read_mask(mask: Path, bold: Path, grid: Grid) -> BrainMask:
-    """Read the brain mask of a run.
+def read_mask(mask: Path, bold: Path, grid: Grid) -> tuple[NDArray[np.bool_], list[str]]:
+    """Read the brain mask of a run; give its voxels, and warnings.
 
     A mask has two values, of which one is zero. One of probabilities, from 0 to 1, is cut at one half with a warning.
 
@@ -228,7 +216,7 @@ def read_mask(mask: Path, bold: Path, grid: Grid) -> BrainMask:
     data[~np.isfinite(data)] = 0
     values = np.unique(data[data != 0])
     if len(values) < 2:
-        return BrainMask(data > 0)
+        return data > 0, []
     n_values = f"{len(values)} values besides zero, from {values[0]:.4g} to {values[-1]:.4g}"
     if values[0] < -_OVERSHOOT or values[-1] > 1 + _OVERSHOOT:
         raise ParticipantError(
@@ -237,7 +225,7 @@ def read_mask(mask: Path, bold: Path, grid: Grid) -> BrainMask:
         )
     voxels = data > 0.5
     warning = f"The mask {mask.name} has {n_values}; it is cut at 0.5, which leaves {int(voxels.sum())} voxels."
-    return BrainMask(voxels, (warning,))
+    return voxels, [warning]
 
 
 def unreadable(path: Path, error: BaseException) -> ParticipantError:

@@ -22,8 +22,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
+from sessionfx.bids.dataset import participants_of
 from sessionfx.bids.names import strip_prefix
-from sessionfx.bids.reading import is_folder, list_folder
+from sessionfx.bids.reading import list_folder
 from sessionfx.bids.tables import read_table
 from sessionfx.errors import DatasetError, ParticipantError
 from sessionfx.wording import natural_key, session_names
@@ -132,7 +133,7 @@ def _order_in_time(labels: Sequence[str], raw: Path) -> tuple[tuple[str, ...], s
     earlier: dict[tuple[str, str], str] = {}  # by pair of sessions in that order: a participant
     without: list[str] = []
     n_with = 0
-    for participant in _participants(raw):
+    for participant in participants_of(raw):
         times = _times(raw, participant, labels)
         sessions = list(times)
         times_there = {session: time for session, time in times.items() if time is not None}
@@ -162,10 +163,6 @@ def _order_in_time(labels: Sequence[str], raw: Path) -> tuple[tuple[str, ...], s
     if all((a, b) in earlier for a, b in combinations(ordered, 2)):
         return tuple(ordered), ""
     return (), "acq_time gives no order of the sessions: no participant has times of all that are to be compared."
-
-
-def _participants(raw: Path) -> list[str]:
-    return [entry.name[4:] for entry in list_folder(raw) if entry.name.startswith("sub-") and is_folder(entry)]
 
 
 def _times(raw: Path, participant: str, labels: Sequence[str]) -> dict[str, datetime | None]:

@@ -162,7 +162,16 @@ def contrast_chain(contrast: str, analysis: GroupAnalysis) -> Chain:
     LevelError
         If covariates cannot be used.
     """
-    return _ContrastStudy.of(contrast, analysis).chain
+    covariates = _covariates(analysis.selection.maps[contrast], analysis.raw, analysis.model)
+    questions = [
+        Question(asked, group)
+        for asked in analysis.session_contrasts
+        for group in resolve_group_contrasts(analysis.model.group_contrast, covariates)
+    ]
+    maps = [found for found in analysis.selection.maps[contrast] if found.participant in covariates.participants]
+    return _ContrastStudy(
+        contrast=contrast, analysis=analysis, covariates=covariates, maps=tuple(maps), questions=tuple(questions)
+    ).chain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,19 +184,6 @@ class _ContrastStudy:
     maps: tuple[FirstLevelMap, ...]
     questions: tuple[Question, ...]
 
-    @classmethod
-    def of(cls, contrast: str, analysis: GroupAnalysis) -> _ContrastStudy:
-        covariates = _covariates(analysis.selection.maps[contrast], analysis.raw, analysis.model)
-        maps = [found for found in analysis.selection.maps[contrast] if found.participant in covariates.participants]
-        questions = [
-            Question(asked, group)
-            for asked in analysis.session_contrasts
-            for group in resolve_group_contrasts(analysis.model.group_contrast, covariates)
-        ]
-        return cls(
-            contrast=contrast, analysis=analysis, covariates=covariates, maps=tuple(maps), questions=tuple(questions)
-        )
-
     @cached_property
     def files(self) -> GroupFiles:
         """Where results go."""
@@ -198,44 +194,23 @@ class _ContrastStudy:
             covariates=self.covariates,
         )  # fmt: skip
 
-    @property
-    def maps_source(self) -> str:
-        """Name of the first-level maps among what tasks are made from."""
-        return f"{self.contrast} maps"
-
-    @property
-    def covariates_source(self) -> str:
-        """Name of the covariates among what tasks are made from."""
-        return f"{self.contrast} covariates"
-
     @cached_property
-    def inputs(self) -> str:
-        """Fingerprint of the first-level maps."""
-        return fingerprint([[found.key, file_state(found.effect), file_state(found.variance)] for found in self.maps])
-
-    @cached_property
-    def design(self) -> str:
-        """Fingerprint of the covariates."""
+    def sources(self) -> dict[str, str]:
+        """Fingerprints of the first-level maps and of the covariates."""
+        maps = [[found.key, file_state(found.effect), file_state(found.variance)] for found in self.maps]
         covariates = self.covariates
-        values = sorted((key, values) for key, values in covariates.session_values.items())
-        return fingerprint([covariates.columns, covariates.values.tolist(), covariates.session_columns, values])  # noqa: PD011
+        values = sorted(covariates.session_values.items())
+        design = [covariates.columns, covariates.values.tolist(), covariates.session_columns, values]  # noqa: PD011
+        return {f"{self.contrast} maps": fingerprint(maps), f"{self.contrast} covariates": fingerprint(design)}
 
     @cached_property
     def left_out(self) -> dict[str, str]:
         """Participants without a map or a covariate, and why."""
         return {**self.analysis.absent(self.contrast), **self.covariates.left_out}
 
-    def answer_name(self, question: Question, strategy: Strategy) -> str:
-        """Name the task of a strategy's answer."""
-        return f"{self.contrast} answer {question.label} by {strategy.name}"
-
     def estimates_source(self, question: Question, strategy: Strategy) -> str:
         """Name the estimates of a strategy among what tasks are made from."""
         return f"{self.contrast} estimates {question.label} by {strategy.name}"
-
-    def permutation_name(self, question: Question, strategy: Strategy) -> str:
-        """Name the task of the family-wise p values of an answer."""
-        return f"{self.contrast} permute {question.label} by {strategy.name}"
 
     @cached_property
     def chain(self) -> Chain:
@@ -245,7 +220,7 @@ class _ContrastStudy:
             record=self.analysis.record,
             tasks=tuple(self._tasks()),
             open=partial(_open, self),
-            sources={self.maps_source: self.inputs, self.covariates_source: self.design, **self._estimates},
+            sources={**self.sources, **self._estimates},
             page=GroupPage(self.analysis.output_dir),
             is_here=True,
         )
@@ -253,12 +228,12 @@ class _ContrastStudy:
     def _tasks(self) -> Iterator[Task]:
         """List the tasks: what takes longest first, as it is kept at once."""
         model, files = self.analysis.model, self.files
-        sources = (self.maps_source, self.covariates_source)
+        sources = tuple(self.sources)
         common = [__version__, self.analysis.selection.entities, self.left_out]
         shown = [model.alpha, model.correction, model.cluster_threshold]
         reliability = Task(
             name=f"{self.contrast} reliability",
-            fingerprint=fingerprint([self.inputs, common, shown]),
+            fingerprint=fingerprint([self.sources[sources[0]], common, shown]),
             inputs=sources[:1],
             outputs=files.outputs_of_reliability(),
             run=ContrastMaps.write_reliability,
@@ -293,7 +268,7 @@ class _ContrastStudy:
         analysis = self.analysis
         # what serves as time in one question adjusts no other
         times = analysis.times if self.covariates.session_columns else ()
-        common = [self.inputs, self.design, times, asdict(analysis.options), analysis.needs_variances]
+        common = [*self.sources.values(), times, asdict(analysis.options), analysis.needs_variances]
         return {
             self.estimates_source(question, strategy): fingerprint(
                 [common, strategy.name, asdict(question.sessions), asdict(question.group)]
@@ -307,9 +282,9 @@ class _ContrastStudy:
         for strategy in self.analysis.strategies:
             estimates = self._estimates[self.estimates_source(question, strategy)]
             yield Task(
-                name=self.answer_name(question, strategy),
+                name=f"{self.contrast} answer {question.label} by {strategy.name}",
                 fingerprint=fingerprint([estimates, common, model.equivalence, model.bayes_factor]),
-                inputs=(self.maps_source, self.covariates_source),
+                inputs=tuple(self.sources),
                 outputs=self.files.outputs_of_answer(question, strategy.label),
                 run=partial(ContrastMaps.write_answer, question=question, strategy=strategy.name),
             )
@@ -319,16 +294,16 @@ class _ContrastStudy:
         for strategy in self.analysis.strategies if model.permutations else ():
             source = self.estimates_source(question, strategy)
             yield Task(
-                name=self.permutation_name(question, strategy),
+                name=f"{self.contrast} permute {question.label} by {strategy.name}",
                 fingerprint=fingerprint([self._estimates[source], common, model.permutations, model.random_seed]),
-                inputs=(self.maps_source, self.covariates_source, source),
+                inputs=(*self.sources, source),
                 outputs=self.files.outputs_of_permutation(question, strategy.label),
                 run=partial(ContrastMaps.write_permutation, question=question, strategy=strategy.name),
                 is_costly=True,
             )
 
     def _comparisons(self, question: Question, answers: Sequence[Task], judged_by: Sequence[Task]) -> Iterator[Task]:
-        inputs = (self.maps_source, self.covariates_source, *(task.name for task in answers))
+        inputs = (*self.sources, *(task.name for task in answers))
         of_answers = [task.fingerprint for task in answers]
         yield Task(
             name=f"{self.contrast} compare {question.label}",
@@ -352,7 +327,7 @@ class _ContrastStudy:
             yield Task(
                 name=f"{self.contrast} calibration",
                 fingerprint=fingerprint([of_answers, model.calibrate, model.random_seed]),
-                inputs=(self.maps_source, self.covariates_source),
+                inputs=tuple(self.sources),
                 outputs=(self.files.calibration,),
                 run=ContrastMaps.write_calibration,
                 is_costly=True,

@@ -123,9 +123,10 @@ def participant_chain(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) 
     )
 
 
-def _states(runs: Sequence[RunInputs]) -> dict[str, list[Any]]:
-    """Give what the data of each run are told by, by the run's name."""
-    return {
+def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Iterator[Task]:
+    """List the maps of sessions and those of session contrasts."""
+    model, files, participant = analysis.model, analysis.files, runs[0].participant
+    states = {
         run.name: [
             run.problem,
             *(run.metadata.get(field) for field in timing.FIELDS),
@@ -133,12 +134,6 @@ def _states(runs: Sequence[RunInputs]) -> dict[str, list[Any]]:
         ]
         for run in runs
     }
-
-
-def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Iterator[Task]:
-    """List the maps of sessions and those of session contrasts."""
-    model, files, participant = analysis.model, analysis.files, runs[0].participant
-    states = _states(runs)
     common = [__version__, model_parameters(model), [model.fixed_effects, model.fixed_effects_dof], model.keep_run_maps]
     sessions = dict.fromkeys(run.session for run in runs)
     for contrast in analysis.contrasts:

@@ -94,9 +94,8 @@ def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | 
         volumes = np.moveaxis(series, -1, 0)
         warnings.append("The derivatives have no brain mask for this run; one was computed from the image.")
     else:
-        brain_mask = read_mask(mask, bold, grid)
-        brain = brain_mask.voxels
-        warnings += brain_mask.warnings
+        brain, of_mask = read_mask(mask, bold, grid)
+        warnings += of_mask
     n_brain = int(brain.sum())
     if n_brain == 0:
         raise ParticipantError(f"{mask}: the brain mask is empty. Check the preprocessing of this run.")

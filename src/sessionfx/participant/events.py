@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sessionfx.bids.tables import numeric_column, read_table
+from sessionfx.bids.tables import normal_text, numeric_column, read_table
 from sessionfx.errors import ParticipantError
 from sessionfx.wording import lines_text, listed, shortened
 
@@ -114,11 +114,6 @@ def conditions_in(path: Path) -> tuple[str, ...]:
     return names
 
 
-def normal_name(name: str) -> str:
-    """Bring the name of a condition into one form: an é may be typed as one character or two."""
-    return unicodedata.normalize("NFC", name.strip())
-
-
 def near_equal(name: str, names: Collection[str]) -> list[str]:
     """Find names that differ from a name in case or in characters that look alike only."""
     return [other for other in names if other != name and _likeness(other) == _likeness(name)]
@@ -165,7 +160,7 @@ def _condition_names(table: pd.DataFrame, path: Path, warnings: list[str]) -> pd
             f"{path.name}: spaces around the trial_type of {int(padded.sum())} events are left out "
             f"({_lines(written[padded])}: {listed(sorted(set(written[padded].map(repr))), most=3)})."
         )
-    names = stripped.map(normal_name, na_action="ignore")
+    names = stripped.map(normal_text, na_action="ignore")
     retyped = ~unnamed & (names != stripped) & names.isin(stripped[stripped == names])
     if retyped.any():
         warnings.append(

@@ -57,8 +57,8 @@ class Result(ABC):
 
     def at(self, chosen: NDArray[Any]) -> Self:
         """Restrict to some voxels, chosen by a mask or by indices."""
-        parts = {name: _part(value, chosen) for name, value in self._values().items()}
-        return type(self)(**parts)
+        values = self._values().items()
+        return type(self)(**{name: v[chosen] if isinstance(v, np.ndarray) else v for name, v in values})
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
@@ -68,10 +68,6 @@ class Result(ABC):
 
     def _values(self) -> dict[str, Any]:
         return {attribute.name: getattr(self, attribute.name) for attribute in fields(cast(Any, self))}
-
-
-def _part(value: Any, chosen: NDArray[Any]) -> Any:
-    return value[chosen] if isinstance(value, np.ndarray) else value
 
 
 @dataclass(frozen=True)

@@ -132,7 +132,8 @@ class Record:
         with locked(self._output_dir, self._path.name):
             self._content = self._read()
             names = [name for name in self.finished() if name in chain.by_name]
-            self._put_aside([*names, *self._made_from(names)])
+            made_from = [name for name in self.finished() if set(self._inputs(name)) & set(names)]
+            self._put_aside([*names, *made_from])
         return self._remove_replaced(chain, set())
 
     def _remove_replaced(self, chain: Chain, declared: set[Path]) -> int:
@@ -151,9 +152,6 @@ class Record:
         if chain.page is not None and any(map(is_section, removed)):
             chain.page.assemble()
         return len(removed)
-
-    def _made_from(self, names: Sequence[str]) -> list[str]:
-        return [name for name in self.finished() if name not in names and set(self._inputs(name)) & set(names)]
 
     def _put_aside(self, names: Iterable[str]) -> None:
         there = [name for name in dict.fromkeys(names) if name in self._content]
