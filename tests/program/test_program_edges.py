@@ -104,16 +104,9 @@ def test_no_character_stops_the_program_where_the_locale_knows_ascii_only(
 
 def test_warnings_as_errors_change_nothing(dataset: Path, tmp_path: Path) -> None:
     command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-m",
-        "sessionfx",
-        dataset,
-        tmp_path / "out",
-        "participant",
+        sys.executable, "-W", "error", "-m", "sessionfx", dataset, tmp_path / "out", "participant",
         "--no-report",
-    ]
+    ]  # fmt: skip
     more = ["--contrast", CONTRAST, "--nprocs", "2"]
     done = subprocess.run([*map(str, command), *more], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -88,15 +88,9 @@ class FuzzStudy:
 
 PARTICIPANT_OPTIONS = ("--contrast", CONTRAST, "--nprocs", "1", "--no-report", "--noise-model", "ols")
 GROUP_OPTIONS = (
-    "--nprocs",
-    "1",
-    "--no-report",
-    "--strategy",
-    "summary-statistics",
-    "marginal",
-    "--session-contrast",
+    "--nprocs", "1", "--no-report", "--strategy", "summary-statistics", "marginal", "--session-contrast",
     "mean",
-)
+)  # fmt: skip
 
 
 # A call -----------------------------------------------------------------------------------------------------

@@ -34,31 +34,14 @@ CELLS = (
 NUMBERS = (0, 1, -1, 2, 3, 4, 5, 7, 16, 64, 127, 255, 256, 348, 351, 352, 353, 512, 540, 1024, 32767, -32768, 2**31 - 1)
 FLOATS = (0.0, -0.0, 1.0, -1.0, 1e-30, 1e-4, 2000.0, 1e10, 3e38, float("nan"), float("inf"), -float("inf"))
 KEYS = (
-    "",
-    "RepetitionTime",
-    "StartTime",
-    "VolumeTiming",
-    "DelayTime",
-    "AcquisitionDuration",
-    "Levels",
-    "Mask",
+    "", "RepetitionTime", "StartTime", "VolumeTiming", "DelayTime", "AcquisitionDuration", "Levels", "Mask",
     "DatasetLinks",
-)
+)  # fmt: skip
 NO_JSON = (b"null", b"[]", b'"text"', b"{}", b"NaN", b"[" * 100000, b"{'a': 1}", b'{"a": 1} {"b": 2}', b'{"a": 1e999}')
 ENTITIES = (
-    "acq-a",
-    "dir-AP",
-    "rec-x",
-    "echo-1",
-    "part-phase",
-    "run-1",
-    "run-02",
-    "run-x",
-    "hemi-L",
-    "desc-x",
-    "res-2",
-    "nonsense-1",
-)
+    "acq-a", "dir-AP", "rec-x", "echo-1", "part-phase", "run-1", "run-02", "run-x", "hemi-L", "desc-x",
+    "res-2", "nonsense-1",
+)  # fmt: skip
 
 # kinds of damage: the generator, what is there, and a place in it
 TEXT: tuple[Callable[[random.Random, bytes, int], bytes], ...] = (

@@ -58,14 +58,9 @@ def test_output_names_are_those_of_the_contract() -> None:
         "_stat-effect_desc-fixedEffects_statmap.nii.gz"
     )
     group = {
-        "task": "T",
-        "space": "S",
-        "contrast": "C",
-        "sessions": "mean",
-        "strategy": "marginal",
-        "covariate": "age",
-        "stat": "z",
-    }
+        "task": "T", "space": "S", "contrast": "C", "sessions": "mean", "strategy": "marginal",
+        "covariate": "age", "stat": "z",
+    }  # fmt: skip
     name = "task-T_space-S_contrast-C_sessions-mean_covariate-age_strategy-marginal_stat-z_statmap.nii.gz"
     assert file_name(group, "statmap", ".nii.gz") == name
 
