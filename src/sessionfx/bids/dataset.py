@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import tempfile
@@ -46,6 +47,8 @@ _DATATYPES = ("anat", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "perf", "pet"
 _DATABASE = "layout_index.sqlite"  # pybids' name
 # pybids would read a file of this name in every folder, layout_config.json by default: there can be none
 _NO_CONFIGURATION = f"{os.devnull}/none"
+# A signal that ends the program while a connection is given back would be shown with a traceback
+logging.getLogger("sqlalchemy.pool").setLevel(logging.CRITICAL)
 # It would match every path with the patterns of thirty entities, or of a pybids_config.json, which nobody asks for
 _NO_ENTITIES = {"name": "names", "entities": []}
 
