@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import nibabel as nib
@@ -17,6 +17,7 @@ from matplotlib import colormaps
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Playwright, expect, sync_playwright
 from scipy.ndimage import gaussian_filter
+from scipy.spatial.transform import Rotation
 
 from sessionfx.report.page import assemble_page, section_path, write_section
 from sessionfx.report.viewer import ViewerMap, viewer_data
@@ -27,7 +28,16 @@ pytestmark = pytest.mark.container
 SHAPE = (40, 46, 38)
 # x runs from right to left, as in many files
 AFFINE = np.array([[-4.0, 0, 0, 78], [0, 4, 0, -92], [0, 0, 4, -60], [0, 0, 0, 1]])
-PLACES = np.moveaxis(np.einsum("ij,jxyz->ixyz", AFFINE[:3, :3], np.indices(SHAPE)), 0, -1) + AFFINE[:3, 3]
+TURN = np.eye(4)
+TURN[:3, :3] = Rotation.from_euler("zyx", [25, 10, -5], degrees=True).as_matrix()
+
+
+def places_of(affine: np.ndarray) -> np.ndarray:
+    """Where the voxels of a grid lie, in mm."""
+    return np.moveaxis(np.einsum("ij,jxyz->ixyz", affine[:3, :3], np.indices(SHAPE)), 0, -1) + affine[:3, 3]
+
+
+PLACES = places_of(AFFINE)
 BRAIN = np.linalg.norm(PLACES / [66, 80, 62] - [0, -0.1, 0.15], axis=-1) < 1
 BLOB = (-42, 8, 28)
 STRATEGIES = ("Summary statistics", "Marginal model", "Mixed model")
@@ -62,16 +72,23 @@ ROWS = """<table><thead><tr><th scope="col">Peak</th><th scope="col">z</th></tr>
 </tbody></table><p>Also <span data-viewer-at="2 4 8">in the middle</span>.</p>"""
 
 
-@pytest.fixture(scope="module")
-def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page")
-    anatomy = np.where(BRAIN, 100 + PLACES[..., 0] / 2, 0)
-    for number, maps in enumerate((MAPS, MAPS[:2])):
-        viewer = viewer_data(maps, anatomy, AFFINE, Grid(SHAPE, AFFINE))
-        html = f"<h2>Contrast {number}</h2>{viewer}{ROWS if number == 0 else ''}<p>The end of it.</p>"
-        write_section(section_path(folder / "figures", f"section-{number}"), f"Contrast {number}", html)
+def write_page(folder: Path, *sections: str) -> Path:
+    for number, html in enumerate(sections):
+        write_section(
+            section_path(folder / "figures", f"section-{number}"),
+            f"Contrast {number}",
+            f"<h2>Contrast {number}</h2>{html}",
+        )
     assemble_page(folder / "group.html", folder / "figures", title="Group", lead="Made maps")
     return folder / "group.html"
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    anatomy = np.where(BRAIN, 100 + PLACES[..., 0] / 2, 0)
+    first, second = (viewer_data(maps, anatomy, AFFINE, Grid(SHAPE, AFFINE)) for maps in (MAPS, MAPS[:2]))
+    end = "<p>The end of it.</p>"
+    return write_page(tmp_path_factory.mktemp("page"), f"{first}{ROWS}{end}", f"{second}{end}")
 
 
 @pytest.fixture(scope="module")
@@ -93,13 +110,13 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
     browser.close()
 
 
-@dataclass
+@dataclasses.dataclass
 class Reader:
     """Somebody who reads the page, and what the browser complained of or asked for meanwhile."""
 
     page: Page
-    complaints: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = dataclasses.field(default_factory=list)
+    requests: list[str] = dataclasses.field(default_factory=list)
 
     def opens(self) -> float:
         """Open the first viewer that is closed and wait until it shows values; give the seconds."""
@@ -143,7 +160,7 @@ class Reader:
 def new_reader(browser: Browser, page_file: Path) -> Iterator[Callable[..., Reader]]:
     contexts = []
 
-    def make(browser: Browser = browser, **options: object) -> Reader:
+    def make(browser: Browser = browser, path: Path = page_file, **options: object) -> Reader:
         contexts.append(browser.new_context(**options))  # type: ignore[arg-type]
         reader = Reader(contexts[-1].new_page())
         reader.page.on("request", lambda request: reader.requests.append(request.url))
@@ -151,7 +168,7 @@ def new_reader(browser: Browser, page_file: Path) -> Iterator[Callable[..., Read
         reader.page.on(
             "console", lambda line: reader.complaints.append(line.text) if line.type in {"error", "warning"} else None
         )
-        reader.page.goto(page_file.as_uri())
+        reader.page.goto(path.as_uri())
         return reader
 
     yield make
@@ -182,8 +199,9 @@ def test_values_at_100_places_are_those_of_the_files(reader: Reader, tmp_path: P
             if np.isnan(expected):
                 assert shown[strategy] == "no value here"
                 continue
-            value, unit = shown[strategy].replace("\u2212", "-").split()
-            assert unit == "z"
+            value, unit, *rest = shown[strategy].replace("\u2212", "-").split()
+            assert unit.startswith("z")
+            assert bool(rest) == (abs(expected) >= MAPS[STRATEGIES.index(strategy)].threshold)
             assert abs(float(value) - expected) <= (0.01 if abs(expected) >= 2 else 0.05) + 1e-6
             compared += 1
     assert compared > 150
@@ -197,7 +215,7 @@ def test_the_viewer_opens_at_the_peak_and_asks_for_nothing(
     report(f"viewer opened in {seconds:.1f} s (software graphics)")
     peak = PLACES[np.unravel_index(np.nanargmax(np.abs(MAPS[0].values)), SHAPE)]
     assert reader.place == pytest.approx(peak.tolist())
-    reader.control("3-D surface").check()
+    reader.control("3-D view").check()
     assert reader.picture.max() > 100
     assert reader.requests == [page_file.as_uri()]
     assert reader.complaints == []
@@ -214,6 +232,27 @@ def test_left_is_on_the_left_in_the_colours_of_the_pictures(reader: Reader) -> N
     green = (picture[..., 1] > 200) & (picture[..., 0] < 80)
     crosshair = np.flatnonzero(green.mean(axis=0) > 0.3)[0]  # the first of three slices: axial
     assert columns.max() < crosshair
+
+
+@pytest.mark.parametrize("anatomy_affine", [AFFINE, TURN @ AFFINE], ids=["straight anatomy", "oblique anatomy"])
+def test_the_crosshair_lies_on_the_peak_of_an_oblique_map(
+    new_reader: Callable[..., Reader], tmp_path: Path, anatomy_affine: np.ndarray
+) -> None:
+    affine = TURN @ AFFINE
+    away = np.linalg.norm(places_of(affine) - BLOB, axis=-1)
+    stat_map = dataclasses.replace(MAPS[0], values=np.where(away < 9, 9 - away / 10, 0.0))
+    anatomy = (np.linalg.norm(places_of(anatomy_affine), axis=-1) < 70).astype(float)
+    page = write_page(tmp_path, viewer_data([stat_map], anatomy, anatomy_affine, Grid(SHAPE, affine)))
+    reader = new_reader(path=page)
+    reader.opens()
+    assert np.linalg.norm(np.array(reader.place) - BLOB) < 4
+    picture = reader.picture
+    picture = picture[:, : picture.shape[1] // 3]  # axial
+    rows, columns = np.nonzero((picture[..., 0] > 80) & (picture[..., 1] < 60) & (picture[..., 2] < 80))
+    green = (picture[..., 1] > 200) & (picture[..., 0] < 80)
+    assert rows.size > 20
+    assert abs(rows.mean() - green.mean(axis=1).argmax()) < 5
+    assert abs(columns.mean() - green.mean(axis=0).argmax()) < 5
 
 
 def test_threshold_and_opacity_change_the_picture(reader: Reader) -> None:
@@ -295,7 +334,7 @@ def test_everything_is_reached_by_keyboard(reader: Reader) -> None:
     ] + ["CANVAS"]
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Space")
-    expect(reader.control("3-D surface")).to_be_checked()
+    expect(reader.control("3-D view")).to_be_checked()
 
 
 def test_one_viewer_is_open_at_a_time(reader: Reader) -> None:

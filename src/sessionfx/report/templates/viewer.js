@@ -157,8 +157,8 @@ class Viewer {
       canvas.addEventListener("keydown", (event) => this.press(event));
       stage.replaceChildren(canvas);
       const nv = new niivue.Niivue({
-        backColor: [0, 0, 0, 1], crosshairColor: [0.2, 0.9, 0.3, 1], crosshairWidth: 0.4, dragAndDropEnabled: false, isNearestInterpolation: true,
-        logLevel: "error", multiplanarShowRender: niivue.SHOW_RENDER.NEVER, scrollRequiresFocus: true, show3Dcrosshair: true,
+        backColor: [0, 0, 0, 1], crosshairColor: [0.2, 0.9, 0.3, 1], crosshairWidth: 0.4, dragAndDropEnabled: false, fontColor: [0.8, 0.8, 0.8, 1], isNearestInterpolation: true,
+        logLevel: "error", multiplanarPadPixels: 12, multiplanarShowRender: niivue.SHOW_RENDER.NEVER, scrollRequiresFocus: true, show3Dcrosshair: true,
       });
       await nv.attachToCanvas(canvas, false);
       const { anatomy, shape, affine } = this.data;
@@ -229,8 +229,8 @@ class Viewer {
     slider.value = map.threshold ?? map.vmax;
     this.find("contrast").value = map.sessionContrast;
     this.find("strategy").replaceChildren(...others.map((other) => new Option(other.strategy, this.data.maps.indexOf(other), false, other === map)));
-    const [low, high] = this.find("bar").querySelectorAll("span");
-    low.textContent = `${written(-map.vmax, this.digits(map))}`;
+    const [low, , high] = this.find("bar").children;
+    low.textContent = map.volume.lowest < 0 ? written(-map.vmax, this.digits(map)) : "0";
     high.textContent = `${written(map.vmax, this.digits(map))} ${map.unit}`;
     const exact = `${written(this.data.knee * map.step, this.digits(map)).replace(/\.0*$/, "")}`;
     this.find("note").textContent = `Click into a slice, type a place, or use the arrow keys, Page Up and Page Down on the picture. ` +
@@ -250,7 +250,9 @@ class Viewer {
     const mask = (masks[map.mask] = typeof masks[map.mask] === "string" ? await unpacked(masks[map.mask]) : masks[map.mask]);
     const has = (voxel) => (mask[voxel >> 3] >> (voxel & 7)) & 1;
     if (typeof codes[map.codes] === "string") codes[map.codes] = decoded(await unpacked(codes[map.codes]), shape, has);
-    return { codes: codes[map.codes], has };
+    let lowest = 0, highest = 0;
+    for (const code of codes[map.codes]) [lowest, highest] = [Math.min(code, lowest), Math.max(code, highest)];
+    return { codes: codes[map.codes], has, lowest, highest };
   }
 
   // The least code that stands for values of at least this size
@@ -288,7 +290,7 @@ class Viewer {
 
   moveTo(mm) {
     this.mm = mm;
-    this.nv.scene.crosshairPos = this.nv.mm2frac(mm);
+    this.nv.scene.crosshairPos = this.nv.mm2frac(mm, 0, true); // true: real mm on oblique grids too
     this.nv.drawScene();
     this.tell();
   }
@@ -318,8 +320,8 @@ class Viewer {
       name.textContent = map.strategy;
       row.append(name);
       const passes = map.threshold !== null && Math.abs(code) >= this.leastCode(map.threshold, map);
-      row.insertCell().textContent = Number.isNaN(code) ? "no value here" : `${written(this.valueOf(code, map), this.digits(map))} ${map.unit}`;
-      row.insertCell().textContent = Number.isNaN(code) ? "" : passes ? "yes" : "no";
+      row.insertCell().textContent = Number.isNaN(code) ? "no value here"
+        : `${written(this.valueOf(code, map), this.digits(map))} ${map.unit}${passes ? ", suprathreshold" : ""}`;
       return row;
     }));
   }
@@ -330,21 +332,17 @@ class Viewer {
   }
 
   paint() {
-    const { map, threshold } = this, { codes, has } = map.volume;
+    const { map, threshold } = this, { codes, has, lowest, highest } = map.volume;
     const limit = threshold === Infinity ? map.vmax : threshold;
     const least = threshold === Infinity ? Infinity : this.leastCode(threshold, map);
     const hidesRest = this.find("render").checked; // faint values would be fog around the surface
-    const colours = new Map();
     const colour = (code) => {
       const value = this.valueOf(code, map);
       const faint = hidesRest ? 0 : FAINTEST * Math.min(1, Math.abs(value) / limit) ** 2;
       return (this.colourOf(value, map) | (Math.round(255 * (Math.abs(code) >= least ? 1 : faint)) << 24)) >>> 0;
     };
-    forEachVoxel(this.data.shape, (voxel, i) => {
-      const code = codes[i];
-      if (!colours.has(code)) colours.set(code, colour(code));
-      this.colours[voxel] = has(voxel) ? colours.get(code) : 0;
-    });
+    const table = Uint32Array.from({ length: highest - lowest + 1 }, (_, i) => colour(lowest + i));
+    forEachVoxel(this.data.shape, (voxel, i) => (this.colours[voxel] = has(voxel) ? table[codes[i] - lowest] : 0));
     this.layer.img.set(new Uint8Array(this.colours.buffer));
     this.layer.opacity = Number(this.find("opacity").value);
     this.nv.refreshLayers(this.layer, 1);
@@ -354,13 +352,12 @@ class Viewer {
   }
 
   paintBar(colour) {
-    const context = this.find("bar").querySelector("canvas").getContext("2d"), { map } = this;
-    const line = context.createImageData(256, 1);
-    for (let i = 0; i < 256; i++) {
-      const value = ((i + 0.5) / 128 - 1) * map.vmax, rgba = colour(Math.sign(value) * this.leastCode(Math.abs(value), map));
-      line.data.set([rgba & 255, (rgba >> 8) & 255, (rgba >> 16) & 255, rgba >>> 24], 4 * i);
-    }
-    context.putImageData(line, 0, 0);
+    const { map } = this, start = map.volume.lowest < 0 ? -1 : 0;
+    const stops = Array.from({ length: 200 }, (_, i) => {
+      const value = (start + ((i + 0.5) / 200) * (1 - start)) * map.vmax, rgba = colour(Math.sign(value) * this.leastCode(Math.abs(value), map));
+      return `rgb(${rgba & 255} ${(rgba >> 8) & 255} ${(rgba >> 16) & 255} / ${(rgba >>> 24) / 255})`;
+    });
+    this.find("gradient").style.backgroundImage = `linear-gradient(to right, ${stops})`;
   }
 }
 
