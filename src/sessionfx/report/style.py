@@ -9,6 +9,10 @@ from __future__ import annotations
 
 import base64
 import io
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +68,8 @@ _STYLE: Any = {
     "ytick.labelsize": 8.5,
 }
 
+_LOCK = threading.RLock()
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -91,9 +97,13 @@ class Picture:
         return Markup(f"data:image/{self.kind};base64," + base64.b64encode(self.content).decode("ascii"))  # noqa: S704
 
 
-def in_style() -> Any:
-    """Make a context in which figures are made and drawn as all pictures are."""
-    return matplotlib.rc_context(_STYLE)
+@contextmanager
+def in_style() -> Iterator[None]:
+    """Make and draw figures as all pictures are, one thread at a time: settings are those of the process."""
+    with _LOCK, warnings.catch_warnings(), matplotlib.rc_context(_STYLE):
+        # the reader's own fonts write these characters
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
 
 
 def new_figure(width: float = WIDTH, height: float = 3.0, **options: Any) -> Figure:
