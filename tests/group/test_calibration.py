@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import time
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import image
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -16,7 +14,6 @@ from normal_maps import NormalNoise, compound_symmetry
 from sessionfx.ask.covariates import GroupContrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.calibration import binomial_interval, calibrate
-from sessionfx.group.calibration_picture import draw_calibration
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
 
@@ -275,30 +272,3 @@ def test_twenty_by_three_with_every_strategy_takes_seconds() -> None:
     table = table_of(full(20, 3), [], compound_symmetry(3, 0.5))
     assert time.perf_counter() - started < 60
     assert len(table) == 6 * len(STRATEGIES)
-
-
-def is_coloured(picture: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return np.ptp(picture[..., :3], axis=-1) > 0.3
-
-
-def test_picture_of_a_calibration_shows_a_bar_as_long_as_the_power() -> None:
-    table = table_of(
-        full(8, 2), ["mean"], compound_symmetry(2, 0.5), strategies=["marginal"], n_voxels=1000
-    ).reset_index()
-    lengths = []
-    for power in (0.25, 0.5, 1.0):
-        picture = image.imread(io.BytesIO(draw_calibration(table.assign(**{"power_0.05": power}))), format="png")
-        lengths.append(int(is_coloured(picture)[:, picture.shape[1] * 3 // 4 :].sum(axis=1).max()))
-    assert lengths[1] == pytest.approx(2 * lengths[0], abs=3)
-    assert lengths[2] == pytest.approx(4 * lengths[0], abs=5)
-
-
-def test_picture_of_a_calibration_is_drawn_when_everything_was_declined_or_nothing_asked() -> None:
-    table = table_of(
-        full(3, 4), ["any"], compound_symmetry(4, 0.5), strategies=["summary-statistics", "mixed"], n_voxels=10
-    ).reset_index()
-    assert (table["status"] == "declined").all()
-    for shown in (table, table.iloc[:0]):
-        png = draw_calibration(shown, title="_$\\frac{x_1$")
-        assert png == draw_calibration(shown, title="_$\\frac{x_1$")
-        assert image.imread(io.BytesIO(png), format="png").shape[1] == 960

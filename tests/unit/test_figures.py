@@ -6,12 +6,11 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
 from sessionfx import wording
-from sessionfx.report import brain, canvas, colours, plots
+from sessionfx.report import brain, canvas, colours
 
 HOSTILE = "_$\\frac{x_1$ $y$_"
 """Would crash or vanish if it were read as a formula or as a private legend label."""
@@ -307,205 +306,6 @@ class TestCoverage:
         assert len(np.unique(palette, axis=0)) == n_inputs + 1
 
 
-def design(n_rows: int, n_columns: int) -> pd.DataFrame:
-    x = np.random.default_rng(3).standard_normal((n_rows, n_columns))
-    x[:, -1] = 1.0
-    return pd.DataFrame(x, columns=[f"{HOSTILE}{i}" for i in range(n_columns)])
-
-
-class TestDesign:
-    @pytest.mark.parametrize(("n_rows", "n_columns"), [(100, 1), (1, 3), (2000, 8), (120, 40), (120, 60), (90, 200)])
-    def test_any_size(self, n_rows: int, n_columns: int) -> None:
-        matrix = design(n_rows, n_columns)
-        conditions = list(matrix.columns[:2])
-        pixels(plots.draw_design_matrix(matrix, title=HOSTILE, row_label="volume", condition_columns=conditions))
-        pixels(plots.draw_design_correlation(matrix, title=HOSTILE))
-
-    @pytest.mark.parametrize("fill", [0.0, 1.0, np.nan, np.inf])
-    def test_constant_columns(self, fill: float) -> None:
-        matrix = pd.DataFrame({"constant": np.full(10, fill)})
-        pixels(plots.draw_design_matrix(matrix, title="t", row_label="volume"))
-        assert plots.draw_design_correlation(matrix, title="t") == canvas.message_png("t", "no column varies")
-
-    def test_without_columns(self) -> None:
-        pixels(plots.draw_design_matrix(pd.DataFrame(index=range(5)), title="t", row_label="volume"))
-        pixels(plots.draw_design_correlation(pd.DataFrame(index=range(5)), title="t"))
-
-    def test_missing_values_and_repeated_names(self) -> None:
-        matrix = pd.DataFrame([[1.0, np.nan, 2.0], [2.0, 3.0, np.inf], [4.0, 5.0, 1.0]], columns=["a", "a", "b"])
-        pixels(plots.draw_design_matrix(matrix, title="t", row_label="volume"))
-        pixels(plots.draw_design_correlation(matrix, title="t"))
-
-    def test_group_rows_are_named_up_to_sixty(self) -> None:
-        def tall(n_rows: int) -> pd.DataFrame:
-            return pd.DataFrame({"mean": 1.0}, index=[f"sub-{i:02d} {HOSTILE}" for i in range(n_rows)])
-
-        assert plots._rows_are_named(tall(60))
-        assert not plots._rows_are_named(tall(61))
-        pixels(plots.draw_design_matrix(tall(60), title="t", row_label="subject"))
-
-    def test_columns_are_scaled_to_one(self) -> None:
-        scaled = plots._scaled_columns(pd.DataFrame({"a": [1.0, -4.0], "zero": [0.0, 0.0]}))
-        np.testing.assert_array_equal(scaled, [[0.25, 0.0], [-1.0, 0.0]])
-
-    def test_one_marked_volume_survives_in_a_long_run(self) -> None:
-        spike = np.zeros((5000, 2))
-        spike[1234, 0], spike[4321, 1] = 1.0, -1.0
-        reduced = plots._extremes_of_row_blocks(spike, n_blocks=300)
-        assert reduced.shape == (300, 2)
-        assert reduced[:, 0].max() == 1.0
-        assert reduced[:, 1].min() == -1.0
-
-    def test_forty_columns_keep_all_names_and_conditions_keep_theirs_beyond(self) -> None:
-        panel, fontsize = plots.MAX_WIDTH - 220, plots.SMALL_FONT * plots.MAX_WIDTH / plots.WIDTH
-        assert plots._columns_with_room(40, panel, fontsize) == list(range(40))
-        emphasised = [i in (7, 91) for i in range(200)]
-        kept = plots._columns_with_room(200, panel, fontsize, emphasised)
-        assert {7, 91} <= set(kept)
-        assert min(np.diff(kept)) * panel / 200 >= fontsize
-
-
-class TestEvents:
-    @staticmethod
-    def table(onsets: list[float], types: list[object] | None = None) -> pd.DataFrame:
-        return pd.DataFrame({"onset": onsets, "duration": 2.0, "trial_type": types or ["face"] * len(onsets)})
-
-    def test_runs_of_different_length(self) -> None:
-        events = {f"run-{i} {HOSTILE}": self.table([1.0, 5.0 + i, 30.0], [HOSTILE, "b", "_c"]) for i in range(3)}
-        pixels(plots.draw_events(events, title=HOSTILE, run_seconds=dict(zip(events, (40.0, 50.0, 20.0), strict=True))))
-
-    def test_more_types_than_colours(self) -> None:
-        types: list[object] = [f"type {i}" for i in range(30)]
-        events = {"run-1": self.table([4.0 * i for i in range(30)], types)}
-        pixels(plots.draw_events(events, title="t", run_seconds={"run-1": 120.0}))
-
-    def test_types_beyond_the_palette_differ_by_hatch(self) -> None:
-        samples = set()
-        for index in range(48):
-            drawn = canvas.Canvas(40, 20)
-            plots._fill_event(drawn, 5, 5, 35, 15, index)
-            samples.add(drawn.pixels.tobytes())
-        assert len(samples) == 48
-
-    def test_no_events_and_no_runs(self) -> None:
-        pixels(plots.draw_events({"run-1": self.table([])}, title="t", run_seconds={"run-1": 100.0}))
-        pixels(plots.draw_events({"run-1": pd.DataFrame()}, title="t", run_seconds={}))
-        assert plots.draw_events({}, title="t", run_seconds={}) == canvas.message_png("t", "no runs")
-
-    def test_unknown_onsets_durations_and_types(self) -> None:
-        table = pd.DataFrame(
-            {"onset": ["1.5", "n/a", "-2"], "duration": ["n/a", 1, np.inf], "trial_type": [np.nan, "a", "b"]}
-        )
-        clean = plots._clean_events(table)
-        assert clean["onset"].tolist() == [1.5, -2.0]
-        assert clean["duration"].tolist() == [0.0, 0.0]
-        assert clean["trial_type"].tolist() == ["n/a", "b"]
-        pixels(plots.draw_events({"run-1": table}, title="t", run_seconds={"run-1": np.nan}))
-
-
-def agreement_of(a: np.ndarray, b: np.ndarray) -> dict[str, float]:
-    difference = a - b
-    spread = 1.96 * difference.std(ddof=1) if difference.size > 1 else np.nan
-    bias = float(difference.mean())
-    return {
-        "bias": bias,
-        "loa_lower": bias - spread,
-        "loa_upper": bias + spread,
-        "pearson_r": 0.9,
-        "dice": np.nan,
-    }
-
-
-class TestComparison:
-    @staticmethod
-    def draw(a: np.ndarray, b: np.ndarray, **options: object) -> np.ndarray:
-        arguments = {
-            "label_a": HOSTILE,
-            "label_b": "_b",
-            "unit": "z",
-            "agreement": agreement_of(a, b),
-            **options,
-        }
-        return pixels(plots.draw_comparison(a, b, **arguments))  # type: ignore[arg-type]
-
-    @pytest.mark.parametrize("n_voxels", [1, 2, 2999, 50_000])
-    def test_any_number_of_voxels(self, n_voxels: int, noise: np.random.Generator) -> None:
-        a = noise.standard_normal(n_voxels)
-        self.draw(a, a + 0.1 * noise.standard_normal(n_voxels), thresholds=(1.0, np.inf))
-
-    @pytest.mark.parametrize("n_voxels", [50, 5000])
-    def test_identical_maps(self, n_voxels: int, noise: np.random.Generator) -> None:
-        a = noise.standard_normal(n_voxels)
-        self.draw(a, a)
-
-    @pytest.mark.parametrize("n_voxels", [50, 5000])
-    @pytest.mark.parametrize("fill", [0.0, 7.0])
-    def test_constant_maps(self, n_voxels: int, fill: float) -> None:
-        self.draw(np.full(n_voxels, fill), np.zeros(n_voxels))
-
-    def test_unknown_agreement(self, noise: np.random.Generator) -> None:
-        a = noise.standard_normal(100)
-        self.draw(a, -a, agreement={})
-        self.draw(a, -a, agreement={"bias": np.nan, "loa_lower": np.nan, "loa_upper": 1.0})
-
-    def test_missing_values_are_left_out(self, noise: np.random.Generator) -> None:
-        a, b = noise.standard_normal((2, 60))
-        options = {"label_a": "a", "label_b": "b", "unit": "z", "agreement": {}}
-        extended = plots.draw_comparison([*a, np.nan, 1.0], [*b, 1.0, np.inf], **options)  # type: ignore[arg-type]
-        assert extended == plots.draw_comparison(a, b, **options)  # type: ignore[arg-type]
-        pixels(plots.draw_comparison([np.nan], [1.0], **options))  # type: ignore[arg-type]
-
-    def test_labels_of_close_lines_do_not_overlap(self) -> None:
-        for heights in ([99.0, 100.0, 101.0], [10.0, 11.0, 12.0], [np.nan] * 3):
-            upper, middle, lower = plots._spread(heights, top=0, bottom=200, distance=30)
-            assert upper <= middle - 30
-            assert lower >= middle + 30
-
-    def test_every_voxel_is_counted_in_its_bin(self, noise: np.random.Generator) -> None:
-        x, y = noise.uniform(-1, 1, (2, 20_000))
-        panel = canvas.Panel(canvas.Canvas(100, 100), 0, 0, 40, 20)
-        counts = plots._counts(panel, plots._Cloud(x, y, ((-1.0, 1.0), (-1.0, 1.0))))
-        expected = np.histogram2d(-y, x, bins=(5, 10), range=((-1, 1), (-1, 1)))[0]
-        # single precision puts a voxel in a thousand on the other side of an edge
-        assert np.abs(counts - expected).max() <= 1
-        assert counts.sum() == 20_000
-
-    def test_the_line_of_identity_runs_from_corner_to_corner(self) -> None:
-        a = np.linspace(-2, 2, 50)
-        picture = self.draw(a, a[::-1])
-        muted = np.abs(picture - colours.rgb(colours.MUTED) / 255).max(axis=-1) < 0.15
-        dashes = [muted[429 - step, 75 + round(step * 355 / 340)] for step in range(20, 200)]
-        assert 0.5 < np.mean(dashes) < 0.9
-
-
-class TestDistribution:
-    def test_normal_and_degenerate_samples(self, noise: np.random.Generator) -> None:
-        samples = {
-            HOSTILE: noise.standard_normal(5000),
-            "_constant": np.zeros(10),
-            "one voxel": np.array([40.0]),
-            "missing": np.array([np.nan, 1.0]),
-            "empty": np.array([]),
-        }
-        pixels(plots.draw_distribution(samples, title=HOSTILE))
-
-    def test_nothing_to_show(self) -> None:
-        expected = canvas.message_png("t", "no finite z value")
-        assert plots.draw_distribution({}, title="t") == expected
-        assert plots.draw_distribution({"a": np.array([np.nan])}, title="t") == expected
-
-    def test_density_counts_what_lies_outside(self) -> None:
-        edges = np.array([-1.0, 0.0, 1.0])
-        np.testing.assert_allclose(plots._density(np.array([-0.5, 0.5, 0.6, 9.0]), edges), [0.25, 0.5])
-
-    def test_steps_are_as_high_as_the_density(self) -> None:
-        panel = canvas.Panel(canvas.Canvas(120, 110), 10, 5, 100, 100, (-1, 1), (0, 2))
-        plots._draw_steps(panel, np.array([0.5, 1.5, 0.0, 1.0]), "#000000", None)
-        for column, density in ((20, 0.5), (45, 1.5), (70, 0.0), (95, 1.0)):
-            rows = np.flatnonzero((panel.canvas.pixels[:, column] == 0).all(axis=-1))
-            assert rows.tolist() == [round(panel.y(density)) - 1, round(panel.y(density))]
-
-
 class TestText:
     @pytest.mark.parametrize(
         ("value", "expected"),
@@ -622,18 +422,11 @@ class TestColours:
 def test_same_input_gives_same_bytes_in_any_thread(noise: np.random.Generator) -> None:
     shape = (6, 7, 5)
     values, mask = noise.standard_normal(shape), np.ones(shape, bool)
-    a, b = noise.standard_normal((2, 4000))
-    events = {"run-1": TestEvents.table([1.0, 9.0])}
 
     def draw_all(_turn: int) -> list[bytes]:
         return [
             brain.draw_stat_map(values, mask, grid(shape, 25.0), title="t", unit="z", threshold=1.5),
             brain.draw_coverage(mask.astype(int), 1, grid(shape, 25.0), title="t", unit="runs"),
-            plots.draw_design_matrix(design(50, 5), title="t", row_label="volume"),
-            plots.draw_design_correlation(design(50, 5), title="t"),
-            plots.draw_events(events, title="t", run_seconds={"run-1": 20.0}),
-            plots.draw_comparison(a, b, label_a="a", label_b="b", unit="z", agreement=agreement_of(a, b)),
-            plots.draw_distribution({"a": a}, title="t"),
         ]
 
     with ThreadPoolExecutor(2) as pool:
@@ -649,17 +442,6 @@ def test_png_holds_the_pixels_and_no_metadata(noise: np.random.Generator) -> Non
         np.testing.assert_array_equal(np.asarray(decoded), drawn.pixels)
         assert decoded.info == {}
     assert b"tEXt" not in png
-
-
-def test_pictures_need_no_plotting_library() -> None:
-    import subprocess
-    import sys
-
-    code = (
-        "import sys, sessionfx.report.brain, sessionfx.report.plots, sessionfx.report.canvas as c;"
-        "c.message_png('t', 'm'); sys.exit('matplotlib' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_levels_without_report_load_nothing_that_draws() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.bids.names import entity_string
 from sessionfx.bids.writing import remove
+from sessionfx.group.calibrated import LIMITS
 from sessionfx.group.evidence_tables import evidence_tables
 from sessionfx.group.files import absence_summary, answer_summary
 from sessionfx.group.results import ContrastResults, PairResult, QuestionResults, StrategyResult
@@ -20,21 +21,22 @@ from sessionfx.group.strategies.base import MapLayout, Plan
 from sessionfx.group.strategies.strategy import assumptions_table
 from sessionfx.options import GroupModel
 from sessionfx.report.brain import draw_coverage, draw_stat_map
-from sessionfx.report.map_pictures import draw_maps
+from sessionfx.report.map_pictures import as_picture, draw_maps
 from sessionfx.report.methods import MethodsText
 from sessionfx.report.page import (
-    Picture,
     assemble_page,
     is_whole_page,
     render,
     section_path,
     write_section,
 )
-from sessionfx.report.plots import draw_comparison, draw_design_matrix, draw_distribution
 from sessionfx.report.tables import threshold_words, titled
 from sessionfx.space.stat_map import map_summary
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.wording import counted, format_number, listed, place_text, weights_text
+
+if TYPE_CHECKING:
+    from sessionfx.report.style import Picture
 
 SHOWN_CLUSTERS = 20
 
@@ -215,7 +217,7 @@ def _reliability(results: ContrastResults) -> dict[str, Any] | None:
         volumes[name] = np.full(results.grid.shape, np.nan)
         volumes[name][results.mask] = results.reliability.maps[name]
     pictures = [
-        Picture(
+        as_picture(
             draw_stat_map(
                 volume,
                 results.mask,
@@ -247,15 +249,12 @@ def _reliability(results: ContrastResults) -> dict[str, Any] | None:
 
 
 def _calibration(results: ContrastResults, model: GroupModel) -> dict[str, Any] | None:
+    from sessionfx.report.calibration_chart import draw_calibration
+
     if results.calibration is None:
         return None
-    from sessionfx.group.calibration_picture import draw_calibration
-
-    picture = Picture(
-        draw_calibration(results.calibration),
-        "False positives and power of every strategy in simulated studies like this one",
-        _RESAMPLED.format(voxels=model.calibrate, participants=len(results.layout.unique_participants)),
-    )
+    about = _RESAMPLED.format(voxels=model.calibrate, participants=len(results.layout.unique_participants))
+    picture = draw_calibration(results.calibration, LIMITS, caption=about)
     return {"picture": picture, "rows": results.calibration.to_dict("records")}
 
 
@@ -274,7 +273,7 @@ def _attendance(layout: MapLayout) -> list[dict[str, str]]:
 def _draw_coverage(results: ContrastResults) -> Picture:
     n_maps = len(results.layout.participants)
     png = draw_coverage(results.coverage, n_maps, results.grid.affine, title="Mask coverage", unit="maps with data")
-    return Picture(png, "How many maps cover each voxel", "Strategies are compared where every map has data.")
+    return as_picture(png, "How many maps cover each voxel", "Strategies are compared where every map has data.")
 
 
 def _overview(results: ContrastResults) -> dict[str, Any]:
@@ -390,7 +389,9 @@ def _equivalence_picture(question: QuestionResults) -> Picture | None:
         stat_map.volume(tests.z.clip(min=0)), stat_map.mask, stat_map.grid.affine,
         title=title, unit="z", threshold=tests.threshold,
     )  # fmt: skip
-    return Picture(png, title, "z of the larger p of the two one-sided tests; outlined where it passes the threshold.")
+    return as_picture(
+        png, title, "z of the larger p of the two one-sided tests; outlined where it passes the threshold."
+    )
 
 
 def _in_words(row: dict[str, Any], answer: StrategyResult) -> dict[str, Any]:
@@ -411,6 +412,8 @@ def _drawn_pairs(question: QuestionResults) -> list[PairResult]:
 def _strategy(
     question: QuestionResults, answer: StrategyResult, maximum: float | None, effect_maximum: float | None
 ) -> dict[str, Any]:
+    from sessionfx.report.charts import draw_design_matrix
+
     if answer.plan is None or answer.stat_map is None:
         return {
             "title": STRATEGIES[answer.name].full_title,
@@ -425,9 +428,9 @@ def _strategy(
     drawn = draw_maps(
         answer.stat_map, heading, answer.threshold, maximum, effect_maximum, units=question.question.units
     )
-    pictures = [Picture(drawn["z"], f"z map, {heading}", _MAP_CAPTION)]
+    pictures = [as_picture(drawn["z"], f"z map, {heading}", _MAP_CAPTION)]
     if "effect" in drawn:
-        pictures.append(Picture(drawn["effect"], f"Effect map, {heading}"))
+        pictures.append(as_picture(drawn["effect"], f"Effect map, {heading}"))
     design = draw_design_matrix(answer.plan.design_matrix, title=f"{heading}: design", row_label="observation")
     clusters = answer.clusters.head(SHOWN_CLUSTERS).to_dict("records")
     return {
@@ -439,7 +442,7 @@ def _strategy(
         "pictures": pictures,
         "permutation": _permutation(answer),
         "permutation_refusal": answer.permutation_refusal,
-        "design": Picture(design, f"Group design matrix, {heading}", "One row per observation of the group model."),
+        "design": design,
         "clusters": [{str(key): value for key, value in row.items()} for row in clusters],
         "n_clusters": len(answer.clusters),
     }
@@ -476,21 +479,15 @@ def _contrast_text(plan: Plan) -> list[str]:
 
 
 def _pair(pair: PairResult, question: QuestionResults) -> dict[str, Any]:
+    from sessionfx.report.charts import draw_agreement
+
     title = f"{pair.a.title} against {pair.b.title}"
     assert pair.agreement is not None and pair.z is not None  # noqa: S101 - only compared pairs are drawn
-    png = draw_comparison(
-        *pair.z,
-        label_a=pair.a.title,
-        label_b=pair.b.title,
-        unit="z",
-        agreement=asdict(pair.agreement),
-        thresholds=(_finite(pair.a.threshold), _finite(pair.b.threshold)),
-    )
-    caption = (
-        "Left: z of the two strategies at each voxel. Right: their difference against their mean, with bias "
-        "and limits of agreement."
-    )
-    return {"title": title, "picture": Picture(png, f"{title}, {question.question.text}", caption)}
+    picture = draw_agreement(
+        *pair.z, label_a=pair.a.title, label_b=pair.b.title, agreement=pair.agreement,
+        thresholds=(pair.a.threshold, pair.b.threshold), title=f"{title}, {question.question.text}",
+    )  # fmt: skip
+    return {"title": title, "picture": picture}
 
 
 def _pair_row(pair: PairResult) -> dict[str, Any]:
@@ -501,20 +498,13 @@ def _pair_row(pair: PairResult) -> dict[str, Any]:
 
 
 def _draw_distribution(question: QuestionResults, answered: list[StrategyResult]) -> Picture | None:
+    from sessionfx.report.charts import draw_distribution
+
     values = {answer.title: answer.stat_map.estimate.z for answer in answered if answer.stat_map is not None}
     if not values:
         return None
-    png = draw_distribution(values, title=f"Distribution of z, {question.question.text}")
-    return Picture(
-        png,
-        "Histogram of z per strategy beside the standard normal curve",
-        "Without any effect, and with a model that is right, z follows the curve.",
-    )
+    return draw_distribution(values, title=f"Distribution of z, {question.question.text}")
 
 
 def _robust_maximum(values: NDArray[np.float64]) -> float:
     return float(np.percentile(np.abs(values), 99.5)) or float(np.abs(values).max()) or 1.0
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,15 @@ from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.names import entity_string, figures_folder
 from sessionfx.participant.results import ParticipantResults, RunSummary
 from sessionfx.report.brain import draw_coverage
-from sessionfx.report.map_pictures import draw_maps
-from sessionfx.report.page import Picture, assemble_page, is_whole_page, render, section_path, write_section
-from sessionfx.report.plots import draw_design_correlation, draw_design_matrix, draw_events
+from sessionfx.report.map_pictures import as_picture, draw_maps
+from sessionfx.report.page import assemble_page, is_whole_page, render, section_path, write_section
 from sessionfx.report.tables import threshold_words, titled
 from sessionfx.space.stat_map import EstimateMap, map_summary
 from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.wording import counted
+
+if TYPE_CHECKING:
+    from sessionfx.report.style import Picture
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def _order(session_contrasts: Sequence[SessionContrast]) -> str:
 
 
 def _render_runs(results: ParticipantResults, place: str) -> str:
+    from sessionfx.report.charts import draw_events
+
     runs = results.runs
     records = [
         {
@@ -129,31 +134,19 @@ def _render_runs(results: ParticipantResults, place: str) -> str:
         + _order(results.session_contrasts),
         runs=records,
         remarks=remarks,
-        events=Picture(
-            events,
-            "Timeline of the events of every run",
-            "When each condition was shown; the line at the right marks the end of a run.",
-        ),
+        events=events,
         designs=designs,
         methods=results.methods,
     )
 
 
 def _draw_design(run: RunSummary) -> list[Picture]:
+    from sessionfx.report.charts import draw_design_correlation, draw_design_matrix
+
     conditions = tuple(run.facts["ConditionColumns"])
-    matrix = draw_design_matrix(run.design, title=run.name, row_label="volume", condition_columns=conditions)
-    correlation = draw_design_correlation(run.design, title=f"{run.name}: correlation of regressors")
     return [
-        Picture(
-            matrix,
-            f"Design matrix of {run.name}",
-            "One row per volume, one column per regressor; conditions in bold.",
-        ),
-        Picture(
-            correlation,
-            f"Correlations between the regressors of {run.name}",
-            "Conditions that correlate strongly with confounds or with each other are estimated with little precision.",
-        ),
+        draw_design_matrix(run.design, title=run.name, row_label="volume", condition_columns=conditions),
+        draw_design_correlation(run.design, title=f"{run.name}: correlation of regressors"),
     ]
 
 
@@ -236,12 +229,12 @@ def _draw_maps(
         background = None
     drawn = draw_maps(stat_map, f"{name}: {contrast.expression}", threshold, z_max, effect_max, background)
     return [
-        Picture(
+        as_picture(
             drawn["z"],
             f"z map, {name}, contrast {contrast.label}",
             "Supra-threshold voxels stand out; the others are shown faintly.",
         ),
-        Picture(drawn["effect"], f"Effect map, {name}, contrast {contrast.label}"),
+        as_picture(drawn["effect"], f"Effect map, {name}, contrast {contrast.label}"),
     ]
 
 
@@ -250,7 +243,7 @@ def _draw_coverage(sessions: Mapping[str, EstimateMap]) -> Picture:
     counts = np.sum([stat_map.mask.astype(int) for stat_map in maps], axis=0)
     unit = "sessions with data" if any(sessions) else "maps with data"
     png = draw_coverage(counts, len(maps), maps[0].grid.affine, title="Mask coverage", unit=unit)
-    return Picture(
+    return as_picture(
         png,
         "How many sessions cover each voxel",
         "A combined map has values only where all of its inputs have data.",

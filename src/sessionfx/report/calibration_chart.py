@@ -17,11 +17,14 @@ from sessionfx.wording import percent
 ROW, GAP = 0.2, 0.12  # height of a strategy's line, and space between questions (inches)
 LEFT, BESIDE = 3.0, 0.65  # room for names of questions and strategies, and for a number (inches)
 INFLATED = 1.16  # times the nominal rate (5.8 % for 5 %), where no limit is given
+TITLE = "False positives and power of each strategy on this design"
 LOWEST = 0.2  # times the nominal rate, where the axis starts
 
 
 @in_style()
-def draw_calibration(table: pd.DataFrame, limits: Mapping[float, float], *, title: str, caption: str) -> Picture:
+def draw_calibration(
+    table: pd.DataFrame, limits: Mapping[float, float], *, title: str = TITLE, caption: str = ""
+) -> Picture:
     """Draw what `group.calibration.calibrate` found.
 
     One band per question, one line per strategy: its false-positive rate with a 95 % interval at every nominal rate, on
@@ -109,7 +112,7 @@ def _draw_rate(axes: Axes, at: float, row: pd.Series, alpha: float, limit: float
         [max(rate, least)], [at], "D" if inflated else "<" if rate < least else "o", color=colour, markersize=5.5,
         markerfacecolor="white" if inflated else colour, markeredgewidth=1.4, clip_on=False,
     )  # fmt: skip
-    _number(axes, at, percent(rate), weight="bold" if inflated else "normal")
+    _number(axes, at, percent(rate), bold=(at,) if inflated else ())
 
 
 def _draw_power(axes: Axes, at: float, row: pd.Series, alpha: float, limit: float, colour: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sessionfx.report import style
 from sessionfx.report.style import CATEGORIES, INK, MUTED, Picture, as_svg, in_style
+from sessionfx.statistics.agreement import Agreement
 from sessionfx.wording import counted, minus, number, printable, shorten
 
 FloatArray = NDArray[np.float64]
@@ -320,52 +321,42 @@ def _clean_events(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 @in_style()
 def draw_agreement(
-    a: ArrayLike, b: ArrayLike, *, labels: tuple[str, str], unit: str, agreement: Mapping[str, float],
-    thresholds: tuple[float | None, float | None] = (None, None),
+    a: ArrayLike, b: ArrayLike, *, label_a: str, label_b: str, agreement: Agreement, thresholds: tuple[float, float],
+    title: str,
 ) -> Picture:  # fmt: skip
-    """Draw two maps against each other, and their differences against their means (Bland & Altman 1986).
+    """Draw z of two maps against each other, and their differences against their means (Bland & Altman 1986).
 
     Parameters
     ----------
     a, b : array_like, shape (V,)
-        The two maps. Voxels that are not finite in both are left out.
-    labels : (str, str)
-    unit : str
-        Of the values, e.g. "z".
-    agreement : dict of str to float
-        Fields of `statistics.agreement.Agreement`, drawn as given, so that picture and tables agree.
-    thresholds : (float or None, float or None)
+        Voxels that are not finite in both are left out.
+    label_a, label_b : str
+    agreement : Agreement
+        Drawn as given, so that picture and tables agree.
+    thresholds : (float, float)
         Of each map, marked at ± its value.
+    title : str
     """
     x, y = np.asarray(a, dtype=float).ravel(), np.asarray(b, dtype=float).ravel()
     both = np.isfinite(x) & np.isfinite(y)
     x, y = x[both], y[both]
-    title = "   against   ".join(f"{letter}: {plain(label, 60)}" for letter, label in zip("ab", labels, strict=True))
     if not len(x):
         return message(title, "no voxel is finite in both maps")
-    known = {key: float(agreement.get(key, np.nan)) for key in _AGREEMENT}
-    facts = {key: number(value, signed=key in _AGREEMENT[:3] and value != 0) for key, value in known.items()}
-    note = "; Pearson r {pearson_r}, concordance {concordance}, Dice {dice}; largest |a − b| {max_abs_difference}"
-    figure = sheet(title, style.WIDTH, 4.25, f"{len(x):,} voxels" + note.format(**facts))
+    lines = [agreement.bias, agreement.loa_lower, agreement.loa_upper]
+    bias, lower, upper = (number(line, signed=line != 0) for line in lines)
+    note = (
+        f"{len(x):,} voxels; Pearson r {number(agreement.pearson_r)}, concordance {number(agreement.concordance)}, "
+        f"Dice {number(agreement.dice)}; largest |a − b| {number(agreement.max_abs_difference)}"
+    )
+    figure = sheet(title, style.WIDTH, 4.25, note)
     # identical maps differ by 0 everywhere: a band of 2 % of the values keeps the line in the middle
     least = 1e-6 + 0.02 * float(max(np.abs(x).max(), np.abs(y).max()))
     limits = _limits([x.min(), x.max(), y.min(), y.max()], least)
     mean, difference = (x + y) / 2, x - y
-    lines = [known[key] for key in _AGREEMENT[:3]]
     ends = [0.0, difference.min(), difference.max(), *(line for line in lines if math.isfinite(line))]
     left, right = place(figure, 0.7, 0.5, 3.4, 3.1), place(figure, 5.0, 0.5, 3.4, 3.1)
-    left.set(
-        xlim=limits,
-        ylim=limits,
-        xlabel=f"a: {plain(labels[0], 36)} ({unit})",
-        ylabel=f"b: {plain(labels[1], 36)} ({unit})",
-    )
-    right.set(
-        xlim=_limits(mean, least),
-        ylim=_limits(ends, least),
-        xlabel=f"mean of a and b ({unit})",
-        ylabel=f"a − b ({unit})",
-    )
+    left.set(xlim=limits, ylim=limits, xlabel=f"z, {plain(label_a, 40)}", ylabel=f"z, {plain(label_b, 40)}")
+    right.set(xlim=_limits(mean, least), ylim=_limits(ends, least), xlabel="mean", ylabel="difference, first − second")
     _draw_clouds(((left, x, y), (right, mean, difference)))
 
     left.plot(limits, limits, color=MUTED, linewidth=1.2, linestyle=DASHES[1], label="identity")
@@ -376,24 +367,21 @@ def draw_agreement(
         left.plot(edges, fitted, color=CATEGORIES[5], linewidth=1.8, label=f"least squares, slope {number(slope)}")
     label = "thresholds"
     for threshold, draw in zip(thresholds, (left.axvline, left.axhline), strict=True):
-        for mark in (-threshold, threshold) if threshold else ():
+        for mark in (-threshold, threshold):
             if limits[0] < mark < limits[1]:
                 draw(mark, color=INK, linewidth=0.9, linestyle=DASHES[2], label=label)
                 label = ""
     right.axhline(0, color=MUTED, linewidth=0.8)
-    texts = (f"mean {facts['bias']}", f"95 % limits of agreement {facts['loa_lower']}, {facts['loa_upper']}", "")
+    texts = (f"mean {bias}", f"95 % limits of agreement {lower}, {upper}", "")
     for line, text, dash in zip(lines, texts, (0, 1, 1), strict=True):
         right.axhline(line, color=ACCENT, linewidth=1.5, linestyle=DASHES[dash], label=text)
     for axes in (left, right):
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), borderpad=0.2, labelspacing=0.2)
     return as_svg(
         figure,
-        f"Agreement of {plain(labels[0])} and {plain(labels[1])}",
+        f"Agreement: {plain(title)}",
         "Left: both values of each voxel. Right: their difference against their mean.",
     )
-
-
-_AGREEMENT = ("bias", "loa_lower", "loa_upper", "pearson_r", "concordance", "dice", "max_abs_difference")
 
 
 def _draw_clouds(clouds: Sequence[tuple[Axes, FloatArray, FloatArray]]) -> None:
@@ -474,7 +462,7 @@ def _density(z: FloatArray, limit: float, n_bins: int = 90) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class Place:
+class SessionPanel:
     """What is shown of one place of the brain.
 
     Attributes
@@ -490,34 +478,33 @@ class Place:
 
     title: str
     effects: FloatArray
-    estimates: Mapping[str, tuple[float, float, float]]
+    estimates: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
 @in_style()
 def draw_sessions(
-    places: Sequence[Place], *, sessions: Sequence[str], participants: Sequence[str], unit: str, title: str
+    panels: Sequence[SessionPanel], sessions: Sequence[str], *, participants: Sequence[str] = (), unit: str, title: str
 ) -> Picture:
     """Draw effects over sessions at some places: a line per participant, and the model's estimates.
 
     Parameters
     ----------
-    places : sequence of Place
-        One panel each, two side by side where sessions are few; their axis of effects is the same.
+    panels : sequence of SessionPanel
+        Two side by side where sessions are few; their axis of effects is the same.
     sessions, participants : sequence of str
-        Names, in the order of the effects.
+        Names, in the order of the effects. Without participants none is named.
     unit, title : str
         Unit of the effects, and title.
     """
-    ends = [
-        0.0,
-        *np.concatenate([np.r_[panel.effects.ravel(), *panel.estimates.values()] for panel in places or [_NOWHERE]]),
-    ]
-    limits = _limits([end for end in ends if math.isfinite(end)], 1e-6)
-    if len([end for end in ends if math.isfinite(end)]) == 1:
+    ends = [0.0]
+    for panel in panels:
+        ends += [end for end in np.r_[panel.effects.ravel(), *panel.estimates.values()] if math.isfinite(end)]
+    if len(ends) == 1:
         return message(title, "no effect to show")
-    asked = dict.fromkeys(key for panel in places for key in panel.estimates if key not in sessions)
+    limits = _limits(ends, 1e-6)
+    asked = dict.fromkeys(key for panel in panels for key in panel.estimates if key not in sessions)
     at = {key: index + 0.2 * (key in asked) for index, key in enumerate((*sessions, *asked))}
-    n_columns = 2 if len(places) > 1 and len(at) <= 4 else 1
+    n_columns = 2 if len(panels) > 1 and len(at) <= 4 else 1
     width = (3.75 - 0.25 * (n_columns - 1)) / n_columns
     height = 1.9 if n_columns == 1 else 1.6
     names = {x: plain(key, 18) for key, x in at.items()}
@@ -525,32 +512,33 @@ def draw_sessions(
     if is_upright:
         names = {x: names[x] for index, x in enumerate(names) if index in _with_room(len(at), width)}
     below = 0.12 + (widest(names.values()) if is_upright else 0.16)
-    n_rows = math.ceil(len(places) / n_columns)
+    n_rows = math.ceil(len(panels) / n_columns)
+    pitch = width / len(at)
+    named = participants if n_columns == 1 and pitch > 0.6 else ()
+    room = 0.6 / pitch if named and not asked else 0.5
     figure = sheet(title, 4.4, n_rows * (height + 0.24) + below)
     ticks = [tick for tick in MaxNLocator(4).tick_values(*limits) if limits[0] <= tick <= limits[1]]
-    for index, panel in enumerate(places):
+    for index, panel in enumerate(panels):
         row, column = divmod(index, n_columns)
         bottom = below + (n_rows - 1 - row) * (height + 0.24)
         axes = place(figure, 0.6 + column * (width + 0.25), bottom, width, height)
-        axes.set(xlim=(-0.5, max(at.values()) + 0.5), ylim=limits, xticks=[], yticks=[] if column else ticks)
+        axes.set(xlim=(-0.5, max(at.values()) + room), ylim=limits, xticks=[], yticks=[] if column else ticks)
         axes.set_title(plain(panel.title, 52 // n_columns), fontsize=8.5, pad=3)
-        _draw_place(axes, panel, at, participants if n_columns == 1 else ())
+        _draw_place(axes, panel, at, named)
         if column == 0:
             axes.set_ylabel(plain(unit, 24), fontsize=8.5, labelpad=2)
-        if index + n_columns >= len(places):
+        if index + n_columns >= len(panels):
             name(axes, names, below=True, rotation=90 if is_upright else 0)
     return as_svg(
         figure,
         f"Effect in each session: {plain(title)}",
-        f"Grey: {counted(len(participants), 'participant')}, a line each. Red: the model's estimate and its 95 % "
-        "interval. A peak is where the effect came out largest, so that it is smaller in truth.",
+        "Grey: a line per participant."
+        + (" Red: the model's estimate and its 95 % interval." if any(panel.estimates for panel in panels) else "")
+        + " A peak is where the effect came out largest, so that it is smaller in truth.",
     )
 
 
-_NOWHERE = Place("", np.empty((0, 0)), {})
-
-
-def _draw_place(axes: Axes, panel: Place, at: Mapping[str, float], participants: Sequence[str]) -> None:
+def _draw_place(axes: Axes, panel: SessionPanel, at: Mapping[str, float], participants: Sequence[str]) -> None:
     values = np.asarray(panel.effects, dtype=float)
     there = np.isfinite(values)
     x = np.arange(values.shape[1])
@@ -573,60 +561,57 @@ def _draw_place(axes: Axes, panel: Place, at: Mapping[str, float], participants:
         axes.plot(np.r_[own[0], own[0]], np.r_[own[2], own[3]], "_", color=ACCENT, markersize=6, zorder=5)
 
 
+STRIPS = {"correlation": "r with the others' mean", "mean": "mean effect", "spread": "relative spread"}
+
+
 @in_style()
-def draw_participants(table: pd.DataFrame, *, unit: str, title: str) -> Picture:
-    """Draw each participant's map beside the others, so that an outlying one is seen.
+def draw_participants(table: pd.DataFrame, *, title: str = "Participants' mean maps beside each other") -> Picture:
+    """Draw how each participant's map compares with the others', so that an outlying one is seen.
 
     Parameters
     ----------
-    table : DataFrame, shape (N, 2)
-        Per participant, named by the index: ``mean``, its effect averaged over the brain, and ``correlation`` of its
-        map with the mean map of the others.
-    unit, title : str
-        Unit of the effect, and title.
+    table : DataFrame
+        A row per ``participant``: ``correlation`` of its map with the mean of the others', and over the brain the
+        ``mean`` of its effect and the ``spread`` relative to the others'.
+    title : str
     """
     if table.empty:
-        return message(title, "no participants")
+        return message(title, "too few participants to compare")
+    stands_out = {key: np.abs(_robust_z(table[key])) > OUTLYING for key in STRIPS}
     # a map is never too much like the others
-    stands_out = {
-        "mean": np.abs(_robust_z(table["mean"])) > OUTLYING, "correlation": _robust_z(table["correlation"]) < -OUTLYING,
-    }  # fmt: skip
-    either = stands_out["mean"] | stands_out["correlation"]
-    pitch = float(np.clip(25 / len(table), 0.03, 0.18))
-    names = {row: plain(label, 24) for row, label in enumerate(table.index) if pitch > 0.13 or either[row]}
+    stands_out["correlation"] &= (table["correlation"] < table["correlation"].median()).to_numpy()
+    either = np.any(list(stands_out.values()), axis=0)
+    pitch, are_many = float(np.clip(25 / len(table), 0.03, 0.18)), 3 * len(table) > SVG_MARKS
+    labels = [plain(f"sub-{label}", 24) for label in table["participant"]]
+    names = {row: label for row, label in enumerate(labels) if pitch > 0.13 or either[row]}
     left = 0.2 + max(widest(names.values(), "bold"), 0.5)
-    width, height = (3.85 - left) / 2, pitch * len(table) + 0.1
-    figure = sheet(title, 4.4, 0.5 + height)
-    rows = np.arange(len(table))
-    for position, (key, label) in enumerate(
-        (("mean", f"mean effect ({plain(unit, 12)})"), ("correlation", "r with others' mean"))
-    ):
+    width, height, rows = (5.0 - left) / 3, pitch * len(table) + 0.1, np.arange(len(table))
+    figure = sheet(title, 5.0, 0.5 + height)
+    for position, (key, label) in enumerate(STRIPS.items()):
         values, outlying = table[key].to_numpy(dtype=float), stands_out[key]
-        axes = place(figure, left + position * (width + 0.25), 0.5, width, height)
+        axes = place(figure, left + position * width, 0.5, width - 0.2, height)
         axes.set(ylim=(len(table) - 0.5, -0.5), yticks=[])
         axes.set_xlabel(label, fontsize=8.5)
-        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.xaxis.set_major_locator(MaxNLocator(2))
         axes.spines["left"].set_visible(False)
-        axes.hlines(rows, 0, 1, BAND, transform=axes.get_yaxis_transform(), linewidth=0.6)
-        axes.axvline(0, color=INK, linewidth=0.8)
-        if len(table) > 4:
-            axes.axvline(float(table[key].median()), color=MUTED, linewidth=1, linestyle=DASHES[1])
-        axes.plot(values[~outlying], rows[~outlying], "o", color=CATEGORIES[0], markersize=min(4.5, 40 * pitch))
+        if not are_many:
+            axes.hlines(rows, 0, 1, BAND, transform=axes.get_yaxis_transform(), linewidth=0.6)
+        axes.axvline(float(table[key].median()), color=MUTED, linewidth=1, linestyle=DASHES[1])
         axes.plot(
-            values[outlying],
-            rows[outlying],
-            "D",
-            color=ACCENT,
-            markersize=6,
-            markerfacecolor="white",
-            markeredgewidth=1.4,
+            values[~outlying],
+            rows[~outlying],
+            "o",
+            color=CATEGORIES[0],
+            markersize=min(4.5, 40 * pitch),
+            rasterized=are_many,
         )
+        axes.plot(values[outlying], rows[outlying], "D", color=ACCENT, markersize=6, markerfacecolor="white")
         if position == 0:
-            name(axes, names, bold=set(np.flatnonzero(either).tolist()))
+            name(axes, names, bold=np.flatnonzero(either))
     return as_svg(
         figure,
-        f"Mean effect and correlation with the others of each participant; {int(either.sum())} stand out",
-        f"Dashed: median. An open diamond lies far from the others (robust z beyond {OUTLYING:g}): look at that "
+        f"{plain(title)}: {int(either.sum())} of {counted(len(table), 'participant')} stand out",
+        f"Dashed: median. Open diamonds lie far from the others (robust z beyond {OUTLYING:g}): look at that "
         "participant's page before the group is trusted.",
     )
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from sessionfx.report.brain import BrainView
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.estimates import Estimate, FTest
+
+if TYPE_CHECKING:
+    from sessionfx.report.style import Picture
+
+
+def as_picture(png: bytes, alt: str, caption: str = "") -> Picture:
+    """Give a PNG its words."""
+    from sessionfx.report.style import Picture
+
+    return Picture(png, "png", alt, caption)
 
 
 def draw_maps(

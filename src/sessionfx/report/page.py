@@ -6,13 +6,11 @@ as small files in a `figures` folder, and whoever finishes last puts the page to
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,21 +36,6 @@ _NOT_IN_HTML = re.compile(
     + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
     + "]"
 )
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG with the words that belong to it."""
-
-    png: bytes
-    alt: str
-    caption: str = ""
-
-    @property
-    def source(self) -> Markup:
-        """The picture as a data URI, so that a page is one file."""
-        # Nothing in it needs escaping, and looking for it in megabytes takes time.
-        return Markup("data:image/png;base64," + base64.b64encode(self.png).decode("ascii"))  # noqa: S704
 
 
 def render(template: str, **values: Any) -> str:
