@@ -121,7 +121,7 @@ def format_number(value: Any) -> str:
     if math.isinf(value):
         return "none reached" if value > 0 else "−∞"
     if abs(value - round(value)) < 1e-9 and abs(value) < 1e7:
-        return minus(f"{round(value):d}")
+        return minus(f"{round(value):,d}")
     return minus(f"{value:.3f}" if 0.01 <= abs(value) < 1000 else f"{value:.3g}")
 
 

@@ -118,7 +118,7 @@ def state_of(name: str, content: bytes) -> dict[str, Any]:
 
     Its size; where several contrasts or calls rewrite one file, a digest, or nothing where it only has to be there.
     """
-    if name.endswith("_a-runs_section.json"):
+    if name.endswith("_runs_section.json"):
         return {}
     state: dict[str, Any] = {"size": len(content)}
     if is_shared(name):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sessionfx import __version__
 from sessionfx.ask.covariates import Covariates, resolve_group_contrasts
 from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.covariate_tables import read_covariates
 from sessionfx.bids.first_level_maps import FirstLevelMap, MapSelection
 from sessionfx.bids.names import check_name_length, file_name
@@ -28,6 +29,7 @@ from sessionfx.group.evidence import summarise_reliability, with_active_regions
 from sessionfx.group.files import GroupFiles, longest_group_name
 from sessionfx.group.judgement import Evidence
 from sessionfx.group.page import GroupPage, contrast_section, draw_contrast
+from sessionfx.group.peaks import participants_table, peaks_of
 from sessionfx.group.permutation import PermutationResult
 from sessionfx.group.results import ContrastResults, QuestionResults, Reliability, StrategyResult
 from sessionfx.group.stack import MapStack, attendance, open_stack
@@ -63,6 +65,8 @@ class GroupAnalysis:
         Input datasets by their name in BIDS URIs.
     executor : Executor
         Where blocks of voxels and of permutations are computed.
+    atlas : Atlas or None
+        Names the regions of peaks.
     """
 
     model: GroupModel
@@ -74,6 +78,7 @@ class GroupAnalysis:
     output_dir: Path
     links: dict[str, Path]
     executor: Executor
+    atlas: Atlas | None = None
 
     @property
     def strategies(self) -> tuple[Strategy, ...]:
@@ -230,7 +235,9 @@ class _ContrastStudy:
         model, files = self.analysis.model, self.files
         sources = tuple(self.sources)
         common = [__version__, self.analysis.selection.entities, self.left_out]
-        shown = [model.alpha, model.correction, model.cluster_threshold]
+        atlas = self.analysis.atlas
+        regions = [file_state(path) for path in atlas.files] if atlas is not None else []
+        shown = [model.alpha, model.correction, model.cluster_threshold, *regions]
         reliability = Task(
             name=f"{self.contrast} reliability",
             fingerprint=fingerprint([self.sources[sources[0]], common, shown]),
@@ -360,7 +367,7 @@ class ContrastMaps:
         self._answers: dict[str, QuestionResults] = {}
         self._estimator = GroupEstimator(
             self._analysis.strategies, self._analysis.options, self._analysis.model, self._analysis.executor,
-            self._analysis.execution.nprocs,
+            self._analysis.execution.nprocs, self._analysis.atlas,
         )  # fmt: skip
 
     @cached_property
@@ -496,6 +503,8 @@ class ContrastMaps:
             evidence=self._evidence,
             reliability=self._reliability,
             calibration=self._calibration,
+            peaks={question.label: peaks_of(self.answers(question), stack) for question in study.questions},
+            participants=participants_table(stack),
         )
 
     def _earlier_answers(self) -> list[str]:
@@ -524,7 +533,7 @@ class ContrastMaps:
     def draw(self) -> None:
         """Draw the section of the contrast."""
         methods = self._analysis.methods(self._work())
-        draw_contrast(self.results, self._analysis.model, methods, self._analysis.output_dir)
+        draw_contrast(self.results, self._analysis.model, methods, self._files)
 
     def _work(self) -> GroupWork:
         answered = [[found for found in asked.strategies if found.stat_map is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -97,6 +97,24 @@ class GroupFiles:
     @cached_property
     def _first_sidecar(self) -> dict[str, Any]:
         return read_sidecar(self.maps[0].effect)
+
+    @property
+    def contrast_text(self) -> str:
+        """The first-level contrast as it was written, or else its label."""
+        return str(self._first_sidecar.get("Contrast") or self.contrast)
+
+    def named_outputs(self, question: Question, strategy: str, statistics: Iterable[str]) -> dict[str, Path]:
+        """Files of the answer of a strategy that a reader opens, by what they are called on the page."""
+        entities = self._of_strategy(question, strategy)
+        shown = [name for name in ("z", "effect", "F", "t") if name in statistics]
+        maps = statmap_paths(self.folder, entities, shown)
+        return {
+            **{f"{name} map": path for name, path in maps.items()},
+            "clusters": self._clusters_path(entities),
+            "design": self._design_path(entities),
+            "answers": self._table_path(self._entities(question), "answers"),
+            "validity": self._verdict_path(self._entities(question)),
+        }
 
     def outputs_of_answer(self, question: Question, strategy: str) -> tuple[Path, ...]:
         """Paths of all files that may be made of the answer of a strategy, by its label in file names."""

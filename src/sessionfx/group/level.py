@@ -8,6 +8,7 @@ from operator import or_
 from pathlib import Path
 
 from sessionfx.ask.contrasts import selected_labels
+from sessionfx.bids.atlas import labels_beside, read_atlas
 from sessionfx.bids.choosing import read_filters
 from sessionfx.bids.dataset import dataset_links, subfolders
 from sessionfx.bids.derivatives import prepare_output
@@ -107,6 +108,7 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> GroupAnalysis:
     check_private_folders(options, [raw, *foreign])
     session_contrasts = asked_of_sessions(options.group, selection)
     check_questions(selection, session_contrasts, raw, options.group)
+    atlas = options.group.atlas
     return GroupAnalysis(
         model=options.group,
         weighting=options.first_level.fixed_effects,
@@ -117,6 +119,7 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> GroupAnalysis:
         output_dir=options.output_dir.absolute(),
         links=dataset_links(raw, foreign),
         executor=executor,
+        atlas=None if atlas is None else read_atlas(atlas, options.group.atlas_labels or labels_beside(atlas)),
     )
 
 

@@ -1,53 +1,43 @@
-"""The report of the group level, `group.html`."""
+"""The report of the group level, `group.html`: a section for each contrast, the answer to report first."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sessionfx.bids.names import entity_string
 from sessionfx.bids.writing import remove
+from sessionfx.group.answers import peak_of
 from sessionfx.group.calibrated import LIMITS
 from sessionfx.group.evidence_tables import evidence_tables
-from sessionfx.group.files import absence_summary, answer_summary
+from sessionfx.group.files import GroupFiles, absence_summary, answer_summary
+from sessionfx.group.peaks import shown_first
+from sessionfx.group.pictures import ContrastPictures, QuestionPictures, z_text
 from sessionfx.group.results import ContrastResults, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import MapLayout, Plan
 from sessionfx.group.strategies.strategy import assumptions_table
 from sessionfx.options import GroupModel
-from sessionfx.report.brain import draw_coverage, draw_stat_map
-from sessionfx.report.map_pictures import as_picture, draw_maps
+from sessionfx.report.calibration_chart import draw_calibration
+from sessionfx.report.charts import draw_participants
 from sessionfx.report.methods import MethodsText
-from sessionfx.report.page import (
-    assemble_page,
-    is_whole_page,
-    render,
-    section_path,
-    write_section,
-)
+from sessionfx.report.mosaic import Anatomy
+from sessionfx.report.page import Contents, assemble_page, is_whole_page, render, section_path, write_section
 from sessionfx.report.tables import threshold_words, titled
+from sessionfx.report.viewer import viewer_data
 from sessionfx.space.stat_map import map_summary
-from sessionfx.statistics.estimates import Estimate
-from sessionfx.wording import counted, format_number, listed, place_text, weights_text
+from sessionfx.wording import counted, format_number, joined, listed, place_text, sentence, weights_text
 
-if TYPE_CHECKING:
-    from sessionfx.report.style import Picture
-
-SHOWN_CLUSTERS = 20
+SHOWN_CLUSTERS = 12
+# With fewer, a result is about these participants only
+_FEWEST_PEOPLE = 3
 
 _VALIDITY = {"yes": "valid", "conditional": "with care", "no": "not valid", "declined": "—"}
-_ICC_TITLES = {"icc31": "ICC(3,1)", "icc1": "ICC(1)"}
-_ICC_CAPTIONS = {
-    "icc31": "How consistently participants differ once the sessions' own means are taken out: 1 is perfect, 0 is "
-    "none.",
-    "icc1": "Reliability of one session of one participant; differences between sessions count as error. Regions where "
-    "the mean is suprathreshold were chosen from the same data, and favour voxels in which participants differ little.",
-}
+_KINDS = {"z": "z", "effect": "effect", "difference": "difference: recommended − this"}
 PERMUTATION_TITLES = {
     "voxelFWE": "voxels (largest |t| or F)",
     "clusterSizeFWE": "cluster size",
@@ -67,7 +57,7 @@ _AGREEMENT_TITLES = {
     "loa_upper": "upper limit (z)",
     "max_abs_difference": "largest |difference| (z)",
     "dice": "Dice",
-    "n_above_a": "beyond threshold: first",
+    "n_above_a": "suprathreshold: first",
     "n_above_b": "second",
     "n_voxels": "voxels",
 }
@@ -86,7 +76,6 @@ _RESAMPLED = (
     "{participants} participants only: it takes how much each of them varies as it is over all voxels, and with few "
     "participants it sees only part of the skewness."
 )
-_MAP_CAPTION = "Glass brain (largest value along each axis) and slices; what is below the threshold is shown faintly."
 
 
 @dataclass(frozen=True)
@@ -104,11 +93,8 @@ class GroupPage:
         assemble_page(
             self.output_dir / "group.html",
             _figures(self.output_dir),
-            title="Group: strategies compared",
-            lead=(
-                "Every strategy answers the same session contrast on the same voxels; where they differ, the verdict "
-                "says which to trust."
-            ),
+            title="Group results",
+            lead="Every strategy answers the same session contrast on the same voxels.",
         )
 
 
@@ -117,35 +103,48 @@ def contrast_section(output_dir: Path, entities: Mapping[str, str | None], contr
     return section_path(_figures(output_dir), entity_string({**entities, "contrast": contrast}))
 
 
-def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsText, output_dir: Path) -> None:
+def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsText, files: GroupFiles) -> None:
     """Draw the section about a contrast."""
     place = " · ".join(f"{key} {label}" for key, label in results.entities.items() if label)
+    pictures = ContrastPictures(results)
+    questions, viewer_maps = [], []
+    for asked, same in _distinct(results.questions).items():
+        drawn = pictures.question(results.questions[asked])
+        questions.append(_question(results, results.questions[asked], same, drawn, model, files))
+        viewer_maps += drawn.for_viewer()
+    under = pictures.anatomy or Anatomy(results.mask.astype(np.float32), results.grid.affine)
     html = render(
         "group_contrast.html.j2",
-        title=f"Contrast {results.contrast}" + (f" ({place})" if place else ""),
+        title=files.contrast_text,
+        facts=" · ".join(filter(None, [place, _people(results), f"{threshold_words(model)}, two-sided"])),
         summary=_summary(results),
-        notes=results.warnings,
-        sessions_table=_attendance(results.layout),
-        coverage=_draw_coverage(results),
-        overview=_overview(results),
-        questions=[_question(results, question, model) for question in results.questions],
-        methods=methods,
-        verdicts=_verdicts(results),
+        warnings=_page_warnings(results),
+        questions=questions,
+        viewer=viewer_data(viewer_maps, under.values, under.affine, results.grid) if viewer_maps else "",
         trust=_trust(results),
         assumptions=_assumptions(results),
         evidence=evidence_tables(results),
-        covariates=results.covariate_warnings,
-        left_out=[f"sub-{label} {why}." for label, why in results.left_out.items()],
-        reliability=_reliability(results),
+        overview=_overview(results),
+        sessions_table=_attendance(results.layout, files.output_dir),
+        participants=draw_participants(results.participants) if len(results.participants) else None,
+        coverage=pictures.coverage(),
+        reliability=_reliability(results, pictures),
         calibration=_calibration(results, model),
+        methods=methods,
     )
-    title = f"Contrast {results.contrast}" + (f": {place}" if place else "")
-    write_section(contrast_section(output_dir, results.entities, results.contrast), title, html)
+    contents = [
+        Contents(f"SECTION-ID-{question['label']}", question["title"], [
+            Contents(strategy["id"], strategy["title"]) for strategy in question["strategies"]
+        ])
+        for question in questions
+    ]  # fmt: skip
+    title = f"{files.contrast_text}" + (f" ({place})" if place else "")
+    write_section(contrast_section(files.output_dir, results.entities, results.contrast), title, html, contents)
 
 
-def write_group_refusal(output_dir: Path, entities: Mapping[str, str | None], sentence: str) -> None:
+def write_group_refusal(output_dir: Path, entities: Mapping[str, str | None], refusal: str) -> None:
     """Say in the report why there is no group analysis."""
-    html = render("group_refusal.html.j2", title="No group analysis", sentence=sentence)
+    html = render("group_refusal.html.j2", title="No group analysis", sentence=refusal)
     write_section(_refusal_section(output_dir, entities), "No group analysis", html)
     GroupPage(output_dir).assemble()
 
@@ -163,32 +162,35 @@ def _figures(output_dir: Path) -> Path:
     return output_dir / "group" / "figures"
 
 
-def _summary(results: ContrastResults) -> str:
+# What holds for the contrast
+
+
+def _people(results: ContrastResults) -> str:
     layout = results.layout
-    participants = layout.unique_participants
-    sessions = len(set(layout.sessions))
-    text = f"{counted(len(layout.participants), 'map')} of {counted(len(participants), 'participant')}"
+    people = layout.unique_participants
+    text = counted(len(people), "participant")
     if any(layout.sessions):
-        text += f" and {counted(sessions, 'session')}"
-        incomplete = [f"sub-{label}" for label in participants if len(layout.rows_of(label)) < sessions]
-        if incomplete:
-            text += f"; {listed(incomplete, most=8)} missed sessions"
-    text += _order(results)
-    return f"{text}. All strategies are compared on the {int(results.mask.sum())} voxels that every map has."
+        text += f" × {counted(layout.n_sessions, 'session')}"
+        missing = len(people) * layout.n_sessions - len(layout.participants)
+        incomplete = [f"sub-{label}" for label in people if len(layout.rows_of(label)) < layout.n_sessions]
+        if missing:
+            text += f", {missing} missing ({listed(incomplete, most=8)})"
+    return text
 
 
-def _order(results: ContrastResults) -> str:
+def _summary(results: ContrastResults) -> str:
     order = results.questions[0].question.sessions.order_text if results.questions else ""
-    return f". Order of the sessions in time: {order}" if order else ""
+    text = f"All strategies are compared on the {int(results.mask.sum()):,} voxels that every map has."
+    return text + (f" Order of the sessions in time: {order}." if order else "")
 
 
-def _verdicts(results: ContrastResults) -> list[dict[str, str]]:
-    """Verdicts with the questions they are for; equal ones stand once, those on covariates in their own sections."""
-    texts: dict[str, list[str]] = {}
-    of_everyone = [asked for asked in results.questions if not asked.question.group.label]
-    for asked in of_everyone or results.questions:
-        texts.setdefault(asked.verdict.text, []).append(asked.question.text)
-    return [{"questions": ", ".join(questions), "text": text} for text, questions in texts.items()]
+def _page_warnings(results: ContrastResults) -> list[str]:
+    warnings = [*results.warnings, *map(sentence, results.covariate_warnings)]
+    warnings += [f"sub-{label} is left out: it {why}." for label, why in results.left_out.items()]
+    n_people = len(results.layout.unique_participants)
+    if n_people < _FEWEST_PEOPLE:
+        warnings.insert(0, f"{counted(n_people, 'participant')}: these results say nothing about people beyond them.")
+    return warnings
 
 
 def _trust(results: ContrastResults) -> list[dict[str, str]]:
@@ -209,48 +211,67 @@ def _assumptions(results: ContrastResults) -> list[dict[str, str]]:
     return assumptions_table({STRATEGIES[name].title: STRATEGIES[name] for name in names})
 
 
-def _reliability(results: ContrastResults) -> dict[str, Any] | None:
+def _overview(results: ContrastResults) -> dict[str, Any]:
+    """One row per answer, and the warnings about them, each once: they hold for many answers."""
+    rows = []
+    numbers: dict[str, int] = {}
+    for question in results.questions:
+        for answer in question.strategies:
+            warning = answer.refusal or (" ".join(answer.plan.warnings) if answer.plan else "")
+            trust = "declined" if answer.refusal else _VALIDITY[question.verdict.strategies[answer.name].valid]
+            rows.append({
+                "session contrast": question.question.text,
+                "strategy": answer.title,
+                **_extremes(answer),
+                "to be trusted": trust,
+                "warning": f"({numbers.setdefault(warning, len(numbers) + 1)})" if warning else "",
+            })  # fmt: skip
+    return {"rows": rows, "warnings": list(numbers)}
+
+
+def _extremes(answer: StrategyResult) -> dict[str, Any]:
+    if answer.stat_map is None:
+        return dict.fromkeys(("degrees of freedom", "suprathreshold voxels", "largest z", "smallest z"))
+    summary = map_summary(answer.stat_map, answer.threshold)
+    return {
+        "degrees of freedom": summary["dof"],
+        "suprathreshold voxels": summary["n_above"],
+        "largest z": summary["largest_z"],
+        "smallest z": summary.get("smallest_z"),
+    }
+
+
+def _attendance(layout: MapLayout, output_dir: Path) -> dict[str, Any]:
+    """Tell who has which session, with the pages of participants that are there."""
+    sessions = list(dict.fromkeys(layout.sessions)) if any(layout.sessions) else []
+    rows = []
+    for label in layout.unique_participants:
+        page = f"sub-{label}.html"
+        rows.append({
+            "participant": f"sub-{label}",
+            "page": page if (output_dir / page).exists() else "",
+            "sessions": ["✓" if session in layout.rows_of(label) else "missing" for session in sessions],
+        })  # fmt: skip
+    return {"sessions": [f"ses-{session}" for session in sessions], "rows": rows}
+
+
+def _reliability(results: ContrastResults, pictures: ContrastPictures) -> dict[str, Any] | None:
     if results.reliability is None:
         return None
-    volumes = {}
-    for name in ("icc31", "icc1"):
-        volumes[name] = np.full(results.grid.shape, np.nan)
-        volumes[name][results.mask] = results.reliability.maps[name]
-    pictures = [
-        as_picture(
-            draw_stat_map(
-                volume,
-                results.mask,
-                results.grid.affine,
-                title=f"{_ICC_TITLES[name]}: {results.contrast}",
-                unit="ICC",
-                vmax=1.0,
-            ),
-            f"Map of {_ICC_TITLES[name]}",
-            _ICC_CAPTIONS[name],
-        )
-        for name, volume in volumes.items()
-    ]
+    parts = {"icc31": "ICC(3,1)", "icc1": "ICC(1)", "between": "variance between", "within": "within"}
     rows = []
     for record in results.reliability.summary.to_dict("records"):
         peak = [record[axis] for axis in "xyz"]
         at_peak = "" if np.isnan(peak[0]) else f", peak at {place_text(*peak)} mm"
         row = {"region": record["region"] + at_peak, "voxels": record["n_voxels"]}
-        for name, title in (
-            ("icc31", "ICC(3,1)"),
-            ("icc1", "ICC(1)"),
-            ("between", "variance between"),
-            ("within", "within"),
-        ):
+        for name, title in parts.items():
             quartiles = [format_number(record[f"{name}_{part}"]) for part in ("median", "q25", "q75")]
             row[f"{title}: median (quartiles)"] = f"{quartiles[0]} ({quartiles[1]} to {quartiles[2]})"
         rows.append(row)
-    return {"pictures": pictures, "rows": rows}
+    return {"pictures": pictures.reliability(), "rows": rows}
 
 
 def _calibration(results: ContrastResults, model: GroupModel) -> dict[str, Any] | None:
-    from sessionfx.report.calibration_chart import draw_calibration
-
     if results.calibration is None:
         return None
     about = _RESAMPLED.format(voxels=model.calibrate, participants=len(results.layout.unique_participants))
@@ -258,87 +279,145 @@ def _calibration(results: ContrastResults, model: GroupModel) -> dict[str, Any] 
     return {"picture": picture, "rows": results.calibration.to_dict("records")}
 
 
-def _attendance(layout: MapLayout) -> list[dict[str, str]]:
-    if not any(layout.sessions):
-        return []
-    sessions = sorted(set(layout.sessions), key=lambda session: layout.sessions.index(session))
-    rows = []
-    for label in layout.unique_participants:
-        there = layout.rows_of(label)
-        marks = {f"ses-{session}": "✓" if session in there else "missing" for session in sessions}
-        rows.append({"participant": f"sub-{label}", **marks})
-    return rows
+# One question
 
 
-def _draw_coverage(results: ContrastResults) -> Picture:
-    n_maps = len(results.layout.participants)
-    png = draw_coverage(results.coverage, n_maps, results.grid.affine, title="Mask coverage", unit="maps with data")
-    return as_picture(png, "How many maps cover each voxel", "Strategies are compared where every map has data.")
+def _distinct(questions: Sequence[QuestionResults]) -> dict[int, list[str]]:
+    """Find questions with answers of their own, by their numbers, and the texts of later ones that share them."""
+    found: dict[int, list[str]] = {}
+    for number, asked in enumerate(questions):
+        first = next((earlier for earlier in found if _are_the_same(questions[earlier], asked)), None)
+        if first is None:
+            found[number] = []
+        else:
+            found[first].append(asked.question.text)
+    return found
 
 
-def _overview(results: ContrastResults) -> dict[str, Any]:
-    """One row per answer, and the remarks on them, each once: they hold for many answers."""
-    rows = []
-    numbers: dict[str, int] = {}
-    for question in results.questions:
-        for answer in question.strategies:
-            row: dict[str, Any] = {"session contrast": question.question.text, "strategy": answer.title}
-            if answer.plan is None or answer.stat_map is None:
-                row |= {
-                    "degrees of freedom": None,
-                    "voxels beyond threshold": None,
-                    "largest z": None,
-                    "smallest z": None,
-                }
-            else:
-                summary = map_summary(answer.stat_map, answer.threshold)
-                row |= {
-                    "degrees of freedom": summary["dof"],
-                    "voxels beyond threshold": summary["n_above"],
-                    "largest z": summary["largest_z"],
-                    "smallest z": summary.get("smallest_z"),
-                }
-            remark = answer.refusal or (" ".join(answer.plan.warnings) if answer.plan else "")
-            number = f"({numbers.setdefault(remark, len(numbers) + 1)})" if remark else ""
-            trust = "declined" if answer.refusal else _VALIDITY[question.verdict.strategies[answer.name].valid]
-            rows.append({**row, "to be trusted": trust, "remark": number})
-    return {"rows": rows, "remarks": list(numbers)}
+def _are_the_same(a: QuestionResults, b: QuestionResults) -> bool:
+    """Whether two questions are one: all strategies give the same z, as of the linear trend of three sessions."""
+    maps = [(first.stat_map, second.stat_map) for first, second in zip(a.strategies, b.strategies, strict=True)]
+    return any(first is not None for first, _ in maps) and all(
+        (first is None and second is None)
+        or (
+            first is not None and second is not None and first.estimate.z.shape == second.estimate.z.shape
+            and np.allclose(first.estimate.z, second.estimate.z, rtol=0, atol=1e-6)
+        )
+        for first, second in maps
+    )  # fmt: skip
 
 
-def _question(results: ContrastResults, question: QuestionResults, model: GroupModel) -> dict[str, Any]:
-    answered = [answer for answer in question.strategies if answer.stat_map is not None]
-    maximum = max((_robust_maximum(answer.stat_map.estimate.z) for answer in answered if answer.stat_map), default=None)
-    effects = [
-        answer.stat_map.estimate.effect
-        for answer in answered
-        if answer.stat_map and isinstance(answer.stat_map.estimate, Estimate)
-    ]
-    effect_maximum = max(map(_robust_maximum, effects), default=None)
-    drawn = _drawn_pairs(question)
+def _question(
+    results: ContrastResults,
+    asked: QuestionResults,
+    same: Sequence[str],
+    pictures: QuestionPictures,
+    model: GroupModel,
+    files: GroupFiles,
+) -> dict[str, Any]:
+    answered = [answer for answer in asked.strategies if answer.stat_map is not None]
+    first, title = shown_first(asked), asked.question.text
+    label = asked.question.label
+    differences = sorted(pictures.differences(), key=lambda found: -(found.only_first + found.only_other))
     return {
-        "label": question.question.label,
-        "text": question.question.text,
-        "verdict": question.verdict.text,
-        "strategies": [_strategy(question, answer, maximum, effect_maximum) for answer in question.strategies],
+        "label": label,
+        "title": title + (f" (the same as {listed(same)})" if same else ""),
+        "headline": _headline(asked, first, model),
+        "links": _links(files, asked, first),
+        "verdict": asked.verdict.text,
+        "maps": [
+            {"strategy": STRATEGIES[shown.strategy].title, "kind": _KINDS[shown.kind], "picture": shown.picture,
+             "valid": _VALIDITY[asked.verdict.strategies[shown.strategy].valid]}
+            for shown in pictures.maps()
+        ],
+        "first": first.title if first else "",
+        "clusters": _clusters(first, asked),
+        "n_clusters": len(first.clusters) if first else 0,
+        "sessions": pictures.sessions(),
+        "differences": [
+            {"title": found.other.title, "valid": _VALIDITY[asked.verdict.strategies[found.other.name].valid],
+             "both": found.both, "only_first": found.only_first, "only_other": found.only_other,
+             "picture": found.picture}
+            for found in differences
+        ],
         "answers": [
-            {
-                key: value
-                for key, value in titled(
-                    _in_words(answer_summary(answer, question.verdict), answer)
-                    | {"strategy": STRATEGIES[answer.name].full_title}
-                ).items()
-                if key not in ("status", "reason")
-            }
+            _without(titled(_in_words(answer_summary(answer, asked.verdict), answer)
+                            | {"strategy": STRATEGIES[answer.name].full_title}), ("status", "reason"))
             for answer in answered
         ],
-        "absence": _absence(question, answered, model),
-        "pairs": [_pair(pair, question) for pair in drawn],
-        "agreement": [_pair_row(pair) for pair in question.pairs],
-        "distribution": _draw_distribution(question, answered),
-    }
+        "absence": _absence(asked, answered, model, pictures),
+        "agreement": [_pair_row(pair) for pair in asked.pairs],
+        "pairs": pictures.agreement(),
+        "distribution": pictures.distribution(),
+        "strategies": [_strategy(answer, label, pictures) for answer in asked.strategies],
+    }  # fmt: skip
 
 
-def _absence(question: QuestionResults, answered: Sequence[StrategyResult], model: GroupModel) -> dict[str, Any] | None:
+def _headline(asked: QuestionResults, first: StrategyResult | None, model: GroupModel) -> dict[str, str]:
+    """Say what to report, with figures, and what not to."""
+    if first is None or first.stat_map is None:
+        return {
+            "kind": "no",
+            "report": "No strategy of this call can answer this question.",
+            "figures": "",
+            "against": "",
+        }
+    verdict = asked.verdict
+    kind = "no" if not verdict.recommended else "care" if verdict.with_care else "good"
+    report = {"no": f"Nothing can be reported; shown is {first.title}, which is not valid here.",
+              "care": f"Report the {first.title} result, with care.",
+              "good": f"Report the {first.title} result."}[kind]  # fmt: skip
+    invalid = [
+        f"{answer.title} ({_count(answer):,} voxels)"
+        for answer in asked.strategies
+        if answer.stat_map is not None and verdict.strategies[answer.name].valid == "no"
+    ]
+    against = f"Do not report {joined(invalid)}: not valid here." if invalid and verdict.recommended else ""
+    return {"kind": kind, "report": report, "figures": _figures_text(first, model), "against": against}
+
+
+def _count(answer: StrategyResult) -> int:
+    assert answer.stat_map is not None  # noqa: S101 - asked for only where there is an answer
+    return int(map_summary(answer.stat_map, answer.threshold)["n_above"])
+
+
+def _figures_text(answer: StrategyResult, model: GroupModel) -> str:
+    assert answer.stat_map is not None  # noqa: S101 - the caller looked
+    summary = map_summary(answer.stat_map, answer.threshold)
+    peak, statistic = peak_of(summary), "|z|" if answer.stat_map.estimate.two_sided else "z"
+    largest = f"the peak is z = {z_text(peak['peak_z'])} at {place_text(peak['x'], peak['y'], peak['z'])} mm"
+    if not summary["n_above"]:
+        return f"No voxel of {summary['n_voxels']:,} is suprathreshold ({threshold_words(model)}); {largest}."
+    return (
+        f"{summary['n_above']:,} of {summary['n_voxels']:,} voxels have {statistic} ≥ {z_text(answer.threshold)} "
+        f"({threshold_words(model)}); {largest}."
+    )
+
+
+def _links(files: GroupFiles, asked: QuestionResults, first: StrategyResult | None) -> list[dict[str, str]]:
+    """Name the files of the answer to report, by relative links."""
+    if first is None or first.stat_map is None:
+        return []
+    paths = files.named_outputs(asked.question, first.label, first.stat_map.estimate.maps())
+    return [{"title": title, "href": path.relative_to(files.output_dir).as_posix()} for title, path in paths.items()]
+
+
+def _clusters(first: StrategyResult | None, asked: QuestionResults) -> list[dict[str, Any]]:
+    if first is None:
+        return []
+    return [
+        {
+            "number": row["Cluster ID"], "z": z_text(row["Peak Stat"]), "size": row["Cluster Size (mm3)"],
+            "place": place_text(row["X"], row["Y"], row["Z"]), "region": row.get("Region"),
+            "at": f"{row['X']:.3f} {row['Y']:.3f} {row['Z']:.3f}", "map": f"{asked.question.label} {first.name}",
+        }
+        for row in first.clusters.head(SHOWN_CLUSTERS).to_dict("records")
+    ]  # fmt: skip
+
+
+def _absence(
+    asked: QuestionResults, answered: Sequence[StrategyResult], model: GroupModel, pictures: QuestionPictures
+) -> dict[str, Any] | None:
     """Show what speaks for no effect: a row per strategy, what the columns mean, and why some have no entry."""
     bound, scale = model.equivalence, model.bayes_factor
     if not answered or (bound is None and scale is None):
@@ -346,19 +425,19 @@ def _absence(question: QuestionResults, answered: Sequence[StrategyResult], mode
     titles = (_EQUIVALENCE_TITLES if bound is not None else {}) | (_BAYES_FACTOR_TITLES if scale is not None else {})
     rows = []
     for answer in answered:
-        found = absence_summary(answer) | _in_words(answer_summary(answer, question.verdict), answer)
+        found = absence_summary(answer) | _in_words(answer_summary(answer, asked.verdict), answer)
         rows.append({title.format(bound): found.get(name) for name, title in (_ABSENCE_TITLES | titles).items()})
     sentences = []
     if any(answer.equivalence for answer in answered):
         confidence = max(100 * (1 - 2 * model.alpha), 0)
         sentences.append(
             f"Equivalent to zero: two one-sided tests show that the effect lies within ±{bound:g} "
-            f"{question.question.units} ({threshold_words(model)}). A voxel can be so and suprathreshold too: "
+            f"{asked.question.units} ({threshold_words(model)}). A voxel can be so and suprathreshold too: "
             f"there is an effect, and it is smaller than the bound. Where half of the {confidence:g} % interval is "
             "wider than the bound, the data are too few to tell; a correction for many voxels asks for more still."
         )
     if any(answer.bayes_factors for answer in answered):
-        unit = "two standard deviations of the covariate" if question.question.group.covariate else "the contrast"
+        unit = "two standard deviations of the covariate" if asked.question.group.covariate else "the contrast"
         sentences.append(
             f"BF₁₀ is how much more likely the data are with an effect of {unit} than without, where the effect has a "
             f"Cauchy prior of scale {scale:.3g} in standard deviations between participants. It is not corrected for "
@@ -373,78 +452,38 @@ def _absence(question: QuestionResults, answered: Sequence[StrategyResult], mode
     for answer in answered:
         if answer.absence_refusal:
             refusals.setdefault(answer.absence_refusal, []).append(answer.title)
-    sentences += [f"{', '.join(titles)}: {refusal}" for refusal, titles in refusals.items()]
+    sentences += [f"{', '.join(names)}: {refusal}" for refusal, names in refusals.items()]
     has_rows = any(answer.equivalence or answer.bayes_factors for answer in answered)
-    return {"rows": rows if has_rows else [], "sentences": sentences, "picture": _equivalence_picture(question)}
-
-
-def _equivalence_picture(question: QuestionResults) -> Picture | None:
-    """Draw where the first choice is equivalent to zero."""
-    best = next((answer for answer in question.strategies if answer.name in question.verdict.recommended[:1]), None)
-    if best is None or best.stat_map is None or best.equivalence is None:
-        return None
-    tests, stat_map = best.equivalence, best.stat_map
-    title = f"{best.title}, {question.question.text}: equivalence to zero within ±{tests.bound:g}"
-    png = draw_stat_map(
-        stat_map.volume(tests.z.clip(min=0)), stat_map.mask, stat_map.grid.affine,
-        title=title, unit="z", threshold=tests.threshold,
-    )  # fmt: skip
-    return as_picture(
-        png, title, "z of the larger p of the two one-sided tests; outlined where it passes the threshold."
-    )
+    return {"rows": rows if has_rows else [], "sentences": sentences, "picture": pictures.equivalence()}
 
 
 def _in_words(row: dict[str, Any], answer: StrategyResult) -> dict[str, Any]:
     return {**row, "strategy": answer.title, "valid": _VALIDITY[row["valid"]]}
 
 
-def _drawn_pairs(question: QuestionResults) -> list[PairResult]:
-    """Pairs worth a picture: the first choice against every other, and those that strategies ask for."""
-    first = question.verdict.recommended[:1]
-    return [
-        pair
-        for pair in question.pairs
-        if pair.agreement is not None
-        and (pair.a.name in first or pair.b.name in first or pair.b.name in STRATEGIES[pair.a.name].compared_with)
-    ]
+def _without(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in names}
 
 
-def _strategy(
-    question: QuestionResults, answer: StrategyResult, maximum: float | None, effect_maximum: float | None
-) -> dict[str, Any]:
-    from sessionfx.report.charts import draw_design_matrix
+def _pair_row(pair: PairResult) -> dict[str, Any]:
+    values = asdict(pair.agreement) if pair.agreement else {}
+    row: dict[str, Any] = {"strategies": f"{pair.a.title} – {pair.b.title}"}
+    return row | {title: values.get(name) for name, title in _AGREEMENT_TITLES.items()}
 
+
+def _strategy(answer: StrategyResult, label: str, pictures: QuestionPictures) -> dict[str, Any]:
+    shown = {"title": STRATEGIES[answer.name].full_title, "id": f"SECTION-ID-{label}-{answer.name}"}
     if answer.plan is None or answer.stat_map is None:
-        return {
-            "title": STRATEGIES[answer.name].full_title,
-            "refusal": answer.refusal,
-            "plan": None,
-            "pictures": [],
-            "clusters": [],
-            "n_clusters": 0,
-            "left_out": [],
-        }
-    heading = f"{answer.title}, {question.question.text}"
-    drawn = draw_maps(
-        answer.stat_map, heading, answer.threshold, maximum, effect_maximum, units=question.question.units
-    )
-    pictures = [as_picture(drawn["z"], f"z map, {heading}", _MAP_CAPTION)]
-    if "effect" in drawn:
-        pictures.append(as_picture(drawn["effect"], f"Effect map, {heading}"))
-    design = draw_design_matrix(answer.plan.design_matrix, title=f"{heading}: design", row_label="observation")
-    clusters = answer.clusters.head(SHOWN_CLUSTERS).to_dict("records")
+        return {**shown, "refusal": answer.refusal}
     return {
-        "title": STRATEGIES[answer.name].full_title,
+        **shown,
         "refusal": None,
         "plan": answer.plan,
         "contrast": _contrast_text(answer.plan),
         "left_out": [f"sub-{label} {why}." for label, why in answer.plan.left_out.items()],
-        "pictures": pictures,
         "permutation": _permutation(answer),
         "permutation_refusal": answer.permutation_refusal,
-        "design": design,
-        "clusters": [{str(key): value for key, value in row.items()} for row in clusters],
-        "n_clusters": len(answer.clusters),
+        "design": pictures.design(answer),
     }
 
 
@@ -476,35 +515,3 @@ def _contrast_text(plan: Plan) -> list[str]:
     """Write the weights over the columns, a line per contrast."""
     columns = [str(name) for name in plan.design_matrix.columns]
     return [weights_text(zip(columns, row, strict=True)) for row in np.atleast_2d(plan.contrast)]
-
-
-def _pair(pair: PairResult, question: QuestionResults) -> dict[str, Any]:
-    from sessionfx.report.charts import draw_agreement
-
-    title = f"{pair.a.title} against {pair.b.title}"
-    assert pair.agreement is not None and pair.z is not None  # noqa: S101 - only compared pairs are drawn
-    picture = draw_agreement(
-        *pair.z, label_a=pair.a.title, label_b=pair.b.title, agreement=pair.agreement,
-        thresholds=(pair.a.threshold, pair.b.threshold), title=f"{title}, {question.question.text}",
-    )  # fmt: skip
-    return {"title": title, "picture": picture}
-
-
-def _pair_row(pair: PairResult) -> dict[str, Any]:
-    values = asdict(pair.agreement) if pair.agreement else {}
-    row: dict[str, Any] = {"strategies": f"{pair.a.title} – {pair.b.title}"}
-    row |= {title: values.get(name) for name, title in _AGREEMENT_TITLES.items()}
-    return row
-
-
-def _draw_distribution(question: QuestionResults, answered: list[StrategyResult]) -> Picture | None:
-    from sessionfx.report.charts import draw_distribution
-
-    values = {answer.title: answer.stat_map.estimate.z for answer in answered if answer.stat_map is not None}
-    if not values:
-        return None
-    return draw_distribution(values, title=f"Distribution of z, {question.question.text}")
-
-
-def _robust_maximum(values: NDArray[np.float64]) -> float:
-    return float(np.percentile(np.abs(values), 99.5)) or float(np.abs(values).max()) or 1.0

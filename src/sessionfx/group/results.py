@@ -127,6 +127,33 @@ class QuestionResults:
 
 
 @dataclass(frozen=True)
+class Peak:
+    """The maps at one voxel.
+
+    Attributes
+    ----------
+    place : tuple of float
+        x, y, z in mm.
+    z : float
+        Of the answer to report.
+    is_suprathreshold : bool
+    effects : ndarray of shape (n participants, k sessions)
+        Of the session maps; NaN where a participant has none.
+    estimate : float or None
+        Of the session contrast by the answer to report; an F test has none.
+    interval : tuple of float or None
+        Its 95 % confidence interval.
+    """
+
+    place: tuple[float, float, float]
+    z: float
+    is_suprathreshold: bool
+    effects: NDArray[np.float64]
+    estimate: float | None
+    interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
 class Reliability:
     """Test–retest reliability of a first-level contrast.
 
@@ -144,7 +171,15 @@ class Reliability:
 
 @dataclass(frozen=True)
 class ContrastResults:
-    """All that is found for one first-level contrast."""
+    """All that is found for one first-level contrast.
+
+    Attributes
+    ----------
+    peaks : dict of str to tuple of Peak
+        Of each question, by its label.
+    participants : DataFrame
+        How each participant's maps compare with the others'; see `peaks.participants_table`.
+    """
 
     contrast: str
     entities: dict[str, str | None]
@@ -159,3 +194,5 @@ class ContrastResults:
     evidence: Evidence
     reliability: Reliability | None
     calibration: pd.DataFrame | None
+    peaks: dict[str, tuple[Peak, ...]]
+    participants: pd.DataFrame

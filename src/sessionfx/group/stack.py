@@ -91,6 +91,18 @@ class MapStack:
             start = stop
         return np.concatenate(parts, axis=1)
 
+    def at(self, voxels: NDArray[np.intp]) -> NDArray[np.floating]:
+        """Read the effects of some common voxels by their numbers, of shape (N, n)."""
+        found = np.empty((len(self.layout.participants), len(voxels)))
+        start = 0
+        for block in self.blocks:
+            stop = start + int(self.common[block].sum())
+            here = (voxels >= start) & (voxels < stop)
+            if here.any():
+                found[:, here] = self.effects(block)[:, voxels[here] - start]
+            start = stop
+        return found
+
     def _read(self, store: BlockStore, block: slice) -> NDArray[np.floating]:
         common, values = self.common[block], store.read(block)
         return values if common.all() else np.ascontiguousarray(values[:, common])

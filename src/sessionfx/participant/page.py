@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.names import entity_string, figures_folder
 from sessionfx.participant.results import ParticipantResults, RunSummary
-from sessionfx.report.brain import draw_coverage
-from sessionfx.report.map_pictures import as_picture, draw_maps
+from sessionfx.report.charts import draw_design_correlation, draw_design_matrix, draw_events
+from sessionfx.report.mosaic import Anatomy, Mosaic, Scale
 from sessionfx.report.page import assemble_page, is_whole_page, render, section_path, write_section
+from sessionfx.report.style import Picture
 from sessionfx.report.tables import threshold_words, titled
 from sessionfx.space.stat_map import EstimateMap, map_summary
 from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.wording import counted
 
-if TYPE_CHECKING:
-    from sessionfx.report.style import Picture
+_MOST_OF_EFFECTS = 0.999
 
 
 @dataclass(frozen=True)
@@ -51,17 +48,14 @@ class ParticipantPage:
             self._path,
             self._folder,
             title=f"Participant sub-{self.participant}",
-            lead=(
-                "Every run was fitted by itself; runs were combined within sessions, and sessions within the "
-                "participant, by fixed effects."
-            ),
+            lead="Runs were fitted one by one; runs, then sessions, were combined by fixed effects.",
         )
 
 
 def runs_section(output_dir: Path, participant: str, entities: Mapping[str, str | None]) -> Path:
     """Path of the section about the runs of an analysis."""
     return section_path(
-        output_dir / figures_folder(participant), entity_string({"sub": participant, **entities}) + "_a-runs"
+        output_dir / figures_folder(participant), entity_string({"sub": participant, **entities}) + "_runs"
     )
 
 
@@ -82,7 +76,7 @@ def draw_contrast(results: ParticipantResults, output_dir: Path) -> None:
     """Draw the section about a contrast."""
     place, label = _place(results), results.contrast.label
     path = contrast_section(output_dir, results.participant, results.entities, label)
-    write_section(path, f"Contrast {label}: {place}", _render_contrast(results, place))
+    write_section(path, f"{results.contrast.expression} ({place})", _render_contrast(results, place))
 
 
 def _place(results: ParticipantResults) -> str:
@@ -96,8 +90,6 @@ def _order(session_contrasts: Sequence[SessionContrast]) -> str:
 
 
 def _render_runs(results: ParticipantResults, place: str) -> str:
-    from sessionfx.report.charts import draw_events
-
     runs = results.runs
     records = [
         {
@@ -113,16 +105,8 @@ def _render_runs(results: ParticipantResults, place: str) -> str:
         }
         for run in runs
     ]
-    remarks = [f"{run.name}: {note}" for run in runs for note in run.facts["Notes"]]
-    remarks += [
-        f"{run.name} is left out of contrast '{label}': {why}."
-        for run in runs
-        for label, why in run.facts["LeftOutContrasts"].items()
-    ]
     events = draw_events(
-        {run.name: run.events for run in runs},
-        title="Events",
-        run_seconds={run.name: run.seconds for run in runs},
+        {run.name: run.events for run in runs}, title="Events", run_seconds={run.name: run.seconds for run in runs}
     )
     designs = [{"name": run.name, "pictures": _draw_design(run)} for run in runs]
     n_sessions = len({run.session for run in runs if run.session})
@@ -133,7 +117,6 @@ def _render_runs(results: ParticipantResults, place: str) -> str:
         + (f" in {counted(n_sessions, 'session')}." if n_sessions else ".")
         + _order(results.session_contrasts),
         runs=records,
-        remarks=remarks,
         events=events,
         designs=designs,
         methods=results.methods,
@@ -141,8 +124,6 @@ def _render_runs(results: ParticipantResults, place: str) -> str:
 
 
 def _draw_design(run: RunSummary) -> list[Picture]:
-    from sessionfx.report.charts import draw_design_correlation, draw_design_matrix
-
     conditions = tuple(run.facts["ConditionColumns"])
     return [
         draw_design_matrix(run.design, title=run.name, row_label="volume", condition_columns=conditions),
@@ -150,59 +131,50 @@ def _draw_design(run: RunSummary) -> list[Picture]:
     ]
 
 
+def _warnings(results: ParticipantResults) -> list[str]:
+    """Say what a reader should know of the runs behind a contrast."""
+    label = results.contrast.label
+    warnings = [f"{run.name}: {note}" for run in results.runs for note in run.facts["Notes"]]
+    return warnings + [
+        f"{run.name} is left out: {run.facts['LeftOutContrasts'][label]}."
+        for run in results.runs
+        if label in run.facts["LeftOutContrasts"]
+    ]
+
+
 def _render_contrast(results: ParticipantResults, place: str) -> str:
     contrast, sessions, combined = results.contrast, results.sessions, results.combined
-    title = f"Contrast {contrast.label} ({place})"
+    page: dict[str, object] = {"title": contrast.expression, "facts": place, "warnings": _warnings(results)}
     if not sessions:
-        summary = (
-            f"Contrast {contrast.expression} cannot be estimated from any run of this participant; "
-            "see the remarks above."
-        )
-        return render("participant_contrast.html.j2", title=title, summary=summary, maps=[], coverage=None, groups=[])
-    titles = {f"ses-{session}" if session else "all runs": stat_map for session, stat_map in sessions.items()}
+        summary = "This contrast cannot be estimated from any run of this participant; see the warnings."
+        return render("participant_contrast.html.j2", **page, summary=summary, maps=[], coverage=None, groups=[])
     questions = {asked.label: asked.text for asked in results.session_contrasts}
-    titles |= {f"sessions: {_question(label, questions)}": stat_map for label, stat_map in combined.items()}
-    alpha, correction = results.thresholds.alpha, results.thresholds.correction
-    thresholds = {title: z_threshold(stat_map.estimate.z, alpha, correction) for title, stat_map in titles.items()}
-    records = [{"map": title, **titled(map_summary(stat_map, thresholds[title]))} for title, stat_map in titles.items()]
-    # maps of the same kind share their scale, so that sessions can be compared by eye
-    groups = []
-    for heading, names in (
-        (
-            "Sessions" if any(sessions) else "Runs combined",
-            [title for title in titles if not title.startswith("sessions:")],
-        ),
-        ("Sessions combined", [title for title in titles if title.startswith("sessions:")]),
-    ):
-        if not names:
+    groups = {
+        "Sessions combined": {_question(label, questions): stat_map for label, stat_map in combined.items()},
+        "Sessions" if any(sessions) else "Runs combined": {
+            f"ses-{session}" if session else "all runs": stat_map for session, stat_map in sessions.items()
+        },
+    }
+    thresholds = results.thresholds
+    pictures = _MapPictures(results)
+    rows, shown = [], []
+    for heading, maps in groups.items():
+        if not maps:
             continue
-        z_max = _shared_maximum([titles[name].estimate.z for name in names])
-        effect_max = _shared_maximum([titles[name].estimate.effect for name in names])
-        pictures = []
-        for name in names:
-            pictures += _draw_maps(
-                stat_map=titles[name],
-                name=name,
-                contrast=contrast,
-                threshold=thresholds[name],
-                background=results.reference,
-                z_max=z_max,
-                effect_max=effect_max,
-            )
-        groups.append({"title": heading, "pictures": pictures})
+        limits = {
+            name: z_threshold(stat_map.estimate.z, thresholds.alpha, thresholds.correction)
+            for name, stat_map in maps.items()
+        }
+        rows += [{"map": name, **titled(map_summary(stat_map, limits[name]))} for name, stat_map in maps.items()]
+        shown.append({"title": heading, **pictures.draw(maps, limits)})
     missing = sorted({run.session for run in results.runs} - set(sessions))
-    summary = f"Contrast {contrast.expression}. Thresholds: {threshold_words(results.thresholds)}, two-sided."
-    if any(isinstance(stat_map.estimate.dof, np.ndarray) for stat_map in titles.values()):
+    summary = f"Thresholds: {threshold_words(thresholds)}, two-sided."
+    if any(isinstance(stat_map.estimate.dof, np.ndarray) for maps in groups.values() for stat_map in maps.values()):
         summary += " Degrees of freedom that differ between voxels are given as their median."
     if missing:
         summary += f" No estimate in session(s) {', '.join(missing)}."
     return render(
-        "participant_contrast.html.j2",
-        title=title,
-        summary=summary,
-        maps=records,
-        coverage=_draw_coverage(sessions),
-        groups=groups,
+        "participant_contrast.html.j2", **page, summary=summary, maps=rows, coverage=pictures.coverage(), groups=shown
     )
 
 
@@ -211,40 +183,53 @@ def _question(label: str, questions: Mapping[str, str]) -> str:
     return text if text == label else f"{text} ({label})"
 
 
-def _shared_maximum(values: Sequence[NDArray[np.float64]]) -> float | None:
-    peaks = [float(np.percentile(np.abs(array), 99.5)) for array in values if array.size]
-    return max(peaks) if peaks and max(peaks) > 0 else None
+class _MapPictures:
+    """Draws the maps of a participant: maps of one kind share their scale, so that sessions can be compared by eye."""
+
+    def __init__(self, results: ParticipantResults) -> None:
+        self._sessions = results.sessions
+        first = next(iter(results.sessions.values()))
+        self._grid = first.grid
+        self._counts = np.sum([stat_map.mask for stat_map in results.sessions.values()], axis=0)
+        reference = results.reference
+        self._anatomy = None
+        if reference is not None and reference.shape == first.grid.shape and np.isfinite(reference).any():
+            self._anatomy = Anatomy(reference, first.grid.affine)
+        combined = [*results.combined.values(), *results.sessions.values()]
+        peaks = [_height_of_peak(stat_map) for stat_map in combined]
+        self._mosaic = Mosaic(self._counts > 0, self._grid, self._anatomy, peaks)
+
+    def draw(self, maps: Mapping[str, EstimateMap], thresholds: Mapping[str, float]) -> dict[str, list[Picture]]:
+        """Draw z and effect of maps that are compared."""
+        of_z = Scale.of([stat_map.estimate.z for stat_map in maps.values()], "z", [*thresholds.values()])
+        of_effect = Scale.of(
+            [stat_map.estimate.effect for stat_map in maps.values()], "percent signal change", share=_MOST_OF_EFFECTS
+        )
+        return {
+            "z": [
+                self._mosaic.draw_map(
+                    stat_map.volume(stat_map.estimate.z), of_z.with_threshold(thresholds[name]),
+                    f"z map, {name}", f"{name}: z",
+                )
+                for name, stat_map in maps.items()
+            ],
+            "effects": [
+                self._mosaic.draw_map(
+                    stat_map.volume(stat_map.estimate.effect), of_effect, f"Effect map, {name}", f"{name}: effect"
+                )
+                for name, stat_map in maps.items()
+            ],
+        }  # fmt: skip
+
+    def coverage(self) -> Picture:
+        """Draw how many sessions have each voxel."""
+        unit = "sessions" if any(self._sessions) else "maps"
+        return self._mosaic.draw_counts(
+            self._counts, len(self._sessions), unit, f"How many {unit} cover each voxel",
+            "A combined map has values only where all of its inputs have data.",
+        )  # fmt: skip
 
 
-def _draw_maps(
-    stat_map: EstimateMap,
-    name: str,
-    contrast: Contrast,
-    threshold: float,
-    background: NDArray[np.floating] | None,
-    z_max: float | None,
-    effect_max: float | None,
-) -> list[Picture]:
-    if background is not None and background.shape != stat_map.grid.shape:
-        background = None
-    drawn = draw_maps(stat_map, f"{name}: {contrast.expression}", threshold, z_max, effect_max, background)
-    return [
-        as_picture(
-            drawn["z"],
-            f"z map, {name}, contrast {contrast.label}",
-            "Supra-threshold voxels stand out; the others are shown faintly.",
-        ),
-        as_picture(drawn["effect"], f"Effect map, {name}, contrast {contrast.label}"),
-    ]
-
-
-def _draw_coverage(sessions: Mapping[str, EstimateMap]) -> Picture:
-    maps = list(sessions.values())
-    counts = np.sum([stat_map.mask.astype(int) for stat_map in maps], axis=0)
-    unit = "sessions with data" if any(sessions) else "maps with data"
-    png = draw_coverage(counts, len(maps), maps[0].grid.affine, title="Mask coverage", unit=unit)
-    return as_picture(
-        png,
-        "How many sessions cover each voxel",
-        "A combined map has values only where all of its inputs have data.",
-    )
+def _height_of_peak(stat_map: EstimateMap) -> float:
+    voxel = np.argwhere(stat_map.mask)[int(np.argmax(np.abs(stat_map.estimate.z)))]
+    return float(stat_map.grid.affine[2, :3] @ voxel + stat_map.grid.affine[2, 3])

@@ -6,11 +6,13 @@ as small files in a `figures` folder, and whoever finishes last puts the page to
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +38,15 @@ _NOT_IN_HTML = re.compile(
     + "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
     + "]"
 )
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A part of a section in the table of contents: the id of an element, a title, and parts of its own."""
+
+    id: str
+    title: str
+    parts: Sequence[Contents] = ()
 
 
 def render(template: str, **values: Any) -> str:
@@ -72,7 +83,7 @@ def section_path(folder: Path, name: str) -> Path:
     return folder / f"{name}{SECTION_SUFFIX}"
 
 
-def write_section(path: Path, title: str, html: str) -> None:
+def write_section(path: Path, title: str, html: str, contents: Sequence[Contents] = ()) -> None:
     """Keep a section of a page.
 
     Parameters
@@ -82,9 +93,11 @@ def write_section(path: Path, title: str, html: str) -> None:
     title : str
         For the table of contents.
     html : str
-        Rendered section.
+        Rendered section; `SECTION-ID` in it stands for its id in the page.
+    contents : sequence of Contents
+        Its parts, for the table of contents.
     """
-    write_json(path, {"title": title, "html": html})
+    write_json(path, {"title": title, "html": html, "contents": [asdict(part) for part in contents]})
 
 
 def is_whole_page(path: Path, folder: Path) -> bool:
@@ -122,7 +135,8 @@ def _assemble(path: Path, folder: Path, title: str, lead: str) -> None:
     files = _section_files(folder)
     made_of = _made_of(files)
     for number, file in enumerate(files, start=1):
-        section = {"id": f"section-{number}", "title": file.name.removesuffix(SECTION_SUFFIX)}
+        name = f"section-{number}"
+        section: dict[str, Any] = {"id": name, "title": file.name.removesuffix(SECTION_SUFFIX), "contents": []}
         try:
             content = read_json_object(file, largest=_LARGEST_SECTION)
             if not _is_section(content):
@@ -132,8 +146,9 @@ def _assemble(path: Path, folder: Path, title: str, lead: str) -> None:
             sections.append({**section, "html": Markup("<h2>{}</h2>\n<p>{}</p>").format(section["title"], remark)})
             continue
         # Sections were rendered by `render`, which escapes; they are not escaped twice.
-        html = Markup(content["html"].replace("SECTION-ID", f"section-{number}"))  # noqa: S704
-        sections.append({**section, "title": content["title"], "html": html})
+        html = Markup(content["html"].replace("SECTION-ID", name))  # noqa: S704
+        parts = _named(content["contents"], name)
+        sections.append({**section, "title": content["title"], "html": html, "contents": parts})
     niivue = Markup(packed_niivue()) if any(_VIEWER in section["html"] for section in sections) else None  # noqa: S704
     page = render("page.html.j2", title=title, lead=lead, sections=sections, version=__version__, niivue=niivue)
     write_text(path, _allowing_only_own_scripts(page, niivue is not None).rstrip("\n") + "\n" + made_of)
@@ -153,7 +168,26 @@ def _section_files(folder: Path) -> list[Path]:
 
 
 def _is_section(content: dict[str, Any]) -> bool:
-    return isinstance(content.get("title"), str) and isinstance(content.get("html"), str)
+    return (
+        isinstance(content.get("title"), str)
+        and isinstance(content.get("html"), str)
+        and _are_contents(content.get("contents"))
+    )
+
+
+def _are_contents(parts: Any) -> bool:
+    return isinstance(parts, list) and all(
+        isinstance(part, dict) and isinstance(part.get("id"), str) and isinstance(part.get("title"), str)
+        and _are_contents(part.get("parts"))
+        for part in parts
+    )  # fmt: skip
+
+
+def _named(parts: Sequence[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    return [
+        {"id": part["id"].replace("SECTION-ID", name), "title": part["title"], "parts": _named(part["parts"], name)}
+        for part in parts
+    ]
 
 
 def _made_of(sections: Sequence[Path]) -> str:

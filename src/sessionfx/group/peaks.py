@@ -1,0 +1,132 @@
+"""What participants show one by one: each session's effect at peaks, and how their maps compare with the others'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from nibabel.affines import apply_affine
+from numpy.typing import NDArray
+from scipy import stats
+
+from sessionfx.group.results import Peak, QuestionResults, StrategyResult
+from sessionfx.group.stack import MapStack
+from sessionfx.statistics.estimates import Estimate
+
+SHOWN_PEAKS = 3
+_COMPARED_VOXELS = 20_000
+_SEED = 0
+
+
+def peaks_of(results: QuestionResults, stack: MapStack) -> tuple[Peak, ...]:
+    """Look at the session maps where the answer to report is largest: at its first clusters, or at its largest value.
+
+    Parameters
+    ----------
+    results : QuestionResults
+    stack : MapStack
+
+    Returns
+    -------
+    tuple of Peak
+        Empty where no answer can be reported.
+    """
+    answer = shown_first(results)
+    if answer is None or answer.stat_map is None:
+        return ()
+    stat_map, z = answer.stat_map, answer.stat_map.estimate.z
+    voxels = _peak_voxels(answer)
+    is_suprathreshold = bool(len(voxels))
+    if not is_suprathreshold:
+        largest = np.argmax(np.abs(z) if stat_map.estimate.two_sided else z)
+        voxels = np.argwhere(stat_map.mask)[[largest]]
+    flat = np.ravel_multi_index(tuple(voxels.T), stat_map.grid.shape)
+    own = np.searchsorted(np.flatnonzero(stat_map.mask), flat)
+    effects = stack.at(np.searchsorted(np.flatnonzero(stack.mask), flat))
+    places = apply_affine(stat_map.grid.affine, voxels)
+    return tuple(
+        Peak(
+            (float(place[0]), float(place[1]), float(place[2])), float(z[at]), is_suprathreshold,
+            by_participant(stack, effects[:, number]), *_interval(stat_map.estimate, at),
+        )
+        for number, (place, at) in enumerate(zip(places, own, strict=True))
+    )  # fmt: skip
+
+
+def shown_first(results: QuestionResults) -> StrategyResult | None:
+    """Give the answer a reader sees first: the one to report, or else the first there is."""
+    by_name = {answer.name: answer for answer in results.strategies}
+    if results.verdict.recommended:
+        return by_name[results.verdict.recommended[0]]
+    return next((answer for answer in results.strategies if answer.stat_map is not None), None)
+
+
+def by_participant(stack: MapStack, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Arrange N values as participants × sessions, both in the order of the maps; NaN where there is no map."""
+    participants, sessions = stack.layout.unique_participants, sessions_of(stack.layout.sessions)
+    table = np.full((len(participants), len(sessions)), np.nan)
+    for value, participant, session in zip(values, stack.layout.participants, stack.layout.sessions, strict=True):
+        table[participants.index(participant), sessions.index(session)] = value
+    return table
+
+
+def sessions_of(labels: Sequence[str]) -> list[str]:
+    """List sessions once, in the order of the maps."""
+    return list(dict.fromkeys(labels))
+
+
+def participants_table(stack: MapStack) -> pd.DataFrame:
+    """Compare each participant's mean map with those of the others, on voxels from all over the brain.
+
+    Parameters
+    ----------
+    stack : MapStack
+
+    Returns
+    -------
+    DataFrame
+        A row per participant: `participant`; `n_maps`; `correlation` with the mean of the others; `mean` effect;
+        `spread`, the standard deviation over voxels relative to the median participant. Empty below three participants.
+    """
+    labels = stack.layout.unique_participants
+    if len(labels) < 3:
+        return pd.DataFrame()
+    sample = stack.sample(_COMPARED_VOXELS, np.random.default_rng(_SEED)).astype(np.float64)
+    rows = [list(stack.layout.rows_of(label).values()) for label in labels]
+    means = np.array([sample[of_one].mean(axis=0) for of_one in rows])
+    others = (means.sum(axis=0) - means) / (len(labels) - 1)
+    spread = means.std(axis=1)
+    return pd.DataFrame(
+        {
+            "participant": labels,
+            "n_maps": [len(of_one) for of_one in rows],
+            "correlation": [_correlation(own, rest) for own, rest in zip(means, others, strict=True)],
+            "mean": means.mean(axis=1),
+            "spread": spread / (np.median(spread) or 1.0),
+        }
+    )
+
+
+def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
+
+
+def _peak_voxels(answer: StrategyResult) -> NDArray[np.intp]:
+    """Find the voxels of the first clusters' peaks, of shape (n, 3); the middle of a flat top may lie beside it."""
+    assert answer.stat_map is not None  # noqa: S101 - the caller has it
+    if answer.clusters.empty:
+        return np.empty((0, 3), dtype=np.intp)
+    table = answer.clusters[[str(name).isdecimal() for name in answer.clusters["Cluster ID"]]]
+    order = table["Peak Stat"].astype(float).abs().sort_values(ascending=False, kind="stable").index[:SHOWN_PEAKS]
+    places = table.loc[order, ["X", "Y", "Z"]].to_numpy(dtype=float)
+    voxels = np.rint(apply_affine(np.linalg.inv(answer.stat_map.grid.affine), places)).astype(np.intp)
+    return np.asarray([voxel for voxel in voxels if answer.stat_map.mask[tuple(voxel)]]).reshape(-1, 3)
+
+
+def _interval(estimate: object, at: int) -> tuple[float | None, tuple[float, float] | None]:
+    if not isinstance(estimate, Estimate):
+        return None, None
+    effect, dof = float(estimate.effect[at]), np.broadcast_to(estimate.dof, estimate.effect.shape)[at]
+    half = float(stats.t.isf(0.025, dof) * np.sqrt(estimate.variance[at]))
+    return effect, (effect - half, effect + half)

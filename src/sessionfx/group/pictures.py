@@ -1,0 +1,264 @@
+"""The pictures of one contrast at the group level: maps on anatomy, where strategies differ, sessions at the peaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.group.peaks import sessions_of, shown_first
+from sessionfx.group.results import ContrastResults, QuestionResults, StrategyResult
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.report.charts import SessionPanel, draw_agreement, draw_design_matrix, draw_distribution, draw_sessions
+from sessionfx.report.mosaic import Mosaic, Scale, template
+from sessionfx.report.style import Picture
+from sessionfx.report.viewer import ViewerMap
+from sessionfx.space.stat_map import StatMap
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.wording import minus, place_text
+
+# Both, only the answer to report, only the other one: they differ in grey by their outlines (none, black, white)
+BOTH, ONLY_FIRST, ONLY_OTHER = "#1b7837", "#56B4E9", "#E69F00"
+_MOST_OF_EFFECTS = 0.999
+_FEWEST_FOR_RELIABILITY = 5
+ICC_TITLES = {"icc31": "ICC(3,1)", "icc1": "ICC(1)"}
+_ICC_CAPTIONS = {
+    "icc31": "How consistently participants differ once the sessions' own means are taken out: 1 is perfect, 0 is "
+    "none.",
+    "icc1": "Reliability of one session of one participant; differences between sessions count as error. Regions where "
+    "the mean is suprathreshold were chosen from the same data, and favour voxels in which participants differ little.",
+}
+_FORM = "Cuts are labelled by their height in mm; left is left. "
+_MAP_CAPTION = _FORM + (
+    "Outlined: beyond the threshold, black above zero and white below; what is below the threshold is faint."
+)
+
+
+@dataclass(frozen=True)
+class ShownMap:
+    """A picture that the reader chooses by strategy and kind."""
+
+    strategy: str
+    kind: str
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where the answer to report and another one are suprathreshold."""
+
+    other: StrategyResult
+    both: int
+    only_first: int
+    only_other: int
+    picture: Picture
+
+
+class ContrastPictures:
+    """Draws what is found for one first-level contrast.
+
+    Parameters
+    ----------
+    results : ContrastResults
+    """
+
+    def __init__(self, results: ContrastResults) -> None:
+        self._results = results
+        space = results.entities.get("space") or ""
+        self.anatomy = template() if space.startswith("MNI") else None
+
+    @cached_property
+    def _whole(self) -> Mosaic:
+        return Mosaic(self._results.mask, self._results.grid, self.anatomy)
+
+    def coverage(self) -> Picture:
+        """Draw how many maps have each voxel."""
+        n_maps = len(self._results.layout.participants)
+        somewhere = Mosaic(self._results.coverage > 0, self._results.grid, self.anatomy)
+        return somewhere.draw_counts(
+            self._results.coverage, n_maps, "maps", "How many maps cover each voxel",
+            f"{_FORM}Strategies are compared where every map has data.",
+        )  # fmt: skip
+
+    def reliability(self) -> list[Picture]:
+        """Draw the intraclass correlations, where there are enough participants for a map of them."""
+        results = self._results
+        if results.reliability is None or len(results.layout.unique_participants) < _FEWEST_FOR_RELIABILITY:
+            return []
+        return [
+            self._whole.draw_map(
+                _volume(results, results.reliability.maps[name]), Scale(vmax=1.0, unit="ICC"), f"Map of {title}",
+                _FORM + _ICC_CAPTIONS[name],
+            )
+            for name, title in ICC_TITLES.items()
+        ]  # fmt: skip
+
+    def question(self, question: QuestionResults) -> QuestionPictures:
+        """Draw the answers to one question."""
+        return QuestionPictures(self._results, question, self)
+
+
+class QuestionPictures:
+    """Draws the answers to one question: one scale for all, and cuts through the peaks of the one to report."""
+
+    def __init__(self, results: ContrastResults, question: QuestionResults, contrast: ContrastPictures) -> None:
+        self._results, self._question = results, question
+        self._text = question.question.text
+        self._peaks = results.peaks[question.question.label]
+        self._answered = [answer for answer in question.strategies if answer.stat_map is not None]
+        self._first = shown_first(question)
+        heights = [peak.place[2] for peak in self._peaks]
+        if self._first is not None:
+            heights += [float(height) for height in self._first.clusters.get("Z", ())]
+        self._mosaic = Mosaic(results.mask, results.grid, contrast.anatomy, heights)
+
+    @cached_property
+    def _z_scale(self) -> Scale:
+        """One scale for all answers: it ends at the largest value of those that can be trusted."""
+        judged = self._question.verdict.strategies
+        trusted = [answer for answer in self._answered if judged[answer.name].valid != "no"] or self._answered
+        maps = [_located(answer) for answer in trusted]
+        return Scale.of(
+            [stat_map.estimate.z for stat_map in maps], "z", [answer.threshold for answer in self._answered],
+            two_sided=all(stat_map.estimate.two_sided for stat_map in maps),
+        )  # fmt: skip
+
+    def maps(self) -> Iterator[ShownMap]:
+        """Draw z, effect and difference from the answer to report, of every answer; that one comes first."""
+        found = [_located(answer).estimate for answer in self._answered]
+        effects = [estimate.effect for estimate in found if isinstance(estimate, Estimate)]
+        effect_scale = Scale.of(effects, self._question.question.units, share=_MOST_OF_EFFECTS)
+        differences = {answer.name: self._difference_of_z(answer) for answer in self._answered}
+        difference_scale = Scale.of([found[np.isfinite(found)] for found in differences.values()], "difference of z")
+        for answer in sorted(self._answered, key=lambda answer: answer is not self._first):
+            stat_map, heading = _located(answer), f"{answer.title}, {self._text}"
+            passes = "" if np.isfinite(answer.threshold) else "No voxel passes the threshold. "
+            z = self._mosaic.draw_map(
+                stat_map.volume(stat_map.estimate.z), self._z_scale.with_threshold(answer.threshold),
+                f"z map, {heading}", f"{passes}{_MAP_CAPTION}",
+            )  # fmt: skip
+            yield ShownMap(answer.name, "z", z)
+            if isinstance(stat_map.estimate, Estimate):
+                effect = stat_map.volume(stat_map.estimate.effect)
+                yield ShownMap(
+                    answer.name, "effect", self._mosaic.draw_map(effect, effect_scale, f"Effect map, {heading}", _FORM)
+                )
+            if self._first is not None and answer is not self._first:
+                words = f"z of {self._first.title} minus z of {answer.title}, {self._text}"
+                drawn = self._mosaic.draw_map(differences[answer.name], difference_scale, words, f"{_FORM}{words}.")
+                yield ShownMap(answer.name, "difference", drawn)
+
+    def _difference_of_z(self, answer: StrategyResult) -> NDArray[np.float64]:
+        first, other = _located(self._first or answer), _located(answer)
+        return first.volume(first.estimate.z) - other.volume(other.estimate.z)
+
+    def differences(self) -> Iterator[Difference]:
+        """Draw where the answer to report and each other one are suprathreshold: both, only one."""
+        if self._first is None or self._first.stat_map is None:
+            return
+        first = _suprathreshold(self._first)
+        for answer in self._answered:
+            if answer is self._first:
+                continue
+            other = _suprathreshold(answer)
+            both, only_first, only_other = first & other, first & ~other, other & ~first
+            picture = self._mosaic.draw_regions(
+                [(both, BOTH), (only_first, ONLY_FIRST), (only_other, ONLY_OTHER)],
+                f"Where {self._first.title} and {answer.title} are suprathreshold, {self._text}",
+            )
+            yield Difference(answer, int(both.sum()), int(only_first.sum()), int(only_other.sum()), picture)
+
+    def sessions(self) -> Picture | None:
+        """Draw the effect of each session at the peaks, a line per participant."""
+        layout = self._results.layout
+        sessions = sessions_of(layout.sessions)
+        if not self._peaks or len(sessions) < 2:
+            return None
+        panels = [
+            SessionPanel(
+                f"{place_text(*peak.place)}: z = {z_text(peak.z)}", peak.effects,
+                {} if peak.estimate is None or peak.interval is None else {self._text: (peak.estimate, *peak.interval)},
+            )
+            for peak in self._peaks
+        ]  # fmt: skip
+        return draw_sessions(
+            panels, [f"ses-{session}" for session in sessions], unit=self._question.question.units,
+            participants=[f"sub-{label}" for label in layout.unique_participants], title=self._sessions_title(),
+        )  # fmt: skip
+
+    def _sessions_title(self) -> str:
+        where = "at the peaks" if self._peaks[0].is_suprathreshold else "at the largest z, which is not suprathreshold"
+        return f"Effect of each session {where}"
+
+    def equivalence(self) -> Picture | None:
+        """Draw where the answer to report is equivalent to zero."""
+        best = self._first
+        if best is None or best.stat_map is None or best.equivalence is None:
+            return None
+        tests = best.equivalence
+        scale = Scale.of([tests.z.clip(min=0)], "z", [tests.threshold], two_sided=False)
+        return self._mosaic.draw_map(
+            best.stat_map.volume(tests.z.clip(min=0)), scale.with_threshold(tests.threshold),
+            f"{best.title}, {self._text}: equivalence to zero within ±{tests.bound:g}",
+            f"{_FORM}z of the larger p of the two one-sided tests; outlined where it passes the threshold.",
+        )  # fmt: skip
+
+    def distribution(self) -> Picture | None:
+        """Draw histograms of z."""
+        values = {answer.title: _located(answer).estimate.z for answer in self._answered}
+        return draw_distribution(values, title=f"Distribution of z, {self._text}") if values else None
+
+    def agreement(self) -> list[Picture]:
+        """Draw pairs worth a picture: the first choice against every other, and those that strategies ask for."""
+        first = self._question.verdict.recommended[:1]
+        return [
+            draw_agreement(
+                *pair.z, label_a=pair.a.title, label_b=pair.b.title, agreement=pair.agreement,
+                thresholds=(pair.a.threshold, pair.b.threshold), title=f"{pair.a.title} – {pair.b.title}, {self._text}",
+            )
+            for pair in self._question.pairs
+            if pair.agreement is not None
+            and (pair.a.name in first or pair.b.name in first or pair.b.name in STRATEGIES[pair.a.name].compared_with)
+        ]  # fmt: skip
+
+    def design(self, answer: StrategyResult) -> Picture:
+        """Draw the group design of an answer."""
+        assert answer.plan is not None  # noqa: S101 - asked for only where there is an answer
+        title = f"{answer.title}, {self._text}: design"
+        return draw_design_matrix(answer.plan.design_matrix, title=title, row_label="observation")
+
+    def for_viewer(self) -> list[ViewerMap]:
+        """Give the z maps of all answers to the viewer, with the colours of the pictures."""
+        return [
+            ViewerMap(
+                key=f"{self._question.question.label} {answer.name}", session_contrast=self._text,
+                strategy=answer.title, values=_located(answer).volume(_located(answer).estimate.z),
+                threshold=answer.threshold, vmax=self._z_scale.vmax,
+            )
+            for answer in sorted(self._answered, key=lambda answer: answer is not self._first)
+        ]  # fmt: skip
+
+
+def z_text(z: float) -> str:
+    """Write a z with two decimals."""
+    return minus(f"{z:.2f}")
+
+
+def _located(answer: StrategyResult) -> StatMap[Estimate | FTest]:
+    assert answer.stat_map is not None  # noqa: S101 - asked for only where there is an answer
+    return answer.stat_map
+
+
+def _suprathreshold(answer: StrategyResult) -> NDArray[np.bool_]:
+    stat_map = _located(answer)
+    z = np.nan_to_num(stat_map.volume(stat_map.estimate.z))
+    return np.asarray((np.abs(z) if stat_map.estimate.two_sided else z) >= answer.threshold)
+
+
+def _volume(results: ContrastResults, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    volume = np.full(results.grid.shape, np.nan)
+    volume[results.mask] = values
+    return volume

@@ -1,0 +1,139 @@
+"""What participants show at a peak is what their maps hold there, and an odd participant stands out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from map_stacks import stack_of
+from sessionfx.ask.session_contrasts import resolve_session_contrasts
+from sessionfx.group.answers import cluster_table
+from sessionfx.group.judgement import Judgement
+from sessionfx.group.peaks import SHOWN_PEAKS, participants_table, peaks_of
+from sessionfx.group.results import QuestionResults, StrategyResult, Verdict
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
+from sessionfx.group.strategies.blocks import estimate_in_blocks
+from sessionfx.space.stat_map import StatMap
+from sessionfx.statistics.estimates import Estimate
+
+SHAPE = (8, 9, 7)
+SESSIONS = ("01", "02", "03")
+PEOPLE = tuple("abcdefgh")
+
+
+def study(seed: int = 0) -> tuple[Any, Any, Any]:
+    """Eight participants, of whom the second misses the last session; two strong places."""
+    rng = np.random.default_rng(seed)
+    keys = [(person, session) for person in PEOPLE for session in SESSIONS if (person, session) != ("b", "03")]
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[1:7, 1:8, 1:6] = True
+    effects = rng.normal(size=(len(keys), int(mask.sum())))
+    volume = np.zeros(SHAPE)
+    volume[2, 2, 2], volume[5, 6, 4] = 9.0, -7.0
+    effects += volume[mask]
+    layout = MapLayout(tuple(person for person, _ in keys), tuple(session for _, session in keys))
+    return stack_of(layout, effects, mask), effects, keys
+
+
+def answered(stack: Any, threshold: float) -> QuestionResults:
+    question = Question(resolve_session_contrasts(["mean"], SESSIONS)[0])
+    strategy = STRATEGIES["summary-statistics"]
+    plan = strategy.plan(stack.layout, question, GroupOptions())
+    _, estimate = estimate_in_blocks(plan, stack)
+    stat_map = StatMap.where_determined(estimate, stack.mask, stack.grid)
+    result = StrategyResult(
+        strategy.name, strategy.label, strategy.title, None, plan, stat_map, threshold,
+        cluster_table(stat_map, threshold, 0),
+    )  # fmt: skip
+    verdict = Verdict("", (strategy.name,), {strategy.name: Judgement("yes", "")}, {})
+    return QuestionResults(question, (result,), (), verdict)
+
+
+def test_sessions_at_the_peaks_are_those_of_the_maps() -> None:
+    stack, effects, keys = study()
+    found = peaks_of(answered(stack, 4.5), stack)
+    assert [peak.place for peak in found] == [(6.0, 6.0, 6.0), (15.0, 18.0, 12.0)]
+    for peak, voxel in zip(found, ((2, 2, 2), (5, 6, 4)), strict=True):
+        column = int(np.flatnonzero(np.flatnonzero(stack.mask) == np.ravel_multi_index(voxel, SHAPE))[0])
+        expected = pd.DataFrame(keys).assign(value=effects[:, column]).pivot_table("value", 0, 1, dropna=False)
+        np.testing.assert_allclose(peak.effects, expected.to_numpy())
+        assert peak.is_suprathreshold
+    assert np.isnan(found[0].effects[1, 2])
+
+
+def test_the_interval_is_that_of_the_one_sample_t_test() -> None:
+    stack, _, _ = study()
+    peak, _ = peaks_of(answered(stack, 4.5), stack)
+    means = np.nanmean(peak.effects, axis=1)
+    low, high = stats.ttest_1samp(means, 0).confidence_interval()
+    assert peak.estimate == pytest.approx(means.mean())
+    assert peak.interval == pytest.approx((low, high))
+
+
+def test_without_a_suprathreshold_voxel_the_largest_is_shown() -> None:
+    stack, _, _ = study()
+    question = answered(stack, float("inf"))
+    (peak,) = peaks_of(question, stack)
+    assert not peak.is_suprathreshold
+    stat_map = question.strategies[0].stat_map
+    assert stat_map is not None
+    assert abs(peak.z) == np.abs(stat_map.estimate.z).max()
+
+
+def test_only_the_first_clusters_are_shown() -> None:
+    stack, _, _ = study()
+    assert len(peaks_of(answered(stack, 0.1), stack)) <= SHOWN_PEAKS
+
+
+def test_a_question_without_an_answer_has_no_peak() -> None:
+    stack, _, _ = study()
+    question = answered(stack, 4.5)
+    declined = replace(question, strategies=(question.strategies[0].refused("no"),))
+    assert peaks_of(declined, stack) == ()
+
+
+def test_an_f_test_has_no_estimate() -> None:
+    stack, _, _ = study()
+    question = Question(resolve_session_contrasts(["any"], SESSIONS)[0])
+    plan = STRATEGIES["marginal"].plan(stack.layout, question, GroupOptions())
+    _, test = estimate_in_blocks(plan, stack)
+    assert not isinstance(test, Estimate)
+    stat_map = StatMap.where_determined(test, stack.mask, stack.grid)
+    result = StrategyResult("marginal", "marginal", "Marginal", None, plan, stat_map, float("inf"), pd.DataFrame())
+    verdict = Verdict("", ("marginal",), {"marginal": Judgement("yes", "")}, {})
+    (peak,) = peaks_of(QuestionResults(question, (result,), (), verdict), stack)
+    assert peak.estimate is None
+    assert peak.interval is None
+
+
+def test_an_odd_participant_stands_out() -> None:
+    stack, effects, keys = study()
+    pattern = np.random.default_rng(5).normal(size=effects.shape[1])
+    odd = np.array([(-1 if person == "d" else 1) * pattern * 3 for person, _ in keys])
+    table = participants_table(stack_of(stack.layout, effects + odd, stack.mask)).set_index("participant")
+    assert table["correlation"].idxmin() == "d"
+    assert table.loc["d", "correlation"] < 0 < table["correlation"].drop("d").min()
+    assert table.loc["b", "n_maps"] == 2
+
+
+def test_comparison_equals_plain_arithmetic() -> None:
+    stack, effects, keys = study()
+    table = participants_table(stack)
+    means = pd.DataFrame(effects).groupby([person for person, _ in keys]).mean()
+    for row in table.itertuples():
+        others = means.drop(row.participant).mean()
+        assert row.correlation == pytest.approx(np.corrcoef(means.loc[row.participant], others)[0, 1])
+        assert row.mean == pytest.approx(means.loc[row.participant].mean())
+        assert row.spread == pytest.approx(means.loc[row.participant].std(ddof=0) / means.std(axis=1, ddof=0).median())
+
+
+def test_two_participants_are_not_compared() -> None:
+    layout = MapLayout(("a", "a", "b", "b"), ("1", "2", "1", "2"))
+    mask = np.ones((2, 2, 2), dtype=bool)
+    assert participants_table(stack_of(layout, np.ones((4, 8)), mask)).empty
