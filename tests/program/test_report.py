@@ -158,7 +158,7 @@ def test_participant_page_is_drawn_from_memory_without_reading_a_file(tmp_path: 
     pictures = [image.get("alt", "") for image in tree.iter("img")]
     assert sum(alt.startswith("z map") for alt in pictures) == 3
     assert sum(alt.startswith("Effect map") for alt in pictures) == 3
-    assert sum(alt.startswith("Design matrix of") for alt in pictures) == 2
+    assert sum(alt.startswith("Design matrix") for alt in pictures) == 2
     shown = (path for path in tmp_path.rglob("*") if path.is_file() and path.parent.name != "logs")
     assert {path.name for path in shown} == {
         "sub-01.html", "sub-01_task-x_space-y_contrast-c_section.json", "sub-01_task-x_space-y_runs_section.json",

@@ -30,7 +30,7 @@ from sessionfx.report.page import Contents, assemble_page, is_whole_page, render
 from sessionfx.report.tables import threshold_words, titled
 from sessionfx.report.viewer import viewer_data
 from sessionfx.space.stat_map import map_summary
-from sessionfx.wording import counted, format_number, joined, listed, place_text, sentence, weights_text
+from sessionfx.wording import counted, format_number, joined, listed, place_text, weights_text
 
 SHOWN_CLUSTERS = 12
 # With fewer, a result is about these participants only
@@ -185,8 +185,8 @@ def _summary(results: ContrastResults) -> str:
 
 
 def _page_warnings(results: ContrastResults) -> list[str]:
-    warnings = [*results.warnings, *map(sentence, results.covariate_warnings)]
-    warnings += [f"sub-{label} is left out: it {why}." for label, why in results.left_out.items()]
+    warnings = [*results.warnings, *(f"{warning}." for warning in results.covariate_warnings)]
+    warnings += [f"Left out: sub-{label} {why}." for label, why in results.left_out.items()]
     n_people = len(results.layout.unique_participants)
     if n_people < _FEWEST_PEOPLE:
         warnings.insert(0, f"{counted(n_people, 'participant')}: these results say nothing about people beyond them.")

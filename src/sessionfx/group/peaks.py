@@ -56,10 +56,7 @@ def peaks_of(results: QuestionResults, stack: MapStack) -> tuple[Peak, ...]:
 
 def shown_first(results: QuestionResults) -> StrategyResult | None:
     """Give the answer a reader sees first: the one to report, or else the first there is."""
-    by_name = {answer.name: answer for answer in results.strategies}
-    if results.verdict.recommended:
-        return by_name[results.verdict.recommended[0]]
-    return next((answer for answer in results.strategies if answer.stat_map is not None), None)
+    return results.best or next((answer for answer in results.strategies if answer.stat_map is not None), None)
 
 
 def by_participant(stack: MapStack, values: NDArray[np.floating]) -> NDArray[np.float64]:
