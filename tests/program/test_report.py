@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,9 @@ from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.options import GroupModel
-from sessionfx.participant.page import ParticipantPage, draw_contrast, draw_runs
+from sessionfx.participant.page import ParticipantPage
 from sessionfx.participant.results import ParticipantResults, RunSummary, read_reference
+from sessionfx.participant.section import draw_contrast, draw_runs
 from sessionfx.report.methods import MethodsText
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import EstimateMap
@@ -192,3 +195,12 @@ def test_a_mean_image_that_is_not_there_is_none(tmp_path: Path, small_output: Pa
     found = read_reference(path)
     assert found is not None
     assert np.isfinite(found).any()
+
+
+def test_levels_without_report_load_nothing_that_draws() -> None:
+    code = (
+        "import sys, sessionfx.participant.analysis, sessionfx.group.analysis;"
+        "print([name for name in ('matplotlib', 'jinja2', 'PIL') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"

@@ -33,7 +33,7 @@ def be_the_program(request: dict) -> None:
 
 def load() -> None:
     """Import what calls need."""
-    for name in ("sessionfx.participant.level", "sessionfx.group.level", "sessionfx.report.brain", "nilearn.glm.first_level",
+    for name in ("sessionfx.participant.level", "sessionfx.group.level", "sessionfx.group.section", "sessionfx.participant.section", "nilearn.glm.first_level",
                  "matplotlib.figure", "jinja2", "bids", "scipy.stats", "pymare"):  # fmt: skip
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

@@ -28,7 +28,7 @@ from sessionfx.group.calibration import calibrate_study
 from sessionfx.group.evidence import summarise_reliability, with_active_regions
 from sessionfx.group.files import GroupFiles, longest_group_name
 from sessionfx.group.judgement import Evidence
-from sessionfx.group.page import GroupPage, contrast_section, draw_contrast
+from sessionfx.group.page import GroupPage, contrast_section
 from sessionfx.group.peaks import participants_table, peaks_of
 from sessionfx.group.permutation import PermutationResult
 from sessionfx.group.results import ContrastResults, QuestionResults, Reliability, StrategyResult
@@ -532,6 +532,8 @@ class ContrastMaps:
 
     def draw(self) -> None:
         """Draw the section of the contrast."""
+        from sessionfx.group.section import draw_contrast  # with what draws; a call with --no-report has no use for it
+
         methods = self._analysis.methods(self._work())
         draw_contrast(self.results, self._analysis.model, methods, self._files)
 

@@ -27,7 +27,7 @@ from sessionfx.options import FirstLevelModel, GroupModel
 from sessionfx.participant import timing
 from sessionfx.participant.confounds import columns_of_run, differences_between_runs, sidecar_of
 from sessionfx.participant.files import FirstLevelFiles, read_warnings, warnings_of
-from sessionfx.participant.page import ParticipantPage, contrast_section, draw_contrast, draw_runs, runs_section
+from sessionfx.participant.page import ParticipantPage, contrast_section, runs_section
 from sessionfx.participant.results import ParticipantResults, RunSummary, read_reference
 from sessionfx.participant.run import FittedRun, MeanImage, analyse_run, model_parameters, run_mean
 from sessionfx.report.methods import MethodsText, participant_methods
@@ -338,6 +338,8 @@ class ParticipantMaps:
 
     def draw(self, contrast: Contrast) -> None:
         """Draw the sections of a contrast and of the runs."""
+        from sessionfx.participant.section import draw_contrast, draw_runs  # with what draws; see --no-report
+
         results = self._results(contrast)
         if not self._are_runs_drawn:
             self._are_runs_drawn = True

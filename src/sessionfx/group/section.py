@@ -1,0 +1,471 @@
+"""A section of the group report, `group.html`, about one first-level contrast: the answer to report first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sessionfx.group.answers import peak_of
+from sessionfx.group.calibrated import LIMITS
+from sessionfx.group.evidence_tables import evidence_tables
+from sessionfx.group.files import GroupFiles, absence_summary, answer_summary
+from sessionfx.group.page import contrast_section
+from sessionfx.group.peaks import shown_first
+from sessionfx.group.pictures import ContrastPictures, QuestionPictures, z_text
+from sessionfx.group.results import ContrastResults, PairResult, QuestionResults, StrategyResult
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import MapLayout, Plan
+from sessionfx.group.strategies.strategy import assumptions_table
+from sessionfx.options import GroupModel
+from sessionfx.report.calibration_chart import draw_calibration
+from sessionfx.report.charts import draw_participants
+from sessionfx.report.methods import MethodsText
+from sessionfx.report.mosaic import Anatomy
+from sessionfx.report.page import Contents, render, write_section
+from sessionfx.report.tables import threshold_words, titled
+from sessionfx.report.viewer import viewer_data
+from sessionfx.space.stat_map import map_summary
+from sessionfx.wording import counted, format_number, joined, listed, place_text, weights_text
+
+SHOWN_CLUSTERS = 12
+# With fewer, a result is about these participants only
+_FEWEST_PEOPLE = 3
+
+_VALIDITY = {"yes": "valid", "conditional": "with care", "no": "not valid", "declined": "—"}
+_KINDS = {"z": "z", "effect": "effect", "difference": "difference: recommended − this"}
+PERMUTATION_TITLES = {
+    "voxelFWE": "voxels (largest |t| or F)",
+    "clusterSizeFWE": "cluster size",
+    "clusterMassFWE": "cluster mass",
+    "tfceFWE": "TFCE",
+}
+_SCHEMES = {
+    "sign-flipping": "signs of participants' values flipped",
+    "label-permutation": "participants' covariates exchanged",
+    "wild-bootstrap": "signs of participants' residuals flipped: wild bootstrap",
+}
+_AGREEMENT_TITLES = {
+    "pearson_r": "Pearson r",
+    "concordance": "concordance (Lin)",
+    "bias": "bias (z)",
+    "loa_lower": "lower limit (z)",
+    "loa_upper": "upper limit (z)",
+    "max_abs_difference": "largest |difference| (z)",
+    "dice": "Dice",
+    "n_above_a": "suprathreshold: first",
+    "n_above_b": "second",
+    "n_voxels": "voxels",
+}
+_ABSENCE_TITLES = {"strategy": "strategy", "valid": "to be trusted", "n_voxels": "voxels"}
+_EQUIVALENCE_TITLES = {
+    "n_equivalent": "equivalent to zero within ±{:g}",
+    "n_equivalent_and_above": "of these suprathreshold",
+    "interval_half_width": "half of the interval (median)",
+}
+_BAYES_FACTOR_TITLES = {"n_bf10_below_third": "BF₁₀ below 1/3", "n_bf10_above_3": "BF₁₀ above 3"}
+_RESAMPLED = (
+    "{voxels} simulated voxels. Each takes what is left of every participant's maps, once the means of sessions and "
+    "groups are taken out, from a voxel drawn at random for that participant. So participants vary as much, their "
+    "sessions go together as closely, and values are as skewed as in these data; sessions, covariates and times are "
+    "the study's. What it cannot see: rates are means over the brain, and single places can be worse. It knows these "
+    "{participants} participants only: it takes how much each of them varies as it is over all voxels, and with few "
+    "participants it sees only part of the skewness."
+)
+
+
+def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsText, files: GroupFiles) -> None:
+    """Draw the section about a contrast."""
+    place = " · ".join(f"{key} {label}" for key, label in results.entities.items() if label)
+    pictures = ContrastPictures(results)
+    questions, viewer_maps = [], []
+    for asked, same in _distinct(results.questions).items():
+        drawn = pictures.question(results.questions[asked])
+        questions.append(_question(results, results.questions[asked], same, drawn, model, files))
+        viewer_maps += drawn.for_viewer()
+    under = pictures.anatomy or Anatomy(results.mask.astype(np.float32), results.grid.affine)
+    html = render(
+        "group_contrast.html.j2",
+        title=files.contrast_text,
+        facts=" · ".join(filter(None, [place, _people(results), f"{threshold_words(model)}, two-sided"])),
+        summary=_summary(results),
+        warnings=_page_warnings(results),
+        questions=questions,
+        viewer=viewer_data(viewer_maps, under.values, under.affine, results.grid) if viewer_maps else "",
+        trust=_trust(results),
+        assumptions=_assumptions(results),
+        evidence=evidence_tables(results),
+        overview=_overview(results),
+        sessions_table=_attendance(results.layout, files.output_dir),
+        participants=draw_participants(results.participants) if len(results.participants) else None,
+        coverage=pictures.coverage(),
+        reliability=_reliability(results, pictures),
+        calibration=_calibration(results, model),
+        methods=methods,
+    )
+    contents = [
+        Contents(f"SECTION-ID-{question['label']}", question["title"], [
+            Contents(strategy["id"], strategy["title"]) for strategy in question["strategies"]
+        ])
+        for question in questions
+    ]  # fmt: skip
+    title = f"{files.contrast_text}" + (f" ({place})" if place else "")
+    write_section(contrast_section(files.output_dir, results.entities, results.contrast), title, html, contents)
+
+
+# What holds for the contrast
+
+
+def _people(results: ContrastResults) -> str:
+    layout = results.layout
+    people = layout.unique_participants
+    text = counted(len(people), "participant")
+    if any(layout.sessions):
+        text += f" × {counted(layout.n_sessions, 'session')}"
+        missing = len(people) * layout.n_sessions - len(layout.participants)
+        incomplete = [f"sub-{label}" for label in people if len(layout.rows_of(label)) < layout.n_sessions]
+        if missing:
+            text += f", {missing} missing ({listed(incomplete, most=8)})"
+    return text
+
+
+def _summary(results: ContrastResults) -> str:
+    order = results.questions[0].question.sessions.order_text if results.questions else ""
+    text = f"All strategies are compared on the {int(results.mask.sum()):,} voxels that every map has."
+    return text + (f" Order of the sessions in time: {order}." if order else "")
+
+
+def _page_warnings(results: ContrastResults) -> list[str]:
+    warnings = [*results.warnings, *(f"{warning}." for warning in results.covariate_warnings)]
+    warnings += [f"Left out: sub-{label} {why}." for label, why in results.left_out.items()]
+    n_people = len(results.layout.unique_participants)
+    if n_people < _FEWEST_PEOPLE:
+        warnings.insert(0, f"{counted(n_people, 'participant')}: these results say nothing about people beyond them.")
+    return warnings
+
+
+def _trust(results: ContrastResults) -> list[dict[str, str]]:
+    """One row per question: what each strategy is worth, the first choice marked with a star if it is valid."""
+    rows = []
+    for asked in results.questions:
+        row = {"session contrast": asked.question.text}
+        for strategy in asked.strategies:
+            mark = _VALIDITY[asked.verdict.strategies[strategy.name].valid]
+            star = "☆" if asked.verdict.with_care else "★"
+            row[strategy.title] = f"{star} {mark}" if strategy.name in asked.verdict.recommended[:1] else mark
+        rows.append(row)
+    return rows
+
+
+def _assumptions(results: ContrastResults) -> list[dict[str, str]]:
+    names = dict.fromkeys(answer.name for question in results.questions for answer in question.strategies)
+    return assumptions_table({STRATEGIES[name].title: STRATEGIES[name] for name in names})
+
+
+def _overview(results: ContrastResults) -> dict[str, Any]:
+    """One row per answer, and the warnings about them, each once: they hold for many answers."""
+    rows = []
+    numbers: dict[str, int] = {}
+    for question in results.questions:
+        for answer in question.strategies:
+            warning = answer.refusal or (" ".join(answer.plan.warnings) if answer.plan else "")
+            trust = "declined" if answer.refusal else _VALIDITY[question.verdict.strategies[answer.name].valid]
+            rows.append({
+                "session contrast": question.question.text,
+                "strategy": answer.title,
+                **_extremes(answer),
+                "to be trusted": trust,
+                "warning": f"({numbers.setdefault(warning, len(numbers) + 1)})" if warning else "",
+            })  # fmt: skip
+    return {"rows": rows, "warnings": list(numbers)}
+
+
+def _extremes(answer: StrategyResult) -> dict[str, Any]:
+    if answer.stat_map is None:
+        return dict.fromkeys(("degrees of freedom", "suprathreshold voxels", "largest z", "smallest z"))
+    summary = map_summary(answer.stat_map, answer.threshold)
+    return {
+        "degrees of freedom": summary["dof"],
+        "suprathreshold voxels": summary["n_above"],
+        "largest z": summary["largest_z"],
+        "smallest z": summary.get("smallest_z"),
+    }
+
+
+def _attendance(layout: MapLayout, output_dir: Path) -> dict[str, Any]:
+    """Tell who has which session, with the pages of participants that are there."""
+    sessions = list(dict.fromkeys(layout.sessions)) if any(layout.sessions) else []
+    rows = []
+    for label in layout.unique_participants:
+        page = f"sub-{label}.html"
+        rows.append({
+            "participant": f"sub-{label}",
+            "page": page if (output_dir / page).exists() else "",
+            "sessions": ["✓" if session in layout.rows_of(label) else "missing" for session in sessions],
+        })  # fmt: skip
+    return {"sessions": [f"ses-{session}" for session in sessions], "rows": rows}
+
+
+def _reliability(results: ContrastResults, pictures: ContrastPictures) -> dict[str, Any] | None:
+    if results.reliability is None:
+        return None
+    parts = {"icc31": "ICC(3,1)", "icc1": "ICC(1)", "between": "variance between", "within": "within"}
+    rows = []
+    for record in results.reliability.summary.to_dict("records"):
+        peak = [record[axis] for axis in "xyz"]
+        at_peak = "" if np.isnan(peak[0]) else f", peak at {place_text(*peak)} mm"
+        row = {"region": record["region"] + at_peak, "voxels": record["n_voxels"]}
+        for name, title in parts.items():
+            quartiles = [format_number(record[f"{name}_{part}"]) for part in ("median", "q25", "q75")]
+            row[f"{title}: median (quartiles)"] = f"{quartiles[0]} ({quartiles[1]} to {quartiles[2]})"
+        rows.append(row)
+    return {"pictures": pictures.reliability(), "rows": rows}
+
+
+def _calibration(results: ContrastResults, model: GroupModel) -> dict[str, Any] | None:
+    if results.calibration is None:
+        return None
+    about = _RESAMPLED.format(voxels=model.calibrate, participants=len(results.layout.unique_participants))
+    picture = draw_calibration(results.calibration, LIMITS, caption=about)
+    return {"picture": picture, "rows": results.calibration.to_dict("records")}
+
+
+# One question
+
+
+def _distinct(questions: Sequence[QuestionResults]) -> dict[int, list[str]]:
+    """Find questions with answers of their own, by their numbers, and the texts of later ones that share them."""
+    found: dict[int, list[str]] = {}
+    for number, asked in enumerate(questions):
+        first = next((earlier for earlier in found if _are_the_same(questions[earlier], asked)), None)
+        if first is None:
+            found[number] = []
+        else:
+            found[first].append(asked.question.text)
+    return found
+
+
+def _are_the_same(a: QuestionResults, b: QuestionResults) -> bool:
+    """Whether two questions are one: all strategies give the same z, as of the linear trend of three sessions."""
+    maps = [(first.stat_map, second.stat_map) for first, second in zip(a.strategies, b.strategies, strict=True)]
+    return any(first is not None for first, _ in maps) and all(
+        (first is None and second is None)
+        or (
+            first is not None and second is not None and first.estimate.z.shape == second.estimate.z.shape
+            and np.allclose(first.estimate.z, second.estimate.z, rtol=0, atol=1e-6)
+        )
+        for first, second in maps
+    )  # fmt: skip
+
+
+def _question(
+    results: ContrastResults,
+    asked: QuestionResults,
+    same: Sequence[str],
+    pictures: QuestionPictures,
+    model: GroupModel,
+    files: GroupFiles,
+) -> dict[str, Any]:
+    answered = [answer for answer in asked.strategies if answer.stat_map is not None]
+    first, title = shown_first(asked), asked.question.text
+    label = asked.question.label
+    differences = sorted(pictures.differences(), key=lambda found: -(found.only_first + found.only_other))
+    return {
+        "label": label,
+        "title": title + (f" (the same as {listed(same)})" if same else ""),
+        "headline": _headline(asked, first, model),
+        "links": _links(files, asked, first),
+        "verdict": asked.verdict.text,
+        "maps": [
+            {"strategy": STRATEGIES[shown.strategy].title, "kind": _KINDS[shown.kind], "picture": shown.picture,
+             "valid": _VALIDITY[asked.verdict.strategies[shown.strategy].valid]}
+            for shown in pictures.maps()
+        ],
+        "first": first.title if first else "",
+        "clusters": _clusters(first, asked),
+        "n_clusters": len(first.clusters) if first else 0,
+        "sessions": pictures.sessions(),
+        "differences": [
+            {"title": found.other.title, "valid": _VALIDITY[asked.verdict.strategies[found.other.name].valid],
+             "both": found.both, "only_first": found.only_first, "only_other": found.only_other,
+             "picture": found.picture}
+            for found in differences
+        ],
+        "answers": [
+            _without(titled(_in_words(answer_summary(answer, asked.verdict), answer)
+                            | {"strategy": STRATEGIES[answer.name].full_title}), ("status", "reason"))
+            for answer in answered
+        ],
+        "absence": _absence(asked, answered, model, pictures),
+        "agreement": [_pair_row(pair) for pair in asked.pairs],
+        "pairs": pictures.agreement(),
+        "distribution": pictures.distribution(),
+        "strategies": [_strategy(answer, label, pictures) for answer in asked.strategies],
+    }  # fmt: skip
+
+
+def _headline(asked: QuestionResults, first: StrategyResult | None, model: GroupModel) -> dict[str, str]:
+    """Say what to report, with figures, and what not to."""
+    if first is None or first.stat_map is None:
+        return {
+            "kind": "no",
+            "report": "No strategy of this call can answer this question.",
+            "figures": "",
+            "against": "",
+        }
+    verdict = asked.verdict
+    kind = "no" if not verdict.recommended else "care" if verdict.with_care else "good"
+    report = {"no": f"Nothing can be reported; shown is {first.title}, which is not valid here.",
+              "care": f"Report the {first.title} result, with care.",
+              "good": f"Report the {first.title} result."}[kind]  # fmt: skip
+    invalid = [
+        f"{answer.title} ({_count(answer):,} voxels)"
+        for answer in asked.strategies
+        if answer.stat_map is not None and verdict.strategies[answer.name].valid == "no"
+    ]
+    against = f"Do not report {joined(invalid)}: not valid here." if invalid and verdict.recommended else ""
+    return {"kind": kind, "report": report, "figures": _figures_text(first, model), "against": against}
+
+
+def _count(answer: StrategyResult) -> int:
+    assert answer.stat_map is not None  # noqa: S101 - asked for only where there is an answer
+    return int(map_summary(answer.stat_map, answer.threshold)["n_above"])
+
+
+def _figures_text(answer: StrategyResult, model: GroupModel) -> str:
+    assert answer.stat_map is not None  # noqa: S101 - the caller looked
+    summary = map_summary(answer.stat_map, answer.threshold)
+    peak, statistic = peak_of(summary), "|z|" if answer.stat_map.estimate.two_sided else "z"
+    largest = f"the peak is z = {z_text(peak['peak_z'])} at {place_text(peak['x'], peak['y'], peak['z'])} mm"
+    if not summary["n_above"]:
+        return f"No voxel of {summary['n_voxels']:,} is suprathreshold ({threshold_words(model)}); {largest}."
+    return (
+        f"{summary['n_above']:,} of {summary['n_voxels']:,} voxels have {statistic} ≥ {z_text(answer.threshold)} "
+        f"({threshold_words(model)}); {largest}."
+    )
+
+
+def _links(files: GroupFiles, asked: QuestionResults, first: StrategyResult | None) -> list[dict[str, str]]:
+    """Name the files of the answer to report, by relative links."""
+    if first is None or first.stat_map is None:
+        return []
+    paths = files.named_outputs(asked.question, first.label, first.stat_map.estimate.maps())
+    return [{"title": title, "href": path.relative_to(files.output_dir).as_posix()} for title, path in paths.items()]
+
+
+def _clusters(first: StrategyResult | None, asked: QuestionResults) -> list[dict[str, Any]]:
+    if first is None:
+        return []
+    return [
+        {
+            "number": row["Cluster ID"], "z": z_text(row["Peak Stat"]), "size": row["Cluster Size (mm3)"],
+            "place": place_text(row["X"], row["Y"], row["Z"]), "region": row.get("Region"),
+            "at": f"{row['X']:.3f} {row['Y']:.3f} {row['Z']:.3f}", "map": f"{asked.question.label} {first.name}",
+        }
+        for row in first.clusters.head(SHOWN_CLUSTERS).to_dict("records")
+    ]  # fmt: skip
+
+
+def _absence(
+    asked: QuestionResults, answered: Sequence[StrategyResult], model: GroupModel, pictures: QuestionPictures
+) -> dict[str, Any] | None:
+    """Show what speaks for no effect: a row per strategy, what the columns mean, and why some have no entry."""
+    bound, scale = model.equivalence, model.bayes_factor
+    if not answered or (bound is None and scale is None):
+        return None
+    titles = (_EQUIVALENCE_TITLES if bound is not None else {}) | (_BAYES_FACTOR_TITLES if scale is not None else {})
+    rows = []
+    for answer in answered:
+        found = absence_summary(answer) | _in_words(answer_summary(answer, asked.verdict), answer)
+        rows.append({title.format(bound): found.get(name) for name, title in (_ABSENCE_TITLES | titles).items()})
+    sentences = []
+    if any(answer.equivalence for answer in answered):
+        confidence = max(100 * (1 - 2 * model.alpha), 0)
+        sentences.append(
+            f"Equivalent to zero: two one-sided tests show that the effect lies within ±{bound:g} "
+            f"{asked.question.units} ({threshold_words(model)}). A voxel can be so and suprathreshold too: "
+            f"there is an effect, and it is smaller than the bound. Where half of the {confidence:g} % interval is "
+            "wider than the bound, the data are too few to tell; a correction for many voxels asks for more still."
+        )
+    if any(answer.bayes_factors for answer in answered):
+        unit = "two standard deviations of the covariate" if asked.question.group.covariate else "the contrast"
+        sentences.append(
+            f"BF₁₀ is how much more likely the data are with an effect of {unit} than without, where the effect has a "
+            f"Cauchy prior of scale {scale:.3g} in standard deviations between participants. It is not corrected for "
+            "many voxels."
+        )
+    sentences += [
+        f"{answer.title}: with so few participants no data can bring BF₁₀ below {answer.bayes_factors.smallest:.2g}."
+        for answer in answered
+        if answer.bayes_factors and answer.bayes_factors.smallest > 1 / 3
+    ]
+    refusals: dict[str, list[str]] = {}
+    for answer in answered:
+        if answer.absence_refusal:
+            refusals.setdefault(answer.absence_refusal, []).append(answer.title)
+    sentences += [f"{', '.join(names)}: {refusal}" for refusal, names in refusals.items()]
+    has_rows = any(answer.equivalence or answer.bayes_factors for answer in answered)
+    return {"rows": rows if has_rows else [], "sentences": sentences, "picture": pictures.equivalence()}
+
+
+def _in_words(row: dict[str, Any], answer: StrategyResult) -> dict[str, Any]:
+    return {**row, "strategy": answer.title, "valid": _VALIDITY[row["valid"]]}
+
+
+def _without(row: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in names}
+
+
+def _pair_row(pair: PairResult) -> dict[str, Any]:
+    values = asdict(pair.agreement) if pair.agreement else {}
+    row: dict[str, Any] = {"strategies": f"{pair.a.title} – {pair.b.title}"}
+    return row | {title: values.get(name) for name, title in _AGREEMENT_TITLES.items()}
+
+
+def _strategy(answer: StrategyResult, label: str, pictures: QuestionPictures) -> dict[str, Any]:
+    shown = {"title": STRATEGIES[answer.name].full_title, "id": f"SECTION-ID-{label}-{answer.name}"}
+    if answer.plan is None or answer.stat_map is None:
+        return {**shown, "refusal": answer.refusal}
+    return {
+        **shown,
+        "refusal": None,
+        "plan": answer.plan,
+        "contrast": _contrast_text(answer.plan),
+        "left_out": [f"sub-{label} {why}." for label, why in answer.plan.left_out.items()],
+        "permutation": _permutation(answer),
+        "permutation_refusal": answer.permutation_refusal,
+        "design": pictures.design(answer),
+    }
+
+
+def _permutation(answer: StrategyResult) -> dict[str, Any] | None:
+    permutation = answer.permutation
+    if permutation is None:
+        return None
+    limit = -np.log10(0.05)
+    return {
+        "rows": [
+            {
+                "family-wise test": PERMUTATION_TITLES[kind],
+                "smallest p": float(10.0 ** -permutation.neg_log10_p[kind].max()),
+                # p values in files are single precision
+                "voxels with p ≤ .05": int((permutation.neg_log10_p[kind] >= limit - 1e-6).sum()),
+            }
+            for kind in PERMUTATION_TITLES
+            if kind in permutation.neg_log10_p
+        ],
+        "n": permutation.n_permutations,
+        "scheme": _SCHEMES[permutation.scheme],
+        "cluster_forming_p": permutation.cluster_forming_p,
+        "warning": permutation.warning,
+        "sides": ", two-sided" if answer.stat_map is not None and answer.stat_map.estimate.two_sided else "",
+    }
+
+
+def _contrast_text(plan: Plan) -> list[str]:
+    """Write the weights over the columns, a line per contrast."""
+    columns = [str(name) for name in plan.design_matrix.columns]
+    return [weights_text(zip(columns, row, strict=True)) for row in np.atleast_2d(plan.contrast)]

@@ -1,0 +1,192 @@
+"""Sections of the report of one participant: a contrast, its result first, and the runs behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.participant.page import contrast_section, runs_section
+from sessionfx.participant.results import ParticipantResults, RunSummary
+from sessionfx.report.charts import draw_design_correlation, draw_design_matrix, draw_events
+from sessionfx.report.mosaic import Anatomy, Mosaic, Scale
+from sessionfx.report.page import render, write_section
+from sessionfx.report.style import Picture
+from sessionfx.report.tables import threshold_words, titled
+from sessionfx.space.stat_map import EstimateMap, map_summary
+from sessionfx.statistics.thresholds import z_threshold
+from sessionfx.wording import counted
+
+_MOST_OF_EFFECTS = 0.999
+
+
+def draw_runs(results: ParticipantResults, output_dir: Path) -> None:
+    """Draw the section about the runs."""
+    place = _place(results)
+    path = runs_section(output_dir, results.participant, results.entities)
+    write_section(path, f"Runs: {place}", _render_runs(results, place))
+
+
+def draw_contrast(results: ParticipantResults, output_dir: Path) -> None:
+    """Draw the section about a contrast."""
+    place, label = _place(results), results.contrast.label
+    path = contrast_section(output_dir, results.participant, results.entities, label)
+    write_section(path, f"{results.contrast.expression} ({place})", _render_contrast(results, place))
+
+
+def _place(results: ParticipantResults) -> str:
+    return " · ".join(f"{key} {label}" for key, label in results.entities.items() if label)
+
+
+def _order(session_contrasts: Sequence[SessionContrast]) -> str:
+    """Say in which order the study's sessions took place."""
+    order = session_contrasts[0].order_text if session_contrasts else ""
+    return f" Order of the study's sessions in time: {order}." if order else ""
+
+
+def _render_runs(results: ParticipantResults, place: str) -> str:
+    runs = results.runs
+    records = [
+        {
+            "run": run.name,
+            "volumes": run.facts["NumberOfVolumes"],
+            "TR (s)": run.facts["RepetitionTime"] or "each volume's own",
+            "first volume (s)": run.facts["StartTime"],
+            "events": len(run.events),
+            "regressors": run.design.shape[1],
+            "degrees of freedom": run.facts["DegreesOfFreedom"],
+            "brain mask (voxels)": run.facts["BrainMaskVoxels"],
+            "fitted (voxels)": run.facts["FittedVoxels"],
+        }
+        for run in runs
+    ]
+    events = draw_events(
+        {run.name: run.events for run in runs}, title="Events", run_seconds={run.name: run.seconds for run in runs}
+    )
+    designs = [{"name": run.name, "pictures": _draw_design(run)} for run in runs]
+    n_sessions = len({run.session for run in runs if run.session})
+    return render(
+        "participant_runs.html.j2",
+        title=f"Runs ({place})",
+        summary=counted(len(runs), "run")
+        + (f" in {counted(n_sessions, 'session')}." if n_sessions else ".")
+        + _order(results.session_contrasts),
+        runs=records,
+        events=events,
+        designs=designs,
+        methods=results.methods,
+    )
+
+
+def _draw_design(run: RunSummary) -> list[Picture]:
+    conditions = tuple(run.facts["ConditionColumns"])
+    return [
+        draw_design_matrix(run.design, title=run.name, row_label="volume", condition_columns=conditions),
+        draw_design_correlation(run.design, title=f"{run.name}: correlation of regressors"),
+    ]
+
+
+def _warnings(results: ParticipantResults) -> list[str]:
+    """Say what a reader should know of the runs behind a contrast."""
+    label = results.contrast.label
+    warnings = [f"{run.name}: {note}" for run in results.runs for note in run.facts["Notes"]]
+    return warnings + [
+        f"{run.name} is left out: {run.facts['LeftOutContrasts'][label]}."
+        for run in results.runs
+        if label in run.facts["LeftOutContrasts"]
+    ]
+
+
+def _render_contrast(results: ParticipantResults, place: str) -> str:
+    contrast, sessions, combined = results.contrast, results.sessions, results.combined
+    page: dict[str, object] = {"title": contrast.expression, "facts": place, "warnings": _warnings(results)}
+    if not sessions:
+        summary = "This contrast cannot be estimated from any run of this participant; see the warnings."
+        return render("participant_contrast.html.j2", **page, summary=summary, maps=[], coverage=None, groups=[])
+    questions = {asked.label: asked.text for asked in results.session_contrasts}
+    groups = {
+        "Sessions combined": {_question(label, questions): stat_map for label, stat_map in combined.items()},
+        "Sessions" if any(sessions) else "Runs combined": {
+            f"ses-{session}" if session else "all runs": stat_map for session, stat_map in sessions.items()
+        },
+    }
+    thresholds = results.thresholds
+    pictures = _MapPictures(results)
+    rows, shown = [], []
+    for heading, maps in groups.items():
+        if not maps:
+            continue
+        limits = {
+            name: z_threshold(stat_map.estimate.z, thresholds.alpha, thresholds.correction)
+            for name, stat_map in maps.items()
+        }
+        rows += [{"map": name, **titled(map_summary(stat_map, limits[name]))} for name, stat_map in maps.items()]
+        shown.append({"title": heading, **pictures.draw(maps, limits)})
+    missing = sorted({run.session for run in results.runs} - set(sessions))
+    summary = f"Thresholds: {threshold_words(thresholds)}, two-sided."
+    if any(isinstance(stat_map.estimate.dof, np.ndarray) for maps in groups.values() for stat_map in maps.values()):
+        summary += " Degrees of freedom that differ between voxels are given as their median."
+    if missing:
+        summary += f" No estimate in session(s) {', '.join(missing)}."
+    return render(
+        "participant_contrast.html.j2", **page, summary=summary, maps=rows, coverage=pictures.coverage(), groups=shown
+    )
+
+
+def _question(label: str, questions: Mapping[str, str]) -> str:
+    text = questions.get(label, label)
+    return text if text == label else f"{text} ({label})"
+
+
+class _MapPictures:
+    """Draws the maps of a participant: maps of one kind share their scale, so that sessions can be compared by eye."""
+
+    def __init__(self, results: ParticipantResults) -> None:
+        self._sessions = results.sessions
+        first = next(iter(results.sessions.values()))
+        self._grid = first.grid
+        self._counts = np.sum([stat_map.mask for stat_map in results.sessions.values()], axis=0)
+        reference = results.reference
+        self._anatomy = None
+        if reference is not None and reference.shape == first.grid.shape and np.isfinite(reference).any():
+            self._anatomy = Anatomy(reference, first.grid.affine)
+        combined = [*results.combined.values(), *results.sessions.values()]
+        peaks = [_height_of_peak(stat_map) for stat_map in combined]
+        self._mosaic = Mosaic(self._counts > 0, self._grid, self._anatomy, peaks)
+
+    def draw(self, maps: Mapping[str, EstimateMap], thresholds: Mapping[str, float]) -> dict[str, list[Picture]]:
+        """Draw z and effect of maps that are compared."""
+        of_z = Scale.of([stat_map.estimate.z for stat_map in maps.values()], "z", [*thresholds.values()])
+        of_effect = Scale.of(
+            [stat_map.estimate.effect for stat_map in maps.values()], "percent signal change", share=_MOST_OF_EFFECTS
+        )
+        return {
+            "z": [
+                self._mosaic.draw_map(
+                    stat_map.volume(stat_map.estimate.z), of_z.with_threshold(thresholds[name]),
+                    f"z map, {name}", f"{name}: z",
+                )
+                for name, stat_map in maps.items()
+            ],
+            "effects": [
+                self._mosaic.draw_map(
+                    stat_map.volume(stat_map.estimate.effect), of_effect, f"Effect map, {name}", f"{name}: effect"
+                )
+                for name, stat_map in maps.items()
+            ],
+        }  # fmt: skip
+
+    def coverage(self) -> Picture:
+        """Draw how many sessions have each voxel."""
+        unit = "sessions" if any(self._sessions) else "maps"
+        return self._mosaic.draw_counts(
+            self._counts, len(self._sessions), unit, f"How many {unit} cover each voxel",
+            "A combined map has values only where all of its inputs have data.",
+        )  # fmt: skip
+
+
+def _height_of_peak(stat_map: EstimateMap) -> float:
+    voxel = np.argwhere(stat_map.mask)[int(np.argmax(np.abs(stat_map.estimate.z)))]
+    return float(stat_map.grid.affine[2, :3] @ voxel + stat_map.grid.affine[2, 3])
