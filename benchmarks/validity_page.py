@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,16 +12,8 @@ from matplotlib.patches import Patch, Rectangle
 from scipy import stats
 from starred import ALPHAS, DEFAULT, SILENT, STARRED
 
-from sessionfx.report.colours import INK, MUTED
-from sessionfx.report.figures import (
-    FONT,
-    SMALL_FONT,
-    axes_in_inches,
-    figure_to_png,
-    new_figure,
-    write,
-    write_header,
-)
+from sessionfx.report.charts import place, sheet
+from sessionfx.report.style import INK, MUTED, in_style
 
 CONTRASTS = ("mean", "last - first", "linear", "any")
 ALLOWED = 0.055
@@ -43,6 +36,7 @@ STRUCTURE_GAP = 0.5  # in rows
 LEFT = 2.15  # room for the names of the rows (inches)
 
 
+@in_style()
 def draw_validity(table: pd.DataFrame) -> bytes:
     """Draw the false-positive rates at .05 of all cells: one panel per strategy and session contrast.
 
@@ -72,20 +66,21 @@ def draw_validity(table: pd.DataFrame) -> bytes:
         for position, icc in enumerate(iccs)
     }
     n_rows = max(rows.values()) + 1
-    gap, title, bottom, top = 0.16, 0.42, 0.95, 0.42
+    gap, title, bottom, top = 0.16, 0.42, 0.95, 0.0
     cell_width = (WIDTH_INCHES - LEFT - 0.15 - gap * (len(CONTRASTS) - 1)) / sum(map(len, designs.values()))
     height = n_rows * CELL
-    figure = new_figure(WIDTH_INCHES, bottom + top + len(strategies) * (height + title))
-    note = (
-        "One cell per simulated design; across: participants, for 2, 3 and 5 sessions. Crossed: the strategy declines."
+    figure = sheet(
+        "False-positive rate at a nominal 5 %, where nothing is to be found",
+        WIDTH_INCHES,
+        bottom + top + len(strategies) * (height + title),
+        "One cell per simulated design; across: participants, for 2, 3 and 5 sessions. Crossed: the strategy declines.",
     )
-    write_header(figure, "False-positive rate at a nominal 5 %, where nothing is to be found", note)
     for row, strategy in enumerate(strategies):
         level = bottom + (len(strategies) - 1 - row) * (height + title)
         left = LEFT
         for contrast in CONTRASTS:
             own = designs[contrast]
-            axes = axes_in_inches(figure, left, level, len(own) * cell_width, height)
+            axes = place(figure, left, level, len(own) * cell_width, height)
             left += len(own) * cell_width + gap
             axes.set(xlim=(0, len(own)), ylim=(n_rows, 0), xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
@@ -97,14 +92,16 @@ def draw_validity(table: pd.DataFrame) -> bytes:
                 if own[x][0] != own[x - 1][0]:
                     axes.axvline(x, color=INK, linewidth=0.8)
             if row == 0:
-                axes.set_title(contrast, fontsize=FONT + 1, color=INK, pad=6, fontweight="bold")
+                axes.set_title(contrast, fontsize=10, loc="center", pad=6, fontweight="bold")
             if row == len(strategies) - 1:
                 _name_designs(axes, own, n_rows)
             if contrast == CONTRASTS[0]:
                 _name_rows(axes, rows, strategy, iccs)
     handles = [Patch(facecolor=colour, edgecolor=MUTED, linewidth=0.5, label=label) for _, colour, label in BINS]
-    figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=SMALL_FONT, frameon=False)
-    return figure_to_png(figure)
+    figure.legend(handles=handles, loc="lower center", ncols=len(handles), borderpad=0.2)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
 
 
 def _draw_cell(axes: Axes, x: int, y: float, rate: float) -> None:
@@ -120,19 +117,19 @@ def _draw_cell(axes: Axes, x: int, y: float, rate: float) -> None:
 
 def _name_designs(axes: Axes, designs: list[tuple[int, int]], n_rows: float) -> None:
     for x, (_, n) in enumerate(designs):
-        write(axes, x + 0.5, n_rows + 0.3, str(n), ha="center", va="top", color=MUTED)
+        axes.text(x + 0.5, n_rows + 0.3, str(n), ha="center", va="top", color=MUTED)
     for k in dict.fromkeys(k for k, _ in designs):
         places = [x for x, (own, _) in enumerate(designs) if own == k]
-        write(axes, np.mean(places) + 0.5, n_rows + 1.7, f"{k} sessions", ha="center", va="top")
+        axes.text(np.mean(places) + 0.5, n_rows + 1.7, f"{k} sessions", ha="center", va="top")
 
 
 def _name_rows(axes: Axes, rows: dict[tuple[str, float], float], strategy: str, iccs: list[float]) -> None:
     left = -(LEFT - 0.12) / (axes.get_position().width * WIDTH_INCHES) * axes.get_xlim()[1]
-    write(axes, left, -1.0, strategy, fontweight="bold", fontsize=FONT + 1, va="center")
+    axes.text(left, -1.0, strategy, fontweight="bold", fontsize=10, va="center")
     for (structure, icc), y in rows.items():
         if icc == iccs[0]:
-            write(axes, left, y + 0.5, structure, va="center")
-        write(axes, -0.25, y + 0.5, f"ICC {icc:g}", va="center", ha="right", color=MUTED)
+            axes.text(left, y + 0.5, structure, va="center")
+        axes.text(-0.25, y + 0.5, f"ICC {icc:g}", va="center", ha="right", color=MUTED)
 
 
 # The page -------------------------------------------------------------------------------------------
