@@ -17,11 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
+from nilearn.datasets import load_mni152_brain_mask
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from sessionfx.report.brain import draw_coverage, draw_stat_map
 from sessionfx.report.charts import (
     SessionPanel,
     draw_agreement,
@@ -32,6 +31,8 @@ from sessionfx.report.charts import (
     draw_participants,
     draw_sessions,
 )
+from sessionfx.report.mosaic import Mosaic, Scale, template
+from sessionfx.report.style import Picture
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import EstimateMap
 from sessionfx.statistics.agreement import compare
@@ -48,17 +49,15 @@ class Study:
     """Maps and designs as the two levels hand them to their reports."""
 
     mask: NDArray[np.bool_]
-    background: NDArray[np.float64]
     grid: Grid
     rng: np.random.Generator
 
     @classmethod
     def at_two_mm(cls) -> Study:
-        """Take mask and background from nilearn's template."""
-        mask, template = load_mni152_brain_mask(resolution=2), load_mni152_template(resolution=2)
+        """Take the mask of nilearn's template."""
+        mask = load_mni152_brain_mask(resolution=2)
         return cls(
             np.asarray(mask.dataobj).astype(bool),
-            np.asarray(template.dataobj, dtype=float),
             Grid(mask.shape, mask.affine),
             np.random.default_rng(5),
         )
@@ -109,12 +108,13 @@ def seconds(work: Callable[[], object], repeats: int = REPEATS) -> float:
     return best
 
 
-def pictures(study: Study) -> dict[str, Callable[[], bytes]]:
+def pictures(study: Study) -> dict[str, Callable[[], Picture]]:
     """List one picture of each kind."""
     first, other = study.estimate(), study.estimate()
     threshold = z_threshold(first.estimate.z, 0.05, "fdr")
     z, effect = first.volume(first.estimate.z), first.volume(first.estimate.effect)
-    affine, design = study.grid.affine, study.design()
+    design, mosaic = study.design(), Mosaic(study.mask, study.grid, template())
+    scale, of_effect = Scale.of([first.estimate.z], "z", [threshold]), Scale.of([first.estimate.effect], "%")
     agreement = compare(first.estimate.z, other.estimate.z, threshold, threshold)
     samples = {f"strategy {number}": study.estimate().estimate.z for number in range(4)}
     counts = partly_covered(study.mask, 4)
@@ -127,29 +127,23 @@ def pictures(study: Study) -> dict[str, Callable[[], bytes]]:
     values = study.rng.standard_normal((12, 3))
     table = pd.DataFrame(values, columns=["correlation", "mean", "spread"]).assign(participant=range(12))
     return {
-        "z map": lambda: draw_stat_map(
-            z, study.mask, affine, title="z", unit="z", threshold=threshold, background=study.background
+        "cuts and coverage": lambda: Mosaic(study.mask, study.grid, template()).draw_counts(counts, 4, "maps", ""),
+        "z map": lambda: mosaic.draw_map(z, scale.with_threshold(threshold), "z"),
+        "effect map": lambda: mosaic.draw_map(effect, of_effect, "effect"),
+        "events of four runs": lambda: draw_events(
+            runs, title="Events", run_seconds=dict.fromkeys(runs, N_VOLUMES * REPETITION_TIME)
         ),
-        "effect map": lambda: draw_stat_map(
-            effect, study.mask, affine, title="effect", unit="percent signal change", background=study.background
+        "design matrix of a run": lambda: draw_design_matrix(
+            design, title="run", row_label="volume", condition_columns=CONDITIONS
         ),
-        "coverage": lambda: draw_coverage(counts, 4, affine, title="Mask coverage", unit="sessions with data"),
-        "events of four runs": lambda: (
-            draw_events(runs, title="Events", run_seconds=dict.fromkeys(runs, N_VOLUMES * REPETITION_TIME)).content
+        "correlation of regressors": lambda: draw_design_correlation(design, title="run"),
+        "two strategies compared": lambda: draw_agreement(
+            first.estimate.z, other.estimate.z, label_a="a", label_b="b", agreement=agreement,
+            thresholds=(threshold, threshold), title="Agreement",
         ),
-        "design matrix of a run": lambda: (
-            draw_design_matrix(design, title="run", row_label="volume", condition_columns=CONDITIONS).content
-        ),
-        "correlation of regressors": lambda: draw_design_correlation(design, title="run").content,
-        "two strategies compared": lambda: (
-            draw_agreement(
-                first.estimate.z, other.estimate.z, label_a="a", label_b="b", agreement=agreement,
-                thresholds=(threshold, threshold), title="Agreement",
-            ).content
-        ),
-        "distribution of z, four strategies": lambda: draw_distribution(samples, title="Distribution of z").content,
-        "sessions at four peaks": lambda: draw_sessions(panels, sessions, unit="%", title="Sessions").content,
-        "twelve participants": lambda: draw_participants(table).content,
+        "distribution of z, four strategies": lambda: draw_distribution(samples, title="Distribution of z"),
+        "sessions at four peaks": lambda: draw_sessions(panels, sessions, unit="%", title="Sessions"),
+        "twelve participants": lambda: draw_participants(table),
     }  # fmt: skip
 
 
@@ -162,12 +156,12 @@ def main() -> None:
     print(f"{int(study.mask.sum()):,} voxels of {study.grid}; processor seconds of one process.\n".replace(",", " "))
     print("| picture | ms | kB |\n|---|---:|---:|")
     for name, draw in pictures(study).items():
-        content = draw()
-        print(f"| {name} | {1000 * seconds(draw):.0f} | {len(content) / 1000:.0f} |", flush=True)
+        picture = draw()
+        print(f"| {name} | {1000 * seconds(draw):.0f} | {len(picture.content) / 1000:.0f} |", flush=True)
         if arguments.pictures:
             arguments.pictures.mkdir(parents=True, exist_ok=True)
-            kind = "png" if content.startswith(b"\x89PNG") else "svg"
-            (arguments.pictures / f"{re.sub('[ ,]+', '-', name)}.{kind}").write_bytes(content)
+            kind = picture.kind.removesuffix("+xml")
+            (arguments.pictures / f"{re.sub('[ ,]+', '-', name)}.{kind}").write_bytes(picture.content)
 
 
 if __name__ == "__main__":
