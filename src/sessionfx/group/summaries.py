@@ -17,7 +17,7 @@ from sessionfx.bids.names import file_name, parse_name
 from sessionfx.bids.reading import UnreadableFileError, read_json_object, read_text
 from sessionfx.bids.tables import read_table, table_text
 from sessionfx.bids.writing import is_inside, json_text, list_outputs, locked, write_text
-from sessionfx.errors import ParticipantError
+from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.execution import say
 from sessionfx.tasks.task import Chain
 
@@ -80,9 +80,13 @@ def findings(verdicts: Sequence[Path]) -> Iterator[str]:
     """Say what each verdict recommends, what that finds, and in which map."""
     for path in verdicts:
         content = read_json_object(path)
-        yield str(content["Finding"])
-        if content["Result"] is not None:
-            yield f"  {content['Result']['Files']['z']}"
+        try:
+            lines = [content["Finding"]]
+            if content["Result"] is not None:
+                lines.append(f"  {content['Result']['Files']['z']}")
+        except (KeyError, TypeError):
+            raise LevelError(f"{path} is damaged. Run the group level again with --force.") from None
+        yield from lines
 
 
 def write_summaries(output_dir: Path, entities: Mapping[str, str | None]) -> None:
