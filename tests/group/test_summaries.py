@@ -15,7 +15,10 @@ import pytest
 from calls import QUICK, GroupCaller
 from group_study import AFFINE, CONTRAST, SPACE, GroupStudy, make_study, read, strict_json
 from sessionfx.bids.tables import table_text
-from sessionfx.group.summaries import COLUMNS, write_summaries
+from sessionfx.errors import LevelError
+from sessionfx.group.clusters import CLUSTER_COLUMNS
+from sessionfx.group.files import _peaks
+from sessionfx.group.summaries import COLUMNS, findings, write_summaries
 from sessionfx.report.tables import titled
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap, map_summary
@@ -172,6 +175,14 @@ def test_other_analyses_and_foreign_files_are_not_among_the_answers(
     assert capsys.readouterr().err == ""
 
 
+def test_a_damaged_verdict_is_named(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
+    output = call.done(study, tmp_path / "out", "--contrast", CONTRAST, *QUICK)
+    (verdict,) = (output / "group").glob("*_validity.json")
+    verdict.write_text(verdict.read_text(encoding="utf-8").replace('"Finding"', '"Fiddling"'), encoding="utf-8")
+    with pytest.raises(LevelError, match=r"_validity\.json is damaged\. Run the group level again with --force\."):
+        list(findings([verdict]))
+
+
 @pytest.mark.slow
 def test_calls_at_the_same_time_lose_no_answer(study: GroupStudy, tmp_path: Path) -> None:
     output = tmp_path / "out"
@@ -197,6 +208,20 @@ def test_the_last_lines_on_the_screen_say_what_was_found(study: GroupStudy, call
         for asked in ("mean", "ses-02 - ses-01"):
             expected += [f"  {entries[asked]['Finding']}", f"    {entries[asked]['Result']['Files']['z']}"]
     assert said[-len(expected) :] == expected
+
+
+def test_peaks_of_clusters_come_by_height_and_with_their_regions() -> None:
+    rows = [[1, 2.0, 4.0, -6.0, np.float32(3.5), 64, "Cuneus"], ["1a", 8.0, 4.0, -6.0, np.float32(3.4), "", ""],
+            [2, 0.0, 0.0, 0.0, np.float32(-5.25), 128, ""]]  # fmt: skip
+    clusters = pd.DataFrame(rows, columns=[*CLUSTER_COLUMNS, "Region"])
+    expected = [
+        {"x": 0.0, "y": 0.0, "z": 0.0, "peak_z": -5.25, "cluster_size_mm3": 128, "region": ""},
+        {"x": 2.0, "y": 4.0, "z": -6.0, "peak_z": 3.5, "cluster_size_mm3": 64, "region": "Cuneus"},
+    ]
+    assert _peaks(clusters) == expected
+    without = [{name: value for name, value in peak.items() if name != "region"} for peak in expected]
+    assert _peaks(clusters.drop(columns="Region")) == without
+    assert _peaks(clusters[:0]) == []
 
 
 # Rows for files and for people ----------------------------------------------------------------------------------

@@ -183,9 +183,7 @@ class GroupFiles:
             "Result": self._describe_result(results),
             "Software": SOFTWARE,
         }
-        write_json(
-            self._verdict_path(base), {"Contrast": self._first_sidecar.get("Contrast", self.contrast), **content}
-        )
+        write_json(self._verdict_path(base), {"Contrast": self.contrast_text, **content})
         self._write_table(
             pd.DataFrame(self._answer_row(answer, results) for answer in results.strategies), base, "answers"
         )
@@ -552,7 +550,7 @@ def _describe_verdict(question: Question, verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _peaks(clusters: pd.DataFrame) -> list[dict[str, float]]:
+def _peaks(clusters: pd.DataFrame) -> list[dict[str, Any]]:
     """List the peaks of the clusters with the largest |z|."""
     highest = clusters[clusters["Cluster Size (mm3)"] != ""]  # sub-peaks have no size
     order = np.argsort(-np.abs(highest["Peak Stat"].to_numpy(np.float64)), kind="stable")
@@ -561,6 +559,7 @@ def _peaks(clusters: pd.DataFrame) -> list[dict[str, float]]:
             **{axis: float(row[axis.upper()]) for axis in "xyz"},
             "peak_z": round(float(row["Peak Stat"]), 4),
             "cluster_size_mm3": int(row["Cluster Size (mm3)"]),
+            **({"region": row["Region"]} if "Region" in row else {}),
         }
         for row in highest.iloc[order[:_MOST_PEAKS]].to_dict("records")
     ]
