@@ -88,7 +88,10 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     anatomy = np.where(BRAIN, 100 + PLACES[..., 0] / 2, 0)
     first, second = (viewer_data(maps, anatomy, AFFINE, Grid(SHAPE, AFFINE)) for maps in (MAPS, MAPS[:2]))
     end = "<p>The end of it.</p>"
-    return write_page(tmp_path_factory.mktemp("page"), f"{first}{ROWS}{end}", f"{second}{end}")
+    closed = (
+        f"<details><summary>More</summary>{second}</details><p><span data-viewer-at='10 20 12'>Closed</span></p>{end}"
+    )
+    return write_page(tmp_path_factory.mktemp("page"), f"{first}{ROWS}{end}", closed)
 
 
 @pytest.fixture(scope="module")
@@ -340,7 +343,9 @@ def test_everything_is_reached_by_keyboard(reader: Reader) -> None:
 def test_one_viewer_is_open_at_a_time(reader: Reader) -> None:
     reader.opens()
     reader.goes_to(np.array([2.0, 4.0, 8.0]))
-    reader.opens()  # the button of the first section now says Close
+    reader.page.get_by_role("button", name="Closed").click()  # of the other section, where its viewer is folded away
+    reader.waits()
+    assert reader.place == [10, 20, 12]
     assert reader.page.locator(".viewer-stage canvas").count() == 1
     assert reader.values.keys() == set(STRATEGIES[:2])
     reader.page.get_by_role("button", name="Close 3-D viewer").click()
@@ -379,9 +384,7 @@ def test_without_javascript_the_page_is_complete_and_has_no_button(new_reader: C
     reader = new_reader(java_script_enabled=False)
     assert reader.page.locator("button, input, select, canvas").filter(visible=True).count() == 0
     text = reader.page.locator("main").inner_text()
-    expected = (
-        "Contrast 0 Peak z −42 8 28 7.2 30 −40 12 1.0 Also in the middle. The end of it. Contrast 1 The end of it."
-    )
+    expected = "Contrast 0 Peak z −42 8 28 7.2 30 −40 12 1.0 Also in the middle. The end of it. Contrast 1 More Closed The end of it."
     assert " ".join(text.split()) == expected
 
 

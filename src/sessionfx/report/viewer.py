@@ -74,7 +74,7 @@ def viewer_data(
     maps : sequence of ViewerMap
         Of one grid, at least one, with values somewhere. Equal maps are stored once.
     anatomy : ndarray, 3-D
-        Drawn under the maps, on a grid of its own; where it is finer than theirs, only every so manieth voxel is kept.
+        Drawn under the maps, on a grid of its own; of a finer one, every second (third, …) voxel is kept.
     anatomy_affine : ndarray, shape (4, 4)
         Voxel index to mm.
     grid : Grid
@@ -181,7 +181,7 @@ def _packed(codes: NDArray[np.int16], mask: NDArray[np.bool_]) -> bytes:
 def _packed_anatomy(
     values: NDArray[Any], affine: NDArray[np.float64], box_affine: NDArray[np.float64], shape: tuple[int, ...]
 ) -> dict[str, Any]:
-    thin = np.maximum(1, np.rint(_voxel_sizes(box_affine) / _voxel_sizes(affine)).astype(int))
+    thin = np.maximum(1, np.rint(_voxel_sizes(box_affine).min() / _voxel_sizes(affine)).astype(int))
     values = np.nan_to_num(values[tuple(slice(None, None, every) for every in thin)].astype(np.float32))
     affine = affine @ np.diag([*thin, 1.0])
     # corners of the maps' box in voxels of the anatomy

@@ -123,6 +123,7 @@ class Viewer {
       this.find("panel").setAttribute("aria-busy", "true");
       this.ready = this.start();
     }
+    for (let box = this.button.closest("details"); box; box = box.parentElement.closest("details")) box.open = true;
     this.find("panel").scrollIntoView({ block: "nearest" });
     await this.ready;
     if (Viewer.open !== this || !this.nv) return;
@@ -157,8 +158,9 @@ class Viewer {
       canvas.addEventListener("keydown", (event) => this.press(event));
       stage.replaceChildren(canvas);
       const nv = new niivue.Niivue({
-        backColor: [0, 0, 0, 1], crosshairColor: [0.2, 0.9, 0.3, 1], crosshairWidth: 0.4, dragAndDropEnabled: false, fontColor: [0.8, 0.8, 0.8, 1], isNearestInterpolation: true,
-        logLevel: "error", multiplanarPadPixels: 12, multiplanarShowRender: niivue.SHOW_RENDER.NEVER, scrollRequiresFocus: true, show3Dcrosshair: true,
+        backColor: [0, 0, 0, 1], crosshairColor: [0.2, 0.9, 0.3, 1], crosshairWidth: 0.4, fontColor: [0.8, 0.8, 0.8, 1],
+        isNearestInterpolation: true, multiplanarPadPixels: 12, multiplanarShowRender: niivue.SHOW_RENDER.NEVER, show3Dcrosshair: true,
+        clipPlaneHotKey: "", cycleClipPlaneHotKey: "", viewModeHotKey: "", dragAndDropEnabled: false, logLevel: "error", scrollRequiresFocus: true,
       });
       await nv.attachToCanvas(canvas, false);
       const { anatomy, shape, affine } = this.data;
@@ -234,7 +236,8 @@ class Viewer {
     high.textContent = `${written(map.vmax, this.digits(map))} ${map.unit}`;
     const exact = `${written(this.data.knee * map.step, this.digits(map)).replace(/\.0*$/, "")}`;
     this.find("note").textContent = `Click into a slice, type a place, or use the arrow keys, Page Up and Page Down on the picture. ` +
-      `Values of size ${exact} ${map.unit} or more agree with the files to ${map.step} ${map.unit}, smaller ones to ${this.data.coarse * map.step}. ` +
+      `Values of size ${exact} ${map.unit} or more agree with the files to ${written(map.step, this.digits(map))} ${map.unit}, ` +
+      `smaller ones to ${written(this.data.coarse * map.step, this.digits(map))}. ` +
       `Values below the threshold are faint.`;
     this.paint();
     if (this.mm) this.tell();
@@ -304,8 +307,9 @@ class Viewer {
       const { renderAzimuth, renderElevation } = this.nv.scene;
       return this.nv.setRenderAzimuthElevation(renderAzimuth + (axis === 0 ? 10 * sign : 0), renderElevation + (axis > 0 ? 10 * sign : 0));
     }
-    const size = Math.hypot(...this.data.affine.map((line) => line[axis]));
-    this.moveTo(this.centre(this.mm.map((value, i) => value + (i === axis ? sign * size : 0))));
+    // one voxel along the axis of the grid that runs most in this direction
+    const { affine } = this.data, along = affine[axis].slice(0, 3).map(Math.abs), column = along.indexOf(Math.max(...along));
+    this.moveTo(this.centre(this.mm.map((value, i) => value + sign * Math.sign(affine[axis][column]) * affine[i][column])));
   }
 
   // The values of every strategy at the crosshair
