@@ -364,6 +364,13 @@ def test_axe_finds_no_violation_with_the_viewer_open(new_reader: Callable[..., R
     assert reader.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+def test_paper_shows_places_but_no_viewer(reader: Reader) -> None:
+    reader.opens()
+    reader.page.emulate_media(media="print")
+    expect(reader.page.get_by_text("in the middle")).to_be_visible()
+    assert reader.page.locator(".viewer-panel, .viewer-open").filter(visible=True).count() == 0
+
+
 def test_without_webgl_a_sentence_stands_in_its_place(
     playwright: Playwright, new_reader: Callable[..., Reader]
 ) -> None:
