@@ -418,19 +418,22 @@ class TestCalibration:
         widths = [figure.axes[-1].patches[-1].get_width() for figure in figures]
         assert widths == [0.25, 1.0, 0.0]
 
-    @pytest.mark.parametrize(("limit", "mark"), [(0.058, "D"), (0.2, "o")])
-    def test_a_rate_above_its_limit_is_an_open_diamond(self, limit: float, mark: str, figures: list[Figure]) -> None:
+    @staticmethod
+    def marks(figure: Figure) -> list[list[list[float]]]:
+        """Give rates and faces of open diamonds, of arrows and of points at the first nominal rate."""
+        _, *marks = figure.axes[0].collections
+        return [[mark.get_offsets()[:, 0].tolist(), mark.get_facecolor()[:, :3].tolist()] for mark in marks]
+
+    @pytest.mark.parametrize(("limit", "kind"), [(0.058, 0), (0.2, 2)])
+    def test_a_rate_above_its_limit_is_an_open_diamond(self, limit: float, kind: int, figures: list[Figure]) -> None:
         draw_calibration(rates("session-model", rate=0.1), {0.05: limit})
-        point = figures[0].axes[0].lines[-1]
-        assert point.get_marker() == mark
-        assert (point.get_markerfacecolor() == "white") == (mark == "D")
-        assert point.get_xdata() == [0.1]
+        marks = self.marks(figures[0])
+        assert [at for at, _ in marks] == [[0.1] if index == kind else [] for index in range(3)]
+        assert (marks[kind][1] == [[1, 1, 1]]) == (kind == 0)
 
     def test_a_rate_beyond_the_axis_is_an_arrow_at_its_end(self, figures: list[Figure]) -> None:
         draw_calibration(rates("marginal", rate=1e-4), {})
-        point = figures[0].axes[0].lines[-1]
-        assert point.get_marker() == "<"
-        assert point.get_xdata()[0] == figures[0].axes[0].get_xlim()[0]
+        assert [at for at, _ in self.marks(figures[0])] == [[], [figures[0].axes[0].get_xlim()[0]], []]
 
 
 def test_titles_take_two_lines_and_long_names_keep_both_ends() -> None:

@@ -42,7 +42,6 @@ def draw_calibration(
         return message(title, "nothing was calibrated")
     columns = [str(column) for column in table.columns]
     alphas = [float(column[5:]) for column in columns if column.startswith("rate_") and column[-1].isdigit()]
-    limits = {alpha: limits.get(alpha, INFLATED * alpha) for alpha in alphas}
     strategies = list(dict.fromkeys(table["strategy"]))
     questions = [group for _, group in table.groupby("label", sort=False)]
     # one line needs room for the question, too, which is wrapped to two lines at least
@@ -50,51 +49,42 @@ def draw_calibration(
     note = f"{table['n_voxels'].iloc[0]:,} simulated voxels each; lines: 95 % interval; open: more than claimed"
     figure = sheet(title, WIDTH, 0.8 + sum(heights), note)
     width = (WIDTH - LEFT) / (len(alphas) + 0.6)
-    lefts = [LEFT + width * index for index in range(len(alphas))]
-    rates = [place(figure, left, 0.5, width - BESIDE, sum(heights)) for left in lefts]
-    power = place(figure, lefts[-1] + width, 0.5, 0.6 * width - BESIDE, sum(heights))
-    for axes in (*rates, power):
+    panels = [
+        place(figure, LEFT + width * index, 0.5, width * (0.6 if index == len(alphas) else 1) - BESIDE, sum(heights))
+        for index in range(len(alphas) + 1)
+    ]
+    for axes in panels:
         axes.set(ylim=(sum(heights), 0), yticks=[])
-    for axes, alpha in zip(rates, alphas, strict=True):
-        _prepare_rates(axes, alpha, limits[alpha])
-    power.set(xlim=(0, 1), xlabel="%")
-    power.set_xticks([0, 0.5, 1], ["0", "50", "100"])
-    power.set_title(f"Power at p ≤ {alphas[0]:g}", fontsize=9)
-
-    top = GAP / 2
-    for index, (group, height) in enumerate(zip(questions, heights, strict=True)):
-        for axes in (*rates, power) if index % 2 == 0 else ():
-            axes.axhspan(top - GAP / 2, top - GAP / 2 + height, color="#F3F3F3", linewidth=0, zorder=0)
-        question = textwrap.wrap(plain(group["question"].iloc[0]), 22, max_lines=max(2, len(group)), placeholder=" …")
-        names = {top + ROW * (position + 0.5): plain(line, 24) for position, line in enumerate(question)}
-        name(rates[0], names, bold=names, ha="left", away=LEFT - 0.1)
-        for position, (_, row) in enumerate(group.iterrows()):
-            at, colour = top + ROW * (position + 0.5), CATEGORIES[strategies.index(row["strategy"]) % len(CATEGORIES)]
-            declined = row["status"] == "declined"
-            name(rates[0], {at: plain(row["strategy"], 18)}, color=MUTED if declined else INK)
-            for axes, alpha in zip(rates, alphas, strict=True):
-                if declined:
-                    axes.text(
-                        0.5, at, "declined", transform=axes.get_yaxis_transform(), ha="center", va="center", color=MUTED
-                    )
-                else:
-                    _draw_rate(axes, at, row, alpha, limits[alpha], colour)
-            if not declined:
-                _draw_power(power, at, row, alphas[0], limits[alphas[0]], colour)
-        top += height
-    alt = "False positives and power of every strategy in simulated studies like this one"
-    return as_svg(figure, alt, caption)
+    tops = np.cumsum([0.0, *heights[:-1]])
+    for index, (group, top, height) in enumerate(zip(questions, tops, heights, strict=True)):
+        for axes in panels if index % 2 == 0 else ():
+            axes.axhspan(top, top + height, color="#F3F3F3", linewidth=0, zorder=0)
+        lines = textwrap.wrap(plain(group["question"].iloc[0]), 22, max_lines=max(2, len(group)), placeholder=" …")
+        places = top + GAP / 2 + ROW * (np.arange(max(len(lines), len(group))) + 0.5)
+        name(panels[0], dict(zip(places, lines, strict=False)), bold=places, ha="left", away=LEFT - 0.1)
+        rows = group.assign(
+            at=places[: len(group)],
+            colour=[CATEGORIES[strategies.index(strategy) % len(CATEGORIES)] for strategy in group["strategy"]],
+        )
+        name(panels[0], {row["at"]: plain(row["strategy"], 18) for _, row in rows.iterrows()})
+        declined = rows["status"] == "declined"
+        for axes in panels[:-1]:
+            name(axes, dict.fromkeys(rows["at"][declined], "declined"), ha="left", away=-0.1, color=MUTED)
+        for axes, alpha in zip(panels[:-1], alphas, strict=True):
+            _draw_rates(axes, rows[~declined], alpha, limits.get(alpha, INFLATED * alpha))
+        _draw_power(panels[-1], rows[~declined], alphas[0], limits.get(alphas[0], INFLATED * alphas[0]))
+    for axes, alpha in zip(panels[:-1], alphas, strict=True):
+        _prepare_rates(axes, alpha, limits.get(alpha, INFLATED * alpha))
+    panels[-1].set(xlim=(0, 1), xlabel="%")
+    panels[-1].set_xticks([0, 0.5, 1], ["0", "50", "100"])
+    panels[-1].set_title(f"Power at p ≤ {alphas[0]:g}", fontsize=9)
+    return as_svg(figure, "False positives and power of every strategy in simulated studies like this one", caption)
 
 
 def _prepare_rates(axes: Axes, alpha: float, limit: float) -> None:
     axes.set(xscale="log", xlim=(LOWEST * alpha, 1.0), xlabel="% (dashed: as claimed)")
-    ticks = [
-        tick
-        for tick in (0.0001, 0.001, 0.01, 0.1, 0.4, 1.0)
-        if LOWEST * alpha <= tick and (tick != 0.4 or alpha > 0.01)
-    ]
-    if all(abs(np.log10(tick / alpha)) > 0.2 for tick in ticks):
-        ticks.append(alpha)
+    ticks = [tick for tick in (0.0001, 0.001, 0.01, 0.1, 0.4, 1.0) if LOWEST * alpha <= tick != 0.4 * (alpha <= 0.01)]
+    ticks += [alpha] if all(abs(np.log10(tick / alpha)) > 0.2 for tick in ticks) else []
     axes.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.axvline(alpha, color=INK, linewidth=0.9, linestyle=DASHES[1], zorder=1)
@@ -102,26 +92,28 @@ def _prepare_rates(axes: Axes, alpha: float, limit: float) -> None:
     axes.set_title(f"False positives at p ≤ {alpha:g}", fontsize=9)
 
 
-def _draw_rate(axes: Axes, at: float, row: pd.Series, alpha: float, limit: float, colour: str) -> None:
-    """Draw a rate and its interval; an arrow at the end of the axis where it lies beyond."""
-    least = LOWEST * alpha
-    rate, lower, upper = (float(row[f"rate_{alpha:g}{end}"]) for end in ("", "_lower", "_upper"))
-    axes.plot([max(lower, least), max(upper, least)], [at, at], color=colour, linewidth=1.8, solid_capstyle="butt")
-    inflated = lower > limit
-    axes.plot(
-        [max(rate, least)], [at], "D" if inflated else "<" if rate < least else "o", color=colour, markersize=5.5,
-        markerfacecolor="white" if inflated else colour, markeredgewidth=1.4, clip_on=False,
-    )  # fmt: skip
-    _number(axes, at, percent(rate), bold=(at,) if inflated else ())
+def _draw_rates(axes: Axes, rows: pd.DataFrame, alpha: float, limit: float) -> None:
+    """Draw rates and their intervals; an arrow at the end of the axis where a rate lies beyond."""
+    at, colours, least = rows["at"].to_numpy(), rows["colour"].to_numpy(), LOWEST * alpha
+    rates, lower, upper = (rows[f"rate_{alpha:g}{end}"].to_numpy() for end in ("", "_lower", "_upper"))
+    inflated, beyond = lower > limit, rates < least
+    axes.hlines(at, lower.clip(least), upper.clip(least), colors=list(colours), linewidth=1.8)
+    for mark, own in (("D", inflated), ("<", beyond), ("o", ~inflated & ~beyond)):
+        edges = list(colours[own])
+        look: dict[str, Any] = {"color": "white" if mark == "D" else edges, "edgecolors": edges, "linewidths": 1.4}
+        axes.scatter(rates[own].clip(least), at[own], 30, marker=mark, clip_on=False, zorder=3, **look)
+    _write(axes, dict(zip(at, map(percent, rates), strict=True)), bold=at[inflated])
 
 
-def _draw_power(axes: Axes, at: float, row: pd.Series, alpha: float, limit: float, colour: str) -> None:
+def _draw_power(axes: Axes, rows: pd.DataFrame, alpha: float, limit: float) -> None:
     """Draw power, an open bar where false positives have bought it."""
-    power = float(row[f"power_{alpha:g}"])
-    face = "white" if float(row[f"rate_{alpha:g}_lower"]) > limit else colour
-    axes.barh(at, np.nan_to_num(power), height=0.55 * ROW, facecolor=face, edgecolor=colour)
-    _number(axes, at, percent(power) if np.isfinite(power) else "n/a")
+    power = rows[f"power_{alpha:g}"].to_numpy(dtype=float)
+    faces = np.where(rows[f"rate_{alpha:g}_lower"] > limit, "white", rows["colour"])
+    axes.barh(rows["at"], np.nan_to_num(power), 0.55 * ROW, color=list(faces), edgecolor=list(rows["colour"]))
+    _write(
+        axes, {at: percent(share) if np.isfinite(share) else "n/a" for at, share in zip(rows["at"], power, strict=True)}
+    )
 
 
-def _number(axes: Axes, at: float, text: str, **look: Any) -> None:
-    name(axes, {at: text}, away=-axes.get_position().width * WIDTH - BESIDE + 0.12, **look)
+def _write(axes: Axes, numbers: Mapping[float, str], **look: Any) -> None:
+    name(axes, numbers, away=-axes.get_position().width * WIDTH - BESIDE + 0.12, **look)

@@ -27,8 +27,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import ArrayLike, NDArray
 
-from sessionfx.report import style
-from sessionfx.report.style import CATEGORIES, INK, MUTED, Picture, as_svg, in_style
+from sessionfx.report.style import CATEGORIES, INK, MUTED, SEQUENTIAL, WIDTH, Picture, as_svg, in_style, new_figure
 from sessionfx.statistics.agreement import Agreement
 from sessionfx.wording import counted, minus, number, printable, shorten
 
@@ -59,7 +58,7 @@ def sheet(title: str, width: float, height: float, note: str = "") -> Figure:
     """Make a figure with `height` inches under its title, which takes two lines at most, and a line of facts."""
     lines = textwrap.wrap(plain(title), int(10.5 * width), max_lines=2, placeholder=" …") or [""]
     total = height + 0.2 + 0.19 * len(lines) + (0.17 if note else 0)
-    figure = style.new_figure(width, total)
+    figure = new_figure(width, total)
     figure.text(0.06 / width, 1 - 0.06 / total, "\n".join(lines), fontsize=10, weight="bold", va="top")
     figure.text(0.06 / width, 1 - (0.1 + 0.19 * len(lines)) / total, note, color=MUTED, fontsize=8.5, va="top")
     return figure
@@ -122,6 +121,16 @@ def _bins(values: FloatArray, limits: tuple[float, float], n_bins: int) -> NDArr
     return np.asarray(np.clip(places, 0, n_bins + 1), dtype=np.int32)
 
 
+def _finite(matrix: pd.DataFrame) -> FloatArray:
+    values = matrix.to_numpy(dtype=float)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _two_digits(value: float) -> str:
+    """Write two digits after the point; adding 0.0 turns −0.0 into 0.0."""
+    return "n/a" if math.isnan(value) else minus(f"{round(value, 2) + 0.0:.2f}")
+
+
 def _heat_map(axes: Axes, values: FloatArray, colours: str) -> None:
     """Show values from −1 to 1, rows from above; what is missing is orange."""
     map_ = matplotlib.colormaps[colours].with_extremes(bad=CATEGORIES[1])
@@ -157,19 +166,17 @@ def draw_design_matrix(
     rows = {row: plain(label, 40) for row, label in enumerate(matrix.index)} if has_names else {}
 
     left = 0.4 + max(widest(rows.values()), 0.4)
-    width = float(np.clip(0.25 * n_columns, 1.5, style.WIDTH - left - 0.15))
+    width = float(np.clip(0.25 * n_columns, 1.5, WIDTH - left - 0.15))
     height = float(np.clip(0.16 * n_rows, 0.9, 9.6) if has_names else np.clip(0.015 * n_rows, 2.2, 3.4))
     shown = {column: columns[column] for column in _with_room(n_columns, width, conditions)}
     bottom = 0.15 + widest(shown.values(), "bold")
     note = f"{counted(n_rows, 'row')} × {counted(n_columns, 'column')}; white 1, grey 0, black −1"
     figure = sheet(title, max(left + width + 0.15, 5.0), bottom + height, note)
     axes = place(figure, left, bottom, width, height)
-    x = matrix.to_numpy(dtype=float)
-    x = np.where(np.isfinite(x), x, np.nan)
+    x = _finite(matrix)
     largest = np.fmax.reduce(np.abs(x), axis=0, initial=0.0)
-    blocks = _extremes_of_row_blocks(
-        x / np.where(largest > 0, largest, 1.0), min(int(100 * height), CELLS // n_columns)
-    )
+    n_blocks = max(min(int(100 * height), CELLS // n_columns), 1)
+    blocks = _extremes_of_row_blocks(x / np.where(largest > 0, largest, 1.0), n_blocks)
     _heat_map(axes, blocks, "gray")
     axes.images[0].set_extent((-0.5, n_columns - 0.5, n_rows - 0.5, -0.5))
     axes.set_ylabel(row_label, labelpad=72 * widest(rows.values()) + 6)
@@ -189,7 +196,7 @@ def _extremes_of_row_blocks(x: FloatArray, n_blocks: int) -> FloatArray:
     """
     if len(x) <= n_blocks:
         return x
-    starts = (np.arange(max(n_blocks, 1)) * len(x)) // max(n_blocks, 1)
+    starts = (np.arange(n_blocks) * len(x)) // n_blocks
     high, low = np.fmax.reduceat(x, starts, axis=0), np.fmin.reduceat(x, starts, axis=0)
     return np.where(high >= -low, high, low)
 
@@ -197,8 +204,7 @@ def _extremes_of_row_blocks(x: FloatArray, n_blocks: int) -> FloatArray:
 @in_style()
 def draw_design_correlation(matrix: pd.DataFrame, *, title: str) -> Picture:
     """Draw the Pearson correlations between the columns of a design (T, P) that vary."""
-    values = matrix.to_numpy(dtype=float)
-    values = np.where(np.isfinite(values), values, np.nan)
+    values = _finite(matrix)
     varies = np.fmax.reduce(values, axis=0, initial=-np.inf) > np.fmin.reduce(values, axis=0, initial=np.inf)
     n_columns = int(varies.sum())
     if n_columns == 0:
@@ -223,9 +229,8 @@ def draw_design_correlation(matrix: pd.DataFrame, *, title: str) -> Picture:
     if n_columns <= NUMBERS_LIMIT:  # the lower triangle: the matrix is symmetric, and its diagonal is 1
         for row, column in np.argwhere(np.tri(n_columns, k=-1)).tolist():
             r = float(correlation[row, column])
-            # Adding 0.0 turns −0.0 into 0.0.
-            text = "n/a" if np.isnan(r) else minus(f"{round(r, 2) + 0.0:.2f}".replace("0.", ".", 1))
-            axes.text(column, row, text, ha="center", va="center", color="white" if abs(r) > 0.6 else INK, fontsize=8)
+            colour = "white" if abs(r) > 0.6 else INK
+            axes.text(column, row, _two_digits(r).replace("0.", ".", 1), ha="center", va="center", color=colour, size=8)
     return as_svg(
         figure,
         f"Correlations between columns: {plain(title)}",
@@ -263,33 +268,33 @@ def draw_events(events: Mapping[str, pd.DataFrame], *, title: str, run_seconds: 
         labels[-1] = f"{len(types) - n_lanes + 1} more types"
     runs = {row + 0.5: plain(run, 40) for row, run in enumerate(events)}
     pitch = float(np.clip(25 / len(runs), 0.14, max(0.3, 0.065 * n_lanes)))  # inches of a run
-    n_columns = max(1, int((style.WIDTH - 0.3) / (0.65 + widest(labels))))
+    n_columns = max(1, int((WIDTH - 0.3) / (0.65 + widest(labels))))
     left, bottom = 0.2 + widest(runs.values()), 0.55 + 0.19 * math.ceil(len(labels) / n_columns)
     note = f"{counted(len(table), 'event')} in {counted(len(runs), 'run')}" if len(table) else "no events"
-    figure = sheet(title, style.WIDTH, bottom + pitch * len(runs), note)
-    axes = place(figure, left, bottom, style.WIDTH - left - 0.2, pitch * len(runs))
+    figure = sheet(title, WIDTH, bottom + pitch * len(runs), note)
+    axes = place(figure, left, bottom, WIDTH - left - 0.2, pitch * len(runs))
     axes.set(yticks=[], xlabel="time (s)")
     axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.spines["left"].set_visible(False)
     name(axes, runs, fontsize=8.5 if pitch > 0.15 else 7)
 
     # Pixels, because thousands of bars would take seconds and megabytes: two rows a lane, and one between runs
-    n_pixels = int(np.clip(40_000 / len(runs), 400, 1600))
+    n_pixels = int(np.clip(30_000 / len(runs), 300, 1600))
     end = first + 1.01 * (last - first)
     palette = (255 * to_rgba_array(("white", BAND, *CATEGORIES))).astype(np.uint8)
     shown = np.zeros((len(runs), 2 * n_lanes + 1, n_pixels), dtype=np.uint8)
 
-    def pixel(times: FloatArray) -> list[int]:
-        return [round((time - first) / (end - first) * n_pixels) for time in times.tolist()]
-
-    for row, stop in enumerate(pixel(np.nan_to_num(seconds))):
-        shown[row, :-1, pixel(np.zeros(1))[0] : stop] = 1
-    lanes = np.minimum(np.searchsorted(types, table["trial_type"]), n_lanes - 1)
-    for row, lane, start, stop in zip(table["row"], lanes, pixel(starts), pixel(ends), strict=True):
-        shown[row, 2 * lane : 2 * lane + 2, start : max(stop, start + 1)] = 2 + lane % len(CATEGORIES)
-    axes.imshow(
-        palette[shown.reshape(-1, n_pixels)], aspect="auto", interpolation="none", extent=(first, end, len(runs), 0)
+    stops, starts, ends, (zero,) = (
+        np.rint((times - first) / (end - first) * n_pixels).astype(int)
+        for times in (np.nan_to_num(seconds), starts, ends, np.zeros(1))
     )
+    for row, stop in enumerate(stops):
+        shown[row, :-1, zero:stop] = 1
+    lanes = np.minimum(np.searchsorted(types, table["trial_type"]), n_lanes - 1)
+    for row, lane, start, stop in zip(table["row"], lanes, starts, ends, strict=True):
+        shown[row, 2 * lane : 2 * lane + 2, start : max(stop, start + 1)] = 2 + lane % len(CATEGORIES)
+    pixels = palette[shown.reshape(-1, n_pixels)]
+    axes.imshow(pixels, aspect="auto", interpolation="none", extent=(first, end, len(runs), 0))
     axes.vlines(seconds, np.arange(len(runs)) - 0.02, np.arange(len(runs)) + 0.9, INK, linewidth=1.6)
     handles = [Patch(color=CATEGORIES[lane % len(CATEGORIES)]) for lane in range(len(labels))]
     figure.legend(handles, labels, loc="lower left", ncols=n_columns, borderpad=0.2, labelspacing=0.3)
@@ -304,12 +309,9 @@ def _clean_events(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
     Unknown durations become 0 s and unknown types ``n/a``.
     """
-    columns = ["onset", "duration", "trial_type"]
-    table = pd.concat(
-        [table.reindex(columns=columns).astype(object).assign(row=row) for row, table in enumerate(tables)],
-        ignore_index=True,
-    )
-    onset, duration = (pd.to_numeric(table[column], errors="coerce").astype(float) for column in columns[:2])
+    known = [table.reindex(columns=["onset", "duration", "trial_type"]).astype(object) for table in tables]
+    table = pd.concat([table.assign(row=row) for row, table in enumerate(known)], ignore_index=True)
+    onset, duration = (pd.to_numeric(table[key], errors="coerce").astype(float) for key in ("onset", "duration"))
     types = table["trial_type"].where(table["trial_type"].notna(), "n/a").astype(str)
     clean = table.assign(onset=onset, duration=duration.where(np.isfinite(duration), 0.0), trial_type=types)
     timed: pd.DataFrame = clean[np.isfinite(onset)]
@@ -348,7 +350,7 @@ def draw_agreement(
         f"{len(x):,} voxels; Pearson r {number(agreement.pearson_r)}, concordance {number(agreement.concordance)}, "
         f"Dice {number(agreement.dice)}; largest |a − b| {number(agreement.max_abs_difference)}"
     )
-    figure = sheet(title, style.WIDTH, 4.25, note)
+    figure = sheet(title, 8.6, 4.25, note)
     # identical maps differ by 0 everywhere: a band of 2 % of the values keeps the line in the middle
     least = 1e-6 + 0.02 * float(max(np.abs(x).max(), np.abs(y).max()))
     limits = _limits([x.min(), x.max(), y.min(), y.max()], least)
@@ -357,7 +359,8 @@ def draw_agreement(
     left, right = place(figure, 0.7, 0.5, 3.4, 3.1), place(figure, 5.0, 0.5, 3.4, 3.1)
     left.set(xlim=limits, ylim=limits, xlabel=f"z, {plain(label_a, 40)}", ylabel=f"z, {plain(label_b, 40)}")
     right.set(xlim=_limits(mean, least), ylim=_limits(ends, least), xlabel="mean", ylabel="difference, first − second")
-    _draw_clouds(((left, x, y), (right, mean, difference)))
+    _draw_cloud(left, x, y)
+    _draw_cloud(right, mean, difference)
 
     left.plot(limits, limits, color=MUTED, linewidth=1.2, linestyle=DASHES[1], label="identity")
     if float(x.std()) > 1e-9 * float(np.abs(x).max()):
@@ -380,38 +383,25 @@ def draw_agreement(
     return as_svg(
         figure,
         f"Agreement: {plain(title)}",
-        "Left: both values of each voxel. Right: their difference against their mean.",
+        "Left: both values of each voxel. Right: their difference against their mean."
+        + (" The darker, the more voxels (logarithmic)." if len(x) >= POINTS_LIMIT else ""),
     )
 
 
-def _draw_clouds(clouds: Sequence[tuple[Axes, FloatArray, FloatArray]]) -> None:
-    """Draw points when they are few, and when they are many counts in bins, in one logarithmic scale of colours."""
-    for axes, x, y in clouds:
-        axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
-        if len(x) < POINTS_LIMIT:
-            axes.plot(
-                x, y, "o", color=CATEGORIES[0], markersize=3.2, markeredgewidth=0, alpha=0.45,
-                rasterized=len(x) > SVG_MARKS,
-            )  # fmt: skip
-    if len(clouds[0][1]) < POINTS_LIMIT:
+def _draw_cloud(axes: Axes, x: FloatArray, y: FloatArray, n_bins: int = 80) -> None:
+    """Draw points when they are few, and when they are many counts in bins, in logarithmic colours."""
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    if len(x) < POINTS_LIMIT:
+        many = len(x) > SVG_MARKS
+        axes.plot(x, y, "o", color=CATEGORIES[0], markersize=3.2, markeredgewidth=0, alpha=0.45, rasterized=many)
         return
-    n = 80
-    in_bins = [
-        np.bincount(_bins(y, axes.get_ylim(), n) * (n + 2) + _bins(x, axes.get_xlim(), n), minlength=(n + 2) ** 2)
-        for axes, x, y in clouds
-    ]
-    largest = max(2, *(int(counts.max()) for counts in in_bins))
-    for (axes, *_), counts in zip(clouds, in_bins, strict=True):
-        image = axes.imshow(
-            np.where(counts, counts, np.nan).reshape(n + 2, n + 2)[1:-1, 1:-1], style.SEQUENTIAL, LogNorm(1, largest),
-            aspect="auto", interpolation="none", origin="lower", extent=(*axes.get_xlim(), *axes.get_ylim()),
-        )  # fmt: skip
-    figure: Any = clouds[0][0].figure
-    ticks = [10**power for power in range(int(math.log10(largest)) + 1)]
-    bar = figure.colorbar(image, cax=place(figure, 8.65, 0.5, 0.13, 3.1), label="voxels")
-    bar.set_ticks(ticks, labels=[f"{tick:,}" for tick in ticks], minor=False)
-    bar.minorticks_off()
+    places = _bins(y, axes.get_ylim(), n_bins) * (n_bins + 2) + _bins(x, axes.get_xlim(), n_bins)
+    counts = np.bincount(places, minlength=(n_bins + 2) ** 2).reshape(n_bins + 2, n_bins + 2)[1:-1, 1:-1]
+    axes.imshow(
+        np.where(counts, counts, np.nan), SEQUENTIAL, LogNorm(1, max(2, counts.max())), aspect="auto",
+        interpolation="none", origin="lower", extent=(*axes.get_xlim(), *axes.get_ylim()),
+    )  # fmt: skip
 
 
 @in_style()
@@ -432,13 +422,9 @@ def draw_distribution(z_by_label: Mapping[str, ArrayLike], *, title: str) -> Pic
     handles: list[Any] = [axes.fill_between(curve, normal, color="#D8D8D8", linewidth=0)]
     labels = ["standard normal"]
     for index, (label, z) in enumerate(samples.items()):
-        handles.append(
-            axes.stairs(
-                _density(z, limit), curve[::2], linewidth=1.5, color=CATEGORIES[index % len(CATEGORIES)],
-                linestyle=DASHES[index % len(DASHES)],
-            )
-        )  # fmt: skip
-        moments = minus(f"mean {round(z.mean(), 2) + 0.0:.2f}, SD {z.std():.2f}") if len(z) else "no value"
+        look = {"color": CATEGORIES[index % len(CATEGORIES)], "linestyle": DASHES[index % len(DASHES)]}
+        handles.append(axes.stairs(_density(z, limit), curve[::2], linewidth=1.5, **look))
+        moments = f"mean {_two_digits(z.mean())}, SD {_two_digits(z.std())}" if len(z) else "no value"
         labels.append(f"{plain(label, 44)} ({moments})")
     axes.set(xlim=(-limit, limit), xlabel="z", ylabel="density")
     axes.set_ylim(bottom=0)
@@ -551,9 +537,7 @@ def _draw_place(axes: Axes, panel: SessionPanel, at: Mapping[str, float], partic
         axes.plot(np.nonzero(there)[1], values[there], "o", color="#8C8C8C", markersize=2.8, markeredgewidth=0)
     if len(participants) > 1 and there[:, -1].any():  # the highest and the lowest at the end by name
         for index in {int(np.nanargmax(values[:, -1])), int(np.nanargmin(values[:, -1]))}:
-            axes.text(
-                x[-1] + 0.06, values[index, -1], plain(participants[index], 10), color=MUTED, fontsize=7, va="center"
-            )
+            axes.text(x[-1] + 0.06, values[index, -1], plain(participants[index], 10), color=MUTED, size=7, va="center")
     for keys, mark in ((list(at)[: len(x)], "-o"), (list(at)[len(x) :], "D")):
         own = np.array([(at[key], *panel.estimates[key]) for key in keys if key in panel.estimates]).reshape(-1, 4).T
         axes.plot(own[0], own[1], mark, color=ACCENT, markersize=5.5, linewidth=2, zorder=5)
@@ -597,14 +581,8 @@ def draw_participants(table: pd.DataFrame, *, title: str = "Participants' mean m
         if not are_many:
             axes.hlines(rows, 0, 1, BAND, transform=axes.get_yaxis_transform(), linewidth=0.6)
         axes.axvline(float(table[key].median()), color=MUTED, linewidth=1, linestyle=DASHES[1])
-        axes.plot(
-            values[~outlying],
-            rows[~outlying],
-            "o",
-            color=CATEGORIES[0],
-            markersize=min(4.5, 40 * pitch),
-            rasterized=are_many,
-        )
+        size = min(4.5, 40 * pitch)
+        axes.plot(values[~outlying], rows[~outlying], "o", color=CATEGORIES[0], markersize=size, rasterized=are_many)
         axes.plot(values[outlying], rows[outlying], "D", color=ACCENT, markersize=6, markerfacecolor="white")
         if position == 0:
             name(axes, names, bold=np.flatnonzero(either))
