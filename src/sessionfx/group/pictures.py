@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,7 @@ class ContrastPictures:
         self._results = results
         space = results.entities.get("space") or ""
         self.anatomy = template() if space.startswith("MNI") else None
+        self.designs: dict[Any, Picture] = {}
 
     @cached_property
     def _whole(self) -> Mosaic:
@@ -114,6 +116,7 @@ class QuestionPictures:
         if self._first is not None:
             heights += [float(height) for height in self._first.clusters.get("Z", ())]
         self._mosaic = Mosaic(results.mask, results.grid, contrast.anatomy, heights)
+        self._designs = contrast.designs
 
     @cached_property
     def _z_scale(self) -> Scale:
@@ -190,8 +193,7 @@ class QuestionPictures:
         )  # fmt: skip
 
     def _sessions_title(self) -> str:
-        where = "at the peaks" if self._peaks[0].is_suprathreshold else "at the largest z, which is not suprathreshold"
-        return f"Effect of each session {where}"
+        return "At the peaks" if self._peaks[0].is_suprathreshold else "At the largest z, which is not suprathreshold"
 
     def equivalence(self) -> Picture | None:
         """Draw where the answer to report is equivalent to zero."""
@@ -212,23 +214,26 @@ class QuestionPictures:
         return draw_distribution(values, title=f"Distribution of z, {self._text}") if values else None
 
     def agreement(self) -> list[Picture]:
-        """Draw pairs worth a picture: the first choice against every other, and those that strategies ask for."""
-        first = self._question.verdict.recommended[:1]
+        """Draw the pairs that strategies ask for, or else the first choice against each other; a table has them all."""
+        pairs = [pair for pair in self._question.pairs if pair.agreement is not None]
+        asked = [pair for pair in pairs if pair.b.name in STRATEGIES[pair.a.name].compared_with]
         return [
             draw_agreement(
                 *pair.z, label_a=pair.a.title, label_b=pair.b.title, agreement=pair.agreement,
                 thresholds=(pair.a.threshold, pair.b.threshold), title=f"{pair.a.title} – {pair.b.title}, {self._text}",
             )
-            for pair in self._question.pairs
+            for pair in asked or [pair for pair in pairs if self._first in (pair.a, pair.b)]
             if pair.agreement is not None
-            and (pair.a.name in first or pair.b.name in first or pair.b.name in STRATEGIES[pair.a.name].compared_with)
         ]  # fmt: skip
 
     def design(self, answer: StrategyResult) -> Picture:
-        """Draw the group design of an answer."""
+        """Draw the group design of an answer; questions often share it."""
         assert answer.plan is not None  # noqa: S101 - asked for only where there is an answer
-        title = f"{answer.title}, {self._text}: design"
-        return draw_design_matrix(answer.plan.design_matrix, title=title, row_label="observation")
+        design = answer.plan.design_matrix
+        key = answer.title, tuple(design.columns), tuple(design.index), design.to_numpy().tobytes()
+        if key not in self._designs:
+            self._designs[key] = draw_design_matrix(design, title=f"{answer.title}: design", row_label="observation")
+        return self._designs[key]
 
     def for_viewer(self) -> list[ViewerMap]:
         """Give the z maps of all answers to the viewer, with the colours of the pictures."""

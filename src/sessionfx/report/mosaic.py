@@ -23,13 +23,14 @@ from scipy.ndimage import binary_dilation, map_coordinates
 
 from sessionfx.report.style import DIVERGING, DPI, SEQUENTIAL, Picture, as_webp, in_style, new_figure
 from sessionfx.space.grid import Grid
+from sessionfx.wording import minus, number
 
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
 
 N_CUTS = 7
 _CUTS_APART = 7.0  # mm
-_MARGIN = 5.0  # mm around the mask
+_MARGIN = 5.0  # mm around the mask at least
 _WIDTH = 1010  # pixels of all cuts together
 _LABEL = 24  # pixels under the cuts
 _BAR = 104  # pixels for the colour bar and its numbers
@@ -204,7 +205,9 @@ class Mosaic:
         places = np.argwhere(mask) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
         low, high = places.min(axis=0), places.max(axis=0)
         self.cuts = choose_cuts(peaks, float(low[2]), float(high[2]))
-        low, high = low - _MARGIN, high + _MARGIN
+        # voxels reach half their size beyond their centres
+        margin = np.maximum(_MARGIN, np.abs(grid.affine[:3, :3]).sum(axis=1) / 2 + 1)
+        low, high = low - margin, high + margin
         columns = _WIDTH // len(self.cuts)
         step = float(high[0] - low[0]) / columns  # mm per pixel
         rows = min(max(int((high[1] - low[1]) / step), 8), 400)
@@ -296,9 +299,9 @@ class Mosaic:
         figure = new_figure(width / DPI, height / DPI)
         row = np.concatenate(list(np.clip(pixels, 0, 1)), axis=1)
         figure.figimage((row * 255).astype(np.uint8), 0, _LABEL, origin="upper")
-        for number, cut in enumerate(self.cuts):
-            middle = (number + 0.5) * columns / width
-            label = f"z = {cut:.0f}".replace("-", "\N{MINUS SIGN}")
+        for position, cut in enumerate(self.cuts):
+            middle = (position + 0.5) * columns / width
+            label = minus(f"z = {round(cut)}")
             figure.text(middle, 5 / height, label, ha="center", fontsize=8.5)
         for place, letter in ((8, "L"), (columns - 8, "R")):
             figure.text(place / width, 1 - 14 / height, letter, ha="center", fontsize=9)
@@ -322,7 +325,7 @@ def _draw_bar(bar: Axes, scale: Scale, is_clipped: tuple[bool, bool]) -> None:
     colours = scale.paint(values, np.full(256, _PAPER))
     bar.imshow(colours[:, None], aspect="auto", origin="lower", extent=(0.0, 1.0, low, scale.vmax))
     marks = scale.marks
-    bar.set_yticks(marks, [f"{mark:.3g}".replace("-", "\N{MINUS SIGN}") for mark in marks])
+    bar.set_yticks(marks, [number(mark) for mark in marks])
     bar.yaxis.tick_right()
     bar.set_title(scale.unit, fontsize=8.5, loc="center")
     for mark in marks:
