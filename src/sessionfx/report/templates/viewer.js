@@ -158,7 +158,7 @@ class Viewer {
       canvas.addEventListener("keydown", (event) => this.press(event));
       stage.replaceChildren(canvas);
       const nv = new niivue.Niivue({
-        backColor: [0, 0, 0, 1], crosshairColor: [0.2, 0.9, 0.3, 1], crosshairWidth: 0.4, fontColor: [0.8, 0.8, 0.8, 1],
+        backColor: [0, 0, 0, 1], crosshairColor: [0.2, 0.9, 0.3, 1], crosshairGap: 4, crosshairWidth: 0.7, fontColor: [0.8, 0.8, 0.8, 1],
         isNearestInterpolation: true, multiplanarPadPixels: 12, multiplanarShowRender: niivue.SHOW_RENDER.NEVER, show3Dcrosshair: true,
         clipPlaneHotKey: "", cycleClipPlaneHotKey: "", viewModeHotKey: "", dragAndDropEnabled: false, logLevel: "error", scrollRequiresFocus: true,
       });
