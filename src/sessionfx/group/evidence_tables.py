@@ -45,7 +45,7 @@ def evidence_rows(evidence: Evidence) -> list[dict[str, str]]:
             found[f"whether {what} go with how many sessions a participant missed: p by sign flips"] = (
                 "cannot be seen in these data" if p is None else format_number(p)
             )
-    return [{"of all maps": what, "": value} for what, value in found.items()]
+    return [{"of all maps": what, "value": value} for what, value in found.items()]
 
 
 def evidence_table_row(found: ValueEvidence) -> dict[str, str]:

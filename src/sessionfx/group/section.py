@@ -230,7 +230,16 @@ def _calibration(results: ContrastResults, model: GroupModel) -> dict[str, Any] 
         return None
     about = _RESAMPLED.format(voxels=model.calibrate, participants=len(results.layout.unique_participants))
     picture = draw_calibration(results.calibration, LIMITS, caption=about)
-    return {"picture": picture, "rows": results.calibration.to_dict("records")}
+    rows = []
+    for record in results.calibration.to_dict("records"):
+        row = {"session contrast": record["question"], "strategy": STRATEGIES[record["strategy"]].title}
+        row |= {"true effect": record["effect"], "degrees of freedom": record["dof"]}
+        for alpha in LIMITS:
+            rate, low, high = (format_number(record[f"rate_{alpha:g}{part}"]) for part in ("", "_lower", "_upper"))
+            row[f"false positives at p < {alpha:g} (95 % interval)"] = f"{rate} ({low} to {high})"
+            row[f"power at p < {alpha:g}"] = record[f"power_{alpha:g}"]
+        rows.append(row | {"declined": record["reason"] or ""})
+    return {"picture": picture, "rows": rows}
 
 
 # One question

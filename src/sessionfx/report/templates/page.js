@@ -30,6 +30,7 @@ function prepareSection(section, number) {
   for (const question of questions) {
     const more = question.querySelector(".more");
     if (more) more.replaceWith(...more.querySelectorAll(".map"));
+    question.querySelectorAll(".map").forEach((map, position) => { map.hidden = position > 0; });
   }
   const state = { question: questions[0], strategy: null, kind: "z" };
   function show() {
@@ -37,7 +38,7 @@ function prepareSection(section, number) {
     box.replaceChildren();
     for (const question of questions) question.hidden = question !== state.question;
     const maps = [...state.question.querySelectorAll(".map")];
-    const titled = (map) => map.dataset.strategy + (map.dataset.valid === "not valid" ? " ✗" : "");
+    const titled = (map) => map.dataset.strategy + (map.dataset.valid === "not valid" ? " (not valid)" : "");
     const strategies = unique(maps.map(titled));
     if (!strategies.includes(state.strategy)) state.strategy = strategies[0];
     const own = maps.filter((map) => titled(map) === state.strategy);
@@ -83,8 +84,28 @@ function reveal() {
   target.scrollIntoView();
 }
 
+// What is wider than its place is scrolled by keys too; the rest is no stop of the Tab key
+const widths = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const isWide = target.scrollWidth > target.clientWidth;
+    for (const [name, value] of [["tabindex", "0"], ["role", "group"], ["aria-label", "Scrolls sideways"]]) {
+      if (isWide) target.setAttribute(name, value);
+      else target.removeAttribute(name);
+    }
+  }
+});
+
 document.querySelectorAll("main > section").forEach(prepareSection);
+document.querySelectorAll(".scroll").forEach((part) => widths.observe(part));
 document.querySelectorAll("button.copy").forEach(prepareCopy);
 addEventListener("hashchange", reveal);
-addEventListener("beforeprint", () => document.querySelectorAll("details.paper, details.caution").forEach((part) => { part.open = true; }));
+addEventListener("click", (event) => {
+  if (event.target.closest?.("a")?.hash === location.hash) reveal(); // the same link again: the hash does not change
+});
+let openedForPaper = [];
+addEventListener("beforeprint", () => {
+  openedForPaper = [...document.querySelectorAll("details.paper:not([open]), details.caution:not([open])")];
+  for (const part of openedForPaper) part.open = true;
+});
+addEventListener("afterprint", () => { for (const part of openedForPaper) part.open = false; });
 reveal();
