@@ -23,9 +23,9 @@ from sessionfx.group.answers import finding
 from sessionfx.group.calibrated import least_inflated, rates_of, with_rates
 from sessionfx.group.calibration import calibrate_study
 from sessionfx.group.judgement import Judgement
-from sessionfx.group.page import _trust
 from sessionfx.group.residuals import StudyNoise
 from sessionfx.group.results import QuestionResults, Verdict
+from sessionfx.group.section import _trust
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
 
