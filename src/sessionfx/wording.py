@@ -101,6 +101,11 @@ def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
     return "n/a" if math.isnan(value) else minus(f"{value:{'+' if signed else ''}.{digits}g}")
 
 
+def z_text(z: float) -> str:
+    """Write a z with two decimals."""
+    return minus(f"{z:.2f}")
+
+
 def place_text(x: float, y: float, z: float) -> str:
     """Write a place in mm.
 

@@ -34,7 +34,7 @@ from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import suprathreshold, z_threshold
-from sessionfx.wording import number, place_text
+from sessionfx.wording import place_text, z_text
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def finding(results: QuestionResults) -> str:
     summary, tests = map_summary(best.stat_map, best.threshold), best.equivalence
     equivalent = f", {tests.mask.sum()} equivalent to zero {tests.within(results.question.units)}" if tests else ""
     peak = peak_of(summary)
-    at_peak = f"peak z {number(peak['peak_z'])} at {place_text(peak['x'], peak['y'], peak['z'])} mm"
+    at_peak = f"peak z {z_text(peak['peak_z'])} at {place_text(peak['x'], peak['y'], peak['z'])} mm"
     counts = f"{summary['n_above']} of {summary['n_voxels']} voxels are suprathreshold, {at_peak}{equivalent}."
     care = f" With care: {results.verdict.strategies[best.name].reason}" if results.verdict.with_care else ""
     return f"{results.question.text}: {best.title} is recommended; {counts}{care}"

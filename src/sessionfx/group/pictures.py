@@ -19,7 +19,7 @@ from sessionfx.report.style import Picture
 from sessionfx.report.viewer import ViewerMap
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.wording import minus, place_text
+from sessionfx.wording import place_text, z_text
 
 # Both, only the answer to report, only the other one: they differ in grey by their outlines (none, black, white)
 BOTH, ONLY_FIRST, ONLY_OTHER = "#1b7837", "#56B4E9", "#E69F00"
@@ -245,11 +245,6 @@ class QuestionPictures:
             )
             for answer in sorted(self._answered, key=lambda answer: answer is not self._first)
         ]  # fmt: skip
-
-
-def z_text(z: float) -> str:
-    """Write a z with two decimals."""
-    return minus(f"{z:.2f}")
 
 
 def _located(answer: StrategyResult) -> StatMap[Estimate | FTest]:

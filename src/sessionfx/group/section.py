@@ -15,7 +15,7 @@ from sessionfx.group.evidence_tables import evidence_tables
 from sessionfx.group.files import GroupFiles, absence_summary, answer_summary
 from sessionfx.group.page import contrast_section
 from sessionfx.group.peaks import shown_first
-from sessionfx.group.pictures import ContrastPictures, QuestionPictures, z_text
+from sessionfx.group.pictures import ContrastPictures, QuestionPictures
 from sessionfx.group.results import ContrastResults, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import MapLayout, Plan
@@ -29,7 +29,7 @@ from sessionfx.report.page import Contents, render, write_section
 from sessionfx.report.tables import threshold_words, titled
 from sessionfx.report.viewer import viewer_data
 from sessionfx.space.stat_map import map_summary
-from sessionfx.wording import counted, format_number, joined, listed, place_text, weights_text
+from sessionfx.wording import counted, format_number, joined, listed, place_text, weights_text, z_text
 
 SHOWN_CLUSTERS = 12
 # With fewer, a result is about these participants only
@@ -93,6 +93,7 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
         facts=" · ".join(filter(None, [place, _people(results), f"{threshold_words(model)}, two-sided"])),
         summary=_summary(results),
         warnings=_page_warnings(results),
+        covariates=results.covariate_warnings,
         questions=questions,
         viewer=viewer_data(viewer_maps, under.values, under.affine, results.grid) if viewer_maps else "",
         trust=_trust(results),
@@ -139,7 +140,7 @@ def _summary(results: ContrastResults) -> str:
 
 
 def _page_warnings(results: ContrastResults) -> list[str]:
-    warnings = [*results.warnings, *(f"{warning}." for warning in results.covariate_warnings)]
+    warnings = list(results.warnings)
     warnings += [f"Left out: sub-{label} {why}." for label, why in results.left_out.items()]
     n_people = len(results.layout.unique_participants)
     if n_people < _FEWEST_PEOPLE:
