@@ -253,7 +253,7 @@ class Mosaic:
         for region, colour in ((passing & (shown > 0), _BLACK), (passing & (shown < 0), _WHITE)):
             pixels[_rim(region)] = colour
         with in_style():
-            figure, bar = self._figure(pixels)
+            figure, bar = self._figure(pixels, scale.unit)
             _draw_bar(bar, scale, is_clipped)
             return as_webp(figure, alt, caption)
 
@@ -266,7 +266,7 @@ class Mosaic:
             if outline is not None:
                 pixels[_rim(shown) & ~self._is_region(regions)] = outline
         with in_style():
-            figure, bar = self._figure(pixels)
+            figure, bar = self._figure(pixels, "")
             bar.set_axis_off()
             return as_webp(figure, alt, caption)
 
@@ -283,16 +283,15 @@ class Mosaic:
         pixels = np.repeat(self._under[..., None], 3, axis=-1)
         pixels[some] = SEQUENTIAL(shown[some] / most)[:, :3]
         with in_style():
-            figure, bar = self._figure(pixels)
+            figure, bar = self._figure(pixels, unit)
             steps = np.arange(1, most + 1) if most < 100 else np.linspace(1, most, 100)
             bar.imshow(
                 SEQUENTIAL(steps / most)[:, None, :3], aspect="auto", extent=(0, 1, 0.5, most + 0.5), origin="lower"
             )
             bar.set_yticks(sorted({1, (most + 1) // 2, most}))
-            bar.set_title(unit, fontsize=8.5, loc="center")
             return as_webp(figure, alt, caption)
 
-    def _figure(self, pixels: FloatArray) -> tuple[Figure, Axes]:
+    def _figure(self, pixels: FloatArray, unit: str) -> tuple[Figure, Axes]:
         """Put the cuts side by side, pixel on pixel, with room for a colour bar at the right."""
         n_cuts, rows, columns = self._shape
         width, height = n_cuts * columns + _BAR, rows + _LABEL
@@ -305,6 +304,7 @@ class Mosaic:
             figure.text(middle, 5 / height, label, ha="center", fontsize=8.5)
         for place, letter in ((8, "L"), (columns - 8, "R")):
             figure.text(place / width, 1 - 14 / height, letter, ha="center", fontsize=9)
+        figure.text(1 - 6 / width, 1 - 16 / height, unit, ha="right", fontsize=8.5)
         left, bottom = (n_cuts * columns + 34) / width, (_LABEL + 8) / height
         bar = figure.add_axes((left, bottom, 14 / width, 1 - bottom - 26 / height))
         bar.set_xticks([])
@@ -327,7 +327,6 @@ def _draw_bar(bar: Axes, scale: Scale, is_clipped: tuple[bool, bool]) -> None:
     marks = scale.marks
     bar.set_yticks(marks, [number(mark) for mark in marks])
     bar.yaxis.tick_right()
-    bar.set_title(scale.unit, fontsize=8.5, loc="center")
     for mark in marks:
         if scale.threshold is not None and abs(mark) == scale.threshold:
             bar.axhline(mark, color="black", linewidth=1.2)
