@@ -74,6 +74,13 @@ def clusters_table(
     return pd.DataFrame(rows, columns=list(CLUSTER_COLUMNS))
 
 
+def highest_peaks(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """Take the rows of the clusters with the largest |z|, at most so many, without sub-peaks, which have no size."""
+    peaks = table[table["Cluster Size (mm3)"] != ""]
+    order = np.argsort(-np.abs(peaks["Peak Stat"].to_numpy(np.float64)), kind="stable")
+    return peaks.iloc[order[:most]]
+
+
 def _label(chosen: NDArray[np.bool_]) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
     """Give numbers to the clusters of voxels that touch by faces, and count the voxels of each; 0 is no cluster."""
     labels, _ = ndimage.label(chosen)

@@ -32,6 +32,7 @@ from sessionfx.bids.tables import table_text
 from sessionfx.bids.writing import write_json, write_map, write_text
 from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.group.answers import finding, peak_of
+from sessionfx.group.clusters import highest_peaks
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import Plan, Question
 from sessionfx.options import GroupModel
@@ -552,8 +553,6 @@ def _describe_verdict(question: Question, verdict: Verdict) -> dict[str, Any]:
 
 def _peaks(clusters: pd.DataFrame) -> list[dict[str, Any]]:
     """List the peaks of the clusters with the largest |z|."""
-    highest = clusters[clusters["Cluster Size (mm3)"] != ""]  # sub-peaks have no size
-    order = np.argsort(-np.abs(highest["Peak Stat"].to_numpy(np.float64)), kind="stable")
     return [
         {
             **{axis: float(row[axis.upper()]) for axis in "xyz"},
@@ -561,5 +560,5 @@ def _peaks(clusters: pd.DataFrame) -> list[dict[str, Any]]:
             "cluster_size_mm3": int(row["Cluster Size (mm3)"]),
             **({"region": row["Region"]} if "Region" in row else {}),
         }
-        for row in highest.iloc[order[:_MOST_PEAKS]].to_dict("records")
+        for row in highest_peaks(clusters, _MOST_PEAKS).to_dict("records")
     ]

@@ -10,6 +10,7 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from scipy import stats
 
+from sessionfx.group.clusters import highest_peaks
 from sessionfx.group.results import Peak, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.statistics.estimates import Estimate
@@ -91,13 +92,13 @@ def participants_table(stack: MapStack) -> pd.DataFrame:
         return pd.DataFrame()
     sample = stack.sample(_COMPARED_VOXELS, np.random.default_rng(_SEED)).astype(np.float64)
     rows = [list(stack.layout.rows_of(label).values()) for label in labels]
-    means = np.array([sample[of_one].mean(axis=0) for of_one in rows])
+    means = np.array([sample[own].mean(axis=0) for own in rows])
     others = (means.sum(axis=0) - means) / (len(labels) - 1)
     spread = means.std(axis=1)
     return pd.DataFrame(
         {
             "participant": labels,
-            "n_maps": [len(of_one) for of_one in rows],
+            "n_maps": list(map(len, rows)),
             "correlation": [_correlation(own, rest) for own, rest in zip(means, others, strict=True)],
             "mean": means.mean(axis=1),
             "spread": spread / (np.median(spread) or 1.0),
@@ -114,9 +115,7 @@ def _peak_voxels(answer: StrategyResult) -> NDArray[np.intp]:
     assert answer.stat_map is not None  # noqa: S101 - the caller has it
     if answer.clusters.empty:
         return np.empty((0, 3), dtype=np.intp)
-    table = answer.clusters[[str(name).isdecimal() for name in answer.clusters["Cluster ID"]]]
-    order = table["Peak Stat"].astype(float).abs().sort_values(ascending=False, kind="stable").index[:SHOWN_PEAKS]
-    places = table.loc[order, ["X", "Y", "Z"]].to_numpy(dtype=float)
+    places = highest_peaks(answer.clusters, SHOWN_PEAKS)[["X", "Y", "Z"]].to_numpy(dtype=float)
     voxels = np.rint(apply_affine(np.linalg.inv(answer.stat_map.grid.affine), places)).astype(np.intp)
     return np.asarray([voxel for voxel in voxels if answer.stat_map.mask[tuple(voxel)]]).reshape(-1, 3)
 

@@ -14,16 +14,16 @@ from sessionfx.group.peaks import sessions_of, shown_first
 from sessionfx.group.results import ContrastResults, QuestionResults, StrategyResult
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.report.charts import SessionPanel, draw_agreement, draw_design_matrix, draw_distribution, draw_sessions
-from sessionfx.report.mosaic import Mosaic, Scale, template
+from sessionfx.report.mosaic import MOST_OF_EFFECTS, Mosaic, Scale, template
 from sessionfx.report.style import Picture
 from sessionfx.report.viewer import ViewerMap
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.thresholds import suprathreshold
 from sessionfx.wording import place_text, z_text
 
 # Both, only the answer to report, only the other one: they differ in grey by their outlines (none, black, white)
 BOTH, ONLY_FIRST, ONLY_OTHER = "#1b7837", "#56B4E9", "#E69F00"
-_MOST_OF_EFFECTS = 0.999
 _FEWEST_FOR_RELIABILITY = 5
 ICC_TITLES = {"icc31": "ICC(3,1)", "icc1": "ICC(1)"}
 _ICC_CAPTIONS = {
@@ -133,7 +133,7 @@ class QuestionPictures:
         """Draw z, effect and difference from the answer to report, of every answer; that one comes first."""
         found = [_located(answer).estimate for answer in self._answered]
         effects = [estimate.effect for estimate in found if isinstance(estimate, Estimate)]
-        effect_scale = Scale.of(effects, self._question.question.units, share=_MOST_OF_EFFECTS)
+        effect_scale = Scale.of(effects, self._question.question.units, share=MOST_OF_EFFECTS)
         differences = {answer.name: self._difference_of_z(answer) for answer in self._answered}
         difference_scale = Scale.of([found[np.isfinite(found)] for found in differences.values()], "difference of z")
         for answer in sorted(self._answered, key=lambda answer: answer is not self._first):
@@ -254,8 +254,9 @@ def _located(answer: StrategyResult) -> StatMap[Estimate | FTest]:
 
 def _suprathreshold(answer: StrategyResult) -> NDArray[np.bool_]:
     stat_map = _located(answer)
-    z = np.nan_to_num(stat_map.volume(stat_map.estimate.z))
-    return np.asarray((np.abs(z) if stat_map.estimate.two_sided else z) >= answer.threshold)
+    found = np.zeros(stat_map.grid.shape, dtype=bool)
+    found[stat_map.mask] = suprathreshold(stat_map.estimate.z, answer.threshold, two_sided=stat_map.estimate.two_sided)
+    return found
 
 
 def _volume(results: ContrastResults, values: NDArray[np.float64]) -> NDArray[np.float64]:

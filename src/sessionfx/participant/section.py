@@ -11,15 +11,13 @@ from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.participant.page import contrast_section, runs_section
 from sessionfx.participant.results import ParticipantResults, RunSummary
 from sessionfx.report.charts import draw_design_correlation, draw_design_matrix, draw_events
-from sessionfx.report.mosaic import Anatomy, Mosaic, Scale
+from sessionfx.report.mosaic import MOST_OF_EFFECTS, Anatomy, Mosaic, Scale
 from sessionfx.report.page import render, write_section
 from sessionfx.report.style import Picture
 from sessionfx.report.tables import threshold_words, titled
 from sessionfx.space.stat_map import EstimateMap, map_summary
 from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.wording import counted
-
-_MOST_OF_EFFECTS = 0.999
 
 
 def draw_runs(results: ParticipantResults, output_dir: Path) -> None:
@@ -160,7 +158,7 @@ class _MapPictures:
         """Draw z and effect of maps that are compared."""
         of_z = Scale.of([stat_map.estimate.z for stat_map in maps.values()], "z", [*thresholds.values()])
         of_effect = Scale.of(
-            [stat_map.estimate.effect for stat_map in maps.values()], "percent signal change", share=_MOST_OF_EFFECTS
+            [stat_map.estimate.effect for stat_map in maps.values()], "percent signal change", share=MOST_OF_EFFECTS
         )
         return {
             "z": [

@@ -29,6 +29,7 @@ FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
 
 N_CUTS = 7
+MOST_OF_EFFECTS = 0.999  # of voxels that the scale of effects reaches: at edges single ones are huge
 _CUTS_APART = 7.0  # mm
 _MARGIN = 5.0  # mm around the mask at least
 _WIDTH = 1010  # pixels of all cuts together
@@ -216,7 +217,6 @@ class Mosaic:
         world = np.stack(np.broadcast_arrays(x[None, None, :], y[None, :, None], np.array(self.cuts)[:, None, None]))
         self._shape = world.shape[1:]
         self._voxels = self._nearest(world, grid)
-        self._mask = mask
         self._inside = self.sample(mask.astype(np.float32)) == 1
         self._under = self._grey(world, anatomy)
 
@@ -260,19 +260,17 @@ class Mosaic:
     def draw_regions(self, regions: Sequence[tuple[BoolArray, str]], alt: str, caption: str = "") -> Picture:
         """Draw regions (on the grid, 3-D) in flat colours, each with an outline of its own in grey too."""
         pixels = np.repeat(self._under[..., None], 3, axis=-1)
+        anywhere = np.logical_or.reduce([region for region, _ in regions])
+        outside = self.sample(anywhere.astype(np.float32)) != 1
         for (region, colour), outline in zip(regions, (None, _BLACK, _WHITE), strict=False):
             shown = self._inside & (self.sample(region.astype(np.float32)) == 1)
             pixels[shown] = to_rgb(colour)
             if outline is not None:
-                pixels[_rim(shown) & ~self._is_region(regions)] = outline
+                pixels[_rim(shown) & outside] = outline
         with in_style():
             figure, bar = self._figure(pixels, "")
             bar.set_axis_off()
             return as_webp(figure, alt, caption)
-
-    def _is_region(self, regions: Sequence[tuple[BoolArray, str]]) -> BoolArray:
-        anywhere = np.logical_or.reduce([region for region, _ in regions])
-        return np.asarray(self.sample(anywhere.astype(np.float32)) == 1)
 
     def draw_counts(
         self, counts: NDArray[np.integer[Any]], most: int, unit: str, alt: str, caption: str = ""
