@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.axes import Axes
+from nilearn.datasets import load_mni152_template
 from PIL import Image
 
 from sessionfx.report import mosaic
@@ -149,11 +149,13 @@ def test_a_hot_spot_is_red_and_outlined_and_a_cold_one_blue(mask: Any) -> None:
 
 def test_a_map_that_exceeds_its_scale_has_an_arrow(mask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
+    draw_bar = mosaic._bar_of_scale
 
-    def spy(bar: Axes, scale: Scale, is_clipped: tuple[bool, bool]) -> None:
+    def spy(height: int, scale: Scale, is_clipped: tuple[bool, bool]) -> mosaic.Pixels:
         seen.append(is_clipped)
+        return draw_bar(height, scale, is_clipped)
 
-    monkeypatch.setattr(mosaic, "_draw_bar", spy)
+    monkeypatch.setattr(mosaic, "_bar_of_scale", spy)
     drawn = Mosaic(mask, Grid(SHAPE, AFFINE))
     values = np.where(mask, 1.0, np.nan)
     for height, low in ((1.0, 1.0), (9.0, 1.0), (1.0, -9.0)):
@@ -192,7 +194,9 @@ def test_a_single_voxel_is_drawn() -> None:
 
 def test_template_is_the_brain_that_nilearn_ships() -> None:
     found = template()
-    assert found.values.shape == (197, 233, 189)
+    image = load_mni152_template(resolution=1)
+    np.testing.assert_array_equal(found.affine, image.affine)
+    np.testing.assert_allclose(found.values / found.values.max(), image.dataobj, atol=1e-6)
     inside = np.linalg.inv(found.affine) @ [0, -20, 10, 1]
     assert found.values[tuple(np.rint(inside[:3]).astype(int))] > 0
 

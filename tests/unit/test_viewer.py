@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from scipy.ndimage import gaussian_filter
 
-from sessionfx.report.niivue import niivue_script, packed_niivue
+from sessionfx.report.nilearn_files import niivue_script, packed_niivue
 from sessionfx.report.page import assemble_page, section_path, write_section
 from sessionfx.report.viewer import ViewerMap, viewer_data
 from sessionfx.space.grid import Grid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -487,7 +487,7 @@ class ContrastMaps:
 
     @cached_property
     def results(self) -> ContrastResults:
-        """All that the page shows."""
+        """All that was found; see `draw` for what only the page needs."""
         study, stack = self._study, self._stack
         return ContrastResults(
             contrast=study.contrast,
@@ -503,8 +503,6 @@ class ContrastMaps:
             evidence=self._evidence,
             reliability=self._reliability,
             calibration=self._calibration,
-            peaks={question.label: peaks_of(self.answers(question), stack) for question in study.questions},
-            participants=participants_table(stack),
         )
 
     def _earlier_answers(self) -> list[str]:
@@ -534,8 +532,12 @@ class ContrastMaps:
         """Draw the section of the contrast."""
         from sessionfx.group.section import draw_contrast  # with what draws; a call with --no-report has no use for it
 
-        methods = self._analysis.methods(self._work())
-        draw_contrast(self.results, self._analysis.model, methods, self._files)
+        results = replace(
+            self.results,
+            peaks={asked.question.label: peaks_of(asked, self._stack) for asked in self.results.questions},
+            participants=participants_table(self._stack),
+        )
+        draw_contrast(results, self._analysis.model, self._analysis.methods(self._work()), self._files)
 
     def _work(self) -> GroupWork:
         answered = [[found for found in asked.strategies if found.stat_map is not None]

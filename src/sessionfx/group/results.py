@@ -176,7 +176,7 @@ class ContrastResults:
     Attributes
     ----------
     peaks : dict of str to tuple of Peak
-        Of each question, by its label.
+        Of each question, by its label; looked for where a page is drawn.
     participants : DataFrame
         How each participant's maps compare with the others'; see `peaks.participants_table`.
     """
@@ -194,5 +194,5 @@ class ContrastResults:
     evidence: Evidence
     reliability: Reliability | None
     calibration: pd.DataFrame | None
-    peaks: dict[str, tuple[Peak, ...]]
-    participants: pd.DataFrame
+    peaks: dict[str, tuple[Peak, ...]] = field(default_factory=dict)
+    participants: pd.DataFrame = field(default_factory=pd.DataFrame)

@@ -12,6 +12,7 @@ import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import matplotlib
@@ -79,8 +80,13 @@ def message(title: str, text: str) -> Picture:
 
 def widest(texts: Iterable[str], weight: str = "normal") -> float:
     """Find how wide the widest of some small texts is (inches)."""
+    return max((_text_width(text, weight) for text in texts), default=0.0)
+
+
+@lru_cache(maxsize=1024)
+def _text_width(text: str, weight: str) -> float:
     font = FontProperties(size=8.5, weight=weight)
-    return max((text_to_path.get_text_width_height_descent(text, font, False)[0] for text in texts), default=0.0) / 72
+    return float(text_to_path.get_text_width_height_descent(text, font, False)[0]) / 72
 
 
 def name(axes: Axes, names: Mapping[Any, str], *, below: bool = False, away: float = 0.07, **look: Any) -> None:

@@ -9,24 +9,26 @@ below, so that the sign can be told without colours.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, map_coordinates
+from scipy.ndimage import map_coordinates
 
-from sessionfx.report.style import DIVERGING, DPI, SEQUENTIAL, Picture, as_webp, in_style, new_figure
+from sessionfx.report.nilearn_files import mni_template
+from sessionfx.report.style import DIVERGING, DPI, SEQUENTIAL, Picture, as_pixels, as_webp, in_style, new_figure
 from sessionfx.space.grid import Grid
 from sessionfx.wording import minus, number
 
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
+Pixels = NDArray[np.uint8]
 
 N_CUTS = 7
 MOST_OF_EFFECTS = 0.999  # of voxels that the scale of effects reaches: at edges single ones are huge
@@ -34,7 +36,7 @@ _CUTS_APART = 7.0  # mm
 _MARGIN = 5.0  # mm around the mask at least
 _WIDTH = 1010  # pixels of all cuts together
 _LABEL = 24  # pixels under the cuts
-_BAR = 104  # pixels for the colour bar and its numbers
+_BAR = 112  # pixels for the colour bar and its numbers
 _FAINT = 0.55  # the most of its colour that a value below the threshold has
 _PAPER = np.float32(0.86)  # grey where there is no anatomy
 _BLACK, _WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
@@ -69,10 +71,7 @@ class Anatomy:
 @cache
 def template() -> Anatomy:
     """Give the MNI152 template that nilearn ships."""
-    from nilearn.datasets import load_mni152_template
-
-    image: Any = load_mni152_template(resolution=1)
-    return Anatomy(np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine))
+    return Anatomy(*mni_template())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +124,7 @@ class Scale:
 
     def with_threshold(self, threshold: float) -> Scale:
         """Give the same colours with a threshold."""
-        return Scale(vmax=self.vmax, unit=self.unit, threshold=threshold, two_sided=self.two_sided)
+        return replace(self, threshold=threshold)
 
     @property
     def marks(self) -> list[float]:
@@ -214,27 +213,24 @@ class Mosaic:
         rows = min(max(int((high[1] - low[1]) / step), 8), 400)
         x = low[0] + (np.arange(columns) + 0.5) * step
         y = high[1] - (np.arange(rows) + 0.5) * step  # the front of the brain is up
-        world = np.stack(np.broadcast_arrays(x[None, None, :], y[None, :, None], np.array(self.cuts)[:, None, None]))
-        self._shape = world.shape[1:]
-        self._voxels = self._nearest(world, grid)
+        self._world = np.stack(
+            np.broadcast_arrays(x[None, None, :], y[None, :, None], np.array(self.cuts)[:, None, None])
+        )
+        # the voxel at each pixel: its flat index, -1 outside the grid
+        index = np.rint(self._indices(grid.affine)).astype(np.intp)
+        is_on_grid = ((index >= 0) & (index < np.array(grid.shape)[:, None, None, None])).all(axis=0)
+        self._voxels = np.where(is_on_grid, np.ravel_multi_index(tuple(index * is_on_grid), grid.shape), -1)
         self._inside = self.sample(mask.astype(np.float32)) == 1
-        self._under = self._grey(world, anatomy)
-
-    def _nearest(self, world: FloatArray, grid: Grid) -> NDArray[np.intp]:
-        """Find the voxel at each pixel: its flat index, −1 outside the grid."""
-        back = np.linalg.inv(grid.affine)
-        index = np.rint(np.tensordot(back[:3, :3], world, axes=1) + back[:3, 3][:, None, None, None]).astype(np.intp)
-        shape = np.array(grid.shape)[:, None, None, None]
-        inside = ((index >= 0) & (index < shape)).all(axis=0)
-        flat = np.ravel_multi_index(tuple(np.where(inside, axis, 0) for axis in index), grid.shape)
-        return np.where(inside, flat, -1)
-
-    def _grey(self, world: FloatArray, anatomy: Anatomy | None) -> NDArray[np.float32]:
         if anatomy is None:
-            return np.where(self._inside, _PAPER, np.float32(1))
-        back = np.linalg.inv(anatomy.affine)
-        index = np.tensordot(back[:3, :3], world, axes=1) + back[:3, 3][:, None, None, None]
-        return np.asarray(map_coordinates(anatomy.grey, index, order=1, cval=1.0), dtype=np.float32)
+            self._under = np.where(self._inside, _PAPER, np.float32(1))
+        else:
+            index_of_anatomy = self._indices(anatomy.affine)
+            self._under = map_coordinates(anatomy.grey, index_of_anatomy, order=1, cval=1.0).astype(np.float32)
+
+    def _indices(self, affine: NDArray[np.float64]) -> FloatArray:
+        """Find where each pixel lies in a volume: voxel indices, three axes first."""
+        back = np.linalg.inv(affine)
+        return np.asarray(np.tensordot(back[:3, :3], self._world, axes=1) + back[:3, 3][:, None, None, None])
 
     def sample(self, volume: FloatArray) -> FloatArray:
         """Take a volume on the grid at the pixels of the cuts: shape (cuts, rows, columns), NaN outside."""
@@ -252,10 +248,7 @@ class Mosaic:
         passing = scale.passes(shown)
         for region, colour in ((passing & (shown > 0), _BLACK), (passing & (shown < 0), _WHITE)):
             pixels[_rim(region)] = colour
-        with in_style():
-            figure, bar = self._figure(pixels, scale.unit)
-            _draw_bar(bar, scale, is_clipped)
-            return as_webp(figure, alt, caption)
+        return self._compose(pixels, _bar_of_scale(self._height, scale, is_clipped), alt, caption)
 
     def draw_regions(self, regions: Sequence[tuple[BoolArray, str]], alt: str, caption: str = "") -> Picture:
         """Draw regions (on the grid, 3-D) in flat colours, each with an outline of its own in grey too."""
@@ -267,10 +260,7 @@ class Mosaic:
             pixels[shown] = to_rgb(colour)
             if outline is not None:
                 pixels[_rim(shown) & outside] = outline
-        with in_style():
-            figure, bar = self._figure(pixels, "")
-            bar.set_axis_off()
-            return as_webp(figure, alt, caption)
+        return self._compose(pixels, np.full((self._height, _BAR, 3), 255, dtype=np.uint8), alt, caption)
 
     def draw_counts(
         self, counts: NDArray[np.integer[Any]], most: int, unit: str, alt: str, caption: str = ""
@@ -280,56 +270,72 @@ class Mosaic:
         some = np.nan_to_num(shown) > 0
         pixels = np.repeat(self._under[..., None], 3, axis=-1)
         pixels[some] = SEQUENTIAL(shown[some] / most)[:, :3]
+        steps = np.arange(1, most + 1) if most < 100 else np.linspace(1, most, 100)
         with in_style():
-            figure, bar = self._figure(pixels, unit)
-            steps = np.arange(1, most + 1) if most < 100 else np.linspace(1, most, 100)
-            bar.imshow(
-                SEQUENTIAL(steps / most)[:, None, :3], aspect="auto", extent=(0, 1, 0.5, most + 0.5), origin="lower"
-            )
+            bar = _new_bar(self._height, unit, SEQUENTIAL(steps / most)[:, :3], (0.5, most + 0.5))
             bar.set_yticks(sorted({1, (most + 1) // 2, most}))
-            return as_webp(figure, alt, caption)
+            return self._compose(pixels, as_pixels(bar.figure), alt, caption)
 
-    def _figure(self, pixels: FloatArray, unit: str) -> tuple[Figure, Axes]:
-        """Put the cuts side by side, pixel on pixel, with room for a colour bar at the right."""
-        n_cuts, rows, columns = self._shape
-        width, height = n_cuts * columns + _BAR, rows + _LABEL
-        figure = new_figure(width / DPI, height / DPI)
-        row = np.concatenate(list(np.clip(pixels, 0, 1)), axis=1)
-        figure.figimage((row * 255).astype(np.uint8), 0, _LABEL, origin="upper")
-        for position, cut in enumerate(self.cuts):
-            middle = (position + 0.5) * columns / width
-            label = minus(f"z = {round(cut)}")
-            figure.text(middle, 5 / height, label, ha="center", fontsize=8.5)
-        for place, letter in ((8, "L"), (columns - 8, "R")):
-            figure.text(place / width, 1 - 14 / height, letter, ha="center", fontsize=9)
-        figure.text(1 - 6 / width, 1 - 16 / height, unit, ha="right", fontsize=8.5)
-        left, bottom = (n_cuts * columns + 34) / width, (_LABEL + 8) / height
-        bar = figure.add_axes((left, bottom, 14 / width, 1 - bottom - 26 / height))
-        bar.set_xticks([])
-        return figure, bar
+    @property
+    def _height(self) -> int:
+        """Of a picture (pixels)."""
+        return int(self._world.shape[2]) + _LABEL
+
+    @cached_property
+    def _labels(self) -> Pixels:
+        """What stands under the cuts, in all pictures alike."""
+        columns = self._world.shape[3]
+        width = len(self.cuts) * columns
+        with in_style():
+            figure = new_figure(width / DPI, _LABEL / DPI)
+            for position, cut in enumerate(self.cuts):
+                middle = (position + 0.5) * columns / width
+                figure.text(middle, 0.25, minus(f"z = {round(cut)}"), ha="center", fontsize=8.5)
+            for place, letter in ((8, "L"), (columns - 8, "R")):
+                figure.text(place / width, 0.25, letter, ha="center", fontsize=9)
+            return as_pixels(figure)
+
+    def _compose(self, pixels: FloatArray, bar: Pixels, alt: str, caption: str) -> Picture:
+        """Put the cuts side by side, with a colour bar at the right."""
+        row = (np.clip(np.concatenate(list(pixels), axis=1), 0, 1) * 255).astype(np.uint8)
+        return as_webp(np.hstack([np.vstack([row, self._labels]), bar]), alt, caption)
 
 
 def _rim(region: BoolArray) -> BoolArray:
     """Find the pixels that touch a region of the cuts and are not in it."""
-    cross = np.zeros((1, 3, 3), dtype=bool)
-    cross[0, 1, :] = cross[0, :, 1] = True
-    return np.asarray(binary_dilation(region, cross) & ~region)
+    padded = np.pad(region, ((0, 0), (1, 1), (1, 1)))
+    beside = padded[:, :-2, 1:-1] | padded[:, 2:, 1:-1] | padded[:, 1:-1, :-2] | padded[:, 1:-1, 2:]
+    return np.asarray(beside & ~region)
 
 
-def _draw_bar(bar: Axes, scale: Scale, is_clipped: tuple[bool, bool]) -> None:
-    """Draw the colour bar, with an arrow at the ends beyond which the map has values."""
-    low = -scale.vmax if scale.two_sided else 0.0
-    values = np.linspace(low, scale.vmax, 256)
-    colours = scale.paint(values, np.full(256, _PAPER))
-    bar.imshow(colours[:, None], aspect="auto", origin="lower", extent=(0.0, 1.0, low, scale.vmax))
-    marks = scale.marks
-    bar.set_yticks(marks, [number(mark) for mark in marks])
+def _new_bar(height: int, unit: str, colours: FloatArray, ends: tuple[float, float]) -> Axes:
+    """Draw a colour bar (N, 3) in a picture of its own, as high as those of maps (pixels), its unit above it."""
+    lines = textwrap.wrap(unit, 15, max_lines=5) or [""]
+    figure = new_figure(_BAR / DPI, height / DPI)
+    figure.text(30 / _BAR, 1 - 4 / height, "\n".join(lines), va="top", fontsize=8)
+    bottom, top = (_LABEL + 8) / height, 1 - (14 + 12 * len(lines)) / height
+    bar = figure.add_axes((34 / _BAR, bottom, 14 / _BAR, max(top - bottom, 0.1)))
+    bar.imshow(colours[:, None], aspect="auto", origin="lower", extent=(0.0, 1.0, *ends))
+    bar.set_xticks([])
     bar.yaxis.tick_right()
-    for mark in marks:
-        if scale.threshold is not None and abs(mark) == scale.threshold:
-            bar.axhline(mark, color="black", linewidth=1.2)
-    for end, marker, there in ((low, "v", is_clipped[0]), (scale.vmax, "^", is_clipped[1])):
-        if there:
-            bar.plot([0.5], [end], marker=marker, markersize=9, color=DIVERGING(0.0 if end < 0 else 1.0), clip_on=False)
-    bar.set_xlim(0, 1)
-    bar.set_ylim(low, scale.vmax)
+    return bar
+
+
+@lru_cache(maxsize=64)
+def _bar_of_scale(height: int, scale: Scale, is_clipped: tuple[bool, bool]) -> Pixels:
+    """Draw the colour bar of a scale, with an arrow at the ends beyond which the map has values."""
+    low = -scale.vmax if scale.two_sided else 0.0
+    with in_style():
+        values = np.linspace(low, scale.vmax, 256)
+        bar = _new_bar(height, scale.unit, scale.paint(values, np.full(256, _PAPER)), (low, scale.vmax))
+        marks = scale.marks
+        bar.set_yticks(marks, [number(mark) for mark in marks])
+        for mark in marks:
+            if scale.threshold is not None and abs(mark) == scale.threshold:
+                bar.axhline(mark, color="black", linewidth=1.2)
+        for end, marker, there in ((low, "v", is_clipped[0]), (scale.vmax, "^", is_clipped[1])):
+            if there:
+                colour = DIVERGING(0.0 if end < 0 else 1.0)
+                bar.plot([0.5], [end], marker=marker, markersize=9, color=colour, clip_on=False)
+        bar.set(xlim=(0, 1), ylim=(low, scale.vmax))
+        return as_pixels(bar.figure)

@@ -24,7 +24,7 @@ from sessionfx.bids.names import SECTION_SUFFIX
 from sessionfx.bids.reading import UnreadableFileError, open_input, read_json_object
 from sessionfx.bids.writing import list_outputs, locked, remove, write_json, write_text
 from sessionfx.errors import SessionFXError
-from sessionfx.report.niivue import niivue_script, packed_niivue
+from sessionfx.report.nilearn_files import niivue_script, packed_niivue
 from sessionfx.wording import format_number, natural_key
 
 if TYPE_CHECKING:

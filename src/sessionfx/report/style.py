@@ -123,13 +123,17 @@ def as_svg(figure: Figure, alt: str, caption: str = "") -> Picture:
     return Picture(content, "svg+xml", alt, caption)
 
 
-def as_webp(figure: Figure, alt: str, caption: str = "") -> Picture:
-    """Turn a figure with maps into WebP."""
-    from PIL import Image
-
+def as_pixels(figure: Any) -> NDArray[np.uint8]:
+    """Draw a figure as pixels, shape (rows, columns, 3)."""
     canvas: Any = FigureCanvasAgg(figure)  # matplotlib has no types for it
     canvas.draw()
-    pixels: NDArray[np.uint8] = np.asarray(canvas.buffer_rgba())[..., :3]
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def as_webp(pixels: NDArray[np.uint8], alt: str, caption: str = "") -> Picture:
+    """Turn pixels (rows, columns, 3) into WebP."""
+    from PIL import Image
+
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, format="webp", quality=82, method=4)
+    Image.fromarray(pixels).save(file, format="webp", quality=82, method=2)
     return Picture(file.getvalue(), "webp", alt, caption)
