@@ -1,0 +1,1 @@
+"""BIDS Stats Models: read, turned into options and designs, and written."""
