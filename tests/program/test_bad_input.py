@@ -328,7 +328,6 @@ REFUSED = [
     Refused("unknown-resolution", 18, ("--res 1", "resolution", "What exists", ": 2."),
             lambda s: rename_entity(s.fmriprep, f"_space-{SPACE}_", f"_space-{SPACE}_res-2_"), ("--res", "1")),
     Refused("one-unknown-participant", 18, ("77", "01, 02"), options=("--participant-label", "01", "sub-77")),
-    Refused("two-tasks", 2, ("nback, stroop", "--task"), lambda s: rename_entity(s.root, "_task-stroop_", "_task-nback_", keep=True)),
     Refused("two-spaces", 2, ("MNI152NLin6Asym, T1w", "--space"), _two_spaces),
     # contrasts
     Refused("unknown-condition", 2, ("--contrast 'incongruent - neutral'", "'neutral'", "congruent, incongruent"),
@@ -340,7 +339,6 @@ REFUSED = [
             choices={"contrast": "x=congruent"}),
     Refused("one-label-of-sessions", 2, ("'x'", "'ses-01'", "'ses-02'", "NAME=ses-02"),
             options=("--session-contrast=x=ses-01", "--session-contrast=x=ses-02")),
-    Refused("no-contrast", 2, ("--contrast", "congruent, incongruent", "Give at least one"), choices={"contrast": None}),
     Refused("unknown-session", 2, ("--session-contrast 'ses-03 - ses-01'", "ses-03", "ses-01, ses-02", "Correct the name"),
             options=("--session-contrast", "ses-03 - ses-01")),
     *(Refused(f"name-{name}{option}", 2, (f"'{name}={body}'", "letter or digit"), options=(f"{option}={name}={body}",))

@@ -95,6 +95,15 @@ def test_ids_are_unique(descriptor: dict[str, Any]) -> None:
     assert all(re.fullmatch(r"\w+", name, re.ASCII) for name in ids)
 
 
+def test_nothing_but_the_three_positionals_is_required(descriptor: dict[str, Any]) -> None:
+    required = {item["id"] for item in descriptor["inputs"] if not item["optional"]}
+    one_of = [group["members"] for group in descriptor["groups"] if group.get("one-is-required")]
+    assert required == {"bids_dir", "analysis_level"}
+    assert one_of == [["output_dir", "participant_level_dir"]]
+    command = command_of(descriptor, {"bids_dir": "in", "output_dir": "out", "analysis_level": ["participant"]})
+    assert command == ["in", "out", "participant"]
+
+
 def test_value_keys_are_the_words_of_the_command_line(descriptor: dict[str, Any]) -> None:
     keys = list(dict.fromkeys(item["value-key"] for item in descriptor["inputs"]))
     assert descriptor["command-line"].split() == ["mkdir", "-p", "[OUTPUT_DIR];", "sessionfx", *keys]

@@ -141,11 +141,11 @@ def test_strategies_on_the_command_line_are_those_there_are() -> None:
         (["--participant_label", "01", "02"], "participant_label", ("01", "02")),
         (["--participant-label", "sub-01", "02"], "participant_label", ("01", "02")),
         (["--session_label", "ses-pre", "post"], "session_label", ("pre", "post")),
-        (["--task_id", "stroop"], "task", "stroop"),
-        (["--task-id", "task-stroop"], "task", "stroop"),
-        (["-t", "task-stroop"], "task", "stroop"),
+        (["--task_id", "stroop"], "task", ("stroop",)),
+        (["--task-id", "task-stroop"], "task", ("stroop",)),
+        (["-t", "task-stroop"], "task", ("stroop",)),
         (["--work-dir", "."], "work_dir", Path()),
-        (["--task=stroop"], "task", "stroop"),
+        (["--task=stroop"], "task", ("stroop",)),
         (["--space", "space-MNI152NLin6Asym"], "space", "MNI152NLin6Asym"),
         (["--res", "res-2"], "res", "2"),
         (["--n_cpus", "3"], "nprocs", 3),
@@ -306,7 +306,7 @@ def any_options(draw: st.DrawFn) -> Options:
     fields = {
         "participant_label": several(LABELS),
         "session_label": several(LABELS),
-        "task": st.none() | LABELS,
+        "task": several(LABELS),
         "space": st.none() | LABELS,
         "res": st.none() | LABELS,
         "derivatives": several(PATHS),
@@ -366,7 +366,10 @@ def test_saved_options_are_read_back_as_they_were(written: Options, config_path:
 @pytest.mark.parametrize("folder", ["/data/two\nlines", "/data/x\nforce = true", "/data/bell\x07", "/data/cr\rlf\r\n"])
 def test_no_folder_name_breaks_or_changes_the_saved_options(folder: str, config_path: Path) -> None:
     written = Options(
-        bids_dir=Path(folder), output_dir=Path("/data/out"), levels=("participant",), selection=Selection(task="stroop")
+        bids_dir=Path(folder),
+        output_dir=Path("/data/out"),
+        levels=("participant",),
+        selection=Selection(task=("stroop",)),
     )
     assert read_back(written, config_path) == written
 
@@ -380,8 +383,8 @@ def test_saved_options_name_the_folders_and_levels_for_people() -> None:
 @pytest.mark.parametrize(
     ("entries", "name", "value"),
     [
-        ({"task": "rest"}, "task", "rest"),
-        ({"task-id": "task-rest"}, "task", "rest"),
+        ({"task": "rest"}, "task", ("rest",)),
+        ({"task-id": "task-rest"}, "task", ("rest",)),
         ({"participant_label": ["sub-01", "02"]}, "participant_label", ("01", "02")),
         ({"participant-label": "01"}, "participant_label", ("01",)),
         ({"participant-label": []}, "participant_label", ()),
@@ -406,11 +409,11 @@ def test_entries_are_the_options_of_the_command_line(
 @pytest.mark.parametrize(
     ("entries", "options", "name", "value"),
     [
-        ({"task": "rest"}, ["--task", "stroop"], "task", "stroop"),
-        ({"task": "rest"}, ["--task=stroop"], "task", "stroop"),
-        ({"task": "rest"}, ["--task_id", "stroop"], "task", "stroop"),
-        ({"task": "rest"}, ["-t", "stroop"], "task", "stroop"),
-        ({"task": "rest"}, ["-tstroop"], "task", "stroop"),
+        ({"task": "rest"}, ["--task", "stroop"], "task", ("stroop",)),
+        ({"task": "rest"}, ["--task=stroop"], "task", ("stroop",)),
+        ({"task": "rest"}, ["--task_id", "stroop"], "task", ("stroop",)),
+        ({"task": "rest"}, ["-t", "stroop"], "task", ("stroop",)),
+        ({"task": "rest"}, ["-tstroop"], "task", ("stroop",)),
         ({"work-dir": "/a"}, ["-w/b"], "work_dir", Path("/b")),
         ({"derivatives": ["/a", "/b"]}, ["-d", "/c"], "derivatives", (Path("/c"),)),
         ({"n-cpus": 8}, ["--nprocs", "2"], "nprocs", 2),
@@ -434,7 +437,7 @@ def test_the_command_line_wins_over_the_file(
 
 def test_what_the_command_line_leaves_open_comes_from_the_file(parsed_with_file: Callable[..., dict[str, Any]]) -> None:
     values = parsed_with_file({"task": "rest", "alpha": 0.01}, "--task", "stroop")
-    assert (values["task"], values["alpha"]) == ("stroop", 0.01)
+    assert (values["task"], values["alpha"]) == (("stroop",), 0.01)
 
 
 @pytest.mark.parametrize("entries", [{"alpha": 0.01}, {"session-label": ["pre", "post"]}])

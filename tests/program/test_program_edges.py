@@ -338,7 +338,7 @@ def test_a_broken_configuration_file_is_said(content: bytes, fragment: str, tmp_
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"\xef\xbb\xbftask = 'rest'\n")
-    assert parse_options([*POSITIONS, "--config-file", str(path)]).selection.task == "rest"
+    assert parse_options([*POSITIONS, "--config-file", str(path)]).selection.task == ("rest",)
 
 
 @pytest.mark.parametrize("option", ["--config-file", "--bids-filter-file"])

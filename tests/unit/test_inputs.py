@@ -653,12 +653,12 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.mark.parametrize("task", ["a", "b"])
 @pytest.mark.parametrize(("space", "res"), [(SPACE, "1"), (SPACE, "2"), ("T1w", None)])
 def test_what_is_named_is_taken(task: str, space: str, res: str | None, rich: Dataset) -> None:
-    run = only_run(rich, task=task, space=space, res=res)
+    run = only_run(rich, task=(task,), space=space, res=res)
     assert run.bold == rich.raw / preproc("01", "1", task=task, space=space, res=res)
 
 
 def test_the_preferred_space_and_what_there_is_only_once_need_not_be_named(rich: Dataset, tmp_path: Path) -> None:
-    assert select(rich, task="a", res="2").entities["space"] == SPACE
+    assert select(rich, task=("a",), res="2").entities["space"] == SPACE
     selection = select(make_tree(tmp_path, [preproc("01", "1", task="x", space="MNI", res="3")]))
     assert selection.entities == {"task": "x", "space": "MNI", "cohort": None, "res": "3"}
 
@@ -667,15 +667,19 @@ def test_the_preferred_space_and_what_there_is_only_once_need_not_be_named(rich:
     ("options", "refusal", "message"),
     [
         ({}, CommandLineError, "preprocessed runs of several tasks: a, b. Choose one with --task"),
-        ({"task": "a"}, CommandLineError, "several resolutions: 1, 2. Choose one with --res"),
-        ({"task": "c"}, NothingMatchesError, r"--task c matches no preprocessed run.*: a, b\."),
+        ({"task": ("a",)}, CommandLineError, "several resolutions: 1, 2. Choose one with --res"),
+        ({"task": ("c",)}, NothingMatchesError, r"--task c matches no preprocessed run.*: a, b\."),
         (
-            {"task": "a", "space": "MNI"},
+            {"task": ("a",), "space": "MNI"},
             NothingMatchesError,
             rf"--space MNI matches .*: none .without the entity., {SPACE}, T1w\.",
         ),
-        ({"task": "a", "res": "3"}, NothingMatchesError, r"--res 3 matches .*: 1, 2\."),
-        ({"task": "a", "res": "1", "session_label": ("2",)}, NothingMatchesError, r"--session-label 2 matches .*: 1\."),
+        ({"task": ("a",), "res": "3"}, NothingMatchesError, r"--res 3 matches .*: 1, 2\."),
+        (
+            {"task": ("a",), "res": "1", "session_label": ("2",)},
+            NothingMatchesError,
+            r"--session-label 2 matches .*: 1\.",
+        ),
         ({"participant_label": ("09",)}, NothingMatchesError, r"--participant-label 09 matches .*: 01\."),
     ],
 )

@@ -22,7 +22,7 @@ def test_labels_to_choose_from_are_counted() -> None:
     with pytest.raises(CommandLineError, match=r"label0, label1, .* and 99,960 more\. Choose one with --task"):
         choose_entities(files, RUNS, Selection())
     with pytest.raises(NothingMatchesError, match=r"What exists \(task\): label0, .* and 99,960 more"):
-        choose_entities(files, RUNS, Selection(task="absent"))
+        choose_entities(files, RUNS, Selection(task=("absent",)))
     with pytest.raises(NothingMatchesError, match=r"What exists \(session\): label0, .* and 99,960 more"):
         check_labels(MANY, ["absent"], RUNS, "session", "--session-label")
 

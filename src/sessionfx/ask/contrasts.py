@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.ask.expressions import ExpressionError, parse_expression, split_name
+from sessionfx.ask.expressions import NAME, ExpressionError, parse_expression, split_name
 from sessionfx.errors import CommandLineError
-from sessionfx.wording import words_to_label
+from sessionfx.wording import natural_key, words_to_label
 
 # What nilearn adds to a condition's name for the columns of other responses
 _RESPONSE_SUFFIXES = ("_derivative", "_dispersion")
@@ -86,6 +87,28 @@ def parse_contrasts(texts: Sequence[str]) -> tuple[Contrast, ...]:
                 f"The contrasts '{twin.expression}' and '{contrast.expression}' would both be called "
                 f"'{contrast.label}' in file names. Give one a name: --contrast 'NAME={contrast.expression}'."
             )
+    return tuple(contrasts.values())
+
+
+def default_contrasts(conditions: Sequence[str]) -> tuple[Contrast, ...]:
+    """Ask about every condition against baseline, as where no contrast is written, each under its name.
+
+    Of exactly two conditions the difference comes with them: the second in natural order minus the first. A label that
+    another condition has already gets a number.
+    """
+    names = sorted(conditions, key=natural_key)
+    asked = [([name], {name: 1.0}) for name in names]
+    if len(names) == 2:
+        first, second = names
+        asked.append(([second, "minus", first], {second: 1.0, first: -1.0}))
+    contrasts: dict[str, Contrast] = {}
+    for words, weights in asked:
+        label = base = words_to_label(words) or "condition"
+        number = 2
+        while label in contrasts:
+            label, number = f"{base}{number}", number + 1
+        text = " - ".join(name if re.fullmatch(NAME, name) else f"`{name}`" for name in weights)
+        contrasts[label] = Contrast(label, text, weights)
     return tuple(contrasts.values())
 
 

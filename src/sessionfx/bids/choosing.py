@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -28,6 +28,7 @@ class Named(Protocol):
 
 
 Chosen = TypeVar("Chosen", bound=Named)
+OfTask = TypeVar("OfTask")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def choose_entities(
 ) -> tuple[list[Chosen], dict[str, str | None]]:
     """Keep the files of one task, space, cohort and resolution: those asked for, or the only ones there are.
 
+    Of several tasks that are asked for, the options name the one that is meant here.
+
     Returns
     -------
     files : list
@@ -73,7 +76,7 @@ def choose_entities(
     """
     kept, entities = list(files), {}
     for key, noun, wanted, option in (
-        ("task", "task", options.task, "--task"),
+        ("task", "task", next(iter(options.task), None), "--task"),
         ("space", "space", options.space, "--space"),
         ("cohort", "cohort", None, f"the '{kind.section}' entry of --bids-filter-file"),
         ("res", "resolution", options.res, "--res"),
@@ -95,6 +98,32 @@ def choose_entities(
             raise _nothing(kind, noun, f"{option} {wanted}", there)
         entities[key] = label
     return kept, entities
+
+
+def of_each_task(
+    there: Iterable[str], options: Selection, choose: Callable[[Selection], OfTask]
+) -> tuple[dict[str, OfTask], dict[str, str]]:
+    """Choose for every task that is asked for by name, or else for every task there is.
+
+    Gives the choices by task, and why tasks that are not asked for by name are left out.
+
+    Raises
+    ------
+    NothingMatchesError
+        If nothing matches for a task that is asked for by name, or for any.
+    """
+    chosen: dict[str, OfTask] = {}
+    left_out: dict[str, NothingMatchesError] = {}
+    for task in options.task or sorted(set(there), key=natural_key):
+        try:
+            chosen[task] = choose(replace(options, task=(task,)))
+        except NothingMatchesError as error:
+            if options.task:
+                raise
+            left_out[task] = error
+    if not chosen:
+        raise next(iter(left_out.values()))
+    return chosen, {task: str(error) for task, error in left_out.items()}
 
 
 def check_labels(there: Iterable[str], wanted: Sequence[str], kind: Kind, noun: str, option: str) -> None:

@@ -11,11 +11,11 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sessionfx.bids.choosing import MAPS, check_labels, choose_entities, matches_filter
+from sessionfx.bids.choosing import MAPS, check_labels, choose_entities, matches_filter, of_each_task
 from sessionfx.bids.dataset import IndexedFile, indexed_file
 from sessionfx.bids.names import EFFECT_STATISTICS, LONG_NAMES, STATMAP_SUFFIX, comparable_label, file_name
 from sessionfx.bids.reading import walk
@@ -190,10 +190,43 @@ def _described(file: IndexedFile, below: Sequence[str]) -> FirstLevelMap:
     return FirstLevelMap(entities, path, variance if variance.is_file() else None, file.root, node)
 
 
+def select_tasks(
+    found: FoundMaps, options: Selection, contrast_labels: Sequence[str], searched: Sequence[Path], raw: Path
+) -> tuple[list[MapSelection], dict[str, str]]:
+    """Choose the maps of every task that the options ask for, or of every task there is; see `of_each_task`.
+
+    A contrast is asked of the tasks that have it.
+
+    Raises
+    ------
+    SessionFXError
+        As `select_maps`.
+    """
+    tasks = options.task or {stat_map.entities["task"] for stat_map in found.maps if "task" in stat_map.entities}
+    if len(tasks) < 2:
+        return [select_maps(found, options, contrast_labels, searched, raw)], {}
+    contrasts = {
+        task: {stat_map.contrast for stat_map in found.maps if stat_map.entities.get("task") in (task, None)}
+        for task in tasks
+    }
+    check_labels(set().union(*contrasts.values()), contrast_labels, MAPS, "contrast", "--contrast")
+
+    without = {task for task in tasks if contrast_labels and contrasts[task].isdisjoint(contrast_labels)}
+
+    def of_task(wanted: Selection) -> MapSelection:
+        own = [label for label in contrast_labels if label in contrasts[wanted.task[0]]]
+        return select_maps(found, wanted, own, searched, raw)
+
+    asked = replace(options, task=tuple(task for task in options.task if task not in without))
+    selections, left_out = of_each_task(contrasts.keys() - without, asked, of_task)
+    left_out |= dict.fromkeys(sorted(without), "It has no map of the contrasts that are asked for.")
+    return list(selections.values()), left_out
+
+
 def select_maps(
     found: FoundMaps, options: Selection, contrast_labels: Sequence[str], searched: Sequence[Path], raw: Path
 ) -> MapSelection:
-    """Choose the maps that the options ask for.
+    """Choose the maps of one task that the options ask for.
 
     Parameters
     ----------

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sessionfx.bids.acquisitions import DEFAULT_BOLD_FILTER, acquired_entities, one_per_acquisition
-from sessionfx.bids.choosing import RUNS, check_labels, choose_entities, matches_filter, read_filters
+from sessionfx.bids.choosing import RUNS, check_labels, choose_entities, matches_filter, of_each_task, read_filters
 from sessionfx.bids.dataset import Dataset, IndexedFile, indexed_file, participants_of, subfolders
 from sessionfx.bids.names import DERIVATIVE_ENTITIES, comparable_label, entity_string
 from sessionfx.bids.reading import UnreadableFileError, list_folder, read_json_object
@@ -125,8 +126,24 @@ def participants_with_runs(dataset_roots: Sequence[Path]) -> list[str]:
     return sorted({label for root in dataset_roots for label in participants_of(root)}, key=natural_key)
 
 
+def select_tasks(dataset: Dataset, options: Selection) -> tuple[dict[str, RunSelection], dict[str, str]]:
+    """Choose the runs of every task that the options ask for, or of every task there is; see `of_each_task`.
+
+    Raises
+    ------
+    SessionFXError
+        As `select_runs`.
+    """
+    there = [file.entities["task"] for file in _that_pass(_bold_filter(options), dataset, options)]
+    return of_each_task(there, options, partial(select_runs, dataset))
+
+
+def _bold_filter(options: Selection) -> dict[str, Any]:
+    return {**DEFAULT_BOLD_FILTER, **read_filters(options.bids_filter_file).get("bold", {})}
+
+
 def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
-    """Choose the runs that the options ask for.
+    """Choose the runs of one task that the options ask for.
 
     Raises
     ------
@@ -137,8 +154,7 @@ def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
     DatasetError
         If there is no preprocessed run, or the same run stands in two derivative datasets.
     """
-    filters = read_filters(options.bids_filter_file)
-    bold_filter = {**DEFAULT_BOLD_FILTER, **filters.get("bold", {})}
+    bold_filter = _bold_filter(options)
     found = _that_pass(bold_filter, dataset, options)
     check_labels(
         (file.entities["sub"] for file in found), options.participant_label, RUNS, "participant", "--participant-label"
@@ -155,12 +171,17 @@ def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
     chosen, warnings = one_per_acquisition(chosen, bold_filter)
     order = order_sessions(sessions, wanted, dataset.raw)
     place = {label: number for number, label in enumerate(order.labels)}
-    gatherer = _Gatherer(dataset, filters)
+    gatherer = _Gatherer(dataset, read_filters(options.bids_filter_file))
     runs: dict[str, list[RunInputs]] = {}
     for file in sorted(
         chosen, key=lambda file: (place.get(file.entities.get("ses", ""), -1), natural_key(file.path.name))
     ):
         runs.setdefault(file.entities["sub"], []).append(gatherer.gather(file))
+    if not runs:
+        raise NothingMatchesError(
+            "No preprocessed run of these participants is in these sessions. Choose others with --participant-label or "
+            "--session-label."
+        )
     by_participant = {label: tuple(runs[label]) for label in sorted(runs, key=natural_key)}
     return RunSelection(entities, order, by_participant, (*warnings, *_unnamed(dataset), *order.warnings))
 
@@ -234,6 +255,28 @@ def study_sessions(
                     ):
                         labels.add(file.entities["ses"])
     return labels
+
+
+def study_events(roots: Sequence[Path], task: str, options: Selection) -> list[Path]:
+    """Find the events files of a task, of all participants, in the first dataset that has any.
+
+    By file names alone, so that a single participant's job knows the same conditions as a job with everyone.
+    """
+    events_filter = read_filters(options.bids_filter_file).get("events", {})
+    for root in roots:
+        participants = [root / f"sub-{label}" for label in participants_of(root)]
+        sessions = [own / name for own in participants for name in subfolders(own) if name.startswith("ses-")]
+        folders = [root, *(folder / where for folder in (*participants, *sessions) for where in (".", "func"))]
+        entries = [entry for folder in folders for entry in list_folder(folder) if entry.name.endswith("_events.tsv")]
+        files = [indexed_file(Path(entry.path), root) for entry in entries]
+        found = [
+            file.path
+            for file in files
+            if file is not None and file.entities.get("task") == task and matches_filter(file, events_filter)
+        ]
+        if found:
+            return found
+    return []
 
 
 class _Gatherer:

@@ -12,7 +12,7 @@ from sessionfx.bids.atlas import labels_beside, read_atlas
 from sessionfx.bids.choosing import read_filters
 from sessionfx.bids.dataset import dataset_links, subfolders
 from sessionfx.bids.derivatives import prepare_output
-from sessionfx.bids.first_level_maps import MapSelection, find_first_level_maps, select_maps
+from sessionfx.bids.first_level_maps import MapSelection, find_first_level_maps, select_tasks
 from sessionfx.bids.writing import remove_stale_temporaries
 from sessionfx.errors import DatasetError, LevelError
 from sessionfx.execution import Executor, limited_threads, say, show_progress
@@ -32,26 +32,43 @@ from sessionfx.tasks.call import (
     say_warnings,
 )
 from sessionfx.tasks.loop import run_chains
-from sessionfx.wording import natural_key
+from sessionfx.wording import listed, natural_key
 
 # Answers of one first-level contrast on screen; the report has all
 _MOST_FINDINGS = 12
 
 
 def run_group(options: Options, raw: Path, executor: Executor) -> int:
-    """Run the group level and return its exit code; a `SessionFXError` stops all contrasts."""
-    analysis = _prepare(options, raw, executor)
-    selection, execution, output_dir = analysis.selection, options.execution, analysis.output_dir
-    if execution.dry_run:
-        write_out(group_text(analysis))
+    """Run the group level and return its exit code; a `SessionFXError` stops all contrasts of its task."""
+    analyses = _prepare(options, raw, executor)
+    if options.execution.dry_run:
+        for analysis in analyses:
+            write_out(group_text(analysis))
         return 0
-    say_warnings(options.group, selection)
-    prepare_output(options.output_dir, analysis.links)
+    prepare_output(options.output_dir, analyses[0].links)
     if "participant" not in options.levels:
         keep_options(options)
+    remove_stale_temporaries(analyses[0].output_dir / "group")
+    if len(analyses) == 1:
+        return _run_task(analyses[0], options, executor)
+    code = 0
+    for analysis in analyses:
+        task = analysis.selection.entities["task"]
+        say(f"Task {task}:")
+        try:
+            code = _run_task(analysis, options, executor) or code
+        except LevelError as error:
+            say(f"task {task}: FAILED. {error}")
+            code = EXIT_SOME_FAILED
+    return code
+
+
+def _run_task(analysis: GroupAnalysis, options: Options, executor: Executor) -> int:
+    """Do what is asked of one task and return the exit code."""
+    selection, execution, output_dir = analysis.selection, options.execution, analysis.output_dir
+    say_warnings(options.group, selection)
     _refuse_a_single_participant(selection, output_dir, has_page=not execution.no_report)
     remove_group_refusal(output_dir, selection.entities)
-    remove_stale_temporaries(output_dir / "group")
     works: list[GroupWork] = []
     verdicts: dict[str, list[Path]] = {}
     n_failed = 0
@@ -90,8 +107,8 @@ def run_group(options: Options, raw: Path, executor: Executor) -> int:
     return EXIT_SOME_FAILED if n_failed else 0
 
 
-def _prepare(options: Options, raw: Path, executor: Executor) -> GroupAnalysis:
-    """Choose the maps, and refuse before anything is written what cannot be asked of them."""
+def _prepare(options: Options, raw: Path, executor: Executor) -> list[GroupAnalysis]:
+    """Choose the maps of each task, and refuse before anything is written what cannot be asked of them."""
     wanted = options.selection
     roots = [options.output_dir.absolute(), *(folder.absolute() for folder in wanted.derivatives)]
     for folder in wanted.derivatives:
@@ -102,25 +119,50 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> GroupAnalysis:
     if not found.maps and not wanted.derivatives:
         roots += [raw / "derivatives" / name for name in subfolders(raw / "derivatives")]
         found = find_first_level_maps(roots[1:], map_filter)
-    selection = select_maps(found, wanted, selected_labels(wanted.contrast), roots, raw)
-    sources = sorted({chosen.root for maps in selection.maps.values() for chosen in maps})
-    foreign = [root for root in sources if root != options.output_dir.absolute()]
+    selections, left_out = select_tasks(found, wanted, selected_labels(wanted.contrast), roots, raw)
+    for task, why in left_out.items():
+        say(f"Left out: task {task}. {why}")
+    if not wanted.contrast:
+        selections = [_of_several(selection) for selection in selections]
+    chosen = {entering.root for selection in selections for maps in selection.maps.values() for entering in maps}
+    foreign = [root for root in sorted(chosen) if root != options.output_dir.absolute()]
     check_private_folders(options, [raw, *foreign])
-    session_contrasts = asked_of_sessions(options.group, selection)
-    check_questions(selection, session_contrasts, raw, options.group)
     atlas = options.group.atlas
-    return GroupAnalysis(
-        model=options.group,
-        weighting=options.first_level.fixed_effects,
-        execution=options.execution,
-        selection=selection,
-        session_contrasts=tuple(session_contrasts),
-        raw=raw,
-        output_dir=options.output_dir.absolute(),
-        links=dataset_links(raw, foreign),
-        executor=executor,
-        atlas=None if atlas is None else read_atlas(atlas, options.group.atlas_labels or labels_beside(atlas)),
-    )
+    named = None if atlas is None else read_atlas(atlas, options.group.atlas_labels or labels_beside(atlas))
+    links = dataset_links(raw, foreign)
+    analyses = []
+    for selection in selections:
+        session_contrasts = asked_of_sessions(options.group, selection)
+        check_questions(selection, session_contrasts, raw, options.group)
+        analyses.append(
+            GroupAnalysis(
+                model=options.group,
+                weighting=options.first_level.fixed_effects,
+                execution=options.execution,
+                selection=selection,
+                session_contrasts=tuple(session_contrasts),
+                raw=raw,
+                output_dir=options.output_dir.absolute(),
+                links=links,
+                executor=executor,
+                atlas=named,
+            )
+        )
+    return analyses
+
+
+def _of_several(selection: MapSelection) -> MapSelection:
+    """Leave out contrasts of one participant alone, where nobody asks for them by name and there are others."""
+    kept = {
+        contrast: maps
+        for contrast, maps in selection.maps.items()
+        if len({stat_map.participant for stat_map in maps}) > 1
+    }
+    left_out = [contrast for contrast in selection.maps if contrast not in kept]
+    if not kept or not left_out:
+        return selection
+    say(f"Left out, as one participant alone has maps of it: contrast {listed(left_out)}.")
+    return replace(selection, maps=kept)
 
 
 def _refuse_a_single_participant(selection: MapSelection, output_dir: Path, *, has_page: bool) -> None:

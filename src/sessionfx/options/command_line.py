@@ -22,6 +22,7 @@ DESCRIPTION = (
 )
 _EXAMPLES = """\
 examples:
+  sessionfx bids out participant group
   sessionfx bids out participant group --contrast 'incongruent - congruent'
   sessionfx bids out participant --participant-label 01 --contrast 'task=0.5*A + 0.5*B' --smoothing-fwhm 6
   sessionfx bids out group --session-contrast 'ses-02 - ses-01' --covariates age group

@@ -25,7 +25,7 @@ class Selection:
 
     participant_label: tuple[str, ...] = ()
     session_label: tuple[str, ...] = ()
-    task: str | None = None
+    task: tuple[str, ...] = ()
     space: str | None = None
     res: str | None = None
     derivatives: tuple[Path, ...] = ()

@@ -141,8 +141,8 @@ SECTIONS = {
                help="participants, with or without sub-"),
         Option(name="session_label", value=Label("ses"), takes=Takes.SEVERAL, metavar="LABEL",
                help="sessions, with or without ses-; in their order in time, which acq_time tells where it is there"),
-        Option(name="task", aliases=("--task-id", "-t"), value=Label("task"), metavar="TASK",
-               help="task; needed where several exist"),
+        Option(name="task", aliases=("--task-id", "-t"), value=Label("task"), takes=Takes.SEVERAL, metavar="TASK",
+               help="tasks, each analysed by itself", otherwise="every task with runs and events, or with maps"),
         Option(name="space", value=Label("space"), metavar="SPACE",
                help="space (MNI152NLin2009cAsym is taken where several exist); none: files without space-"),
         Option(name="res", value=Label("res"), metavar="RES",
@@ -160,7 +160,8 @@ SECTIONS = {
     "first level": (
         Option(name="contrast", takes=Takes.ONE_REPEATED, metavar="EXPR",
                help="contrast over conditions, 'incongruent - congruent' or 'NAME=EXPR'; at the group "
-               "level it selects maps by name"),
+               "level it selects maps by name",
+               otherwise="every condition against baseline, and the difference where there are two"),
         Option(name="hrf_model", value=Choice(HRF_MODELS), help="haemodynamic response"),
         Option(name="drift_model", value=Choice(("cosine", "polynomial", "none")), help="slow drifts"),
         Option(name="high_pass",

@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from sessionfx.ask.contrasts import Contrast
-from sessionfx.ask.expressions import quoted_names
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.dataset import dataset_links, find_derivative_roots, open_dataset, preprocessing_programs
 from sessionfx.bids.derivatives import check_output_place, prepare_output
 from sessionfx.bids.images import open_image
 from sessionfx.bids.names import STATMAP_SUFFIX, check_name_length, file_name, func_folder
-from sessionfx.bids.runs import RunInputs, RunSelection, participants_with_runs, select_runs
+from sessionfx.bids.runs import RunInputs, RunSelection, participants_with_runs, select_tasks
 from sessionfx.bids.tables import read_header
 from sessionfx.bids.writing import remove_stale_temporaries
 from sessionfx.errors import CommandLineError, NothingMatchesError, ParticipantError, SessionFXError
 from sessionfx.execution import Executor, say, show_progress
-from sessionfx.options import Options
+from sessionfx.options import Execution, Options
 from sessionfx.participant.analysis import ParticipantAnalysis, participant_chain
+from sessionfx.participant.asked import contrasts_by_task
 from sessionfx.participant.confounds import PRESETS, is_pattern
 from sessionfx.participant.dry_run import participant_text
-from sessionfx.participant.events import conditions_in, near_equal
 from sessionfx.participant.files import FIXED_EFFECTS_DESC
 from sessionfx.process import write_out
-from sessionfx.tasks.call import EXIT_SOME_FAILED, asked_of_sessions, check_private_folders, keep_call, say_warnings
+from sessionfx.tasks.call import (
+    EXIT_SOME_FAILED,
+    asked_of_sessions,
+    check_private_folders,
+    keep_methods,
+    keep_options,
+    say_warnings,
+)
 from sessionfx.tasks.loop import Outcome, find_work, run_chains
 from sessionfx.wording import counted, did_you_mean, listed, natural_key
 
@@ -40,30 +46,40 @@ _BYTES_WITHOUT_MASK = 8.0
 
 def run_participants(options: Options, raw: Path, contrasts: Sequence[Contrast], executor: Executor) -> int:
     """Run the participant level and return its exit code; a `SessionFXError` stops all participants."""
-    selection, analysis = _prepare(options, raw, contrasts, executor)
+    works = _prepare(options, raw, contrasts, executor)
     execution = options.execution
-    needs = {label: _memory_need(runs) for label, runs in selection.runs.items()}
-    # longest first, so that no long one is left alone at the end
-    order = sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
-    chains = (participant_chain(selection.runs[label], analysis) for label in order)
-    at_a_time = executor.at_a_time(max(needs.values()))
     if execution.dry_run:
-        work = {
-            label: find_work(chain, execution, analysis.output_dir) for label, chain in zip(order, chains, strict=True)
-        }
-        write_out(participant_text(selection, analysis, work, needs, at_a_time))
+        for selection, analysis in works:
+            write_out(_dry_run_text(selection, analysis, execution, executor))
         if "group" in options.levels:
             write_out("Then the group level; --dry-run with it alone describes it once these maps are there.")
         return 0
+    prepare_output(options.output_dir, works[0][1].links)
+    keep_options(options)
+    code = 0
+    for selection, analysis in works:
+        if len(works) > 1:
+            say(f"Task {selection.entities['task']}:")
+        code = _run_task(selection, analysis, options, executor) or code
+        if code and execution.stop_on_first_crash:
+            break
+    return code
+
+
+def _run_task(selection: RunSelection, analysis: ParticipantAnalysis, options: Options, executor: Executor) -> int:
+    """Do what is asked of one task and return the exit code."""
+    execution = options.execution
     say_warnings(options.group, selection)
-    prepare_output(options.output_dir, analysis.links)
-    keep_call(options, analysis.methods(selection.every_run), selection.entities, "participant")
+    keep_methods(analysis.methods(selection.every_run), selection.entities, "participant", analysis.output_dir)
     for label in selection.runs:
         remove_stale_temporaries(analysis.output_dir / func_folder(label).parent)
-    _say_about_memory(needs, len(selection.every_run), executor, at_a_time, execution.nprocs)
+    needs = _memory_needs(selection)
+    largest = max(needs.values())
+    _say_about_memory(needs, len(selection.every_run), executor, execution.nprocs)
     outcomes: list[Outcome] = []
-    with show_progress("participant level", "participant", len(order), leave=True) as advance:
-        for outcome in run_chains(chains, executor, execution, analysis.output_dir, max(needs.values())):
+    chains = (participant_chain(selection.runs[label], analysis) for label in _order(selection))
+    with show_progress("participant level", "participant", len(selection.runs), leave=True) as advance:
+        for outcome in run_chains(chains, executor, execution, analysis.output_dir, largest):
             advance()
             _say_outcome(outcome, execution.verbose)
             outcomes.append(outcome)
@@ -72,10 +88,26 @@ def run_participants(options: Options, raw: Path, contrasts: Sequence[Contrast],
     return _conclude(outcomes, selection, analysis)
 
 
+def _dry_run_text(
+    selection: RunSelection, analysis: ParticipantAnalysis, execution: Execution, executor: Executor
+) -> str:
+    needs = _memory_needs(selection)
+    work = {
+        label: find_work(participant_chain(selection.runs[label], analysis), execution, analysis.output_dir)
+        for label in _order(selection)
+    }
+    return participant_text(selection, analysis, work, needs, executor.at_a_time(max(needs.values())))
+
+
+def _order(selection: RunSelection) -> list[str]:
+    """Order participants, the longest first: no long one is left alone at the end."""
+    return sorted(selection.runs, key=lambda label: (-len(selection.runs[label]), natural_key(label)))
+
+
 def _prepare(
     options: Options, raw: Path, contrasts: Sequence[Contrast], executor: Executor
-) -> tuple[RunSelection, ParticipantAnalysis]:
-    """Choose the runs, and refuse before anything is written what cannot be asked of them."""
+) -> list[tuple[RunSelection, ParticipantAnalysis]]:
+    """Choose the runs of each task, and refuse before anything is written what cannot be asked of them."""
     wanted = options.selection
     roots = find_derivative_roots(raw, wanted.derivatives)
     check_output_place(options.output_dir, dataset_links(raw, roots))
@@ -92,32 +124,46 @@ def _prepare(
     started = time.monotonic()
     with show_progress("looking for files"):
         dataset = open_dataset(raw, roots, participants=wanted.participant_label, database_dir=wanted.bids_database_dir)
-    selection = select_runs(dataset, wanted)
+    selections, left_out = select_tasks(dataset, wanted)
     if options.execution.verbose:
         n_files = len(dataset.raw_files) + len(dataset.derivative_files)
         say(f"{n_files} files to choose from, found in {time.monotonic() - started:.1f} s.")
-    if not selection.runs:
-        raise NothingMatchesError(
-            "No preprocessed run of these participants is in these sessions. Choose others with --participant-label or "
-            "--session-label."
-        )
-    absent = [f"sub-{label}" for label in wanted.participant_label or known if label not in selection.runs]
-    if absent:
-        task = selection.entities["task"]
-        say(f"Without a preprocessed run of task {task} in this selection, and left out: {listed(absent)}.")
-    _check_conditions(selection, contrasts, options.first_level.hrf_model)
-    _check_confounds(selection, options.first_level.confounds)
-    session_contrasts = asked_of_sessions(options.group, selection)
-    _check_names(selection, contrasts, session_contrasts, keeps_runs=options.first_level.keep_run_maps)
+    for task, why in left_out.items():
+        say(f"Left out: task {task}. {why}")
+    asked = contrasts_by_task(selections, contrasts, options, [raw, *roots])
     # masks and confounds of a denoised image may come from another folder than the image
     files = [
         path
-        for run in selection.every_run
+        for task in asked
+        for run in selections[task].every_run
         for path in (run.bold, run.mask, run.confounds, run.events)
         if path is not None
     ]
     sources = [root for root in roots if any(path.is_relative_to(root) for path in files)]
-    analysis = ParticipantAnalysis(
+    return [
+        (selections[task], _analysis(options, raw, sources, selections[task], own, known))
+        for task, own in asked.items()
+    ]
+
+
+def _analysis(
+    options: Options,
+    raw: Path,
+    sources: Sequence[Path],
+    selection: RunSelection,
+    contrasts: Sequence[Contrast],
+    known: Sequence[str],
+) -> ParticipantAnalysis:
+    """Put together what all participants (`known` are all there are) share in the analysis of one task."""
+    wanted = options.selection.participant_label or known
+    absent = [f"sub-{label}" for label in wanted if label not in selection.runs]
+    if absent:
+        task = selection.entities["task"]
+        say(f"Without a preprocessed run of task {task} in this selection, and left out: {listed(absent)}.")
+    _check_confounds(selection, options.first_level.confounds)
+    session_contrasts = asked_of_sessions(options.group, selection)
+    _check_names(selection, contrasts, session_contrasts, keeps_runs=options.first_level.keep_run_maps)
+    return ParticipantAnalysis(
         model=options.first_level,
         thresholds=options.group,
         contrasts=tuple(contrasts),
@@ -128,70 +174,6 @@ def _prepare(
         preprocessing=preprocessing_programs(sources),
         has_pages=not options.execution.no_report,
     )
-    return selection, analysis
-
-
-def _check_conditions(selection: RunSelection, contrasts: Sequence[Contrast], hrf_model: str) -> None:
-    """Make sure every contrast names conditions that occur in some run."""
-    suffixes = ["", *(f"_{part.strip()}" for part in hrf_model.split("+")[1:])]
-    known, unusable = _conditions_there_are(
-        (run.events for run in selection.every_run),
-        {name for contrast in contrasts for name in contrast.weights},
-        suffixes,
-    )
-    listing = _listing(known, unusable)
-    if not contrasts:
-        raise CommandLineError(f"No --contrast is given. {listing} Give at least one, such as --contrast 'A - B'.")
-    if not known:
-        return  # no readable events at all: each participant's own message says why
-    for contrast in contrasts:
-        in_backticks = quoted_names(contrast.expression, known)
-        unknown = contrast.missing_from(known)
-        if unknown:
-            hints = (
-                [f"Names with such characters stand in backticks: --contrast '{in_backticks}'."] if in_backticks else []
-            )
-            alike = [other for name in unknown for other in near_equal(name, known)]
-            hints += [f"Is '{alike[0]}' meant?"] if alike else []
-            raise CommandLineError(
-                f"--contrast '{contrast.expression}' names the condition '{unknown[0]}', which no run has. "
-                + " ".join([*hints, listing])
-            )
-        if in_backticks:
-            say(
-                f"--contrast '{contrast.expression}' is read as a sum of other conditions than one with such signs "
-                f"in its name. If that one is meant, write --contrast '{in_backticks}'."
-            )
-
-
-def _conditions_there_are(
-    paths: Iterable[Path | None], wanted: set[str], suffixes: Sequence[str]
-) -> tuple[list[str], list[str]]:
-    """Collect conditions until all that are wanted are known, and why events files cannot be used."""
-    conditions: dict[str, None] = {}
-    unusable: list[str] = []
-    for path in dict.fromkeys(paths):
-        if path is None:
-            continue
-        try:
-            names = conditions_in(path)
-        except ParticipantError as error:
-            unusable.append(str(error))  # reported when that participant is analysed
-            continue
-        conditions.update(dict.fromkeys(name + suffix for name in names for suffix in suffixes))
-        if wanted and wanted <= conditions.keys():
-            break
-    return sorted(conditions, key=natural_key), unusable
-
-
-def _listing(conditions: Sequence[str], unusable: Sequence[str]) -> str:
-    """Name the conditions there are; where there are none, say why."""
-    if conditions:
-        return f"Conditions there are: {listed(conditions)}."
-    if not unusable:
-        return "No run has an events file in the raw dataset, so no condition is known."
-    more = f" (so are {len(unusable) - 1} others)" if len(unusable) > 1 else ""
-    return f"No condition is known, as the events cannot be used{more}: {unusable[0]}"
 
 
 def _check_confounds(selection: RunSelection, asked: Sequence[str]) -> None:
@@ -244,6 +226,10 @@ def _check_names(
             )
 
 
+def _memory_needs(selection: RunSelection) -> dict[str, float]:
+    return {label: _memory_need(runs) for label, runs in selection.runs.items()}
+
+
 def _memory_need(runs: Sequence[RunInputs]) -> float:
     """Estimate the memory a participant's largest run needs (GB), from its header alone."""
     there = [run for run in runs if run.bold.is_file()]
@@ -262,11 +248,10 @@ def _memory_need(runs: Sequence[RunInputs]) -> float:
     return _BASE_GB + float(np.prod(image.shape)) * per_value / 1e9
 
 
-def _say_about_memory(
-    needs: Mapping[str, float], n_runs: int, executor: Executor, at_a_time: int | None, nprocs: int
-) -> None:
+def _say_about_memory(needs: Mapping[str, float], n_runs: int, executor: Executor, nprocs: int) -> None:
     """Name the runs that are too large, and say when fewer run at a time than could."""
     memory, largest = executor.memory_gb, max(needs.values())
+    at_a_time = executor.at_a_time(largest)
     if memory is None:
         return
     too_large = [f"sub-{label}" for label, need in needs.items() if need > memory]
@@ -322,11 +307,12 @@ def _say_what_is_there(selection: RunSelection, analysis: ParticipantAnalysis) -
     """Sum up what the participant level was made from, and where its results are."""
     contrasts, output_dir = analysis.contrasts, analysis.output_dir
     of_sessions = f", {counted(len(selection.sessions), 'session')} in time order: {selection.order.text}"
+    of_task = f"*_task-{selection.entities['task']}_*"
     n_maps = sum(
         1
         for label in selection.runs
         for contrast in contrasts
-        for _ in (output_dir / f"sub-{label}").rglob(f"*_contrast-{contrast.label}_*_{STATMAP_SUFFIX}.nii.gz")
+        for _ in (output_dir / f"sub-{label}").rglob(f"{of_task}contrast-{contrast.label}_*_{STATMAP_SUFFIX}.nii.gz")
     )
     reports = f" Reports: {output_dir}/sub-*.html" if analysis.has_pages else ""
     say(

@@ -60,12 +60,6 @@ def say_warnings(model: GroupModel, chosen: Chosen) -> None:
         say(left_out)
 
 
-def keep_call(options: Options, methods: Text, entities: Mapping[str, str | None], level: str) -> None:
-    """Save what was asked for, and what it does in the words of a paper."""
-    keep_options(options)
-    keep_methods(methods, entities, level, options.output_dir.absolute())
-
-
 def keep_options(options: Options) -> None:
     """Save what was asked for, so that `--config-file` can ask for it again."""
     name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}_config.toml"

@@ -1,0 +1,198 @@
+"""What is asked of each task: the contrasts that name its conditions, or, without `--contrast`, every condition.
+
+Conditions are those of the whole study, whoever is analysed: every participant's own job makes the same choices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sessionfx.ask.contrasts import Contrast, default_contrasts
+from sessionfx.ask.expressions import quoted_names
+from sessionfx.bids.runs import RunSelection, study_events
+from sessionfx.errors import CommandLineError, ParticipantError
+from sessionfx.execution import say
+from sessionfx.options import Options
+from sessionfx.participant.events import conditions_in, near_equal
+from sessionfx.wording import counted, joined, listed, natural_key
+
+# More are items rather than conditions, and each would have maps of its own
+_MOST_CONDITIONS = 100
+_PARTICIPANTS_NAMED = 5
+
+
+class TaskConditions:
+    """The conditions of one task.
+
+    Parameters
+    ----------
+    selection : RunSelection
+        Runs that are analysed.
+    of_study : sequence of Path
+        Events files of all participants.
+    suffixes : sequence of str
+        What the columns of a condition add to its name.
+    """
+
+    def __init__(self, selection: RunSelection, of_study: Sequence[Path], suffixes: Sequence[str]) -> None:
+        self._selection = selection
+        self._suffixes = suffixes
+        own = [run.events for run in selection.every_run if run.events is not None]
+        self._paths = list(dict.fromkeys([*own, *of_study]))
+        self._read: dict[Path, tuple[str, ...]] = {}
+        self.unusable: list[str] = []
+
+    @property
+    def has_events(self) -> bool:
+        """Whether there is any events file."""
+        return bool(self._paths)
+
+    def columns(self, wanted: set[str]) -> list[str]:
+        """Name the columns that conditions give, until all that are wanted are known."""
+        known: dict[str, None] = {}
+        for path in self._paths:
+            known.update(dict.fromkeys(name + suffix for name in self._in(path) for suffix in self._suffixes))
+            if wanted and wanted <= known.keys():
+                break
+        return sorted(known, key=natural_key)
+
+    def names(self) -> list[str]:
+        """Name all conditions, in natural order."""
+        return sorted({name for path in self._paths for name in self._in(path)}, key=natural_key)
+
+    def lacking(self) -> dict[str, list[str]]:
+        """Name the participants analysed who lack a condition, by condition."""
+        own = {
+            label: {name for run in runs if run.events is not None for name in self._in(run.events)}
+            for label, runs in self._selection.runs.items()
+        }
+        absent = {name: [label for label, there in own.items() if name not in there] for name in self.names()}
+        return {name: labels for name, labels in absent.items() if labels}
+
+    def listing(self, columns: Sequence[str]) -> str:
+        """Name the conditions there are; where there are none, say why."""
+        if columns:
+            return f"Conditions there are: {listed(columns)}."
+        if not self.unusable:
+            return "No run has an events file in the raw dataset, so no condition is known."
+        more = f" (so are {len(self.unusable) - 1} others)" if len(self.unusable) > 1 else ""
+        return f"No condition is known, as the events cannot be used{more}: {self.unusable[0]}"
+
+    def _in(self, path: Path) -> tuple[str, ...]:
+        if path not in self._read:
+            try:
+                self._read[path] = conditions_in(path)
+            except ParticipantError as error:  # reported when that participant is analysed
+                self._read[path] = ()
+                self.unusable.append(str(error))
+        return self._read[path]
+
+
+def contrasts_by_task(
+    selections: Mapping[str, RunSelection], contrasts: Sequence[Contrast], options: Options, roots: Sequence[Path]
+) -> dict[str, tuple[Contrast, ...]]:
+    """Give the contrasts of each task that has any, and say what was chosen where the options leave it open.
+
+    Parameters
+    ----------
+    selections : mapping of str to RunSelection
+        Runs by task.
+    contrasts : sequence of Contrast
+        Those that are written.
+    options : Options
+    roots : sequence of Path
+        The raw dataset, and the derivatives.
+
+    Raises
+    ------
+    CommandLineError
+        If a contrast names a condition that no task has, or nothing can be asked of any task.
+    """
+    suffixes = ("", *(f"_{part.strip()}" for part in options.first_level.hrf_model.split("+")[1:]))
+    tasks = {
+        task: TaskConditions(selection, study_events(roots, task, options.selection), suffixes)
+        for task, selection in selections.items()
+    }
+    without = [task for task, conditions in tasks.items() if not conditions.has_events]
+    if len(without) < len(tasks) and not options.selection.task:
+        tasks = {task: conditions for task, conditions in tasks.items() if task not in without}
+        if without:
+            say(f"Left out, as no run of it has events: task {joined(without)}.")
+    asked = _written(tasks, contrasts) if contrasts else _default(tasks)
+    if len(selections) > 1 and not options.selection.task:
+        say(f"Tasks: {listed(asked)}, each by itself; --task chooses.")
+    return asked
+
+
+def _written(tasks: Mapping[str, TaskConditions], contrasts: Sequence[Contrast]) -> dict[str, tuple[Contrast, ...]]:
+    """Give each contrast to the tasks whose conditions it names."""
+    wanted = {name for contrast in contrasts for name in contrast.weights}
+    columns = {task: conditions.columns(wanted) for task, conditions in tasks.items()}
+    asked: dict[str, list[Contrast]] = {}
+    for contrast in contrasts:
+        # where no events can be read each participant's own message says why
+        fitting = [task for task, known in columns.items() if not (known and contrast.missing_from(known))]
+        if not fitting:
+            raise CommandLineError(_unknown(contrast, tasks, columns))
+        for task in fitting:
+            asked.setdefault(task, []).append(contrast)
+        in_backticks = quoted_names(contrast.expression, [name for known in columns.values() for name in known])
+        if in_backticks:
+            say(
+                f"--contrast '{contrast.expression}' is read as a sum of other conditions than one with such signs "
+                f"in its name. If that one is meant, write --contrast '{in_backticks}'."
+            )
+    for task in tasks:
+        if task not in asked:
+            say(f"Left out, as no contrast names its conditions: task {task}. {tasks[task].listing(columns[task])}")
+    return {task: tuple(asked[task]) for task in tasks if task in asked}
+
+
+def _unknown(contrast: Contrast, tasks: Mapping[str, TaskConditions], columns: Mapping[str, Sequence[str]]) -> str:
+    """Say which condition of a contrast no task has, and which there are."""
+    every = sorted({name for known in columns.values() for name in known}, key=natural_key)
+    in_backticks = quoted_names(contrast.expression, every)
+    hints = [f"Names with such characters stand in backticks: --contrast '{in_backticks}'."] if in_backticks else []
+    unknown = contrast.missing_from(every)
+    alike = [other for name in unknown for other in near_equal(name, every)]
+    hints += [f"Is '{alike[0]}' meant?"] if alike else []
+    what = f"the condition '{unknown[0]}', which no run has" if unknown else "conditions of different tasks"
+    listings = [
+        f"Task {task}: {conditions.listing(columns[task])}" if len(tasks) > 1 else conditions.listing(columns[task])
+        for task, conditions in tasks.items()
+    ]
+    return f"--contrast '{contrast.expression}' names {what}. " + " ".join([*hints, *listings])
+
+
+def _default(tasks: Mapping[str, TaskConditions]) -> dict[str, tuple[Contrast, ...]]:
+    """Ask each task about every condition, and say so."""
+    asked: dict[str, tuple[Contrast, ...]] = {}
+    for task, conditions in tasks.items():
+        names = conditions.names()
+        refusal = "" if names else conditions.listing(names)
+        if len(names) > _MOST_CONDITIONS:
+            refusal = f"{len(names)} conditions are too many to ask about each of them: {listed(names, most=5)}."
+        if refusal and len(tasks) == 1:
+            raise CommandLineError(f"No --contrast is given. {refusal} Give one, such as --contrast 'A - B'.")
+        if refusal:
+            say(f"Left out: task {task}. {refusal} Name it with --task, and contrasts with --contrast 'A - B'.")
+            continue
+        asked[task] = default_contrasts(names)
+        _say_default(task, conditions, names, asked[task])
+    if not asked:
+        raise CommandLineError(
+            "No --contrast is given, and no task has conditions to ask about. Give a --task and its --contrast."
+        )
+    return asked
+
+
+def _say_default(task: str, conditions: TaskConditions, names: Sequence[str], contrasts: Sequence[Contrast]) -> None:
+    difference = [f"the difference {contrast.expression}" for contrast in contrasts[len(names) :]]
+    each = f"{'every condition' if len(names) > 1 else 'its condition'} against baseline ({listed(names)})"
+    say(f"Task {task}: {' and '.join([each, *difference])}. Ask for other contrasts with --contrast.")
+    for name, labels in conditions.lacking().items():
+        who = listed([f"sub-{label}" for label in labels], most=_PARTICIPANTS_NAMED)
+        say(f"Task {task}: {who} without condition '{name}', and its contrasts.")
+    if conditions.unusable:
+        say(f"Task {task}: {counted(len(conditions.unusable), 'events file')} cannot be used: {conditions.unusable[0]}")
