@@ -1,22 +1,29 @@
-"""Time the pictures of the reports at 2 mm, in processor seconds of one process; print a table in Markdown.
+"""Time the reports at 2 mm, in processor seconds: each picture, and whole pages; print tables in Markdown.
 
     python benchmarks/report.py [--pictures FOLDER]
 
-On the brain of nilearn's MNI template. Values are smooth noise with an effect in one place: as compressible, and as
-hard to draw, as real maps.
+Pictures are of the brain of nilearn's MNI template. Values are smooth noise with an effect in one place: as
+compressible, and as hard to draw, as real maps. Pages are those of `--reports-only`, which reads finished maps: its
+time is that of the whole process, start, finding files and reading maps included.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import harness
 import numpy as np
 import pandas as pd
+from datasets import CONFOUNDS, CONTRAST, make_study
+from datasets import Study as RawStudy
+from group_level import draw_maps, write_study
 from nilearn.datasets import load_mni152_brain_mask
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
@@ -147,6 +154,26 @@ def pictures(study: Study) -> dict[str, Callable[[], Picture]]:
     }  # fmt: skip
 
 
+def measure_pages(folder: Path) -> dict[str, tuple[harness.Usage, Path]]:
+    """Draw the page of a participant and that of a group from finished maps; give what it took, and the page."""
+    raw = make_study(folder / "raw", RawStudy(participants=1, sessions=3, runs=2))
+    draw_maps(folder / "pool", 12)
+    names, maps = write_study(folder / "study", folder / "pool", 12)
+    calls = {
+        "sub-01.html, 3 sessions of 2 runs": [str(raw), str(folder / "one"), "participant", "--contrast", CONTRAST,
+                                              "--confounds", *CONFOUNDS],
+        "group.html, 12 participants × 3 sessions": [str(names), str(folder / "group"), "group",
+                                                    "--derivatives", str(maps), "--skip-bids-validation"],
+    }  # fmt: skip
+    found = {}
+    for title, arguments in calls.items():
+        command = [sys.executable, "-m", "sessionfx", *arguments, "--nprocs", "1"]
+        harness.measure(command)
+        used = min((harness.measure([*command, "--reports-only"]) for _ in range(2)), key=lambda usage: usage.cpu)
+        found[title] = used, Path(arguments[1]) / title.partition(",")[0]
+    return found
+
+
 def main() -> None:
     """Time everything and print it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -162,6 +189,12 @@ def main() -> None:
             arguments.pictures.mkdir(parents=True, exist_ok=True)
             kind = picture.kind.removesuffix("+xml")
             (arguments.pictures / f"{re.sub('[ ,]+', '-', name)}.{kind}").write_bytes(picture.content)
+    print("\n| page | processor time (s) | pictures | MB |\n|---|---:|---:|---:|")
+    with tempfile.TemporaryDirectory() as folder:
+        for title, (usage, page) in measure_pages(Path(folder)).items():
+            text = page.read_text(encoding="utf-8")
+            n_pictures = text.count("data:image/")
+            print(f"| {title} | {usage.cpu:.1f} | {n_pictures} | {page.stat().st_size / 1e6:.1f} |", flush=True)
 
 
 if __name__ == "__main__":
