@@ -196,7 +196,7 @@ def test_dropout_that_goes_with_a_stable_level(n: int, before: float, sessions: 
     assert found.rate("summary-statistics") < at_most(0.05)
     assert found.rate("marginal") == pytest.approx(before, abs=0.02)
     assert DIFFERENT_LEVEL in found.results.verdict.strategies["marginal"].reason
-    # of trends it has a condition of its own: that change is a straight line
+    # of trends it has a condition of its own: that change follows it
     assert (found.star, found.warns) == ("summary-statistics", sessions == "linear")
     assert advice(study, study.question("mean"), maps).warns
 

@@ -607,6 +607,44 @@ def test_measured_trend_is_the_one_sample_test_of_participants_own_slopes(
     assert model.dof == dof
 
 
+@pytest.mark.parametrize("measured", [False, True])
+@given(designs())
+@settings(deadline=None, max_examples=25)
+def test_curvature_is_of_each_participants_own_parabola(measured: bool, design: tuple[NDArray[np.bool_], int]) -> None:
+    attendance, seed = design
+    attendance = np.vstack([attendance, np.ones_like(attendance[:3])])
+    attendance = np.column_stack([attendance, np.ones((len(attendance), 2), dtype=bool)])
+    k = attendance.shape[1]
+    plain, rng = layout_of(attendance), np.random.default_rng(seed)
+    times = np.array([float(session) for session in plain.sessions])
+    if measured:
+        times = 30 * times + rng.uniform(0, 20, size=len(times))
+    layout = with_session_covariate(plain, times) if measured else plain
+    effects = correlated(seed, layout)
+    asked = question("quadratic(days)" if measured else "quadratic", k)
+    curvatures = []
+    for label in layout.unique_participants:
+        rows = list(layout.rows_of(label).values())
+        if len(rows) > 2:
+            curvatures.append(np.polyfit(times[rows] - times.mean(), effects[rows], 2)[0])
+    ours = estimate("summary-statistics", layout, asked, effects)
+    np.testing.assert_allclose(ours.t, stats.ttest_1samp(np.array(curvatures), 0).statistic, rtol=1e-5, atol=1e-6)
+    assert ours.dof == len(curvatures) - 1
+    if measured:  # the ordinary least squares of the session-model: one parabola, a level for everyone
+        levels = np.array(
+            [[float(own == label) for label in layout.unique_participants] for own in layout.participants]
+        )
+        centred = times - times.mean()
+        matrix = np.column_stack([centred**2, centred, levels])
+        expected, dof = least_squares(effects, matrix, np.eye(matrix.shape[1])[0])
+        model = estimate("session-model", layout, asked, effects)
+        np.testing.assert_allclose(model.t, expected, rtol=1e-5, atol=1e-6)
+        assert model.dof == dof
+        for name in ("marginal", "mixed"):  # a straight line in truth has no curvature, for any strategy
+            line = np.repeat(centred[:, None], 2, axis=1) + 1e-6 * effects[:, :2]
+            assert np.abs(estimate(name, layout, asked, line).effect).max() < 1e-6
+
+
 @given(designs(), st.floats(-1000, 1000), st.floats(0.1, 100))
 @settings(deadline=None, max_examples=25)
 def test_times_that_go_with_the_number_of_the_session_give_the_t_of_the_trend(

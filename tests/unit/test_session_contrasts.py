@@ -14,7 +14,7 @@ from sessionfx.ask.session_contrasts import (
     check_specification,
     default_specifications,
     resolve_session_contrasts,
-    slope_weights,
+    trend_weights,
 )
 from sessionfx.errors import CommandLineError
 
@@ -90,6 +90,7 @@ def test_defaults_can_be_resolved_for_labels_with_a_plus_sign() -> None:
         ("training effect = 0.5*ses-02 + 0.5*ses-03 - ses-01", "trainingEffect", (-1.0, 0.5, 0.5)),
         ("average=mean", "average", (1 / 3, 1 / 3, 1 / 3)),
         ("slope=linear", "slope", (-0.5, 0.0, 0.5)),
+        ("quadratic", "quadratic", (0.5, -1.0, 0.5)),
     ],
 )
 def test_specification_gives_label_and_weights(specification: str, label: str, weights: tuple[float, ...]) -> None:
@@ -126,12 +127,26 @@ def test_linear_weights_sum_to_zero_and_give_slope_one_on_time(n_sessions: int) 
     assert weights @ np.arange(n_sessions) == pytest.approx(1, abs=1e-12)
 
 
-@given(st.lists(st.integers(-20, 20), min_size=2, max_size=8, unique=True), st.integers(0, 2**32 - 1))
+@given(st.lists(st.integers(-20, 20), min_size=3, max_size=8, unique=True), st.integers(0, 2**32 - 1))
 @settings(deadline=None)
-def test_slope_weights_are_those_of_the_regression_line(times: list[int], seed: int) -> None:
+def test_trend_weights_are_those_of_the_regression_line_and_of_the_parabola(times: list[int], seed: int) -> None:
     values = np.random.default_rng(seed).normal(size=len(times))
-    slope = np.polyfit(times, values, 1)[0]
-    assert slope_weights(np.array(times, dtype=float)) @ values == pytest.approx(slope, rel=1e-7, abs=1e-10)
+    for degree in (1, 2):
+        highest = np.polyfit(times, values, degree)[0]
+        weights = trend_weights(np.array(times, dtype=float), degree)
+        assert weights @ values == pytest.approx(highest, rel=1e-6, abs=1e-9)
+
+
+def test_a_parabola_needs_three_sessions_and_is_of_those_there_are() -> None:
+    asked = resolved("quadratic", session_labels(4))
+    assert asked.weights_for(session_labels(4)[:2]) is None
+    first_three = asked.weights_for(session_labels(4)[:3])
+    assert list((first_three or {}).values()) == pytest.approx([0.5, -1.0, 0.5])
+    assert resolved("quadratic", session_labels(2)).weights == ()
+    measured = resolved("quadratic(days)")
+    assert (measured.label, measured.kind, measured.time, measured.degree) == (
+        "quadraticDays", "measured trend", "days", 2,
+    )  # fmt: skip
 
 
 # A participant who misses sessions --------------------------------------------------------------------------

@@ -5,8 +5,8 @@ Vocabulary
 study sessions
     All session labels of the analysis, in time order; an empty tuple for a dataset without `ses-` entities.
 session contrast
-    The estimand over sessions: their `mean`, a difference, the `linear` trend, any weights; or `any`, the F test
-    that no session differs.
+    The estimand over sessions: their `mean`, a difference, a trend (`linear`, or `quadratic`: its curvature), any
+    weights; or `any`, the F test that no session differs.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from sessionfx.wording import listed, session_names, words_to_label
 MEAN = "mean"
 LINEAR = "linear"
 ANY = "any"
+_DEGREES = {LINEAR: 1, "quadratic": 2}
 # Each is a question for every strategy: the 45 of ten sessions would be two thousand files
 MOST_DEFAULT_DIFFERENCES = 15
-_MEASURED_TREND = re.compile(r"linear\(([^()]+)\)\Z")
+_MEASURED_TREND = re.compile(rf"({'|'.join(_DEGREES)})\(([^()]+)\)\Z")
 
 
 @dataclass(frozen=True)
@@ -41,28 +42,30 @@ class SessionContrast:
         Label in file names (`sessions-<label>`).
     text : str
         As written, for people.
-    kind : {'mean', 'linear', 'weights', 'any', 'slope'}
-        `mean` and `linear` adapt to the sessions a participant has; `weights` do not. `any` is several contrasts
-        at once, `slope` the trend over a measured session covariate; neither has weights that hold for every
-        participant.
+    kind : {'mean', 'trend', 'weights', 'any', 'measured trend'}
+        `mean` and `trend` adapt to the sessions a participant has; `weights` do not. `any` is several contrasts
+        at once, `measured trend` is over a session covariate; neither has weights that hold for every participant.
     sessions : tuple of str
         The study sessions, in time order.
     weights : tuple of float
         One weight per study session, for a participant who has them all; empty where the question has no
-        meaning (a trend over one session), and for `any` and `slope`.
+        meaning (a trend over one session), and for `any` and `measured trend`.
     time : str or None
-        The session covariate that a `slope` is over.
+        The session covariate that a `measured trend` is over.
     order_source : str
         What the order of the sessions is taken from, in words.
+    degree : int
+        Of a trend: 1 is the slope of a straight line, 2 the coefficient of the square in a parabola.
     """
 
     label: str
     text: str
-    kind: Literal["mean", "linear", "weights", "any", "slope"]
+    kind: Literal["mean", "trend", "weights", "any", "measured trend"]
     sessions: tuple[str, ...]
     weights: tuple[float, ...]
     time: str | None = None
     order_source: str = ""
+    degree: int = 1
 
     @property
     def order_text(self) -> str:
@@ -84,47 +87,57 @@ class SessionContrast:
     @property
     def is_within_participant(self) -> bool:
         """Whether the weights sum to zero, so that a participant's own level cancels."""
-        if self.kind in ("any", "slope"):
+        if self.kind in ("any", "measured trend"):
             return True
         return bool(self.weights) and abs(sum(self.weights)) < 1e-9 * max(map(abs, self.weights))
 
     def weights_for(self, sessions: Sequence[str]) -> dict[str, float] | None:
         """Weights other than zero, by session, for a participant who has only some sessions.
 
-        None where these cannot answer the question: a trend needs two sessions, given weights need every session whose
-        weight is not zero; `any` and `slope` have none.
+        None where these cannot answer the question: a line needs two sessions, a parabola three, given weights every
+        session whose weight is not zero; `any` and a `measured trend` have none.
         """
         present = [index for index, session in enumerate(self.sessions) if session in set(sessions)]
-        if not present or self.kind in ("any", "slope"):
+        if not present or self.kind in ("any", "measured trend"):
             return None
         if self.kind == "mean":
             return {self.sessions[index]: 1 / len(present) for index in present}
-        if self.kind == "linear":
-            if len(present) < 2:
+        if self.kind == "trend":
+            if len(present) <= self.degree:
                 return None
-            slopes = slope_weights(np.asarray(present, dtype=float))
-            named = zip(present, slopes, strict=True)
+            named = zip(present, trend_weights(np.asarray(present, dtype=float), self.degree), strict=True)
             return {self.sessions[index]: float(weight) for index, weight in named if weight != 0}
         needed = {session: weight for session, weight in zip(self.sessions, self.weights, strict=True) if weight != 0}
         return needed if set(needed) <= set(sessions) else None
 
 
-def slope_weights(times: np.ndarray) -> np.ndarray:
-    """Weights whose sum with the values is their least-squares slope over `times`.
+def trend_weights(times: np.ndarray, degree: int = 1) -> np.ndarray:
+    """Weights whose sum with the values is the highest coefficient of their least-squares polynomial over `times`.
 
     Parameters
     ----------
     times : ndarray of shape (S,)
-        At least two different values.
+        More different values than the degree.
+    degree : {1, 2}
 
     Returns
     -------
     ndarray of shape (S,)
-        (t − mean t) / Σ (t − mean t)²: change per unit of time.
+        p / Σ p², with p as in `trend_direction`: change per unit of time, or per squared unit.
     """
-    centred = times - times.mean()
-    weights: np.ndarray = centred / (centred @ centred)
+    direction = trend_direction(times, degree)
+    weights: np.ndarray = direction / (direction @ direction)
     return weights
+
+
+def trend_direction(times: np.ndarray, degree: int = 1) -> np.ndarray:
+    """Find what a power of `times`, of shape (S,), has beyond the lower ones: the next orthogonal polynomial."""
+    centred: np.ndarray = times - times.mean()
+    if degree == 1:
+        return centred
+    square = centred**2
+    curved: np.ndarray = square - square.mean() - (square @ centred) / (centred @ centred) * centred
+    return curved
 
 
 def default_specifications(sessions: Sequence[str], *, order_is_known: bool = True) -> list[str]:
@@ -180,8 +193,8 @@ def resolve_session_contrasts(
     Parameters
     ----------
     specifications : sequence of str
-        `mean`, `linear`, `linear(COVARIATE)`, `any`, an expression over `ses-…`, or `NAME=` one of these; empty for
-        the defaults.
+        `mean`, `linear`, `quadratic`, `linear(COVARIATE)`, `quadratic(COVARIATE)`, `any`, an expression over `ses-…`,
+        or `NAME=` one of these; empty for the defaults.
     sessions : sequence of str
         Study sessions in time order; empty for a dataset without sessions.
     order_is_known : bool, default=True
@@ -202,7 +215,7 @@ def resolve_session_contrasts(
         twin = next((other for other in contrasts if other.label.lower() == contrast.label.lower()), None)
         if twin is None:
             contrasts.append(contrast)
-        elif (twin.kind, twin.weights, twin.time) != (contrast.kind, contrast.weights, contrast.time):
+        elif replace(twin, text="", label="") != replace(contrast, text="", label=""):
             raise CommandLineError(
                 f"The session contrasts '{twin.text}' and '{contrast.text}' would both be called "
                 f"'{contrast.label}' in file names. Give one a name of its own: --session-contrast "
@@ -224,17 +237,17 @@ def check_specification(specification: str) -> str | None:
         raise CommandLineError(
             f"--session-contrast '{specification}': the name before '=' has no letter or digit to use in file names."
         )
-    if body in (MEAN, LINEAR, ANY):
+    if body in (MEAN, *_DEGREES, ANY):
         return None
     measured = _MEASURED_TREND.match(body)
     if measured:
-        return measured[1].strip()
+        return measured[2].strip()
     try:
         parse_expression(body, session_names=True)
     except ExpressionError as error:
         raise CommandLineError(
-            f"--session-contrast '{specification}' cannot be read: {error}. Write 'mean', 'linear', 'any', or "
-            "weighted sessions such as 'ses-02 - ses-01' or '0.5*ses-02 + 0.5*ses-03 - ses-01'."
+            f"--session-contrast '{specification}' cannot be read: {error}. Write 'mean', 'linear', 'quadratic', 'any' "
+            "or weighted sessions such as 'ses-02 - ses-01' or '0.5*ses-02 + 0.5*ses-03 - ses-01'."
         ) from None
     return None
 
@@ -248,14 +261,17 @@ def _resolve_one(specification: str, sessions: tuple[str, ...]) -> SessionContra
         # A dataset without sessions has one map per participant: its mean is that map.
         weights = (1 / n_sessions,) * n_sessions if n_sessions else (1.0,)
         return SessionContrast(label or MEAN, body, "mean", sessions or ("",), weights)
-    if body == LINEAR:
-        slopes = slope_weights(np.arange(n_sessions, dtype=float)).tolist() if n_sessions >= 2 else []
-        return SessionContrast(label or LINEAR, body, "linear", sessions or ("",), tuple(slopes))
+    if body in _DEGREES:
+        degree = _DEGREES[body]
+        trend = trend_weights(np.arange(n_sessions, dtype=float), degree).tolist() if n_sessions > degree else []
+        return SessionContrast(label or body, body, "trend", sessions or ("",), tuple(trend), degree=degree)
     if body == ANY:
         return SessionContrast(label or ANY, body, "any", sessions or ("",), ())
-    time = check_specification(specification)
-    if time is not None:
-        return SessionContrast(label or words_to_label([LINEAR, time]), body, "slope", sessions or ("",), (), time)
+    measured = _MEASURED_TREND.match(body)
+    if measured:
+        word, time = measured[1], measured[2].strip()
+        label, degree = label or words_to_label([word, time]), _DEGREES[word]
+        return SessionContrast(label, body, "measured trend", sessions or ("",), (), time, degree=degree)
     expression = parse_expression(body, session_names=True)
     weights_by_session: dict[str, float] = {}
     for written, weight in expression.weights.items():

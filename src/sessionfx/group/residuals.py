@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
+from sessionfx.ask.session_contrasts import trend_direction
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies.base import MapLayout, Question
 from sessionfx.group.strategies.designs import session_design
@@ -191,8 +192,7 @@ def direction_of(layout: MapLayout, question: Question) -> NDArray[np.float64]:
     """Find the direction over sessions that a question is about, at each of N maps; a straight line for `any`."""
     asked = question.sessions
     if asked.time is not None:
-        values = layout.session_covariate(asked.time)
-        return np.asarray(values - values.mean())
+        return np.asarray(trend_direction(layout.session_covariate(asked.time), asked.degree))
     present = [session for session in asked.sessions if session in layout.sessions]
     line = dict(zip(present, np.linspace(-0.5, 0.5, len(present)), strict=True))
     weights = line if asked.kind == "any" else asked.weights_for(present) if asked.weights else None

@@ -182,7 +182,8 @@ SECTIONS = {
     ),
     "group level": (
         Option(name="session_contrast", takes=Takes.ONE_REPEATED, metavar="SPEC",
-               help="'mean', 'linear', 'linear(COVARIATE)', 'any', 'ses-02 - ses-01', any weights, or 'NAME=SPEC'",
+               help="'mean', 'linear', 'quadratic', 'any', 'linear(COVARIATE)', 'quadratic(COVARIATE)', "
+               "'ses-02 - ses-01', any weights, or 'NAME=SPEC'",
                otherwise="mean, all differences, from three sessions on linear and any"),
         Option(name="strategy", value=STRATEGIES, takes=Takes.SEVERAL, metavar="STRATEGY",
                help=f"one or more of {', '.join(STRATEGY_NAMES)}", otherwise="all but meta"),

@@ -195,8 +195,9 @@ class Question:
     @property
     def units(self) -> str:
         """Units of the effect."""
-        per = [f" per unit of '{name}'" for name in (self.sessions.time, self.group.covariate) if name]
-        return "percent signal change" + "".join(per)
+        of_time = "unit" if self.sessions.degree == 1 else "squared unit"
+        per = {self.sessions.time: of_time, self.group.covariate: "unit"}
+        return "percent signal change" + "".join(f" per {unit} of '{name}'" for name, unit in per.items() if name)
 
     def group_weights(self, n_columns: int) -> NDArray[np.float64]:
         """Weights over the constant and the covariates."""

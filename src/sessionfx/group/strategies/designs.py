@@ -21,7 +21,6 @@ from sessionfx.statistics.linear_algebra import is_estimable, rank_of
 from sessionfx.wording import session_names
 
 TOO_FEW_PARTICIPANTS = "There is one participant only; a group model needs at least two."
-NO_TREND = "There is one session only, so there is no trend over sessions to estimate."
 NO_DIFFERENCE = "There is one session only, so no session can differ from another."
 MAIN_EFFECTS = (
     "Some sessions have no map of some groups, or too few, so that the covariates' effects in these sessions cannot be "
@@ -122,8 +121,8 @@ def session_design(layout: MapLayout, question: Question, covariate_effect: str 
     session_weights: dict[str, float] = {}
     means_of_time = pd.DataFrame(index=layout.row_names())
     if asked.time is not None:
-        columns, means_of_time = _time_columns(layout, asked.time, covariate_effect)
-        over_sessions = np.array([0.0, 1.0])
+        columns, means_of_time = _time_columns(layout, asked.time, asked.degree, covariate_effect)
+        over_sessions = np.array([0.0] * asked.degree + [1.0])
     else:
         sessions = [session for session in asked.sessions if session in layout.sessions]
         labels = [f"ses-{session}" if session else "" for session in sessions]
@@ -134,7 +133,7 @@ def session_design(layout: MapLayout, question: Question, covariate_effect: str 
             over_sessions = difference_contrasts(len(sessions))
         else:
             if not asked.weights:
-                raise NotEstimableError(NO_TREND)
+                raise NotEstimableError(no_trend(asked))
             weights = asked.weights_for(sessions)
             if weights is None:
                 absent = [session for session in asked.sessions if session not in sessions]
@@ -158,18 +157,31 @@ def session_design(layout: MapLayout, question: Question, covariate_effect: str 
     return whole
 
 
+def no_trend(asked: SessionContrast) -> str:
+    """Say why a trend over the sessions has no meaning."""
+    needed = "two" if asked.degree == 1 else "three"
+    there = "one session only" if len(asked.sessions) == 1 else "two sessions only"
+    return f"There is {there}, and the {asked.text} trend needs {needed}."
+
+
 def _time_columns(
-    layout: MapLayout, time: str, covariate_effect: str
+    layout: MapLayout, time: str, degree: int, covariate_effect: str
 ) -> tuple[dict[str, NDArray[np.float64]], pd.DataFrame]:
     """Columns of a trend over a measured time: those with products with the covariates, and those without."""
     constant, values = np.ones(len(layout.participants)), layout.session_covariate(time)
+    powers = {time: values}
+    if degree == 2:  # centred, so that the square is no multiple of the line in practice
+        powers |= {f"{time}^2": (values - values.mean()) ** 2}
     if covariate_effect == "mixture":
-        return {"": constant, time: values}, pd.DataFrame(index=layout.row_names())
-    within = f"{time}:within"
-    parts = layout.parts(time, values)
-    columns = {"": constant, within: parts.pop(within, np.zeros(len(constant)))}
-    centred = {name: column - column.mean() for name, column in parts.items()}
-    return columns, pd.DataFrame(centred, index=layout.row_names())
+        return {"": constant, **powers}, pd.DataFrame(index=layout.row_names())
+    columns = {"": constant}
+    between: dict[str, NDArray[np.float64]] = {}
+    for name, power in powers.items():
+        parts = layout.parts(name, power)
+        within = f"{name}:within"
+        columns[within] = parts.pop(within, np.zeros(len(constant)))
+        between |= {part: column - column.mean() for part, column in parts.items()}
+    return columns, pd.DataFrame(between, index=layout.row_names())
 
 
 def _products(columns: dict[str, NDArray[np.float64]], between: pd.DataFrame) -> dict[str, NDArray[np.float64]]:

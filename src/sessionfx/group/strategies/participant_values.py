@@ -16,14 +16,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sessionfx.ask.session_contrasts import SessionContrast, slope_weights
+from sessionfx.ask.session_contrasts import SessionContrast, trend_weights
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question, check_bootstrap, variance_groups
 from sessionfx.group.strategies.designs import (
     NO_DIFFERENCE,
-    NO_TREND,
     complete_participants,
     difference_contrasts,
+    no_trend,
     session_differences,
 )
 from sessionfx.statistics.estimates import Estimate, FTest
@@ -41,10 +41,10 @@ INCOMPLETE_MEAN = (
     "differ, it mixes who was scanned with when, and is biased."
 )
 INCOMPLETE_TREND = (
-    "Some participants miss sessions, and their trend is over the sessions they have: where change is not a "
-    "straight line, it is not the same quantity for everyone."
+    "Some participants miss sessions, and their trend is over the sessions they have: where change does "
+    "not follow the trend, it is not the same quantity for everyone."
 )
-_WARNINGS_IF_INCOMPLETE = {"mean": (INCOMPLETE_MEAN,), "linear": (INCOMPLETE_TREND,)}
+_WARNINGS_IF_INCOMPLETE = {"mean": (INCOMPLETE_MEAN,), "trend": (INCOMPLETE_TREND,)}
 UNEQUAL_GROUPS = (
     "Each group has a variance of its own here, and the Bayes factor is that of a t test with one for all. --variance "
     "pooled has it; it holds if the groups vary equally."
@@ -280,18 +280,20 @@ def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[st
     NotEstimableError
         If the question has no meaning, or fewer than two participants can answer it.
     """
-    if asked.kind == "linear" and not asked.weights:
-        raise NotEstimableError(NO_TREND)
+    if asked.kind == "trend" and not asked.weights:
+        raise NotEstimableError(no_trend(asked))
     combinations: dict[str, dict[int, float]] = {}
     left_out: dict[str, str] = {}
+    needed = f"{'two' if asked.degree == 1 else 'three'} sessions with different values of '{asked.time}'"
     for participant in layout.unique_participants:
         rows = layout.rows_of(participant)
         if asked.time is not None:
             times = layout.session_covariate(asked.time)[list(rows.values())]
-            if np.ptp(times) > 0:
-                combinations[participant] = dict(zip(rows.values(), slope_weights(times).tolist(), strict=True))
+            if len(np.unique(times)) > asked.degree:
+                weights_in_time = trend_weights(times, asked.degree).tolist()
+                combinations[participant] = dict(zip(rows.values(), weights_in_time, strict=True))
             else:
-                left_out[participant] = f"has no two sessions with different values of '{asked.time}'"
+                left_out[participant] = f"has no {needed}"
             continue
         weights = asked.weights_for(list(rows))
         if weights is None:
@@ -300,7 +302,7 @@ def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[st
             continue
         combinations[participant] = {rows[session]: weight for session, weight in weights.items()}
     if len(combinations) < 2:
-        what = f"sessions with different values of '{asked.time}'" if asked.time else "the sessions this contrast needs"
+        what = needed if asked.time else "the sessions this contrast needs"
         raise NotEstimableError(f"{len(combinations)} participant(s) have {what}; a group model needs at least two.")
     return combinations, left_out
 

@@ -28,7 +28,7 @@ class SummaryStatistics(Strategy):
         spread="may differ without covariates; with them they are equal, at least within groups (--variance)",
         sessions="nothing; for the test of any difference, the same for all participants, at least within groups",
         missing=(
-            "for means, sessions do not truly differ; for trends, change is a straight line; for others participants "
+            "for means, sessions do not truly differ; for trends, change follows the trend; for others participants "
             "are left out, which may go with a stable level, not with the change"
         ),
         covariates="effects are linear; a covariate of sessions enters as the session contrast of its values",
@@ -52,12 +52,12 @@ class SummaryStatistics(Strategy):
                 "participants miss sessions, and their means are over the sessions they have: if sessions truly "
                 "differ, it mixes who was scanned with when.",
             )
-        if layout.n_sessions > 2 and not layout.is_balanced and asked.kind == "linear":
+        if layout.n_sessions > 2 and not layout.is_balanced and asked.kind == "trend":
             return Judgement(
                 "conditional",
-                "participants miss sessions: if change is not a straight line, their trends differ in meaning.",
+                "participants miss sessions: if change does not follow the trend, their trends differ in meaning.",
             )
-        if not layout.is_balanced and grounds.question.group.label and asked.kind == "slope":
+        if not layout.is_balanced and grounds.question.group.label and asked.kind == "measured trend":
             return Judgement(
                 "conditional",
                 "participants with fewer sessions, or closer ones, have less certain values, and it takes those of a "
