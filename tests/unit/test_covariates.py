@@ -216,6 +216,86 @@ def test_a_numeric_covariate_is_its_slope_with_the_others_held() -> None:
     assert estimated(asked("patient - control", PATIENTS), PATIENTS, values) == pytest.approx(2)
 
 
+def interacting(pair: tuple[str, str], **values: Sequence[float] | Sequence[str]) -> Covariates:
+    n_participants = len(next(iter(values.values())))
+    return code_covariates([f"{index:02d}" for index in range(n_participants)], values, interactions=[pair])
+
+
+def estimate_of(text: str, covariates: Covariates, outcome: NDArray[np.float64]) -> float:
+    (contrast,) = resolve_group_contrasts([text], covariates)
+    design = np.column_stack([np.ones(len(outcome)), covariates.values])
+    return float(np.array(contrast.weights) @ np.linalg.lstsq(design, outcome, rcond=None)[0])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_slopes_of_an_interaction_are_those_within_each_group(turned: bool) -> None:
+    rng = np.random.default_rng(3)
+    group, age = rng.permutation(np.repeat(["control", "patient", "relative"], [8, 9, 7])), rng.uniform(20, 60, 24)
+    outcome = rng.normal(size=24)
+    covariates = interacting(("age", "group") if turned else ("group", "age"), group=group.tolist(), age=age)
+    slope = {name: np.polyfit(age[group == name], outcome[group == name], 1)[0] for name in set(group)}
+    level = {name: np.polyval(np.polyfit(age[group == name], outcome[group == name], 1), age.mean()) for name in slope}
+
+    def of(name: str) -> str:
+        return f"age:{name}" if turned else f"{name}:age"
+
+    assert estimate_of(of("patient"), covariates, outcome) == pytest.approx(slope["patient"], rel=1e-9)
+    difference = f"{of('patient')} - {of('control')}"
+    assert estimate_of(difference, covariates, outcome) == pytest.approx(slope["patient"] - slope["control"], rel=1e-9)
+    assert estimate_of("age", covariates, outcome) == pytest.approx(np.mean(list(slope.values())), rel=1e-9)
+    # of the groups themselves: at the mean age
+    found = estimate_of("patient - relative", covariates, outcome)
+    assert found == pytest.approx(level["patient"] - level["relative"], rel=1e-9)
+    assert estimate_of("intercept", covariates, outcome) == pytest.approx(np.mean(list(level.values())), rel=1e-9)
+    asked = resolve_group_contrasts([], covariates)
+    assert [contrast.text for contrast in asked][-3:] == [
+        f"{of(later)} - {of(earlier)}"
+        for earlier, later in (("control", "patient"), ("control", "relative"), ("patient", "relative"))
+    ]
+    assert {contrast.covariate for contrast in asked[-3:]} == {"age"}
+
+
+def test_an_interaction_of_groups_is_a_difference_of_differences_of_cells() -> None:
+    rng = np.random.default_rng(4)
+    group, drug = np.repeat(["c", "p"], 12), np.tile(["a", "b", "d"], 8)
+    outcome = rng.normal(size=24)
+    covariates = interacting(("group", "drug"), group=group.tolist(), drug=drug.tolist())
+    mean = {(g, d): outcome[(group == g) & (drug == d)].mean() for g in "cp" for d in "abd"}
+    asked = resolve_group_contrasts([], covariates)
+    assert [contrast.text for contrast in asked][-3] == "p:b - p:a - c:b + c:a"
+    expected = mean["p", "b"] - mean["p", "a"] - mean["c", "b"] + mean["c", "a"]
+    assert estimate_of("p:b - p:a - c:b + c:a", covariates, outcome) == pytest.approx(expected, rel=1e-9)
+    assert estimate_of("group[p]:drug[d]", covariates, outcome) == pytest.approx(mean["p", "d"], rel=1e-9)
+    assert estimate_of("p - c", covariates, outcome) == pytest.approx(
+        np.mean([mean["p", d] - mean["c", d] for d in "abd"]), rel=1e-9
+    )
+
+
+def test_an_interaction_of_numbers_is_a_numeric_covariate() -> None:
+    rng = np.random.default_rng(5)
+    age, score, outcome = rng.uniform(20, 60, 24), rng.normal(size=24), rng.normal(size=24)
+    covariates = interacting(("age", "score"), age=age, score=score)
+    centred = np.column_stack([age - age.mean(), score - score.mean()])
+    design = np.column_stack([np.ones(24), centred, centred.prod(axis=1)])
+    expected = np.linalg.lstsq(design, outcome, rcond=None)[0]
+    for text, value in zip(("intercept", "age", "score", "age:score"), expected, strict=True):
+        assert estimate_of(text, covariates, outcome) == pytest.approx(value, rel=1e-9)
+    assert [contrast.text for contrast in resolve_group_contrasts([], covariates)][-1] == "age:score"
+
+
+def test_an_interaction_needs_its_parts_and_people_in_every_cell(tmp_path: Path) -> None:
+    write_participants(tmp_path, {"group": GROUPS, "age": [str(age) for age in AGES], "sex": list("ffmmff")})
+    with pytest.raises(CommandLineError, match=r"interaction of 'group' and 'age'.*--covariates group age group:age"):
+        read_covariates(tmp_path, layout_of(6), ["group", "group:age"])
+    with pytest.raises(LevelError, match=r"cannot be told apart|too few"):
+        read_covariates(tmp_path, layout_of(6), ["group", "sex", "group:sex"])
+    read = read_covariates(tmp_path, layout_of(6), ["sex", "age", "sex:age"])
+    assert read.columns == ("sex[f]", "age", "sex[f]:age")
+    assert any("at the mean of the other" in warning for warning in read.warnings)
+    with pytest.raises(CommandLineError, match="sum to 2"):
+        resolve_group_contrasts(["f:age + m:age"], read)
+
+
 def test_everything_is_asked_by_default() -> None:
     contrasts = resolve_group_contrasts([], PATIENTS)
     assert [(contrast.label, contrast.text, contrast.weights) for contrast in contrasts] == [

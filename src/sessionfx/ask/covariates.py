@@ -8,8 +8,11 @@ level
     One value of a categorical covariate.
 column
     A coded covariate in the design: one for a numeric covariate, L − 1 for a categorical one with L levels.
+interaction
+    Products of the columns of two covariates, `group:age`: how the effect of one differs with the other.
 group contrast
-    What is asked about the participants: their `intercept`, the effect of a numeric covariate, a difference of levels.
+    What is asked about the participants: their `intercept`, the effect of a numeric covariate, a difference of levels,
+    or of what an interaction tells apart (`patient:age - control:age`, a difference of slopes).
 
 Numeric covariates are centred and categorical ones sum-coded, so that the intercept keeps its meaning whatever
 covariates stand beside it: the mean over levels, each counting the same, at the mean of the numeric covariates.
@@ -22,7 +25,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +45,10 @@ LARGEST_NUMBER = 1e150
 LOOKS_MISSING = frozenset({"none", "nil", "missing", "unknown", "-", "--", "?"})
 
 _PLAIN_NAME = re.compile(NAME)
-_QUALIFIED_LEVEL = re.compile(rf"`[^`]*`|{NAME}\[[^\]`]*\]")
+_QUALIFIED = rf"{NAME}\[[^\]`]*\]"
+_PART = rf"(?:{_QUALIFIED}|{NAME})"
+# names that expressions do not know: group[patient], group:age, patient:age
+_SPECIAL_NAME = re.compile(rf"`[^`]*`|{_PART}:{_PART}|{_QUALIFIED}")
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,8 @@ class Covariates:
         each of its covariate's columns).
     levels : dict of str to tuple of str
         Levels of each categorical covariate, in natural order.
+    interactions : tuple of (str, str)
+        Pairs of covariates whose columns are multiplied.
     session_columns : tuple of str
         Names of the R covariates of sessions.
     session_values : dict of (str, str) to tuple of float
@@ -74,6 +82,7 @@ class Covariates:
     columns: tuple[str, ...]
     values: NDArray[np.float64]
     levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    interactions: tuple[tuple[str, str], ...] = ()
     session_columns: tuple[str, ...] = ()
     session_values: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
@@ -87,8 +96,10 @@ class Covariates:
 
     @property
     def numeric(self) -> tuple[str, ...]:
-        """Names of the numeric covariates of participants."""
+        """Names of the numeric covariates of participants, products of two of them included."""
         coded = {_qualified(covariate, level) for covariate, levels in self.levels.items() for level in levels}
+        coded |= {":".join(columns) for pair in self.interactions if any(part in self.levels for part in pair)
+                  for columns in _pairs_of_columns(*pair, self.levels)}  # fmt: skip
         return tuple(column for column in self.columns if column not in coded)
 
     def row_of(self, participant: str) -> NDArray[np.float64]:
@@ -147,6 +158,7 @@ def code_covariates(
     values: Mapping[str, Sequence[float] | Sequence[str]],
     *,
     why_categorical: Mapping[str, str] | None = None,
+    interactions: Sequence[tuple[str, str]] = (),
     session_columns: Sequence[str] = (),
     session_values: Mapping[tuple[str, str], tuple[float, ...]] | None = None,
     left_out: Mapping[str, str] | None = None,
@@ -162,6 +174,8 @@ def code_covariates(
         For each covariate n numbers, or n texts where it is categorical.
     why_categorical : mapping of str to str, optional
         Why a covariate is not numeric, a phrase for warnings and errors (`'31,2' is not a number`).
+    interactions : sequence of (str, str)
+        Pairs of the covariates; their products come after them.
     session_columns, session_values, left_out, warnings
         As in `Covariates`; what is to be said of the coding is added to the warnings.
 
@@ -193,6 +207,13 @@ def code_covariates(
             columns[covariate] = _centred(covariate, numbers)
             names.append(covariate)
             of_coding.append(f"{covariate}: numeric, centred at {numbers.mean():g}")
+    for first, second in interactions:
+        names.append(f"{first}:{second}")
+        for one_column, other_column in _pairs_of_columns(first, second, levels_of):
+            columns[f"{one_column}:{other_column}"] = columns[one_column] * columns[other_column]
+        of_coding.append(
+            f"{first}:{second}: interaction; what is asked of '{first}' or '{second}' alone is at the mean of the other"
+        )
     _check_names([*names, *session_columns])
     if levels_of:
         of_coding.append(
@@ -206,6 +227,7 @@ def code_covariates(
         columns=tuple(columns),
         values=coded_values,
         levels=levels_of,
+        interactions=tuple(interactions),
         session_columns=tuple(session_columns),
         session_values=dict(session_values or {}),
         left_out=dict(left_out or {}),
@@ -220,6 +242,15 @@ def _composed(text: str) -> str:
 
 def _qualified(covariate: str, level: str) -> str:
     return f"{covariate}[{level}]"
+
+
+def _pairs_of_columns(first: str, second: str, levels: Mapping[str, Sequence[str]]) -> Iterable[tuple[str, str]]:
+    """Pair the coded columns of two covariates."""
+    own, others = (
+        [_qualified(name, level) for level in levels[name][:-1]] if name in levels else [name]
+        for name in (first, second)
+    )
+    return product(own, others)
 
 
 def _centred(covariate: str, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -299,7 +330,8 @@ def _check_rank(values: NDArray[np.float64], columns: tuple[str, ...]) -> None:
             "complete their values."
         )
     # units of the covariates must not decide, nor may squares of large ones overflow
-    scaled = values / np.abs(values).max(axis=0, initial=0.0) if n_columns else values
+    largest = np.abs(values).max(axis=0, initial=0.0)
+    scaled = values / np.where(largest > 0, largest, 1.0)
     design = np.column_stack([np.ones(n_participants), scaled])
     kept = independent_columns(design)
     dependent = [index for index in range(1 + n_columns) if index not in kept]
@@ -312,7 +344,8 @@ def _check_rank(values: NDArray[np.float64], columns: tuple[str, ...]) -> None:
         shares = np.linalg.lstsq(design[:, earlier], design[:, index], rcond=None)[0]
         explaining = [columns[column - 1] for column, share in zip(earlier, shares, strict=True)
                       if column and abs(share) > 1e-6]  # fmt: skip
-        sentences.append(f"'{columns[index - 1]}' is a combination of {quoted(explaining)}")
+        what = f"a combination of {quoted(explaining)}" if explaining else "zero for everyone"
+        sentences.append(f"'{columns[index - 1]}' is {what}")
         involved += [*explaining, columns[index - 1]]
     raise LevelError(
         f"The effects of the covariates cannot be told apart: over the {n_participants} participants with complete "
@@ -326,10 +359,36 @@ def _check_rank(values: NDArray[np.float64], columns: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class _Term:
-    """What a name in a group contrast stands for: a numeric covariate, or a level of a categorical one."""
+    """What a name in a group contrast stands for: a numeric covariate, a level of a categorical one, or two of these.
 
-    covariate: str
-    level: str | None = None
+    Attributes
+    ----------
+    covariates : tuple of str
+        One, or the two of an interaction.
+    levels : tuple of str or None
+        A level of each that is categorical, None for one that is numeric.
+    """
+
+    covariates: tuple[str, ...]
+    levels: tuple[str | None, ...] = (None,)
+
+    @property
+    def slope(self) -> str:
+        """The numeric covariate, or product of two, that it is the effect of; empty for a mean."""
+        pairs = zip(self.covariates, self.levels, strict=True)
+        return ":".join(covariate for covariate, level in pairs if level is None)
+
+    def weights(self, levels: Mapping[str, Sequence[str]]) -> dict[str, float]:
+        """Weights over columns by name, that of the constant being empty: a predicted mean, or a slope."""
+        total = {"": 1.0}
+        for covariate, level in zip(self.covariates, self.levels, strict=True):
+            own = {covariate: 1.0}
+            if level is not None:
+                codes = sum_codes(len(levels[covariate]))[list(levels[covariate]).index(level)]
+                named = (_qualified(covariate, other) for other in levels[covariate][:-1])
+                own = {"": 1.0, **dict(zip(named, codes.tolist(), strict=True))}
+            total = {":".join(filter(None, names)): total[names[0]] * own[names[1]] for names in product(total, own)}
+        return total
 
 
 def default_group_specifications(covariates: Covariates) -> list[str]:
@@ -340,7 +399,33 @@ def default_group_specifications(covariates: Covariates) -> list[str]:
     for covariate, levels in covariates.levels.items():
         written = [_written(covariate, level, meanings) for level in levels]
         specifications += [f"{later} - {earlier}" for earlier, later in combinations(written, 2)]
+    for pair in covariates.interactions:
+        specifications += _differences_of_interaction(*pair, covariates, meanings)
     return specifications
+
+
+def _differences_of_interaction(
+    first: str, second: str, covariates: Covariates, meanings: Mapping[str, list[_Term]]
+) -> list[str]:
+    """List differences of slopes, later level minus earlier, or differences of differences of means."""
+    pairs_of_levels = [list(combinations(covariates.levels.get(name, ()), 2)) for name in (first, second)]
+    if not any(pairs_of_levels):
+        return []  # a product of numbers is a numeric covariate
+
+    def written(level: str | None, other: str | None) -> str:
+        term = [_Term((first, second), (level, other))]
+        readable = [name for name, found in meanings.items() if found == term and _SPECIAL_NAME.fullmatch(name)]
+        parts = [name if own is None else _qualified(name, own) for name, own in ((first, level), (second, other))]
+        return next((name for name in readable if "=" not in name), f"`{':'.join(parts)}`")
+
+    if all(pairs_of_levels):
+        return [
+            f"{written(b, y)} - {written(b, x)} - {written(a, y)} + {written(a, x)}"
+            for (a, b), (x, y) in product(*pairs_of_levels)
+        ]
+    if pairs_of_levels[0]:
+        return [f"{written(b, None)} - {written(a, None)}" for a, b in pairs_of_levels[0]]
+    return [f"{written(None, y)} - {written(None, x)}" for x, y in pairs_of_levels[1]]
 
 
 def resolve_group_contrasts(specifications: Sequence[str], covariates: Covariates) -> list[GroupContrast]:
@@ -404,8 +489,7 @@ def _resolve_one(specification: str, covariates: Covariates) -> GroupContrast:
         term = _look_up(specification, word, covariates, meanings)
         terms[term] = terms.get(term, 0.0) + weight
     over_columns = _weights_over_columns(specification, terms, covariates)
-    numeric = next((term.covariate for term in terms if term.level is None), "")
-    return GroupContrast(label or label_of_text, body, over_columns, numeric)
+    return GroupContrast(label or label_of_text, body, over_columns, next(iter(terms)).slope)
 
 
 def _read_weights(specification: str, body: str, known: set[str]) -> tuple[dict[str, float], str]:
@@ -413,7 +497,7 @@ def _read_weights(specification: str, body: str, known: set[str]) -> tuple[dict[
     try:
         # brackets have no meaning in expressions: group[patient] is read as one name in backticks
         expression = parse_expression(
-            _QUALIFIED_LEVEL.sub(lambda found: found[0] if found[0][0] == "`" else f"`{found[0]}`", body)
+            _SPECIAL_NAME.sub(lambda found: found[0] if found[0][0] == "`" else f"`{found[0]}`", body)
         )
     except ExpressionError as error:
         if body in known:
@@ -433,11 +517,26 @@ def _meanings(covariates: Covariates) -> dict[str, list[_Term]]:
     meanings: dict[str, list[_Term]] = {}
     for covariate, levels in covariates.levels.items():
         for level in levels:
-            meanings.setdefault(level, []).append(_Term(covariate, level))
+            meanings.setdefault(level, []).append(_Term((covariate,), (level,)))
     for covariate, levels in covariates.levels.items():
-        meanings |= {_qualified(covariate, level): [_Term(covariate, level)] for level in levels}
-    meanings |= {covariate: [_Term(covariate)] for covariate in covariates.numeric}
+        meanings |= {_qualified(covariate, level): [_Term((covariate,), (level,))] for level in levels}
+    of_interactions: dict[str, list[_Term]] = {}
+    for pair in covariates.interactions:
+        spellings = [_spellings(covariate, covariates.levels) for covariate in pair]
+        for (first, own), (second, other) in product(*spellings):
+            of_interactions.setdefault(f"{first}:{second}", []).append(_Term(pair, (own, other)))
+    meanings |= of_interactions | {
+        covariate: [_Term((covariate,))] for covariate in covariates.numeric if covariate not in of_interactions
+    }
     return meanings
+
+
+def _spellings(covariate: str, levels: Mapping[str, Sequence[str]]) -> list[tuple[str, str | None]]:
+    """List how a part of an interaction may be written, and the level that it means."""
+    if covariate not in levels:
+        return [(covariate, None)]
+    bare: list[tuple[str, str | None]] = [(level, level) for level in levels[covariate]]
+    return bare + [(_qualified(covariate, level), level) for level in levels[covariate]]
 
 
 def _look_up(specification: str, word: str, covariates: Covariates, meanings: Mapping[str, list[_Term]]) -> _Term:
@@ -445,10 +544,14 @@ def _look_up(specification: str, word: str, covariates: Covariates, meanings: Ma
     if len(found) == 1:
         return found[0]
     if found:
-        owners = quoted(term.covariate for term in found)
+        owners = quoted(":".join(term.covariates) for term in found)
+        example = ":".join(
+            covariate if level is None else _qualified(covariate, level)
+            for covariate, level in zip(found[0].covariates, found[0].levels, strict=True)
+        )
         raise CommandLineError(
             f"--group-contrast '{specification}': '{word}' is a level of {owners}. Say which one is meant, such as "
-            f"'{_qualified(found[0].covariate, word)}'."
+            f"'{example}'."
         )
     if word in covariates.levels:
         levels = covariates.levels[word]
@@ -474,43 +577,40 @@ def _look_up(specification: str, word: str, covariates: Covariates, meanings: Ma
 def _weights_over_columns(
     specification: str, terms: Mapping[_Term, float], covariates: Covariates
 ) -> tuple[float, ...]:
-    owners = {term.covariate for term in terms}
+    owners = {term.covariates for term in terms}
     if len(owners) > 1:
-        in_order = sorted(owners, key=natural_key)
+        in_order = sorted(map(":".join, owners), key=natural_key)
         raise CommandLineError(
             f"--group-contrast '{specification}' mixes the covariates {quoted(in_order)}. Ask "
             "about one covariate at a time."
         )
-    (covariate,) = owners
-    over_columns = dict.fromkeys(covariates.columns, 0.0)
     largest = max(map(abs, terms.values()))
     if largest == 0:  # group[patient] - patient: two spellings of one level
         raise CommandLineError(f"--group-contrast '{specification}': all its weights cancel to zero.")
-    if covariate not in covariates.levels:
-        over_columns[covariate] = terms[_Term(covariate)]
-        return (0.0, *over_columns.values())
-    levels = covariates.levels[covariate]
-    over_levels = np.array([terms.get(_Term(covariate, level), 0.0) for level in levels])
-    is_one_level = sorted(over_levels)[-1] == 1 and np.count_nonzero(over_levels) == 1
-    if not is_one_level and abs(over_levels.sum()) > 1e-9 * largest:
+    over_terms = [weight for weight in terms.values() if weight]
+    is_one_mean = over_terms == [1.0]
+    if next(iter(terms)).levels != (None,) * len(*owners) and not is_one_mean and abs(sum(over_terms)) > 1e-9 * largest:
         raise CommandLineError(
-            f"--group-contrast '{specification}': its weights sum to {over_levels.sum():g}. The weights of a "
+            f"--group-contrast '{specification}': its weights sum to {sum(over_terms):g}. The weights of a "
             "difference sum to zero, as in '0.5*a + 0.5*b - c'; the mean of one level is asked by its name alone."
         )
-    over_codes = over_levels @ sum_codes(len(levels))
-    over_columns |= {_qualified(covariate, level): float(weight)
-                     for level, weight in zip(levels[:-1], over_codes, strict=True)}  # fmt: skip
-    return (1.0 if is_one_level else 0.0, *over_columns.values())
+    over_columns = dict.fromkeys(["", *covariates.columns], 0.0)
+    for term, weight in terms.items():
+        for column, of_term in term.weights(covariates.levels).items():
+            over_columns[column] += weight * of_term
+    # what cancels leaves nothing but rounding
+    return tuple(weight if abs(weight) > 1e-12 * largest else 0.0 for weight in over_columns.values())
 
 
 def _quote_unusual(name: str) -> str:
-    return name if _PLAIN_NAME.fullmatch(name) else f"`{name}`"
+    is_readable = _PLAIN_NAME.fullmatch(name) or re.fullmatch(f"{NAME}:{NAME}", name)
+    return name if is_readable else f"`{name}`"
 
 
 def _written(covariate: str, level: str, meanings: Mapping[str, list[_Term]]) -> str:
     """Write a level so that it can be read back: with its covariate where the level alone says too little."""
-    is_taken = level == INTERCEPT or meanings.get(level) != [_Term(covariate, level)]
+    is_taken = level == INTERCEPT or meanings.get(level) != [_Term((covariate,), (level,))]
     if not is_taken and level[:1].isalpha():
         return _quote_unusual(level)
     qualified = _qualified(covariate, level)
-    return qualified if _QUALIFIED_LEVEL.fullmatch(qualified) and "=" not in qualified else f"`{qualified}`"
+    return qualified if _SPECIAL_NAME.fullmatch(qualified) and "=" not in qualified else f"`{qualified}`"

@@ -122,7 +122,9 @@ def read_covariates(
             f"'{both[0]}' is named by --covariates and by --session-covariates. Keep the one that is meant."
         )
     gaps, signs, session_signs = _Gaps(list), _SignsOfMissing(), _SignsOfMissing()
-    columns = _read_participants(raw, layout, names, gaps, signs) if names else {}
+    interactions = [pair for pair in map(_interaction, names) if pair and set(pair) <= set(names)]
+    single = [name for name in names if _interaction(name) not in interactions]
+    columns = _read_participants(raw, layout, single, gaps, signs) if names else {}
     session_values = _read_session_values(raw, layout, session_names, gaps, session_signs) if session_names else {}
     kept = [participant for participant in layout if participant not in gaps]
     left_out = {participant: " and ".join(gaps[participant]) for participant in layout if participant in gaps}
@@ -133,6 +135,7 @@ def read_covariates(
         kept,
         {name: column.values(kept) for name, column in columns.items()},
         why_categorical={name: column.why_categorical for name, column in columns.items() if column.why_categorical},
+        interactions=interactions,
         session_columns=session_names,
         session_values=session_values,
         left_out=left_out,
@@ -142,6 +145,12 @@ def read_covariates(
             *_ranges_of(session_names, session_values),
         ),
     )
+
+
+def _interaction(name: str) -> tuple[str, str] | None:
+    """Read `group:age` as two covariates."""
+    first, colon, second = name.partition(":")
+    return (first, second) if colon and first and second else None
 
 
 # participants.tsv -------------------------------------------------------------------------------------------
@@ -171,6 +180,12 @@ def _read_participants(
         )
     table = _read_labelled(path, "participant_id", "sub")
     for name in names:
+        parts = _interaction(name)
+        if parts and name not in table.columns:
+            raise CommandLineError(
+                f"--covariates '{name}' is an interaction of '{parts[0]}' and '{parts[1]}', which must be named too: "
+                f"--covariates {parts[0]} {parts[1]} {name}."
+            )
         _check_column(table, name, "--covariates")
     described = _read_descriptions(raw / PARTICIPANTS_SIDECAR)
     columns = {name: _read_column(table, name, layout, described.get(name, ()), signs) for name in names}

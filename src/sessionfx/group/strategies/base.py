@@ -117,7 +117,8 @@ class MapLayout:
         columns: dict[str, list[int]] = {}
         for index, name in enumerate(self.covariate_names):
             covariate, bracket, _ = name.partition("[")
-            if bracket and name.endswith("]") and np.isin(self.covariates[:, index], (-1.0, 0.0, 1.0)).all():
+            is_level = bracket and name.endswith("]") and ":" not in covariate and "]:" not in name
+            if is_level and np.isin(self.covariates[:, index], (-1.0, 0.0, 1.0)).all():
                 columns.setdefault(covariate, []).append(index)
         return {
             covariate: tuple(
