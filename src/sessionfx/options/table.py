@@ -199,7 +199,8 @@ SECTIONS = {
                help="whether session covariates, time included, have an effect within and another one between "
                "participants (split), or one that mixes both (mixture)"),
         Option(name="covariates", takes=Takes.SEVERAL, metavar="COLUMN",
-               help="columns of participants.tsv: numbers are centred, other values are groups"),
+               help="columns of participants.tsv: numbers are centred, other values are groups; 'group:age' is the "
+               "interaction of two that are named too"),
         Option(name="session_covariates", takes=Takes.SEVERAL, metavar="COLUMN",
                help="columns of the sub-XX_sessions.tsv files to adjust for; one that is time in 'linear(COLUMN)' "
                "adjusts nothing"),
