@@ -335,6 +335,20 @@ REFUSED = [
     Refused("nearly-a-condition", 2, ("'Incongruent'", "Is 'incongruent' meant?"), choices={"contrast": "Incongruent - congruent"}),
     *(Refused(f"no-expression-{text[:25]!r}", 2, ("--contrast '", "such as", "incongruent - congruent"), choices={"contrast": text})
       for text in NO_EXPRESSION),
+    # events
+    *(Refused(f"events-{option}={value}", 2, (f"{option} {value}" if spelled is None else spelled, *words), options=(f"{option}={value}",))
+      for option, value, spelled, *words in [
+          ("--condition-column", "trial", None, "no events file has a column 'trial'", "Did you mean 'trial_type'?", "response_time"),
+          ("--duration-column", "response", "--duration-column", "Did you mean 'response_time'?", "Columns there are: onset"),
+          ("--modulator", "congruent: rt", "--modulator 'congruent: rt'", "no events file has a column 'rt'"),
+          ("--modulator", "rt + 3*", "--modulator 'rt + 3*'", "it ends where", "such as 'rt', 'go: rt'"),
+          ("--event-filter", "response", "--event-filter 'response'", "cannot be read", "'rt < 2'"),
+          ("--event-filter", "rt < 2", "--event-filter 'rt < 2'", "no events file has a column 'rt'"),
+          ("--recode", "congruent", "--recode 'congruent'", "'old=new'")]),
+    Refused("not-a-modulated-column", 2, ("'congruent_x_response_time'", "congruent, incongruent"),
+            choices={"contrast": "congruent_x_response_time"}),
+    Refused("no-trial_type", 2, ("'incongruent'", "Events without trial_type", "--condition-column ('kind' could be it)"),
+            lambda s: [edit_table(path, lambda t: t.rename(columns={"trial_type": "kind"})) for path in s.root.rglob("*_events.tsv")]),
     Refused("one-label", 2, ("'x'", "'congruent'", "'incongruent'", "NAME=incongruent"), options=("--contrast=x=incongruent",),
             choices={"contrast": "x=congruent"}),
     Refused("one-label-of-sessions", 2, ("'x'", "'ses-01'", "'ses-02'", "NAME=ses-02"),
@@ -541,7 +555,7 @@ BROKEN = [
     Broken("events-not-fetched", lambda s: link_to_nothing(s.events()), ("{events}", "not fetched", "Get the file")),
     Broken("bold-not-fetched", lambda s: link_to_nothing(s.bold()), ("{bold}", "not fetched", "Get the file")),
     Broken("events-without-trial_type", lambda s: edit_table(s.events(), lambda t: t.drop(columns="trial_type")),
-           ("{events}", "'trial_type'", "response_time", "Add a trial_type column")),
+           ("{events}", "'trial_type'", "response_time", "--condition-column")),
     Broken("events-header-only", lambda s: edit_table(s.events(), lambda t: t.head(0)), ("{events}", "no event")),
     Broken("onset-missing", lambda s: set_cell(s.events(), 3, "onset", "n/a"),
            ("{events}", "'onset'", "line 5", "n/a", "Correct or remove")),

@@ -74,6 +74,27 @@ def test_degrees_of_freedom_are_described_as_they_were_found(method: str, expect
     assert any(work.startswith("Satterthwaite FE.") for work in text.references) == is_cited
 
 
+def test_events_are_described_where_options_change_them() -> None:
+    asked = FirstLevelModel(
+        condition_column=("stim", "response"), recode=("miss=",), event_filter=("rt!=n/a",), duration_column="rt",
+        modulator=("rt", "x=go: rt - 3"),
+    )  # fmt: skip
+    text = participant_methods(asked, [()], has_sessions=True, preprocessing=()).as_text()
+    for words in (
+        "Conditions were the values of 'stim' and 'response' in the events, crossed.",
+        "renamed, merged or left out ('miss=')",
+        "Only events with 'rt!=n/a' were modelled.",
+        "in the column 'rt' of the events",
+        "parametric modulators were 'rt' and 'x=go: rt - 3', without orthogonalisation and, unless a constant is "
+        "written, centred within run and condition; nuisance",
+    ):
+        assert words in text
+    assert "vents with" not in (
+        plain := participant_methods(MODEL, [()], has_sessions=True, preprocessing=()).as_text()
+    )
+    assert "modulat" not in plain
+
+
 # References -------------------------------------------------------------------------------------------------
 
 

@@ -90,17 +90,18 @@ def parse_contrasts(texts: Sequence[str]) -> tuple[Contrast, ...]:
     return tuple(contrasts.values())
 
 
-def default_contrasts(conditions: Sequence[str]) -> tuple[Contrast, ...]:
+def default_contrasts(conditions: Sequence[str], modulated: Sequence[str] = ()) -> tuple[Contrast, ...]:
     """Ask about every condition against baseline, as where no contrast is written, each under its name.
 
-    Of exactly two conditions the difference comes with them: the second in natural order minus the first. A label that
-    another condition has already gets a number.
+    Of exactly two conditions the difference comes with them: the second in natural order minus the first. Modulated
+    columns come last. A label that another condition has already gets a number.
     """
     names = sorted(conditions, key=natural_key)
     asked = [([name], {name: 1.0}) for name in names]
     if len(names) == 2:
         first, second = names
         asked.append(([second, "minus", first], {second: 1.0, first: -1.0}))
+    asked += [([name], {name: 1.0}) for name in modulated]
     contrasts: dict[str, Contrast] = {}
     for words, weights in asked:
         label = base = words_to_label(words) or "condition"

@@ -70,24 +70,36 @@ def parse_expression(text: str, *, session_names: bool = False) -> LinearExpress
     ExpressionError
         If the text is not a linear combination of names, or all weights cancel.
     """
-    if len(text) > _MAX_LENGTH:
-        raise ExpressionError(f"it is longer than {_MAX_LENGTH} characters")
-    text = unicodedata.normalize("NFC", text)  # an é may be typed as one character or two
-    tokens = _tokenize(text, session_names)
-    _check_order(tokens)
-    value = _value(_tree(tokens), tokens)
-    if not all(map(math.isfinite, value.values())):
-        raise ExpressionError("a weight is not a finite number")
-    constant = value.pop(_CONSTANT, 0.0)
+    weights, constant, tokens = _read(text, session_names)
     if constant != 0:
         raise ExpressionError(
             f"it adds the constant {constant:g} to names; only weighted names can be summed "
             "(a name that begins with a digit stands in backticks)"
         )
-    weights = {name: weight for name, weight in value.items() if weight != 0}
     if not weights:
         raise ExpressionError("all its weights cancel to zero")
-    return LinearExpression(text.strip(), weights, _label(tokens))
+    return LinearExpression(unicodedata.normalize("NFC", text).strip(), weights, _label(tokens))
+
+
+def parse_scaled_name(text: str) -> tuple[str, float, float]:
+    """Read one name with constants, such as `rt`, `rt / 1000` or `2*(rt - 3)`.
+
+    Returns
+    -------
+    name : str
+    factor, constant : float
+        The text means ``factor * name + constant``.
+
+    Raises
+    ------
+    ExpressionError
+        If the text is no such expression, or has not exactly one name.
+    """
+    weights, constant, _ = _read(text)
+    if len(weights) != 1:
+        raise ExpressionError(f"it has {len(weights) or 'no'} names in place of one")
+    ((name, factor),) = weights.items()
+    return name, factor, constant
 
 
 def split_name(text: str) -> tuple[str | None, str]:
@@ -114,6 +126,20 @@ def quoted_names(text: str, names: Sequence[str]) -> str:
     pattern = re.compile("`[^`]*`|" + "|".join(rf"(?<![\w.]){re.escape(name)}(?![\w.])" for name in longest_first))
     quoted = pattern.sub(lambda found: found[0] if found[0].startswith("`") else f"`{found[0]}`", text)
     return "" if quoted == text else quoted
+
+
+def _read(text: str, session_names: bool = False) -> tuple[_Sum, float, list[_Token]]:
+    """Give weights that are not zero by name, the constant, and the tokens."""
+    if len(text) > _MAX_LENGTH:
+        raise ExpressionError(f"it is longer than {_MAX_LENGTH} characters")
+    # an é may be typed as one character or two
+    tokens = _tokenize(unicodedata.normalize("NFC", text), session_names)
+    _check_order(tokens)
+    value = _value(_tree(tokens), tokens)
+    if not all(map(math.isfinite, value.values())):
+        raise ExpressionError("a weight is not a finite number")
+    constant = value.pop(_CONSTANT, 0.0)
+    return {name: weight for name, weight in value.items() if weight != 0}, constant, tokens
 
 
 def _tokenize(text: str, session_names: bool) -> list[_Token]:

@@ -39,6 +39,12 @@ class Selection:
 class FirstLevelModel:
     """How runs are modelled and combined; units: Hz, mm."""
 
+    condition_column: tuple[str, ...] = ()
+    recode: tuple[str, ...] = ()
+    event_filter: tuple[str, ...] = ()
+    duration_column: str | None = None
+    modulator: tuple[str, ...] = ()
+    modulator_centering: str = "run"
     hrf_model: str = "glover"
     drift_model: str = "cosine"
     high_pass: float = 0.01

@@ -162,6 +162,22 @@ SECTIONS = {
                help="contrast over conditions, 'incongruent - congruent' or 'NAME=EXPR'; at the group "
                "level it selects maps by name",
                otherwise="every condition against baseline, and the difference where there are two"),
+        Option(name="condition_column", takes=Takes.SEVERAL, metavar="COLUMN",
+               help="columns of the events whose values are the conditions; several are crossed (face.hit)",
+               otherwise="trial_type"),
+        Option(name="recode", takes=Takes.SEVERAL, metavar="OLD=NEW",
+               help="new names for conditions: one for several merges them, none ('miss=') leaves their events out"),
+        Option(name="event_filter", takes=Takes.ONE_REPEATED, metavar="FILTER",
+               help="events that are modelled: 'COLUMN=VALUE,VALUE', 'COLUMN!=VALUE', 'COLUMN < NUMBER' (also <=, >, "
+               ">=); all filters must hold", otherwise="all"),
+        Option(name="duration_column", metavar="COLUMN",
+               help="column of the events whose numbers are the durations (s)", otherwise="duration"),
+        Option(name="modulator", takes=Takes.ONE_REPEATED, metavar="MODULATOR",
+               help="column of the events by whose numbers responses vary: 'rt' (of every condition), 'go: rt' or "
+               "'NAME=go: rt - 3'; makes go_x_rt beside go, for --contrast"),
+        Option(name="modulator_centering", value=Choice(("run", "none")),
+               help="subtract the mean of a modulator over the events of each condition in each run; one with a "
+               "constant of its own ('rt - 3') stays as it is"),
         Option(name="hrf_model", value=Choice(HRF_MODELS), help="haemodynamic response"),
         Option(name="drift_model", value=Choice(("cosine", "polynomial", "none")), help="slow drifts"),
         Option(name="high_pass",

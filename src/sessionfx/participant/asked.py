@@ -5,17 +5,22 @@ Conditions are those of the whole study, whoever is analysed: every participant'
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sessionfx.ask.contrasts import Contrast, default_contrasts
+from sessionfx.ask.event_model import CONDITION_COLUMN, EventModel
 from sessionfx.ask.expressions import quoted_names
 from sessionfx.bids.runs import RunSelection, study_events
+from sessionfx.bids.tables import read_header, read_table
 from sessionfx.errors import CommandLineError, ParticipantError
 from sessionfx.execution import say
 from sessionfx.options import Options
+from sessionfx.participant.conditions import ONLY_CONDITION, advice_on_column
 from sessionfx.participant.events import conditions_in, near_equal
-from sessionfx.wording import counted, joined, listed, natural_key
+from sessionfx.wording import counted, did_you_mean, joined, listed, natural_key
 
 # More are items rather than conditions, and each would have maps of its own
 _MOST_CONDITIONS = 100
@@ -33,11 +38,16 @@ class TaskConditions:
         Events files of all participants.
     suffixes : sequence of str
         What the columns of a condition add to its name.
+    event_model : EventModel
+        How events become regressors.
     """
 
-    def __init__(self, selection: RunSelection, of_study: Sequence[Path], suffixes: Sequence[str]) -> None:
+    def __init__(
+        self, selection: RunSelection, of_study: Sequence[Path], suffixes: Sequence[str], event_model: EventModel
+    ) -> None:
         self._selection = selection
         self._suffixes = suffixes
+        self._model = event_model
         own = [run.events for run in selection.every_run if run.events is not None]
         self._paths = list(dict.fromkeys([*own, *of_study]))
         self._read: dict[Path, tuple[str, ...]] = {}
@@ -52,10 +62,35 @@ class TaskConditions:
         """Name the columns that conditions give, until all that are wanted are known."""
         known: dict[str, None] = {}
         for path in self._paths:
-            known.update(dict.fromkeys(name + suffix for name in self._in(path) for suffix in self._suffixes))
+            regressors = [regressor for name in self._in(path) for regressor in self._model.regressors_of(name)]
+            known.update(dict.fromkeys(name + suffix for name in regressors for suffix in self._suffixes))
             if wanted and wanted <= known.keys():
                 break
         return sorted(known, key=natural_key)
+
+    def columns_of_events(self, wanted: Collection[str]) -> list[str]:
+        """Name the columns of the events files, until all that are wanted are known."""
+        known: dict[str, None] = {}
+        for path in self._paths:
+            if all(column in known for column in wanted):
+                break
+            with contextlib.suppress(ParticipantError):  # reported when that participant is analysed
+                known.update(dict.fromkeys(read_header(path)))
+        return list(known)
+
+    def before_recodes(self) -> TaskConditions:
+        """Give the conditions as they are called in the events."""
+        return TaskConditions(self._selection, self._paths, self._suffixes, replace(self._model, recodes={}))
+
+    def advice(self) -> str:
+        """Say how to have conditions where events have no trial_type; empty where they have it."""
+        if ONLY_CONDITION not in self.names():
+            return ""
+        tables = (read_table(path) for path in self._paths if self._in(path) == (ONLY_CONDITION,))
+        without = next((table for table in tables if CONDITION_COLUMN not in table), None)
+        if without is None:
+            return ""
+        return f"Events without {CONDITION_COLUMN} are of one condition. {advice_on_column(without)}"
 
     def names(self) -> list[str]:
         """Name all conditions, in natural order."""
@@ -82,7 +117,7 @@ class TaskConditions:
     def _in(self, path: Path) -> tuple[str, ...]:
         if path not in self._read:
             try:
-                self._read[path] = conditions_in(path)
+                self._read[path] = conditions_in(path, self._model)
             except ParticipantError as error:  # reported when that participant is analysed
                 self._read[path] = ()
                 self.unusable.append(str(error))
@@ -90,7 +125,11 @@ class TaskConditions:
 
 
 def contrasts_by_task(
-    selections: Mapping[str, RunSelection], contrasts: Sequence[Contrast], options: Options, roots: Sequence[Path]
+    selections: Mapping[str, RunSelection],
+    contrasts: Sequence[Contrast],
+    options: Options,
+    event_model: EventModel,
+    roots: Sequence[Path],
 ) -> dict[str, tuple[Contrast, ...]]:
     """Give the contrasts of each task that has any, and say what was chosen where the options leave it open.
 
@@ -101,17 +140,19 @@ def contrasts_by_task(
     contrasts : sequence of Contrast
         Those that are written.
     options : Options
+    event_model : EventModel
+        What these options say of events.
     roots : sequence of Path
         The raw dataset, and the derivatives.
 
     Raises
     ------
     CommandLineError
-        If a contrast names a condition that no task has, or nothing can be asked of any task.
+        If a contrast or an option on events names what no task has, or nothing can be asked of any task.
     """
     suffixes = ("", *(f"_{part.strip()}" for part in options.first_level.hrf_model.split("+")[1:]))
     tasks = {
-        task: TaskConditions(selection, study_events(roots, task, options.selection), suffixes)
+        task: TaskConditions(selection, study_events(roots, task, options.selection), suffixes, event_model)
         for task, selection in selections.items()
     }
     without = [task for task, conditions in tasks.items() if not conditions.has_events]
@@ -119,10 +160,33 @@ def contrasts_by_task(
         tasks = {task: conditions for task, conditions in tasks.items() if task not in without}
         if without:
             say(f"Left out, as no run of it has events: task {joined(without)}.")
-    asked = _written(tasks, contrasts) if contrasts else _default(tasks)
+    _check_event_options(list(tasks.values()), event_model)
+    asked = _written(tasks, contrasts) if contrasts else _default(tasks, event_model)
     if len(selections) > 1 and not options.selection.task:
         say(f"Tasks: {listed(asked)}, each by itself; --task chooses.")
     return asked
+
+
+def _check_event_options(tasks: Sequence[TaskConditions], model: EventModel) -> None:
+    """Refuse columns and conditions that options name and no task has."""
+    columns = [column for conditions in tasks for column in conditions.columns_of_events(model.columns)]
+    for column, option in model.columns.items():
+        _refuse_unknown(option, column, columns, "no events file has a column", "Columns")
+    olds = set(model.recodes)
+    names = [name for conditions in tasks for name in conditions.before_recodes().columns(olds)] if olds else []
+    for old, new in model.recodes.items():
+        _refuse_unknown(f"--recode '{old}={new}'", old, names, "no run has the condition", "Conditions")
+    named = {modulator.condition: modulator for modulator in model.modulators if modulator.condition is not None}
+    names = [name for conditions in tasks for name in conditions.columns(set(named))] if named else []
+    for condition, modulator in named.items():
+        _refuse_unknown(f"--modulator '{modulator.text}'", condition, names, "no run has the condition", "Conditions")
+
+
+def _refuse_unknown(option: str, name: str, known: Sequence[str], what: str, kind: str) -> None:
+    if known and name not in known:
+        raise CommandLineError(
+            f"{option}: {what} '{name}'.{did_you_mean(name, known)} {kind} there are: {listed(dict.fromkeys(known))}."
+        )
 
 
 def _written(tasks: Mapping[str, TaskConditions], contrasts: Sequence[Contrast]) -> dict[str, tuple[Contrast, ...]]:
@@ -157,6 +221,7 @@ def _unknown(contrast: Contrast, tasks: Mapping[str, TaskConditions], columns: M
     unknown = contrast.missing_from(every)
     alike = [other for name in unknown for other in near_equal(name, every)]
     hints += [f"Is '{alike[0]}' meant?"] if alike else []
+    hints += filter(None, (conditions.advice() for conditions in tasks.values()))
     what = f"the condition '{unknown[0]}', which no run has" if unknown else "conditions of different tasks"
     listings = [
         f"Task {task}: {conditions.listing(columns[task])}" if len(tasks) > 1 else conditions.listing(columns[task])
@@ -165,7 +230,7 @@ def _unknown(contrast: Contrast, tasks: Mapping[str, TaskConditions], columns: M
     return f"--contrast '{contrast.expression}' names {what}. " + " ".join([*hints, *listings])
 
 
-def _default(tasks: Mapping[str, TaskConditions]) -> dict[str, tuple[Contrast, ...]]:
+def _default(tasks: Mapping[str, TaskConditions], model: EventModel) -> dict[str, tuple[Contrast, ...]]:
     """Ask each task about every condition, and say so."""
     asked: dict[str, tuple[Contrast, ...]] = {}
     for task, conditions in tasks.items():
@@ -178,7 +243,7 @@ def _default(tasks: Mapping[str, TaskConditions]) -> dict[str, tuple[Contrast, .
         if refusal:
             say(f"Left out: task {task}. {refusal} Name it with --task, and contrasts with --contrast 'A - B'.")
             continue
-        asked[task] = default_contrasts(names)
+        asked[task] = default_contrasts(names, [column for name in names for column in model.regressors_of(name)[1:]])
         _say_default(task, conditions, names, asked[task])
     if not asked:
         raise CommandLineError(
@@ -188,9 +253,12 @@ def _default(tasks: Mapping[str, TaskConditions]) -> dict[str, tuple[Contrast, .
 
 
 def _say_default(task: str, conditions: TaskConditions, names: Sequence[str], contrasts: Sequence[Contrast]) -> None:
-    difference = [f"the difference {contrast.expression}" for contrast in contrasts[len(names) :]]
+    further = [
+        f"the {'difference' if len(contrast.weights) > 1 else 'modulated column'} {contrast.expression}"
+        for contrast in contrasts[len(names) :]
+    ]
     each = f"{'every condition' if len(names) > 1 else 'its condition'} against baseline ({listed(names)})"
-    say(f"Task {task}: {' and '.join([each, *difference])}. Ask for other contrasts with --contrast.")
+    say(f"Task {task}: {joined([each, *further])}. Ask for other contrasts with --contrast.")
     for name, labels in conditions.lacking().items():
         who = listed([f"sub-{label}" for label in labels], most=_PARTICIPANTS_NAMED)
         say(f"Task {task}: {who} without condition '{name}', and its contrasts.")

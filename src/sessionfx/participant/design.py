@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -27,10 +28,18 @@ class Design:
         Conditions, confounds, drifts and constant; the index is the time of each volume (s).
     condition_columns : tuple of str
         The columns that model events; contrasts are over these.
+    left_out : dict of str to str
+        Modulated columns that this run cannot have, and why.
     """
 
     matrix: pd.DataFrame
     condition_columns: tuple[str, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    def why_left_out(self, regressor: str) -> str:
+        """Say why the run has no such modulated column, or no response made from it; empty if that is not known."""
+        whys = (why for name, why in self.left_out.items() if regressor == name or regressor.startswith(f"{name}_"))
+        return next(whys, "")
 
 
 # nilearn samples a response on a grid this much finer than that of the volumes, unless told otherwise.
@@ -86,7 +95,7 @@ def make_design(timing: Timing, events: Events, confounds: Confounds, model: Fir
             f"The design matrix cannot be made: several of its columns are called {listed(repeated)}. If a condition "
             "bears the name of a confound or of 'constant', rename it in the events file."
         )
-    return Design(matrix, tuple(str(column) for column in matrix.columns[:n_conditions]))
+    return Design(matrix, tuple(str(column) for column in matrix.columns[:n_conditions]), events.left_out)
 
 
 def _responses(timing: Timing, events: Events, model: FirstLevelModel) -> pd.DataFrame:

@@ -11,24 +11,26 @@ asked
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from sessionfx.bids.tables import normal_text, numeric_column, read_table
+from sessionfx.ask.event_model import CONDITION_COLUMN, EventModel
+from sessionfx.bids.tables import numeric_column, read_table
 from sessionfx.errors import ParticipantError
-from sessionfx.wording import lines_text, listed, shortened
+from sessionfx.participant.conditions import ONLY_CONDITION, check_columns, condition_names, lines_of
+from sessionfx.participant.modulators import add_modulated
+from sessionfx.wording import shortened
 
 # nilearn does not convolve events that start earlier than this before the first volume (s)
 EARLIEST_ONSET = -24.0
-# nilearn's name for the events of a file without trial_type
-ONLY_CONDITION = "dummy"
-
 
 # Conditions that messages name one by one
 _MOST_NAMED = 5
+# All events as they stand in the file
+PLAIN = EventModel()
 
 
 @dataclass(frozen=True)
@@ -38,26 +40,45 @@ class Events:
     Attributes
     ----------
     table : DataFrame
-        Columns onset, duration (s), trial_type, and modulation where the file has it.
+        Columns onset, duration (s), trial_type, and modulation where the file has it or modulators make it. A modulated
+        column is a further trial_type.
     warnings : tuple of str
         What was set aside and why, as sentences.
+    modulated : tuple of str
+        The modulated columns.
+    left_out : dict of str to str
+        Modulated columns that this run cannot have, and why.
     """
 
     table: pd.DataFrame
     warnings: tuple[str, ...]
+    modulated: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def conditions(self) -> tuple[str, ...]:
         """Names of the conditions, sorted."""
         return tuple(sorted(self.table["trial_type"].unique()))
 
+    @property
+    def shown(self) -> pd.DataFrame:
+        """What happened: each event once."""
+        return self.table[~self.table["trial_type"].isin(self.modulated)]
 
-def read_events(path: Path, *, first_volume: float, end: float, asked: Collection[str] | None = None) -> Events:
+
+def read_events(
+    path: Path,
+    *,
+    first_volume: float,
+    end: float,
+    asked: Collection[str] | None = None,
+    model: EventModel = PLAIN,
+) -> Events:
     """Read and check an events file.
 
     Events outside the run cannot evoke a response in it; they are set aside with a warning. Negative onsets are
-    legitimate (volumes may have been dropped): they are kept as far back as nilearn uses them. Rows without trial_type
-    are not modelled; they may hold anything.
+    legitimate (volumes may have been dropped): they are kept as far back as nilearn uses them. Rows without a
+    condition, or that a filter leaves out, are not modelled; they may hold anything.
 
     Parameters
     ----------
@@ -67,6 +88,8 @@ def read_events(path: Path, *, first_volume: float, end: float, asked: Collectio
         Time of the first volume and end of the last one (s, on the clock of the onsets).
     asked : collection of str, optional
         Conditions that contrasts name; all where it is not given.
+    model : EventModel, optional
+        How events become regressors; as they stand in the file where it is not given.
 
     Raises
     ------
@@ -74,19 +97,22 @@ def read_events(path: Path, *, first_volume: float, end: float, asked: Collectio
         If a needed column is missing or holds something else than numbers, or no event falls into the run.
     """
     table = read_table(path)
-    _check_columns(table, path, asked)
+    check_columns(table, path, asked, model)
     warnings: list[str] = []
-    names = _condition_names(table, path, warnings)
-    table, names = table[names.notna()], names[names.notna()]
-    numeric = [column for column in ("onset", "duration", "modulation") if column in table]
-    numbers = {column: numeric_column(table, column, path, allow_missing=True) for column in numeric}
+    names = condition_names(table, path, model, warnings)
+    table = table.loc[names.index]
+    sources = {"onset": "onset", "duration": model.duration_column, "modulation": "modulation"}
+    sources = {column: source for column, source in sources.items() if source in table}
+    numbers = {column: numeric_column(table, source, path, allow_missing=True) for column, source in sources.items()}
     events = pd.DataFrame(numbers).assign(trial_type=names)
     if "modulation" in events:
         events = events[["onset", "duration", "trial_type", "modulation"]]
-    events = _without_incomplete(events, path, asked, numeric, warnings)
+    events = _without_incomplete(events, path, asked, sources, warnings)
     if (events["duration"] < 0).any():
         line = events.index[int((events["duration"] < 0).to_numpy().argmax())]
-        raise ParticipantError(f"{path}, column 'duration', line {line}: a duration below zero. Correct that row.")
+        raise ParticipantError(
+            f"{path}, column '{model.duration_column}', line {line}: a duration below zero. Correct that row."
+        )
     events = _without_repeated(events, table, path, warnings)
     events = _set_aside(events, path, first_volume, end, warnings)
     if events.empty:
@@ -95,10 +121,16 @@ def read_events(path: Path, *, first_volume: float, end: float, asked: Collectio
             "volume (not milliseconds, not volumes); correct the file."
         )
     warnings += _near_equal_names(events, path)
-    return Events(events.reset_index(drop=True), tuple(warnings))
+    modulated = add_modulated(events, table, path, asked=asked, model=model)
+    return Events(
+        modulated.events.reset_index(drop=True),
+        (*warnings, *modulated.warnings),
+        modulated.columns,
+        modulated.left_out,
+    )
 
 
-def conditions_in(path: Path) -> tuple[str, ...]:
+def conditions_in(path: Path, model: EventModel = PLAIN) -> tuple[str, ...]:
     """Name the conditions of an events file, as `read_events` does, whatever else is wrong with it.
 
     Raises
@@ -107,10 +139,11 @@ def conditions_in(path: Path) -> tuple[str, ...]:
         If it cannot be read or has no condition.
     """
     table = read_table(path)
-    _check_columns(table, path, None if "trial_type" in table else (ONLY_CONDITION,))
-    names = tuple(dict.fromkeys(_condition_names(table, path, []).dropna()))
+    check_columns(table, path, (ONLY_CONDITION,), model)
+    names = tuple(dict.fromkeys(condition_names(table, path, model, [])))
     if not names:
-        raise ParticipantError(f"{path} has no event with a trial_type. Fill the column in.")
+        columns = " and a ".join(model.condition_columns or (CONDITION_COLUMN,))
+        raise ParticipantError(f"{path} has no event with a {columns}. Fill the column in.")
     return names
 
 
@@ -123,65 +156,21 @@ def _likeness(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-def _check_columns(table: pd.DataFrame, path: Path, asked: Collection[str] | None) -> None:
-    for column in ("onset", "duration"):
-        if column not in table:
-            raise ParticipantError(
-                f"{path} has no column '{column}' (columns: {listed(list(table.columns))}). BIDS asks for onset and "
-                "duration in seconds; add the column."
-            )
-    if "trial_type" not in table and (asked is None or ONLY_CONDITION not in asked):
-        raise ParticipantError(
-            f"{path} has no column 'trial_type' (columns: {listed(list(table.columns))}), so conditions cannot be "
-            "told apart. Add a trial_type column with the condition of every event; or, if all events are of one "
-            f"condition, ask for it by the name it has then: --contrast {ONLY_CONDITION}."
-        )
-
-
-def _condition_names(table: pd.DataFrame, path: Path, warnings: list[str]) -> pd.Series:
-    """Give the condition of every row, missing where it has none."""
-    if "trial_type" not in table:
-        warnings.append(
-            f"{path.name} has no column trial_type: its {len(table)} events are taken as one condition, "
-            f"'{ONLY_CONDITION}'."
-        )
-        return pd.Series(ONLY_CONDITION, index=table.index, dtype=object)
-    written = table["trial_type"]
-    unnamed = written.isna()
-    if unnamed.any():
-        warnings.append(
-            f"{path.name}: {int(unnamed.sum())} events without trial_type (n/a) are not modelled "
-            f"({_lines(written[unnamed])})."
-        )
-    stripped = written.str.strip()
-    padded = ~unnamed & (stripped != written)
-    if padded.any():
-        warnings.append(
-            f"{path.name}: spaces around the trial_type of {int(padded.sum())} events are left out "
-            f"({_lines(written[padded])}: {listed(sorted(set(written[padded].map(repr))), most=3)})."
-        )
-    names = stripped.map(normal_text, na_action="ignore")
-    retyped = ~unnamed & (names != stripped) & names.isin(stripped[stripped == names])
-    if retyped.any():
-        warnings.append(
-            f"{path.name}: the trial_type of {int(retyped.sum())} events is written with other Unicode characters than "
-            f"that of others with the same name; they are taken as one condition ({_lines(written[retyped])}: "
-            f"{listed(sorted(set(names[retyped])), most=3)})."
-        )
-    return names
-
-
 def _without_incomplete(
-    events: pd.DataFrame, path: Path, asked: Collection[str] | None, numeric: Sequence[str], warnings: list[str]
+    events: pd.DataFrame,
+    path: Path,
+    asked: Collection[str] | None,
+    sources: Mapping[str, str],
+    warnings: list[str],
 ) -> pd.DataFrame:
-    """Leave out events that lack a number; refuse where a contrast needs them."""
-    for column in numeric:
+    """Leave out events that lack a number; refuse where a contrast needs them. Sources are the columns of the file."""
+    for column, source in sources.items():
         lacking = events[column].isna()
         needed = lacking & (events["trial_type"].isin(asked) if asked is not None else True)
         if needed.any():
             line = events.index[int(needed.to_numpy().argmax())]
             raise ParticipantError(
-                f"{path}, column '{column}', line {line}: n/a is not a number, and the row is an event of "
+                f"{path}, column '{source}', line {line}: n/a is not a number, and the row is an event of "
                 f"'{shortened(events['trial_type'][line])}', which a contrast asks for. Correct or remove that row."
             )
         n_all = events["trial_type"].value_counts()
@@ -189,7 +178,7 @@ def _without_incomplete(
         for condition, rows in left_out[:_MOST_NAMED]:
             warnings.append(
                 f"{path.name}: {len(rows)} of {n_all[condition]} events of '{shortened(str(condition))}' have no "
-                f"{column} (n/a) and are not modelled ({_lines(rows)}); no contrast asks for them."
+                f"{source} (n/a) and are not modelled ({lines_of(rows)}); no contrast asks for them."
             )
         if len(left_out) > _MOST_NAMED:
             warnings.append(f"{path.name}: so are events of {len(left_out) - _MOST_NAMED} more conditions.")
@@ -203,14 +192,15 @@ def _without_repeated(events: pd.DataFrame, table: pd.DataFrame, path: Path, war
     repeated = pd.concat([events, others], axis="columns").duplicated()
     if repeated.any():
         warnings.append(
-            f"{path.name}: {int(repeated.sum())} rows repeat another and are counted once ({_lines(events[repeated])})."
+            f"{path.name}: {int(repeated.sum())} rows repeat another and are counted once "
+            f"({lines_of(events[repeated])})."
         )
         events = events[~repeated]
     summed = events.duplicated(["onset", "duration", "trial_type"])
     if summed.any():
         warnings.append(
             f"{path.name}: {int(summed.sum())} events have the onset, duration and trial_type of another and differ "
-            f"elsewhere; their responses are added up ({_lines(events[summed])}). Remove those that are no event of "
+            f"elsewhere; their responses are added up ({lines_of(events[summed])}). Remove those that are no event of "
             "their own."
         )
     return events
@@ -221,18 +211,18 @@ def _set_aside(events: pd.DataFrame, path: Path, first_volume: float, end: float
     if late.any():
         warnings.append(
             f"{path.name}: {int(late.sum())} events begin after the run's end ({end:g} s) and are not modelled "
-            f"({_lines(events[late])}); check the onsets if that is unexpected."
+            f"({lines_of(events[late])}); check the onsets if that is unexpected."
         )
     early = events["onset"] < first_volume + EARLIEST_ONSET
     if early.any():
         warnings.append(
             f"{path.name}: {int(early.sum())} events begin more than {-EARLIEST_ONSET:g} s before the first volume and "
-            f"are not modelled ({_lines(events[early])})."
+            f"are not modelled ({lines_of(events[early])})."
         )
     negative = (events["onset"] < 0) & ~early
     if negative.any():
         warnings.append(
-            f"{path.name}: {int(negative.sum())} events have negative onsets ({_lines(events[negative])}); what "
+            f"{path.name}: {int(negative.sum())} events have negative onsets ({lines_of(events[negative])}); what "
             "remains of their response falls into the run. If no volumes were removed, correct the onsets."
         )
     kept = events[~(late | early)]
@@ -245,7 +235,7 @@ def _set_aside(events: pd.DataFrame, path: Path, first_volume: float, end: float
             else ""
         )
         warnings.append(
-            f"{path.name}: {int(beyond.sum())} events last beyond the run's end ({end:g} s; {_lines(kept[beyond])}); "
+            f"{path.name}: {int(beyond.sum())} events last beyond the run's end ({end:g} s; {lines_of(kept[beyond])}); "
             f"what falls into the run is modelled.{milliseconds}"
         )
     return kept
@@ -260,13 +250,9 @@ def _near_equal_names(events: pd.DataFrame, path: Path) -> list[str]:
     groups = [group for group in alike.values() if len(group) > 1]
     warnings = [
         f"{path.name}: "
-        + " and ".join(f"'{shortened(name)}' ({_lines(names[names == name])})" for name in group[:_MOST_NAMED])
+        + " and ".join(f"'{shortened(name)}' ({lines_of(names[names == name])})" for name in group[:_MOST_NAMED])
         + " are modelled as different conditions, although their names differ in case or look-alike characters only."
         for group in groups[:_MOST_NAMED]
     ]
     more = len(groups) - _MOST_NAMED
     return warnings + ([f"{path.name}: so are {more} more groups of conditions with names alike."] if more > 0 else [])
-
-
-def _lines(rows: pd.DataFrame | pd.Series) -> str:
-    return lines_text([int(line) for line in rows.index])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sessionfx.ask.contrasts import Contrast
+from sessionfx.ask.event_model import parse_event_model
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.dataset import dataset_links, find_derivative_roots, open_dataset, preprocessing_programs
 from sessionfx.bids.derivatives import check_output_place, prepare_output
@@ -109,6 +110,7 @@ def _prepare(
 ) -> list[tuple[RunSelection, ParticipantAnalysis]]:
     """Choose the runs of each task, and refuse before anything is written what cannot be asked of them."""
     wanted = options.selection
+    event_model = parse_event_model(options.first_level)
     roots = find_derivative_roots(raw, wanted.derivatives)
     check_output_place(options.output_dir, dataset_links(raw, roots))
     check_private_folders(options, [raw, *roots])
@@ -130,7 +132,7 @@ def _prepare(
         say(f"{n_files} files to choose from, found in {time.monotonic() - started:.1f} s.")
     for task, why in left_out.items():
         say(f"Left out: task {task}. {why}")
-    asked = contrasts_by_task(selections, contrasts, options, [raw, *roots])
+    asked = contrasts_by_task(selections, contrasts, options, event_model, [raw, *roots])
     # masks and confounds of a denoised image may come from another folder than the image
     files = [
         path

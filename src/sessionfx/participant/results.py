@@ -14,13 +14,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.ask.contrasts import Contrast
+from sessionfx.ask.event_model import EventModel
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.images import read_volume
 from sessionfx.bids.reading import UnreadableFileError, read_json_object, read_text
 from sessionfx.bids.runs import RunInputs
 from sessionfx.errors import ParticipantError
 from sessionfx.options import GroupModel
-from sessionfx.participant.events import ONLY_CONDITION, read_events
+from sessionfx.participant.conditions import ONLY_CONDITION
+from sessionfx.participant.events import read_events
 from sessionfx.report.methods import MethodsText
 from sessionfx.space.stat_map import EstimateMap
 
@@ -43,7 +45,7 @@ class RunSummary:
         As in `_design.json`: RepetitionTime, StartTime, RunDuration, NumberOfVolumes, ConditionColumns,
         DegreesOfFreedom, BrainMaskVoxels, FittedVoxels, Notes and LeftOutContrasts; others are not looked at.
     events : DataFrame
-        Onsets in seconds from the first volume, as `read_events` gives them.
+        What happened: onsets in seconds from the first volume, as `Events.shown` gives them.
     """
 
     name: str
@@ -53,7 +55,7 @@ class RunSummary:
     events: pd.DataFrame
 
     @classmethod
-    def read(cls, run: RunInputs, design_path: Path) -> RunSummary:
+    def read(cls, run: RunInputs, design_path: Path, model: EventModel) -> RunSummary:
         """Read a run's design back from the output folder, and its events from the input."""
         try:
             design = pd.read_csv(io.StringIO(read_text(design_path)), sep="\t", quoting=csv.QUOTE_NONE)
@@ -71,8 +73,8 @@ class RunSummary:
         if run.events is None:
             raise ParticipantError(f"{run.name} has no events file any more. Restore it and run the participant again.")
         # what was left out of the model when it was fitted is left out of the picture
-        events = read_events(run.events, first_volume=first_volume, end=end, asked=(ONLY_CONDITION,))
-        return cls(run.name, run.session, design, facts, events.table)
+        events = read_events(run.events, first_volume=first_volume, end=end, asked=(ONLY_CONDITION,), model=model)
+        return cls(run.name, run.session, design, facts, events.shown)
 
     @property
     def seconds(self) -> float:

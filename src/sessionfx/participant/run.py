@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.ask.contrasts import Contrast, conditions_asked
+from sessionfx.ask.event_model import parse_event_model
 from sessionfx.bids.runs import RunInputs
 from sessionfx.errors import ParticipantError
 from sessionfx.options import FirstLevelModel
@@ -28,6 +29,12 @@ from sessionfx.wording import listed
 def model_parameters(model: FirstLevelModel) -> dict[str, Any]:
     """Name the options that make the maps of a run, for sidecars."""
     return {
+        "ConditionsFrom": list(model.condition_column) or None,
+        "Recodes": list(model.recode) or None,
+        "EventFilters": list(model.event_filter) or None,
+        "DurationColumn": model.duration_column,
+        "Modulators": list(model.modulator) or None,
+        "ModulatorCentering": model.modulator_centering if model.modulator else None,
         "HrfModel": model.hrf_model,
         "DriftModel": model.drift_model,
         "HighPassHz": model.high_pass if model.drift_model == "cosine" else None,
@@ -174,8 +181,13 @@ def model_run(
             "in the raw dataset. Add it, or leave this run out with --bids-filter-file."
         )
     timing = run_timing(run, image)
+    event_model = parse_event_model(model)
     events = read_events(
-        run.events, first_volume=float(timing.times[0]), end=timing.end, asked=conditions_asked(contrasts)
+        run.events,
+        first_volume=float(timing.times[0]),
+        end=timing.end,
+        asked=event_model.conditions_behind(conditions_asked(contrasts)),
+        model=event_model,
     )
     confounds = read_confounds(run.confounds, model.confounds, len(timing.times))
     try:
@@ -220,7 +232,8 @@ def _estimable_contrasts(
         if missing:
             alike = [other for name in missing for other in near_equal(name, design.condition_columns)]
             hint = f" (it has {', '.join(map(repr, alike))})" if alike else ""
-            left_out[contrast.label] = f"condition {', '.join(missing)} does not occur in it{hint}"
+            why = next(filter(None, map(design.why_left_out, missing)), "")
+            left_out[contrast.label] = why or f"condition {', '.join(missing)} does not occur in it{hint}"
         elif not is_estimable(matrix, vector):
             left_out[contrast.label] = "its regressors cannot be told apart in this run's design"
         else:

@@ -53,6 +53,7 @@ def participant_methods(
         preprocessing=preprocessing,
         has_sessions=has_sessions,
         nuisance=partial(_nuisance, confounds),
+        quoted=quoted,
     )
 
 
