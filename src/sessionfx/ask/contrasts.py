@@ -1,10 +1,17 @@
-"""First-level contrasts: what users write, and the vector it means for one run's design."""
+"""First-level contrasts: what users write, and the rows it means over one run's design.
+
+Vocabulary
+----------
+row
+    A linear expression over conditions. An ordinary contrast is one row, tested by t. An F test, such as
+    `F:NAME = a - b; b - c`, asks whether all of its rows are zero; each row is an ordinary contrast beside it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +22,8 @@ from sessionfx.wording import natural_key, words_to_label
 
 # What nilearn adds to a condition's name for the columns of other responses
 _RESPONSE_SUFFIXES = ("_derivative", "_dispersion")
+_F_TEST = "F:"
+_BETWEEN_ROWS = re.compile(r";(?=(?:[^`]*`[^`]*`)*[^`]*\Z)")  # not within backticks
 
 
 @dataclass(frozen=True)
@@ -28,30 +37,56 @@ class Contrast:
     expression : str
         As written, without the name.
     weights : dict of str to float
-        Weight per condition.
+        Weight per condition; empty for an F test, whose rows have them.
+    tested : tuple of Contrast
+        The rows of an F test; empty for a t test.
     """
 
     label: str
     expression: str
     weights: dict[str, float]
+    tested: tuple[Contrast, ...] = ()
+
+    @property
+    def is_f_test(self) -> bool:
+        """Whether it asks if all of its rows are zero."""
+        return bool(self.tested)
+
+    @property
+    def definition(self) -> str:
+        """As it can be written, with its name."""
+        return f"{_F_TEST if self.is_f_test else ''}{self.label} = {self.expression}"
+
+    @property
+    def row_weights(self) -> tuple[dict[str, float], ...]:
+        """Weights per condition of each row."""
+        return tuple(row.weights for row in self.tested) or (self.weights,)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Conditions with a weight in some row, in order of appearance."""
+        return tuple(dict.fromkeys(name for weights in self.row_weights for name in weights))
 
     def missing_from(self, columns: Sequence[str]) -> list[str]:
         """Conditions of this contrast that are not among the given names."""
-        return [name for name in self.weights if name not in columns]
+        return [name for name in self.conditions if name not in columns]
 
-    def vector(self, columns: Sequence[str]) -> NDArray[np.float64]:
-        """Weights over the columns of a design matrix, shape (P,)."""
-        return np.array([self.weights.get(column, 0.0) for column in columns])
+    def matrix(self, columns: Sequence[str]) -> NDArray[np.float64]:
+        """Weights of the R rows over the columns of a design matrix, shape (R, P)."""
+        return np.array([[weights.get(column, 0.0) for column in columns] for weights in self.row_weights])
 
 
 def parse_contrast(text: str) -> Contrast:
-    """Read `EXPR` or `NAME=EXPR`.
+    """Read `EXPR` or `NAME=EXPR`, or an F test `F:NAME = EXPR; EXPR`, whose rows may have names too.
 
     Raises
     ------
     CommandLineError
-        If it is no linear expression of condition names, or no label can be made.
+        If it is no linear expression of condition names, no label can be made, or the rows of an F test depend on each
+        other.
     """
+    if _is_f_test(text):
+        return _parse_f_test(text)
     name, body = split_name(text)
     try:
         expression = parse_expression(body)
@@ -70,8 +105,30 @@ def parse_contrast(text: str) -> Contrast:
     return Contrast(label, expression.text, expression.weights)
 
 
+def _is_f_test(text: str) -> bool:
+    return text.lstrip().startswith(_F_TEST)
+
+
+def _parse_f_test(text: str) -> Contrast:
+    name, body = split_name(text.lstrip().removeprefix(_F_TEST))
+    label = words_to_label([name or ""])
+    if not label:
+        raise CommandLineError(
+            f"--contrast '{text}' is an F test without a name to use in file names. Write --contrast 'F:NAME = a; b', "
+            "its rows separated by semicolons."
+        )
+    rows = tuple(parse_contrast(row) for row in _BETWEEN_ROWS.split(body))
+    test = Contrast(label, body, {}, rows)
+    if np.linalg.matrix_rank(test.matrix(test.conditions)) < len(rows):
+        raise CommandLineError(
+            f"--contrast '{text}': its rows depend on each other, one being a sum of others. Leave that row out; the "
+            "test is the same without it."
+        )
+    return test
+
+
 def parse_contrasts(texts: Sequence[str]) -> tuple[Contrast, ...]:
-    """Read all contrasts and make sure their labels differ.
+    """Read all contrasts and make sure their labels differ; F tests come last, after contrasts for their rows.
 
     Raises
     ------
@@ -79,14 +136,20 @@ def parse_contrasts(texts: Sequence[str]) -> tuple[Contrast, ...]:
         As `parse_contrast`, and where two different contrasts get one label.
     """
     contrasts: dict[str, Contrast] = {}
-    for text in texts:
+    for text in sorted(texts, key=_is_f_test):
         contrast = parse_contrast(text)
-        twin = contrasts.setdefault(contrast.label, contrast)
-        if twin.weights != contrast.weights:
-            raise CommandLineError(
-                f"The contrasts '{twin.expression}' and '{contrast.expression}' would both be called "
-                f"'{contrast.label}' in file names. Give one a name: --contrast 'NAME={contrast.expression}'."
-            )
+        # a row that is asked for by itself goes by that name
+        rows = tuple(
+            next((known for known in contrasts.values() if known.weights == row.weights), row)
+            for row in contrast.tested
+        )
+        for added in (*rows, replace(contrast, tested=rows)):
+            twin = contrasts.setdefault(added.label, added)
+            if (twin.is_f_test, twin.row_weights) != (added.is_f_test, added.row_weights):
+                raise CommandLineError(
+                    f"The contrasts '{twin.expression}' and '{added.expression}' would both be called "
+                    f"'{added.label}' in file names. Give one a name: --contrast 'NAME={added.expression}'."
+                )
     return tuple(contrasts.values())
 
 
@@ -115,16 +178,15 @@ def default_contrasts(conditions: Sequence[str], modulated: Sequence[str] = ()) 
 
 def conditions_asked(contrasts: Sequence[Contrast]) -> frozenset[str]:
     """Name the conditions that contrasts need: those they name, and those whose responses' derivatives they name."""
-    names = {name for contrast in contrasts for name in contrast.weights}
+    names = {name for contrast in contrasts for name in contrast.conditions}
     return frozenset(names | {name.removesuffix(suffix) for name in names for suffix in _RESPONSE_SUFFIXES})
 
 
 def selected_labels(texts: Sequence[str]) -> tuple[str, ...]:
-    """Labels that `--contrast` selects at the group level: a name stands for itself, an expression for its label."""
-    return tuple(dict.fromkeys(_selected_label(text) for text in texts))
+    """Labels that `--contrast` selects at the group level.
 
-
-def _selected_label(text: str) -> str:
-    if text.isascii() and text.isalnum():
-        return text
-    return parse_contrast(text).label
+    A name stands for itself, an expression for its label, an F test for its rows.
+    """
+    names = [text for text in texts if text.isascii() and text.isalnum()]
+    written = parse_contrasts([text for text in texts if text not in names])
+    return tuple(dict.fromkeys([*names, *(contrast.label for contrast in written if not contrast.is_f_test)]))

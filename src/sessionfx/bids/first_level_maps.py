@@ -93,10 +93,13 @@ class FoundMaps:
         Of sessions, and of participants whose maps belong to no session.
     participants : dict of str to str
         Why a participant with a folder may have no such map, by label.
+    f_tests : frozenset of str
+        Labels of F tests within participants, which have no effect map.
     """
 
     maps: tuple[FirstLevelMap, ...]
     participants: Mapping[str, str]
+    f_tests: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] |
     """
     maps: list[FirstLevelMap] = []
     participants: dict[str, str] = {}
+    f_tests: set[str] = set()
     for root in roots:
         try:
             paths = list(walk(root, lambda entry: entry.name not in _OTHER_FOLDERS and not entry.name.startswith(".")))
@@ -152,7 +156,9 @@ def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] |
             file = indexed_file(path, root) if f"_{STATMAP_SUFFIX}.nii" in path.name else None
             if owner is not None:
                 participants.setdefault(owner, "has no first-level map")
-            if file is None or not _is_effect_map(file):
+            if file is not None and _is_map_of(file, ("F",)):
+                f_tests.add(file.entities["contrast"])
+            if file is None or not _is_map_of(file, EFFECT_STATISTICS):
                 continue
             if "run" in file.entities or _node_level(below) in _RUN_NODES:
                 participants[file.entities["sub"]] = "has maps of single runs only"
@@ -160,15 +166,16 @@ def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] |
                 participants[file.entities["sub"]] = "has no map that passes the filter"
             elif "sessions" not in file.entities and _node_level(below) not in _DATASET_NODES:
                 maps.append(_described(file, below))
-    return FoundMaps(tuple(maps), participants)
+    return FoundMaps(tuple(maps), participants, frozenset(f_tests))
 
 
-def _is_effect_map(file: IndexedFile) -> bool:
+def _is_map_of(file: IndexedFile, statistics: Sequence[str]) -> bool:
+    """Whether a file is a map of a participant's contrast that holds one of these statistics."""
     entities = file.entities
     return (
         file.suffix == STATMAP_SUFFIX
         and file.extension in (".nii.gz", ".nii")
-        and entities.get("stat") in EFFECT_STATISTICS
+        and entities.get("stat") in statistics
         and "sub" in entities
         and "contrast" in entities
     )
@@ -246,7 +253,8 @@ def select_maps(
     NothingMatchesError
         If an option matches none; the message lists what exists.
     CommandLineError
-        If several tasks, spaces or resolutions exist and none is named, or two maps stand for the same thing.
+        If several tasks, spaces or resolutions exist and none is named, two maps stand for the same thing, or a
+        contrast asked for is an F test.
     """
     if not found.maps:
         raise LevelError(
@@ -257,6 +265,12 @@ def select_maps(
     contrasts, sessions, participants = (
         {getattr(stat_map, what) for stat_map in chosen} - {""} for what in ("contrast", "session", "participant")
     )
+    for label in contrast_labels:
+        if label in found.f_tests - contrasts:
+            raise CommandLineError(
+                f"--contrast {label} is an F test within participants, whose maps of F no group model can take. Ask "
+                "for the contrasts it tests: its rows have maps of their own."
+            )
     check_labels(contrasts, contrast_labels, MAPS, "contrast", "--contrast")
     check_labels(sessions, options.session_label, MAPS, "session", "--session-label")
     check_labels(participants, options.participant_label, MAPS, "participant", "--participant-label")

@@ -144,6 +144,18 @@ def read_volume(path: Path, expected: Grid | None = None, owner: str = "") -> tu
     return volume, grid
 
 
+def read_series(path: Path) -> tuple[NDArray[np.float64], Grid]:
+    """Read an image of several volumes as a whole, of shape (N, …), and its grid.
+
+    Raises
+    ------
+    ParticipantError
+        If it cannot be read to its end.
+    """
+    image = open_image(path)
+    return np.stack([volume.astype(np.float64) for volume in read_volumes(image, path)]), grid_of(image)
+
+
 class DifferentGridError(ParticipantError):
     """An image lies on another grid than expected; the text names both, and no remedy."""
 

@@ -35,6 +35,8 @@ PYBIDS_CONFIG = Path(__file__).with_name("pybids.json")
 STATMAP_SUFFIX = "statmap"
 SECTION_SUFFIX = "_section.json"
 STATISTICS = ("effect", "variance", "t", "z", "p")
+# Of an F test within a participant; `effects` and `covariance` are of its rows
+F_STATISTICS = ("effects", "covariance", "F", "z", "p")
 # nilearn's save_glm_to_bids and FitLins call the same maps by these values of `stat`
 EFFECT_STATISTICS = ("effect",)
 

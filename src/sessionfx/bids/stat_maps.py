@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.bids.derivatives import SOFTWARE
-from sessionfx.bids.images import DifferentGridError, read_volume
+from sessionfx.bids.images import DifferentGridError, read_series, read_volume
 from sessionfx.bids.names import STATISTICS, STATMAP_SUFFIX, file_name
 from sessionfx.bids.reading import LARGEST_JSON, read_text
 from sessionfx.bids.writing import write_json, write_map
 from sessionfx.errors import ParticipantError
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import EstimateMap, StatMap
-from sessionfx.statistics.estimates import Dof, Estimate, FTest, Result
+from sessionfx.statistics.estimates import Dof, Estimate, FTest, Result, WaldTest
 
 EXTENSION = ".nii.gz"
 
@@ -29,6 +29,9 @@ _DESCRIPTIONS = {
     "z": "Normal deviate with the same one-sided p as t; 0 outside the mask",
     "p": "One-sided p value, upper tail (large positive effects have small p); 1 outside the mask",
     "F": "F statistic; 0 outside the mask",
+    "effects": "Estimates of the rows of an F test, a volume for each of RowsContrast; 0 outside the mask",
+    "covariance": "Sampling variances and covariances of these estimates, a volume for each of CovarianceVolumes; "
+    "0 outside the mask",
     "dof": "Degrees of freedom of the error at each voxel; 0 outside the mask",
 }
 _F_DESCRIPTIONS = {
@@ -36,10 +39,11 @@ _F_DESCRIPTIONS = {
     "p": "p value, upper tail of F; 1 outside the mask",
 }
 # The next level computes from these: what it gives must not depend on whether they were read back from files.
-_FULL_PRECISION = ("effect", "variance", "dof")
+_FULL_PRECISION = ("effect", "variance", "dof", "effects", "covariance")
 # Names of the NIfTI intent codes
 _INTENTS = {
-    "effect": "estimate", "variance": "estimate", "t": "t test", "F": "f test", "z": "z score", "p": "p value",
+    "effect": "estimate", "variance": "estimate", "effects": "estimate", "covariance": "estimate",
+    "t": "t test", "F": "f test", "z": "z score", "p": "p value",
 }  # fmt: skip
 
 
@@ -60,7 +64,7 @@ def write_statmaps(
     sidecar: Mapping[str, Any],
     units: str = "percent signal change",
 ) -> list[Path]:
-    """Write a result's maps (effect, variance, t, z and p of an estimate; F, z and p of an F test) with their sidecars.
+    """Write a result's maps, those of `Result.maps`, with their sidecars.
 
     Their entities are given without `stat`, and fields that all sidecars have; units are the effect's. Returns the
     paths of images and sidecars.
@@ -69,9 +73,10 @@ def write_statmaps(
     values = result.maps()
     descriptions = _DESCRIPTIONS | ({} if result.two_sided else _F_DESCRIPTIONS)
     dof = dof_fields(result)
-    units_of = {"effect": units, "variance": f"({units})^2"}
+    squared = f"({units})^2"
+    units_of = {"effect": units, "variance": squared, "effects": units, "covariance": squared}
     paths = statmap_paths(folder, entities, values)
-    # The effect comes last: who finds one (the group level does so by name) finds the others whole.
+    # The effects come last: who finds one (the group level does so by name) finds the others whole.
     for statistic, path in reversed(paths.items()):
         content = {
             "Description": f"{sidecar.get('Description', '')} {descriptions[statistic]}.".strip(),
@@ -104,7 +109,7 @@ def write_statmap(
     ----------
     path : Path
         Its `stat` entity says what the map holds.
-    values : ndarray of shape (V,)
+    values : ndarray of shape (V,), or (N, V) of N volumes
     mask : ndarray of bool, 3-D
     grid : Grid
     content : mapping
@@ -175,16 +180,29 @@ def read_estimate(effect_path: Path, variance_path: Path | None, dof_path: Path 
         If a file cannot be read, or the two lie on different grids.
     """
     effect, variance, mask, grid = read_effect(effect_path, variance_path)
-    sidecar = read_sidecar(effect_path)
+    values = np.full(int(mask.sum()), np.nan) if variance is None else variance[mask]
+    return EstimateMap(Estimate(effect[mask], values, _read_dof(effect_path, dof_path, mask, grid)), mask, grid)
+
+
+def read_wald_test(effects_path: Path, covariance_path: Path, dof_path: Path) -> StatMap[WaldTest]:
+    """Read an F test of a participant back; see `read_estimate`."""
+    effects, grid = read_series(effects_path)
+    covariance, _ = read_series(covariance_path)
+    mask = covariance[0] > 0  # the variance of the first row
+    dof = _read_dof(effects_path, dof_path, mask, grid)
+    return StatMap(WaldTest.of(effects[:, mask], covariance[:, mask], dof), mask, grid)
+
+
+def _read_dof(path: Path, dof_path: Path | None, mask: NDArray[np.bool_], grid: Grid) -> Dof:
+    """Read the degrees of freedom of a map: from its sidecar, or from theirs where it says that they differ."""
+    sidecar = read_sidecar(path)
     dof = sidecar.get("DegreesOfFreedom")
-    degrees: Dof = float(dof) if isinstance(dof, int | float) else float("nan")
     if dof_path is not None and "DegreesOfFreedomAre" in sidecar:
         try:
-            degrees = read_volume(dof_path, grid, str(effect_path))[0][mask]
+            return read_volume(dof_path, grid, str(path))[0][mask]
         except DifferentGridError as error:
             raise ParticipantError(f"{error} Remake the maps.") from None
-    values = np.full(int(mask.sum()), np.nan) if variance is None else variance[mask]
-    return EstimateMap(Estimate(effect[mask], values, degrees), mask, grid)
+    return float(dof) if isinstance(dof, int | float) else float("nan")
 
 
 def read_effect(

@@ -162,7 +162,7 @@ def write_map(
     ----------
     path : Path
         Ends in .nii.gz.
-    values : ndarray of shape (V,)
+    values : ndarray of shape (V,), or (N, V) of N volumes
     mask : ndarray of bool, 3-D
         With V true voxels.
     grid : Grid
@@ -175,8 +175,8 @@ def write_map(
     """
     import nibabel as nib
 
-    volume = np.full(grid.shape, outside, dtype=dtype)
-    volume[mask] = values
+    volume = np.full((*grid.shape, *values.shape[:-1]), outside, dtype=dtype)
+    volume[mask] = values.T
     image = nib.Nifti1Image(volume, grid.affine)
     image.header.set_xyzt_units("mm")
     image.header.set_intent(*intent)

@@ -21,7 +21,7 @@ from sessionfx.ask.event_model import parse_event_model
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.names import entity_string
 from sessionfx.bids.runs import RunInputs
-from sessionfx.bids.stat_maps import read_estimate
+from sessionfx.bids.stat_maps import read_estimate, read_wald_test
 from sessionfx.bids.writing import write_text
 from sessionfx.errors import ParticipantError
 from sessionfx.options import FirstLevelModel, GroupModel
@@ -32,13 +32,16 @@ from sessionfx.participant.page import ParticipantPage, contrast_section, runs_s
 from sessionfx.participant.results import ParticipantResults, RunSummary, read_reference
 from sessionfx.participant.run import FittedRun, MeanImage, analyse_run, model_parameters, run_mean
 from sessionfx.report.methods import MethodsText, participant_methods
-from sessionfx.space.stat_map import EstimateMap, on_common_voxels
-from sessionfx.statistics.fixed_effects import average, weighted_sum
+from sessionfx.space.stat_map import StatMap, on_common_voxels
+from sessionfx.statistics.estimates import Result
+from sessionfx.statistics.fixed_effects import average, weighted_sum, weighted_tests
 from sessionfx.tasks.records import Record, file_state, fingerprint
 from sessionfx.tasks.task import Chain, Task
 from sessionfx.wording import listed, natural_key
 
-SessionMaps = dict[str, EstimateMap]  # by session, "" in a dataset without sessions
+SessionMaps = dict[
+    str, StatMap[Any]
+]  # of an estimate, or the Wald test of an F test, by session, "" in a dataset without sessions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +95,11 @@ class ParticipantAnalysis:
             with contextlib.suppress(ParticipantError):
                 columns += self.confound_columns([run]).values()
         return participant_methods(
-            self.model, columns, has_sessions=bool(self.session_contrasts), preprocessing=self.preprocessing
+            self.model,
+            columns,
+            has_sessions=bool(self.session_contrasts),
+            has_f_tests=any(contrast.is_f_test for contrast in self.contrasts),
+            preprocessing=self.preprocessing,
         )
 
 
@@ -144,7 +151,7 @@ def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> I
             inputs = {run.name: states[run.name] for run in of_session}
             task = Task(
                 name=f"fit {contrast.label} ses {session}",
-                fingerprint=fingerprint([common, contrast.weights, contrast.expression, inputs]),
+                fingerprint=fingerprint([common, contrast.row_weights, contrast.expression, inputs]),
                 inputs=tuple(f"fit {run.name}" for run in of_session),
                 outputs=files.outputs_of_session(participant, session, contrast, of_session),
                 run=partial(ParticipantMaps.write_session, contrast=contrast, session=session),
@@ -233,8 +240,8 @@ class ParticipantMaps:
         self.analysis = analysis
         self.fitted = fitted
         self._facts: dict[str, dict[str, Any]] = {}
-        self._sessions: dict[tuple[str, str], EstimateMap | None] = {}  # None where a session has not the contrast
-        self._combined: dict[str, dict[str, tuple[EstimateMap, dict[str, float]]]] = {}
+        self._sessions: dict[tuple[str, str], StatMap[Any] | None] = {}  # None where a session has not the contrast
+        self._combined: dict[str, dict[str, tuple[StatMap[Any], dict[str, float]]]] = {}
         self._warnings: tuple[str, ...] = ()
         self._is_logged = self._has_reference = self._are_runs_drawn = False
         self._reference: NDArray[np.floating] | None = None
@@ -388,20 +395,23 @@ class ParticipantMaps:
                 maps[session] = stat_map
         return maps
 
-    def _read(self, contrast: Contrast, session: str) -> EstimateMap | None:
+    def _read(self, contrast: Contrast, session: str) -> StatMap[Any] | None:
         paths = self.analysis.files.session_maps(self.participant, session, contrast)
+        if contrast.is_f_test:
+            effects, covariance = paths["effects"], paths["covariance"]
+            return read_wald_test(effects, covariance, paths["dof"]) if effects.is_file() else None
         return read_estimate(paths["effect"], paths["variance"], paths["dof"]) if paths["effect"].is_file() else None
 
-    def combined(self, contrast: Contrast) -> dict[str, tuple[EstimateMap, dict[str, float]]]:
+    def combined(self, contrast: Contrast) -> dict[str, tuple[StatMap[Any], dict[str, float]]]:
         """Give estimates and session weights of the session contrasts; see `combine_sessions`."""
         if contrast.label not in self._combined:
             self._combined[contrast.label] = combine_sessions(
-                self.sessions(contrast), self.analysis.session_contrasts, self.analysis.model
+                self.sessions(contrast), contrast, self.analysis.session_contrasts, self.analysis.model
             )
         return self._combined[contrast.label]
 
 
-def combine_runs(fitted: Sequence[FittedRun], contrast: Contrast, model: FirstLevelModel) -> EstimateMap | None:
+def combine_runs(fitted: Sequence[FittedRun], contrast: Contrast, model: FirstLevelModel) -> StatMap[Any] | None:
     """Average the fitted runs of a session; None where no run has the contrast.
 
     Raises
@@ -413,13 +423,15 @@ def combine_runs(fitted: Sequence[FittedRun], contrast: Contrast, model: FirstLe
     if not used:
         return None
     common = on_common_voxels([run.estimates[contrast.label] for run in used], [run.run.name for run in used])
-    combined = average([stat_map.estimate for stat_map in common], model.fixed_effects, model.fixed_effects_dof)
-    return EstimateMap.where_determined(combined, common[0].mask, common[0].grid)
+    return _combine(common, [1 / len(used)] * len(used), contrast, model, is_mean=True)
 
 
 def combine_sessions(
-    maps: Mapping[str, EstimateMap], session_contrasts: Sequence[SessionContrast], model: FirstLevelModel
-) -> dict[str, tuple[EstimateMap, dict[str, float]]]:
+    maps: Mapping[str, StatMap[Any]],
+    contrast: Contrast,
+    session_contrasts: Sequence[SessionContrast],
+    model: FirstLevelModel,
+) -> dict[str, tuple[StatMap[Any], dict[str, float]]]:
     """Combine a participant's maps, by session, for every session contrast they can answer.
 
     Gives estimate and session weights, by the session contrast's label.
@@ -430,10 +442,21 @@ def combine_sessions(
         if weights is None:
             continue
         common = on_common_voxels([maps[session] for session in weights], [f"ses-{session}" for session in weights])
-        inputs = [stat_map.estimate for stat_map in common]
-        if question.kind == "mean":
-            estimate = average(inputs, model.fixed_effects, model.fixed_effects_dof)
-        else:
-            estimate = weighted_sum(inputs, list(weights.values()), model.fixed_effects_dof)
-        combined[question.label] = (EstimateMap.where_determined(estimate, common[0].mask, common[0].grid), weights)
+        stat_map = _combine(common, list(weights.values()), contrast, model, is_mean=question.kind == "mean")
+        combined[question.label] = (stat_map, weights)
     return combined
+
+
+def _combine(
+    maps: Sequence[StatMap[Any]], weights: Sequence[float], contrast: Contrast, model: FirstLevelModel, *, is_mean: bool
+) -> StatMap[Any]:
+    """Sum estimates or F tests of the same voxels; a mean of estimates is weighted as the model says."""
+    inputs = [stat_map.estimate for stat_map in maps]
+    combined: Result
+    if contrast.is_f_test:
+        combined = weighted_tests(inputs, weights, model.fixed_effects_dof)
+    elif is_mean:
+        combined = average(inputs, model.fixed_effects, model.fixed_effects_dof)
+    else:
+        combined = weighted_sum(inputs, weights, model.fixed_effects_dof)
+    return StatMap.where_determined(combined, maps[0].mask, maps[0].grid)

@@ -191,7 +191,7 @@ def _refuse_unknown(option: str, name: str, known: Sequence[str], what: str, kin
 
 def _written(tasks: Mapping[str, TaskConditions], contrasts: Sequence[Contrast]) -> dict[str, tuple[Contrast, ...]]:
     """Give each contrast to the tasks whose conditions it names."""
-    wanted = {name for contrast in contrasts for name in contrast.weights}
+    wanted = {name for contrast in contrasts for name in contrast.conditions}
     columns = {task: conditions.columns(wanted) for task, conditions in tasks.items()}
     asked: dict[str, list[Contrast]] = {}
     for contrast in contrasts:
@@ -202,7 +202,7 @@ def _written(tasks: Mapping[str, TaskConditions], contrasts: Sequence[Contrast])
         for task in fitting:
             asked.setdefault(task, []).append(contrast)
         in_backticks = quoted_names(contrast.expression, [name for known in columns.values() for name in known])
-        if in_backticks:
+        if in_backticks and not contrast.is_f_test:  # its rows are among the contrasts
             say(
                 f"--contrast '{contrast.expression}' is read as a sum of other conditions than one with such signs "
                 f"in its name. If that one is meant, write --contrast '{in_backticks}'."

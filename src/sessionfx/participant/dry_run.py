@@ -38,7 +38,7 @@ def participant_text(
         *(f"  {name}: {root}" for name, root in analysis.links.items()),
         f"  output: {analysis.output_dir}",
         f"  sessions, in their order in time: {selection.order.text or 'none'}",
-        f"  contrasts: {'; '.join(f'{contrast.label} = {contrast.expression}' for contrast in analysis.contrasts)}",
+        f"  contrasts: {'; '.join(contrast.definition for contrast in analysis.contrasts)}",
         f"  session contrasts: {'; '.join(asked.text for asked in analysis.session_contrasts)}"
         if selection.sessions
         else "",

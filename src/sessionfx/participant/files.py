@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.derivatives import SOFTWARE, bids_uri
 from sessionfx.bids.names import (
     DERIVATIVE_ENTITIES,
+    F_STATISTICS,
     STATISTICS,
     entity_string,
     figures_folder,
@@ -29,7 +31,7 @@ from sessionfx.bids.stat_maps import sidecar_path, statmap_paths, write_statmaps
 from sessionfx.bids.writing import write_json, write_map, write_text
 from sessionfx.options import FirstLevelModel
 from sessionfx.participant.run import FittedRun, MeanImage, model_parameters
-from sessionfx.space.stat_map import EstimateMap
+from sessionfx.space.stat_map import StatMap
 
 FIXED_EFFECTS_DESC = "fixedEffects"
 
@@ -69,14 +71,14 @@ class FirstLevelFiles:
         designs = [self.design(run) for run in runs]
         maps = [*self.session_maps(participant, session, contrast).values()]
         for run in runs:
-            maps += statmap_paths(*self._of_run(run, contrast), (*STATISTICS, "dof")).values()
+            maps += statmap_paths(*self._of_run(run, contrast), statistics_of(contrast)).values()
         return (*designs, *(path.with_suffix(".json") for path in designs), *maps, *map(sidecar_path, maps))
 
     def outputs_of_question(self, participant: str, question: SessionContrast, contrast: Contrast) -> tuple[Path, ...]:
         """Paths of all files that may answer a session contrast."""
         entities = self._combined_entities(participant, question, contrast)
         folder = self.output_dir / func_folder(participant)
-        maps = statmap_paths(folder, entities, (*STATISTICS, "dof")).values()
+        maps = statmap_paths(folder, entities, statistics_of(contrast)).values()
         return (*maps, *map(sidecar_path, maps))
 
     def design(self, run: RunInputs) -> Path:
@@ -95,7 +97,7 @@ class FirstLevelFiles:
         There is one of `dof` where it differs between voxels.
         """
         folder = self.output_dir / func_folder(participant, session or None)
-        return statmap_paths(folder, self._session_entities(participant, session, contrast), (*STATISTICS, "dof"))
+        return statmap_paths(folder, self._session_entities(participant, session, contrast), statistics_of(contrast))
 
     def write_design(self, fitted: FittedRun) -> dict[str, Any]:
         """Write a run's design matrix and what is to be known of the run; return the content of the JSON file."""
@@ -151,7 +153,7 @@ class FirstLevelFiles:
         return folder, {**run.entities, **self.entities, "contrast": contrast.label}
 
     def write_session(
-        self, participant: str, session: str, contrast: Contrast, combined: EstimateMap, runs: Sequence[FittedRun]
+        self, participant: str, session: str, contrast: Contrast, combined: StatMap[Any], runs: Sequence[FittedRun]
     ) -> None:
         """Write the combination of a session's runs."""
         used = [fitted for fitted in runs if contrast.label in fitted.estimates]
@@ -176,16 +178,16 @@ class FirstLevelFiles:
         participant: str,
         question: SessionContrast,
         contrast: Contrast,
-        combined: EstimateMap,
+        combined: StatMap[Any],
         weights: Mapping[str, float],
-        inputs: Mapping[str, EstimateMap],
+        inputs: Mapping[str, StatMap[Any]],
     ) -> None:
         """Write the answer to a session contrast."""
         sources = [self.session_maps(participant, session, contrast) for session in weights]
         precision = question.kind == "mean" and self.model.fixed_effects == "precision"
         sidecar = {
             "Description": f"Fixed effects over {len(weights)} session(s) of one participant.",
-            "Sources": self._uris([paths[statistic] for paths in sources for statistic in ("effect", "variance")]),
+            "Sources": self._uris([paths[used] for paths in sources for used in statistics_of(contrast)[:2]]),
             **self._contrast_fields(contrast),
             "SessionContrast": question.text,
             **question.order_fields,
@@ -214,9 +216,12 @@ class FirstLevelFiles:
         return {**self._session_entities(participant, "", contrast), "sessions": question.label}
 
     def _contrast_fields(self, contrast: Contrast) -> dict[str, Any]:
+        rows = [row.expression for row in contrast.tested]
+        of_rows = {"RowsContrast": rows, "CovarianceVolumes": _pairs_in_words(rows)} if contrast.is_f_test else {}
         return {
             "Contrast": contrast.expression,
-            "ContrastWeights": contrast.weights,
+            "ContrastWeights": contrast.row_weights if contrast.is_f_test else contrast.weights,
+            **of_rows,
             "FixedEffectsWeighting": self.model.fixed_effects,
             "ModelParameters": model_parameters(self.model),
         }
@@ -232,6 +237,19 @@ class FirstLevelFiles:
 
     def _uris(self, paths: Sequence[Path]) -> list[str]:
         return [bids_uri(path, self.links, self.output_dir) for path in paths]
+
+
+def statistics_of(contrast: Contrast) -> tuple[str, ...]:
+    """Name the statistics that there may be maps of; the first two are what the next level computes from."""
+    return (*(F_STATISTICS if contrast.is_f_test else STATISTICS), "dof")
+
+
+def _pairs_in_words(rows: Sequence[str]) -> list[str]:
+    """Say what the volumes of a covariance map are, in the order of `WaldTest.covariance`."""
+    return [
+        f"variance of {first}" if first == second else f"covariance of {first} and {second}"
+        for first, second in combinations_with_replacement(rows, 2)
+    ]
 
 
 def _volume_timing(fitted: FittedRun) -> list[float]:

@@ -23,13 +23,13 @@ The first is diagonal but for one vector, and its inverse is known (Sherman & Mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.estimates import Estimate, WaldTest
 from sessionfx.statistics.linear_algebra import independent_columns, pseudo_inverse
 
 FloatArray = NDArray[np.float64]
@@ -44,7 +44,7 @@ LEAST_SHARE = 1e-5
 
 def fit_run(
     signal: NDArray[np.floating], design: FloatArray, contrasts: Mapping[str, FloatArray], noise_model: str
-) -> dict[str, Estimate]:
+) -> dict[str, Estimate | WaldTest]:
     """Fit a GLM to every voxel of a run and estimate contrasts.
 
     Parameters
@@ -54,13 +54,13 @@ def fit_run(
         `signal_scaling=0` does.
     design : ndarray of shape (T, P)
         Any rank R below T; a rank-deficient one is reduced to independent columns and the contrasts are carried over.
-    contrasts : mapping of str to ndarray of shape (P,)
+    contrasts : mapping of str to ndarray of shape (P,), or (C, P) for an F test of C rows
         Estimable contrasts by label.
     noise_model : {'ar1', 'ols'}
 
     Returns
     -------
-    dict of str to Estimate
+    dict of str to Estimate, or to WaldTest of an F test
         By label; effects in percent signal change, dof T − R. The variance is exactly 0 where the residuals are
         rounding error.
 
@@ -69,17 +69,26 @@ def fit_run(
     ValueError
         If there are no more volumes than independent regressors.
     """
-    model = _Model.of(design, contrasts, is_autoregressive=noise_model == "ar1")
+    if not contrasts:
+        return {}
+    rows = np.vstack(list(contrasts.values()))
+    pairs = _pairs([len(np.atleast_2d(weights)) for weights in contrasts.values()])
+    model = _Model.of(design, rows, pairs, is_autoregressive=noise_model == "ar1")
     n_voxels = signal.shape[1]
-    effects = np.empty((len(contrasts), n_voxels))
-    variances = np.empty((len(contrasts), n_voxels))
+    effects = np.empty((len(rows), n_voxels))
+    covariances = np.empty((pairs.shape[1], n_voxels))
     for start in range(0, n_voxels, VOXELS_PER_BLOCK):
         block = slice(start, start + VOXELS_PER_BLOCK)
-        effects[:, block], variances[:, block] = model.fit(percent_of_mean(signal[:, block]))
-    return {
-        label: Estimate(effect, variance, float(model.dof))
-        for label, effect, variance in zip(contrasts, effects, variances, strict=True)
-    }
+        effects[:, block], covariances[:, block] = model.fit(percent_of_mean(signal[:, block]))
+    found: dict[str, Estimate | WaldTest] = {}
+    for label, weights in contrasts.items():
+        n_rows = len(np.atleast_2d(weights))
+        own, effects = np.split(effects, [n_rows])
+        of_pairs, covariances = np.split(covariances, [n_rows * (n_rows + 1) // 2])
+        is_f_test = np.ndim(weights) == 2
+        dof = float(model.dof)
+        found[label] = WaldTest.of(own, of_pairs, dof) if is_f_test else Estimate(own[0], of_pairs[0], dof)
+    return found
 
 
 def percent_of_mean(signal: NDArray[np.floating]) -> FloatArray:
@@ -90,6 +99,12 @@ def percent_of_mean(signal: NDArray[np.floating]) -> FloatArray:
     """
     mean = np.maximum(signal.mean(axis=0), 1)
     return np.asarray(100 * (signal / mean - 1), dtype=np.float64)
+
+
+def _pairs(n_rows: Sequence[int]) -> NDArray[np.intp]:
+    """List the pairs of rows of each contrast, over the rows of all contrasts, of shape (2, D)."""
+    starts = np.cumsum([0, *n_rows])
+    return np.hstack([start + np.array(np.triu_indices(n)) for start, n in zip(starts, n_rows, strict=False)])
 
 
 @dataclass(frozen=True)
@@ -106,6 +121,8 @@ class _Model:
         The diagonal of Λ.
     contrasts : ndarray of shape (C, R)
         Over the columns of Q.
+    pairs : ndarray of int, shape (2, D)
+        The contrasts whose covariances are computed; a contrast with itself for its variance.
     is_autoregressive : bool
     """
 
@@ -113,23 +130,24 @@ class _Model:
     products: FloatArray
     lagged: FloatArray
     contrasts: FloatArray
+    pairs: NDArray[np.intp]
     is_autoregressive: bool
 
     @classmethod
-    def of(cls, design: FloatArray, contrasts: Mapping[str, FloatArray], *, is_autoregressive: bool) -> _Model:
-        """Prepare the fit of a design."""
+    def of(cls, design: FloatArray, weights: FloatArray, pairs: NDArray[np.intp], *, is_autoregressive: bool) -> _Model:
+        """Prepare the fit of a design.
+
+        Contrasts are multiplied one at a time: the last bit of a product of all must not depend on what else is asked.
+        """
         kept = independent_columns(design)
         reduced = design[:, kept]
         if len(kept) >= design.shape[0]:
             raise ValueError(f"{design.shape[0]} volumes cannot determine {len(kept)} regressors")
-        weights = np.array(list(contrasts.values())).reshape(len(contrasts), design.shape[1])
-        if len(kept) < design.shape[1]:
-            # Estimable contrasts are combinations of the rows of X: c = c X⁺X, hence c b = (c X⁺ X_kept) b_kept.
-            weights = weights @ (pseudo_inverse(design) @ reduced)
+        # Estimable contrasts are combinations of the rows of X: c = c X⁺X, hence c b = (c X⁺ X_kept) b_kept.
+        carry = pseudo_inverse(design) @ reduced if len(kept) < design.shape[1] else None
         # of columns of equal length, so that units (mm against squared mm) cost no digits
         lengths = np.linalg.norm(reduced, axis=0)
         basis, triangle = np.linalg.qr(reduced / lengths)
-        over_basis = np.linalg.solve(triangle.T, (weights / lengths).T).T
         lag = basis[1:].T @ basis[:-1]
         lagged, turn = np.linalg.eigh(lag + lag.T)
         basis = np.ascontiguousarray(basis @ turn)
@@ -137,7 +155,11 @@ class _Model:
         neighbours[:-1] += basis[1:]
         neighbours[1:] += basis[:-1]
         products = np.vstack([basis.T, neighbours.T]) if is_autoregressive else np.ascontiguousarray(basis.T)
-        return cls(basis, products, lagged, over_basis @ turn, is_autoregressive)
+        contrasts = np.empty((len(weights), len(kept)))
+        for index, row in enumerate(weights):
+            of_kept = row if carry is None else row @ carry
+            contrasts[index] = np.linalg.solve(triangle.T, of_kept / lengths) @ turn
+        return cls(basis, products, lagged, contrasts, pairs, is_autoregressive)
 
     @property
     def dof(self) -> int:
@@ -149,9 +171,10 @@ class _Model:
 
         Returns
         -------
-        effect, variance : ndarray of shape (C, v)
+        effect : ndarray of shape (C, v)
+        covariance : ndarray of shape (D, v)
         """
-        effect, variance, has_lost_digits = self._fit(signal)
+        effect, covariance, has_lost_digits = self._fit(signal)
         if has_lost_digits.any():
             lost = signal[:, has_lost_digits]
             explained = self.basis.T @ lost
@@ -165,9 +188,13 @@ class _Model:
             )
             residuals[:, is_rounding] = 0.0
             # What is explained by the regressors is explained whatever the weights of the volumes.
-            of_residuals, variance[:, has_lost_digits], _ = self._fit(residuals)
-            effect[:, has_lost_digits] = of_residuals + self.contrasts @ (explained + rest)
-        return effect, variance
+            of_residuals, covariance[:, has_lost_digits], _ = self._fit(residuals)
+            effect[:, has_lost_digits] = of_residuals + self._of_contrasts(explained + rest)
+        return effect, covariance
+
+    def _of_contrasts(self, coefficients: FloatArray) -> FloatArray:
+        """Give contrasts of coefficients of shape (R, v); see `_Model.of`."""
+        return np.array([row @ coefficients for row in self.contrasts])
 
     def _fit(self, signal: FloatArray) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
         rank = self.basis.shape[1]
@@ -177,8 +204,8 @@ class _Model:
         left = squares - np.einsum("rv,rv->v", projected, projected)
         has_lost_digits = left < LEAST_SHARE * squares
         if not self.is_autoregressive:
-            variance = left / self.dof * np.einsum("cr,cr->c", self.contrasts, self.contrasts)[:, None]
-            return self.contrasts @ projected, variance, has_lost_digits
+            of_pairs = np.array([self.contrasts[a] @ self.contrasts[b] for a, b in self.pairs.T])
+            return self._of_contrasts(projected), left / self.dof * of_pairs[:, None], has_lost_digits
         with_neighbours = found[rank:]
         lagged_squares = np.einsum("tv,tv->v", signal[1:], signal[:-1])
         rho = self._autocorrelation(projected, with_neighbours, left, lagged_squares)
@@ -194,9 +221,13 @@ class _Model:
         whitened_squares = squares - 2 * rho * lagged_squares + rho**2 * (squares - last_value**2)
         whitened_left = whitened_squares - np.einsum("rv,rv->v", whitened, estimates)
         has_lost_digits |= whitened_left < LEAST_SHARE * whitened_squares
-        # c (X*′X*)⁻¹ c′
-        of_contrast = (self.contrasts**2) @ (1 / diagonal) + correction * (self.contrasts @ scaled_row) ** 2
-        return self.contrasts @ estimates, whitened_left / self.dof * of_contrast, has_lost_digits
+        # c_a (X*′X*)⁻¹ c_b′
+        inverse, along_row = 1 / diagonal, self._of_contrasts(scaled_row)
+        of_pairs = np.array([
+            (self.contrasts[a] * self.contrasts[b]) @ inverse + correction * (along_row[a] * along_row[b])
+            for a, b in self.pairs.T
+        ])  # fmt: skip
+        return self._of_contrasts(estimates), whitened_left / self.dof * of_pairs, has_lost_digits
 
     def _autocorrelation(
         self, projected: FloatArray, with_neighbours: FloatArray, left: FloatArray, lagged_squares: FloatArray

@@ -25,7 +25,7 @@ from sessionfx.participant.analysis import ParticipantAnalysis, participant_chai
 from sessionfx.participant.asked import contrasts_by_task
 from sessionfx.participant.confounds import PRESETS, is_pattern
 from sessionfx.participant.dry_run import participant_text
-from sessionfx.participant.files import FIXED_EFFECTS_DESC
+from sessionfx.participant.files import FIXED_EFFECTS_DESC, statistics_of
 from sessionfx.process import write_out
 from sessionfx.tasks.call import (
     EXIT_SOME_FAILED,
@@ -132,6 +132,7 @@ def _prepare(
         say(f"{n_files} files to choose from, found in {time.monotonic() - started:.1f} s.")
     for task, why in left_out.items():
         say(f"Left out: task {task}. {why}")
+    _check_f_tests(contrasts, options.first_level.fixed_effects)
     asked = contrasts_by_task(selections, contrasts, options, event_model, [raw, *roots])
     # masks and confounds of a denoised image may come from another folder than the image
     files = [
@@ -178,6 +179,17 @@ def _analysis(
     )
 
 
+def _check_f_tests(contrasts: Sequence[Contrast], weighting: str) -> None:
+    """Refuse F tests of effects weighted by precision: each row would have weights of its own."""
+    test = next((contrast for contrast in contrasts if contrast.is_f_test), None)
+    if test and weighting == "precision":
+        raise CommandLineError(
+            f"--contrast '{test.definition}' is an F test, which --fixed-effects precision cannot combine: "
+            "each row would have weights of its own, so that the answer would depend on how the rows are written. Use "
+            "--fixed-effects equal, or leave the F test out."
+        )
+
+
 def _check_confounds(selection: RunSelection, asked: Sequence[str]) -> None:
     """Refuse what is neither a preset nor a column of any run, once for all of them."""
     unknown = [name for name in asked if name not in PRESETS and not is_pattern(name)]
@@ -210,8 +222,8 @@ def _check_names(
     """Refuse labels too long for file names before anything is fitted."""
     participant, session = (max(labels, key=len, default="") for labels in (selection.runs, selection.sessions))
     for contrast in contrasts:
-        entities = {**selection.entities, "sub": participant, "contrast": contrast.label, "stat": "variance",
-                    "desc": FIXED_EFFECTS_DESC}  # fmt: skip
+        entities = {**selection.entities, "sub": participant, "contrast": contrast.label,
+                    "stat": max(statistics_of(contrast), key=len), "desc": FIXED_EFFECTS_DESC}  # fmt: skip
         of_session = file_name({**entities, "ses": session}, STATMAP_SUFFIX, ".nii.gz")
         check_name_length(of_session, {"--contrast": contrast.label})
         if keeps_runs:

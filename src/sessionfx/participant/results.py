@@ -24,7 +24,7 @@ from sessionfx.options import GroupModel
 from sessionfx.participant.conditions import ONLY_CONDITION
 from sessionfx.participant.events import read_events
 from sessionfx.report.methods import MethodsText
-from sessionfx.space.stat_map import EstimateMap
+from sessionfx.space.stat_map import StatMap
 
 _SHOWN = (
     "RepetitionTime", "StartTime", "RunDuration", "NumberOfVolumes", "ConditionColumns", "DegreesOfFreedom",
@@ -108,8 +108,8 @@ class ParticipantResults:
     runs: tuple[RunSummary, ...]
     contrast: Contrast
     session_contrasts: tuple[SessionContrast, ...]
-    sessions: Mapping[str, EstimateMap]
-    combined: Mapping[str, EstimateMap]
+    sessions: Mapping[str, StatMap[Any]]
+    combined: Mapping[str, StatMap[Any]]
     reference: NDArray[np.floating] | None
     thresholds: GroupModel
     methods: MethodsText

@@ -21,7 +21,7 @@ from sessionfx.participant.events import Events, near_equal, read_events
 from sessionfx.participant.glm import fit_run
 from sessionfx.participant.timing import Timing, run_timing
 from sessionfx.space.grid import Grid
-from sessionfx.space.stat_map import EstimateMap
+from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.linear_algebra import independent_columns, is_estimable
 from sessionfx.wording import listed
 
@@ -61,8 +61,8 @@ class FittedRun:
     mask : ndarray of bool, 3-D
         Voxels fitted.
     mean : MeanImage
-    estimates : dict of str to EstimateMap
-        By contrast label.
+    estimates : dict of str to StatMap
+        Of an estimate, or the Wald test of an F test, by contrast label.
     left_out : dict of str to str
         Contrasts this run does not contribute to, and why.
     redundant : tuple of str
@@ -80,7 +80,7 @@ class FittedRun:
     n_brain: int
     mask: NDArray[np.bool_]
     mean: MeanImage
-    estimates: dict[str, EstimateMap]
+    estimates: dict[str, StatMap[Any]]
     left_out: dict[str, str]
     redundant: tuple[str, ...]
     dof: float
@@ -144,7 +144,7 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
             f"{low} voxels have a mean below 1; percent signal change means little there (are the data demeaned?)."
         )
     estimates = {
-        label: EstimateMap.where_determined(estimate, data.mask, data.grid)
+        label: StatMap.where_determined(estimate, data.mask, data.grid)
         for label, estimate in fit_run(data.signal, matrix, vectors, model.noise_model).items()
     }
     for label, stat_map in estimates.items():
@@ -223,19 +223,20 @@ def _warnings_on_spacing(timing: Timing, model: FirstLevelModel) -> list[str]:
 def _estimable_contrasts(
     design: Design, contrasts: Sequence[Contrast]
 ) -> tuple[dict[str, NDArray[np.float64]], dict[str, str]]:
+    """Give the weights over the design's columns that `fit_run` wants, and why contrasts are left out."""
     vectors, left_out = {}, {}
     columns = [str(column) for column in design.matrix.columns]
     matrix = design.matrix.to_numpy()
     for contrast in contrasts:
         missing = contrast.missing_from(design.condition_columns)
-        vector = contrast.vector(columns)
+        rows = contrast.matrix(columns)
         if missing:
             alike = [other for name in missing for other in near_equal(name, design.condition_columns)]
             hint = f" (it has {', '.join(map(repr, alike))})" if alike else ""
             why = next(filter(None, map(design.why_left_out, missing)), "")
             left_out[contrast.label] = why or f"condition {', '.join(missing)} does not occur in it{hint}"
-        elif not is_estimable(matrix, vector):
+        elif not all(is_estimable(matrix, row) for row in rows):
             left_out[contrast.label] = "its regressors cannot be told apart in this run's design"
         else:
-            vectors[contrast.label] = vector
+            vectors[contrast.label] = rows if contrast.is_f_test else rows[0]
     return vectors, left_out

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.participant.page import contrast_section, runs_section
 from sessionfx.participant.results import ParticipantResults, RunSummary
@@ -15,7 +17,7 @@ from sessionfx.report.mosaic import MOST_OF_EFFECTS, Anatomy, Mosaic, Scale
 from sessionfx.report.page import render, write_section
 from sessionfx.report.style import Picture
 from sessionfx.report.tables import threshold_words, titled
-from sessionfx.space.stat_map import EstimateMap, map_summary
+from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.wording import counted
 
@@ -31,7 +33,12 @@ def draw_contrast(results: ParticipantResults, output_dir: Path) -> None:
     """Draw the section about a contrast."""
     place, label = _place(results), results.contrast.label
     path = contrast_section(output_dir, results.participant, results.entities, label)
-    write_section(path, f"{results.contrast.expression} ({place})", _render_contrast(results, place))
+    write_section(path, f"{_title(results.contrast)} ({place})", _render_contrast(results, place))
+
+
+def _title(contrast: Contrast) -> str:
+    """Call a contrast as written, an F test by its name too."""
+    return f"F test {contrast.label}: {contrast.expression}" if contrast.is_f_test else contrast.expression
 
 
 def _place(results: ParticipantResults) -> str:
@@ -99,7 +106,9 @@ def _warnings(results: ParticipantResults) -> list[str]:
 
 def _render_contrast(results: ParticipantResults, place: str) -> str:
     contrast, sessions, combined = results.contrast, results.sessions, results.combined
-    page: dict[str, object] = {"title": contrast.expression, "facts": place, "warnings": _warnings(results)}
+    page: dict[str, object] = {
+        "title": _title(contrast), "facts": place, "warnings": _warnings(results), "is_f_test": contrast.is_f_test,
+    }  # fmt: skip
     if not sessions:
         summary = "This contrast cannot be estimated from any run of this participant; see the warnings."
         return render("participant_contrast.html.j2", **page, summary=summary, maps=[], coverage=None, groups=[])
@@ -117,13 +126,15 @@ def _render_contrast(results: ParticipantResults, place: str) -> str:
         if not maps:
             continue
         limits = {
-            name: z_threshold(stat_map.estimate.z, thresholds.alpha, thresholds.correction)
+            name: z_threshold(
+                stat_map.estimate.z, thresholds.alpha, thresholds.correction, two_sided=stat_map.estimate.two_sided
+            )
             for name, stat_map in maps.items()
         }
         rows += [{"map": name, **titled(map_summary(stat_map, limits[name]))} for name, stat_map in maps.items()]
         shown.append({"title": heading, **pictures.draw(maps, limits)})
     missing = sorted({run.session for run in results.runs} - set(sessions))
-    summary = f"Thresholds: {threshold_words(thresholds)}, two-sided."
+    summary = f"Thresholds: {threshold_words(thresholds)}, {'upper tail of F' if contrast.is_f_test else 'two-sided'}."
     if any(isinstance(stat_map.estimate.dof, np.ndarray) for maps in groups.values() for stat_map in maps.values()):
         summary += " Degrees of freedom that differ between voxels are given as their median."
     if missing:
@@ -154,12 +165,16 @@ class _MapPictures:
         peaks = [_height_of_peak(stat_map) for stat_map in combined]
         self._mosaic = Mosaic(self._counts > 0, self._grid, self._anatomy, peaks)
 
-    def draw(self, maps: Mapping[str, EstimateMap], thresholds: Mapping[str, float]) -> dict[str, list[Picture]]:
-        """Draw z and effect of maps that are compared."""
-        of_z = Scale.of([stat_map.estimate.z for stat_map in maps.values()], "z", [*thresholds.values()])
-        of_effect = Scale.of(
-            [stat_map.estimate.effect for stat_map in maps.values()], "percent signal change", share=MOST_OF_EFFECTS
-        )
+    def draw(self, maps: Mapping[str, StatMap[Any]], thresholds: Mapping[str, float]) -> dict[str, list[Picture]]:
+        """Draw z, and effect or F, of maps that are compared."""
+        two_sided = all(stat_map.estimate.two_sided for stat_map in maps.values())
+        of_z = Scale.of(
+            [stat_map.estimate.z if two_sided else stat_map.estimate.z.clip(min=0) for stat_map in maps.values()],
+            "z", [*thresholds.values()], two_sided=two_sided,
+        )  # fmt: skip
+        statistic, unit = ("effect", "percent signal change") if two_sided else ("F", "F")
+        values = {name: getattr(stat_map.estimate, statistic.lower()) for name, stat_map in maps.items()}
+        scale = Scale.of([*values.values()], unit, two_sided=two_sided, share=MOST_OF_EFFECTS)
         return {
             "z": [
                 self._mosaic.draw_map(
@@ -168,9 +183,10 @@ class _MapPictures:
                 )
                 for name, stat_map in maps.items()
             ],
-            "effects": [
+            "estimates": [
                 self._mosaic.draw_map(
-                    stat_map.volume(stat_map.estimate.effect), of_effect, f"Effect map, {name}", f"{name}: effect"
+                    stat_map.volume(values[name]), scale, f"{statistic.capitalize()} map, {name}",
+                    f"{name}: {statistic}",
                 )
                 for name, stat_map in maps.items()
             ],
@@ -185,6 +201,7 @@ class _MapPictures:
         )  # fmt: skip
 
 
-def _height_of_peak(stat_map: EstimateMap) -> float:
-    voxel = np.argwhere(stat_map.mask)[int(np.argmax(np.abs(stat_map.estimate.z)))]
+def _height_of_peak(stat_map: StatMap[Any]) -> float:
+    z = stat_map.estimate.z
+    voxel = np.argwhere(stat_map.mask)[int(np.argmax(np.abs(z) if stat_map.estimate.two_sided else z))]
     return float(stat_map.grid.affine[2, :3] @ voxel + stat_map.grid.affine[2, 3])

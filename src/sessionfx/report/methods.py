@@ -29,7 +29,12 @@ class MethodsText:
 
 
 def participant_methods(
-    model: FirstLevelModel, confounds: Sequence[Sequence[str]], *, has_sessions: bool, preprocessing: Sequence[str]
+    model: FirstLevelModel,
+    confounds: Sequence[Sequence[str]],
+    *,
+    has_sessions: bool,
+    has_f_tests: bool = False,
+    preprocessing: Sequence[str],
 ) -> MethodsText:
     """Describe the participant level.
 
@@ -40,6 +45,8 @@ def participant_methods(
         Columns of the confounds table that each run is modelled with.
     has_sessions : bool
         Whether the dataset has sessions.
+    has_f_tests : bool, default=False
+        Whether some contrast is an F test.
     preprocessing : sequence of str
         Programs that made the derivatives, as their datasets say (GeneratedBy).
 
@@ -52,6 +59,7 @@ def participant_methods(
         model=model,
         preprocessing=preprocessing,
         has_sessions=has_sessions,
+        has_f_tests=has_f_tests,
         nuisance=partial(_nuisance, confounds),
         quoted=quoted,
     )

@@ -24,7 +24,7 @@ class StatMap(Generic[R]):
     Attributes
     ----------
     estimate : Estimate or FTest
-        Arrays of shape (V,).
+        Of the V voxels.
     mask : ndarray of bool, 3-D
         The V voxels at which the data determine it.
     grid : Grid
@@ -56,7 +56,7 @@ class StatMap(Generic[R]):
 EstimateMap = StatMap[Estimate]
 
 
-def on_common_voxels(maps: Sequence[EstimateMap], names: Sequence[str]) -> list[EstimateMap]:
+def on_common_voxels(maps: Sequence[StatMap[R]], names: Sequence[str]) -> list[StatMap[R]]:
     """Restrict maps to the voxels all of them have; errors call them by their names.
 
     Raises

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.linear_algebra import pseudo_inverse
+from sessionfx.statistics.linear_algebra import pseudo_inverse, quadratic_form
 
 # Eigenvalues of I − H_ii below this are zero: a participant whose rows the design explains fully (Moore–Penrose).
 _ZERO = 1e-10
@@ -346,28 +346,3 @@ def wald_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> FTest
     eta = _voxel_dof(prepared, scores)
     dof = eta - q + 1
     return FTest(dof / (eta * q) * quadratic_form(effects, covariance), float(q), dof)
-
-
-def quadratic_form(effects: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute ĉ′V⁻¹ĉ at every voxel.
-
-    Parameters
-    ----------
-    effects : ndarray of shape (Q, V)
-    covariance : ndarray of shape (V, Q, Q)
-
-    Returns
-    -------
-    ndarray of shape (V,)
-        NaN where V is singular.
-    """
-    scale = np.sqrt(np.einsum("vss->vs", covariance))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        correlation = covariance / scale[:, :, None] / scale[:, None, :]
-        standard = effects.T / scale
-    found = np.full(effects.shape[1], np.nan)
-    usable = np.isfinite(correlation).all(axis=(1, 2)) & np.isfinite(standard).all(axis=1)
-    usable[usable] &= np.linalg.cond(correlation[usable]) < 1 / _ZERO
-    solved = np.linalg.solve(correlation[usable], standard[usable][:, :, None])[:, :, 0]
-    found[usable] = np.einsum("vs,vs->v", standard[usable], solved)
-    return found

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from sessionfx.statistics.linear_algebra import quadratic_form
+
 # The smallest p that becomes a z, as in nilearn: z stays within ±37.
 SMALLEST_P = 1e-300
 
@@ -26,7 +28,7 @@ Dof = float | NDArray[np.float64]
 
 
 class Result(ABC):
-    """A statistic at V voxels; a frozen dataclass whose arrays have shape (V,)."""
+    """A statistic at V voxels; a frozen dataclass whose arrays have voxels along their last axis."""
 
     dof: Dof
     two_sided: bool  # whether large negative z count as much as large positive ones
@@ -48,7 +50,7 @@ class Result(ABC):
 
     @abstractmethod
     def maps(self) -> dict[str, NDArray[np.float64]]:
-        """Arrays of shape (V,) by the name of the statistic in file names."""
+        """Arrays of shape (V,), or (N, V) of N volumes, by the name of the statistic in file names."""
 
     @property
     def typical_dof(self) -> float:
@@ -58,13 +60,18 @@ class Result(ABC):
     def at(self, chosen: NDArray[Any]) -> Self:
         """Restrict to some voxels, chosen by a mask or by indices."""
         values = self._values().items()
-        return type(self)(**{name: v[chosen] if isinstance(v, np.ndarray) else v for name, v in values})
+        return type(self)(**{name: v[..., chosen] if isinstance(v, np.ndarray) else v for name, v in values})
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """Put the results of blocks of voxels together."""
         columns = {name: [part._values()[name] for part in parts] for name in parts[0]._values()}
-        return cls(**{name: np.concatenate(c) if isinstance(c[0], np.ndarray) else c[0] for name, c in columns.items()})
+        return cls(
+            **{
+                name: np.concatenate(found, axis=-1) if isinstance(found[0], np.ndarray) else found[0]
+                for name, found in columns.items()
+            }
+        )
 
     def _values(self) -> dict[str, Any]:
         return {attribute.name: getattr(self, attribute.name) for attribute in fields(cast(Any, self))}
@@ -156,6 +163,46 @@ class FTest(Result):
     def maps(self) -> dict[str, NDArray[np.float64]]:
         """F, z, p, and the degrees of freedom where they differ between voxels."""
         return {"F": self.f, "z": self.z, "p": self.p} | _dof_map(self.dof)
+
+
+@dataclass(frozen=True)
+class WaldTest(FTest):
+    """The F test that R effects are all zero, with what it is made of, so that tests can be combined.
+
+    Attributes
+    ----------
+    effects : ndarray of shape (R, V)
+    covariance : ndarray of shape (R(R+1)/2, V)
+        Of their estimates, for the pairs `numpy.triu_indices(R)`: (1, 1), (1, 2), …, (2, 2), ….
+    """
+
+    effects: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, effects: NDArray[np.float64], covariance: NDArray[np.float64], dof: Dof) -> Self:
+        """Make the test from effects and covariance as above.
+
+        Returns
+        -------
+        WaldTest
+            F = b′C⁻¹b / R on R and `dof` degrees of freedom; NaN where C is singular.
+        """
+        n_rows = len(effects)
+        f = quadratic_form(effects, symmetric_matrices(covariance, n_rows)) / n_rows
+        return cls(f, float(n_rows), dof, effects, covariance)
+
+    def maps(self) -> dict[str, NDArray[np.float64]]:
+        """Effects and covariance, and what an F test has."""
+        return {"effects": self.effects, "covariance": self.covariance} | super().maps()
+
+
+def symmetric_matrices(pairs: NDArray[np.float64], n_rows: int) -> NDArray[np.float64]:
+    """Put the upper triangles of V matrices, of shape (R(R+1)/2, V), into matrices of shape (V, R, R)."""
+    first, second = np.triu_indices(n_rows)
+    matrices = np.empty((pairs.shape[1], n_rows, n_rows))
+    matrices[:, first, second] = matrices[:, second, first] = pairs.T
+    return matrices
 
 
 def _dof_map(dof: Dof) -> dict[str, NDArray[np.float64]]:

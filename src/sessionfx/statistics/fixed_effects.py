@@ -11,6 +11,11 @@ satterthwaite
     step. With `precision` weights q, taken as known, 1 / Σ (q² / ν), which is Meier's (1953, Biometrics 9:59).
 sum
     Σ ν, as nilearn's `compute_fixed_effects`: right where all inputs have one variance.
+
+F tests of R effects are combined by their covariances C_i. With B_i = (Σ c² C)⁻¹ c_i² C_i the dof of satterthwaite are
+R / Σ (tr(B_i²) / ν_i): the mean of F is about 1 / (1 − 2/R Σ tr(B_i²)/ν_i), to the order of 1/ν (E* of Kenward & Roger
+1997, doi:10.2307/2533558), and that of an F distribution is 1 / (1 − 2/ν). For R = 1 they are those above, for one
+input its own. They do not depend on how the rows are written, and lie between the smallest ν and Σ ν.
 """
 
 from __future__ import annotations
@@ -20,7 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.statistics.estimates import Dof, Estimate
+from sessionfx.statistics.estimates import Dof, Estimate, WaldTest, symmetric_matrices
 
 
 def weighted_sum(inputs: Sequence[Estimate], weights: Sequence[float], dof_method: str = "satterthwaite") -> Estimate:
@@ -75,6 +80,37 @@ def average(inputs: Sequence[Estimate], weighting: str = "equal", dof_method: st
     # with weights q the variance is Σ q² v, of which an input's part is q / total
     dof = _combined_dof(precisions, total, [estimate.dof for estimate in inputs], dof_method)
     return Estimate(effect / total, 1 / total, dof)
+
+
+def weighted_tests(inputs: Sequence[WaldTest], weights: Sequence[float], dof_method: str = "satterthwaite") -> WaldTest:
+    """Test a sum of independent effects with fixed weights.
+
+    Parameters
+    ----------
+    inputs : sequence of N WaldTest
+        Of the same R rows and V voxels.
+    weights : sequence of N float
+    dof_method : {'satterthwaite', 'sum'}
+
+    Returns
+    -------
+    WaldTest
+        Of effects Σ c b with covariance Σ c² C, dof as the module says, over the inputs with a weight other than zero.
+    """
+    used = [(test, weight) for test, weight in zip(inputs, weights, strict=True) if weight != 0]
+    effects = sum((weight * test.effects for test, weight in used), np.zeros_like(inputs[0].effects))
+    parts = [weight**2 * test.covariance for test, weight in used]
+    covariance = sum(parts, np.zeros_like(inputs[0].covariance))
+    dofs = [test.dof for test, _ in used]
+    if len(used) == 1 or dof_method == "sum":
+        return WaldTest.of(effects, covariance, sum(dofs))
+    n_rows = len(effects)
+    whole = symmetric_matrices(covariance, n_rows)
+    inverse = np.zeros(effects.shape[1])
+    for part, dof in zip(parts, dofs, strict=True):
+        share = np.linalg.solve(whole, symmetric_matrices(part, n_rows))
+        inverse += np.einsum("vst,vts->v", share, share) / dof
+    return WaldTest.of(effects, covariance, n_rows / inverse)
 
 
 def _combined_dof(

@@ -19,6 +19,8 @@ from scipy import linalg
 TOLERANCE = 1e-7
 # The row space of a column that is dependent but for the tolerance is known to a few times as much.
 _ROW_SPACE_TOLERANCE = 10 * TOLERANCE
+# A covariance whose correlations have a larger condition number is singular.
+_LARGEST_CONDITION = 1e10
 
 
 def scale_columns(design: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -114,3 +116,28 @@ def _singular_vectors(
     rank = rank_of(design)
     left, values, right = linalg.svd(scaled, full_matrices=False)
     return left[:, :rank], values[:rank], right[:rank]
+
+
+def quadratic_form(effects: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute ĉ′V⁻¹ĉ at every voxel.
+
+    Parameters
+    ----------
+    effects : ndarray of shape (Q, V)
+    covariance : ndarray of shape (V, Q, Q)
+
+    Returns
+    -------
+    ndarray of shape (V,)
+        NaN where V is singular.
+    """
+    scale = np.sqrt(np.einsum("vss->vs", covariance))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correlation = covariance / scale[:, :, None] / scale[:, None, :]
+        standard = effects.T / scale
+    found = np.full(effects.shape[1], np.nan)
+    usable = np.isfinite(correlation).all(axis=(1, 2)) & np.isfinite(standard).all(axis=1)
+    usable[usable] &= np.linalg.cond(correlation[usable]) < _LARGEST_CONDITION
+    solved = np.linalg.solve(correlation[usable], standard[usable][:, :, None])[:, :, 0]
+    found[usable] = np.einsum("vs,vs->v", standard[usable], solved)
+    return found

@@ -8,9 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.statistics.cluster_robust import quadratic_form
 from sessionfx.statistics.estimates import FTest
-from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of
+from sessionfx.statistics.linear_algebra import pseudo_inverse, quadratic_form, rank_of
 
 
 def hotelling(values: NDArray[np.floating], design: NDArray[np.float64], contrast: NDArray[np.float64]) -> FTest:

@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sessionfx.statistics.cluster_robust import quadratic_form
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.linear_algebra import pseudo_inverse
+from sessionfx.statistics.linear_algebra import pseudo_inverse, quadratic_form
 
 # Of a participant's variance, what is zero but for rounding
 _ZERO = 1e-10
