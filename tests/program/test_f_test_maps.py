@@ -115,7 +115,7 @@ def test_page_shows_an_f_test_from_zero_upwards(output: Path) -> None:
     assert "F test task: congruent; incongruent" in text
     assert "upper tail of F" in text
     pictures = [image.get("alt", "") for image in parse(output / "sub-01.html").iter("img")]
-    assert sum(alt.startswith("F map") for alt in pictures) == 2 + 3  # sessions; mean, difference, ...
+    assert sum(alt.startswith("F map") for alt in pictures) == 4  # two sessions, their mean and difference
 
 
 def test_methods_text_says_how_f_is_combined(output: Path) -> None:

@@ -159,8 +159,8 @@ SECTIONS = {
     ),
     "first level": (
         Option(name="contrast", takes=Takes.ONE_REPEATED, metavar="EXPR",
-               help="contrast over conditions, 'incongruent - congruent' or 'NAME=EXPR'; at the group "
-               "level it selects maps by name",
+               help="contrast over conditions, 'incongruent - congruent' or 'NAME=EXPR'; or an F test of several, "
+               "'F:NAME = EXPR; EXPR'; at the group level it selects maps by name",
                otherwise="every condition against baseline, and the difference where there are two"),
         Option(name="condition_column", takes=Takes.SEVERAL, metavar="COLUMN",
                help="columns of the events whose values are the conditions; several are crossed (face.hit)",
