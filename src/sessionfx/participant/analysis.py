@@ -39,9 +39,8 @@ from sessionfx.tasks.records import Record, file_state, fingerprint
 from sessionfx.tasks.task import Chain, Task
 from sessionfx.wording import listed, natural_key
 
-SessionMaps = dict[
-    str, StatMap[Any]
-]  # of an estimate, or the Wald test of an F test, by session, "" in a dataset without sessions
+# Estimates, or the Wald tests of an F test, by session: "" in a dataset without sessions
+SessionMaps = dict[str, StatMap[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -204,7 +204,7 @@ class _Model:
         left = squares - np.einsum("rv,rv->v", projected, projected)
         has_lost_digits = left < LEAST_SHARE * squares
         if not self.is_autoregressive:
-            of_pairs = np.array([self.contrasts[a] @ self.contrasts[b] for a, b in self.pairs.T])
+            of_pairs = np.einsum("dr,dr->d", *self.contrasts[self.pairs])
             return self._of_contrasts(projected), left / self.dof * of_pairs[:, None], has_lost_digits
         with_neighbours = found[rank:]
         lagged_squares = np.einsum("tv,tv->v", signal[1:], signal[:-1])
