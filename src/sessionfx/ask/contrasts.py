@@ -21,7 +21,7 @@ from sessionfx.errors import CommandLineError
 from sessionfx.wording import natural_key, words_to_label
 
 # What nilearn adds to a condition's name for the columns of other responses
-_RESPONSE_SUFFIXES = ("_derivative", "_dispersion")
+_RESPONSE_SUFFIX = re.compile(r"_(derivative|dispersion|delay_\d+)\Z")
 _F_TEST = "F:"
 _BETWEEN_ROWS = re.compile(r";(?=(?:[^`]*`[^`]*`)*[^`]*\Z)")  # not within backticks
 
@@ -177,9 +177,9 @@ def default_contrasts(conditions: Sequence[str], modulated: Sequence[str] = ()) 
 
 
 def conditions_asked(contrasts: Sequence[Contrast]) -> frozenset[str]:
-    """Name the conditions that contrasts need: those they name, and those whose responses' derivatives they name."""
+    """Name the conditions that contrasts need: those they name, and those of other responses (`go_derivative`)."""
     names = {name for contrast in contrasts for name in contrast.conditions}
-    return frozenset(names | {name.removesuffix(suffix) for name in names for suffix in _RESPONSE_SUFFIXES})
+    return frozenset(names | {_RESPONSE_SUFFIX.sub("", name) for name in names})
 
 
 def selected_labels(texts: Sequence[str]) -> tuple[str, ...]:

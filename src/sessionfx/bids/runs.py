@@ -56,6 +56,8 @@ class RunInputs:
         Preprocessed 4-D image.
     mask, events, confounds : Path or None
         None where the dataset has none for this run.
+    regressors : Path or None
+        The user's own, where they are asked for.
     metadata : dict
         JSON fields of the run, inherited (raw dataset first, derivatives over it).
     problem : str or None
@@ -72,6 +74,7 @@ class RunInputs:
     metadata: dict[str, Any]
     problem: str | None = None
     warnings: tuple[str, ...] = ()
+    regressors: Path | None = None
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from sessionfx import __version__
 from sessionfx.errors import CommandLineError
-from sessionfx.options.groups import DEFAULTS, Execution, Options
+from sessionfx.options.groups import DEFAULTS, Execution, FirstLevelModel, Options
 from sessionfx.options.table import BY_FLAG, LEVELS, SECTIONS, Option, Takes
 from sessionfx.options.toml import read_toml
 from sessionfx.process import write_out
@@ -116,6 +116,7 @@ def options_of(argv: Sequence[str], read_text: Callable[[Path], str]) -> Options
         values["smoothing_fwhm"] = None
     options = Options.from_values(values)
     _check_together(options.execution)
+    _check_responses(options.first_level)
     return options
 
 
@@ -161,6 +162,13 @@ def _check_together(options: Execution) -> None:
         raise CommandLineError(
             "--executor dask needs --scheduler: the address of a running Dask scheduler (tcp://HOST:PORT), or slurm."
         )
+
+
+def _check_responses(model: FirstLevelModel) -> None:
+    if model.hrf_model == "fir" and not model.fir_delays:
+        raise CommandLineError("--hrf-model fir needs --fir-delays, in volumes: --fir-delays 0 1 2 3 4 5 6 7.")
+    if model.fir_delays and model.hrf_model != "fir":
+        raise CommandLineError("--fir-delays needs --hrf-model fir. Give both, or neither.")
 
 
 def _with_hyphens(argument: str) -> str:

@@ -37,7 +37,7 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstLevelModel:
-    """How runs are modelled and combined; units: Hz, mm."""
+    """How runs are modelled and combined; units: Hz, mm, volumes (fir_delays)."""
 
     condition_column: tuple[str, ...] = ()
     recode: tuple[str, ...] = ()
@@ -46,14 +46,23 @@ class FirstLevelModel:
     modulator: tuple[str, ...] = ()
     modulator_centering: str = "run"
     hrf_model: str = "glover"
+    fir_delays: tuple[int, ...] = ()
     drift_model: str = "cosine"
     high_pass: float = 0.01
     noise_model: str = "ar1"
     smoothing_fwhm: float | None = None
     confounds: tuple[str, ...] = ()
+    fd_threshold: float | None = None
+    dvars_threshold: float | None = None
+    regressors: str | None = None
     fixed_effects: str = "equal"
     fixed_effects_dof: str = "satterthwaite"
     keep_run_maps: bool = False
+
+    @property
+    def has_motion_threshold(self) -> bool:
+        """Whether volumes beyond a threshold get regressors of their own."""
+        return self.fd_threshold is not None or self.dvars_threshold is not None
 
 
 @dataclass(frozen=True, kw_only=True)

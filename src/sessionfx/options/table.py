@@ -12,7 +12,7 @@ from enum import Enum, auto
 from typing import Any
 
 from sessionfx.options.groups import DEFAULTS, GROUP_OF
-from sessionfx.options.values import ANY_TEXT, Choice, FilePath, Label, Number, Probability, Value
+from sessionfx.options.values import ANY_TEXT, RUN_PATTERN, Choice, FilePath, Label, Number, Probability, Value
 
 
 class Takes(Enum):
@@ -119,7 +119,7 @@ LEVELS = ("participant", "group")
 # the registry of strategies is checked against these
 STRATEGY_NAMES = ("session-model", "summary-statistics", "marginal", "mixed", "meta")
 _WITH = ("", " + derivative", " + derivative + dispersion")
-HRF_MODELS = tuple(name + more for name in ("glover", "spm") for more in _WITH)
+HRF_MODELS = (*(name + more for name in ("glover", "spm") for more in _WITH), "fir")
 # the old name, which means another thing in other programs
 STRATEGIES = Choice(STRATEGY_NAMES, (("fixed-effects", "summary-statistics"),))
 PROCESSORS = Number(largest=1024, zero=False, whole=True, reason="more than a machine has, or a scheduler likes")
@@ -179,6 +179,9 @@ SECTIONS = {
                help="subtract the mean of a modulator over the events of each condition in each run; one with a "
                "constant of its own ('rt - 3') stays as it is"),
         Option(name="hrf_model", value=Choice(HRF_MODELS), help="haemodynamic response"),
+        Option(name="fir_delays",
+               value=Number(largest=1000, unit="volumes", whole=True, reason="no response is as long"),
+               takes=Takes.SEVERAL, metavar="DELAY", help="delays of --hrf-model fir, each a column go_delay_DELAY"),
         Option(name="drift_model", value=Choice(("cosine", "polynomial", "none")), help="slow drifts"),
         Option(name="high_pass",
                value=Number(largest=1, unit="Hz", zero=False, reason="faster drifts are the response itself"),
@@ -190,6 +193,15 @@ SECTIONS = {
         Option(name="confounds", takes=Takes.SEVERAL, metavar="NAME",
                help="columns, globs ('csf*') or presets: none, motion6, motion12, motion24, compcor, scrub",
                otherwise="motion6 where a confounds file exists"),
+        Option(name="fd_threshold",
+               value=Number(largest=100, unit="mm", zero=False, reason="no head moves as far"),
+               help="a regressor for each volume with a framewise displacement above this", otherwise="none"),
+        Option(name="dvars_threshold",
+               value=Number(largest=1000, zero=False, reason="no volume differs as much"), metavar="STD_DVARS",
+               help="a regressor for each volume with standardised DVARS above this", otherwise="none"),
+        Option(name="regressors", value=RUN_PATTERN, metavar="PATTERN",
+               help="own regressors: a TSV for each run, from BIDS_DIR or absolute, with {sub}, {ses}, {task}, {run}, "
+               "* and ?", otherwise="none"),
         Option(name="fixed_effects", value=Choice(("equal", "precision")),
                help="weights of runs and sessions in an average"),
         Option(name="fixed_effects_dof", value=Choice(("satterthwaite", "sum")),

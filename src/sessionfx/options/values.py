@@ -75,6 +75,27 @@ class FilePath:
 
 
 @dataclass(frozen=True)
+class RunPattern:
+    """A pattern of paths with entities of a run in braces, which are replaced and never executed."""
+
+    entities: tuple[str, ...] = ("sub", "ses", "task", "run")
+    words: str = "pattern of paths"
+
+    def __call__(self, text: str) -> str:
+        """Read a text."""
+        rest = text
+        for entity in self.entities:
+            rest = rest.replace(f"{{{entity}}}", "")
+        if not text or "{" in rest or "}" in rest:
+            known = ", ".join(f"{{{entity}}}" for entity in self.entities)
+            raise ArgumentTypeError(f"'{_shortened(text)}' is not a pattern: in braces may stand {known}")
+        return ANY_TEXT(text)
+
+
+RUN_PATTERN = RunPattern()
+
+
+@dataclass(frozen=True)
 class Label:
     """The label of a BIDS entity, with or without the entity in front."""
 

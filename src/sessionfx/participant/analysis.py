@@ -138,6 +138,7 @@ def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> I
             run.problem,
             *(run.metadata.get(field) for field in timing.FIELDS),
             *(file_state(path) for path in (run.bold, run.mask, run.events, run.confounds, sidecar_of(run.confounds))),
+            *([file_state(run.regressors)] if run.regressors else []),
         ]
         for run in runs
     }
@@ -264,7 +265,7 @@ class ParticipantMaps:
             for contrast in self.analysis.contrasts
             if contrast.label in fitted[0].left_out
         ]
-        conditions = sorted({name for run in fitted for name in run.design.condition_columns})
+        conditions = sorted({name for run in fitted for name in run.design.contrast_columns})
         return (
             f"None of the contrasts can be estimated from any run. {' '.join(absent)} Conditions there are: "
             f"{listed(conditions)}. Change --contrast or leave this participant out."

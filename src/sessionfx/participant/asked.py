@@ -19,6 +19,7 @@ from sessionfx.errors import CommandLineError, ParticipantError
 from sessionfx.execution import say
 from sessionfx.options import Options
 from sessionfx.participant.conditions import ONLY_CONDITION, advice_on_column
+from sessionfx.participant.design import response_suffixes
 from sessionfx.participant.events import conditions_in, near_equal
 from sessionfx.wording import counted, did_you_mean, joined, listed, natural_key
 
@@ -60,7 +61,7 @@ class TaskConditions:
 
     def columns(self, wanted: set[str]) -> list[str]:
         """Name the columns that conditions give, until all that are wanted are known."""
-        known: dict[str, None] = {}
+        known = dict.fromkeys(self._own_columns())
         for path in self._paths:
             regressors = [regressor for name in self._in(path) for regressor in self._model.regressors_of(name)]
             known.update(dict.fromkeys(name + suffix for name in regressors for suffix in self._suffixes))
@@ -91,6 +92,15 @@ class TaskConditions:
         if without is None:
             return ""
         return f"Events without {CONDITION_COLUMN} are of one condition. {advice_on_column(without)}"
+
+    def _own_columns(self) -> list[str]:
+        """Name the columns of the user's own regressors, from the first table that can be read."""
+        for run in self._selection.every_run:
+            if run.regressors is not None:
+                # what cannot be read is reported when that participant is analysed
+                with contextlib.suppress(ParticipantError):
+                    return list(read_header(run.regressors))
+        return []
 
     def names(self) -> list[str]:
         """Name all conditions, in natural order."""
@@ -150,7 +160,12 @@ def contrasts_by_task(
     CommandLineError
         If a contrast or an option on events names what no task has, or nothing can be asked of any task.
     """
-    suffixes = ("", *(f"_{part.strip()}" for part in options.first_level.hrf_model.split("+")[1:]))
+    suffixes = response_suffixes(options.first_level)
+    if not contrasts and "" not in suffixes:
+        raise CommandLineError(
+            f"No --contrast is given, and with --hrf-model {options.first_level.hrf_model} no column is a condition. "
+            f"Give one over the columns there are, such as --contrast 'A{suffixes[0]} - B{suffixes[0]}'."
+        )
     tasks = {
         task: TaskConditions(selection, study_events(roots, task, options.selection), suffixes, event_model)
         for task, selection in selections.items()

@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from sessionfx.bids.reading import read_json_object
 from sessionfx.bids.tables import numeric_column, read_header, read_table
 from sessionfx.errors import ParticipantError
+from sessionfx.options import FirstLevelModel
 from sessionfx.wording import listed
 
 _AXES = tuple(f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz")
@@ -62,10 +65,13 @@ class Confounds:
         One column per regressor, one row per volume; no missing values.
     warnings : tuple of str
         What a reader should know, as sentences.
+    lost : tuple of int
+        Volumes beyond a threshold, counted from 0: a regressor of its own explains each.
     """
 
     table: pd.DataFrame
     warnings: tuple[str, ...] = ()
+    lost: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -270,10 +276,7 @@ def read_confounds(path: Path | None, wanted: Sequence[str], n_volumes: int) -> 
     if not chosen:
         return Confounds(empty, warnings)
     if len(table) != n_volumes:
-        raise ParticipantError(
-            f"{path} has {len(table)} rows, but the run has {n_volumes} volumes. Use the confounds file of the same "
-            "preprocessing as the image."
-        )
+        raise ParticipantError(_other_length(path, len(table), n_volumes))
     values = {}
     for column in chosen:
         numbers = numeric_column(table, column, path, allow_missing=True)
@@ -287,3 +290,75 @@ def read_confounds(path: Path | None, wanted: Sequence[str], n_volumes: int) -> 
             )
         values[column] = numbers
     return Confounds(pd.DataFrame(values).reset_index(drop=True), warnings)
+
+
+def with_spikes(confounds: Confounds, path: Path | None, model: FirstLevelModel) -> Confounds:
+    """Add a regressor for each volume beyond the thresholds of motion, unless one marks that volume already.
+
+    A volume beyond a threshold has a higher value; the first, for which there is none (`n/a`), has not. The regressor
+    of volume t, counted from 0, is called `spike_t`.
+
+    Parameters
+    ----------
+    confounds : Confounds
+        Of T rows.
+    path : Path or None
+        The confounds table.
+    model : FirstLevelModel
+
+    Raises
+    ------
+    ParticipantError
+        If the table or a column it needs is missing, or values are missing beyond the first row.
+    """
+    thresholds = {
+        column: (option, threshold)
+        for column, option, threshold in (
+            ("framewise_displacement", "--fd-threshold", model.fd_threshold),
+            ("std_dvars", "--dvars-threshold", model.dvars_threshold),
+        )
+        if threshold is not None
+    }
+    if not thresholds:
+        return confounds
+    n_volumes = len(confounds.table)
+    beyond = {
+        f"{column} above {threshold:g}": _values_of(path, column, option, n_volumes) > threshold
+        for column, (option, threshold) in thresholds.items()
+    }
+    lost = np.flatnonzero(np.any([*beyond.values()], axis=0))
+    marked = {int(np.flatnonzero(values)[0]) for _, values in confounds.table.items() if np.count_nonzero(values) == 1}
+    spikes = {f"spike_{volume}": (np.arange(n_volumes) == volume) * 1.0 for volume in lost if volume not in marked}
+    table = pd.concat([confounds.table, pd.DataFrame(spikes, index=confounds.table.index)], axis="columns")
+    counts = ", ".join(f"{words}: {int(is_beyond.sum())}" for words, is_beyond in beyond.items())
+    warning = (
+        f"{len(lost)} of {n_volumes} volumes ({len(lost) / n_volumes:.0%}) are lost, each to a regressor of its own "
+        f"({counts})."
+    )
+    warnings = (*confounds.warnings, warning) if len(lost) else confounds.warnings
+    return Confounds(table, warnings, tuple(int(volume) for volume in lost))
+
+
+def _values_of(path: Path | None, column: str, option: str, n_volumes: int) -> NDArray[np.float64]:
+    """Read a column that a threshold is of; the first value may be missing."""
+    table = None if path is None else read_table(path)
+    if path is None or table is None or column not in table:
+        where = "the run has no confounds file" if path is None else f"{path} has no such column"
+        raise ParticipantError(f"{option} needs '{column}', and {where}. Provide it, or leave the option out.")
+    if len(table) != n_volumes:
+        raise ParticipantError(_other_length(path, len(table), n_volumes))
+    values = numeric_column(table, column, path, allow_missing=True).to_numpy()
+    if np.isnan(values[1:]).any():
+        line = table.index[1 + int(np.isnan(values[1:]).argmax())]
+        raise ParticipantError(
+            f"{path}, column '{column}', line {line}: n/a beyond the first volume, where {option} needs a number. "
+            "Correct the file, or leave the option out."
+        )
+    return values
+
+
+def _other_length(path: Path, n_rows: int, n_volumes: int) -> str:
+    return (
+        f"{path} has {n_rows} rows, but the run has {n_volumes} volumes. Use the confounds file of the same "
+        "preprocessing as the image."
+    )

@@ -27,14 +27,25 @@ class Design:
     matrix : DataFrame of shape (T, P)
         Conditions, confounds, drifts and constant; the index is the time of each volume (s).
     condition_columns : tuple of str
-        The columns that model events; contrasts are over these.
+        The columns that model events.
+    own_columns : tuple of str
+        Those of `--regressors`.
+    lost : tuple of int
+        Volumes beyond a threshold of motion; see `Confounds`.
     left_out : dict of str to str
         Modulated columns that this run cannot have, and why.
     """
 
     matrix: pd.DataFrame
     condition_columns: tuple[str, ...]
+    own_columns: tuple[str, ...] = ()
+    lost: tuple[int, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def contrast_columns(self) -> tuple[str, ...]:
+        """The columns that contrasts are over."""
+        return self.condition_columns + self.own_columns
 
     def why_left_out(self, regressor: str) -> str:
         """Say why the run has no such modulated column, or no response made from it; empty if that is not known."""
@@ -50,7 +61,16 @@ _GRID_STEP = 0.1
 _GRID_OVERSAMPLING = 5
 
 
-def make_design(timing: Timing, events: Events, confounds: Confounds, model: FirstLevelModel) -> Design:
+def response_suffixes(model: FirstLevelModel) -> tuple[str, ...]:
+    """Give what nilearn adds to a condition's name for each of its columns."""
+    if model.hrf_model == "fir":
+        return tuple(f"_delay_{delay}" for delay in model.fir_delays)
+    return ("", *(f"_{part.strip()}" for part in model.hrf_model.split("+")[1:]))
+
+
+def make_design(
+    timing: Timing, events: Events, confounds: Confounds, model: FirstLevelModel, own: pd.DataFrame | None = None
+) -> Design:
     """Make the design matrix of a run.
 
     nilearn makes the columns. It does not put them together: `make_first_level_design_matrix` adds to a matrix that
@@ -68,22 +88,30 @@ def make_design(timing: Timing, events: Events, confounds: Confounds, model: Fir
     events : Events
     confounds : Confounds
     model : FirstLevelModel
+    own : DataFrame of T rows, optional
+        The user's own regressors.
 
     Raises
     ------
     ParticipantError
-        If a condition is called like another column, or there are more conditions than volumes.
+        If a condition is called like another column, there are more conditions than volumes, or delays of volumes
+        that are not equally spaced.
     """
     times = timing.times
-    # nilearn puts the events first: one column per condition, and one more for each "+ …" of the HRF model
-    n_conditions = len(events.conditions) * (1 + model.hrf_model.count("+"))
+    if model.hrf_model == "fir" and not timing.is_regular:
+        raise ParticipantError(
+            f"--hrf-model fir counts delays in volumes, which are not equally spaced here (VolumeTiming: "
+            f"{timing.spacing_text} apart). Choose another --hrf-model, or leave this run out."
+        )
+    n_conditions = len(events.conditions) * len(response_suffixes(model))
     if n_conditions >= len(times):
         raise ParticipantError(
             f"{len(times)} volumes cannot determine the {n_conditions} regressors of {len(events.conditions)} "
             f"conditions ({listed(events.conditions, most=5)}), and nothing is left to estimate the noise. Is the "
             "trial_type of every event another? Write one name for the events of a condition, or leave this run out."
         )
-    added = confounds.table.set_axis(times, axis="index")
+    own = pd.DataFrame(index=range(len(times))) if own is None else own
+    added = pd.concat([own, confounds.table], axis="columns").set_axis(times, axis="index")
     with warnings.catch_warnings():
         # nilearn repeats what the events reader has checked and noted
         warnings.simplefilter("ignore")
@@ -93,9 +121,12 @@ def make_design(timing: Timing, events: Events, confounds: Confounds, model: Fir
     if repeated:
         raise ParticipantError(
             f"The design matrix cannot be made: several of its columns are called {listed(repeated)}. If a condition "
-            "bears the name of a confound or of 'constant', rename it in the events file."
+            "bears the name of a confound or of 'constant', rename it in the events file; a column of --regressors, in "
+            "its table."
         )
-    return Design(matrix, tuple(str(column) for column in matrix.columns[:n_conditions]), events.left_out)
+    columns = tuple(str(column) for column in matrix.columns)
+    n_over = n_conditions + own.shape[1]
+    return Design(matrix, columns[:n_conditions], columns[n_conditions:n_over], confounds.lost, events.left_out)
 
 
 def _responses(timing: Timing, events: Events, model: FirstLevelModel) -> pd.DataFrame:
@@ -114,6 +145,7 @@ def _responses(timing: Timing, events: Events, model: FirstLevelModel) -> pd.Dat
             model.hrf_model,
             grid,
             con_id=str(condition),
+            fir_delays=model.fir_delays or None,
             oversampling=_OVERSAMPLING if timing.is_regular else _GRID_OVERSAMPLING,
             min_onset=EARLIEST_ONSET,
         )

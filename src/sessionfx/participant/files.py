@@ -111,6 +111,8 @@ class FirstLevelFiles:
             "RunDuration": fitted.timing.end,
             "NumberOfVolumes": len(fitted.design.matrix),
             "ConditionColumns": list(fitted.design.condition_columns),
+            **({"OwnColumns": list(fitted.design.own_columns)} if fitted.design.own_columns else {}),
+            **({"LostVolumes": list(fitted.design.lost)} if self.model.has_motion_threshold else {}),
             "RedundantColumns": list(fitted.redundant),
             "DegreesOfFreedom": fitted.dof,
             "BrainMaskVoxels": fitted.n_brain,
@@ -257,7 +259,7 @@ def _volume_timing(fitted: FittedRun) -> list[float]:
 
 
 def _source_files(run: RunInputs) -> list[Path]:
-    return [path for path in (run.bold, run.mask, run.events, run.confounds) if path is not None]
+    return [path for path in (run.bold, run.mask, run.events, run.confounds, run.regressors) if path is not None]
 
 
 def read_warnings(design: Path) -> tuple[list[str], dict[str, str]]:

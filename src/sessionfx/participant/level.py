@@ -26,6 +26,7 @@ from sessionfx.participant.asked import contrasts_by_task
 from sessionfx.participant.confounds import PRESETS, is_pattern
 from sessionfx.participant.dry_run import participant_text
 from sessionfx.participant.files import FIXED_EFFECTS_DESC, statistics_of
+from sessionfx.participant.regressors import with_regressors
 from sessionfx.process import write_out
 from sessionfx.tasks.call import (
     EXIT_SOME_FAILED,
@@ -127,6 +128,8 @@ def _prepare(
     with show_progress("looking for files"):
         dataset = open_dataset(raw, roots, participants=wanted.participant_label, database_dir=wanted.bids_database_dir)
     selections, left_out = select_tasks(dataset, wanted)
+    pattern = options.first_level.regressors
+    selections = {task: with_regressors(selection, pattern, raw) for task, selection in selections.items()}
     if options.execution.verbose:
         n_files = len(dataset.raw_files) + len(dataset.derivative_files)
         say(f"{n_files} files to choose from, found in {time.monotonic() - started:.1f} s.")
@@ -139,7 +142,7 @@ def _prepare(
         path
         for task in asked
         for run in selections[task].every_run
-        for path in (run.bold, run.mask, run.confounds, run.events)
+        for path in (run.bold, run.mask, run.confounds, run.events, run.regressors)
         if path is not None
     ]
     sources = [root for root in roots if any(path.is_relative_to(root) for path in files)]

@@ -15,10 +15,11 @@ from sessionfx.bids.runs import RunInputs
 from sessionfx.errors import ParticipantError
 from sessionfx.options import FirstLevelModel
 from sessionfx.participant.bold import RunData, open_series, read_run
-from sessionfx.participant.confounds import read_confounds
+from sessionfx.participant.confounds import read_confounds, with_spikes
 from sessionfx.participant.design import Design, make_design
 from sessionfx.participant.events import Events, near_equal, read_events
 from sessionfx.participant.glm import fit_run
+from sessionfx.participant.regressors import read_regressors
 from sessionfx.participant.timing import Timing, run_timing
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap
@@ -36,11 +37,21 @@ def model_parameters(model: FirstLevelModel) -> dict[str, Any]:
         "Modulators": list(model.modulator) or None,
         "ModulatorCentering": model.modulator_centering if model.modulator else None,
         "HrfModel": model.hrf_model,
+        **({"FirDelays": list(model.fir_delays)} if model.fir_delays else {}),
         "DriftModel": model.drift_model,
         "HighPassHz": model.high_pass if model.drift_model == "cosine" else None,
         "NoiseModel": model.noise_model,
         "SmoothingFwhmMm": model.smoothing_fwhm,
         "Confounds": list(model.confounds) or ["motion6 where a confounds file exists"],
+        **{
+            name: value
+            for name, value in (
+                ("FramewiseDisplacementThresholdMm", model.fd_threshold),
+                ("StdDvarsThreshold", model.dvars_threshold),
+                ("Regressors", model.regressors),
+            )
+            if value is not None
+        },
         "SignalScaling": "percent of each voxel's mean over time",
     }
 
@@ -189,9 +200,11 @@ def model_run(
         asked=event_model.conditions_behind(conditions_asked(contrasts)),
         model=event_model,
     )
-    confounds = read_confounds(run.confounds, model.confounds, len(timing.times))
+    n_volumes = len(timing.times)
+    confounds = with_spikes(read_confounds(run.confounds, model.confounds, n_volumes), run.confounds, model)
+    own = None if run.regressors is None else read_regressors(run.regressors, n_volumes)
     try:
-        design = make_design(timing, events, confounds, model)
+        design = make_design(timing, events, confounds, model, own)
     except ParticipantError as error:
         raise ParticipantError(f"{run.name}: {error}") from None
     warnings = [
@@ -228,10 +241,10 @@ def _estimable_contrasts(
     columns = [str(column) for column in design.matrix.columns]
     matrix = design.matrix.to_numpy()
     for contrast in contrasts:
-        missing = contrast.missing_from(design.condition_columns)
+        missing = contrast.missing_from(design.contrast_columns)
         rows = contrast.matrix(columns)
         if missing:
-            alike = [other for name in missing for other in near_equal(name, design.condition_columns)]
+            alike = [other for name in missing for other in near_equal(name, design.contrast_columns)]
             hint = f" (it has {', '.join(map(repr, alike))})" if alike else ""
             why = next(filter(None, map(design.why_left_out, missing)), "")
             left_out[contrast.label] = why or f"condition {', '.join(missing)} does not occur in it{hint}"
