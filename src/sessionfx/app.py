@@ -16,7 +16,10 @@ from sessionfx.bids.dataset import check_raw_dataset
 from sessionfx.bids.derivatives import check_output_place
 from sessionfx.errors import CommandLineError, DatasetError, OutputError
 from sessionfx.execution import open_executor, say
+from sessionfx.models.applying import plan_of, with_model
+from sessionfx.models.drawing import plan_text
 from sessionfx.options import GroupModel, Options
+from sessionfx.process import write_out
 
 
 def run(options: Options) -> int:
@@ -27,6 +30,15 @@ def run(options: Options) -> int:
         warnings.simplefilter("ignore")
     _check_folders(options)
     _check_temporary_folder()
+    plan = plan_of(options)
+    of_group = options
+    if plan is not None:
+        options, of_group = with_model(options, plan)
+        if options.execution.dry_run:
+            write_out(plan_text(plan))
+        else:
+            for warning in plan.warnings:
+                say(f"Warning: {warning}")
     _check_questions(options.group)
     _check_dependencies(options)
     contrasts = parse_contrasts(options.selection.contrast) if "participant" in options.levels else ()
@@ -57,7 +69,7 @@ def run(options: Options) -> int:
             return code
         from sessionfx.group.level import run_group
 
-        return run_group(options, raw, executor)
+        return run_group(of_group, raw, executor)
 
 
 def _check_questions(model: GroupModel) -> None:

@@ -67,8 +67,8 @@ def test_help_exits_with_zero_and_names_every_option() -> None:
 def test_help_begins_with_examples_that_are_understood_and_names_the_documentation() -> None:
     lines = run_python("-m", "sessionfx", "--help").stdout.splitlines()
     examples = [shlex.split(line) for line in lines if line.startswith("  sessionfx ")]
-    assert lines[:4] == ["examples:", *(line for line in lines if line.startswith("  sessionfx "))]
-    assert [parse_options(words[1:]).bids_dir for words in examples] == [Path("bids")] * 3
+    assert lines[: 1 + len(examples)] == ["examples:", *(line for line in lines if line.startswith("  sessionfx "))]
+    assert [parse_options(words[1:]).bids_dir for words in examples] == [Path("bids")] * len(examples)
     (documentation,) = (line for line in lines if line.startswith("documentation: "))
     assert all((REPOSITORY / path).is_file() for path in re.findall(r"docs/\w+\.md", documentation))
 
@@ -225,7 +225,7 @@ def test_levels_run_in_their_own_order(levels: list[str], expected: tuple[str, .
         (["--strategy", "magic"], ["--strategy", "session-model"]),
         (["--strategy", "marginl"], ["--strategy", "Did you mean 'marginal'?"]),
         (["--smoothing", "6"], ["Unrecognized arguments: --smoothing. Did you mean '--smoothing-fwhm'?"]),
-        (["--drymodel=none"], ["--drymodel. Did you mean '--drift-model'?"]),
+        (["--drymodel=none"], ["--drymodel. Did you mean '--model'?"]),
         (["--alpha", "0"], ["--alpha", "between 0 and 1"]),
         (["--alpha", "1"], ["--alpha", "between 0 and 1"]),
         (["--alpha", "nan"], ["--alpha", "'nan'", "not a finite number"]),

@@ -436,7 +436,7 @@ def test_any_text_is_a_contrast_or_one_sentence(text: str) -> None:
         ("patient - A", "mixes the covariates 'group' and 'site'"),
         ("age - control", "mixes the covariates 'age' and 'group'"),
         ("intercept + age", "'intercept' can only stand alone"),
-        ("2*intercept", "'intercept' can only stand alone"),
+        ("2*intercept", "the intercept with a weight needs a name"),
         ("0.5*A + 0.5*B", "its weights sum to 1"),
         ("A + B - C", "its weights sum to 1"),
         ("2*patient", "its weights sum to 2"),
@@ -838,3 +838,8 @@ def test_what_sessions_cannot_have_is_an_error(
             write_tsv(tmp_path / f"sub-{participant}" / f"sub-{participant}_sessions.tsv", rows)
     with pytest.raises(error, match=message):
         read_covariates(tmp_path, layout, *columns)
+
+
+def test_the_intercept_may_have_a_weight_under_a_name_of_its_own() -> None:
+    (contrast,) = resolve_group_contrasts(["negative=-1*intercept"], Covariates.none(["01", "02"]))
+    assert (contrast.label, contrast.weights) == ("negative", (-1.0,))

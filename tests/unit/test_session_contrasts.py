@@ -309,3 +309,10 @@ def test_two_questions_with_one_label_are_refused(one: str, other: str) -> None:
 def test_the_same_question_twice_is_asked_once() -> None:
     assert len(resolve_session_contrasts(["linear", "mean", "linear"], THREE)) == 2
     assert len(resolve_session_contrasts(["ses-02 - ses-01", "ses-02-ses-01"], THREE)) == 1
+
+
+def test_each_asks_about_every_session_by_itself() -> None:
+    contrasts = resolve_session_contrasts(["each", "mean"], THREE)
+    assert [contrast.label for contrast in contrasts] == ["ses01", "ses02", "ses03", "mean"]
+    assert contrasts[1].weights == (0.0, 1.0, 0.0)
+    assert [contrast.label for contrast in resolve_session_contrasts(["each"], ())] == ["mean"]

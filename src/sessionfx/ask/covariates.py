@@ -471,12 +471,16 @@ def _resolve_one(specification: str, covariates: Covariates) -> GroupContrast:
     meanings = _meanings(covariates)
     weights, label_of_text = _read_weights(specification, body, known={INTERCEPT, *covariates.levels, *meanings})
     if INTERCEPT in weights:
-        if weights != {INTERCEPT: 1.0}:
+        if len(weights) > 1:
             raise CommandLineError(
                 f"--group-contrast '{specification}': 'intercept' can only stand alone. Write the mean of one level "
                 "by its name alone."
             )
-        return GroupContrast(label or "", body, (1.0, *[0.0] * len(covariates.columns)))
+        if weights[INTERCEPT] != 1 and not label:
+            raise CommandLineError(
+                f"--group-contrast '{specification}': the intercept with a weight needs a name. Write 'NAME={body}'."
+            )
+        return GroupContrast(label or "", body, (weights[INTERCEPT], *[0.0] * len(covariates.columns)))
     if label is None:
         nameless = next((word for word in weights if not words_to_label([word])), None)
         if nameless is not None:

@@ -27,6 +27,7 @@ MEAN = "mean"
 LINEAR = "linear"
 ANY = "any"
 _DEGREES = {LINEAR: 1, "quadratic": 2}
+EACH = "each"
 # Each is a question for every strategy: the 45 of ten sessions would be two thousand files
 MOST_DEFAULT_DIFFERENCES = 15
 _MEASURED_TREND = re.compile(rf"({'|'.join(_DEGREES)})\(([^()]+)\)\Z")
@@ -194,7 +195,7 @@ def resolve_session_contrasts(
     ----------
     specifications : sequence of str
         `mean`, `linear`, `quadratic`, `linear(COVARIATE)`, `quadratic(COVARIATE)`, `any`, an expression over `ses-…`,
-        or `NAME=` one of these; empty for the defaults.
+        or `NAME=` one of these; `each` for every session by itself; empty for the defaults.
     sessions : sequence of str
         Study sessions in time order; empty for a dataset without sessions.
     order_is_known : bool, default=True
@@ -209,7 +210,8 @@ def resolve_session_contrasts(
     """
     contrasts: list[SessionContrast] = []
     defaults = default_specifications(sessions, order_is_known=order_is_known)
-    for specification in specifications or defaults:
+    asked = [each for specification in specifications or defaults for each in _expanded(specification, sessions)]
+    for specification in asked:
         contrast = replace(_resolve_one(specification, tuple(sessions)), order_source=order_source)
         # file systems of macOS and Windows take labels that differ in case only for one
         twin = next((other for other in contrasts if other.label.lower() == contrast.label.lower()), None)
@@ -237,7 +239,7 @@ def check_specification(specification: str) -> str | None:
         raise CommandLineError(
             f"--session-contrast '{specification}': the name before '=' has no letter or digit to use in file names."
         )
-    if body in (MEAN, *_DEGREES, ANY):
+    if body in (MEAN, *_DEGREES, ANY) or specification == EACH:
         return None
     measured = _MEASURED_TREND.match(body)
     if measured:
@@ -246,10 +248,18 @@ def check_specification(specification: str) -> str | None:
         parse_expression(body, session_names=True)
     except ExpressionError as error:
         raise CommandLineError(
-            f"--session-contrast '{specification}' cannot be read: {error}. Write 'mean', 'linear', 'quadratic', 'any' "
-            "or weighted sessions such as 'ses-02 - ses-01' or '0.5*ses-02 + 0.5*ses-03 - ses-01'."
+            f"--session-contrast '{specification}' cannot be read: {error}. Write 'mean', 'linear', "
+            "'quadratic', 'any', "
+            "'each', or weighted sessions such as 'ses-02 - ses-01' or '0.5*ses-02 + 0.5*ses-03 - ses-01'."
         ) from None
     return None
+
+
+def _expanded(specification: str, sessions: Sequence[str]) -> list[str]:
+    """Give the sessions in place of `each`; one map per participant, without sessions, is its mean."""
+    if specification != EACH:
+        return [specification]
+    return [_written(session) for session in sessions] or [MEAN]
 
 
 def _resolve_one(specification: str, sessions: tuple[str, ...]) -> SessionContrast:

@@ -171,6 +171,12 @@ def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
     wanted = options.session_label
     check_labels(sessions, wanted, RUNS, "session", "--session-label")
     chosen = [file for file in chosen if not wanted or file.entities.get("ses") in wanted]
+    numbers = [comparable_label("run", label) for label in options.run_label]
+    there = [comparable_label("run", file.entities["run"]) for file in chosen if "run" in file.entities]
+    check_labels(there, numbers, RUNS, "run", "--run-label")
+    chosen = [
+        file for file in chosen if not numbers or comparable_label("run", file.entities.get("run", "")) in numbers
+    ]
     chosen, warnings = one_per_acquisition(chosen, bold_filter)
     order = order_sessions(sessions, wanted, dataset.raw)
     place = {label: number for number, label in enumerate(order.labels)}

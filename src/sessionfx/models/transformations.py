@@ -172,11 +172,11 @@ class _Namespace:
         self.variables = dict(variables)
         self._factored: set[str] = set()  # columns whose levels are variables now
 
-    def names(self, pattern: str) -> list[str]:
+    def names(self, pattern: str, among: Collection[str] | None = None) -> list[str]:
         """Give the variables that a name or glob stands for."""
         if pattern in self.variables or not _GLOB.search(pattern):
             return [pattern]
-        found = fnmatch.filter(self.variables, pattern)
+        found = fnmatch.filter(self.variables if among is None else among, pattern)
         if not found and not self._is_level(pattern):
             raise TransformationError(f"no variable matches '{shortened(pattern)}'. {self._there_are()}")
         return found
@@ -329,9 +329,18 @@ class _Namespace:
 
     def _in_x(self, pattern: str) -> list[str]:
         try:
-            return self.names(pattern)
+            return self.names(pattern, [*self.variables, *self._further_columns()])
         except TransformationError as error:
             raise TransformationError(f"X: {error}") from None
+
+    def _further_columns(self) -> list[str]:
+        """Name the further columns of responses."""
+        return [
+            name + suffix
+            for name, variable in self.variables.items()
+            for part, suffix in _SUFFIXES.items()
+            if part in variable.response
+        ]
 
     def _owner(self, name: str) -> str | None:
         """Name the variable whose response has a column of this name."""

@@ -107,9 +107,9 @@ def options_of(argv: Sequence[str], read_text: Callable[[Path], str]) -> Options
         raise CommandLineError(f"{error}{_hint(words, str(error))}") from None
     file, over_defaults = given.pop("config_file", None), given.pop("config_over_defaults", False)
     values = {name: _final(value) for name, value in given.items()}
+    if over_defaults:
+        values = {name: value for name, value in values.items() if value != DEFAULTS.get(name)}
     if file is not None:
-        if over_defaults:
-            values = {name: value for name, value in values.items() if value != DEFAULTS.get(name)}
         values |= {name: _final(value) for name, value in read_toml(file, read_text(file), values).items()}
     values["levels"] = tuple(level for level in LEVELS if level in values["levels"])
     if values.get("smoothing_fwhm") == 0:

@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from sessionfx.models.mapping import Recipe
+
+# of a field that no option fills
+_NO_OPTION = {"is_option": False}
 
 
 def available_processors() -> int:
@@ -25,6 +31,7 @@ class Selection:
 
     participant_label: tuple[str, ...] = ()
     session_label: tuple[str, ...] = ()
+    run_label: tuple[str, ...] = ()
     task: tuple[str, ...] = ()
     space: str | None = None
     res: str | None = None
@@ -33,11 +40,16 @@ class Selection:
     bids_database_dir: Path | None = None
     skip_bids_validation: bool = False
     contrast: tuple[str, ...] = ()
+    model: Path | None = None
+    model_node: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FirstLevelModel:
-    """How runs are modelled and combined; units: Hz, mm, volumes (fir_delays)."""
+    """How runs are modelled and combined; units: Hz, mm, volumes (fir_delays).
+
+    With `--model` its recipe makes the designs of runs.
+    """
 
     condition_column: tuple[str, ...] = ()
     recode: tuple[str, ...] = ()
@@ -58,6 +70,7 @@ class FirstLevelModel:
     fixed_effects: str = "equal"
     fixed_effects_dof: str = "satterthwaite"
     keep_run_maps: bool = False
+    recipe: Recipe | None = field(default=None, metadata=_NO_OPTION)
 
     @property
     def has_motion_threshold(self) -> bool:
@@ -116,18 +129,23 @@ class Execution:
 
 GROUPS = {"selection": Selection, "first_level": FirstLevelModel, "group": GroupModel, "execution": Execution}
 # by the name of the option; the number of processors is the machine's
-GROUP_OF = {option.name: name for name, group in GROUPS.items() for option in fields(group)}
+GROUP_OF = {
+    option.name: name
+    for name, group in GROUPS.items()
+    for option in fields(group)
+    if option.metadata.get("is_option", True)
+}
 DEFAULTS = {
     option.name: option.default
     for group in GROUPS.values()
     for option in fields(group)
-    if option.default is not MISSING
+    if option.default is not MISSING and option.name in GROUP_OF
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """All options of a call."""
+    """All options of a call, and the names of those that were given."""
 
     bids_dir: Path
     output_dir: Path
@@ -136,6 +154,7 @@ class Options:
     first_level: FirstLevelModel = FirstLevelModel()
     group: GroupModel = GroupModel()
     execution: Execution = field(default_factory=Execution)
+    given: frozenset[str] = field(default=frozenset(), compare=False)
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Self:
@@ -144,7 +163,8 @@ class Options:
         others: dict[str, Any] = {}
         for option, value in values.items():
             (sorted_in[GROUP_OF[option]] if option in GROUP_OF else others)[option] = value
-        return cls(**others, **{name: group(**sorted_in[name]) for name, group in GROUPS.items()})
+        groups = {name: group(**sorted_in[name]) for name, group in GROUPS.items()}
+        return cls(**others, **groups, given=frozenset(values))
 
     def values(self) -> dict[str, Any]:
         """Give all values by the names of options; the inverse of `from_values`."""

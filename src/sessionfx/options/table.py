@@ -141,6 +141,8 @@ SECTIONS = {
                help="participants, with or without sub-"),
         Option(name="session_label", value=Label("ses"), takes=Takes.SEVERAL, metavar="LABEL",
                help="sessions, with or without ses-; in their order in time, which acq_time tells where it is there"),
+        Option(name="run_label", value=Label("run"), takes=Takes.SEVERAL, metavar="LABEL",
+               help="runs, with or without run-"),
         Option(name="task", aliases=("--task-id", "-t"), value=Label("task"), takes=Takes.SEVERAL, metavar="TASK",
                help="tasks, each analysed by itself", otherwise="every task with runs and events, or with maps"),
         Option(name="space", value=Label("space"), metavar="SPACE",
@@ -178,6 +180,11 @@ SECTIONS = {
         Option(name="modulator_centering", value=Choice(("run", "none")),
                help="subtract the mean of a modulator over the events of each condition in each run; one with a "
                "constant of its own ('rt - 3') stays as it is"),
+        Option(name="model", value=FilePath(must_exist=False), metavar="FILE",
+               help="BIDS Stats Model (…_smdl.json), or its name in BIDS_DIR/models: it says contrasts, designs and "
+               "what is asked at the group level; other options say the rest"),
+        Option(name="model_node", metavar="NAME",
+               help="follow the model to this node", otherwise="its last one"),
         Option(name="hrf_model", value=Choice(HRF_MODELS), help="haemodynamic response"),
         Option(name="fir_delays",
                value=Number(largest=1000, unit="volumes", whole=True, reason="no response is as long"),
@@ -191,7 +198,8 @@ SECTIONS = {
                value=Number(largest=50, unit="mm", reason="wider kernels leave nothing to tell apart in a brain"),
                help="smooth each run", otherwise="not"),
         Option(name="confounds", takes=Takes.SEVERAL, metavar="NAME",
-               help="columns, globs ('csf*') or presets: none, motion6, motion12, motion24, compcor, scrub",
+               help="columns, globs ('csf*') or, of which none before columns means exactly these, presets: none, "
+               "motion6, motion12, motion24, compcor, scrub",
                otherwise="motion6 where a confounds file exists"),
         Option(name="fd_threshold",
                value=Number(largest=100, unit="mm", zero=False, reason="no head moves as far"),
@@ -211,7 +219,8 @@ SECTIONS = {
     "group level": (
         Option(name="session_contrast", takes=Takes.ONE_REPEATED, metavar="SPEC",
                help="'mean', 'linear', 'quadratic', 'any', 'linear(COVARIATE)', 'quadratic(COVARIATE)', "
-               "'ses-02 - ses-01', any weights, or 'NAME=SPEC'",
+               "'ses-02 - ses-01', any weights, or 'NAME=SPEC'; 'each': "
+               "every session by itself",
                otherwise="mean, all differences, from three sessions on linear and any"),
         Option(name="strategy", value=STRATEGIES, takes=Takes.SEVERAL, metavar="STRATEGY",
                help=f"one or more of {', '.join(STRATEGY_NAMES)}", otherwise="all but meta"),

@@ -45,8 +45,8 @@ PRESETS: dict[str, tuple[str, ...]] = {
     "compcor": (*_AXES, _COMPONENTS),
     "scrub": (*_AXES, "motion_outlier*"),
 }
-# Volumes before the magnetisation reaches its steady state are modelled whatever else is chosen; only a plain
-# `none` means no confound at all, as for nilearn without confounds.
+# Volumes before the magnetisation reaches its steady state are modelled whatever else is chosen, but with `none`:
+# alone it means no confound at all, as for nilearn without confounds, and before others exactly these.
 ALWAYS = "non_steady_state_outlier*"
 # Each marks a volume of one run, so that runs differ in them
 OF_SINGLE_VOLUMES = ("motion_outlier*", ALWAYS)
@@ -126,7 +126,7 @@ def choose_columns(path: Path, wanted: Sequence[str], columns: Sequence[str]) ->
             warnings += _warnings_on_masks(path, pattern, found)
         else:
             missing.append(pattern)
-    if set(wanted) != {"none"}:
+    if "none" not in wanted:
         chosen.update(dict.fromkeys(_matching(there, ALWAYS)))
     return Choice(tuple(chosen), tuple(missing), tuple(warnings))
 

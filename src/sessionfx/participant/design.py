@@ -29,7 +29,7 @@ class Design:
     condition_columns : tuple of str
         The columns that model events.
     own_columns : tuple of str
-        Those of `--regressors`.
+        Those of `--regressors`, and those with a value per volume in a model's X.
     lost : tuple of int
         Volumes beyond a threshold of motion; see `Confounds`.
     left_out : dict of str to str

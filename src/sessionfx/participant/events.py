@@ -11,9 +11,10 @@ asked
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -108,19 +109,9 @@ def read_events(
     if "modulation" in events:
         events = events[["onset", "duration", "trial_type", "modulation"]]
     events = _without_incomplete(events, path, asked, sources, warnings)
-    if (events["duration"] < 0).any():
-        line = events.index[int((events["duration"] < 0).to_numpy().argmax())]
-        raise ParticipantError(
-            f"{path}, column '{model.duration_column}', line {line}: a duration below zero. Correct that row."
-        )
     events = _without_repeated(events, table, path, warnings)
-    events = _set_aside(events, path, first_volume, end, warnings)
-    if events.empty:
-        raise ParticipantError(
-            f"{path}: no event falls into the run, which lasts {end:g} s. Onsets must be seconds from the first "
-            "volume (not milliseconds, not volumes); correct the file."
-        )
-    warnings += _near_equal_names(events, path)
+    place = _Place(path, first_volume, end, model.duration_column)
+    events = _placed(events, place, warnings)
     modulated = add_modulated(events, table, path, asked=asked, model=model)
     return Events(
         modulated.events.reset_index(drop=True),
@@ -128,6 +119,59 @@ def read_events(
         modulated.columns,
         modulated.left_out,
     )
+
+
+def placed_events(
+    events: pd.DataFrame, path: Path, *, first_volume: float, end: float, warnings: Sequence[str]
+) -> Events:
+    """Place events that a model made in their run: what falls outside is set aside.
+
+    Parameters
+    ----------
+    events : DataFrame
+        Columns as in `Events.table`; the index is the line of each row in the file.
+    path : Path
+        The file.
+    first_volume, end : float
+        See `read_events`.
+    warnings : sequence of str
+        What is known of the events already.
+
+    Raises
+    ------
+    ParticipantError
+        If a duration is below zero, or no event falls into the run.
+    """
+    found = list(warnings)
+    placed = _placed(events, _Place(path, first_volume, end, "duration"), found)
+    return Events(placed.reset_index(drop=True), tuple(found))
+
+
+class _Place(NamedTuple):
+    """Where events are: their file, and their run (s)."""
+
+    path: Path
+    first_volume: float
+    end: float
+    duration_column: str
+
+
+def _placed(events: pd.DataFrame, place: _Place, warnings: list[str]) -> pd.DataFrame:
+    """Set aside what falls outside the run."""
+    path, first_volume, end, duration_column = place
+    if (events["duration"] < 0).any():
+        line = events.index[int((events["duration"] < 0).to_numpy().argmax())]
+        raise ParticipantError(
+            f"{path}, column '{duration_column}', line {line}: a duration below zero. Correct that row."
+        )
+    events = _set_aside(events, path, first_volume, end, warnings)
+    if events.empty:
+        raise ParticipantError(
+            f"{path}: no event falls into the run, which lasts {end:g} s. Onsets must be seconds from the first "
+            "volume (not milliseconds, not volumes); correct the file."
+        )
+    warnings += _near_equal_names(events, path)
+    return events
 
 
 def conditions_in(path: Path, model: EventModel = PLAIN) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from sessionfx.participant.confounds import PRESETS, is_pattern
 from sessionfx.participant.dry_run import participant_text
 from sessionfx.participant.files import FIXED_EFFECTS_DESC, statistics_of
 from sessionfx.participant.regressors import with_regressors
+from sessionfx.participant.variables import check_recipe
 from sessionfx.process import write_out
 from sessionfx.tasks.call import (
     EXIT_SOME_FAILED,
@@ -136,7 +137,12 @@ def _prepare(
     for task, why in left_out.items():
         say(f"Left out: task {task}. {why}")
     _check_f_tests(contrasts, options.first_level.fixed_effects)
-    asked = contrasts_by_task(selections, contrasts, options, event_model, [raw, *roots])
+    recipe = options.first_level.recipe
+    if recipe is None:
+        asked = contrasts_by_task(selections, contrasts, options, event_model, [raw, *roots])
+    else:
+        asked = {task: tuple(contrasts) for task in selections}
+        check_recipe(selections, contrasts, recipe, draws=options.execution.dry_run)
     # masks and confounds of a denoised image may come from another folder than the image
     files = [
         path
@@ -166,7 +172,8 @@ def _analysis(
     if absent:
         task = selection.entities["task"]
         say(f"Without a preprocessed run of task {task} in this selection, and left out: {listed(absent)}.")
-    _check_confounds(selection, options.first_level.confounds)
+    if options.first_level.recipe is None:
+        _check_confounds(selection, options.first_level.confounds)
     session_contrasts = asked_of_sessions(options.group, selection)
     _check_names(selection, contrasts, session_contrasts, keeps_runs=options.first_level.keep_run_maps)
     return ParticipantAnalysis(

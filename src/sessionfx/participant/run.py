@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from sessionfx.participant.events import Events, near_equal, read_events
 from sessionfx.participant.glm import fit_run
 from sessionfx.participant.regressors import read_regressors
 from sessionfx.participant.timing import Timing, run_timing
+from sessionfx.participant.variables import modelled_run
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.linear_algebra import independent_columns, is_estimable
@@ -53,6 +54,7 @@ def model_parameters(model: FirstLevelModel) -> dict[str, Any]:
             if value is not None
         },
         "SignalScaling": "percent of each voxel's mean over time",
+        **({} if model.recipe is None else {"StatsModel": model.recipe.parameters()}),
     }
 
 
@@ -192,19 +194,26 @@ def model_run(
             "in the raw dataset. Add it, or leave this run out with --bids-filter-file."
         )
     timing = run_timing(run, image)
-    event_model = parse_event_model(model)
-    events = read_events(
-        run.events,
-        first_volume=float(timing.times[0]),
-        end=timing.end,
-        asked=event_model.conditions_behind(conditions_asked(contrasts)),
-        model=event_model,
-    )
     n_volumes = len(timing.times)
-    confounds = with_spikes(read_confounds(run.confounds, model.confounds, n_volumes), run.confounds, model)
+    modelled: tuple[str, ...] = ()  # columns of a value per volume that a model names, for its contrasts
+    if model.recipe is not None:
+        events, confounds = modelled_run(run, model.recipe, timing, model.hrf_model)
+        modelled = tuple(map(str, confounds.table.columns))
+    else:
+        event_model = parse_event_model(model)
+        events = read_events(
+            run.events,
+            first_volume=float(timing.times[0]),
+            end=timing.end,
+            asked=event_model.conditions_behind(conditions_asked(contrasts)),
+            model=event_model,
+        )
+        confounds = read_confounds(run.confounds, model.confounds, n_volumes)
+    confounds = with_spikes(confounds, run.confounds, model)
     own = None if run.regressors is None else read_regressors(run.regressors, n_volumes)
     try:
         design = make_design(timing, events, confounds, model, own)
+        design = replace(design, own_columns=(*design.own_columns, *modelled))
     except ParticipantError as error:
         raise ParticipantError(f"{run.name}: {error}") from None
     warnings = [

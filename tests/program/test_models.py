@@ -1,0 +1,202 @@
+"""Whole analyses from a model file: the maps of the same options typed, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+from test_real_layouts import Layout, ds003, ds114
+
+from program import BOTH, run_command, simulated
+from sessionfx.cli import main
+
+pytestmark = pytest.mark.slow
+
+AXES = ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"]
+TYPED = (
+    "--hrf-model", "spm", "--confounds", "none", *AXES, "--strategy", "summary-statistics", "--variance", "pooled",
+    "--group-contrast", "intercept",
+)  # fmt: skip
+
+
+def run_node(contrasts: dict[str, dict[str, float]], group_by: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "Level": "Run",
+        "Name": "run",
+        "GroupBy": group_by,
+        "Transformations": {
+            "Transformer": "pybids-transforms-v1",
+            "Instructions": [
+                {"Name": "Factor", "Input": ["trial_type"]},
+                {"Name": "Convolve", "Input": "trial_type.*", "Model": "spm"},
+            ],
+        },
+        "Model": {"Type": "glm", "X": [1, "trial_type.*", *AXES], "Options": options},
+        "Contrasts": [
+            {"Name": name, "ConditionList": list(weights), "Weights": list(weights.values()), "Test": "t"}
+            for name, weights in contrasts.items()
+        ],
+    }
+
+
+def mean_node(level: str, group_by: list[str], kind: str = "glm") -> dict[str, Any]:
+    return {
+        "Level": level,
+        "Name": level.lower(),
+        "GroupBy": group_by,
+        "Model": {"Type": kind, "X": [1]},
+        "DummyContrasts": {"Test": "t"},
+    }
+
+
+def write_model(path: Path, nodes: list[dict[str, Any]], **more: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"Name": "model", "BIDSModelVersion": "1.0.0", "Nodes": nodes, **more}))
+    return path
+
+
+# a draft of FitLins' example of ds003 in today's words
+DS003 = {
+    "word_gt_pseudo": {"trial_type.word": 1, "trial_type.pseudoword": -1},
+    "task_vs_baseline": {"trial_type.word": 0.5, "trial_type.pseudoword": 0.5},
+}
+DS114 = {"finger_gt_foot": {"trial_type.Finger": 1, "trial_type.Foot": -1}, "finger": {"trial_type.Finger": 1}}
+CASES: dict[str, tuple[Callable[[Path], Layout], list[dict[str, Any]], dict[str, Any], tuple[str, ...], tuple[str, ...]]] = {
+    "ds003": (
+        ds003,
+        [run_node(DS003, ["run", "subject"], {}), mean_node("Dataset", ["contrast"])],
+        {"task": ["rhymejudgment"]},
+        ("--bids-filter-file", "{root}/../aroma.json"),
+        (
+            "--task", "rhymejudgment", "--drift-model", "none", "--session-contrast", "mean",
+            "--contrast", "wordGtPseudo=word - pseudoword", "--contrast", "taskVsBaseline=0.5*word + 0.5*pseudoword",
+        ),
+    ),
+    "ds114": (
+        ds114,
+        [
+            run_node(DS114, ["run", "session", "subject"], {"HighPassFilterCutoffHz": 0.008}),
+            mean_node("Session", ["session", "subject", "contrast"], "Meta"),
+            mean_node("Subject", ["subject", "contrast"]),
+            mean_node("Dataset", ["contrast"]),
+        ],
+        {"task": ["fingerfootlips"], "session": ["test", "retest"]},
+        (),
+        (
+            "--task", "fingerfootlips", "--session-label", "test", "retest", "--high-pass", "0.008",
+            "--session-contrast", "mean", "--contrast", "fingerGtFoot=Finger - Foot", "--contrast", "finger=Finger",
+        ),
+    ),
+    "ds114, each session": (
+        ds114,
+        [
+            run_node(DS114, ["run", "session", "subject"], {}),
+            mean_node("Subject", ["subject", "contrast", "session"]),
+            mean_node("Dataset", ["contrast", "session"]),
+        ],
+        {"task": ["fingerfootlips"]},
+        (),
+        (
+            "--task", "fingerfootlips", "--drift-model", "none", "--session-contrast", "ses-test",
+            "--session-contrast", "ses-retest", "--contrast", "fingerGtFoot=Finger - Foot",
+            "--contrast", "finger=Finger",
+        ),
+    ),
+}  # fmt: skip
+
+
+def maps_of(output: Path) -> dict[str, np.ndarray]:
+    return {
+        str(path.relative_to(output)): np.asanyarray(nib.load(path).dataobj) for path in output.rglob("*statmap.nii.gz")
+    }
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_model_gives_the_maps_of_the_same_options_typed(case: str, tmp_path: Path) -> None:
+    make, nodes, chosen, both, typed = CASES[case]
+    root = make(tmp_path / "bids").root
+    write_model(root / "models" / "model-main_smdl.json", nodes, Input=chosen)
+    common = [option.format(root=root) for option in both] + ["--no-report", "--nprocs", "1"]
+    from_model = run_command(root, tmp_path / "model", *BOTH, "--model", "main", *common)
+    assert from_model.returncode == 0, from_model.stderr
+    by_hand = run_command(root, tmp_path / "typed", *BOTH, *TYPED, *typed, *common)
+    assert by_hand.returncode == 0, by_hand.stderr
+    found, expected = maps_of(tmp_path / "model"), maps_of(tmp_path / "typed")
+    assert found.keys() == expected.keys()
+    assert found
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values, err_msg=name)
+
+
+STROOP = {
+    "incongruent": {"trial_type.incongruent": 1},
+    "effect": {"trial_type.incongruent": 1, "trial_type.congruent": -1},
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = simulated(tmp_path_factory.mktemp("models"), n_participants=3)
+    nodes = [
+        run_node(STROOP, ["run", "session", "subject"], {"HighPassFilterCutoffHz": 0.01}),
+        mean_node("Subject", ["subject", "contrast"]),
+        mean_node("Dataset", ["contrast"]),
+    ]
+    edges = [
+        {"Source": "run", "Destination": "subject"},
+        {"Source": "subject", "Destination": "dataset", "Filter": {"contrast": ["effect"]}},
+    ]
+    write_model(root / "models" / "stroop_smdl.json", nodes, Input={"task": ["stroop"]}, Edges=edges)
+    return root
+
+
+def test_the_group_takes_the_contrasts_that_an_edge_lets_through(dataset: Path, tmp_path: Path) -> None:
+    assert main([str(dataset), str(tmp_path), *BOTH, "--model", "stroop", "--no-report", "--nprocs", "1"]) == 0
+    names = list(maps_of(tmp_path))
+    assert any("contrast-incongruent_" in name for name in names)
+    assert {name.split("contrast-")[1].split("_")[0] for name in names if name.startswith("group/")} == {"effect"}
+
+
+def test_the_dry_run_draws_the_model(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(dataset), str(tmp_path), *BOTH, "--model", "stroop", "--dry-run"]) == 0
+    drawn = capsys.readouterr().out
+    for line in (
+        "Run 'run': glm of X = 1, trial_type.*,",
+        "└ Dataset 'dataset': glm of X = 1; by contrast",
+        "effect=trial_type.incongruent - trial_type.congruent",
+        "--high-pass 0.01   (node 'run', Model.Options.HighPassFilterCutoffHz)",
+        "Design of sub-01_ses-01_task-stroop_run-01: 8 columns of X",
+        "trial_type.congruent: 11 events, convolved with spm",
+    ):
+        assert line in drawn
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--hrf-model", "glover"], "--hrf-model glover and --model"),
+        (["--high-pass", "0.02"], "node 'run', Model.Options.HighPassFilterCutoffHz, means 0.01"),
+        (["--task", "rest"], "--task 'rest' and --model"),
+        (["--contrast", "congruent"], "has no contrast of this name"),
+        (["--model-node", "nobody"], "has no such node"),
+    ],
+)
+def test_options_that_contradict_the_model_are_refused_by_name(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], sentence: str
+) -> None:
+    assert main([str(dataset), str(tmp_path), *BOTH, "--model", "stroop", *options]) == 2
+    assert sentence in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_model_that_is_not_there_is_refused_with_those_that_are(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(dataset), str(tmp_path), *BOTH, "--model", "strop"]) == 2
+    assert "Models there are: stroop_smdl.json" in capsys.readouterr().err
