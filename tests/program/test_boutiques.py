@@ -118,6 +118,7 @@ def test_command_with_every_option_is_understood(descriptor: dict[str, Any]) -> 
     # no_report excludes reports_only, output_dir the other one
     left_out = PRINT_AND_STOP | {"config_file", "config_over_defaults", "reports_only", "participant_level_dir"}
     values = {item["id"]: example_value(item) for item in descriptor["inputs"] if item["id"] not in left_out}
+    values["hrf_model"] = "fir"  # which goes with fir_delays
     found_values = parse_options(command_of(descriptor, values)).values()
     for name, value in values.items():
         found = found_values[{"analysis_level": "levels"}.get(name, name)]

@@ -187,7 +187,8 @@ def test_defaults_are_those_of_the_groups() -> None:
 @pytest.mark.parametrize("name", [name for name in OPTIONS if choices_of(name) and name not in {"levels", "executor"}])
 def test_every_choice_is_accepted(name: str) -> None:
     for choice in choices_of(name):
-        assert parsed(OPTIONS[name].flag, choice)[name] in (choice, (choice,))
+        needed = ("--fir-delays", "1") if choice == "fir" else ()
+        assert parsed(OPTIONS[name].flag, choice, *needed)[name] in (choice, (choice,))
 
 
 def test_what_is_given_twice_counts_once() -> None:
@@ -314,7 +315,6 @@ def any_options(draw: st.DrawFn) -> Options:
         "bids_database_dir": st.none() | PATHS,
         "skip_bids_validation": st.booleans(),
         "contrast": several(WORDS | QUOTES),
-        "hrf_model": chosen("hrf_model"),
         "drift_model": chosen("drift_model"),
         "high_pass": positive(1.0),
         "noise_model": chosen("noise_model"),
@@ -343,7 +343,10 @@ def any_options(draw: st.DrawFn) -> Options:
     options = {name: draw(strategy) for name, strategy in fields.items()}
     levels = draw(st.sampled_from([("participant",), ("group",), ("participant", "group")]))
     folders = {"bids_dir": Path("/data/bids"), "output_dir": Path("/data/out")}
-    return Options.from_values({**folders, "levels": levels, **options, **reports})
+    hrf_model = draw(chosen("hrf_model"))
+    delays = {"fir_delays": (0, 2, 1)} if hrf_model == "fir" else {}
+    responses = {"hrf_model": hrf_model, **delays}
+    return Options.from_values({**folders, "levels": levels, **options, **reports, **responses})
 
 
 @pytest.fixture(scope="session")

@@ -125,3 +125,35 @@ def test_finite_impulse_responses(dataset: Path, tmp_path: Path, capsys: pytest.
     assert "convolved with finite impulse responses at delays of 1, 2, 3 volumes" in methods
     assert main([*arguments[:-6], "--fir-delays", "1"]) == 2
     assert "--fir-delays needs --hrf-model fir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("scaling", "units", "words"),
+    [
+        ("voxel", "percent signal change", "in percent of each voxel's mean: events"),
+        ("grand-mean", "percent of the grand mean", "in percent of its mean over voxels and volumes: events"),
+        ("none", "arbitrary units", "in the units of the image: events"),
+    ],
+)
+def test_units_follow_the_scaling_to_the_group(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], scaling: str, units: str, words: str
+) -> None:
+    output = tmp_path / "out"
+    levels = [str(dataset), str(output), "participant", "group", *QUICK[1:3], *QUICK[4:]]
+    options = ["--session-contrast", "mean", "--strategy", "summary-statistics", "--equivalence", "2"]
+    arguments = [*levels, "--contrast", "congruent", "--signal-scaling", scaling, *options]
+    assert main(arguments) == 0
+    found = {
+        json.loads(path.read_text())["Units"]
+        for pattern in ("*_stat-effect*.json", "*_stat-variance*.json")
+        for path in output.rglob(pattern)
+    }
+    assert found == {units, f"({units})^2"}
+    assert words in next(output.glob("logs/*participant_methods.txt")).read_text()
+    assert f"within ±2 {units}" in next(output.glob("logs/*group_methods.txt")).read_text()
+    for page in ("group.html", "sub-01.html"):
+        html = (output / page).read_text(encoding="utf-8")
+        assert scaling == "voxel" or "percent signal change" not in html, page
+    capsys.readouterr()
+    assert main([str(dataset), str(output), "group", "--contrast", "congruent", "--equivalence", "2", "--dry-run"]) == 0
+    assert f"equivalence to zero: within ±2 {units}" in capsys.readouterr().out

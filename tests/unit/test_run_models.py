@@ -203,3 +203,29 @@ def test_own_regressors_that_do_not_fit_are_refused(run: RunInputs, change: obje
     path.write_text(change(path.read_text()))
     with pytest.raises(ParticipantError, match=message):
         analyse_run(with_own(run), [parse_contrast("go")], Model())
+
+
+@pytest.mark.parametrize("noise", ["ar1", "ols"])
+@pytest.mark.parametrize(("scaling", "theirs"), [("voxel", 0), ("grand-mean", (0, 1)), ("none", False)])
+def test_signals_are_scaled_as_nilearn_scales_them(run: RunInputs, scaling: str, theirs: object, noise: str) -> None:
+    model = Model(signal_scaling=scaling, noise_model=noise)
+    assert_nilearns(run, "go - stop", model, signal_scaling=theirs, noise_model=noise)
+
+
+def test_the_grand_mean_is_one_number_for_all_voxels(run: RunInputs) -> None:
+    found = {
+        scaling: analyse_run(run, [parse_contrast("go")], Model(signal_scaling=scaling)).estimates["go"].estimate.effect
+        for scaling in ("grand-mean", "none")
+    }
+    np.testing.assert_allclose(
+        found["grand-mean"], 100 * found["none"] / nib.load(run.bold).get_fdata().mean(), rtol=1e-10
+    )
+
+
+def test_demeaned_data_have_no_grand_mean(run: RunInputs) -> None:
+    image = nib.load(run.bold)
+    demeaned = image.get_fdata() - image.get_fdata().mean(axis=-1, keepdims=True)
+    nib.save(nib.Nifti1Image(demeaned, AFFINE, image.header), run.bold)
+    found = analyse_run(run, [parse_contrast("go")], Model(signal_scaling="grand-mean")).warnings
+    assert "The grand mean is below 1; percent of it mean little (are the data demeaned?)." in found
+    assert not analyse_run(run, [parse_contrast("go")], Model(signal_scaling="none")).warnings

@@ -16,6 +16,7 @@ from sessionfx.bids.names import STATISTICS, STATMAP_SUFFIX, file_name
 from sessionfx.bids.reading import LARGEST_JSON, read_text
 from sessionfx.bids.writing import write_json, write_map
 from sessionfx.errors import ParticipantError
+from sessionfx.options.groups import EFFECT_UNITS
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import EstimateMap, StatMap
 from sessionfx.statistics.estimates import Dof, Estimate, FTest, Result, WaldTest
@@ -62,7 +63,7 @@ def write_statmaps(
     entities: Mapping[str, str | None],
     stat_map: StatMap[Any],
     sidecar: Mapping[str, Any],
-    units: str = "percent signal change",
+    units: str = EFFECT_UNITS["voxel"],
 ) -> list[Path]:
     """Write a result's maps, those of `Result.maps`, with their sidecars.
 
@@ -155,6 +156,12 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ParticipantError(f"{sidecar} cannot be read as JSON ({error}). Remake or remove it.") from None
     return content if isinstance(content, dict) else {}
+
+
+def read_units(effect_path: Path) -> str:
+    """Give the units of an effect map, percent signal change where its sidecar says none."""
+    units = read_sidecar(effect_path).get("Units")
+    return units if isinstance(units, str) else EFFECT_UNITS["voxel"]
 
 
 def read_estimate(effect_path: Path, variance_path: Path | None, dof_path: Path | None = None) -> EstimateMap:

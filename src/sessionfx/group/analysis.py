@@ -20,6 +20,7 @@ from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.covariate_tables import read_covariates
 from sessionfx.bids.first_level_maps import FirstLevelMap, MapSelection
 from sessionfx.bids.names import check_name_length, file_name
+from sessionfx.bids.stat_maps import read_units
 from sessionfx.errors import LevelError
 from sessionfx.execution import Executor
 from sessionfx.group.answers import GroupEstimates, GroupEstimator, refusals
@@ -168,8 +169,9 @@ def contrast_chain(contrast: str, analysis: GroupAnalysis) -> Chain:
         If covariates cannot be used.
     """
     covariates = _covariates(analysis.selection.maps[contrast], analysis.raw, analysis.model)
+    units = read_units(analysis.selection.maps[contrast][0].effect)
     questions = [
-        Question(asked, group)
+        Question(asked, group, units)
         for asked in analysis.session_contrasts
         for group in resolve_group_contrasts(analysis.model.group_contrast, covariates)
     ]
@@ -557,6 +559,7 @@ class ContrastMaps:
             ),
             equivalence=any(answer.equivalence is not None for answer in every),
             bayes_factors=any(answer.bayes_factors is not None for answer in every),
+            units=self.results.questions[0].question.effect_units,
         )
 
     def summary(self) -> ContrastSummary:

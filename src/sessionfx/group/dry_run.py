@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+from sessionfx.bids.first_level_maps import MapSelection
 from sessionfx.bids.names import listed_labels, place_of
+from sessionfx.bids.stat_maps import read_units
 from sessionfx.errors import LevelError
 from sessionfx.group.analysis import GroupAnalysis, contrast_chain
 from sessionfx.tasks.loop import find_work
-from sessionfx.wording import counted, listed
+from sessionfx.wording import counted, joined, listed
 
 # Of more participants than these, maps are not named
 LISTED_PARTICIPANTS = 20
@@ -36,7 +38,7 @@ def group_text(analysis: GroupAnalysis) -> str:
     if model.permutations:
         lines.append(f"  permutations: {model.permutations}")
     if model.equivalence is not None:
-        lines.append(f"  equivalence to zero: within ±{model.equivalence:g} percent signal change")
+        lines.append(f"  equivalence to zero: within ±{model.equivalence:g} {_units(selection)}")
     if model.bayes_factor is not None:
         lines.append(f"  Bayes factors: Cauchy prior of scale {model.bayes_factor:.4g}")
     if model.calibrate:
@@ -61,6 +63,10 @@ def group_text(analysis: GroupAnalysis) -> str:
         if len(of_participant) <= LISTED_PARTICIPANTS:
             lines += [f"  {found.effect}" for found in maps]
     return "\n".join([f"Would analyse {place_of(selection.entities)} at the group level:", *lines])
+
+
+def _units(selection: MapSelection) -> str:
+    return joined(sorted({read_units(maps[0].effect) for maps in selection.maps.values()}), last="or")
 
 
 def _work(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[str]]:

@@ -23,6 +23,7 @@ from sessionfx.bids.stat_maps import (
     EXTENSION,
     dof_fields,
     read_sidecar,
+    read_units,
     sidecar_path,
     statmap_paths,
     write_statmap,
@@ -57,8 +58,8 @@ PERMUTATION_FIELDS = (
 _RELIABILITY = {
     "icc1": ("ICC(1): reliability of one session, differences between sessions counting as error", None),
     "icc31": ("ICC(3,1): consistency of participants over sessions", None),
-    "between": ("Variance between participants; can be estimated below 0", "(percent signal change)^2"),
-    "within": ("Variance within participants", "(percent signal change)^2"),
+    "between": ("Variance between participants; can be estimated below 0", "({})^2"),
+    "within": ("Variance within participants", "({})^2"),
 }
 
 
@@ -457,7 +458,7 @@ class GroupFiles:
             content = {
                 "Description": f"{words}; 0 outside the mask.",
                 "StatisticType": name,
-                **({"Units": units} if units else {}),
+                **({"Units": units.format(read_units(self.maps[0].effect))} if units else {}),
                 "Sources": [bids_uri(found.effect, self.links, self.output_dir) for found in self.maps],
                 "NumberOfInputs": len(self.maps),
                 "NumberOfParticipants": len({found.participant for found in self.maps}),

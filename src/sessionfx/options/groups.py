@@ -44,6 +44,14 @@ class Selection:
     model_node: str | None = None
 
 
+# of effects, by what the signal is scaled to
+EFFECT_UNITS = {
+    "voxel": "percent signal change",
+    "grand-mean": "percent of the grand mean",
+    "none": "arbitrary units",
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class FirstLevelModel:
     """How runs are modelled and combined; units: Hz, mm, volumes (fir_delays).
@@ -67,10 +75,16 @@ class FirstLevelModel:
     fd_threshold: float | None = None
     dvars_threshold: float | None = None
     regressors: str | None = None
+    signal_scaling: str = "voxel"
     fixed_effects: str = "equal"
     fixed_effects_dof: str = "satterthwaite"
     keep_run_maps: bool = False
     recipe: Recipe | None = field(default=None, metadata=_NO_OPTION)
+
+    @property
+    def effect_units(self) -> str:
+        """Units of the effects of conditions."""
+        return EFFECT_UNITS[self.signal_scaling]
 
     @property
     def has_motion_threshold(self) -> bool:

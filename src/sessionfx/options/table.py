@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from sessionfx.options.groups import DEFAULTS, GROUP_OF
+from sessionfx.options.groups import DEFAULTS, EFFECT_UNITS, GROUP_OF
 from sessionfx.options.values import ANY_TEXT, RUN_PATTERN, Choice, FilePath, Label, Number, Probability, Value
 
 
@@ -210,6 +210,9 @@ SECTIONS = {
         Option(name="regressors", value=RUN_PATTERN, metavar="PATTERN",
                help="own regressors: a TSV for each run, from BIDS_DIR or absolute, with {sub}, {ses}, {task}, {run}, "
                "* and ?", otherwise="none"),
+        Option(name="signal_scaling", value=Choice(tuple(EFFECT_UNITS)),
+               help="effects in percent of each voxel's mean over a run, or of the mean over its voxels and volumes, "
+               "or as the image has them"),
         Option(name="fixed_effects", value=Choice(("equal", "precision")),
                help="weights of runs and sessions in an average"),
         Option(name="fixed_effects_dof", value=Choice(("satterthwaite", "sum")),

@@ -369,6 +369,7 @@ class ParticipantMaps:
             reference=self._reference,
             thresholds=analysis.thresholds,
             methods=analysis.methods(self.runs),
+            units=analysis.model.effect_units,
         )
 
     @cached_property

@@ -147,7 +147,9 @@ class FirstLevelFiles:
             **self._contrast_fields(contrast),
             "NumberOfInputs": 1,
         }
-        write_statmaps(*self._of_run(fitted.run, contrast), fitted.estimates[contrast.label], sidecar)
+        write_statmaps(
+            *self._of_run(fitted.run, contrast), fitted.estimates[contrast.label], sidecar, self.model.effect_units
+        )
 
     def _of_run(self, run: RunInputs, contrast: Contrast) -> tuple[Path, dict[str, str | None]]:
         """Folder and entities of the maps of one run."""
@@ -173,7 +175,9 @@ class FirstLevelFiles:
             **({"LeftOutInputs": left_out} if left_out else {}),
         }
         folder = self.output_dir / func_folder(participant, session or None)
-        write_statmaps(folder, self._session_entities(participant, session, contrast), combined, sidecar)
+        write_statmaps(
+            folder, self._session_entities(participant, session, contrast), combined, sidecar, self.model.effect_units
+        )
 
     def write_combined(
         self,
@@ -201,7 +205,9 @@ class FirstLevelFiles:
             **self._dof_fields(sum(weight != 0 for weight in weights.values())),
         }
         folder = self.output_dir / func_folder(participant)
-        write_statmaps(folder, self._combined_entities(participant, question, contrast), combined, sidecar)
+        write_statmaps(
+            folder, self._combined_entities(participant, question, contrast), combined, sidecar, self.model.effect_units
+        )
 
     def _session_entities(self, participant: str, session: str, contrast: Contrast) -> dict[str, str | None]:
         return {

@@ -23,8 +23,9 @@ The first is diagonal but for one vector, and its inverse is known (Sherman & Mo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,25 +44,31 @@ LEAST_SHARE = 1e-5
 
 
 def fit_run(
-    signal: NDArray[np.floating], design: FloatArray, contrasts: Mapping[str, FloatArray], noise_model: str
+    signal: NDArray[np.floating],
+    design: FloatArray,
+    contrasts: Mapping[str, FloatArray],
+    noise_model: str,
+    signal_scaling: str = "voxel",
 ) -> dict[str, Estimate | WaldTest]:
     """Fit a GLM to every voxel of a run and estimate contrasts.
 
     Parameters
     ----------
     signal : ndarray of shape (T, V)
-        Scanner units; expressed as percent of each voxel's mean before the fit, as nilearn's
-        `signal_scaling=0` does.
+        Scanner units.
     design : ndarray of shape (T, P)
         Any rank R below T; a rank-deficient one is reduced to independent columns and the contrasts are carried over.
     contrasts : mapping of str to ndarray of shape (P,), or (C, P) for an F test of C rows
         Estimable contrasts by label.
     noise_model : {'ar1', 'ols'}
+    signal_scaling : {'voxel', 'grand-mean', 'none'}
+        What the signal is made percent of before the fit: each voxel's mean over time, or the mean of all voxels and
+        volumes, as nilearn's `signal_scaling` 0 and (0, 1) do; or nothing (False).
 
     Returns
     -------
     dict of str to Estimate, or to WaldTest of an F test
-        By label; effects in percent signal change, dof T − R. The variance is exactly 0 where the residuals are
+        By label; effects in units of the scaled signal, dof T − R. The variance is exactly 0 where the residuals are
         rounding error.
 
     Raises
@@ -77,9 +84,10 @@ def fit_run(
     n_voxels = signal.shape[1]
     effects = np.empty((len(rows), n_voxels))
     covariances = np.empty((pairs.shape[1], n_voxels))
+    scale = _scaling(signal, signal_scaling)
     for start in range(0, n_voxels, VOXELS_PER_BLOCK):
         block = slice(start, start + VOXELS_PER_BLOCK)
-        effects[:, block], covariances[:, block] = model.fit(percent_of_mean(signal[:, block]))
+        effects[:, block], covariances[:, block] = model.fit(scale(signal[:, block]))
     found: dict[str, Estimate | WaldTest] = {}
     for label, weights in contrasts.items():
         n_rows = len(np.atleast_2d(weights))
@@ -91,14 +99,22 @@ def fit_run(
     return found
 
 
-def percent_of_mean(signal: NDArray[np.floating]) -> FloatArray:
-    """Express a signal of shape (T, V) as deviation from its mean over time, in percent of it.
+def percent_of_mean(signal: NDArray[np.floating], mean: NDArray[np.floating] | None = None) -> FloatArray:
+    """Express a signal of shape (T, V) as deviation from a mean, by default each voxel's over time, in percent of it.
 
     The arithmetic, single precision of single-precision data included, is that of nilearn's `mean_scaling`; it takes
     a mean below 1 for 1.
     """
-    mean = np.maximum(signal.mean(axis=0), 1)
+    mean = np.maximum(signal.mean(axis=0) if mean is None else mean, 1)
     return np.asarray(100 * (signal / mean - 1), dtype=np.float64)
+
+
+def _scaling(signal: NDArray[np.floating], name: str) -> Callable[[NDArray[np.floating]], FloatArray]:
+    """Give what scales blocks of a signal of shape (T, V)."""
+    if name == "none":
+        # the constant of the design explains the mean, which would only cost digits
+        return lambda block: block - block.mean(axis=0, dtype=np.float64)
+    return partial(percent_of_mean, mean=signal.mean(axis=(0, 1)) if name == "grand-mean" else None)
 
 
 def _pairs(n_rows: Sequence[int]) -> NDArray[np.intp]:

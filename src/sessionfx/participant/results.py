@@ -21,6 +21,7 @@ from sessionfx.bids.reading import UnreadableFileError, read_json_object, read_t
 from sessionfx.bids.runs import RunInputs
 from sessionfx.errors import ParticipantError
 from sessionfx.options import GroupModel
+from sessionfx.options.groups import EFFECT_UNITS
 from sessionfx.participant.conditions import ONLY_CONDITION
 from sessionfx.participant.events import read_events
 from sessionfx.report.methods import MethodsText
@@ -101,6 +102,8 @@ class ParticipantResults:
     thresholds : GroupModel
         Of which error rate and correction are those of the pictures.
     methods : MethodsText
+    units : str
+        Of effects.
     """
 
     participant: str
@@ -113,6 +116,7 @@ class ParticipantResults:
     reference: NDArray[np.floating] | None
     thresholds: GroupModel
     methods: MethodsText
+    units: str = EFFECT_UNITS["voxel"]
 
 
 def read_reference(path: Path) -> NDArray[np.floating] | None:

@@ -27,6 +27,13 @@ from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.linear_algebra import independent_columns, is_estimable
 from sessionfx.wording import listed
 
+# in sidecars
+_SCALINGS = {
+    "voxel": "percent of each voxel's mean over time",
+    "grand-mean": "percent of the mean over voxels and time",
+    "none": "none",
+}
+
 
 def model_parameters(model: FirstLevelModel) -> dict[str, Any]:
     """Name the options that make the maps of a run, for sidecars."""
@@ -53,7 +60,7 @@ def model_parameters(model: FirstLevelModel) -> dict[str, Any]:
             )
             if value is not None
         },
-        "SignalScaling": "percent of each voxel's mean over time",
+        "SignalScaling": _SCALINGS[model.signal_scaling],
         **({} if model.recipe is None else {"StatsModel": model.recipe.parameters()}),
     }
 
@@ -152,13 +159,15 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
     data = read_run(image, run.bold, run.mask, model.smoothing_fwhm)
     warnings.extend(data.warnings)
     low = int((data.mean < 1).sum())
-    if low:
+    if low and model.signal_scaling == "voxel":
         warnings.append(
             f"{low} voxels have a mean below 1; percent signal change means little there (are the data demeaned?)."
         )
+    if model.signal_scaling == "grand-mean" and data.mean.mean() < 1:
+        warnings.append("The grand mean is below 1; percent of it mean little (are the data demeaned?).")
     estimates = {
         label: StatMap.where_determined(estimate, data.mask, data.grid)
-        for label, estimate in fit_run(data.signal, matrix, vectors, model.noise_model).items()
+        for label, estimate in fit_run(data.signal, matrix, vectors, model.noise_model, model.signal_scaling).items()
     }
     for label, stat_map in estimates.items():
         if not stat_map.mask.any():

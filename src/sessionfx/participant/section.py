@@ -154,6 +154,7 @@ class _MapPictures:
 
     def __init__(self, results: ParticipantResults) -> None:
         self._sessions = results.sessions
+        self._units = results.units
         first = next(iter(results.sessions.values()))
         self._grid = first.grid
         self._counts = np.sum([stat_map.mask for stat_map in results.sessions.values()], axis=0)
@@ -172,7 +173,7 @@ class _MapPictures:
             [stat_map.estimate.z if two_sided else stat_map.estimate.z.clip(min=0) for stat_map in maps.values()],
             "z", [*thresholds.values()], two_sided=two_sided,
         )  # fmt: skip
-        statistic, unit = ("effect", "percent signal change") if two_sided else ("F", "F")
+        statistic, unit = ("effect", self._units) if two_sided else ("F", "F")
         values = {name: getattr(stat_map.estimate, statistic.lower()) for name, stat_map in maps.items()}
         scale = Scale.of([*values.values()], unit, two_sided=two_sided, share=MOST_OF_EFFECTS)
         return {

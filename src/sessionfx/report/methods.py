@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import Any
 
 from sessionfx.options import FirstLevelModel, GroupModel
+from sessionfx.options.groups import EFFECT_UNITS
 from sessionfx.report.page import render
 from sessionfx.report.references import Citations
 from sessionfx.wording import quoted
@@ -122,6 +123,8 @@ class GroupWork:
         Session covariates that did not serve as time.
     equivalence, bayes_factors : bool
         Whether some answer has them.
+    units : str
+        Of first-level effects.
     """
 
     strategies: frozenset[str] = frozenset()
@@ -132,6 +135,7 @@ class GroupWork:
     adjusted_for: tuple[str, ...] = ()
     equivalence: bool = False
     bayes_factors: bool = False
+    units: str = EFFECT_UNITS["voxel"]
 
     def __or__(self, other: GroupWork) -> GroupWork:
         """Put together what was done for two contrasts."""
@@ -144,6 +148,7 @@ class GroupWork:
             adjusted_for=self.adjusted_for or other.adjusted_for,
             equivalence=self.equivalence or other.equivalence,
             bayes_factors=self.bayes_factors or other.bayes_factors,
+            units=self.units,
         )
 
 

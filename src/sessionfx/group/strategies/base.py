@@ -27,6 +27,7 @@ from sessionfx.ask.covariates import CONSTANT_TOLERANCE, GroupContrast
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.errors import NotEstimableError
 from sessionfx.options import StrategyModel
+from sessionfx.options.groups import EFFECT_UNITS
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.resampling import Resampling, WildBootstrap
 
@@ -178,10 +179,11 @@ class MapLayout:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: a session contrast, for one contrast over participants."""
+    """What is asked: a session contrast, for one contrast over participants; with the units of first-level effects."""
 
     sessions: SessionContrast
     group: GroupContrast = INTERCEPT
+    effect_units: str = field(default=EFFECT_UNITS["voxel"], compare=False)
 
     @property
     def text(self) -> str:
@@ -198,7 +200,7 @@ class Question:
         """Units of the effect."""
         of_time = "unit" if self.sessions.degree == 1 else "squared unit"
         per = {self.sessions.time: of_time, self.group.covariate: "unit"}
-        return "percent signal change" + "".join(f" per {unit} of '{name}'" for name, unit in per.items() if name)
+        return self.effect_units + "".join(f" per {unit} of '{name}'" for name, unit in per.items() if name)
 
     def group_weights(self, n_columns: int) -> NDArray[np.float64]:
         """Weights over the constant and the covariates."""
