@@ -29,7 +29,7 @@ $(VENV)/.bench: $(VENV)/.runtime
 	@touch $@
 
 demo: $(VENV)/.runtime ## simulate a small multi-session dataset, analyse it, say where the report is
-	@test -d $(DEMO)/bids || $(BIN)/sessionfx-simulate $(DEMO)/bids
+	@test -d $(DEMO)/bids || $(BIN)/sessionfx-simulate $(DEMO)/bids --modulator 3
 	$(BIN)/sessionfx $(DEMO)/bids $(DEMO)/sessionfx participant group --contrast 'incongruent - congruent' --confounds scrub
 	@echo
 	@echo "The report: $(CURDIR)/$(DEMO)/sessionfx/group.html"

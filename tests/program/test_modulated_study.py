@@ -144,3 +144,25 @@ def test_without_contrasts_the_modulated_columns_are_asked_about_too(
     assert {name.split("_contrast-")[1].split("_")[0] for name in maps(tmp_path / "out")} == {
         "congruent", "incongruent", "incongruentMinusCongruent", "incongruentXResponseTime",
     }  # fmt: skip
+
+
+def test_the_true_effect_of_a_simulated_modulator_is_estimated_in_its_region_alone(tmp_path: Path) -> None:
+    quiet = {"n_participants": 1, "n_volumes": 120, "noise_sd": 0.05, "voxel_size": 12.0}
+    dataset, output = simulated(tmp_path, modulator=3.0, **quiet), tmp_path / "out"
+    contrast = f"responseTime=0.5*congruent_x_response_time + 0.5*{SLOPE}"
+    assert participant(dataset, output, contrast, "--modulator", "response_time", "--confounds", "scrub") == 0
+    truth = dataset / "derivatives" / "truth"
+    region = nib.load(next(truth.glob("*_desc-taskOnly_mask.nii.gz"))).get_fdata() > 0
+    effects = pd.read_csv(truth / "effects.tsv", sep="\t").set_index("session_id")["responseTime"]
+    for session in ("01", "02"):
+        start = f"sub-01_ses-{session}_*_contrast-responseTime"
+        effect, variance = (
+            nib.load(next(output.rglob(f"{start}_stat-{name}_*_statmap.nii.gz"))).get_fdata()
+            for name in ("effect", "variance")
+        )
+        inside = variance > 0
+        error = np.sqrt(variance[region & inside].mean() / (region & inside).sum())
+        assert abs(effect[region & inside].mean() - effects[f"ses-{session}"]) < 4 * error < 0.3
+        z = effect[~region & inside] / np.sqrt(variance[~region & inside])
+        assert abs(z.mean()) < 0.3
+        assert np.quantile(np.abs(z), 0.95) < 3

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from nilearn.glm.first_level import FirstLevelModel
+from nilearn.glm.first_level import FirstLevelModel, compute_regressor
 from nilearn.interfaces.fmriprep import load_confounds
 from numpy.typing import NDArray
 
@@ -249,6 +249,34 @@ def test_glm_recovers_the_true_effect_and_nothing_elsewhere(nearly_noiseless_dat
     assert np.abs(estimate[elsewhere]).max() < 0.1
 
 
+def test_a_modulator_adds_to_its_region_alone_and_is_recovered(tmp_path: Path) -> None:
+    options = replace(SMALL, n_participants=1, n_volumes=120, noise_sd=0.01, missing=())
+    plain, modulated = (
+        simulate_dataset(tmp_path / str(slope), replace(options, modulator=slope)) for slope in (0.0, 3.0)
+    )
+    truth = modulated / "derivatives/truth"
+    region = np.asarray(nib.load(truth / f"space-{SPACE}_desc-taskOnly_mask.nii.gz").dataobj) > 0
+    for session in ("01", "02"):
+        run = f"sub-01/ses-{session}/func/sub-01_ses-{session}_task-stroop_run-01"
+        assert (plain / f"{run}_events.tsv").read_bytes() == (modulated / f"{run}_events.tsv").read_bytes()
+        without, with_modulator = (
+            nib.load(root / f"derivatives/fmriprep/{run}_space-{SPACE}_desc-preproc_bold.nii.gz").get_fdata()
+            for root in (plain, modulated)
+        )
+        np.testing.assert_array_equal(without[~region], with_modulator[~region])
+        events = read_tsv(modulated / f"{run}_events.tsv")
+        heights = events["response_time"] - events.groupby("trial_type")["response_time"].transform("mean")
+        times = 2.0 * (0.5 + np.arange(options.n_volumes))
+        trials = events[["onset", "duration"]].assign(height=heights).to_numpy().T
+        column, _ = compute_regressor(trials, "glover", times)
+        added = 100 * (with_modulator - without)[region][:, 1:].mean(axis=0) / without[region].mean()
+        slope = np.linalg.lstsq(column[1:], added, rcond=None)[0]
+        effects = read_tsv(truth / "effects.tsv").set_index("session_id")
+        assert slope == pytest.approx(effects["responseTime"][f"ses-{session}"], rel=0.02)
+        (path,) = truth.glob(f"ses-{session}_*_contrast-responseTime_stat-effect_statmap.nii.gz")
+        np.testing.assert_array_equal(nib.load(path).get_fdata(), 3.0 * region)
+
+
 def test_effect_maps_hold_the_expected_effect_inside_the_regions_and_zero_outside(dataset: Path) -> None:
     truth, regions = dataset / "derivatives/truth", regions_of(dataset)
     assert not (regions["meanEffect"] & regions["sessionChange"]).any()
@@ -288,7 +316,7 @@ def test_expected_session_change_averages_to_zero_over_sessions() -> None:
         ({"n_volumes": 5}, "--volumes"), ({"voxel_size": 1.0}, "--voxel-size"), ({"seed": -1}, "--seed"),
         ({"mean_effect": float("inf")}, "--mean-effect"), ({"session_change": float("nan")}, "--session-change"),
         ({"participant_sd": -0.1}, "--participant-sd"), ({"session_sd": float("nan")}, "--session-sd"),
-        ({"noise_sd": -1.0}, "--noise-sd"), ({"sessions_in_names": False}, "one session"),
+        ({"noise_sd": -1.0}, "--noise-sd"), ({"modulator": 51.0}, "--modulator"), ({"sessions_in_names": False}, "one session"),
         ({"n_participants": 1, "n_sessions": 1, "missing": (("01", "01"),)}, "--missing"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),

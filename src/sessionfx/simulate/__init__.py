@@ -14,6 +14,10 @@ session change region
     The expected effect changes linearly over sessions here; its mean over sessions is zero (left parietal).
 task region
     Both conditions evoke the same response here (occipital), so the effect is zero.
+modulator
+    Where it is asked for, slower responses come with a larger response of the task region: so many percent for each
+    second that a response time is above the mean of its run and condition. It is the weight of the column
+    `…_x_response_time` of a model with this modulator.
 null
     Everywhere outside the first two regions the effect is exactly zero for every participant and session.
     Random effects are absent there too, so group tests have their nominal error rate.

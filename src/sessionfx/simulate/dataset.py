@@ -23,7 +23,7 @@ from sessionfx.simulate.signals import CONDITIONS, EFFECT_REGIONS, stream
 
 FILES = Path(__file__).parent / "files"
 SPACE = "space-MNI152NLin2009cAsym"
-STATMAP = f"task-stroop_{SPACE}_contrast-incongruentMinusCongruent_stat-effect_statmap.nii.gz"
+EXPECTED = f"task-stroop_{SPACE}_contrast-{{}}_stat-effect_statmap.nii.gz"
 REPETITION_TIME = 2.0  # s
 HIGH_PASS = 1 / 128  # Hz; cut-off of fMRIPrep's cosine columns
 _PREPROCESSED = {
@@ -74,6 +74,8 @@ def _write_run(root: Path, anatomy: Anatomy, options: SimulationOptions, key: tu
         + signals.make_drift(anatomy, n_volumes, stream(options, signals.DRIFT, *key))
         + signals.make_noise(n_volumes, len(anatomy.depth), options.noise_sd, noise_rng)
     )
+    if options.modulator:
+        percent += signals.make_modulated_signal(anatomy, events, times, signals.modulator_effect(options, *key[:2]))
     data = anatomy.baseline * (1 + percent / 100)
     data[0] *= NON_STEADY_STATE_GAIN
     # The confounds are computed from the numbers that the image file holds.
@@ -115,18 +117,23 @@ def _write_participants(root: Path, options: SimulationOptions) -> None:
 
 def _write_truth(root: Path, anatomy: Anatomy, options: SimulationOptions) -> None:
     """Write the region masks, the expected effect maps and the participants' true effects."""
-    for region in EFFECT_REGIONS:
+    modulated = {signals.MODULATED_REGION: options.modulator} if options.modulator else {}
+    for region in (*EFFECT_REGIONS, *modulated):
         mask = _nifti(anatomy, anatomy.regions[region].astype(np.uint8))
         _write(root / f"{SPACE}_desc-{region}_mask.nii.gz", mask)
     for session in range(options.n_sessions):
-        effect = np.zeros(len(anatomy.depth), dtype=np.float32)
-        for region, value in signals.group_effect(options, session).items():
-            effect[anatomy.regions[region]] = value
-        _write(root / "_".join([*_entities(options, 0, session)[1:], STATMAP]), _nifti(anatomy, effect))
+        maps = {"incongruentMinusCongruent": signals.group_effect(options, session)}
+        for contrast, expected in (maps | ({"responseTime": modulated} if modulated else {})).items():
+            effect = np.zeros(len(anatomy.depth), dtype=np.float32)
+            for region, value in expected.items():
+                effect[anatomy.regions[region]] = value
+            name = "_".join([*_entities(options, 0, session)[1:], EXPECTED.format(contrast)])
+            _write(root / name, _nifti(anatomy, effect))
 
     rows = [
         dict(zip(("participant_id", "session_id"), _entities(options, *scanned), strict=False))
         | signals.session_effect(options, *scanned)
+        | ({"responseTime": signals.modulator_effect(options, *scanned)} if modulated else {})
         for scanned in options.scanned_sessions()
     ]
     _write(root / "effects.tsv", pd.DataFrame(rows))

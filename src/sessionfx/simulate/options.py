@@ -35,6 +35,7 @@ class SimulationOptions:
     seed: int = _number(2026, 0, 2**63 - 1, "seed of the random numbers; the same seed gives the same files")
     mean_effect: float = _number(1.0, -50, 50, "effect in every session, first region", "percent")
     session_change: float = _number(0.6, -50, 50, "change of the effect per session, second region", "percent")
+    modulator: float = _number(0.0, -50, 50, "effect of the response time, third region", "percent per second")
     participant_sd: float = _number(0.3, 0, 50, "SD of the effect over participants", "percent")
     session_sd: float = _number(0.15, 0, 50, "SD of the effect over a participant's sessions", "percent")
     noise_sd: float = _number(0.7, 0, 50, "SD of the noise", "percent")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from nilearn.glm.first_level import compute_regressor
 from numpy.typing import NDArray
 
 from sessionfx.simulate.head import Anatomy
@@ -18,6 +19,7 @@ from sessionfx.simulate.options import SimulationOptions
 
 CONDITIONS = ("congruent", "incongruent")
 EFFECT_REGIONS = ("meanEffect", "sessionChange")
+MODULATED_REGION = "taskOnly"
 COMMON_RESPONSE = 0.8  # percent signal change that both conditions evoke in every region
 TRIAL_DURATION = 1.5  # s
 INTER_TRIAL_INTERVAL = (1.0, 2.4)  # s; its mean makes trials fill 47 % of the time
@@ -27,6 +29,7 @@ AR1 = 0.4  # correlation of the noise between neighbouring volumes
 # What a stream of random numbers is for. The numbers are arbitrary but part of the data: with the default seed they
 # draw random effects whose means are near their expectation, as a demonstration wants.
 EVENTS, MOTION, NOISE, PARTICIPANT_EFFECT, SESSION_EFFECT, SESSION_MASK, DRIFT, DEMOGRAPHICS = range(1, 9)
+MODULATOR_PARTICIPANT, MODULATOR_SESSION = 9, 10
 
 
 def stream(options: SimulationOptions, purpose: int, *indices: int) -> np.random.Generator:
@@ -51,6 +54,16 @@ def session_effect(options: SimulationOptions, participant: int, session: int) -
     random_effects = (options.participant_sd * intercepts + options.session_sd * deviations).tolist()
     expected = group_effect(options, session)
     return {region: expected[region] + own for region, own in zip(EFFECT_REGIONS, random_effects, strict=True)}
+
+
+def modulator_effect(options: SimulationOptions, participant: int, session: int) -> float:
+    """Return one participant's true effect of the response time in one session, in percent per second.
+
+    It varies over participants and their sessions with the standard deviations of the other effects.
+    """
+    intercept = stream(options, MODULATOR_PARTICIPANT, participant).standard_normal()
+    deviation = stream(options, MODULATOR_SESSION, participant, session).standard_normal()
+    return float(options.modulator + options.participant_sd * intercept + options.session_sd * deviation)
 
 
 def make_events(run_duration: float, rng: np.random.Generator) -> pd.DataFrame:
@@ -87,6 +100,18 @@ def make_task_signal(anatomy: Anatomy, design: pd.DataFrame, effect: dict[str, f
             weight = COMMON_RESPONSE + sign * effect.get(region, 0.0)
             signal[:, inside] += weight * design[[condition]].to_numpy()
     return signal
+
+
+def make_modulated_signal(anatomy: Anatomy, events: pd.DataFrame, times: NDArray[Any], effect: float) -> NDArray[Any]:
+    """Return what slow responses add at these times (s), shape (T, V), in percent; the effect is in percent per second.
+
+    Each trial is as high as its response time is above the mean of its condition.
+    """
+    response_time = events["response_time"]
+    heights = response_time - response_time.groupby(events["trial_type"]).transform("mean")
+    trials = events[["onset", "duration"]].assign(height=heights).to_numpy().T
+    response, _ = compute_regressor(trials, "glover", times)
+    return np.asarray(effect * response * anatomy.regions[MODULATED_REGION])
 
 
 def motion_jump(n_volumes: int, participant: int, session: int, run: int) -> int | None:
