@@ -154,13 +154,14 @@ SCRIPTS: dict[str, tuple[Script, dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("case", SCRIPTS)
-@pytest.mark.parametrize("hrf", ["glover", "spm + derivative"])
+@pytest.mark.parametrize("hrf", ["glover", "spm + derivative", "fir"])
 def test_designs_and_effects_are_those_of_a_plain_script(case: str, hrf: str, tmp_path: Path) -> None:
     script, options = SCRIPTS[case]
     table = trials()
-    theirs = make_first_level_design_matrix(TIMES, script(table), hrf_model=hrf)
+    delays = (1, 2, 3) if hrf == "fir" else ()
+    theirs = make_first_level_design_matrix(TIMES, script(table), hrf_model=hrf, fir_delays=delays or None)
     events = events_of(table, tmp_path, **options)
-    ours = design_of(events, hrf_model=hrf)
+    ours = design_of(events, hrf_model=hrf, fir_delays=delays)
     assert list(ours.matrix) == list(theirs)
     np.testing.assert_allclose(ours.matrix, theirs, **EXACT)
 

@@ -37,13 +37,16 @@ _SCALINGS = {
 
 def model_parameters(model: FirstLevelModel) -> dict[str, Any]:
     """Name the options that make the maps of a run, for sidecars."""
-    return {
-        "ConditionsFrom": list(model.condition_column) or None,
-        "Recodes": list(model.recode) or None,
-        "EventFilters": list(model.event_filter) or None,
+    of_events = {
+        "ConditionsFrom": list(model.condition_column),
+        "Recodes": list(model.recode),
+        "EventFilters": list(model.event_filter),
         "DurationColumn": model.duration_column,
-        "Modulators": list(model.modulator) or None,
+        "Modulators": list(model.modulator),
         "ModulatorCentering": model.modulator_centering if model.modulator else None,
+    }
+    return {
+        **{name: asked for name, asked in of_events.items() if asked},
         "HrfModel": model.hrf_model,
         **({"FirDelays": list(model.fir_delays)} if model.fir_delays else {}),
         "DriftModel": model.drift_model,
