@@ -843,3 +843,31 @@ def test_what_sessions_cannot_have_is_an_error(
 def test_the_intercept_may_have_a_weight_under_a_name_of_its_own() -> None:
     (contrast,) = resolve_group_contrasts(["negative=-1*intercept"], Covariates.none(["01", "02"]))
     assert (contrast.label, contrast.weights) == ("negative", (-1.0,))
+
+
+# F tests ----------------------------------------------------------------------------------------------------
+
+THREE = code_covariates(SIX, {"age": AGES, "arm": ("a", "b", "c") * 2})
+
+
+def test_an_f_test_has_the_weights_of_its_rows() -> None:
+    found = asked("F:any arm = a - b; `b` - c", THREE)
+    rows = tuple(asked(text, THREE).weights for text in ("a - b", "b - c"))
+    assert found == GroupContrast("anyArm", "a - b; `b` - c", (), tested=rows)
+    assert found.is_f_test
+    assert found.columns == {2, 3}
+    assert asked("F:x = intercept; age", THREE).tested == ((1, 0, 0, 0), (0, 1, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("specification", "message"),
+    [
+        ("F: a - b; b - c", "without a name"),
+        ("F:x = a - b; b - c; a - c", "its rows depend on each other"),
+        ("F:x = a - b; age - b", "mixes the covariates"),
+        ("F:x = a - b; a - d", "names 'd', which is neither"),
+    ],
+)
+def test_an_f_test_that_cannot_be_asked_is_refused(specification: str, message: str) -> None:
+    with pytest.raises(CommandLineError, match=message):
+        asked(specification, THREE)

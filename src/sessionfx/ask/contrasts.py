@@ -16,14 +16,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.ask.expressions import NAME, ExpressionError, parse_expression, split_name
+from sessionfx.ask.expressions import NAME, ExpressionError, parse_expression, split_f_test, split_name
 from sessionfx.errors import CommandLineError
 from sessionfx.wording import natural_key, words_to_label
 
 # What nilearn adds to a condition's name for the columns of other responses
 _RESPONSE_SUFFIX = re.compile(r"_(derivative|dispersion|delay_\d+)\Z")
-_F_TEST = "F:"
-_BETWEEN_ROWS = re.compile(r";(?=(?:[^`]*`[^`]*`)*[^`]*\Z)")  # not within backticks
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Contrast:
     @property
     def definition(self) -> str:
         """As it can be written, with its name."""
-        return f"{_F_TEST if self.is_f_test else ''}{self.label} = {self.expression}"
+        return f"{'F:' if self.is_f_test else ''}{self.label} = {self.expression}"
 
     @property
     def row_weights(self) -> tuple[dict[str, float], ...]:
@@ -85,8 +83,9 @@ def parse_contrast(text: str) -> Contrast:
         If it is no linear expression of condition names, no label can be made, or the rows of an F test depend on each
         other.
     """
-    if _is_f_test(text):
-        return _parse_f_test(text)
+    f_test = split_f_test(text)
+    if f_test is not None:
+        return _parse_f_test(text, *f_test)
     name, body = split_name(text)
     try:
         expression = parse_expression(body)
@@ -105,19 +104,14 @@ def parse_contrast(text: str) -> Contrast:
     return Contrast(label, expression.text, expression.weights)
 
 
-def _is_f_test(text: str) -> bool:
-    return text.lstrip().startswith(_F_TEST)
-
-
-def _parse_f_test(text: str) -> Contrast:
-    name, body = split_name(text.lstrip().removeprefix(_F_TEST))
-    label = words_to_label([name or ""])
+def _parse_f_test(text: str, name: str, body: str, written: Sequence[str]) -> Contrast:
+    label = words_to_label([name])
     if not label:
         raise CommandLineError(
             f"--contrast '{text}' is an F test without a name to use in file names. Write --contrast 'F:NAME = a; b', "
             "its rows separated by semicolons."
         )
-    rows = tuple(parse_contrast(row) for row in _BETWEEN_ROWS.split(body))
+    rows = tuple(map(parse_contrast, written))
     test = Contrast(label, body, {}, rows)
     if np.linalg.matrix_rank(test.matrix(test.conditions)) < len(rows):
         raise CommandLineError(
@@ -136,8 +130,7 @@ def parse_contrasts(texts: Sequence[str]) -> tuple[Contrast, ...]:
         As `parse_contrast`, and where two different contrasts get one label.
     """
     contrasts: dict[str, Contrast] = {}
-    for text in sorted(texts, key=_is_f_test):
-        contrast = parse_contrast(text)
+    for contrast in sorted(map(parse_contrast, texts), key=lambda contrast: contrast.is_f_test):
         # a row that is asked for by itself goes by that name
         rows = tuple(
             next((known for known in contrasts.values() if known.weights == row.weights), row)

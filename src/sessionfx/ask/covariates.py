@@ -12,7 +12,8 @@ interaction
     Products of the columns of two covariates, `group:age`: how the effect of one differs with the other.
 group contrast
     What is asked about the participants: their `intercept`, the effect of a numeric covariate, a difference of levels,
-    or of what an interaction tells apart (`patient:age - control:age`, a difference of slopes).
+    or of what an interaction tells apart (`patient:age - control:age`, a difference of slopes). An F test,
+    `F:NAME = a - b; b - c`, asks whether several of these, its rows, are all zero.
 
 Numeric covariates are centred and categorical ones sum-coded, so that the intercept keeps its meaning whatever
 covariates stand beside it: the mean over levels, each counting the same, at the mean of the numeric covariates.
@@ -30,7 +31,7 @@ from itertools import combinations, product
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.ask.expressions import NAME, ExpressionError, parse_expression, split_name
+from sessionfx.ask.expressions import NAME, ExpressionError, parse_expression, split_f_test, split_name
 from sessionfx.errors import CommandLineError, LevelError
 from sessionfx.statistics.linear_algebra import independent_columns
 from sessionfx.wording import listed, natural_key, quoted, words_to_label
@@ -128,15 +129,28 @@ class GroupContrast:
     text : str
         As written, for people.
     weights : tuple of float
-        Over the intercept and the Q columns of the covariates.
+        Over the intercept and the Q columns of the covariates; empty for an F test.
     covariate : str
-        The numeric covariate that an effect is per unit of; empty for levels and the intercept.
+        The numeric covariate that an effect is per unit of; empty for levels, the intercept and F tests.
+    tested : tuple of tuple of float
+        Weights of the rows of an F test; empty for a t test.
     """
 
     label: str
     text: str
     weights: tuple[float, ...]
     covariate: str = field(default="", compare=False)
+    tested: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def is_f_test(self) -> bool:
+        """Whether it asks if all of its rows are zero."""
+        return bool(self.tested)
+
+    @property
+    def columns(self) -> frozenset[int]:
+        """Columns with a weight in some row, by their number; 0 is the intercept."""
+        return frozenset(at for row in self.tested or (self.weights,) for at, weight in enumerate(row) if weight)
 
 
 # Coding -----------------------------------------------------------------------------------------------------
@@ -435,15 +449,16 @@ def resolve_group_contrasts(specifications: Sequence[str], covariates: Covariate
     ----------
     specifications : sequence of str
         `intercept`, a numeric covariate, weights over levels of one categorical covariate that sum to zero, one level
-        (its mean), or `NAME=` one of these; empty for the defaults. A level may be written `group[patient]`, and
+        (its mean), or `NAME=` one of these; or an F test of several, `F:NAME = a - b; b - c`; empty for the defaults.
+        A level may be written `group[patient]`, and
         must be where its name alone means something else too.
     covariates : Covariates
 
     Raises
     ------
     CommandLineError
-        For an unknown or ambiguous name, text that is no expression, weights without a meaning, or two contrasts with
-        one label.
+        For an unknown or ambiguous name, text that is no expression, weights without a meaning, rows of an F test that
+        depend on each other, or two contrasts with one label.
     """
     contrasts: list[GroupContrast] = []
     for specification in specifications or default_group_specifications(covariates):
@@ -452,7 +467,7 @@ def resolve_group_contrasts(specifications: Sequence[str], covariates: Covariate
         twin = next((other for other in contrasts if other.label.lower() == contrast.label.lower()), None)
         if twin is None:
             contrasts.append(contrast)
-        elif twin.weights != contrast.weights:
+        elif (twin.weights, twin.tested) != (contrast.weights, contrast.tested):
             raise CommandLineError(
                 f"The group contrasts '{twin.text}' and '{contrast.text}' would both be called '{contrast.label}' in "
                 "file names. Name the contrasts you want, and give one of these a name of its own: --group-contrast "
@@ -461,7 +476,28 @@ def resolve_group_contrasts(specifications: Sequence[str], covariates: Covariate
     return contrasts
 
 
+def _resolve_f_test(
+    specification: str, name: str, body: str, rows: Sequence[str], covariates: Covariates
+) -> GroupContrast:
+    label = words_to_label([name])
+    if not label:
+        raise CommandLineError(
+            f"--group-contrast '{specification}' is an F test without a name to use in file names. Write "
+            "--group-contrast 'F:NAME = a - b; b - c', its rows separated by semicolons."
+        )
+    tested = tuple(_resolve_one(row, covariates).weights for row in rows)
+    if len(independent_columns(np.array(tested).T)) < len(tested):
+        raise CommandLineError(
+            f"--group-contrast '{specification}': its rows depend on each other, one being a sum of others. Leave that "
+            "row out; the test is the same without it."
+        )
+    return GroupContrast(label, body, (), tested=tested)
+
+
 def _resolve_one(specification: str, covariates: Covariates) -> GroupContrast:
+    f_test = split_f_test(specification)
+    if f_test is not None:
+        return _resolve_f_test(specification, *f_test, covariates)
     name, body = split_name(specification)
     label = words_to_label([name]) if name is not None else None
     if label == "":

@@ -21,6 +21,8 @@ from sessionfx.wording import words_to_label
 NAME = r"[^\W\d][\w.]*"  # what pandas and nilearn take as a column name, and dots
 SESSION_NAME = r"ses-[a-zA-Z0-9]+"
 
+_F_TEST = "F:"
+_BETWEEN_ROWS = re.compile(r"\s*;\s*(?=(?:[^`]*`[^`]*`)*[^`]*\Z)")  # not within backticks
 _MAX_LENGTH = 2000
 _MAX_DEPTH = 50
 _OPERATOR_WORDS = {"+": "plus", "-": "minus", "*": "times", "/": "over"}
@@ -111,6 +113,17 @@ def split_name(text: str) -> tuple[str | None, str]:
         elif character == "=" and not quoted:
             return text[:position].strip(), text[position + 1 :].strip()
     return None, text.strip()
+
+
+def split_f_test(text: str) -> tuple[str, str, list[str]] | None:
+    """Split an F test, `F:NAME = EXPR; EXPR`, into its name, what follows it and the rows; None where it is none.
+
+    Without an equals sign the name is empty.
+    """
+    if not text.lstrip().startswith(_F_TEST):
+        return None
+    name, body = split_name(text.lstrip().removeprefix(_F_TEST))
+    return name or "", body, _BETWEEN_ROWS.split(body)
 
 
 def quoted_names(text: str, names: Sequence[str]) -> str:

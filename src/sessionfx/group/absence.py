@@ -13,8 +13,8 @@ from sessionfx.statistics.equivalence import two_one_sided_tests
 from sessionfx.statistics.estimates import Estimate
 
 F_TEST = (
-    "A test that several differences between sessions are all zero has no equivalence test and no Bayes factor here; "
-    "ask for the differences one by one."
+    "A test that several contrasts are all zero has no equivalence test and no Bayes factor here; ask for them one by "
+    "one."
 )
 
 

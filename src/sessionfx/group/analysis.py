@@ -550,7 +550,7 @@ class ContrastMaps:
             resampled=frozenset(answer.permutation.scheme for answer in every if answer.permutation is not None),
             compared=any(len(answers) > 1 for answers in answered),
             f_tests=any(
-                answers and asked.question.sessions.kind == "any"
+                answers and asked.question.is_f_test
                 for asked, answers in zip(self.results.questions, answered, strict=True)
             ),
             reliability=self.results.reliability is not None,

@@ -252,7 +252,7 @@ def _prepare(
             "strategy": name,
             "status": ESTIMATED,
             "reason": "",
-            "test": "F" if question.sessions.kind == "any" else "t",
+            "test": "F" if question.is_f_test else "t",
             "effect": effect,
         }
         trial.rows.append(row)
@@ -370,13 +370,14 @@ def _effect(layout: MapLayout, question: Question, of_maps: NDArray[np.float64])
     """
     asked = question.sessions
     between = layout.between(range(len(layout.participants))).to_numpy()
-    over_participants = question.group_weights(between.shape[1])
-    share = between @ over_participants / (over_participants @ over_participants)
+    rows = np.atleast_2d(question.group_weights(between.shape[1]))
+    first = rows[0]  # of an F test the true effect is what its first row is about
+    share = between @ first / (first @ first)
     present = [session for session in asked.sessions if session in layout.sessions]
-    differences = np.ones((1, 1))  # a single contrast is its own vector
+    differences = np.ones(1)  # a single contrast is its own vector
     pattern = direction_of(layout, question)
     if asked.kind == "any" and len(present) > 1:
-        differences = (difference_contrasts(len(present)) @ np.linspace(-0.5, 0.5, len(present)))[:, None]
+        differences = difference_contrasts(len(present)) @ np.linspace(-0.5, 0.5, len(present))
     elif asked.time is None:
         named = asked.weights_for(present) if asked.weights else None
         if named is None:
@@ -385,7 +386,8 @@ def _effect(layout: MapLayout, question: Question, of_maps: NDArray[np.float64])
         pattern = pattern / (weights @ weights)
     try:
         covariance = _reference_covariance(layout, question, of_maps)
-        length = float((differences.T @ np.linalg.solve(covariance, differences)).item())
+        true = np.kron(differences, rows @ first / (first @ first))
+        length = float(true @ np.linalg.solve(covariance, true))
     except (NotEstimableError, np.linalg.LinAlgError):
         return np.nan, np.zeros(len(share))
     return NONCENTRALITY / np.sqrt(length), pattern * share

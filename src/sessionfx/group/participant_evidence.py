@@ -80,8 +80,8 @@ class ValueCheck:
     n_participants : int
     participants : tuple of str
     design : ndarray of shape (n, P)
-    weights : ndarray of shape (n,)
-        Of participants' values in the estimate over participants.
+    weights : ndarray of shape (n,) or (R, n)
+        Of participants' values in the estimate over participants, or in the R that are tested together.
     groups : tuple of str
         Of each participant, where there is a categorical covariate; else empty.
     """
@@ -111,9 +111,12 @@ class ValueCheck:
 
     @property
     def carried(self) -> float:
-        """Squared skewness of the estimate, in that of the values: 1/n for a mean, 0 for groups of equal size."""
-        squares = float(np.sum(self.weights**2))
-        return float(np.sum(self.weights**3)) ** 2 / squares**3
+        """Squared skewness of the estimate, in that of the values: 1/n for a mean, 0 for groups of equal size.
+
+        Of several estimates the largest.
+        """
+        squares, cubes = (np.sum(self.weights**power, axis=-1) for power in (2, 3))
+        return float(np.max(cubes**2 / squares**3))
 
     @cached_property
     def _residual(self) -> NDArray[np.float64]:

@@ -2,10 +2,11 @@
 
 For two groups and nothing else it is Welch's (1947) t test; for a contrast of several groups, Satterthwaite's (1946)
 degrees of freedom of the sum of their variances; for several values per participant, the approximation of
-Krishnamoorthy & Yu (2004, doi:10.1016/j.spl.2003.10.012) to the multivariate Behrens–Fisher problem. The coefficients
-are those of ordinary least squares; only the error is by groups.
+Krishnamoorthy & Yu (2004, doi:10.1016/j.spl.2003.10.012) to the multivariate Behrens–Fisher problem; for several
+contrasts, Johansen's (1980, doi:10.1093/biomet/67.1.85), which is Welch's (1951) F for the means of groups. The
+coefficients are those of ordinary least squares; only the error is by groups.
 
-Shapes: n participants, P regressors, K groups, Q values each, V voxels.
+Shapes: n participants, P regressors, K groups, Q values each, R contrasts, V voxels.
 """
 
 from __future__ import annotations
@@ -108,6 +109,59 @@ class GroupedContrast:
         dof[usable] = (q + q**2) / spread.sum(axis=0)
         left = np.maximum(dof - q + 1, 1.0)
         return FTest(np.where(usable, left / (dof * q) * statistic, np.nan), float(q), np.where(usable, left, 1.0))
+
+
+@dataclass(frozen=True)
+class GroupedTest:
+    """R contrasts over participants that are tested together, with a variance for each group.
+
+    Attributes
+    ----------
+    rows : tuple of R GroupedContrast
+    """
+
+    rows: tuple[GroupedContrast, ...]
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Groups that carry some contrast, but leave nothing to see how they vary."""
+        return tuple(dict.fromkeys(label for row in self.rows for label in row.unseen))
+
+    def estimate(self, values: NDArray[np.floating]) -> FTest:
+        """Test that all contrasts are zero at voxels of shape (n, V).
+
+        Returns
+        -------
+        FTest
+            With T = b′C⁻¹b, B_g a group's share of C times C⁻¹, and A = Σ (tr(B_g²) + tr(B_g)²) / 2ν_g:
+            T / (R + 2A − 6A/(R + 2)) on R and R(R + 2)/(3A) degrees of freedom. NaN where C is singular.
+        """
+        first, n_rows = self.rows[0], len(self.rows)
+        weights = np.array([row.weights for row in self.rows])
+        used = np.nonzero(np.any([row.carried > 0 for row in self.rows], axis=0))[0]
+        squares = (first.members @ first.residuals(values) ** 2)[used]
+        variances = squares / first.free[used, None]
+        own = [weights[:, first.members[[group]].indices] for group in used]
+        parts = np.array([part @ part.T for part in own])[:, None] * variances[:, :, None, None]
+        covariance = parts.sum(axis=0)
+        statistic = quadratic_form(weights @ values, covariance)
+        usable = np.isfinite(statistic)
+        shares = np.linalg.solve(covariance[usable], parts[:, usable])
+        spread = np.einsum("gvrs,gvsr->gv", shares, shares) + np.einsum("gvrr->gv", shares) ** 2
+        a = (spread / first.free[used, None]).sum(axis=0) / 2
+        f, dof = np.full(len(usable), np.nan), np.ones(len(usable))
+        f[usable] = statistic[usable] / (n_rows + 2 * a - 6 * a / (n_rows + 2))
+        dof[usable] = n_rows * (n_rows + 2) / (3 * a)
+        return FTest(f, float(n_rows), dof)
+
+
+def grouped_test(
+    design: NDArray[np.float64], contrasts: NDArray[np.float64], groups: Sequence[str]
+) -> GroupedContrast | GroupedTest:
+    """Prepare a contrast of shape (P,), or a test of several of shape (R, P); see `grouped_contrast`."""
+    if contrasts.ndim == 1:
+        return grouped_contrast(design, contrasts, groups)
+    return GroupedTest(tuple(grouped_contrast(design, contrast, groups) for contrast in contrasts))
 
 
 def grouped_contrast(

@@ -202,10 +202,16 @@ class Question:
         per = {self.sessions.time: of_time, self.group.covariate: "unit"}
         return self.effect_units + "".join(f" per {unit} of '{name}'" for name, unit in per.items() if name)
 
+    @property
+    def is_f_test(self) -> bool:
+        """Whether it asks if several contrasts, over sessions or participants, are all zero."""
+        return self.sessions.kind == "any" or self.group.is_f_test
+
     def group_weights(self, n_columns: int) -> NDArray[np.float64]:
-        """Weights over the constant and the covariates."""
-        weights = np.zeros(n_columns)
-        weights[: len(self.group.weights)] = self.group.weights
+        """Weights over the constant and the covariates, of shape (P,), or (R, P) for an F test of R rows."""
+        given = np.array(self.group.tested or self.group.weights)
+        weights = np.zeros((*given.shape[:-1], n_columns))
+        weights[..., : given.shape[-1]] = given
         return weights
 
 
@@ -242,10 +248,8 @@ def variance_groups(
     levels = {covariate: tuple(codes[row] for row in rows) for covariate, codes in layout.factors.items()}
     if options.variance == "pooled" or not levels:
         return "", ()
-    asked = [
-        name.partition("[")[0] for name, weight in zip(layout.covariate_names, question.group.weights[1:], strict=False)
-        if weight and name.partition("[")[0] in levels
-    ]  # fmt: skip
+    named = (layout.covariate_names[column - 1].partition("[")[0] for column in sorted(question.group.columns - {0}))
+    asked = [covariate for covariate in named if covariate in levels]
     sizes = {covariate: Counter(own).values() for covariate, own in levels.items()}
     chosen = asked[0] if asked else min(levels, key=lambda covariate: min(sizes[covariate]))
     unequal = len(set(sizes[chosen])) > 1

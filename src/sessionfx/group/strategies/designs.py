@@ -206,7 +206,7 @@ def _main_effects(
     # weights over sessions add up to 1: a covariate's mean effect over sessions is its one effect
     return SessionDesign(
         pd.concat([pd.DataFrame(columns, index=full.matrix.index), covariates], axis=1),
-        np.concatenate([over_sessions * group_weights[0], over_sessions.sum() * group_weights[1:]]),
+        np.concatenate([over_sessions * group_weights[..., :1], over_sessions.sum() * group_weights[..., 1:]], axis=-1),
         full.session_weights,
         (MAIN_EFFECTS, *full.warnings),
     )

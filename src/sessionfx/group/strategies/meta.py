@@ -22,7 +22,7 @@ NOT_INSTALLED = (
     "pip install 'sessionfx[meta]' (the container image does not have it)."
 )
 NO_JOINT_TEST = (
-    "The meta strategy estimates one effect at a time and has no test over all sessions at once; marginal and "
+    "The meta strategy estimates one effect at a time and has no test of several contrasts at once; marginal and "
     "summary-statistics have one."
 )
 KNOWN_VARIANCES = (
@@ -93,7 +93,7 @@ class Meta(Strategy):
 
     def never_answers(self, question: Question) -> str:
         """Have no joint test; see `Strategy.never_answers`."""
-        return NO_JOINT_TEST if question.sessions.kind == "any" else ""
+        return NO_JOINT_TEST if question.is_f_test else ""
 
     def judge(self, grounds: Grounds) -> Judgement:
         """Call for care always; see `Strategy.judge`."""

@@ -24,8 +24,8 @@ COMPOUND_SYMMETRY = (
     f"({WITHOUT_SPHERICITY})."
 )
 NO_JOINT_TEST = (
-    "The mixed strategy has no test over all sessions at once here; marginal and summary-statistics have one that does "
-    "not need its assumption of equal correlations."
+    "The mixed strategy has no test of several contrasts at once here; marginal and summary-statistics have one that "
+    "does not need its assumption of equal correlations."
 )
 METHOD_NAMES = {"satterthwaite": "Satterthwaite", KENWARD_ROGER: "Kenward–Roger"}
 
@@ -72,7 +72,7 @@ class Mixed(Strategy):
 
     def never_answers(self, question: Question) -> str:
         """Have no joint test; see `Strategy.never_answers`."""
-        return NO_JOINT_TEST if question.sessions.kind == "any" else ""
+        return NO_JOINT_TEST if question.is_f_test else ""
 
     def judge(self, grounds: Grounds) -> Judgement:
         """Judge by how far its one variance and one correlation hold; see `Strategy.judge`."""

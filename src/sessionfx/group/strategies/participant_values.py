@@ -32,7 +32,7 @@ from sessionfx.statistics.linear_algebra import independent_columns, is_estimabl
 from sessionfx.statistics.multivariate import hotelling
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 from sessionfx.statistics.resampling import Resampling, grouped_wild_bootstrap, pooled_resampling
-from sessionfx.statistics.unequal_variances import GroupedContrast, grouped_contrast
+from sessionfx.statistics.unequal_variances import GroupedContrast, GroupedTest, grouped_contrast, grouped_test
 from sessionfx.wording import listed, session_names
 
 MOST_COLUMNS = 8  # named in a sentence
@@ -45,6 +45,14 @@ INCOMPLETE_TREND = (
     "not follow the trend, it is not the same quantity for everyone."
 )
 _WARNINGS_IF_INCOMPLETE = {"mean": (INCOMPLETE_MEAN,), "trend": (INCOMPLETE_TREND,)}
+NO_RESAMPLED_F = (
+    "There are no family-wise p values of an F test over participants by permutation here; the marginal strategy has "
+    "them by the wild bootstrap."
+)
+ONE_TEST_AT_A_TIME = (
+    "Hotelling's T² tests all differences between sessions for one group contrast at a time; the marginal strategy "
+    "tests several."
+)
 UNEQUAL_GROUPS = (
     "Each group has a variance of its own here, and the Bayes factor is that of a t test with one for all. --variance "
     "pooled has it; it holds if the groups vary equally."
@@ -62,13 +70,13 @@ class ParticipantPlan(Plan):
 
     @cached_property
     def over_participants(self) -> NDArray[np.float64]:
-        """Weights of shape (n,) of participants in the contrast."""
+        """Weights of participants in the contrast, of shape (n,), or (R, n) for an F test over participants."""
         return np.asarray(self.contrast @ pseudo_inverse(self.design_matrix.to_numpy()))
 
     @property
     def map_weights(self) -> NDArray[np.float64]:
-        """Weights of shape (Q, N) of the maps in the estimate, or in the Q differences that are tested together."""
-        n_values = self.combinations.shape[0] // len(self.over_participants)
+        """Weights of shape (Q, N) of the maps in the estimate, or in the Q that are tested together."""
+        n_values = self.combinations.shape[0] // len(self.design_matrix)
         differences = difference_contrasts(n_values) if n_values > 1 else np.ones((1, 1))
         return np.asarray(np.kron(differences, self.over_participants) @ self.combinations)
 
@@ -89,10 +97,10 @@ class SummaryStatisticsPlan(ParticipantPlan):
     precision_weighted: bool = False
 
     @cached_property
-    def prepared(self) -> OlsContrasts | GroupedContrast:
+    def prepared(self) -> OlsContrasts | GroupedContrast | GroupedTest:
         """The contrast over participants, ready for any number of voxels."""
         if self.groups:
-            return grouped_contrast(self.design_matrix.to_numpy(), self.contrast, self.groups)
+            return grouped_test(self.design_matrix.to_numpy(), self.contrast, self.groups)
         return prepare_ols(self.design_matrix.to_numpy(), self.contrast)
 
     @cached_property
@@ -152,7 +160,7 @@ class SummaryStatisticsPlan(ParticipantPlan):
 
     def effective_n(self, question: Question) -> float:
         """Find 1 / c′(X′X)⁻¹c; see `Plan.effective_n`."""
-        if isinstance(self.prepared, GroupedContrast):
+        if not isinstance(self.prepared, OlsContrasts):
             raise NotEstimableError(UNEQUAL_GROUPS)
         n = 1 / float(np.square(self.prepared.weights).sum())
         if question.group.covariate:
@@ -163,11 +171,16 @@ class SummaryStatisticsPlan(ParticipantPlan):
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Combine, then estimate the contrast over participants; see `Plan.estimate`."""
-        return self.prepared.estimate(self.participant_values(effects, variances))
+        values = self.participant_values(effects, variances)
+        if isinstance(self.prepared, OlsContrasts) and self.contrast.ndim > 1:
+            return FTest(*self.prepared.test(values))
+        return self.prepared.estimate(values)
 
     @cached_property
     def resampling(self) -> Resampling:
         """Flips or permutations; by group, the wild bootstrap. See `Plan.resampling`."""
+        if self.contrast.ndim > 1:
+            raise NotEstimableError(NO_RESAMPLED_F)
         return _resampling(self.design_matrix, self.contrast, self.groups)
 
     def resampled_values(
@@ -244,6 +257,8 @@ def plan_participants(layout: MapLayout, question: Question, options: GroupOptio
         As `plan_values` and `plan_session_vectors`.
     """
     if question.sessions.kind == "any":
+        if question.group.is_f_test:
+            raise NotEstimableError(ONE_TEST_AT_A_TIME)
         return plan_session_vectors(layout, question, options)
     return plan_values(layout, question, options)
 
@@ -331,7 +346,8 @@ def plan_over_participants(
     names, values = layout.adjusting_covariates(asked)
     design = pd.concat([between, pd.DataFrame(combination @ values, columns=list(names))], axis=1)
     design.index = pd.Index([f"sub-{participant}" for participant in combinations])
-    contrast = np.concatenate([question.group_weights(between.shape[1]), np.zeros(len(names))])
+    asked_of = question.group_weights(between.shape[1])
+    contrast = np.concatenate([asked_of, np.zeros((*asked_of.shape[:-1], len(names)))], axis=-1)
     check_over_participants(design, contrast)
     groups, sentence, details = groups_over_participants(layout, question, options, first_rows, design, contrast)
     is_mean = asked.kind == "mean"
@@ -342,9 +358,11 @@ def plan_over_participants(
         contrast=contrast,
         rows=tuple(sorted({row for weights in combinations.values() for row in weights})),
         left_out=left_out,
-        description=f"{f'Model of {columns}' if columns else 'One-sample model'} on {len(combinations)} participants, "
-        "one "
-        "summary-statistics value each" + (f" ({options.fixed_effects} weights)." if is_mean else ".") + sentence,
+        description=("F test in the model" if contrast.ndim > 1 else "Model" if columns else "One-sample model")
+        + (f" of {columns}" if columns else "")
+        + f" on {len(combinations)} participants, one summary-statistics value each"
+        + (f" ({options.fixed_effects} weights)." if is_mean else ".")
+        + sentence,
         warnings=_WARNINGS_IF_INCOMPLETE.get(asked.kind, ()) if incomplete else (),
         details={
             "FixedEffectsWeighting": options.fixed_effects if is_mean else "equal",
@@ -370,7 +388,7 @@ def check_over_participants(design: pd.DataFrame, contrast: NDArray[np.float64])
     NotEstimableError
     """
     matrix = design.to_numpy()
-    if not is_estimable(matrix, contrast):
+    if not all(is_estimable(matrix, row) for row in np.atleast_2d(contrast)):
         kept = independent_columns(matrix)
         explained = [str(name) for index, name in enumerate(design.columns) if index not in kept]
         raise NotEstimableError(
@@ -411,7 +429,7 @@ def groups_over_participants(
     covariate, groups = variance_groups(layout, question, options, rows)
     if not groups:
         return (), "", {"Variance": "pooled"}
-    unseen = grouped_contrast(design.to_numpy(), contrast, groups).unseen
+    unseen = grouped_test(design.to_numpy(), contrast, groups).unseen
     if unseen:
         levels = sorted({name[len(covariate) + 1 : -1] for name in unseen if name != covariate})
         which = f"level(s) {listed(levels, most=MOST_COLUMNS)}" if levels else "last level"
@@ -419,7 +437,8 @@ def groups_over_participants(
             f"How much participants vary within the {which} of '{covariate}' cannot be seen: there is one of them "
             "only, or the covariates account for them. --variance pooled takes all groups to vary equally."
         )
-    sentence = f" Each level of '{covariate}' has a variance of its own (Welch–Satterthwaite)."
+    method = "Johansen" if contrast.ndim > 1 else "Welch–Satterthwaite"
+    sentence = f" Each level of '{covariate}' has a variance of its own ({method})."
     return groups, sentence, {"Variance": f"by level of {covariate}"}
 
 

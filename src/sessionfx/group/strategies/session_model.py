@@ -44,6 +44,10 @@ CORRECTED = (
     "The Greenhouse–Geisser correction estimates the departure from sphericity at each voxel, which is uncertain "
     "with few participants."
 )
+NO_F_TEST_OVER_PARTICIPANTS = (
+    "The session model tests one group contrast at a time here; marginal and summary-statistics test several, with "
+    "groups that may vary unequally."
+)
 LINEAR_CODE = (
     "The subject effect is one straight line over the order of the participants' labels; the result changes when they "
     "are renamed."
@@ -124,6 +128,10 @@ class SessionModel(Strategy):
         ),
     )
 
+    def never_answers(self, question: Question) -> str:
+        """Test one group contrast at a time; see `Strategy.never_answers`."""
+        return NO_F_TEST_OVER_PARTICIPANTS if question.group.is_f_test else ""
+
     def rank(self, grounds: Grounds) -> int:
         """Step back behind the mixed model where sphericity matters to both; see `Strategy.rank`."""
         k = grounds.layout.n_sessions
@@ -175,6 +183,9 @@ class SessionModel(Strategy):
 
     def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> Plan:
         """Code sessions and participants; see `Strategy.plan`."""
+        refusal = self.never_answers(question)
+        if refusal:
+            raise NotEstimableError(refusal)
         asked = question.sessions
         subject_effect = resolve_subject_effect(options.subject_effect, asked)
         design = session_design(layout, question, options.session_covariate_effect)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sessionfx.group.judgement import Judgement
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
 from sessionfx.group.strategies.participant_values import plan_participants
@@ -101,6 +103,7 @@ def _judge_variances(grounds: Grounds) -> Judgement | None:
     carried = robust_contrast(
         plan.design_matrix.to_numpy(), [str(label) for label in plan.design_matrix.index], plan.contrast, 0.0
     )
-    if not carried.dof >= FEW_DOF:
+    n_further = len(np.atleast_2d(plan.contrast)) - 1
+    if not carried.dof - n_further >= FEW_DOF:
         return Judgement("conditional", "few participants carry this contrast, and it takes all to vary equally.")
     return grounds.judge_pooled_variance()

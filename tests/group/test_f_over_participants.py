@@ -1,0 +1,238 @@
+"""F tests over participants: several group contrasts at once, such as that three groups do not differ."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from calls import GroupCaller
+from group_study import GroupStudy, group_map, group_path, make_study
+from pages import text_of
+from sessionfx.ask.covariates import Covariates, code_covariates, resolve_group_contrasts
+from sessionfx.ask.session_contrasts import resolve_session_contrasts
+from sessionfx.errors import NotEstimableError
+from sessionfx.group.participant_evidence import ValueCheck
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
+from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
+from sessionfx.statistics.estimates import Estimate, FTest
+
+FloatArray = NDArray[np.float64]
+GROUPS = ("a",) * 8 + ("b",) * 15 + ("c",) * 20
+ANY_GROUP = "F:groups = a - b; b - c"
+
+
+def covariates_of(groups: tuple[str, ...] = GROUPS) -> Covariates:
+    return code_covariates([f"{index:02d}" for index in range(len(groups))], {"group": groups})
+
+
+def study(n_sessions: int = 1, groups: tuple[str, ...] = GROUPS) -> MapLayout:
+    covariates = covariates_of(groups)
+    cells = [(label, f"{session + 1:02d}") for label in covariates.participants for session in range(n_sessions)]
+    return MapLayout(
+        tuple(label for label, _ in cells),
+        tuple(session for _, session in cells),
+        covariates.columns,
+        np.array([covariates.row_of(label) for label, _ in cells]),
+    )
+
+
+def asked(group: str, sessions: str = "mean", n_sessions: int = 1, groups: tuple[str, ...] = GROUPS) -> Question:
+    (over_sessions,) = resolve_session_contrasts([sessions], [f"{index + 1:02d}" for index in range(n_sessions)])
+    (over_groups,) = resolve_group_contrasts([group], covariates_of(groups))
+    return Question(over_sessions, over_groups)
+
+
+def answer(
+    strategy: str, question: Question, effects: FloatArray, layout: MapLayout, **options: str
+) -> Estimate | FTest:
+    plan = STRATEGIES[strategy].plan(layout, question, GroupOptions(**options))
+    return estimate_in_blocks(plan, MapsInMemory(effects, np.ones_like(effects)))[1]
+
+
+def maps(seed: int, layout: MapLayout, sds: tuple[float, ...] = (1.0, 1.0, 1.0), n_voxels: int = 20) -> FloatArray:
+    rng = np.random.default_rng(seed)
+    sd = dict(zip(("a", "b", "c"), sds, strict=True))
+    level = rng.normal(size=(len(GROUPS), n_voxels))
+    own = {
+        label: value * sd[group] for label, value, group in zip(layout.unique_participants, level, GROUPS, strict=True)
+    }
+    scale = np.array([sd[GROUPS[int(label)]] for label in layout.participants])[:, None]
+    return np.array([own[label] for label in layout.participants]) + scale * rng.normal(
+        size=(len(layout.participants), n_voxels)
+    )
+
+
+def by_group(values: FloatArray) -> list[FloatArray]:
+    return [values[[own == group for own in GROUPS]] for group in ("a", "b", "c")]
+
+
+@pytest.mark.parametrize(("variance", "equal"), [("pooled", True), ("groups", False)])
+@pytest.mark.parametrize(
+    ("n_sessions", "sessions", "weights"),
+    [(1, "mean", [1.0]), (2, "mean", [0.5, 0.5]), (2, "ses-02 - ses-01", [-1.0, 1.0]), (3, "linear", [-0.5, 0.0, 0.5])],
+)
+def test_summary_statistics_is_the_analysis_of_variance_of_participants_values(
+    variance: str, equal: bool, n_sessions: int, sessions: str, weights: list[float]
+) -> None:
+    layout = study(n_sessions)
+    effects = maps(0, layout, (3.0, 1.0, 2.0))
+    found = answer("summary-statistics", asked(ANY_GROUP, sessions, n_sessions), effects, layout, variance=variance)
+    assert isinstance(found, FTest)
+    values = np.einsum("s,nsv->nv", weights, effects.reshape(len(GROUPS), n_sessions, -1))
+    reference = stats.f_oneway(*by_group(values), equal_var=equal)
+    np.testing.assert_allclose(found.f, reference.statistic, rtol=1e-9)
+    np.testing.assert_allclose(found.p, reference.pvalue, rtol=1e-8)
+
+
+@pytest.mark.parametrize("variance", ["pooled", "groups"])
+def test_one_row_is_the_square_of_t(variance: str) -> None:
+    layout = study(2)
+    effects = maps(1, layout, (2.0, 1.0, 1.0))
+    f = answer("summary-statistics", asked("F:x = a - b", "mean", 2), effects, layout, variance=variance)
+    t = answer("summary-statistics", asked("a - b", "mean", 2), effects, layout, variance=variance)
+    assert isinstance(f, FTest)
+    assert isinstance(t, Estimate)
+    np.testing.assert_allclose(f.f, t.t**2, rtol=1e-9)
+    np.testing.assert_allclose(f.dof, t.dof, rtol=1e-9)
+
+
+@pytest.mark.parametrize("strategy", ["summary-statistics", "marginal"])
+@pytest.mark.parametrize("variance", ["pooled", "auto"])
+def test_how_the_rows_are_written_does_not_matter(strategy: str, variance: str) -> None:
+    layout = study(2)
+    effects = maps(2, layout)
+    found = [
+        answer(strategy, asked(text, "mean", 2), effects, layout, variance=variance)
+        for text in (ANY_GROUP, "F:groups = 0.5*a + 0.5*b - c; 3*a - 3*c")
+    ]
+    np.testing.assert_allclose(found[1].maps()["F"], found[0].maps()["F"], rtol=1e-7)
+    np.testing.assert_allclose(found[1].dof, found[0].dof, rtol=1e-7)
+
+
+def test_marginal_of_one_map_each_has_the_wald_statistic_of_the_groups_own_variances() -> None:
+    """CR2 of groups alone is the unbiased variance of each: Wald's T is that of Welch, F a fraction of it (HTZ)."""
+    layout = study()
+    effects = maps(3, layout, (3.0, 1.0, 2.0))
+    found = answer("marginal", asked(ANY_GROUP), effects, layout)
+    assert isinstance(found, FTest)
+    of_groups = by_group(effects)
+    means = np.array([values.mean(axis=0) for values in of_groups])
+    weights = np.array([len(values) / values.var(axis=0, ddof=1) for values in of_groups])
+    wald = (weights * (means - (weights * means).sum(axis=0) / weights.sum(axis=0)) ** 2).sum(axis=0)
+    eta = found.dof + 1
+    np.testing.assert_allclose(found.f, found.dof / (2 * eta) * wald, rtol=1e-9)
+
+
+@pytest.mark.parametrize("sds", [(1.0, 1.0, 1.0), (3.0, 1.0, 2.0), (1.0, 2.0, 3.0)])
+@pytest.mark.parametrize("strategy", ["summary-statistics", "marginal"])
+@pytest.mark.parametrize("sessions", ["mean", "ses-02 - ses-01"])
+def test_groups_that_vary_unequally_keep_the_nominal_rate(strategy: str, sds: tuple[float, ...], sessions: str) -> None:
+    layout = study(2)
+    found = answer(strategy, asked(ANY_GROUP, sessions, 2), maps(4, layout, sds, 20_000), layout)
+    assert 0.035 <= np.mean(found.p <= 0.05) <= 0.058
+
+
+def test_any_difference_between_sessions_and_groups_is_a_test_of_marginal() -> None:
+    layout = study(3)
+    question = asked(ANY_GROUP, "any", 3)
+    found = answer("marginal", question, maps(5, layout, n_voxels=10_000), layout)
+    assert isinstance(found, FTest)
+    assert found.dof_numerator == 4.0
+    assert 0.035 <= np.mean(found.p <= 0.05) <= 0.058
+    with pytest.raises(NotEstimableError, match="one group contrast at a time; the marginal strategy tests several"):
+        STRATEGIES["summary-statistics"].plan(layout, question, GroupOptions())
+
+
+@pytest.mark.parametrize("strategy", ["session-model", "mixed", "meta"])
+def test_other_strategies_decline_in_a_sentence(strategy: str) -> None:
+    question = asked(ANY_GROUP)
+    refusal = STRATEGIES[strategy].never_answers(question)
+    assert refusal.endswith(".")
+    with pytest.raises(NotEstimableError, match=r"marginal and summary-statistics"):
+        STRATEGIES[strategy].plan(study(), question, GroupOptions())
+
+
+def test_skewness_of_an_f_test_is_that_of_the_contrast_with_most() -> None:
+    layout = study()
+    of = {text: ValueCheck.of(layout, asked(text), GroupOptions()) for text in (ANY_GROUP, "a - b", "b - c")}
+    assert all(of.values())
+    carried = {text: check.carried for text, check in of.items() if check is not None}
+    assert carried[ANY_GROUP] == pytest.approx(max(carried["a - b"], carried["b - c"]))
+
+
+def test_family_wise_p_are_those_of_marginal() -> None:
+    layout, question = study(2), asked(ANY_GROUP, "mean", 2)
+    plan = STRATEGIES["summary-statistics"].plan(layout, question, GroupOptions())
+    with pytest.raises(NotEstimableError, match="the marginal strategy has them"):
+        _ = plan.resampling
+    effects = maps(6, layout)
+    plan, found = estimate_in_blocks(
+        STRATEGIES["marginal"].plan(layout, question, GroupOptions(variance="pooled")),
+        MapsInMemory(effects, np.ones_like(effects)),
+    )
+    draws = plan.resampling.draws(np.random.default_rng(0), 5)
+    observed, dof = plan.resampling.statistic(effects, draws)[0] ** 2, plan.resampling.dof
+    # dof of the design instead of the voxel's; Wald's statistic is the same
+    np.testing.assert_allclose(observed * (dof + 1) / dof, found.maps()["F"] * (found.dof + 1) / found.dof, rtol=1e-6)
+
+
+# The program ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory: pytest.TempPathFactory) -> GroupStudy:
+    """Twenty-four participants of three sites, two sessions."""
+    made = make_study(tmp_path_factory.mktemp("sites"), n_participants=24, sessions=("01", "02"), missing=())
+    labels = [f"{number:02d}" for number in range(1, 25)]
+    made.participants_table(
+        {"participant_id": [f"sub-{label}" for label in labels], "site": [SITES[int(label) % 3] for label in labels]}
+    )
+    return made
+
+
+SITES = ("leiden", "oslo", "turin")
+F_OF_SITES = (
+    "--covariates", "site", "--session-contrast", "mean", "--session-contrast", "ses-02 - ses-01",
+    "--group-contrast", "intercept", "--group-contrast", "F:anySite = leiden - oslo; oslo - turin",
+)  # fmt: skip
+
+
+def test_maps_tables_and_page_of_an_f_test_over_participants(
+    sites: GroupStudy, call: GroupCaller, tmp_path: Path
+) -> None:
+    options = (*F_OF_SITES, "--calibrate", "200", "--permutations", "20", "--equivalence", "0.5")
+    output = call.done(sites, tmp_path / "out", *options, report=True)
+    owners = np.array([SITES[int(participant) % 3] for participant, _ in sites.keys])[::2]
+    differences = sites.stacked[1::2] - sites.stacked[::2]
+    reference = stats.f_oneway(*(differences[owners == site] for site in SITES), equal_var=False)
+    place = {"sessions": "ses02MinusSes01", "covariate": "anySite"}
+    found = group_map(output, "summaryStatistics", "F", **place)
+    np.testing.assert_allclose(found, reference.statistic, rtol=1e-5)
+    path = group_path(output, "marginal", "F", **place)
+    sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text(encoding="utf-8"))
+    assert sidecar["GroupContrast"] == "leiden - oslo; oslo - turin"
+    assert sidecar["DegreesOfFreedomNumerator"] == 2.0
+    assert not group_path(output, "mixed", "F", **place).exists()
+    assert group_path(output, "marginal", "p", desc="voxelFWE", **place).exists()
+    table = pd.read_csv(next(output.glob("group/*desc-calibration_metrics.tsv")), sep="\t", keep_default_na=False)
+    rows = table[(table["label"] == "mean-anySite") & (table["status"] == "estimated")]
+    assert set(rows["test"]) == {"F"}
+    assert set(rows["strategy"]) == {"summary-statistics", "marginal"}
+    page = text_of(output / "group.html")
+    assert "leiden - oslo; oslo - turin" in page
+    assert "tests one group contrast at a time here" in page
+
+
+def test_a_wrong_f_test_over_participants_is_refused_before_anything_is_written(
+    sites: GroupStudy, call: GroupCaller, tmp_path: Path
+) -> None:
+    asked_for = ("--covariates", "site", "--group-contrast", "F:x = leiden - oslo; oslo - turin; leiden - turin")
+    call(sites, tmp_path / "out", *asked_for).refused(2, "its rows depend on each other")
+    assert not (tmp_path / "out").exists()
