@@ -713,10 +713,10 @@ def test_what_a_strategy_never_answers_is_no_warning_where_others_do(
 ) -> None:
     called = call(study, tmp_path / "out", "--session-contrast", "any", "--strategy", "mixed", "marginal")
     assert called.code == 0
-    assert "has no test over all sessions" not in called.error
+    assert "has no test of several contrasts" not in called.error
     answers = answers_of(tmp_path / "out", "any")
     assert answers["status"].to_dict() == {"marginal": "estimated", "mixed": "declined"}
-    assert "has no test over all sessions" in answers.loc["mixed", "reason"]
+    assert "has no test of several contrasts" in answers.loc["mixed", "reason"]
 
 
 @pytest.mark.slow

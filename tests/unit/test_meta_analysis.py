@@ -292,7 +292,7 @@ def test_every_answer_carries_the_assumption_and_the_plan_travels_to_other_proce
 
 def test_a_test_over_all_sessions_is_declined() -> None:
     layout, _, _ = r_case("bal")
-    with pytest.raises(NotEstimableError, match="has no test over all sessions at once"):
+    with pytest.raises(NotEstimableError, match="has no test of several contrasts at once"):
         STRATEGIES["meta"].plan(layout, Question(asked("any", layout)), GroupOptions())
 
 

@@ -246,7 +246,8 @@ SECTIONS = {
                "adjusts nothing"),
         Option(name="group_contrast", takes=Takes.ONE_REPEATED, metavar="SPEC",
                help="what to ask about the participants for each session contrast: 'intercept', a covariate, "
-               "'patient - control', 'NAME=SPEC', or an F test of several, 'F:NAME = a - b; b - c'", otherwise="all of these that the covariates allow"),
+               "'patient - control', 'NAME=SPEC', or an F test of several, 'F:NAME = a - b; b - c'",
+               otherwise="all of these that the covariates allow"),
         Option(name="alpha", value=Probability(), metavar="ALPHA", help="error rate of the thresholds"),
         Option(name="correction", value=Choice(("fdr", "bonferroni", "none")), help="for many voxels, two-sided"),
         Option(name="cluster_threshold",
