@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sessionfx
+from sessionfx.ask.confounds import PRESETS
 from sessionfx.cli import main, parse_options
 from sessionfx.errors import CommandLineError
 from sessionfx.group.strategies import STRATEGIES
@@ -28,7 +29,6 @@ from sessionfx.options import Options, Selection
 from sessionfx.options.groups import GROUP_OF
 from sessionfx.options.table import BY_FLAG, OPTIONS, choices_of
 from sessionfx.options.toml import to_toml
-from sessionfx.participant.confounds import PRESETS
 
 REPOSITORY = Path(__file__).parents[2]
 POSITIONS = ("/data/bids", "/data/out", "participant")

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 AXES = ["trans_x", "trans_y", "trans_z", "rot_x", "rot_y", "rot_z"]
 TYPED = (
-    "--hrf-model", "spm", "--confounds", "none", *AXES, "--strategy", "summary-statistics", "--variance", "pooled",
+    "--hrf-model", "spm", "--confounds", *AXES, "--strategy", "summary-statistics", "--variance", "pooled",
     "--group-contrast", "intercept",
 )  # fmt: skip
 
@@ -200,3 +200,32 @@ def test_a_model_that_is_not_there_is_refused_with_those_that_are(
 ) -> None:
     assert main([str(dataset), str(tmp_path), *BOTH, "--model", "strop"]) == 2
     assert "Models there are: stroop_smdl.json" in capsys.readouterr().err
+
+
+def test_an_analysis_leaves_a_model_that_is_the_same_analysis(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Typed: its file with --model finds everything finished, in either level, and leaves the same file."""
+    common = [str(dataset), str(tmp_path), "--no-report", "--nprocs", "1"]
+    typed = ["--contrast", "effect=incongruent - congruent", "--smoothing-fwhm", "6", "--session-contrast", "mean"]
+    assert main([*common[:2], "participant", *common[2:], *typed]) == 0
+    assert main([*common[:2], "group", *common[2:], *typed[4:], "--strategy", "marginal", "--alpha", "0.01"]) == 0
+    (path,) = (tmp_path / "logs").glob("*smdl.json")
+    written = path.read_text()
+    assert json.loads(written)["Input"] == {"task": ["stroop"]}
+    kept = tmp_path.parent / f"{tmp_path.name}_smdl.json"
+    kept.write_text(written)
+    capsys.readouterr()
+    assert main([*common[:2], *BOTH, *common[2:], "--model", str(kept)]) == 0
+    said = capsys.readouterr().err
+    assert said.count("finished before, skipped") == 4
+    assert path.read_text() == written
+
+
+def test_an_analysis_from_a_model_leaves_that_model(dataset: Path, tmp_path: Path) -> None:
+    assert main([str(dataset), str(tmp_path), *BOTH, "--model", "stroop", "--no-report", "--nprocs", "1"]) == 0
+    (path,) = (tmp_path / "logs").glob("*smdl.json")
+    kept = json.loads((dataset / "models" / "stroop_smdl.json").read_text())
+    written = json.loads(path.read_text())
+    assert [node["Name"] for node in written["Nodes"]] == [node["Name"] for node in kept["Nodes"]]
+    assert written["Nodes"][0]["Contrasts"] == kept["Nodes"][0]["Contrasts"]

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 import program
 from bids_trees import EVENTS, SPACE, make_tree, names, only_run, opened, preproc, run_name, select
+from sessionfx.ask.confounds import ALWAYS, PRESETS
 from sessionfx.bids.choosing import read_filters
 from sessionfx.bids.dataset import Dataset, check_raw_dataset, dataset_links, find_derivative_roots
 from sessionfx.bids.images import read_volume
@@ -33,7 +34,7 @@ from sessionfx.bids.runs import participants_with_runs
 from sessionfx.errors import CommandLineError, DatasetError, NothingMatchesError, OutputError, ParticipantError
 from sessionfx.participant.bold import RunData, open_series
 from sessionfx.participant.bold import read_run as read_open_run
-from sessionfx.participant.confounds import ALWAYS, PRESETS, read_confounds
+from sessionfx.participant.confounds import read_confounds
 from sessionfx.participant.events import Events, read_events
 
 N_VOLUMES = 12

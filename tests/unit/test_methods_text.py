@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sessionfx.ask.confounds import PRESETS
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
 from sessionfx.options import FirstLevelModel, GroupModel
 from sessionfx.options.table import choices_of
-from sessionfx.participant.confounds import PRESETS
 from sessionfx.report import references
 from sessionfx.report.methods import GroupWork, MethodsText, group_methods, participant_methods
 from sessionfx.report.references import Citations, read_references

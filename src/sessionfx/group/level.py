@@ -20,6 +20,8 @@ from sessionfx.group.analysis import ContrastSummary, GroupAnalysis, check_quest
 from sessionfx.group.dry_run import group_text
 from sessionfx.group.page import remove_group_refusal, write_group_refusal
 from sessionfx.group.summaries import findings, verdicts_of, write_summaries
+from sessionfx.models.applying import with_group
+from sessionfx.models.writer import written_model
 from sessionfx.options import Options
 from sessionfx.process import write_out
 from sessionfx.report.methods import GroupWork
@@ -28,7 +30,9 @@ from sessionfx.tasks.call import (
     asked_of_sessions,
     check_private_folders,
     keep_methods,
+    keep_model,
     keep_options,
+    model_path,
     say_warnings,
 )
 from sessionfx.tasks.loop import run_chains
@@ -67,6 +71,10 @@ def _run_task(analysis: GroupAnalysis, options: Options, executor: Executor) -> 
     """Do what is asked of one task and return the exit code."""
     selection, execution, output_dir = analysis.selection, options.execution, analysis.output_dir
     say_warnings(options.group, selection)
+    if "participant" not in options.levels:
+        together = with_group(model_path(selection.entities, output_dir), options)
+        if together is not None:
+            keep_model(written_model(together), selection.entities, output_dir)
     _refuse_a_single_participant(selection, output_dir, has_page=not execution.no_report)
     remove_group_refusal(output_dir, selection.entities)
     works: list[GroupWork] = []

@@ -11,9 +11,9 @@ from sessionfx.ask.contrasts import selected_labels
 from sessionfx.bids.names import comparable_label
 from sessionfx.errors import CommandLineError
 from sessionfx.models.mapping import Plan, plan_model
-from sessionfx.models.reader import read_model
+from sessionfx.models.reader import StatsModel, read_model
 from sessionfx.options import Options
-from sessionfx.options.groups import DEFAULTS
+from sessionfx.options.groups import DEFAULTS, GROUP_OF
 from sessionfx.options.table import OPTIONS
 from sessionfx.wording import did_you_mean, listed, shortened
 
@@ -72,7 +72,7 @@ def with_model(options: Options, plan: Plan) -> tuple[Options, Options]:
     """
     asked = options.values()
     replaced = next((name for name in _REPLACED if name in options.given and asked[name] != DEFAULTS[name]), None)
-    if replaced is not None:
+    if replaced is not None and plan.recipe is not None:
         raise CommandLineError(
             f"{OPTIONS[replaced].flag} and --model {plan.source} exclude each other: the model's "
             "Transformations say what "
@@ -82,15 +82,43 @@ def with_model(options: Options, plan: Plan) -> tuple[Options, Options]:
     for name, value in plan.options.items():
         values[name] = _agreed(name, asked[name], value, plan) if name in options.given else value
     labels = plan.group_labels
-    if "contrast" in options.given and asked["contrast"] != plan.options["contrast"]:
+    if "contrast" in options.given and asked["contrast"] != plan.options.get("contrast"):
         chosen = _labels(asked["contrast"], plan)
         values["contrast"] = tuple(item.text for item in plan.contrasts if item.label in chosen)
-        labels = tuple(label for label in labels if label in chosen)
+        labels = None if labels is None else tuple(label for label in labels if label in chosen)
     participant = Options.from_values({**asked, **values})
     participant = replace(
         participant, given=options.given, first_level=replace(participant.first_level, recipe=plan.recipe)
     )
+    if labels is None:
+        return participant, participant
     return participant, replace(participant, selection=replace(participant.selection, contrast=labels))
+
+
+def with_group(path: Path, options: Options) -> Options | None:
+    """Give the options of a first-level analysis, from the model it left, with those of a group analysis of its maps.
+
+    None where it left no model that can be read: maps of other programs, or of an earlier version.
+    """
+    try:
+        plan = plan_model(read_model(path), path) if path.is_file() else None
+        if plan is None:
+            return None
+        group = options.values()
+        if any(group[name] != value for name, value in plan.options.items() if GROUP_OF[name] == "group"):
+            plan = plan_model(_without_group(plan.model), path, plan.options.get("model_node"))
+    except CommandLineError:
+        return None
+    places = {"bids_dir": options.bids_dir, "output_dir": options.output_dir, "levels": options.levels}
+    earlier = Options.from_values({**places, **plan.options})
+    return replace(earlier, first_level=replace(earlier.first_level, recipe=plan.recipe), group=options.group)
+
+
+def _without_group(model: StatsModel) -> StatsModel:
+    """Leave out the nodes of the group."""
+    nodes = tuple(node for node in model.nodes if node.level != "Dataset")
+    names = {node.name for node in nodes}
+    return replace(model, nodes=nodes, edges=tuple(edge for edge in model.edges if edge.destination in names))
 
 
 def _agreed(name: str, asked: Any, said: Any, plan: Plan) -> Any:

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sessionfx.ask.contrasts import parse_contrasts
 from sessionfx.ask.expressions import NAME, SESSION_NAME
 from sessionfx.errors import CommandLineError
 from sessionfx.models.instructions import Instruction
 from sessionfx.models.reader import INTERCEPT, Contrast, Edge, Hrf, Node, StatsModel
 from sessionfx.models.transformations import Regressors, Variable, regressors, response_name
+from sessionfx.models.writer import PROGRAM, agrees, options_in
 from sessionfx.options.table import choices_of
 from sessionfx.options.values import Label
 from sessionfx.wording import did_you_mean, listed, quoted, shortened, words_to_label
@@ -97,15 +99,21 @@ class Recipe:
     instructions : tuple of Instruction
     hrf : Hrf or None
     x : tuple of str
+    model : StatsModel
+        That it is from.
     groupings : tuple of Grouping
         What runs must be like for the nodes to mean what is done here.
+    said : tuple of str
+        Names of the options that the model's nodes say.
     """
 
     node: str
     instructions: tuple[Instruction, ...]
     hrf: Hrf | None
     x: tuple[str, ...]
+    model: StatsModel
     groupings: tuple[Grouping, ...] = ()
+    said: tuple[str, ...] = ()
 
     def parameters(self) -> dict[str, Any]:
         """Say what makes the designs, for sidecars and fingerprints."""
@@ -125,6 +133,10 @@ class Recipe:
         return any(column in query for query in queries) or any(
             _stands_for(pattern, [column]) for pattern in (*self.x, *targets)
         )
+
+    def columns(self, header: Sequence[str]) -> tuple[str, ...]:
+        """Name the columns of a table that stand in X."""
+        return tuple(name for name in dict.fromkeys(header) if any(_stands_for(pattern, [name]) for pattern in self.x))
 
     def check_runs(self, runs: Sequence[tuple[str, Mapping[str, str]]]) -> None:
         """Make sure that the runs there are fit together as the model groups them.
@@ -182,10 +194,11 @@ class Plan:
     model : StatsModel
     nodes : tuple of Node
         From the run node to the one whose results are asked for.
-    recipe : Recipe
+    recipe : Recipe or None
+        None for a model that was written from options, which make the designs.
     contrasts : tuple of Estimated
-    group_labels : tuple of str
-        Contrasts that the last node takes, by their labels; those of all nodes above where it is no Dataset node.
+    group_labels : tuple of str or None
+        Contrasts that the last node takes, by their labels; None for all.
     options : mapping of str to object
         Values by the names of options.
     places : mapping of str to str
@@ -197,9 +210,9 @@ class Plan:
     source: str
     model: StatsModel
     nodes: tuple[Node, ...]
-    recipe: Recipe
+    recipe: Recipe | None
     contrasts: tuple[Estimated, ...]
-    group_labels: tuple[str, ...]
+    group_labels: tuple[str, ...] | None
     options: Mapping[str, Any]
     places: Mapping[str, str]
     warnings: tuple[str, ...] = ()
@@ -221,7 +234,45 @@ def plan_model(model: StatsModel, source: Path | str, node: str | None = None) -
     CommandLineError
         If something in it cannot be done exactly.
     """
-    return _Mapper(model, str(source)).plan(node)
+    run = next((found for found in model.nodes if found.level == "Run" and PROGRAM in found.model.software), None)
+    if run is None:
+        return _Mapper(model, str(source)).plan(node)
+    place = f"node '{shortened(run.name)}', Model.Software '{PROGRAM}'"
+    section = run.model.software[PROGRAM]
+    values = options_in(section, f"--model {source}, {place}")
+    if section["DesignsFrom"] == "options":
+        return _plan_of_options(model, str(source), values, place)
+    plan = _Mapper(model, str(source)).plan(node or values.get("model_node"))
+    twice = next((name for name in values if name in plan.options), None)
+    if twice is not None:
+        raise CommandLineError(f"--model {source}, {place}: '{twice}' is said by the nodes too. Remove it there.")
+    options = {**plan.options, **values}
+    return replace(plan, options=options, places={**dict.fromkeys(values, place), **plan.places})
+
+
+def _plan_of_options(model: StatsModel, source: str, values: Mapping[str, Any], place: str) -> Plan:
+    """Read a model that was written from options: these, if the nodes still are as they write them."""
+    changed = agrees(model, values)
+    if changed:
+        raise CommandLineError(
+            f"--model {source}: {changed} and the options in {place} contradict each other, so one of them was "
+            "changed by "
+            "hand. Change both alike; or remove that section, and the nodes are read."
+        )
+    contrasts = parse_contrasts(values.get("contrast", ()))
+    return Plan(
+        source=source,
+        model=model,
+        nodes=model.nodes,
+        recipe=None,
+        contrasts=tuple(
+            Estimated(name=item.label, weights=item.weights, rows=tuple(row.weights for row in item.tested))
+            for item in contrasts
+        ),
+        group_labels=None,
+        options=values,
+        places=dict.fromkeys(values, place),
+    )
 
 
 def weighted_text(weights: Mapping[str, float], plain: str = NAME) -> str:
@@ -291,7 +342,7 @@ class _Mapper:
             source=self.source,
             model=self.model,
             nodes=nodes,
-            recipe=replace(recipe, groupings=tuple(self.groupings)),
+            recipe=replace(recipe, groupings=tuple(self.groupings), said=tuple(self.said.values)),
             contrasts=tuple(contrasts),
             group_labels=tuple(item.label for item in handed),
             options=self.said.values,
@@ -400,14 +451,14 @@ class _Mapper:
         self.said.say("hrf_model", response, f"{place}, {'Model.HRF' if model.hrf else 'Transformations'}")
         self._drifts(node)
         confounds = [name for name in model.x if name != INTERCEPT and not self._is_of_events(name, node)]
-        self.said.say("confounds", ("none", *confounds), f"{place}, Model.X")
+        self.said.say("confounds", tuple(confounds) or ("none",), f"{place}, Model.X")
         if INTERCEPT not in model.x:
             self.warnings.append(
                 f"Node '{node.name}': X has no 1. The design of a run has a constant here all the same, as in "
                 "FitLins and "
                 "SPM."
             )
-        return Recipe(node=node.name, instructions=node.instructions, hrf=self._hrf(node), x=model.x)
+        return Recipe(node=node.name, instructions=node.instructions, hrf=self._hrf(node), x=model.x, model=self.model)
 
     def _check_plain(self, node: Node) -> None:
         """Refuse what no node can have here."""
@@ -429,7 +480,7 @@ class _Mapper:
                 if str(settings.get(name, "none")).lower() != "none":
                     self.refuse(f"{place}.Software '{shortened(program)}'", f"{name} changes the design, and is that "
                                 "program's own. Say it in the standard's words (Transformations, HRF).")  # fmt: skip
-        foreign = [program for program in model.software if program != "SessionFX"]
+        foreign = [program for program in model.software if program != PROGRAM]
         if foreign:
             self.warnings.append(f"Node '{node.name}': Software {quoted(foreign)} is for other programs and not read.")
 

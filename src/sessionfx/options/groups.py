@@ -6,8 +6,8 @@ A field has the name of its option and is the one place of the option's default;
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -179,6 +179,18 @@ class Options:
             (sorted_in[GROUP_OF[option]] if option in GROUP_OF else others)[option] = value
         groups = {name: group(**sorted_in[name]) for name, group in GROUPS.items()}
         return cls(**others, **groups, given=frozenset(values))
+
+    def of_task(self, entities: Mapping[str, str | None], contrasts: Sequence[str]) -> Self:
+        """Give the options that ask for one task and its contrasts by name, in the space that was chosen."""
+        task, space, res = (entities.get(name) for name in ("task", "space", "res"))
+        selection = replace(
+            self.selection,
+            task=() if task is None else (task,),
+            space=space or self.selection.space,
+            res=res or self.selection.res,
+            contrast=tuple(contrasts),
+        )
+        return replace(self, selection=selection)
 
     def values(self) -> dict[str, Any]:
         """Give all values by the names of options; the inverse of `from_values`."""

@@ -198,8 +198,7 @@ SECTIONS = {
                value=Number(largest=50, unit="mm", reason="wider kernels leave nothing to tell apart in a brain"),
                help="smooth each run", otherwise="not"),
         Option(name="confounds", takes=Takes.SEVERAL, metavar="NAME",
-               help="columns, globs ('csf*') or, of which none before columns means exactly these, presets: none, "
-               "motion6, motion12, motion24, compcor, scrub",
+               help="columns, globs ('csf*') or presets: none, motion6, motion12, motion24, compcor, scrub",
                otherwise="motion6 where a confounds file exists"),
         Option(name="fd_threshold",
                value=Number(largest=100, unit="mm", zero=False, reason="no head moves as far"),

@@ -22,8 +22,8 @@ def to_toml(options: Options) -> str:
     import tomli_w
 
     values = options.values()
-    bids_dir, output_dir, levels = (_plain(values.pop(name)) for name in ("bids_dir", "output_dir", "levels"))
-    table = {name.replace("_", "-"): _plain(value) for name, value in values.items()}
+    bids_dir, output_dir, levels = (plain_value(values.pop(name)) for name in ("bids_dir", "output_dir", "levels"))
+    table = {name.replace("_", "-"): plain_value(value) for name, value in values.items()}
     given = {name: value for name, value in table.items() if value not in (None, [], False)}
     comment = f"# sessionfx {bids_dir} {output_dir} {' '.join(levels)} --config-file THIS_FILE"
     return "".join(c if c.isprintable() else " " for c in comment) + "\n" + tomli_w.dumps(given)
@@ -51,7 +51,7 @@ def read_toml(path: Path, text: str, given: Container[str]) -> dict[str, Any]:
         if option.name in given or not (entries or option.is_list):
             continue
         try:
-            values[option.name] = _value(option, entries)
+            values[option.name] = read_value(option, entries)
         except ArgumentTypeError as error:
             raise CommandLineError(f"--config-file {path}, '{key}': {error}. Correct the file.") from None
     return values
@@ -66,8 +66,14 @@ def _load(path: Path, text: str) -> dict[str, Any]:
         raise CommandLineError(f"--config-file {path} is not valid TOML: {str(error).split(';')[0]}.") from None
 
 
-def _value(option: Option, entries: list[Any]) -> Any:
-    """Read entries with the checks of the command line."""
+def read_value(option: Option, entries: list[Any]) -> Any:
+    """Read the entries of an option with the checks of the command line.
+
+    Raises
+    ------
+    ArgumentTypeError
+        If one is not a value of it.
+    """
     if not option.has_value:
         if not isinstance(entries[-1], int) or not 0 <= entries[-1] <= _MOST_VERBOSE:
             raise ArgumentTypeError("the value should be true, false or a small number")
@@ -78,9 +84,10 @@ def _value(option: Option, entries: list[Any]) -> Any:
     return values if option.is_list else values[-1]
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
+    """Write a value as TOML and JSON have it."""
     if isinstance(value, Path):
         return ANY_TEXT(str(value))
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain_value(item) for item in value]
     return value

@@ -22,6 +22,7 @@ from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.names import entity_string
 from sessionfx.bids.runs import RunInputs
 from sessionfx.bids.stat_maps import read_estimate, read_wald_test
+from sessionfx.bids.tables import read_header
 from sessionfx.bids.writing import write_text
 from sessionfx.errors import ParticipantError
 from sessionfx.options import FirstLevelModel, GroupModel
@@ -84,6 +85,10 @@ class ParticipantAnalysis:
 
     def confound_columns(self, runs: Sequence[RunInputs]) -> dict[str, tuple[str, ...]]:
         """Name the confounds each run is modelled with, by the run's name."""
+        recipe = self.model.recipe
+        if recipe is not None:
+            headers = {run.name: () if run.confounds is None else read_header(run.confounds) for run in runs}
+            return {name: recipe.columns(header) for name, header in headers.items()}
         return {run.name: columns_of_run(run.confounds, self.model.confounds) for run in runs}
 
     def methods(self, runs: Sequence[RunInputs]) -> MethodsText:

@@ -1,10 +1,5 @@
 """Confound regressors of a run, chosen by name, glob or preset from fMRIPrep's table.
 
-Presets as data: `motion6` to `motion24` are the realignment parameters, with their derivatives and squares
-(Satterthwaite et al. 2013, doi:10.1016/j.neuroimage.2012.08.052); `compcor` adds the first five anatomical
-components (Behzadi et al. 2007, doi:10.1016/j.neuroimage.2007.04.042); `scrub` adds one column per volume that
-fMRIPrep marks as a motion outlier.
-
 The anatomical components are those of the combined mask of white matter and CSF, as nilearn's `load_confounds` takes
 them (`anat_combined`). From fMRIPrep 1.4 to 20.2 the columns `a_comp_cor_00…` are those of CSF, then of white matter,
 then the combined ones, and only the JSON file beside the table says which is which.
@@ -23,34 +18,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sessionfx.ask.confounds import ALWAYS, COMPONENTS, DEFAULT_PRESET, PRESETS
 from sessionfx.bids.reading import read_json_object
 from sessionfx.bids.tables import numeric_column, read_header, read_table
 from sessionfx.errors import ParticipantError
 from sessionfx.options import FirstLevelModel
 from sessionfx.wording import listed
 
-_AXES = tuple(f"{kind}_{axis}" for kind in ("trans", "rot") for axis in "xyz")
-_MOTION12 = (*_AXES, *(f"{axis}_derivative1" for axis in _AXES))
-_MOTION24 = (*_MOTION12, *(f"{axis}_power2" for axis in _MOTION12))
-
-DEFAULT_PRESET = "motion6"
-# Stands for the columns of the first components of the combined mask, whatever their numbers are
-_COMPONENTS = "first five combined a_comp_cor"
-_N_COMPONENTS = 5
-PRESETS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "motion6": _AXES,
-    "motion12": _MOTION12,
-    "motion24": _MOTION24,
-    "compcor": (*_AXES, _COMPONENTS),
-    "scrub": (*_AXES, "motion_outlier*"),
-}
-# Volumes before the magnetisation reaches its steady state are modelled whatever else is chosen, but with `none`:
-# alone it means no confound at all, as for nilearn without confounds, and before others exactly these.
-ALWAYS = "non_steady_state_outlier*"
 # Each marks a volume of one run, so that runs differ in them
 OF_SINGLE_VOLUMES = ("motion_outlier*", ALWAYS)
 
+# Components that a preset takes
+_N_COMPONENTS = 5
 _COMPONENT = re.compile(r"a_comp_cor_\d+\Z")
 _GLOB = re.compile(r"[*?\[]")
 
@@ -109,7 +88,7 @@ def choose_columns(path: Path, wanted: Sequence[str], columns: Sequence[str]) ->
     missing: list[str] = []
     warnings: list[str] = []
     for pattern in (name for item in wanted for name in PRESETS.get(item, (item,))):
-        if pattern == _COMPONENTS:
+        if pattern == COMPONENTS:
             components, warning = _first_components(path, there)
             warnings += warning
             chosen.update(dict.fromkeys(components))
@@ -126,7 +105,7 @@ def choose_columns(path: Path, wanted: Sequence[str], columns: Sequence[str]) ->
             warnings += _warnings_on_masks(path, pattern, found)
         else:
             missing.append(pattern)
-    if "none" not in wanted:
+    if set(wanted) != {"none"}:
         chosen.update(dict.fromkeys(_matching(there, ALWAYS)))
     return Choice(tuple(chosen), tuple(missing), tuple(warnings))
 

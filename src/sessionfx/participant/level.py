@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sessionfx.ask.confounds import PRESETS
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.event_model import parse_event_model
 from sessionfx.ask.session_contrasts import SessionContrast
@@ -20,10 +21,11 @@ from sessionfx.bids.tables import read_header
 from sessionfx.bids.writing import remove_stale_temporaries
 from sessionfx.errors import CommandLineError, NothingMatchesError, ParticipantError, SessionFXError
 from sessionfx.execution import Executor, say, show_progress
+from sessionfx.models.writer import written_model
 from sessionfx.options import Execution, Options
 from sessionfx.participant.analysis import ParticipantAnalysis, participant_chain
 from sessionfx.participant.asked import contrasts_by_task
-from sessionfx.participant.confounds import PRESETS, is_pattern
+from sessionfx.participant.confounds import is_pattern
 from sessionfx.participant.dry_run import participant_text
 from sessionfx.participant.files import FIXED_EFFECTS_DESC, statistics_of
 from sessionfx.participant.regressors import with_regressors
@@ -34,6 +36,7 @@ from sessionfx.tasks.call import (
     asked_of_sessions,
     check_private_folders,
     keep_methods,
+    keep_model,
     keep_options,
     say_warnings,
 )
@@ -74,6 +77,8 @@ def _run_task(selection: RunSelection, analysis: ParticipantAnalysis, options: O
     execution = options.execution
     say_warnings(options.group, selection)
     keep_methods(analysis.methods(selection.every_run), selection.entities, "participant", analysis.output_dir)
+    contrasts = [contrast.definition for contrast in analysis.contrasts]
+    keep_model(written_model(options.of_task(selection.entities, contrasts)), selection.entities, analysis.output_dir)
     for label in selection.runs:
         remove_stale_temporaries(analysis.output_dir / func_folder(label).parent)
     needs = _memory_needs(selection)

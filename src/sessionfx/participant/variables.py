@@ -104,7 +104,7 @@ def _of_confounds(path: Path | None, recipe: Recipe, n_volumes: int | None) -> d
     if not needed:
         return {}
     table = read_confounds(path, ("none", *needed), len(read_table(path)) if n_volumes is None else n_volumes).table
-    return {str(name): dense_variable(table[name].to_numpy()) for name in table}
+    return {name: dense_variable(table[name].to_numpy()) for name in needed}
 
 
 def check_recipe(

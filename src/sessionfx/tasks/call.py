@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from sessionfx.ask.session_contrasts import SessionContrast, differences_left_out, resolve_session_contrasts
 from sessionfx.bids.names import file_name
@@ -64,6 +65,17 @@ def keep_options(options: Options) -> None:
     """Save what was asked for, so that `--config-file` can ask for it again."""
     name = f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}_config.toml"
     write_text(options.output_dir.absolute() / "logs" / name, to_toml(options))
+
+
+def keep_model(content: Mapping[str, Any], entities: Mapping[str, str | None], output_dir: Path) -> None:
+    """Save the analysis of a task as a BIDS Stats Model."""
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_text(model_path(entities, output_dir), text)
+
+
+def model_path(entities: Mapping[str, str | None], output_dir: Path) -> Path:
+    """Where the model of a task is saved."""
+    return output_dir / "logs" / file_name(entities, "smdl", ".json")
 
 
 def keep_methods(methods: Text, entities: Mapping[str, str | None], level: str, output_dir: Path) -> None:
