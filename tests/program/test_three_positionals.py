@@ -3,84 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from real_layouts import (
-    derivatives,
-    describe,
-    nilearn_answer,
-    write,
-    write_bold,
-    write_confounds,
-    write_events,
-    write_mask,
-)
+from plain_layouts import OF_DS114, PLAIN, SPACE, contrasts_in, ds003, ds114
+from real_layouts import nilearn_answer, write
 from sessionfx.cli import main
 
-SPACE = "space-MNI152NLin2009cAsym"
 QUICK = ("--nprocs", "1", "--no-report")
-
-
-def preprocess(root: Path, start: str, events: Path, *, seed: int, repetition_time: float = 2.5) -> None:
-    """Write a run, its mask and confounds into the derivatives."""
-    prep = derivatives(root / "derivatives" / "fmriprep", "fMRIPrep", "23.1.3")
-    write_bold(prep / f"{start}_{SPACE}_desc-preproc_bold.nii.gz", events, repetition_time=repetition_time, seed=seed)
-    write_mask(prep / f"{start}_{SPACE}_desc-brain_mask.nii.gz")
-    write_confounds(prep / f"{start}_desc-confounds_timeseries.tsv", seed=seed + 1)
-
-
-def ds114(root: Path) -> Path:
-    """Five tasks, one without events, in two sessions; events at the root or with the run, one file without a condition
-    that the other participant has."""
-    describe(root, "ds114")
-    at_root = {"fingerfootlips": ("Finger", "Foot", "Lips"), "covertverbgeneration": ("Task",)}
-    for number, (task, conditions) in enumerate(at_root.items()):
-        write_events(root / f"task-{task}_events.tsv", conditions, seed=number)
-    seed = 0
-    for sub in ("01", "02"):
-        for ses in ("test", "retest"):
-            folder = f"sub-{sub}/ses-{ses}/func"
-            for task in (*at_root, "linebisection", "overtverbgeneration", "overtwordrepetition"):
-                seed += 10
-                start = f"{folder}/sub-{sub}_ses-{ses}_task-{task}"
-                events = root / f"task-{task}_events.tsv"
-                if task == "linebisection":
-                    conditions = ("Correct", "Wrong") if sub == "01" else ("Correct",)
-                    events = write_events(root / f"{start}_events.tsv", conditions, seed=seed)
-                elif task == "overtverbgeneration":
-                    events = write_events(root / f"{start}_events.tsv", ("rest block", "verb-generation"), seed=seed)
-                elif task == "overtwordrepetition":
-                    events = root / "task-fingerfootlips_events.tsv"  # of the image alone: the task has none
-                preprocess(root, start, events, seed=seed)
-    return root
-
-
-def ds003(root: Path) -> Path:
-    """One task in one run, without sessions."""
-    describe(root, "ds003")
-    for number, sub in enumerate(("01", "02", "03")):
-        start = f"sub-{sub}/func/sub-{sub}_task-rhymejudgment"
-        events = write_events(root / f"{start}_events.tsv", ("word", "pseudoword"), seed=number)
-        preprocess(root, start, events, seed=10 * number, repetition_time=2.0)
-    return root
-
-
-def haxby(root: Path) -> Path:
-    """Eight conditions, two runs, without sessions."""
-    describe(root, "haxby2001")
-    conditions = ("bottle", "cat", "chair", "face", "house", "scissors", "scrambledpix", "shoe")
-    for number, sub in enumerate(("1", "2")):
-        for run in ("01", "02"):
-            start = f"sub-{sub}/func/sub-{sub}_task-objectviewing_run-{run}"
-            events = write_events(root / f"{start}_events.tsv", conditions, seed=10 * number + int(run))
-            preprocess(root, start, events, seed=100 * number + 10 * int(run))
-    return root
 
 
 def call(root: Path, output: Path, level: str, *options: str) -> int:
@@ -93,23 +26,6 @@ def maps_below(output: Path) -> dict[str, bytes]:
         str(path.relative_to(output)): nib.load(path).get_fdata().tobytes()
         for path in sorted(output.glob("sub-*/**/*_statmap.nii.gz"))
     }
-
-
-def contrasts_in(names: Sequence[str]) -> dict[str, set[str]]:
-    """Contrasts by task, of the names of files."""
-    found: dict[str, set[str]] = {}
-    for name in names:
-        task, contrast = re.findall(r"_task-(\w+?)_.*_contrast-(\w+?)_", name)[0]
-        found.setdefault(task, set()).add(contrast)
-    return found
-
-
-OF_DS114 = {
-    "covertverbgeneration": {"Task"},
-    "fingerfootlips": {"Finger", "Foot", "Lips"},
-    "linebisection": {"Correct", "Wrong", "WrongMinusCorrect"},
-    "overtverbgeneration": {"restBlock", "verbGeneration", "verbGenerationMinusRestBlock"},
-}
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +106,17 @@ def test_contrasts_and_tasks_that_are_named_are_the_only_ones(
     assert "Left out: task linebisection. It has no map of the contrasts that are asked for." in printed.err
 
 
+def test_other_participants_are_not_looked_at_where_the_contrast_is_known(
+    jobs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unexpected(*_: object) -> None:
+        raise AssertionError("looked for the events of others")
+
+    monkeypatch.setattr("sessionfx.participant.asked.study_events", unexpected)
+    options = ("--task", "fingerfootlips", "--participant-label", "01", "--contrast", "Finger - Foot", "--dry-run")
+    assert call(jobs[0], tmp_path / "out", "participant", *options) == 0
+
+
 def test_a_contrast_that_no_task_can_answer_is_refused(
     jobs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,26 +155,15 @@ def test_one_condition_has_nilearns_numbers(jobs: tuple[Path, Path], tmp_path: P
     np.testing.assert_allclose(nib.load(path).get_fdata(), theirs, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("make", "labels", "expected"),
-    [
-        (ds003, ("01", "02", "03"), {"rhymejudgment": {"word", "pseudoword", "wordMinusPseudoword"}}),
-        (
-            haxby,
-            ("1", "2"),
-            {"objectviewing": {"bottle", "cat", "chair", "face", "house", "scissors", "scrambledpix", "shoe"}},
-        ),
-    ],
-)
-def test_one_task_without_sessions(
-    make: type, labels: Sequence[str], expected: dict[str, set[str]], tmp_path: Path
-) -> None:
-    root, output = make(tmp_path / "bids"), tmp_path / "out"
-    for label in labels:
+@pytest.mark.parametrize("name", ["ds003", "haxby"])
+def test_one_task_without_sessions(name: str, tmp_path: Path) -> None:
+    plain = PLAIN[name]
+    root, output = plain.make(tmp_path / "bids"), tmp_path / "out"
+    for label in plain.labels:
         assert call(root, output, "participant", "--participant-label", label) == 0
-        assert contrasts_in([path.name for path in output.glob(f"sub-{label}/**/*_statmap.nii.gz")]) == expected
+        assert contrasts_in(path.name for path in output.glob(f"sub-{label}/**/*_statmap.nii.gz")) == plain.expected
     assert call(root, output, "group") == 0
-    assert contrasts_in([f"_{path.name}" for path in output.glob("group/*stat-t*statmap.nii.gz")]) == expected
+    assert contrasts_in(f"_{path.name}" for path in output.glob("group/*stat-t*statmap.nii.gz")) == plain.expected
 
 
 def test_reports_show_every_task(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ Conditions are those of the whole study, whoever is analysed: every participant'
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from sessionfx.ask.contrasts import Contrast, default_contrasts
@@ -35,8 +36,8 @@ class TaskConditions:
     ----------
     selection : RunSelection
         Runs that are analysed.
-    of_study : sequence of Path
-        Events files of all participants.
+    find_of_study : callable
+        Gives the events files of all participants, who are looked at only where those of the runs do not tell enough.
     suffixes : sequence of str
         What the columns of a condition add to its name.
     event_model : EventModel
@@ -44,24 +45,38 @@ class TaskConditions:
     """
 
     def __init__(
-        self, selection: RunSelection, of_study: Sequence[Path], suffixes: Sequence[str], event_model: EventModel
+        self,
+        selection: RunSelection,
+        find_of_study: Callable[[], Sequence[Path]],
+        suffixes: Sequence[str],
+        event_model: EventModel,
     ) -> None:
         self._selection = selection
+        self._find_of_study = find_of_study
         self._suffixes = suffixes
         self._model = event_model
-        own = [run.events for run in selection.every_run if run.events is not None]
-        self._paths = list(dict.fromkeys([*own, *of_study]))
+        self._own_paths = dict.fromkeys(run.events for run in selection.every_run if run.events is not None)
         self._read: dict[Path, tuple[str, ...]] = {}
         self.unusable: list[str] = []
 
     @property
     def has_events(self) -> bool:
         """Whether there is any events file."""
-        return bool(self._paths)
+        return any(True for _ in self._paths)
+
+    @property
+    def _paths(self) -> Iterator[Path]:
+        """Events files, those of the runs first."""
+        yield from self._own_paths
+        yield from (path for path in self._of_study if path not in self._own_paths)
+
+    @cached_property
+    def _of_study(self) -> Sequence[Path]:
+        return self._find_of_study()
 
     def columns(self, wanted: set[str]) -> list[str]:
         """Name the columns that conditions give, until all that are wanted are known."""
-        known = dict.fromkeys(self._own_columns())
+        known = dict.fromkeys(self._own_columns)
         for path in self._paths:
             regressors = [regressor for name in self._in(path) for regressor in self._model.regressors_of(name)]
             known.update(dict.fromkeys(name + suffix for name in regressors for suffix in self._suffixes))
@@ -81,7 +96,7 @@ class TaskConditions:
 
     def before_recodes(self) -> TaskConditions:
         """Give the conditions as they are called in the events."""
-        return TaskConditions(self._selection, self._paths, self._suffixes, replace(self._model, recodes={}))
+        return TaskConditions(self._selection, self._find_of_study, self._suffixes, replace(self._model, recodes={}))
 
     def advice(self) -> str:
         """Say how to have conditions where events have no trial_type; empty where they have it."""
@@ -93,14 +108,14 @@ class TaskConditions:
             return ""
         return f"Events without {CONDITION_COLUMN} are of one condition. {advice_on_column(without)}"
 
+    @cached_property
     def _own_columns(self) -> list[str]:
-        """Name the columns of the user's own regressors, from the first table that can be read."""
-        for run in self._selection.every_run:
-            if run.regressors is not None:
-                # what cannot be read is reported when that participant is analysed
-                with contextlib.suppress(ParticipantError):
-                    return list(read_header(run.regressors))
-        return []
+        """Columns of the user's own regressors."""
+        columns: dict[str, None] = {}
+        for path in dict.fromkeys(run.regressors for run in self._selection.every_run if run.regressors is not None):
+            with contextlib.suppress(ParticipantError):  # reported when that participant is analysed
+                columns.update(dict.fromkeys(read_header(path)))
+        return list(columns)
 
     def names(self) -> list[str]:
         """Name all conditions, in natural order."""
@@ -167,7 +182,7 @@ def contrasts_by_task(
             f"Give one over the columns there are, such as --contrast 'A{suffixes[0]} - B{suffixes[0]}'."
         )
     tasks = {
-        task: TaskConditions(selection, study_events(roots, task, options.selection), suffixes, event_model)
+        task: TaskConditions(selection, partial(study_events, roots, task, options.selection), suffixes, event_model)
         for task, selection in selections.items()
     }
     without = [task for task, conditions in tasks.items() if not conditions.has_events]
