@@ -43,6 +43,7 @@ class Mutant(NamedTuple):
 
 
 _GLM = "participant/glm.py"
+_MODULATORS = "participant/modulators.py"
 _DESIGN = "participant/design.py"
 _FIXED = "statistics/fixed_effects.py"
 _ROBUST = "statistics/cluster_robust.py"
@@ -52,6 +53,17 @@ _RECORDS = "tasks/records.py"
 _NAMES = "bids/names.py"
 
 MUTANTS = (
+    # events
+    Mutant("centring-before-scaling", _MODULATORS, "heights -= heights.mean()", "heights -= values.mean()",
+           "tests/unit/test_modulators.py -k two_modulators"),
+    Mutant("centring-over-own-constants", _MODULATORS, "modulator.constant == 0:", "modulator.constant <= 0:",
+           "tests/unit/test_modulators.py -k constant"),
+    Mutant("modulated-over-the-condition", _MODULATORS, "modulation=1.0)", "modulation=0.0)",
+           "tests/unit/test_modulators.py -k every_condition"),
+    Mutant("missing-modulator-unasked", _MODULATORS, "condition in asked", "condition not in asked",
+           "tests/unit/test_modulators.py -k missing"),
+    Mutant("one-filter-enough", "participant/conditions.py", "table = table[[asked.keeps", "kept = table[[asked.keeps",
+           "tests/unit/test_modulators.py -k filter"),
     # the fit of a run
     Mutant("glm-dof", _GLM, "self.basis.shape[0] - self.basis.shape[1]", "self.basis.shape[0] - len(self.contrasts)",
            "tests/unit/test_glm.py -k blocks"),

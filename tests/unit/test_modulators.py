@@ -137,11 +137,11 @@ def filtered(table: pd.DataFrame) -> pd.DataFrame:
 
 
 SCRIPTS: dict[str, tuple[Script, dict[str, object]]] = {
-    "every condition": (every_condition, {"modulator": ("rt",)}),
+    "every_condition": (every_condition, {"modulator": ("rt",)}),
     "one condition": (one_condition, {"modulator": ("go: rt",)}),
     "named, with a constant": (named_with_constant, {"modulator": ("slow=go: 2*(rt - 0.8)",)}),
     "not centred": (not_centred, {"modulator": ("go: rt",), "modulator_centering": "none"}),
-    "two modulators": (two_modulators, {"modulator": ("go: rt / 1000", "pupil")}),
+    "two_modulators": (two_modulators, {"modulator": ("go: rt / 1000", "pupil")}),
     "durations": (durations_of_responses, {"modulator": ("rt",), "duration_column": "rt"}),
     "crossed": (crossed, {"condition_column": ("stim", "response")}),
     "merged": (
@@ -315,6 +315,7 @@ REFUSED = {
     "text compared with a number": ({"event_filter": ("stim < 3",)}, r"column 'stim', line 2: .* is not a number"),
     "text as a duration": ({"duration_column": "stim"}, r"column 'stim', line 2: .* is not a number"),
     "a filter that keeps nothing": ({"event_filter": ("rt > 5",)}, r"none of its 40 events is kept by .*'rt > 5'"),
+    "no condition left": ({"recode": ("go=", "stop=")}, "none of its 40 events has a condition .*'trial_type' that"),
     "a name that a condition has": ({"modulator": ("stop=go: rt",)}, "is called 'stop', as another condition is"),
 }
 

@@ -117,9 +117,14 @@ class TaskConditions:
                 columns.update(dict.fromkeys(read_header(path)))
         return list(columns)
 
-    def names(self) -> list[str]:
-        """Name all conditions, in natural order."""
-        return sorted({name for path in self._paths for name in self._in(path)}, key=natural_key)
+    def names(self, wanted: Collection[str] = ()) -> list[str]:
+        """Name the conditions in natural order, all or until those that are wanted are known."""
+        known: set[str] = set()
+        for path in self._paths:
+            known.update(self._in(path))
+            if wanted and known.issuperset(wanted):
+                break
+        return sorted(known, key=natural_key)
 
     def lacking(self) -> dict[str, list[str]]:
         """Name the participants analysed who lack a condition, by condition."""
@@ -202,14 +207,17 @@ def _check_event_options(tasks: Sequence[TaskConditions], model: EventModel) -> 
     columns = [column for conditions in tasks for column in conditions.columns_of_events(model.columns)]
     for column, option in model.columns.items():
         _refuse_unknown(option, column, columns, "no events file has a column", "Columns")
-    olds = set(model.recodes)
-    names = [name for conditions in tasks for name in conditions.before_recodes().columns(olds)] if olds else []
-    for old, new in model.recodes.items():
-        _refuse_unknown(f"--recode '{old}={new}'", old, names, "no run has the condition", "Conditions")
-    named = {modulator.condition: modulator for modulator in model.modulators if modulator.condition is not None}
-    names = [name for conditions in tasks for name in conditions.columns(set(named))] if named else []
-    for condition, modulator in named.items():
-        _refuse_unknown(f"--modulator '{modulator.text}'", condition, names, "no run has the condition", "Conditions")
+    of_recodes = {f"--recode '{old}={new}'": old for old, new in model.recodes.items()}
+    _check_conditions(of_recodes, [conditions.before_recodes() for conditions in tasks])
+    of_modulators = {f"--modulator '{modulator.text}'": modulator.condition for modulator in model.modulators}
+    _check_conditions({option: name for option, name in of_modulators.items() if name is not None}, tasks)
+
+
+def _check_conditions(by_option: Mapping[str, str], tasks: Sequence[TaskConditions]) -> None:
+    wanted = by_option.values()
+    names = [name for conditions in tasks for name in conditions.names(wanted)] if wanted else []
+    for option, condition in by_option.items():
+        _refuse_unknown(option, condition, names, "no run has the condition", "Conditions")
 
 
 def _refuse_unknown(option: str, name: str, known: Sequence[str], what: str, kind: str) -> None:

@@ -92,7 +92,7 @@ def condition_names(table: pd.DataFrame, path: Path, model: EventModel, warnings
     Raises
     ------
     ParticipantError
-        If filters keep no row, or need numbers where there is text.
+        If no row is left, or filters need numbers where there is text.
     """
     table = _filtered(table, path, model, warnings)
     if CONDITION_COLUMN not in table and not model.condition_columns:
@@ -114,7 +114,14 @@ def condition_names(table: pd.DataFrame, path: Path, model: EventModel, warnings
             f"{path.name}: {int(removed.sum())} events are not modelled, as --recode gives no name to their condition "
             f"({quoted(sorted(set(names[removed])), most=_MOST_NAMED)})."
         )
-    return recoded[recoded.notna() & ~removed]
+    kept = recoded[recoded.notna() & ~removed]
+    if len(kept) == 0 < len(table):
+        columns = quoted(model.condition_columns or (CONDITION_COLUMN,))
+        raise ParticipantError(
+            f"{path}: none of its {len(table)} events has a condition (a value in {columns} that --recode does not "
+            "take away). Correct the file, or leave this run out with --bids-filter-file."
+        )
+    return kept
 
 
 def _filtered(table: pd.DataFrame, path: Path, model: EventModel, warnings: list[str]) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from sessionfx.ask.event_model import CONDITION_COLUMN, EventModel
+from sessionfx.ask.event_model import EventModel
 from sessionfx.bids.tables import numeric_column, read_table
 from sessionfx.errors import ParticipantError
 from sessionfx.participant.conditions import ONLY_CONDITION, check_columns, condition_names, lines_of
@@ -186,8 +186,7 @@ def conditions_in(path: Path, model: EventModel = PLAIN) -> tuple[str, ...]:
     check_columns(table, path, (ONLY_CONDITION,), model)
     names = tuple(dict.fromkeys(condition_names(table, path, model, [])))
     if not names:
-        columns = " and a ".join(model.condition_columns or (CONDITION_COLUMN,))
-        raise ParticipantError(f"{path} has no event with a {columns}. Fill the column in.")
+        raise ParticipantError(f"{path} has no event. Fill it in.")
     return names
 
 

@@ -80,11 +80,11 @@ def add_modulated(
                 left_out[name] = why
                 warnings.append(f"{path.name}: the column '{name}' is not modelled: {why}.")
                 continue
-            without = rows.drop(values.index)
-            if len(without):
+            lacking = rows.drop(values.index)
+            if len(lacking):
                 warnings.append(
-                    f"{path.name}: {len(without)} of {len(rows)} events of '{condition}' have no {modulator.column} "
-                    f"(n/a) and no part in '{name}' ({lines_of(without)}); no contrast asks for them."
+                    f"{path.name}: {len(lacking)} of {len(rows)} events of '{condition}' have no {modulator.column} "
+                    f"(n/a) and no part in '{name}' ({lines_of(lacking)}); no contrast asks for them."
                 )
             heights = modulator.factor * values + modulator.constant
             if model.is_centred and modulator.constant == 0:
