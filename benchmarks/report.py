@@ -134,7 +134,9 @@ def pictures(study: Study) -> dict[str, Callable[[], Picture]]:
     values = study.rng.standard_normal((12, 3))
     table = pd.DataFrame(values, columns=["correlation", "mean", "spread"]).assign(participant=range(12))
     return {
-        "cuts and coverage": lambda: Mosaic(study.mask, study.grid, template()).draw_counts(counts, 4, "maps", ""),
+        "cuts and coverage": lambda: Mosaic(study.mask, study.grid, template()).draw_map(
+            counts, Scale(vmax=4, unit="maps", two_sided=False), ""
+        ),
         "z map": lambda: mosaic.draw_map(z, scale.with_threshold(threshold), "z"),
         "effect map": lambda: mosaic.draw_map(effect, of_effect, "effect"),
         "events of four runs": lambda: draw_events(

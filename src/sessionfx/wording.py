@@ -102,8 +102,8 @@ def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
 
 
 def z_text(z: float) -> str:
-    """Write a z with two decimals."""
-    return minus(f"{z:.2f}")
+    """Write a z with two decimals; no zero is negative."""
+    return minus(f"{z:z.2f}")
 
 
 def place_text(x: float, y: float, z: float) -> str:

@@ -149,19 +149,19 @@ def test_a_hot_spot_is_red_and_outlined_and_a_cold_one_blue(mask: Any) -> None:
 
 def test_a_map_that_exceeds_its_scale_has_an_arrow(mask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    draw_bar = mosaic._bar_of_scale
+    draw_bar = mosaic._colour_bar
 
-    def spy(height: int, scale: Scale, is_clipped: tuple[bool, bool]) -> mosaic.Pixels:
-        seen.append(is_clipped)
-        return draw_bar(height, scale, is_clipped)
+    def spy(height: int, scale: Scale, extend: str) -> mosaic.Pixels:
+        seen.append(extend)
+        return draw_bar(height, scale, extend)
 
-    monkeypatch.setattr(mosaic, "_bar_of_scale", spy)
+    monkeypatch.setattr(mosaic, "_colour_bar", spy)
     drawn = Mosaic(mask, Grid(SHAPE, AFFINE))
     values = np.where(mask, 1.0, np.nan)
-    for height, low in ((1.0, 1.0), (9.0, 1.0), (1.0, -9.0)):
+    for height, low in ((1.0, 1.0), (9.0, 1.0), (1.0, -9.0), (9.0, -9.0)):
         values[5, 5, 5], values[6, 6, 6] = height, low
         drawn.draw_map(values, Scale(vmax=3.0, unit="z"), "a")
-    assert seen == [(False, False), (False, True), (True, False)]
+    assert seen == ["neither", "max", "min", "both"]
 
 
 def test_equal_maps_give_equal_bytes(mask: Any) -> None:
@@ -186,7 +186,7 @@ def test_a_map_without_values_is_drawn(mask: Any, values: float) -> None:
 def test_a_single_voxel_is_drawn() -> None:
     mask = np.zeros(SHAPE, dtype=bool)
     mask[3, 3, 3] = True
-    assert Mosaic(mask, Grid(SHAPE, AFFINE)).draw_counts(mask.astype(int), 1, "maps", "a").content
+    assert Mosaic(mask, Grid(SHAPE, AFFINE)).draw_map(mask.astype(int), Scale(vmax=1, unit="maps"), "a").content
 
 
 # anatomy
@@ -221,11 +221,12 @@ def test_anatomy_on_another_grid_is_shown_where_it_lies(mask: Any) -> None:
     assert under[20:-20, 15 : columns // 2 - 10].mean() > under[20:-20, columns // 2 + 10 : -15].mean() + 0.3
 
 
-def test_counts_and_regions_have_the_colours_of_their_legend(mask: Any) -> None:
+def test_regions_have_the_colours_of_their_legend_and_pictures_one_size(mask: Any) -> None:
     drawn = Mosaic(mask, Grid(SHAPE, AFFINE))
     region = np.zeros(SHAPE, dtype=bool)
     region[5:12, 5:12, 3:15] = True
     shown = pixels(drawn.draw_regions([(region, "#1b7837")], "a").content)
     green = np.abs(shown - [0x1B, 0x78, 0x37]).max(axis=2) < 40
     assert green.sum() > 500
-    assert pixels(drawn.draw_counts(mask * 3, 3, "maps", "a").content).shape == shown.shape
+    counts = Scale(vmax=3, unit="maps", two_sided=False)
+    assert pixels(drawn.draw_map(mask * 3, counts, "a").content).shape == shown.shape

@@ -80,8 +80,8 @@ class ContrastPictures:
         """Draw how many maps have each voxel."""
         n_maps = len(self._results.layout.participants)
         somewhere = Mosaic(self._results.coverage > 0, self._results.grid, self.anatomy)
-        return somewhere.draw_counts(
-            self._results.coverage, n_maps, "maps", "How many maps cover each voxel",
+        return somewhere.draw_map(
+            self._results.coverage, Scale(vmax=n_maps, unit="maps", two_sided=False), "How many maps cover each voxel",
             f"{_FORM}Strategies are compared where every map has data.",
         )  # fmt: skip
 
@@ -189,7 +189,7 @@ class QuestionPictures:
         ]  # fmt: skip
         return draw_sessions(
             panels, [f"ses-{session}" for session in sessions], unit=self._question.question.units,
-            participants=[f"sub-{label}" for label in layout.unique_participants], title=self._sessions_title(),
+            title=self._sessions_title(),
         )  # fmt: skip
 
     def _sessions_title(self) -> str:

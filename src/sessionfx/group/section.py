@@ -21,8 +21,7 @@ from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import MapLayout, Plan
 from sessionfx.group.strategies.strategy import assumptions_table
 from sessionfx.options import GroupModel
-from sessionfx.report.calibration_chart import draw_calibration
-from sessionfx.report.charts import draw_participants
+from sessionfx.report.charts import draw_calibration, draw_participants
 from sessionfx.report.methods import MethodsText
 from sessionfx.report.mosaic import Anatomy
 from sessionfx.report.page import Contents, render, write_section

@@ -196,8 +196,9 @@ class _MapPictures:
     def coverage(self) -> Picture:
         """Draw how many sessions have each voxel."""
         unit = "sessions" if any(self._sessions) else "maps"
-        return self._mosaic.draw_counts(
-            self._counts, len(self._sessions), unit, f"How many {unit} cover each voxel",
+        return self._mosaic.draw_map(
+            self._counts, Scale(vmax=len(self._sessions), unit=unit, two_sided=False),
+            f"How many {unit} cover each voxel",
             "A combined map has values only where all of its inputs have data.",
         )  # fmt: skip
 

@@ -16,13 +16,14 @@ from functools import cache, cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize, to_rgb
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from sessionfx.report.nilearn_files import mni_template
-from sessionfx.report.style import DIVERGING, DPI, SEQUENTIAL, Picture, as_pixels, as_webp, in_style, new_figure
+from sessionfx.report.style import DIVERGING, DPI, Picture, as_pixels, as_webp, in_style
 from sessionfx.space.grid import Grid
 from sessionfx.wording import minus, number
 
@@ -39,7 +40,6 @@ _LABEL = 24  # pixels under the cuts
 _BAR = 112  # pixels for the colour bar and its numbers
 _FAINT = 0.55  # the most of its colour that a value below the threshold has
 _PAPER = np.float32(0.86)  # grey where there is no anatomy
-_BLACK, _WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,7 @@ class Anatomy:
         """The picture as grey levels from 0.25 to 0.95; white where it is empty."""
         values = np.nan_to_num(np.asarray(self.values, dtype=np.float32))
         there = values > 0.02 * values.max(initial=0.0)
-        if not there.any():
-            return np.ones(values.shape, dtype=np.float32)
-        low, high = np.percentile(values[there][::7] if there.sum() > 7_000 else values[there], [2, 98])
+        low, high = np.percentile(values[there][::7] if there.any() else [0, 1], [2, 98])
         level = np.clip((values - low) / max(high - low, 1e-12), 0, 1) * np.float32(0.7) + np.float32(0.25)
         return np.where(there, level, np.float32(1))
 
@@ -213,19 +211,18 @@ class Mosaic:
         rows = min(max(int((high[1] - low[1]) / step), 8), 400)
         x = low[0] + (np.arange(columns) + 0.5) * step
         y = high[1] - (np.arange(rows) + 0.5) * step  # the front of the brain is up
-        self._world = np.stack(
-            np.broadcast_arrays(x[None, None, :], y[None, :, None], np.array(self.cuts)[:, None, None])
-        )
+        self._world = np.stack(np.meshgrid(self.cuts, y, x, indexing="ij")[::-1])
         # the voxel at each pixel: its flat index, -1 outside the grid
         index = np.rint(self._indices(grid.affine)).astype(np.intp)
         is_on_grid = ((index >= 0) & (index < np.array(grid.shape)[:, None, None, None])).all(axis=0)
         self._voxels = np.where(is_on_grid, np.ravel_multi_index(tuple(index * is_on_grid), grid.shape), -1)
+        self._height = rows + _LABEL  # of a picture (pixels)
         self._inside = self.sample(mask.astype(np.float32)) == 1
         if anatomy is None:
             self._under = np.where(self._inside, _PAPER, np.float32(1))
         else:
-            index_of_anatomy = self._indices(anatomy.affine)
-            self._under = map_coordinates(anatomy.grey, index_of_anatomy, order=1, cval=1.0).astype(np.float32)
+            grey = map_coordinates(anatomy.grey, self._indices(anatomy.affine), order=1, cval=1.0)
+            self._under = grey.astype(np.float32)
 
     def _indices(self, affine: NDArray[np.float64]) -> FloatArray:
         """Find where each pixel lies in a volume: voxel indices, three axes first."""
@@ -236,50 +233,29 @@ class Mosaic:
         """Take a volume on the grid at the pixels of the cuts: shape (cuts, rows, columns), NaN outside."""
         return np.where(self._voxels >= 0, np.asarray(volume).ravel()[self._voxels], np.nan)
 
-    def draw_map(self, values: FloatArray, scale: Scale, alt: str, caption: str = "") -> Picture:
+    def draw_map(self, values: NDArray[Any], scale: Scale, alt: str, caption: str = "") -> Picture:
         """Draw a statistical map, given on the grid (3-D; NaN is no value)."""
         shown = np.where(self._inside, self.sample(values), np.nan)
         pixels = scale.paint(shown, self._under)
         known = values[np.isfinite(values)]
-        is_clipped = (
-            bool(scale.two_sided and known.min(initial=0.0) < -scale.vmax),
-            bool(known.max(initial=0.0) > scale.vmax),
-        )
+        below, above = scale.two_sided and known.min(initial=0) < -scale.vmax, known.max(initial=0) > scale.vmax
+        extend = ("neither", "max", "min", "both")[2 * below + above]
         passing = scale.passes(shown)
-        for region, colour in ((passing & (shown > 0), _BLACK), (passing & (shown < 0), _WHITE)):
+        for region, colour in ((passing & (shown > 0), 0.0), (passing & (shown < 0), 1.0)):
             pixels[_rim(region)] = colour
-        return self._compose(pixels, _bar_of_scale(self._height, scale, is_clipped), alt, caption)
+        return self._compose(pixels, _colour_bar(self._height, scale, extend), alt, caption)
 
     def draw_regions(self, regions: Sequence[tuple[BoolArray, str]], alt: str, caption: str = "") -> Picture:
         """Draw regions (on the grid, 3-D) in flat colours, each with an outline of its own in grey too."""
         pixels = np.repeat(self._under[..., None], 3, axis=-1)
         anywhere = np.logical_or.reduce([region for region, _ in regions])
         outside = self.sample(anywhere.astype(np.float32)) != 1
-        for (region, colour), outline in zip(regions, (None, _BLACK, _WHITE), strict=False):
+        for (region, colour), outline in zip(regions, (None, 0.0, 1.0), strict=False):
             shown = self._inside & (self.sample(region.astype(np.float32)) == 1)
             pixels[shown] = to_rgb(colour)
             if outline is not None:
                 pixels[_rim(shown) & outside] = outline
         return self._compose(pixels, np.full((self._height, _BAR, 3), 255, dtype=np.uint8), alt, caption)
-
-    def draw_counts(
-        self, counts: NDArray[np.integer[Any]], most: int, unit: str, alt: str, caption: str = ""
-    ) -> Picture:
-        """Draw how many of `most` inputs have each voxel (3-D)."""
-        shown = self.sample(counts.astype(np.float32))
-        some = np.nan_to_num(shown) > 0
-        pixels = np.repeat(self._under[..., None], 3, axis=-1)
-        pixels[some] = SEQUENTIAL(shown[some] / most)[:, :3]
-        steps = np.arange(1, most + 1) if most < 100 else np.linspace(1, most, 100)
-        with in_style():
-            bar = _new_bar(self._height, unit, SEQUENTIAL(steps / most)[:, :3], (0.5, most + 0.5))
-            bar.set_yticks(sorted({1, (most + 1) // 2, most}))
-            return self._compose(pixels, as_pixels(bar.figure), alt, caption)
-
-    @property
-    def _height(self) -> int:
-        """Of a picture (pixels)."""
-        return int(self._world.shape[2]) + _LABEL
 
     @cached_property
     def _labels(self) -> Pixels:
@@ -287,12 +263,10 @@ class Mosaic:
         columns = self._world.shape[3]
         width = len(self.cuts) * columns
         with in_style():
-            figure = new_figure(width / DPI, _LABEL / DPI)
-            for position, cut in enumerate(self.cuts):
-                middle = (position + 0.5) * columns / width
-                figure.text(middle, 0.25, minus(f"z = {round(cut)}"), ha="center", fontsize=8.5)
-            for place, letter in ((8, "L"), (columns - 8, "R")):
-                figure.text(place / width, 0.25, letter, ha="center", fontsize=9)
+            figure = Figure((width / DPI, _LABEL / DPI))
+            places = {(n + 0.5) * columns: minus(f"z = {round(cut)}") for n, cut in enumerate(self.cuts)}
+            for place, text in (places | {8: "L", columns - 8: "R"}).items():
+                figure.text(place / width, 0.25, text, ha="center")
             return as_pixels(figure)
 
     def _compose(self, pixels: FloatArray, bar: Pixels, alt: str, caption: str) -> Picture:
@@ -308,34 +282,20 @@ def _rim(region: BoolArray) -> BoolArray:
     return np.asarray(beside & ~region)
 
 
-def _new_bar(height: int, unit: str, colours: FloatArray, ends: tuple[float, float]) -> Axes:
-    """Draw a colour bar (N, 3) in a picture of its own, as high as those of maps (pixels), its unit above it."""
-    lines = textwrap.wrap(unit, 15, max_lines=5) or [""]
-    figure = new_figure(_BAR / DPI, height / DPI)
-    figure.text(30 / _BAR, 1 - 4 / height, "\n".join(lines), va="top", fontsize=8)
-    bottom, top = (_LABEL + 8) / height, 1 - (14 + 12 * len(lines)) / height
-    bar = figure.add_axes((34 / _BAR, bottom, 14 / _BAR, max(top - bottom, 0.1)))
-    bar.imshow(colours[:, None], aspect="auto", origin="lower", extent=(0.0, 1.0, *ends))
-    bar.set_xticks([])
-    bar.yaxis.tick_right()
-    return bar
-
-
 @lru_cache(maxsize=64)
-def _bar_of_scale(height: int, scale: Scale, is_clipped: tuple[bool, bool]) -> Pixels:
-    """Draw the colour bar of a scale, with an arrow at the ends beyond which the map has values."""
+def _colour_bar(height: int, scale: Scale, extend: str) -> Pixels:
+    """Draw the colours of a scale, as high as maps (pixels), its unit above; arrows where maps have values beyond."""
     low = -scale.vmax if scale.two_sided else 0.0
+    lines = textwrap.wrap(scale.unit, 15, max_lines=5) or [""]
     with in_style():
-        values = np.linspace(low, scale.vmax, 256)
-        bar = _new_bar(height, scale.unit, scale.paint(values, np.full(256, _PAPER)), (low, scale.vmax))
-        marks = scale.marks
-        bar.set_yticks(marks, [number(mark) for mark in marks])
-        for mark in marks:
-            if scale.threshold is not None and abs(mark) == scale.threshold:
-                bar.axhline(mark, color="black", linewidth=1.2)
-        for end, marker, there in ((low, "v", is_clipped[0]), (scale.vmax, "^", is_clipped[1])):
-            if there:
-                colour = DIVERGING(0.0 if end < 0 else 1.0)
-                bar.plot([0.5], [end], marker=marker, markersize=9, color=colour, clip_on=False)
-        bar.set(xlim=(0, 1), ylim=(low, scale.vmax))
-        return as_pixels(bar.figure)
+        figure = Figure((_BAR / DPI, height / DPI))
+        figure.text(30 / _BAR, 1 - 4 / height, "\n".join(lines), size=8, va="top")
+        room = height - _LABEL - 24 - 12 * len(lines)
+        axes = figure.add_axes((34 / _BAR, (_LABEL + 8) / height, 14 / _BAR, max(room / height, 0.1)))
+        colours = ListedColormap(scale.paint(np.linspace(low, scale.vmax, 256), np.full(256, _PAPER)))
+        bar = figure.colorbar(ScalarMappable(Normalize(low, scale.vmax), colours), axes, extend=extend)
+        bar.set_ticks(scale.marks, labels=[number(mark) for mark in scale.marks])
+        if scale.threshold is not None and math.isfinite(scale.threshold):
+            for side in (-1, 1) if scale.two_sided else (1,):
+                axes.axhline(side * scale.threshold, color="black", linewidth=1.2)
+        return as_pixels(figure)

@@ -25,48 +25,32 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 DPI = 100
-WIDTH = 9.6
-"""Usual width of a picture (inches): the text column of a page."""
-
+WIDTH = 9.6  # inches of the text column of a page
 INK = "#222222"
 MUTED = "#6b6b6b"
 
-# Okabe & Ito's palette (https://jfly.uni-koeln.de/color/) without black, then Paul Tol's muted set
+# Okabe & Ito's palette (https://jfly.uni-koeln.de/color/) without black, then Paul Tol's muted set, in order of use
 CATEGORIES = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00",
     "#332288", "#F0E442", "#882255", "#44AA99", "#999933", "#888888",
 )  # fmt: skip
-"""Colours of categories, in order of use."""
-
-DIVERGING = matplotlib.colormaps["RdBu_r"]
-"""Of signed values: blue below zero, red above."""
-
-SEQUENTIAL = matplotlib.colormaps["viridis_r"]
-"""Of counts, light where they are few."""
+DIVERGING = matplotlib.colormaps["RdBu_r"]  # of signed values: blue below zero, red above
+SEQUENTIAL = matplotlib.colormaps["viridis_r"]  # of counts, light where they are few
 
 _STYLE: Any = {
     "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.labelsize": 9.0,
     "axes.linewidth": 0.7,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.titlelocation": "left",
-    "axes.titlesize": 10.0,
+    "axes.titlesize": "medium",
     "figure.dpi": DPI,
-    "figure.facecolor": "white",
-    "font.family": "sans-serif",
-    "font.size": 9.0,
-    "legend.fontsize": 8.5,
+    "font.size": 8.5,
+    "legend.fontsize": "medium",
     "legend.frameon": False,
     "svg.fonttype": "none",
     "svg.hashsalt": "sessionfx",
-    "text.color": INK,
     "text.parse_math": False,
-    "xtick.color": INK,
-    "xtick.labelsize": 8.5,
-    "ytick.color": INK,
-    "ytick.labelsize": 8.5,
 }
 
 _LOCK = threading.RLock()
@@ -105,13 +89,6 @@ def in_style() -> Iterator[None]:
         # the reader's own fonts write these characters
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
-
-
-def new_figure(width: float = WIDTH, height: float = 3.0, **options: Any) -> Figure:
-    """Make an empty figure of a width and height (inches) with an Agg canvas."""
-    figure = Figure(figsize=(width, height), **options)
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def as_svg(figure: Figure, alt: str, caption: str = "") -> Picture:
