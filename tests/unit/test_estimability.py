@@ -108,6 +108,16 @@ def test_heights_of_very_different_size_hide_no_dependence() -> None:
     assert (set(vectors), set(left_out)) == ({"c"}, {"a"})
 
 
+def test_an_f_test_is_left_out_where_one_of_its_rows_cannot_be_estimated() -> None:
+    design = design_of(1.0, 0)
+    asked = parse_contrasts(["F:same = a; c", "F:lacking = c; d", "F:both = a + b; c"])
+    vectors, left_out = _estimable_contrasts(design, asked)
+    assert set(vectors) == {"c", "aPlusB", "both"}
+    assert vectors["both"].shape == (2, design.matrix.shape[1])
+    assert left_out["same"] == left_out["a"] == "its regressors cannot be told apart in this run's design"
+    assert left_out["lacking"] == left_out["d"] == "condition d does not occur in it"
+
+
 # --- the rule
 
 

@@ -53,6 +53,10 @@ def test_rows_may_have_names_and_semicolons_within_backticks() -> None:
     ]  # fmt: skip
 
 
+def test_a_row_is_no_f_test_of_its_own() -> None:
+    assert [row.label for row in parse_contrast("F:x = F:y = a; b").tested] == ["FY", "b"]
+
+
 def test_one_row_is_a_two_sided_test() -> None:
     assert parse_contrast("F:x = a - b").is_f_test
     assert not parse_contrast("x = a - b").is_f_test

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from sessionfx.ask.expressions import NAME, ExpressionError, parse_expression, split_f_test, split_name
 from sessionfx.errors import CommandLineError
+from sessionfx.statistics.linear_algebra import rank_of
 from sessionfx.wording import natural_key, words_to_label
 
 # What nilearn adds to a condition's name for the columns of other responses
@@ -84,8 +85,10 @@ def parse_contrast(text: str) -> Contrast:
         other.
     """
     f_test = split_f_test(text)
-    if f_test is not None:
-        return _parse_f_test(text, *f_test)
+    return _parse_row(text) if f_test is None else _parse_f_test(text, *f_test)
+
+
+def _parse_row(text: str) -> Contrast:
     name, body = split_name(text)
     try:
         expression = parse_expression(body)
@@ -111,9 +114,9 @@ def _parse_f_test(text: str, name: str, body: str, written: Sequence[str]) -> Co
             f"--contrast '{text}' is an F test without a name to use in file names. Write --contrast 'F:NAME = a; b', "
             "its rows separated by semicolons."
         )
-    rows = tuple(map(parse_contrast, written))
+    rows = tuple(map(_parse_row, written))
     test = Contrast(label, body, {}, rows)
-    if np.linalg.matrix_rank(test.matrix(test.conditions)) < len(rows):
+    if rank_of(test.matrix(test.conditions).T) < len(rows):
         raise CommandLineError(
             f"--contrast '{text}': its rows depend on each other, one being a sum of others. Leave that row out; the "
             "test is the same without it."

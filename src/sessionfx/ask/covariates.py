@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from sessionfx.ask.expressions import NAME, ExpressionError, parse_expression, split_f_test, split_name
 from sessionfx.errors import CommandLineError, LevelError
-from sessionfx.statistics.linear_algebra import independent_columns
+from sessionfx.statistics.linear_algebra import independent_columns, rank_of
 from sessionfx.wording import listed, natural_key, quoted, words_to_label
 
 INTERCEPT = "intercept"
@@ -485,8 +485,8 @@ def _resolve_f_test(
             f"--group-contrast '{specification}' is an F test without a name to use in file names. Write "
             "--group-contrast 'F:NAME = a - b; b - c', its rows separated by semicolons."
         )
-    tested = tuple(_resolve_one(row, covariates).weights for row in rows)
-    if len(independent_columns(np.array(tested).T)) < len(tested):
+    tested = tuple(_resolve_row(row, covariates).weights for row in rows)
+    if rank_of(np.array(tested).T) < len(tested):
         raise CommandLineError(
             f"--group-contrast '{specification}': its rows depend on each other, one being a sum of others. Leave that "
             "row out; the test is the same without it."
@@ -498,6 +498,10 @@ def _resolve_one(specification: str, covariates: Covariates) -> GroupContrast:
     f_test = split_f_test(specification)
     if f_test is not None:
         return _resolve_f_test(specification, *f_test, covariates)
+    return _resolve_row(specification, covariates)
+
+
+def _resolve_row(specification: str, covariates: Covariates) -> GroupContrast:
     name, body = split_name(specification)
     label = words_to_label([name]) if name is not None else None
     if label == "":
