@@ -229,3 +229,17 @@ def test_an_analysis_from_a_model_leaves_that_model(dataset: Path, tmp_path: Pat
     written = json.loads(path.read_text())
     assert [node["Name"] for node in written["Nodes"]] == [node["Name"] for node in kept["Nodes"]]
     assert written["Nodes"][0]["Contrasts"] == kept["Nodes"][0]["Contrasts"]
+
+
+def test_another_group_analysis_of_a_model_takes_the_place_of_its_nodes(dataset: Path, tmp_path: Path) -> None:
+    """The record stays true: what was asked instead is in the options, and the model's group node is gone."""
+    common = ["--no-report", "--nprocs", "1"]
+    assert main([str(dataset), str(tmp_path), "participant", "--model", "stroop", *common]) == 0
+    assert (
+        main([str(dataset), str(tmp_path), "group", "--strategy", "marginal", "--session-contrast", "mean", *common])
+        == 0
+    )
+    (path,) = (tmp_path / "logs").glob("*smdl.json")
+    written = json.loads(path.read_text())
+    assert [node["Name"] for node in written["Nodes"]] == ["run", "subject"]
+    assert written["Nodes"][0]["Model"]["Software"]["SessionFX"]["Options"]["strategy"] == ["marginal"]

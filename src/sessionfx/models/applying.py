@@ -105,7 +105,8 @@ def with_group(path: Path, options: Options) -> Options | None:
         if plan is None:
             return None
         group = options.values()
-        if any(group[name] != value for name, value in plan.options.items() if GROUP_OF[name] == "group"):
+        differs = any(group[name] != value for name, value in plan.options.items() if GROUP_OF[name] == "group")
+        if differs and plan.recipe is not None:
             plan = plan_model(_without_group(plan.model), path, plan.options.get("model_node"))
     except CommandLineError:
         return None
