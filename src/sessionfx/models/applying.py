@@ -74,9 +74,8 @@ def with_model(options: Options, plan: Plan) -> tuple[Options, Options]:
     replaced = next((name for name in _REPLACED if name in options.given and asked[name] != DEFAULTS[name]), None)
     if replaced is not None and plan.recipe is not None:
         raise CommandLineError(
-            f"{OPTIONS[replaced].flag} and --model {plan.source} exclude each other: the model's "
-            "Transformations say what "
-            "becomes of events. Leave the option out, or write it into the model."
+            f"{OPTIONS[replaced].flag} and --model {plan.source} exclude each other: the model's Transformations say "
+            "what becomes of events. Leave the option out, or write it into the model."
         )
     values: dict[str, Any] = {}
     for name, value in plan.options.items():
@@ -140,8 +139,8 @@ def _labels(asked: Sequence[str], plan: Plan) -> set[str]:
     chosen, known = set(selected_labels(asked)), {item.label for item in plan.contrasts}
     for label in chosen - known:
         raise CommandLineError(
-            f"--contrast {shortened(label)}: --model {plan.source} has no contrast of this name."
-            f"{did_you_mean(label, known)} There are {listed(sorted(known))}. With --model the option chooses "
+            f"--contrast {shortened(label)}: --model {plan.source} has no contrast of this "
+            f"name.{did_you_mean(label, known)} There are {listed(sorted(known))}. With --model the option chooses "
             "among them."
         )
     return chosen

@@ -68,23 +68,21 @@ class Grouping:
             sessions = Counter(session for _, session in group)
             if self.of == "run" and len(group) > 1:
                 raise CommandLineError(
-                    f"{self.place}: {listed([name for name, _ in group], most=3)} would stand in one model, "
-                    "which is not "
-                    "done here. Add what tells them apart ('run', 'session') to GroupBy, or a node of level Subject "
-                    "that averages them; or choose among them with --session-label or --run-label."
+                    f"{self.place}: {listed([name for name, _ in group], most=3)} would stand in one model, which is "
+                    "not done here. Add what tells them apart ('run', 'session') to GroupBy, or a node of level "
+                    "Subject that averages them; or choose among them with --session-label or --run-label."
                 )
             if self.of == "session" and len(sessions) > 1:
                 raise CommandLineError(
-                    f"{self.place}: {group[0][0]} and others are of the sessions {listed(sessions)}, which "
-                    "would count as "
-                    "independent. Add 'session', or average them in a node of level Subject before."
+                    f"{self.place}: {group[0][0]} and others are of the sessions {listed(sessions)}, which would "
+                    "count as independent. Add 'session', or average them in a node of level Subject before."
                 )
             if self.of == "even" and len(set(sessions.values())) > 1:
                 raise CommandLineError(
                     f"{self.place}: a participant has "
-                    f"{listed([f'{n} runs of ses-{label}' for label, n in sessions.items()])}, "
-                    "and the average over runs is another than that over sessions, which is made here. Add a node of "
-                    "level Session that averages the runs of each before."
+                    f"{listed([f'{n} runs of ses-{label}' for label, n in sessions.items()])}, and the average over "
+                    "runs is another than that over sessions, which is made here. Add a node of level Session that "
+                    "averages the runs of each before."
                 )
 
 
@@ -256,8 +254,7 @@ def _plan_of_options(model: StatsModel, source: str, values: Mapping[str, Any], 
     if changed:
         raise CommandLineError(
             f"--model {source}: {changed} and the options in {place} contradict each other, so one of them was "
-            "changed by "
-            "hand. Change both alike; or remove that section, and the nodes are read."
+            "changed by hand. Change both alike; or remove that section, and the nodes are read."
         )
     contrasts = parse_contrasts(values.get("contrast", ()))
     return Plan(
@@ -363,20 +360,25 @@ class _Mapper:
             sources.setdefault(edge.destination, []).append(edge.source)
         joined = next((name for name, above in sources.items() if len(set(above)) > 1), None)
         if joined is not None:
-            self.refuse(f"node '{shortened(joined)}'", "several edges lead to it, and one node's results are taken "
-                        "here. Remove the others.")  # fmt: skip
+            self.refuse(
+                f"node '{shortened(joined)}'",
+                "several edges lead to it, and one node's results are taken here. Remove the others.",
+            )
         leaves = [node for node in nodes if node.name not in {edge.source for edge in edges}]
         if wanted is not None:
             if wanted not in {node.name for node in nodes}:
                 hint = did_you_mean(wanted, [node.name for node in nodes])
-                raise CommandLineError(f"--model-node {shortened(wanted)}: --model {self.source} has no such "
-                    f"node.{hint} "
-                                       f"There are {quoted(node.name for node in nodes)}.")  # fmt: skip
+                raise CommandLineError(
+                    f"--model-node {shortened(wanted)}: --model {self.source} has no such node.{hint} There are "
+                    f"{quoted(node.name for node in nodes)}."
+                )
             leaves = [self.model.node(wanted)]
         if len(leaves) > 1:
-            self.refuse("Nodes", f"its edges end at {quoted(node.name for node in leaves)}, and one path is "
-                "followed at "
-                        "a time. Choose its end with --model-node.")  # fmt: skip
+            self.refuse(
+                "Nodes",
+                f"its edges end at {quoted(node.name for node in leaves)}, and one path is followed at a time. Choose "
+                "its end with --model-node.",
+            )
         if not leaves:
             self.refuse("Edges", "they lead in a circle. Correct them.")
         path = [leaves[0]]
@@ -386,14 +388,17 @@ class _Mapper:
                 self.refuse("Edges", "they lead in a circle. Correct them.")
             path.insert(0, above)
         if path[0] is not roots[0]:
-            self.refuse(f"node '{shortened(path[0].name)}'", f"no edge leads to it from '{roots[0].name}', so "
-                "it has no "
-                        "input. Add the edge.")  # fmt: skip
+            self.refuse(
+                f"node '{shortened(path[0].name)}'",
+                f"no edge leads to it from '{roots[0].name}', so it has no input. Add the edge.",
+            )
         order = [("Run", "Session", "Subject", "Dataset").index(node.level) for node in path]
         if order != sorted(set(order)):
-            self.refuse(f"node '{shortened(path[-1].name)}'", "the nodes that lead to it are not of levels Run, "
-                "Session, "
-                        "Subject, Dataset in this order, each once. Correct Edges or Level.")  # fmt: skip
+            self.refuse(
+                f"node '{shortened(path[-1].name)}'",
+                "the nodes that lead to it are not of levels Run, Session, Subject, Dataset in this order, each once. "
+                "Correct Edges or Level.",
+            )
         return tuple(path)
 
     def _filtered(self, handed: Sequence[Estimated], source: Node, node: Node) -> list[Estimated]:
@@ -402,25 +407,32 @@ class _Mapper:
         place = f"edge from '{shortened(source.name)}' to '{shortened(node.name)}', Filter"
         others = [key for key in edge.filter if key != "contrast"]
         if others:
-            self.refuse(place, f"'{shortened(others[0])}' is chosen by, and only 'contrast' is here. Choose "
-                "files with Input, or "
-                        "with the options for selection.")  # fmt: skip
+            self.refuse(
+                place,
+                f"'{shortened(others[0])}' is chosen by, and only 'contrast' is here. Choose files with Input, or "
+                "with the options for selection.",
+            )
         wanted = edge.filter.get("contrast")
         if wanted is None:
             return list(handed)
         known = {item.name: item for item in handed}
         for name in wanted:
             if name not in known:
-                self.refuse(place, f"'{shortened(name)}' is no contrast of '{shortened(source.name)}'."
-                            f"{did_you_mean(name, known)} There are {quoted(known, most=10)}.")  # fmt: skip
+                self.refuse(
+                    place,
+                    f"'{shortened(name)}' is no contrast of '{shortened(source.name)}'.{did_you_mean(name, known)} "
+                    f"There are {quoted(known, most=10)}.",
+                )
         return [item for item in handed if item.name in wanted]
 
     def _input(self) -> None:
         for entity, values in self.model.input.items():
             place = f"Input '{shortened(entity)}'"
             if entity not in _INPUTS:
-                self.refuse(place, f"files are chosen here by {quoted(_INPUTS)}. Leave it out, and choose with "
-                            "--bids-filter-file.")  # fmt: skip
+                self.refuse(
+                    place,
+                    f"files are chosen here by {quoted(_INPUTS)}. Leave it out, and choose with --bids-filter-file.",
+                )
             try:
                 labels = tuple(Label(_SHORT[entity])(value) for value in values)
             except ArgumentTypeError as error:
@@ -441,9 +453,9 @@ class _Mapper:
         if model.type != "glm":
             self.refuse(f"{place}, Model.Type", "a run is modelled with 'glm'. Correct it.")
         if "subject" not in node.group_by:
-            self.refuse(f"{place}, GroupBy", "without 'subject' the runs of all participants would stand in one "
-                "design. "
-                        "Add it.")  # fmt: skip
+            self.refuse(
+                f"{place}, GroupBy", "without 'subject' the runs of all participants would stand in one design. Add it."
+            )
         if "contrast" in node.group_by:
             self.refuse(f"{place}, GroupBy", "a run has no contrasts to be grouped by. Remove 'contrast'.")
         self.groupings.append(Grouping(self._of(node, "GroupBy"), node.group_by, "run"))
@@ -454,9 +466,8 @@ class _Mapper:
         self.said.say("confounds", tuple(confounds) or ("none",), f"{place}, Model.X")
         if INTERCEPT not in model.x:
             self.warnings.append(
-                f"Node '{node.name}': X has no 1. The design of a run has a constant here all the same, as in "
-                "FitLins and "
-                "SPM."
+                f"Node '{node.name}': X has no 1. The design of a run has a constant here all the same, as in FitLins "
+                "and SPM."
             )
         return Recipe(node=node.name, instructions=node.instructions, hrf=self._hrf(node), x=model.x, model=self.model)
 
@@ -464,22 +475,29 @@ class _Mapper:
         """Refuse what no node can have here."""
         place, model = f"node '{shortened(node.name)}', Model", node.model
         if model.formula:
-            self.refuse(f"{place}.Formula", "formulas are not read here. Write its columns into X, and what makes them "
-                        "into Transformations.")  # fmt: skip
+            self.refuse(
+                f"{place}.Formula",
+                "formulas are not read here. Write its columns into X, and what makes them into Transformations.",
+            )
         for name in ("LowPassFilterCutoffHz", "ReplaceVariables"):
             if name in model.options:
                 self.refuse(f"{place}.Options.{name}", "this is not done here. Remove it.")
         if model.options.get("Aggregate", "none") != "none":
             self.refuse(f"{place}.Options.Aggregate", "voxels are not averaged here. Remove it.")
         if model.options.get("Mask", _BRAIN) != _BRAIN:
-            self.refuse(f"{place}.Options.Mask", "the mask is that of the brain, of each run (desc 'brain', "
-                "suffix 'mask'). Name another with "
-                        "--bids-filter-file.")  # fmt: skip
+            self.refuse(
+                f"{place}.Options.Mask",
+                "the mask is that of the brain, of each run (desc 'brain', suffix 'mask'). Name another with "
+                "--bids-filter-file.",
+            )
         for program, settings in model.software.items():
             for name in _FOREIGN_ESTIMATES:
                 if str(settings.get(name, "none")).lower() != "none":
-                    self.refuse(f"{place}.Software '{shortened(program)}'", f"{name} changes the design, and is that "
-                                "program's own. Say it in the standard's words (Transformations, HRF).")  # fmt: skip
+                    self.refuse(
+                        f"{place}.Software '{shortened(program)}'",
+                        f"{name} changes the design, and is that program's own. Say it in the standard's words "
+                        "(Transformations, HRF).",
+                    )
         foreign = [program for program in model.software if program != PROGRAM]
         if foreign:
             self.warnings.append(f"Node '{node.name}': Software {quoted(foreign)} is for other programs and not read.")
@@ -512,8 +530,9 @@ class _Mapper:
         name = " + ".join(part.strip().lower() for part in hrf.model.split("+"))
         responses = [choice for choice in choices_of("hrf_model") if choice != "fir"]  # whose columns X cannot name
         if name not in responses:
-            self.refuse(f"{place}.Model", f"'{shortened(hrf.model)}' is no response here. There are "
-                        f"{quoted(responses)}.")  # fmt: skip
+            self.refuse(
+                f"{place}.Model", f"'{shortened(hrf.model)}' is no response here. There are {quoted(responses)}."
+            )
         if hrf.parameters:
             self.refuse(f"{place}.Parameters", "responses have no parameters here. Remove them.")
         for variable in hrf.variables:
@@ -569,10 +588,11 @@ class _Mapper:
             if names is None:
                 open_ended = [name for name in node.model.x if _GLOB.search(name) or name == INTERCEPT]
                 if open_ended:
-                    self.refuse(f"{place}, DummyContrasts", "without Contrasts it asks for every column of X, "
-                        f"'{open_ended[0]}' too, which "
-                                "stands for columns not known before. Name those that are meant in "
-                                    "Contrasts.")  # fmt: skip
+                    self.refuse(
+                        f"{place}, DummyContrasts",
+                        f"without Contrasts it asks for every column of X, '{open_ended[0]}' too, which stands for "
+                        "columns not known before. Name those that are meant in Contrasts.",
+                    )
                 names = node.model.x
             for name in names:
                 self._check_in_x(name, node, f"{place}, DummyContrasts.Contrasts")
@@ -603,8 +623,11 @@ class _Mapper:
                 "the constant of a run is the mean of its signal, which says nothing of a response. Leave it out.",
             )
         if not any(_stands_for(pattern, [name]) for pattern in node.model.x):
-            self.refuse(place, f"'{shortened(name)}' is not in X.{did_you_mean(name, node.model.x)} X has "
-                        f"{quoted(node.model.x, most=12)}.")  # fmt: skip
+            self.refuse(
+                place,
+                f"'{shortened(name)}' is not in X.{did_you_mean(name, node.model.x)} X has "
+                f"{quoted(node.model.x, most=12)}.",
+            )
         if "`" in name:
             self.refuse(place, f"'{shortened(name)}' has a backtick in its name. Rename it.")
 
@@ -619,9 +642,11 @@ class _Mapper:
                 )
             twin = labels.setdefault(item.label.lower(), item)
             if twin.name != item.name:
-                self.refuse(f"contrast '{shortened(item.name)}'", f"it would be called '{item.label}' in file "
-                    "names, as "
-                            f"'{shortened(twin.name)}'. Rename one of them.")  # fmt: skip
+                self.refuse(
+                    f"contrast '{shortened(item.name)}'",
+                    f"it would be called '{item.label}' in file names, as '{shortened(twin.name)}'. Rename one of "
+                    "them.",
+                )
         return list(contrasts)
 
     # Sessions and participants --------------------------------------------------------------------------------
@@ -632,9 +657,11 @@ class _Mapper:
         self._check_plain(node)
         for name in ("subject", "contrast", *(("session",) if node.level == "Session" else ())):
             if name not in node.group_by and not (name == "contrast" and len(handed) == 1):
-                self.refuse(f"{place}, GroupBy", f"without '{name}' it would put different {name}s into one "
-                    "model, which is "
-                            f"not done here at level {node.level}. Add it.")  # fmt: skip
+                self.refuse(
+                    f"{place}, GroupBy",
+                    f"without '{name}' it would put different {name}s into one model, which is not done here at level "
+                    f"{node.level}. Add it.",
+                )
         if node.model.hrf is not None:
             self.refuse(f"{place}, Model.HRF", "only runs have a haemodynamic response. Remove it.")
         if node.instructions or node.model.x != (INTERCEPT,):
@@ -680,16 +707,22 @@ class _Mapper:
             )
         for name in dummies.contrasts or ():
             if name not in node.model.x:
-                self.refuse(f"{place}.Contrasts", f"{_as_written(name)} is not in X, which has "
-                            f"{listed([_as_written(column) for column in node.model.x])}. Contrasts are chosen "
-                                "in the Filter of an edge.")  # fmt: skip
+                self.refuse(
+                    f"{place}.Contrasts",
+                    f"{_as_written(name)} is not in X, which has "
+                    f"{listed([_as_written(column) for column in node.model.x])}. Contrasts are chosen in the Filter "
+                    "of an edge.",
+                )
 
     def _check_conditions(self, contrast: Contrast, node: Node, place: str) -> None:
         for name in contrast.conditions:
             if name not in node.model.x:
-                self.refuse(f"{place}, ConditionList", f"{_as_written(name)} is not in X, which has "
-                            f"{listed([_as_written(column) for column in node.model.x])}. Contrasts over "
-                                "columns of runs stand in the run node.")  # fmt: skip
+                self.refuse(
+                    f"{place}, ConditionList",
+                    f"{_as_written(name)} is not in X, which has "
+                    f"{listed([_as_written(column) for column in node.model.x])}. Contrasts over columns of runs "
+                    "stand in the run node.",
+                )
 
     def _over_sessions(self, node: Node, handed: Sequence[Estimated]) -> list[Estimated]:
         """Follow a node whose columns are sessions: each of its contrasts is one over sessions."""
@@ -700,9 +733,11 @@ class _Mapper:
             and node.instructions[0].inputs == ("session",)
         )
         if node.level != "Subject" or not is_factor or not all(name.startswith("session.") for name in node.model.x):
-            self.refuse(f"{place}, Model.X", f"at level {node.level} X is [1], a mean, or at level Subject the "
-                "sessions (session.01, … after "
-                        "Factor of 'session'). Write one of these.")  # fmt: skip
+            self.refuse(
+                f"{place}, Model.X",
+                f"at level {node.level} X is [1], a mean, or at level Subject the sessions (session.01, … after "
+                "Factor of 'session'). Write one of these.",
+            )
         if node.dummy_contrasts is not None and node.dummy_contrasts.contrasts is not None:
             self._check_dummies(node)
         asked = []
@@ -739,9 +774,10 @@ class _Mapper:
             self.groupings.append(Grouping(self._of(averaged, "GroupBy"), averaged.group_by, "even"))
         if "session_contrast" in self.said.values:
             if last.level == "Dataset" and "session" in last.group_by:
-                self.refuse(f"node '{shortened(last.name)}', GroupBy", "'session' groups by sessions that a "
-                    "node before has "
-                            "put together. Remove it.")  # fmt: skip
+                self.refuse(
+                    f"node '{shortened(last.name)}', GroupBy",
+                    "'session' groups by sessions that a node before has put together. Remove it.",
+                )
             return
         keeps_sessions = "session" in below[-1].group_by
         if last.level == "Dataset" and keeps_sessions and "session" not in last.group_by:
@@ -760,18 +796,24 @@ class _Mapper:
         place = f"node '{shortened(node.name)}'"
         self._check_plain(node)
         if "contrast" not in node.group_by and len(handed) > 1:
-            self.refuse(f"{place}, GroupBy", "without 'contrast' it compares contrasts over participants, which "
-                "is not done here "
-                        "yet. Compare conditions in the run node, and group by 'contrast'.")  # fmt: skip
+            self.refuse(
+                f"{place}, GroupBy",
+                "without 'contrast' it compares contrasts over participants, which is not done here yet. Compare "
+                "conditions in the run node, and group by 'contrast'.",
+            )
         others = [name for name in node.group_by if name not in ("contrast", "session")]
         if others:
-            self.refuse(f"{place}, GroupBy", f"'{shortened(others[0])}' would split the participants into "
-                "studies of their own. Make it a "
-                        "factor of X (Factor), or choose participants with --participant-label.")  # fmt: skip
+            self.refuse(
+                f"{place}, GroupBy",
+                f"'{shortened(others[0])}' would split the participants into studies of their own. Make it a factor "
+                "of X (Factor), or choose participants with --participant-label.",
+            )
         if node.model.type != "glm":
-            self.refuse(f"{place}, Model.Type", "participants are modelled with 'glm'. For a random-effects "
-                "meta-analysis "
-                        "leave this node out and add --strategy meta.")  # fmt: skip
+            self.refuse(
+                f"{place}, Model.Type",
+                "participants are modelled with 'glm'. For a random-effects meta-analysis leave this node out and add "
+                "--strategy meta.",
+            )
         covariates = self._covariates(node)
         asked = self._group_contrasts(node, covariates)
         self.said.say("strategy", ("summary-statistics",), f"{place}, Model")
@@ -792,9 +834,11 @@ class _Mapper:
             elif instruction.name == "Demean" and not any(map(_GLOB.search, instruction.inputs)):
                 centred |= dict(zip(outputs, instruction.inputs, strict=True))
             else:
-                self.refuse(f"{place}, Transformations", f"{instruction.name} of participants' covariates is "
-                    "not done here. Factor and Demean "
-                            "are; write other columns into participants.tsv.")  # fmt: skip
+                self.refuse(
+                    f"{place}, Transformations",
+                    f"{instruction.name} of participants' covariates is not done here. Factor and Demean are; write "
+                    "other columns into participants.tsv.",
+                )
         found: dict[str, _Covariate] = {}
         has_levels = [name for name in node.model.x if any(name.startswith(f"{factor}.") for factor in factors)]
         for name in node.model.x:
@@ -815,9 +859,11 @@ class _Mapper:
         with_levels = [covariate for covariate in found.values() if covariate.levels]
         if len(with_levels) > 1 or (with_levels and INTERCEPT in node.model.x):
             what = "levels of two factors" if len(with_levels) > 1 else "1 and levels of a factor"
-            self.refuse(f"{place}, Model.X", f"{what} stand in it, so that its columns explain each other, or "
-                "some level is left out "
-                        "as reference. Write all levels of one factor, without 1.")  # fmt: skip
+            self.refuse(
+                f"{place}, Model.X",
+                f"{what} stand in it, so that its columns explain each other, or some level is left out as reference. "
+                "Write all levels of one factor, without 1.",
+            )
         if not with_levels and INTERCEPT not in node.model.x:
             self.refuse(f"{place}, Model.X", "it has no 1, and a group without a mean is not modelled here. Add 1.")
         return {covariate.column: covariate for covariate in found.values()}
@@ -857,9 +903,11 @@ class _Mapper:
                 self.refuse(place, "1 is not in X. Add it there.")
             wrong = next((c for c in covariates.values() if c.is_factor or c.levels or not c.is_centred), None)
             if wrong is not None:
-                self.refuse(place, f"the constant is the mean where '{shortened(wrong.column)}' is 0, and here "
-                    "it is that of all "
-                            "participants. Center the covariate with Demean, or leave this contrast out.")  # fmt: skip
+                self.refuse(
+                    place,
+                    f"the constant is the mean where '{shortened(wrong.column)}' is 0, and here it is that of all "
+                    "participants. Center the covariate with Demean, or leave this contrast out.",
+                )
             weight = weights[INTERCEPT]
             return f"{label}intercept" if weight == 1 else f"{label}{weight!r}*intercept"
         covariate = next(owner for owner in owners.values() if owner is not None)
@@ -868,9 +916,11 @@ class _Mapper:
         levels = {column.removeprefix(f"{covariate.column}."): weight for column, weight in weights.items()}
         is_one_level = list(levels.values()) == [1.0]
         if not is_one_level and abs(sum(levels.values())) > 1e-9 * max(map(abs, levels.values())):
-            self.refuse(place, f"weights over levels sum to {sum(levels.values()):g}. Here they sum to zero, or "
-                "ask for one level with weight 1. "
-                        "Ask for the mean of all with X [1].")  # fmt: skip
+            self.refuse(
+                place,
+                f"weights over levels sum to {sum(levels.values()):g}. Here they sum to zero, or ask for one level "
+                "with weight 1. Ask for the mean of all with X [1].",
+            )
         if is_one_level and any(not other.is_centred for other in covariates.values() if other is not covariate):
             self.refuse(place, "the mean of a level is that where the other covariates are 0. Center them with Demean.")
         return label + weighted_text({f"{covariate.column}[{level}]": weight for level, weight in levels.items()})

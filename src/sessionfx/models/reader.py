@@ -198,8 +198,9 @@ class _Reader:
         found = self.object(content, place)
         for key in found:
             if key not in known:
-                self.refuse(place, f"'{shortened(key)}' is no field of it.{_meant(key, known)} There are "
-                            f"{quoted(known)}.")  # fmt: skip
+                self.refuse(
+                    place, f"'{shortened(key)}' is no field of it.{_meant(key, known)} There are {quoted(known)}."
+                )
         for key in needed:
             if key not in found:
                 self.refuse(place, f"the field '{key}' is missing, which the standard asks for. Add it.")
@@ -237,8 +238,9 @@ class _Reader:
     def choice(self, content: Any, place: str, choices: Sequence[str]) -> str:
         text = self.text(content, place)
         if text not in choices:
-            self.refuse(place, f"'{shortened(text)}' is not among {quoted(choices)}.{_meant(text, choices)} Correct "
-                        "it.")  # fmt: skip
+            self.refuse(
+                place, f"'{shortened(text)}' is not among {quoted(choices)}.{_meant(text, choices)} Correct it."
+            )
         return text
 
     def number(self, content: Any, place: str) -> float:
@@ -254,8 +256,9 @@ class _Reader:
 
     def switch(self, content: Any, place: str) -> bool:
         if not isinstance(content, bool):
-            self.refuse(place, f"{_shown(content)} stands where true or false should (without quotation marks). "
-                        "Correct it.")  # fmt: skip
+            self.refuse(
+                place, f"{_shown(content)} stands where true or false should (without quotation marks). Correct it."
+            )
         return content
 
     def words(self, content: Any, place: str) -> tuple[str, ...]:
@@ -295,8 +298,11 @@ class _Reader:
 
     def model(self, content: Any) -> StatsModel:
         if isinstance(content, dict) and "Steps" in content and "Nodes" not in content:
-            self.refuse("", "it has 'Steps', as drafts of the standard had before 2021. Write 'Nodes' in their place: "
-                        "every node needs a Name, a GroupBy and a Model.")  # fmt: skip
+            self.refuse(
+                "",
+                "it has 'Steps', as drafts of the standard had before 2021. Write 'Nodes' in their place: every node "
+                "needs a Name, a GroupBy and a Model.",
+            )
         found = self.fields(content, "", ("Name", "BIDSModelVersion", "Nodes"), ("Input", "Edges"))
         nodes = tuple(self.node(item, number) for number, item in enumerate(self.list(found["Nodes"], "Nodes"), 1))
         if not nodes:
@@ -320,8 +326,9 @@ class _Reader:
     def node(self, content: Any, number: int) -> Node:
         name = content.get("Name") if isinstance(content, dict) else None
         place = f"node '{shortened(name)}'" if isinstance(name, str) and name.strip() else f"node {number}"
-        found = self.fields(content, place, ("Level", "Name", "GroupBy", "Model"),
-                            ("Transformations", "Contrasts", "DummyContrasts"))  # fmt: skip
+        found = self.fields(
+            content, place, ("Level", "Name", "GroupBy", "Model"), ("Transformations", "Contrasts", "DummyContrasts")
+        )
         transformer, instructions = self.transformations(found.get("Transformations"), f"{place}, Transformations")
         contrasts = [
             self.contrast(item, f"{place}, contrast", number)
@@ -411,15 +418,19 @@ class _Reader:
         rows = self.list(content, place)
         if rows and all(isinstance(row, list) for row in rows):
             if test != "F":
-                self.refuse(place, f"they are rows of weights, which an F test has; a test '{test}' has one list of "
-                            "numbers. Correct one of them.")  # fmt: skip
+                self.refuse(
+                    place,
+                    f"they are rows of weights, which an F test has; a test '{test}' has one list of numbers. Correct "
+                    "one of them.",
+                )
         else:
             rows = [rows]
         read = []
         for row in rows:
             if len(row) != n_conditions:
-                self.refuse(place, f"{len(row)} weights for {n_conditions} conditions. Give one weight for each "
-                            "condition.")  # fmt: skip
+                self.refuse(
+                    place, f"{len(row)} weights for {n_conditions} conditions. Give one weight for each condition."
+                )
             read.append(tuple(self.weight(item, place) for item in row))
             if not any(read[-1]):
                 self.refuse(place, "all weights are zero. Correct them.")
@@ -449,11 +460,15 @@ class _Reader:
         found = self.fields(content, place, ("Transformer", "Instructions"), ())
         transformer = self.word(found["Transformer"], f"{place}.Transformer")
         if transformer != TRANSFORMER:
-            self.refuse(f"{place}.Transformer", f"'{shortened(transformer)}' is another program's set of instructions. "
-                        f"Write them as those of '{TRANSFORMER}', which differ in names and meaning.")  # fmt: skip
+            self.refuse(
+                f"{place}.Transformer",
+                f"'{shortened(transformer)}' is another program's set of instructions. Write them as those of "
+                f"'{TRANSFORMER}', which differ in names and meaning.",
+            )
         instructions = self.list(found["Instructions"], f"{place}.Instructions")
-        return transformer, tuple(self.instruction(item, f"{place}, instruction {number}")
-                                  for number, item in enumerate(instructions, 1))  # fmt: skip
+        return transformer, tuple(
+            self.instruction(item, f"{place}, instruction {number}") for number, item in enumerate(instructions, 1)
+        )
 
     def instruction(self, content: Any, place: str) -> Instruction:
         given = self.object(content, place)
@@ -461,8 +476,11 @@ class _Reader:
             self.refuse(place, "the field 'Name' is missing. Add it.")
         name = self.text(given["Name"], f"{place}, Name")
         if name not in ARGUMENTS:
-            self.refuse(place, f"there is no transformation '{shortened(name)}' here.{_meant(name, ARGUMENTS)} There "
-                        f"are {joined(tuple(ARGUMENTS))}.")  # fmt: skip
+            self.refuse(
+                place,
+                f"there is no transformation '{shortened(name)}' here.{_meant(name, ARGUMENTS)} There are "
+                f"{joined(tuple(ARGUMENTS))}.",
+            )
         place, kinds, needed = f"{place} ({name})", ARGUMENTS[name], NEEDED.get(name, ())
         found = self.fields(given, place, ("Name", "Input", *needed), kinds)
         read = {key: self.argument(found[key], f"{place}, {key}", kind) for key, kind in kinds.items() if key in found}

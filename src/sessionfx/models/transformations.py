@@ -318,8 +318,8 @@ class _Namespace:
         for name, variable in found.items():
             if not variable.is_dense and not variable.response and len(variable.rows):
                 raise TransformationError(
-                    f"X: '{shortened(name)}' is a column of events that nothing convolves. Add Convolve, or name it in "
-                    "Model.HRF.Variables."
+                    f"X: '{shortened(name)}' is a column of events that nothing convolves. Add Convolve, or name it "
+                    "in Model.HRF.Variables."
                 )
         events = {name: variable for name, variable in found.items() if not variable.is_dense}
         response = self._response(events, names, responses_are_whole=responses_are_whole)

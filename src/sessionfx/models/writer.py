@@ -62,8 +62,7 @@ def options_in(section: Mapping[str, Any], place: str) -> dict[str, Any]:
     if not isinstance(written, Mapping) or section.get("DesignsFrom") not in ("nodes", "options"):
         raise CommandLineError(
             f"{place}: it should have 'Options', an object, and 'DesignsFrom', 'nodes' or 'options'. Remove the "
-            "section, "
-            "or restore the file."
+            "section, or restore the file."
         )
     values: dict[str, Any] = {}
     for key, entry in written.items():
@@ -250,9 +249,9 @@ def _differences(options: Options) -> list[str]:
     said = [f"Written by SessionFX {__version__}, which reads all options from Software.SessionFX of the run node."]
     set_here = [OPTIONS[name].flag for name in _OF_RUNS if values[name] is not None]
     said.append(
-        f"Other programs have options of their own for {listed(set_here)} and for the scaling of signals, which "
-        "is in percent "
-        "of each voxel's mean here. FitLins samples events before it convolves them, and takes drifts from an option."
+        f"Other programs have options of their own for {listed(set_here)} and for the scaling of signals, which is in "
+        "percent of each voxel's mean here. FitLins samples events before it convolves them, and takes drifts from an "
+        "option."
     )
     of_events = [OPTIONS[name].flag for name in _OF_EVENTS if values[name]]
     if of_events:
@@ -277,9 +276,8 @@ def _differences(options: Options) -> list[str]:
         said.append("Covariates and group contrasts are not in the nodes, which test the mean over participants.")
     if group.strategy != ("summary-statistics",) or group.variance != "pooled":
         said.append(
-            "The Dataset nodes are ordinary least squares over one value per participant; the strategies that "
-            "are compared, "
-            "and unequal variances, are not in the nodes."
+            "The Dataset nodes are ordinary least squares over one value per participant; the strategies that are "
+            "compared, and unequal variances, are not in the nodes."
         )
     return said
 

@@ -71,9 +71,8 @@ def run_regressors(run: RunInputs, recipe: Recipe, n_volumes: int | None = None)
     both = next((name for name in dense if name in sparse), None)
     if both is not None:
         raise TransformationError(
-            f"'{shortened(both)}' is a column of {run.events.name} and of the confounds, so it is not known "
-            "which is meant. "
-            "Rename one."
+            f"'{shortened(both)}' is a column of {run.events.name} and of the confounds, so it is not known which is "
+            "meant. Rename one."
         )
     return recipe.regressors(sparse | dense), warnings
 
@@ -120,8 +119,8 @@ def check_recipe(
     """
     if len(selections) > 1:
         raise CommandLineError(
-            f"--model names no task in its Input, and there are runs of several: {listed(selections)}. Choose one with "
-            "--task."
+            f"--model names no task in its Input, and there are runs of several: {listed(selections)}. Choose one "
+            "with --task."
         )
     (selection,) = selections.values()
     recipe.check_runs([(run.name, run.entities) for run in selection.every_run])
