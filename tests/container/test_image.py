@@ -227,6 +227,48 @@ def compare_maps(found: Path, wanted: Path) -> None:
     assert differing == []
 
 
+def test_a_stats_model_is_read_where_nothing_can_be_written(
+    image: Any, study: Path, new_output: Callable[[], Path], maps_of: Callable[[Path], dict[str, bytes]],
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    model = {
+        "Name": "stroop", "BIDSModelVersion": "1.0.0", "Input": {"task": ["stroop"]},
+        "Nodes": [
+            {
+                "Level": "Run", "Name": "run", "GroupBy": ["run", "session", "subject"],
+                "Transformations": {
+                    "Transformer": "pybids-transforms-v1",
+                    "Instructions": [{"Name": "Factor", "Input": ["trial_type"]}],
+                },
+                "Model": {
+                    "Type": "glm", "X": ["trial_type.*", "trans_?", "rot_?", "cosine*", 1],
+                    "HRF": {"Variables": ["trial_type.*"], "Model": "glover"},
+                },
+                "Contrasts": [
+                    {
+                        "Name": "incongruentMinusCongruent", "Test": "t", "Weights": [1, -1],
+                        "ConditionList": ["trial_type.incongruent", "trial_type.congruent"],
+                    }
+                ],
+            }
+        ],
+    }  # fmt: skip
+    path = tmp_path / "stroop_smdl.json"
+    path.write_text(json.dumps(model))
+    for readable in (tmp_path, path):
+        readable.chmod(0o755)
+    output, outside = new_output(), tmp_path / "outside"
+    options = [*image.options(study, output), "--volume", f"{path}:/models/stroop_smdl.json:ro"]
+    asked = ("participant", "--no-report", "--model")
+    done = image.run("/data", "/out", *asked, "/models/stroop_smdl.json", options=options)
+    assert done.returncode == 0, done.stderr
+    command = [sys.executable, "-m", "sessionfx", study, outside, *asked, path]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    found, wanted = maps_of(output), maps_of(outside)
+    assert any("contrast-incongruentMinusCongruent" in name for name in wanted)
+    assert found == wanted
+
+
 def test_home_may_be_unset(image: Any, study: Path) -> None:
     command = ("-u", "HOME", PYTHON, "-I", "/opt/sessionfx/bin/run.py", "/data", "/out", "participant", *CONTRAST)
     done = image.run(*command, "--dry-run", options=image.options(study), entrypoint="env")
