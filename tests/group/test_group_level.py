@@ -857,7 +857,7 @@ def test_a_covariate_that_is_the_same_as_the_sessions_is_declined_in_words(call:
     assert "order cannot be told apart from the other columns (intercept)" in called.error
     assert not list((tmp_path / "out").glob("group/*_strategy-*_statmap.nii.gz"))
     called = call(study, tmp_path / "out", "--session-covariates", "flat", "--session-contrast", "linear(flat)")
-    assert "0 participant(s) have sessions with different values of 'flat'" in called.error
+    assert "0 participant(s) have two sessions with different values of 'flat'" in called.error
 
 
 def test_two_participants_are_enough_and_one_is_not(call: GroupCaller, tmp_path: Path) -> None:

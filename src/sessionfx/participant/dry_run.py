@@ -61,6 +61,8 @@ def participant_text(
 def _files(run: RunInputs, links: Mapping[str, Path]) -> list[str]:
     """One line for each kind of file of a run, and what stands in its way."""
     found = {"image": run.bold, "mask": run.mask, "events": run.events, "confounds": run.confounds}
+    if run.regressors is not None:
+        found["regressors"] = run.regressors
     missing = {"mask": "none, one is computed", "events": "none: this run cannot be analysed", "confounds": "none"}
     lines = [f"{kind}: {_in_dataset(path, links) if path else missing[kind]}" for kind, path in found.items()]
     lines.append(_timing(run.metadata))
