@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from sessionfx.ask.covariates import code_covariates, resolve_group_contrasts
 from sessionfx.errors import CommandLineError
-from sessionfx.models.mapping import Plan, plan_model
+from sessionfx.models.mapping import plan_model
+from sessionfx.models.plan import Plan
 from sessionfx.models.reader import parse_model
 
 
@@ -131,6 +133,19 @@ def test_an_edge_chooses_contrasts_and_a_node_the_path():
     assert "Choose its end with --model-node" in refusal(*nodes, Edges=edges)
     assert planned(*nodes, Edges=edges, choose="dataset").group_labels == ("b",)
     assert planned(*nodes, Edges=edges, choose="subject").group_labels == ("a", "b")
+
+
+def test_f_tests_over_groups_are_those_of_the_strategy():
+    levels = ["g.a", "g.b", "g.c"]
+    rows = {"Name": "any group", "ConditionList": levels, "Weights": [[1, -1, 0], [0, 1, -1]], "Test": "F"}
+    dataset = node("Dataset", Transformations=with_transformations({"Name": "Factor", "Input": "g"}), Model={"X": levels},
+                   DummyContrasts={"Test": "t", "Contrasts": ["g.a"]}, Contrasts=[rows])  # fmt: skip
+    (mean, f_test) = planned(run_node(), node("Subject"), dataset).options["group_contrast"]
+    assert (mean, f_test) == ("`g[a]`", "F:anyGroup = `g[a]` - `g[b]`; `g[b]` - `g[c]`")
+    participants = [f"{number:02d}" for number in range(9)]
+    covariates = code_covariates(participants, {"g": list("abc" * 3)})
+    (contrast,) = resolve_group_contrasts([f_test], covariates)
+    assert contrast.tested == ((0.0, 1.0, -1.0), (0.0, 1.0, 2.0))
 
 
 def with_transformations(*instructions: dict[str, Any]) -> dict[str, Any]:

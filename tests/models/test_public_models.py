@@ -20,7 +20,8 @@ import pytest
 
 from sessionfx.ask.contrasts import parse_contrast
 from sessionfx.errors import CommandLineError
-from sessionfx.models.mapping import Plan, plan_model
+from sessionfx.models.mapping import plan_model
+from sessionfx.models.plan import Plan
 from sessionfx.models.reader import INTERCEPT, parse_model
 
 LINES = [json.loads(line) for line in (Path(__file__).parent / "public_models.jsonl").read_text("utf-8").splitlines()]

@@ -10,7 +10,8 @@ from typing import Any
 from sessionfx.ask.contrasts import selected_labels
 from sessionfx.bids.names import comparable_label
 from sessionfx.errors import CommandLineError
-from sessionfx.models.mapping import Plan, plan_model
+from sessionfx.models.mapping import plan_model
+from sessionfx.models.plan import Plan
 from sessionfx.models.reader import StatsModel, read_model
 from sessionfx.options import Options
 from sessionfx.options.groups import DEFAULTS, GROUP_OF

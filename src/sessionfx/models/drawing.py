@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sessionfx.models.mapping import Plan
+from sessionfx.models.plan import Plan
 from sessionfx.models.reader import INTERCEPT, Node
 from sessionfx.models.transformations import Regressors
 from sessionfx.options.table import OPTIONS

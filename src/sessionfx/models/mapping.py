@@ -9,18 +9,17 @@ from __future__ import annotations
 import fnmatch
 import re
 from argparse import ArgumentTypeError
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sessionfx.ask.contrasts import parse_contrasts
-from sessionfx.ask.expressions import NAME, SESSION_NAME
+from sessionfx.ask.expressions import SESSION_NAME
 from sessionfx.errors import CommandLineError
-from sessionfx.models.instructions import Instruction
+from sessionfx.models.plan import SHORT_NAMES, Estimated, Grouping, Plan, Recipe, stands_for, weighted_text
 from sessionfx.models.reader import INTERCEPT, Contrast, Edge, Hrf, Node, StatsModel
-from sessionfx.models.transformations import Regressors, Variable, regressors, response_name
+from sessionfx.models.transformations import response_name
 from sessionfx.models.writer import PROGRAM, agrees, options_in
 from sessionfx.options.table import choices_of
 from sessionfx.options.values import Label
@@ -34,186 +33,10 @@ _INPUTS = {
     "run": "run_label",
     "space": "space",
 }
-_SHORT = {"subject": "sub", "session": "ses", "task": "task", "run": "run", "space": "space"}
 _GLOB = re.compile(r"[*?\[]")
 # What other programs read in a run node, and what there changes estimates
 _FOREIGN_ESTIMATES = ("ParametricModulations", "HRFderivatives")
 _BRAIN = {"desc": ("brain",), "suffix": ("mask",)}
-
-
-@dataclass(frozen=True)
-class Grouping:
-    """Groups of runs in each of which there is one run, or one session, or as many runs in each session.
-
-    Attributes
-    ----------
-    place : str
-        What makes the groups, in words.
-    entities : tuple of str
-        By the names of the standard (`subject`, `run`).
-    of : {'run', 'session', 'even'}
-    """
-
-    place: str
-    entities: tuple[str, ...]
-    of: str
-
-    def check(self, runs: Sequence[tuple[str, Mapping[str, str]]]) -> None:
-        """Refuse runs that are otherwise; see `Recipe.check_runs`."""
-        groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-        for name, entities in runs:
-            key = tuple(entities.get(_SHORT.get(entity, entity), "") for entity in self.entities)
-            groups.setdefault(key, []).append((name, entities.get("ses", "")))
-        for group in groups.values():
-            sessions = Counter(session for _, session in group)
-            if self.of == "run" and len(group) > 1:
-                raise CommandLineError(
-                    f"{self.place}: {listed([name for name, _ in group], most=3)} would stand in one model, which is "
-                    "not done here. Add what tells them apart ('run', 'session') to GroupBy, or a node of level "
-                    "Subject that averages them; or choose among them with --session-label or --run-label."
-                )
-            if self.of == "session" and len(sessions) > 1:
-                raise CommandLineError(
-                    f"{self.place}: {group[0][0]} and others are of the sessions {listed(sessions)}, which would "
-                    "count as independent. Add 'session', or average them in a node of level Subject before."
-                )
-            if self.of == "even" and len(set(sessions.values())) > 1:
-                raise CommandLineError(
-                    f"{self.place}: a participant has "
-                    f"{listed([f'{n} runs of ses-{label}' for label, n in sessions.items()])}, and the average over "
-                    "runs is another than that over sessions, which is made here. Add a node of level Session that "
-                    "averages the runs of each before."
-                )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How the variables of a run become its design.
-
-    Attributes
-    ----------
-    node : str
-        The node that says so.
-    instructions : tuple of Instruction
-    hrf : Hrf or None
-    x : tuple of str
-    model : StatsModel
-        That it is from.
-    groupings : tuple of Grouping
-        What runs must be like for the nodes to mean what is done here.
-    said : tuple of str
-        Names of the options that the model's nodes say.
-    """
-
-    node: str
-    instructions: tuple[Instruction, ...]
-    hrf: Hrf | None
-    x: tuple[str, ...]
-    model: StatsModel
-    groupings: tuple[Grouping, ...] = ()
-    said: tuple[str, ...] = ()
-
-    def parameters(self) -> dict[str, Any]:
-        """Say what makes the designs, for sidecars and fingerprints."""
-        return {
-            "X": list(self.x),
-            "Instructions": [
-                {"Name": item.name, "Input": list(item.inputs), "Output": list(item.outputs), **item.arguments}
-                for item in self.instructions
-            ],
-            "HRF": None if self.hrf is None else {"Variables": list(self.hrf.variables), "Model": self.hrf.model},
-        }
-
-    def names(self, column: str) -> bool:
-        """Whether a column of a table is among the variables it takes."""
-        targets = [name for item in self.instructions for name in (*item.inputs, *item.arguments.get("Target", ()))]
-        queries = [item.arguments["Query"] for item in self.instructions if item.name == "Filter"]
-        return any(column in query for query in queries) or any(
-            _stands_for(pattern, [column]) for pattern in (*self.x, *targets)
-        )
-
-    def columns(self, header: Sequence[str]) -> tuple[str, ...]:
-        """Name the columns of a table that stand in X."""
-        return tuple(name for name in dict.fromkeys(header) if any(_stands_for(pattern, [name]) for pattern in self.x))
-
-    def check_runs(self, runs: Sequence[tuple[str, Mapping[str, str]]]) -> None:
-        """Make sure that the runs there are fit together as the model groups them.
-
-        Parameters
-        ----------
-        runs : sequence of (str, mapping of str to str)
-            Name and entities (`sub`, `ses`, `run`, …) of each.
-
-        Raises
-        ------
-        CommandLineError
-            If a node would put runs into one model that are modelled one by one here, or average them otherwise.
-        """
-        for grouping in self.groupings:
-            grouping.check(runs)
-
-    def regressors(self, variables: Mapping[str, Variable]) -> Regressors:
-        """Make the regressors of a run of its variables; see `transformations.regressors`."""
-        return regressors(variables, self.instructions, self.hrf, self.x)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimated:
-    """A first-level contrast that a node gives: its name, and weights over the columns of the run's design.
-
-    An F test has rows of weights in their place, and is not handed on.
-    """
-
-    name: str
-    weights: Mapping[str, float] = field(default_factory=dict)
-    rows: tuple[Mapping[str, float], ...] = ()
-
-    @property
-    def label(self) -> str:
-        """Its name in files."""
-        return words_to_label([self.name])
-
-    @property
-    def text(self) -> str:
-        """As it would be typed for `--contrast`."""
-        if self.rows:
-            return f"F:{self.label} = {'; '.join(map(weighted_text, self.rows))}"
-        return f"{self.label}={weighted_text(self.weights)}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A model as this program does it.
-
-    Attributes
-    ----------
-    source : str
-        The model's file.
-    model : StatsModel
-    nodes : tuple of Node
-        From the run node to the one whose results are asked for.
-    recipe : Recipe or None
-        None for a model that was written from options, which make the designs.
-    contrasts : tuple of Estimated
-    group_labels : tuple of str or None
-        Contrasts that the last node takes, by their labels; None for all.
-    options : mapping of str to object
-        Values by the names of options.
-    places : mapping of str to str
-        Where the model says each, in words.
-    warnings : tuple of str
-        What other programs would do with the model, as sentences.
-    """
-
-    source: str
-    model: StatsModel
-    nodes: tuple[Node, ...]
-    recipe: Recipe | None
-    contrasts: tuple[Estimated, ...]
-    group_labels: tuple[str, ...] | None
-    options: Mapping[str, Any]
-    places: Mapping[str, str]
-    warnings: tuple[str, ...] = ()
 
 
 def plan_model(model: StatsModel, source: Path | str, node: str | None = None) -> Plan:
@@ -270,25 +93,6 @@ def _plan_of_options(model: StatsModel, source: str, values: Mapping[str, Any], 
         options=values,
         places=dict.fromkeys(values, place),
     )
-
-
-def weighted_text(weights: Mapping[str, float], plain: str = NAME) -> str:
-    """Write a weighted sum of names so that `ask.expressions` reads the same weights back.
-
-    Names that are not `plain`, a regular expression, stand in backticks.
-
-    Examples
-    --------
-    >>> weighted_text({"a": 1.0, "b c": -0.5})
-    'a - 0.5*`b c`'
-    """
-    text = ""
-    for name, weight in weights.items():
-        written = name if re.fullmatch(plain, name) else f"`{name}`"
-        factor = "" if abs(weight) == 1 else f"{abs(weight)!r}*"
-        sign = ("-" if weight < 0 else "") if not text else (" - " if weight < 0 else " + ")
-        text += f"{sign}{factor}{written}"
-    return text
 
 
 @dataclass
@@ -434,7 +238,7 @@ class _Mapper:
                     f"files are chosen here by {quoted(_INPUTS)}. Leave it out, and choose with --bids-filter-file.",
                 )
             try:
-                labels = tuple(Label(_SHORT[entity])(value) for value in values)
+                labels = tuple(Label(SHORT_NAMES[entity])(value) for value in values)
             except ArgumentTypeError as error:
                 self.refuse(place, f"{error}. Correct it.")
             if entity in ("task", "space"):
@@ -516,7 +320,7 @@ class _Mapper:
         parts = []
         for part in ("derivative", "dispersion"):
             columns = [f"{name}_{part}" for name in names]
-            if any(part in response for response in responses) and any(_stands_for(pattern, columns) for pattern in x):
+            if any(part in response for response in responses) and any(stands_for(pattern, columns) for pattern in x):
                 parts.append(part)
         base = responses[0].split(" + ")[0]
         return " + ".join([base, *parts])
@@ -536,7 +340,7 @@ class _Mapper:
         if hrf.parameters:
             self.refuse(f"{place}.Parameters", "responses have no parameters here. Remove them.")
         for variable in hrf.variables:
-            if not any(_stands_for(pattern, [variable]) for pattern in node.model.x):
+            if not any(stands_for(pattern, [variable]) for pattern in node.model.x):
                 self.refuse(
                     f"{place}.Variables", f"'{shortened(variable)}' is not in X. Add it there, or remove it here."
                 )
@@ -569,7 +373,7 @@ class _Mapper:
         columns = [f"{found}{suffix}" for found in convolved for suffix in ("", "_derivative", "_dispersion")]
         factored = [found for item in node.instructions if item.name == "Factor" for found in item.inputs]
         made = [found for item in node.instructions if item.name != "Convolve" for found in item.outputs]
-        return any(_stands_for(name, [column]) or _stands_for(column, [name]) for column in [*columns, *made]) or any(
+        return any(stands_for(name, [column]) or stands_for(column, [name]) for column in [*columns, *made]) or any(
             name.startswith(f"{column}.") for column in factored
         )
 
@@ -613,7 +417,7 @@ class _Mapper:
 
     def _one_row(self, contrast: Contrast, place: str) -> dict[str, float]:
         if contrast.test == "F":
-            self.refuse(f"{place}, Test", "F tests are done in the run node alone. Ask for the t tests of its rows.")
+            self.refuse(f"{place}, Test", "F tests over sessions are not done here. Ask for the t tests of its rows.")
         return _rows(contrast)[0]
 
     def _check_in_x(self, name: str, node: Node, place: str) -> None:
@@ -622,7 +426,7 @@ class _Mapper:
                 place,
                 "the constant of a run is the mean of its signal, which says nothing of a response. Leave it out.",
             )
-        if not any(_stands_for(pattern, [name]) for pattern in node.model.x):
+        if not any(stands_for(pattern, [name]) for pattern in node.model.x):
             self.refuse(
                 place,
                 f"'{shortened(name)}' is not in X.{did_you_mean(name, node.model.x)} X has "
@@ -882,7 +686,11 @@ class _Mapper:
                 asked.append(self._group_contrast({name: 1.0}, covariates, node, "", f"{place}, DummyContrasts"))
         for contrast in node.contrasts:
             of = f"{place}, contrast '{shortened(contrast.name)}'"
-            asked.append(self._group_contrast(self._one_row(contrast, of), covariates, node, contrast.name, of))
+            if contrast.test == "F":
+                rows = [self._group_contrast(row, covariates, node, "", of) for row in _rows(contrast)]
+                asked.append(f"F:{words_to_label([contrast.name])} = {'; '.join(rows)}")
+            else:
+                asked.append(self._group_contrast(_rows(contrast)[0], covariates, node, contrast.name, of))
         if not asked:
             self.refuse(
                 place, "it has neither Contrasts nor DummyContrasts, so nothing would come out of it. Add them."
@@ -952,10 +760,6 @@ def _rows(contrast: Contrast) -> list[dict[str, float]]:
         {name: weight for name, weight in zip(contrast.conditions, row, strict=True) if weight != 0}
         for row in contrast.weights
     ]
-
-
-def _stands_for(pattern: str, names: Iterable[str]) -> bool:
-    return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for name in names)
 
 
 def _as_written(column: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from sessionfx.models.mapping import Recipe
+    from sessionfx.models.plan import Recipe
 
 # of a field that no option fills
 _NO_OPTION = {"is_option": False}

@@ -10,7 +10,7 @@ from sessionfx.bids.runs import RunInputs, RunSelection
 from sessionfx.bids.tables import normal_text, numeric_column, read_header, read_table
 from sessionfx.errors import CommandLineError, ParticipantError
 from sessionfx.models.drawing import design_text
-from sessionfx.models.mapping import Recipe
+from sessionfx.models.plan import Recipe
 from sessionfx.models.transformations import (
     Regressors,
     TransformationError,
