@@ -96,7 +96,8 @@ MUTANTS = (
     # fixed effects
     Mutant("fixed-effects-weights-not-squared", _FIXED, "weight**2 * estimate.variance",
            "abs(weight) * estimate.variance", "tests/unit/test_run_level.py -k closed_form"),
-    Mutant("fixed-effects-negative-weights", _FIXED, "if weight != 0]", "if weight > 0]",
+    Mutant("fixed-effects-negative-weights", _FIXED, "for estimate, weight in zip(inputs, weights, strict=True) if weight != 0]",
+           "for estimate, weight in zip(inputs, weights, strict=True) if weight > 0]",
            "tests/unit/test_fixed_effects.py -k difference_of_sessions"),
     Mutant("fixed-effects-shares-not-squared", _FIXED, "inverse += share**2 / dof", "inverse += share / dof",
            "tests/unit/test_fixed_effects.py -k 'one_step or equal_variances'"),
