@@ -11,6 +11,8 @@ from sessionfx.errors import CommandLineError
 from sessionfx.models.mapping import plan_model
 from sessionfx.models.plan import Plan
 from sessionfx.models.reader import parse_model
+from sessionfx.options import FirstLevelModel
+from sessionfx.report.methods import participant_methods
 
 
 def run_node(**changes: Any) -> dict[str, Any]:
@@ -261,3 +263,11 @@ def test_files_that_are_not_chosen_here_are_refused(chosen: dict[str, list[str]]
 def test_edges_in_a_circle_are_refused():
     edges = [{"Source": "run", "Destination": "subject"}, {"Source": "subject", "Destination": "run"}]
     assert "they lead in a circle" in refusal(run_node(), node("Subject"), Edges=edges)
+
+
+def test_the_methods_of_a_paper_name_the_model():
+    model = FirstLevelModel(recipe=planned(run_node()).recipe)
+    text = participant_methods(model, [()], has_sessions=False, preprocessing=()).as_text()
+    assert (
+        "Regressors were those of the BIDS Stats Model 'm', after its transformations of events and confounds." in text
+    )
