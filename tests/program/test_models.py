@@ -351,6 +351,26 @@ def test_an_analysis_from_a_model_leaves_that_model(dataset: Path, tmp_path: Pat
     assert written["Nodes"][0]["Contrasts"] == kept["Nodes"][0]["Contrasts"]
 
 
+def test_a_page_drawn_anew_shows_the_events_of_the_model(dataset: Path, tmp_path: Path) -> None:
+    call = [
+        str(dataset),
+        str(tmp_path),
+        "participant",
+        "--model",
+        "stroop",
+        "--nprocs",
+        "1",
+        "--participant-label",
+        "01",
+    ]
+    assert main(call) == 0
+    (drawn,) = tmp_path.glob("sub-*/figures/*_runs_section.json")
+    before = drawn.read_bytes()
+    drawn.unlink()
+    assert main([*call, "--reports-only"]) == 0
+    assert drawn.read_bytes() == before
+
+
 def test_another_group_analysis_of_a_model_takes_the_place_of_its_nodes(dataset: Path, tmp_path: Path) -> None:
     """The record stays true: what was asked instead is in the options, and the model's group node is gone."""
     common = ["--no-report", "--nprocs", "1"]

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from sessionfx import __version__
 from sessionfx.ask.contrasts import Contrast
-from sessionfx.ask.event_model import parse_event_model
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.names import entity_string
 from sessionfx.bids.runs import RunInputs
@@ -381,11 +380,10 @@ class ParticipantMaps:
     def summaries(self) -> tuple[RunSummary, ...]:
         """What a reader should know of each run."""
         fitted = {run.run.name: run for run in self.fitted if run.run.name in self._facts}
-        event_model = parse_event_model(self.analysis.model)
         return tuple(
             RunSummary(run.name, run.session, fitted[run.name].design.matrix, self._facts[run.name],
                        fitted[run.name].events.shown)
-            if run.name in fitted else RunSummary.read(run, self.analysis.files.design(run), event_model)
+            if run.name in fitted else RunSummary.read(run, self.analysis.files.design(run), self.analysis.model)
             for run in self.runs
         )  # fmt: skip
 

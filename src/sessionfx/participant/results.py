@@ -14,16 +14,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.ask.contrasts import Contrast
-from sessionfx.ask.event_model import EventModel
+from sessionfx.ask.event_model import parse_event_model
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.images import read_volume
 from sessionfx.bids.reading import UnreadableFileError, read_json_object, read_text
 from sessionfx.bids.runs import RunInputs
 from sessionfx.errors import ParticipantError
-from sessionfx.options import GroupModel
+from sessionfx.options import FirstLevelModel, GroupModel
 from sessionfx.options.groups import EFFECT_UNITS
+from sessionfx.participant.bold import open_series
 from sessionfx.participant.conditions import ONLY_CONDITION
 from sessionfx.participant.events import read_events
+from sessionfx.participant.timing import run_timing
+from sessionfx.participant.variables import modelled_run
 from sessionfx.report.methods import MethodsText
 from sessionfx.space.stat_map import StatMap
 
@@ -56,7 +59,7 @@ class RunSummary:
     events: pd.DataFrame
 
     @classmethod
-    def read(cls, run: RunInputs, design_path: Path, model: EventModel) -> RunSummary:
+    def read(cls, run: RunInputs, design_path: Path, model: FirstLevelModel) -> RunSummary:
         """Read a run's design back from the output folder, and its events from the input."""
         try:
             design = pd.read_csv(io.StringIO(read_text(design_path)), sep="\t", quoting=csv.QUOTE_NONE)
@@ -73,8 +76,13 @@ class RunSummary:
             ) from None
         if run.events is None:
             raise ParticipantError(f"{run.name} has no events file any more. Restore it and run the participant again.")
-        # what was left out of the model when it was fitted is left out of the picture
-        events = read_events(run.events, first_volume=first_volume, end=end, asked=(ONLY_CONDITION,), model=model)
+        if model.recipe is None:
+            # what was left out of the model when it was fitted is left out of the picture
+            written = parse_event_model(model)
+            events = read_events(run.events, first_volume=first_volume, end=end, asked=(ONLY_CONDITION,), model=written)
+        else:
+            timing = run_timing(run, open_series(run.bold))
+            events, _ = modelled_run(run, model.recipe, timing, model.hrf_model)
         return cls(run.name, run.session, design, facts, events.shown)
 
     @property
