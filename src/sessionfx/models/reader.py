@@ -45,6 +45,14 @@ class Contrast:
     weights: tuple[tuple[float, ...], ...]
     test: str
 
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """The weights that are not zero, of each row."""
+        return [
+            {name: weight for name, weight in zip(self.conditions, row, strict=True) if weight != 0}
+            for row in self.weights
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DummyContrasts:

@@ -30,7 +30,7 @@ from sessionfx.models.instructions import Instruction
 from sessionfx.models.reader import INTERCEPT, Hrf
 from sessionfx.wording import did_you_mean, lines_text, listed, quoted, shortened
 
-_GLOB = re.compile(r"[*?\[]")
+GLOB = re.compile(r"[*?\[]")
 _QUERY = re.compile(r"\s*(?P<name>.+?)\s*(?P<sign>==|!=|<=|>=|<|>)\s*(?P<value>.+?)\s*\Z")
 _WHOLE = re.compile(r"[+-]?\d+\Z")
 # What a response of several columns adds to a variable's name
@@ -174,7 +174,7 @@ class _Namespace:
 
     def names(self, pattern: str, among: Collection[str] | None = None) -> list[str]:
         """Give the variables that a name or glob stands for."""
-        if pattern in self.variables or not _GLOB.search(pattern):
+        if pattern in self.variables or not GLOB.search(pattern):
             return [pattern]
         found = fnmatch.filter(self.variables if among is None else among, pattern)
         if not found and not self._is_level(pattern):
