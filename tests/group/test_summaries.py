@@ -240,7 +240,7 @@ def test_the_row_for_files_and_the_words_on_the_page_are_of_the_same_numbers() -
     words = titled(row)
     assert words["at x, y, z (mm)"] == "0, −6, 7"
     assert words["at x, y, z (mm) "] == "2, −6, 7"
-    assert [*words] == ["degrees of freedom", "voxels", "threshold |z|", "voxels beyond", "largest z", "at x, y, z (mm)",
+    assert [*words] == ["degrees of freedom", "voxels", "threshold |z|", "suprathreshold", "largest z", "at x, y, z (mm)",
                         "smallest z", "at x, y, z (mm) "]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ TITLES = {
     "dof": "degrees of freedom",
     "n_voxels": "voxels",
     "threshold": "threshold |z|",
-    "n_above": "voxels beyond",
+    "n_above": "suprathreshold",
     "largest_z": "largest z",
     "largest_at": "at x, y, z (mm)",
     "smallest_z": "smallest z",
