@@ -65,9 +65,9 @@ def test_no_two_strategies_are_preferred_alike_and_the_robust_ones_come_first() 
 
 
 def test_no_strategy_is_named_outside_its_folder() -> None:
-    """But in the options, and in texts for people."""
+    """But in the options, and in texts for people; `meta` is also a kind of node in BIDS Stats Models."""
     own, root = Path(strategies.__path__[0]), Path(sessionfx.__path__[0])
-    names = "|".join(f'"{name}"' for name in STRATEGIES)
+    names = "|".join(f'"{name}"' for name in STRATEGIES if name != "meta")
     classes = "|".join(type(strategy).__name__ for strategy in STRATEGIES.values())
     found = [
         f"{path.relative_to(root)}: {line.strip()}"

@@ -203,7 +203,7 @@ sys.exit(code)
 
 
 def test_every_map_and_sidecar_is_read_once(study: GroupStudy, tmp_path: Path) -> None:
-    """For four session contrasts by all default strategies; the first map's sidecar also serves as a pattern."""
+    """For four session contrasts by all default strategies; the first map's sidecar also tells the units, and is a pattern."""
     command = [study.raw, tmp_path / "out", "group", "-d", study.maps, "--nprocs", "2", "--no-report"]
     for asked in ("mean", "ses-02 - ses-01", "linear", "any"):
         command += ["--session-contrast", asked]
@@ -218,7 +218,7 @@ def test_every_map_and_sidecar_is_read_once(study: GroupStudy, tmp_path: Path) -
     assert {counts[name] for name in images} == {of_one_reading}
     pattern = str(study.map_path(*study.keys[0])).replace(".nii.gz", ".json")
     assert {counts[name] for name in set(counts) - images - {pattern}} == {1}
-    assert counts[pattern] == 2
+    assert counts[pattern] == 3
 
 
 def test_files_of_single_precision_give_the_maps_of_equal_files_of_double_precision(tmp_path: Path) -> None:

@@ -158,9 +158,9 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def read_units(effect_path: Path) -> str:
+def units_in(sidecar: Mapping[str, Any]) -> str:
     """Give the units of an effect map, percent signal change where its sidecar says none."""
-    units = read_sidecar(effect_path).get("Units")
+    units = sidecar.get("Units")
     return units if isinstance(units, str) else EFFECT_UNITS["voxel"]
 
 

@@ -20,7 +20,7 @@ from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.covariate_tables import read_covariates
 from sessionfx.bids.first_level_maps import FirstLevelMap, MapSelection
 from sessionfx.bids.names import check_name_length, file_name
-from sessionfx.bids.stat_maps import read_units
+from sessionfx.bids.stat_maps import read_sidecar, units_in
 from sessionfx.errors import LevelError
 from sessionfx.execution import Executor
 from sessionfx.group.answers import GroupEstimates, GroupEstimator, refusals
@@ -169,7 +169,7 @@ def contrast_chain(contrast: str, analysis: GroupAnalysis) -> Chain:
         If covariates cannot be used.
     """
     covariates = _covariates(analysis.selection.maps[contrast], analysis.raw, analysis.model)
-    units = read_units(analysis.selection.maps[contrast][0].effect)
+    units = units_in(read_sidecar(analysis.selection.maps[contrast][0].effect))
     questions = [
         Question(asked, group, units)
         for asked in analysis.session_contrasts

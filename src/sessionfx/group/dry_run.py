@@ -6,7 +6,7 @@ from collections import Counter
 
 from sessionfx.bids.first_level_maps import MapSelection
 from sessionfx.bids.names import listed_labels, place_of
-from sessionfx.bids.stat_maps import read_units
+from sessionfx.bids.stat_maps import read_sidecar, units_in
 from sessionfx.errors import LevelError
 from sessionfx.group.analysis import GroupAnalysis, contrast_chain
 from sessionfx.tasks.loop import find_work
@@ -66,7 +66,7 @@ def group_text(analysis: GroupAnalysis) -> str:
 
 
 def _units(selection: MapSelection) -> str:
-    return joined(sorted({read_units(maps[0].effect) for maps in selection.maps.values()}), last="or")
+    return joined(sorted({units_in(read_sidecar(maps[0].effect)) for maps in selection.maps.values()}), last="or")
 
 
 def _work(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[str]]:

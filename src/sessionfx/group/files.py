@@ -23,9 +23,9 @@ from sessionfx.bids.stat_maps import (
     EXTENSION,
     dof_fields,
     read_sidecar,
-    read_units,
     sidecar_path,
     statmap_paths,
+    units_in,
     write_statmap,
     write_statmaps,
 )
@@ -458,7 +458,7 @@ class GroupFiles:
             content = {
                 "Description": f"{words}; 0 outside the mask.",
                 "StatisticType": name,
-                **({"Units": units.format(read_units(self.maps[0].effect))} if units else {}),
+                **({"Units": units.format(units_in(self._first_sidecar))} if units else {}),
                 "Sources": [bids_uri(found.effect, self.links, self.output_dir) for found in self.maps],
                 "NumberOfInputs": len(self.maps),
                 "NumberOfParticipants": len({found.participant for found in self.maps}),

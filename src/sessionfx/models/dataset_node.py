@@ -10,6 +10,7 @@ from sessionfx.models.node_checks import check_dummies, check_plain, refuse_empt
 from sessionfx.models.plan import Estimated, weighted_text
 from sessionfx.models.reader import INTERCEPT, Node
 from sessionfx.models.transformations import GLOB
+from sessionfx.options.table import STATS_MODEL_STRATEGY
 from sessionfx.wording import quoted, shortened, words_to_label
 
 
@@ -62,7 +63,7 @@ def say_group(node: Node, handed: Sequence[Estimated], draft: Draft) -> None:
         )
     covariates = _covariates(node, draft)
     asked = _Group(node, covariates, draft).contrasts()
-    draft.say("strategy", ("summary-statistics",), f"{place}, Model")
+    draft.say("strategy", (STATS_MODEL_STRATEGY,), f"{place}, Model")
     draft.say("variance", "pooled", f"{place}, Model")
     draft.say("covariates", tuple(covariates), f"{place}, Model.X")
     draft.say("group_contrast", tuple(asked), f"{place}, Contrasts")

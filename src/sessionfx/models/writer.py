@@ -23,7 +23,7 @@ from sessionfx.models.instructions import TRANSFORMER
 from sessionfx.models.reader import INTERCEPT, Contrast, Model, Node, StatsModel, parse_model
 from sessionfx.options import Options
 from sessionfx.options.groups import GROUP_OF
-from sessionfx.options.table import OPTIONS
+from sessionfx.options.table import OPTIONS, STATS_MODEL_STRATEGY
 from sessionfx.options.toml import plain_value, read_value
 from sessionfx.wording import listed, words_to_label
 
@@ -274,7 +274,7 @@ def _differences(options: Options) -> list[str]:
         said.append(f"Of the session contrasts the nodes lack {asked}.")
     if group.covariates or group.session_covariates or group.group_contrast:
         said.append("Covariates and group contrasts are not in the nodes, which test the mean over participants.")
-    if group.strategy != ("summary-statistics",) or group.variance != "pooled":
+    if group.strategy != (STATS_MODEL_STRATEGY,) or group.variance != "pooled":
         said.append(
             "The Dataset nodes are ordinary least squares over one value per participant; the strategies that are "
             "compared, and unequal variances, are not in the nodes."

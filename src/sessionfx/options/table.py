@@ -118,6 +118,8 @@ class Option:
 LEVELS = ("participant", "group")
 # the registry of strategies is checked against these
 STRATEGY_NAMES = ("session-model", "summary-statistics", "marginal", "mixed", "meta")
+# what the group node of a BIDS Stats Model is: ordinary least squares on one value per participant
+STATS_MODEL_STRATEGY = "summary-statistics"
 _WITH = ("", " + derivative", " + derivative + dispersion")
 HRF_MODELS = (*(name + more for name in ("glover", "spm") for more in _WITH), "fir")
 # the old name, which means another thing in other programs
