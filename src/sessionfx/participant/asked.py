@@ -1,6 +1,6 @@
 """What is asked of each task: the contrasts that name its conditions, or, without `--contrast`, every condition.
 
-Conditions are those of the whole study, whoever is analysed: every participant's own job makes the same choices.
+Conditions come from the whole study, so that the job of a single participant makes the same choices as a job for all.
 """
 
 from __future__ import annotations
