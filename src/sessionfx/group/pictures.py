@@ -193,7 +193,7 @@ class QuestionPictures:
         )  # fmt: skip
 
     def _sessions_title(self) -> str:
-        return "At the peaks" if self._peaks[0].is_suprathreshold else "At the largest z, which is not suprathreshold"
+        return "At the peaks" if self._peaks[0].is_suprathreshold else "At the largest z (not suprathreshold)"
 
     def equivalence(self) -> Picture | None:
         """Draw where the answer to report is equivalent to zero."""
