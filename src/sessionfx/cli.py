@@ -14,7 +14,7 @@ from pathlib import Path
 from sessionfx.errors import INTERRUPTED, CommandLineError, SessionFXError, as_refusal
 from sessionfx.options import Options
 from sessionfx.options.command_line import options_of
-from sessionfx.process import INTERRUPTED_SENTENCE, ended_by_signal, ending_in_order, prepare_streams
+from sessionfx.process import INTERRUPTED_SENTENCE, ended_by_signal, ending_in_order, prepare_streams, write_out
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,6 +50,11 @@ def _code_of(arguments: list[str]) -> int:
     verbose = any(re.fullmatch(r"-v+|--verbose", argument) for argument in arguments)
     output_dir = None
     try:
+        if any(argument.replace("_", "-") == "--report-bug" for argument in arguments):  # whatever the others are
+            from sessionfx.bug_report import bug_report
+
+            write_out(bug_report(arguments))
+            return 0
         options = parse_options(arguments)
         output_dir = str(options.output_dir)
         from sessionfx.execution import start_few_threads

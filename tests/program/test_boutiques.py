@@ -21,7 +21,7 @@ from sessionfx.options.table import OPTIONS, SECTIONS, Option, choices_of
 REPOSITORY = Path(__file__).parents[2]
 DESCRIPTOR = REPOSITORY / "boutiques.json"
 TOOL = REPOSITORY / "tools" / "boutiques.py"
-PRINT_AND_STOP = {"help", "version"}
+PRINT_AND_STOP = {"help", "version", "report_bug"}
 BOUTIQUES_NAMES = {"levels": "analysis_level"}  # where they are not those of the options
 
 _spec = importlib.util.spec_from_file_location("descriptor", TOOL)  # `boutiques` is the package that is tested against

@@ -85,7 +85,16 @@ def test_the_table_of_options_in_the_documentation_is_current() -> None:
 
 def test_every_option_fills_a_field_of_a_group_and_every_field_has_an_option() -> None:
     assert {option.name for option in OPTIONS.values() if option.is_in_file} == set(GROUP_OF)
-    others = {"bids_dir", "output_dir", "levels", "help", "version", "config_file", "config_over_defaults"}
+    others = {
+        "bids_dir",
+        "output_dir",
+        "levels",
+        "help",
+        "version",
+        "report_bug",
+        "config_file",
+        "config_over_defaults",
+    }
     assert OPTIONS.keys() - GROUP_OF.keys() == others
 
 

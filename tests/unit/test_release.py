@@ -39,7 +39,5 @@ def test_changelog_has_a_section_for_this_version() -> None:
     assert re.search(rf"(?m)^## {re.escape(__version__)} \(.+\)$", _text("CHANGELOG.md"))
 
 
-
-
 def _text(name: str) -> str:
     return (REPOSITORY / name).read_text(encoding="utf-8")

@@ -137,6 +137,9 @@ SECTIONS = {
     "options": (
         Option(name="help", aliases=("-h",), takes=Takes.NONE, help="show this text and stop"),
         Option(name="version", takes=Takes.NONE, help="show the program's version and stop"),
+        Option(name="report_bug", takes=Takes.NONE,
+               help="show versions, limits, the other options and the dataset's shape, without labels or paths, for a "
+               "report of a bug, and stop"),
     ),
     "selection": (
         Option(name="participant_label", value=Label("sub"), takes=Takes.SEVERAL, metavar="LABEL",
