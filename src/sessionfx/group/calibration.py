@@ -165,6 +165,7 @@ def calibrate(
     n_voxels: int,
     seed: int,
     power: bool = True,
+    size: float | None = None,
 ) -> pd.DataFrame:
     """Find false-positive rates and power of strategies on one design.
 
@@ -195,6 +196,8 @@ def calibrate(
         Equal seeds give equal tables.
     power : bool, default=True
         Whether it is found.
+    size : float, optional
+        The true effect, in units of the maps, instead of the one with the noncentrality.
 
     Returns
     -------
@@ -214,7 +217,9 @@ def calibrate(
     if n_voxels < 1:
         raise ValueError("at least one voxel is needed")
     of_maps = noise.covariance_of_maps()
-    trials = [_prepare(layout, question, strategies, options, of_maps, power=power) for question in questions]
+    trials = [
+        _prepare(layout, question, strategies, options, of_maps, power=power, size=size) for question in questions
+    ]
     everyone = [tally for trial in trials for tally in (*trial.at_null, *trial.at_effect)]
     passes = [False, True] if any(tally.plan.pools for tally in everyone) else [True]
     steps = [(counting, start) for counting in passes for start in range(0, n_voxels, _VOXELS_TOGETHER)]
@@ -241,9 +246,12 @@ def _prepare(
     of_maps: NDArray[np.float64],
     *,
     power: bool,
+    size: float | None,
 ) -> _Trial:
     """Plan the answers of all strategies to one question, and the effect that its power is found for."""
     effect, pattern = _effect(layout, question, of_maps)
+    if size is not None and np.isfinite(effect):
+        effect = size
     trial = _Trial(question, effect * pattern, [], [])
     for name, strategy in strategies.items():
         row: dict[str, Any] = {

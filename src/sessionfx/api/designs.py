@@ -1,0 +1,209 @@
+"""Power of a design before any data: how many participants and sessions are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sessionfx.ask.session_contrasts import resolve_session_contrasts
+from sessionfx.errors import CommandLineError
+from sessionfx.group.calibration import calibrate
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
+
+_DESIGN = ["participants", "sessions", "icc", "missing"]
+_FOUND = ["effect", "power_0.05", "power_0.001", "rate_0.05", "rate_0.05_lower", "rate_0.05_upper", "reason"]
+
+
+@dataclass(frozen=True)
+class _Maps:
+    """Simulated maps of shape (N, V) in which there is no effect at all."""
+
+    maps: NDArray[np.float64]
+
+    def null_maps(self, question: Question) -> NDArray[np.float64]:
+        return self.maps.copy()
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """Normal maps; (n, S) who attends which session, (S, S) the covariance of a participant's maps."""
+
+    attends: NDArray[np.bool_]
+    covariance: NDArray[np.float64]
+
+    def draw(self, n_voxels: int, rng: np.random.Generator) -> _Maps:
+        draws = rng.standard_normal((*self.attends.shape, n_voxels))
+        return _Maps(np.asarray((np.linalg.cholesky(self.covariance) @ draws)[np.nonzero(self.attends)]))
+
+    def covariance_of_maps(self) -> NDArray[np.float64]:
+        owners, places = np.nonzero(self.attends)
+        return np.where(owners[:, None] == owners, self.covariance[np.ix_(places, places)], 0.0)
+
+
+def power(
+    participants: int | Sequence[int],
+    sessions: int | Sequence[int],
+    *,
+    effect: float | None = None,
+    icc: float = 0.5,
+    session_sd: Sequence[float] = (),
+    missing: float = 0.0,
+    contrasts: Sequence[str] = ("mean",),
+    n_voxels: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Find the power of each strategy on designs, by simulation.
+
+    Every combination of `participants` and `sessions` is one design: one group without covariates, normal maps that
+    are equally correlated within participants.
+
+    Parameters
+    ----------
+    participants, sessions : int or sequence of int
+        How many there are; at least two participants.
+    effect : float, optional
+        True session contrast, in the units of `session_sd`: with the default, standard deviations of a map over
+        participants. For `any` the change from first to last session. Without it three standard errors of the
+        summary-statistics estimate, whatever the design, as in docs/validity.md.
+    icc : float, default=0.5
+        Correlation of two maps of a participant, from 0 to below 1.
+    session_sd : sequence of float, default=()
+        Standard deviation over participants of the maps of each session; empty for 1.
+    missing : float, default=0
+        Share of maps that are missing at random. Every participant has one at least.
+    contrasts : sequence of str, default=('mean',)
+        Session contrasts as on the command line: `mean`, `linear`, `any`, `ses-03 - ses-01`.
+    n_voxels : int, default=2000
+        Simulated studies; the standard error of a power is 0.011 at most with 2000.
+    seed : int, default=0
+        Equal seeds give equal tables.
+
+    Returns
+    -------
+    DataFrame
+        One row for each design, contrast and strategy: `participants`, `sessions`, `icc`, `missing`, `contrast`,
+        `strategy`, `effect`, shares of studies with p ≤ .05 and ≤ .001 (`power_0.05`, `power_0.001`), the
+        false-positive rate `rate_0.05` with its 95 % interval, and `reason` where a strategy declines. Power of a
+        strategy that finds too much where nothing is, is bought.
+
+    Raises
+    ------
+    CommandLineError
+        If a value cannot be used; the message is one paragraph.
+
+    Examples
+    --------
+    >>> import sessionfx
+    >>> table = sessionfx.power([10, 40], 3, effect=0.5, n_voxels=500)
+    >>> table.pivot(index="strategy", columns="participants", values="power_0.05").loc["marginal"].round(1).to_list()
+    [0.4, 1.0]
+    """
+    tables = []
+    for n, k in product(np.atleast_1d(participants).tolist(), np.atleast_1d(sessions).tolist()):
+        _check(n, k, icc=icc, session_sd=session_sd, missing=missing, n_voxels=n_voxels, effect=effect, seed=seed)
+        attends = _attends(n, k, missing, seed)
+        sd = np.array(list(session_sd) or [1.0] * k)
+        noise = _Noise(attends, (icc + (1 - icc) * np.eye(k)) * np.outer(sd, sd))
+        labels = tuple(f"{index + 1:02d}" for index in range(k))
+        owners, places = np.nonzero(attends)
+        layout = MapLayout(tuple(f"{owner + 1:03d}" for owner in owners), tuple(labels[place] for place in places))
+        questions = [Question(contrast, INTERCEPT) for contrast in resolve_session_contrasts(contrasts, labels)]
+        strategies = {name: strategy for name, strategy in STRATEGIES.items() if strategy.is_default}
+        found = calibrate(
+            layout, questions, strategies, GroupOptions(), noise, n_voxels=n_voxels, seed=seed, size=effect
+        )  # fmt: skip
+        tables.append(found.assign(participants=n, sessions=k, icc=icc, missing=missing, contrast=found["question"]))
+    return pd.concat(tables, ignore_index=True)[[*_DESIGN, "contrast", "strategy", *_FOUND]]
+
+
+def draw_power(table: pd.DataFrame, path: str | Path) -> None:
+    """Draw power at p ≤ .05 by number of participants, a line for each strategy, into an SVG, PNG or PDF file.
+
+    A line is dashed where the strategy's false-positive rate is above 5 % by more than chance.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `power`.
+    path : str or Path
+        The file; its suffix says the format.
+
+    Examples
+    --------
+    >>> import sessionfx, tempfile, pathlib
+    >>> folder = pathlib.Path(tempfile.mkdtemp())
+    >>> sessionfx.draw_power(sessionfx.power([10, 20], 2, effect=0.5, n_voxels=200), folder / "power.svg")
+    >>> (folder / "power.svg").stat().st_size > 0
+    True
+    """
+    from matplotlib.figure import Figure
+
+    from sessionfx.report.style import CATEGORIES, WIDTH, in_style
+
+    panels = list(table.groupby(["contrast", "sessions"], sort=False))
+    colours = dict(zip(dict.fromkeys(table["strategy"]), CATEGORIES, strict=False))
+    n_columns = min(3, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    with in_style():
+        figure = Figure(figsize=(WIDTH, 3 * n_rows), layout="constrained")
+        axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).ravel()
+        for axis, ((contrast, sessions), panel) in zip(axes, panels, strict=False):
+            for name, rows in panel.groupby("strategy", sort=False):
+                style = "--" if (rows["rate_0.05_lower"] > 0.05).any() else "-"
+                ordered = rows.sort_values("participants")
+                axis.plot(
+                    ordered["participants"], ordered["power_0.05"], style, marker="o", color=colours[name], label=name
+                )
+            axis.set(title=f"{contrast}, sessions: {sessions}", ylim=(0, 1.02), xlabel="participants")
+        for axis in axes[len(panels) :]:
+            axis.set_axis_off()
+        axes[0].set_ylabel("power at p ≤ .05")
+        axes[0].legend(title="dashed: finds too much under the null")
+        figure.savefig(path, dpi=150)
+
+
+def _check(
+    n: int,
+    k: int,
+    *,
+    icc: float,
+    session_sd: Sequence[float],
+    missing: float,
+    n_voxels: int,
+    effect: float | None,
+    seed: int,
+) -> None:
+    """Refuse what no design has."""
+    refused = {
+        f"participants must be whole numbers from 2 on; got {n}": n < 2 or n != int(n),
+        f"sessions must be whole numbers from 1 on; got {k}": k < 1 or k != int(k),
+        f"icc must be from 0 to below 1; got {icc}": not 0 <= icc < 1,
+        f"session-sd needs {k} positive numbers, one for each session; got {list(session_sd)}": bool(session_sd)
+        and (len(session_sd) != k or not all(0 < value < np.inf for value in session_sd)),
+        f"missing must be a share from 0 to {1 - 1 / max(k, 1):.2g}, so that everyone has a map; got {missing}": not (
+            missing >= 0 and round(missing * n * k) <= n * (k - 1)
+        ),
+        f"voxels must be 1 or more; got {n_voxels}": n_voxels < 1,
+        f"effect must be a finite number; got {effect}": effect is not None and not np.isfinite(effect),
+        f"seed must not be negative; got {seed}": seed < 0,
+    }
+    for sentence, applies in refused.items():
+        if applies:
+            raise CommandLineError(f"{sentence}.")
+
+
+def _attends(n: int, k: int, missing: float, seed: int) -> NDArray[np.bool_]:
+    """Say who has which session, of shape (n, k): one is kept of everyone, the others are missing at random."""
+    rng = np.random.default_rng([seed, n, k])
+    attends = np.ones((n, k), dtype=bool)
+    kept = rng.integers(k, size=n)
+    others = np.flatnonzero(np.arange(k) != kept[:, None])
+    attends.ravel()[rng.permutation(others)[: round(missing * n * k)]] = False
+    return attends

@@ -1,0 +1,95 @@
+"""The public face: its examples run, its power is that of the validity study, and its command refuses in words."""
+
+import doctest
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import sessionfx
+from sessionfx.api import command, designs
+
+VALIDITY = Path(__file__).parents[2] / "docs" / "validity.tsv"
+
+
+def test_examples():
+    found = doctest.testmod(designs)
+    assert found.attempted
+    assert not found.failed
+
+
+def test_nothing_heavy_is_imported_until_it_is_used():
+    code = "import sys, sessionfx, sessionfx.api.command; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert {"power", "draw_power"} <= set(dir(sessionfx))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = sessionfx.nothing
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "icc", "session_sd"),
+    [("compound symmetry", 20, 0.5, ()), ("compound symmetry", 12, 0.0, ()), ("unequal variances", 20, 0.5, (1, 2, 3))],
+)
+def test_power_of_the_validity_study(kind, n, icc, session_sd):
+    table = sessionfx.power(n, 3, icc=icc, session_sd=session_sd, contrasts=["mean", "ses-03 - ses-01", "linear"])
+    table["contrast"] = table["contrast"].replace("ses-03 - ses-01", "last - first")
+    cells = pd.read_csv(VALIDITY, sep="\t").query("kind == @kind and n == @n and k == 3 and icc == @icc")
+    cells = cells[cells["group"] == "intercept"].set_index("contrast")
+    assert len(table) == 12
+    for row in table.itertuples():
+        published = cells.loc[row.contrast, f"power of {row.strategy} %"]
+        # two simulations of 2000 voxels each: four standard errors of their difference
+        share = published / 100
+        assert abs(table.loc[row.Index, "power_0.05"] - share) <= 4 * (2 * share * (1 - share) / 2000) ** 0.5
+
+
+def test_effect_in_standard_deviations():
+    by_noncentrality = sessionfx.power(12, 3, n_voxels=300)
+    by_size = sessionfx.power(12, 3, n_voxels=300, effect=by_noncentrality["effect"][0])
+    pd.testing.assert_frame_equal(by_noncentrality, by_size)
+
+
+def test_missing_maps():
+    assert designs._attends(10, 4, 0.25, 1).sum() == 30
+    assert designs._attends(5, 3, 2 / 3, 1).sum(axis=1).tolist() == [1] * 5
+    table = sessionfx.power(12, 3, missing=0.3, effect=1.0, n_voxels=200)
+    assert table.set_index("strategy")["power_0.05"]["marginal"] > 0.5
+
+
+def test_the_command(tmp_path, capsys):
+    asked = ["--participants", "10", "20", "--sessions", "2", "3", "--effect", "0.5", "--voxels", "100"]
+    assert command.main([*asked, "--figure", str(tmp_path / "power.svg")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("participants\tsessions\ticc")
+    assert len(lines) == 1 + 2 * 2 * 4
+    assert "power at p" in (tmp_path / "power.svg").read_text(encoding="utf-8")
+    assert command.main([*asked, "--output", str(tmp_path / "power.tsv")]) == 0
+    assert (tmp_path / "power.tsv").read_text(encoding="utf-8").splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        (["--icc", "1"], 2, "icc must be"),
+        (["--missing", "0.9"], 2, "everyone has a map"),
+        (["--participants", "1"], 2, "from 2 on"),
+        (["--sessions", "0"], 2, "from 1 on"),
+        (["--session-sd", "1"], 2, "2 positive numbers"),
+        (["--effect", "nan"], 2, "finite"),
+        (["--voxels", "0"], 2, "voxels"),
+        (["--seed", "-1"], 2, "seed"),
+        (["--contrasts", "ses-09"], 2, "09"),
+        (["--figure", "power.doc"], 2, ".svg"),
+        (["--output", "/no/such/folder/power.tsv"], 73, "no/such"),
+    ],
+)
+def test_refusals_in_words(capsys, more, code, words):
+    asked = ["--participants", "5", "--sessions", "2", "--effect", "1", "--voxels", "20", *more]
+    assert command.main(asked) == code
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("sessionfx-power: ")
+    assert said.err.count("\n") == 1
+    assert words in said.err
