@@ -45,13 +45,18 @@ test-fast: $(VENV)/.dev ## the suite without whole-program tests
 test-container: $(VENV)/.dev ## build the image and test it and the platforms (needs docker or podman)
 	$(BIN)/python -m pytest -m 'container or slurm'
 
-lint: $(VENV)/.dev ## ruff, mypy, the rooms of the house, no empty or large files
+lint: $(VENV)/.dev ## ruff, mypy, the rooms of the house, no empty or large files, spelling, CFF, workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	git ls-files -z | xargs -0 tools/check-files
 	git ls-files -z 'src/*.py' | xargs -0 tools/check-calls
+	$(BIN)/codespell docs/*.md *.md src tools
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 format: $(VENV)/.dev ## let ruff format and mend
 	$(BIN)/ruff format .
