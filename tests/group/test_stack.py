@@ -164,6 +164,20 @@ def test_of_several_damaged_maps_the_first_is_named(n_threads: int, tmp_path: Pa
         stacked(maps_of(study), tmp_path, n_threads)
 
 
+def test_effects_of_different_units_are_not_averaged(tmp_path: Path) -> None:
+    study = make_study(tmp_path / "study", n_participants=4, missing=())
+    for (participant, session), units in {
+        ("01", "02"): "percent signal change",
+        ("03", "01"): "arbitrary units",
+    }.items():
+        path = Path(str(study.map_path(participant, session)).replace(".nii.gz", ".json"))
+        path.write_text(json.dumps({**json.loads(path.read_text()), "Units": units}))
+    with pytest.raises(
+        LevelError, match=r"sub-03_ses-01.* is in arbitrary units, but .*sub-01_ses-02.* one --signal-sc"
+    ):
+        stacked(maps_of(study), tmp_path, 2)
+
+
 # The program ------------------------------------------------------------------------------------------------
 
 

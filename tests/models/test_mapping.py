@@ -186,8 +186,9 @@ def test_group_models_as_options(case: str):
     dataset, covariates, contrasts = GROUPS[case]
     if case.startswith("groups as"):
         del dataset["DummyContrasts"]
-    options = planned(run_node(), node("Subject"), dataset).options
-    assert (options["covariates"], options["group_contrast"]) == (covariates, contrasts)
+    plan = planned(run_node(), node("Subject"), dataset)
+    assert (plan.options["covariates"], plan.options["group_contrast"]) == (covariates, contrasts)
+    assert plan.levels == ({"sex": ("M", "F")} if case == "a difference of levels" else {})
 
 
 RUNS = [("sub-01_ses-1_run-1", {"sub": "01", "ses": "1", "run": "1"}), ("sub-01_ses-1_run-2", {"sub": "01", "ses": "1", "run": "2"}),

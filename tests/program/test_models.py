@@ -282,6 +282,29 @@ def test_the_group_takes_the_contrasts_that_an_edge_lets_through(dataset: Path, 
     assert {name.split("contrast-")[1].split("_")[0] for name in names if name.startswith("group/")} == {"effect"}
 
 
+def test_a_level_that_the_model_does_not_list_is_refused(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = json.loads((dataset / "models" / "stroop_smdl.json").read_text())
+    of_group = model["Nodes"][-1]
+    factor = {"Name": "Factor", "Input": ["group"]}
+    of_group["Transformations"] = {"Transformer": "pybids-transforms-v1", "Instructions": [factor]}
+    of_group["Model"]["X"] = ["group.morning", "group.night"]
+    of_group["Contrasts"] = [
+        {"Name": "morning", "ConditionList": ["group.morning"], "Weights": [1], "Test": "t"},
+    ]
+    of_group.pop("DummyContrasts", None)
+    path = tmp_path / "groups_smdl.json"
+    path.write_text(json.dumps(model))
+    call = [str(dataset), str(tmp_path / "out"), *BOTH, "--model", str(path), "--no-report", "--nprocs", "1"]
+    assert main(call) != 0
+    said = capsys.readouterr().err
+    assert (
+        "lists 'group.morning' and 'group.night', and participants with maps are also 'evening' in 'group'"
+        in " ".join(said.split())
+    )
+
+
 def test_the_dry_run_draws_the_model(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(dataset), str(tmp_path), *BOTH, "--model", "stroop", "--dry-run"]) == 0
     drawn = capsys.readouterr().out

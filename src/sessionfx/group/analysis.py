@@ -41,7 +41,7 @@ from sessionfx.options import Execution, GroupModel, StrategyModel
 from sessionfx.report.methods import GroupWork, MethodsText, group_methods
 from sessionfx.tasks.records import Record, file_state, fingerprint
 from sessionfx.tasks.task import Chain, Task
-from sessionfx.wording import listed
+from sessionfx.wording import listed, quoted
 
 # Real voxels that a calibration draws from: several times as many as smooth maps have independent places
 RESAMPLED_VOXELS = 6_000
@@ -576,4 +576,14 @@ class ContrastMaps:
 def _covariates(maps: Sequence[FirstLevelMap], raw: Path, model: GroupModel) -> Covariates:
     if not (model.covariates or model.session_covariates):
         return Covariates.none(attendance(maps))
-    return read_covariates(raw, attendance(maps), model.covariates, model.session_covariates)
+    covariates = read_covariates(raw, attendance(maps), model.covariates, model.session_covariates)
+    for column, known in model.known_levels:
+        others = [level for level in covariates.levels.get(column, ()) if level not in known]
+        if others:
+            raise LevelError(
+                f"The model's X lists {quoted([f'{column}.{level}' for level in known])}, and participants with maps "
+                f"are also {quoted(others)} in '{column}' of participants.tsv, who would belong to no column. "
+                f"Add {quoted([f'{column}.{level}' for level in others])} to X, or leave them out with "
+                "--participant-label."
+            )
+    return covariates

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,17 +206,37 @@ def _fill(
     effects = BlockStore(files.enter_context(scratch_file(folder)), folder, *size)
     variances = BlockStore(files.enter_context(scratch_file(folder)), folder, *size) if needs_variances else None
 
-    def take(row: int, source: FirstLevelMap) -> tuple[NDArray[np.bool_], str | None]:
+    def take(row: int, source: FirstLevelMap) -> tuple[NDArray[np.bool_], dict[str, Any]]:
         volumes = first if row == 0 else _read(source, maps[0], grid, needs_variances)
         return _take(row, source, volumes, mask, effects, variances)
 
     filled = _Filled(effects, variances, np.zeros(grid.shape, dtype=int), [], set())
-    for own_mask, model in in_threads(n_threads, take, progress_bar(list(enumerate(maps)), "reading", "map")):
+    units: dict[str, FirstLevelMap] = {}
+    taken = in_threads(n_threads, take, progress_bar(list(enumerate(maps)), "reading", "map"))
+    for source, (own_mask, sidecar) in zip(maps, taken, strict=True):
         np.add(filled.coverage, own_mask, out=filled.coverage)
         filled.sizes.append(int(own_mask.sum()))
-        if model is not None:
-            filled.models.add(model)
+        if sidecar:
+            filled.models.add(_how_made(sidecar))
+        if isinstance(sidecar.get("Units"), str):
+            units.setdefault(sidecar["Units"], source)
+            _check_units(units)
     return filled
+
+
+def _how_made(sidecar: Mapping[str, Any]) -> str:
+    """Digest how a map was made."""
+    return fingerprint([sidecar.get(key) for key in ("ModelParameters", "ContrastWeights", "FixedEffectsWeighting")])
+
+
+def _check_units(first_of: Mapping[str, FirstLevelMap]) -> None:
+    """Refuse effects of different units, by the first map of each: their mean is no effect."""
+    if len(first_of) > 1:
+        (unit, source), (other, other_source) = first_of.items()
+        raise LevelError(
+            f"{other_source.effect} is in {other}, but {source.effect} is in {unit}: they cannot be averaged. "
+            "Analyse all participants with one --signal-scaling, or choose those of one with --participant-label."
+        )
 
 
 def _kept_type(first: Volumes) -> type[np.floating]:
@@ -242,8 +262,8 @@ def _take(
     first_mask: NDArray[np.bool_],
     effects: BlockStore,
     variances: BlockStore | None,
-) -> tuple[NDArray[np.bool_], str | None]:
-    """Store a map at the voxels of the first one; return its own voxels and a digest of how it was made."""
+) -> tuple[NDArray[np.bool_], dict[str, Any]]:
+    """Store a map at the voxels of the first one; return its own voxels and its sidecar."""
     effect, variance, mask, _ = volumes
     common = mask[first_mask]
     for store, volume in ((effects, effect), (variances, variance)):
@@ -252,9 +272,7 @@ def _take(
             if store.dtype == np.float32 and not _is_single(values):
                 raise _NeedsDoublePrecisionError
             store.write(row, values)
-    sidecar = _explained(source, partial(read_sidecar, source.effect))
-    made = [sidecar.get(key) for key in ("ModelParameters", "ContrastWeights", "FixedEffectsWeighting")]
-    return mask, fingerprint(made) if sidecar else None
+    return mask, _explained(source, partial(read_sidecar, source.effect))
 
 
 def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates, times: tuple[str, ...] = ()) -> MapLayout:

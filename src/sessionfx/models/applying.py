@@ -88,7 +88,10 @@ def with_model(options: Options, plan: Plan) -> tuple[Options, Options]:
         labels = None if labels is None else tuple(label for label in labels if label in chosen)
     participant = Options.from_values({**asked, **values})
     participant = replace(
-        participant, given=options.given, first_level=replace(participant.first_level, recipe=plan.recipe)
+        participant,
+        given=options.given,
+        first_level=replace(participant.first_level, recipe=plan.recipe),
+        group=replace(participant.group, known_levels=tuple(plan.levels.items())),
     )
     if labels is None:
         return participant, participant

@@ -62,6 +62,7 @@ def say_group(node: Node, handed: Sequence[Estimated], draft: Draft) -> None:
             "--strategy meta.",
         )
     covariates = _covariates(node, draft)
+    draft.levels = {column: tuple(found.levels) for column, found in covariates.items() if found.levels}
     asked = _Group(node, covariates, draft).contrasts()
     draft.say("strategy", (STATS_MODEL_STRATEGY,), f"{place}, Model")
     draft.say("variance", "pooled", f"{place}, Model")

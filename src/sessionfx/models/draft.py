@@ -24,6 +24,8 @@ class Draft:
     places : dict of str to str
         Where the model says each, in words.
     groupings : list of Grouping
+    levels : dict of str to tuple of str
+        Those of a covariate that X lists.
     warnings : list of str
     """
 
@@ -31,6 +33,7 @@ class Draft:
     options: dict[str, Any] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
     groupings: list[Grouping] = field(default_factory=list)
+    levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     def say(self, option: str, value: Any, place: str) -> None:

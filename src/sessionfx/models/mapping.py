@@ -123,6 +123,7 @@ def _plan_of_nodes(model: StatsModel, source: str, wanted: str | None) -> Plan:
         group_labels=tuple(item.label for item in handed),
         options=draft.options,
         places=draft.places,
+        levels=draft.levels,
         warnings=tuple(draft.warnings),
     )
 

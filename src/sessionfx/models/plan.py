@@ -180,6 +180,8 @@ class Plan:
         Values by the names of options.
     places : mapping of str to str
         Where the model says each, in words.
+    levels : mapping of str to tuple of str
+        Those of a covariate that the last node's X lists.
     warnings : tuple of str
         What other programs would do with the model, as sentences.
     """
@@ -192,6 +194,7 @@ class Plan:
     group_labels: tuple[str, ...] | None
     options: Mapping[str, Any]
     places: Mapping[str, str]
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 

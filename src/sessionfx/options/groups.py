@@ -121,6 +121,8 @@ class GroupModel(StrategyModel):
     bayes_factor: float | None = None
     calibrate: int = 0
     random_seed: int = 0
+    # covariates whose levels a model's X lists, with these levels: participants of others are no part of that model
+    known_levels: tuple[tuple[str, tuple[str, ...]], ...] = field(default=(), metadata=_NO_OPTION)
 
 
 @dataclass(frozen=True, kw_only=True)
