@@ -153,7 +153,7 @@ def draw_power(table: pd.DataFrame, path: str | Path) -> None:
     n_rows = -(-len(panels) // n_columns)
     with in_style():
         figure = Figure(figsize=(WIDTH, 3 * n_rows), layout="constrained")
-        axes = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True).ravel()
+        axes = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True).ravel()
         for axis, ((contrast, sessions), panel) in zip(axes, panels, strict=False):
             for name, rows in panel.groupby("strategy", sort=False):
                 style = "--" if (rows["rate_0.05_lower"] > 0.05).any() else "-"
