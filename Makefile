@@ -8,7 +8,7 @@ DEMO := demo
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-container lint format validity family-wise bench boutiques release-check clean
+.PHONY: help demo test test-fast test-container lint format validity family-wise bench boutiques docs release-check clean
 
 help: ## list these tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,11 +75,14 @@ boutiques: $(VENV)/.runtime ## make boutiques.json and the table of options in d
 	$(BIN)/python tools/boutiques.py > boutiques.json
 	$(BIN)/python tools/options_table.py
 
+docs: $(VENV)/.dev ## build the documentation into site/, with every link checked; needs no network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 release-check: $(VENV)/.dev ## build sdist and wheel, check them, run the demo from the wheel in a clean environment
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/twine check --strict dist/*
 	tools/wheel-check dist/*.whl
 
-clean: ## remove the environment, the demo and caches
-	rm -rf $(VENV) $(DEMO) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove the environment, the demo, what was built, and caches
+	rm -rf $(VENV) $(DEMO) dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
