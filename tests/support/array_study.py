@@ -32,6 +32,7 @@ class Study:
         covariates: dict[str, list[float] | list[str]] | None = None,
         measured: dict[str, NDArray[np.float64]] | None = None,
         times: tuple[str, ...] = (),
+        interactions: tuple[tuple[str, str], ...] = (),
     ) -> None:
         n, k = attendance.shape
         self.attendance, measured = attendance, measured or {}
@@ -41,7 +42,13 @@ class Study:
         rows = list(zip(self.owners, self.places, strict=True))
         values = {(labels[i], self.sessions[j]): tuple(float(v[i, j]) for v in measured.values()) for i, j in rows}
         self.covariates = (
-            code_covariates(labels, covariates or {}, session_columns=tuple(measured), session_values=values)
+            code_covariates(
+                labels,
+                covariates or {},
+                interactions=interactions,
+                session_columns=tuple(measured),
+                session_values=values,
+            )
             if covariates or measured
             else Covariates.none(labels)
         )

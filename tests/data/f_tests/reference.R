@@ -1,0 +1,180 @@
+# Makes the tables beside it: Rscript reference.R (R 4.2.2; clubSandwich 0.5.8, car 3.1-1, nlme 3.1-162). With a folder as
+# argument it reads maps.tsv from there and writes the answers there.
+suppressMessages({library(clubSandwich); library(car); library(nlme)})
+folder <- commandArgs(trailingOnly = TRUE); if (length(folder)) setwd(folder[1])
+K <- 3; voxels <- 1:6; sizes <- c(a = 8, b = 12, c = 10); n <- sum(sizes)
+
+# Maps: two contrasts (x, y) of each participant and session; groups vary unequally, eleven sessions are missing
+if (!file.exists("maps.tsv")) {
+  set.seed(14)
+  people <- data.frame(participant = sprintf("%02d", 1:n), group = rep(names(sizes), sizes), age = round(rnorm(n, 40, 12), 1))
+  maps <- merge(people, data.frame(session = sprintf("%02d", 1:K)))
+  maps <- maps[order(maps$participant, maps$session), ]
+  absent <- c("02-03", "05-02", "09-03", "10-01", "13-02", "14-02", "14-03", "19-03", "22-01", "26-03", "29-02")
+  maps$there <- as.integer(!paste(maps$participant, maps$session, sep = "-") %in% absent)
+  spread <- c(a = 1.8, b = 1, c = 0.7)[maps$group]
+  for (v in voxels) {
+    own <- rnorm(n)[as.integer(maps$participant)]; x <- own + rnorm(nrow(maps)); y <- 0.6 * x + own + 1.5 * rnorm(nrow(maps))
+    maps[[paste0("x", v)]] <- round(spread * x + v * (0.2 * (maps$group == "b") * as.integer(maps$session) + 0.005 * (maps$age - 40)), 4)
+    maps[[paste0("y", v)]] <- round(spread * y + 0.1 * v, 4)
+  }
+  write.table(maps, "maps.tsv", sep = "\t", row.names = FALSE, quote = FALSE)
+}
+maps <- read.table("maps.tsv", sep = "\t", header = TRUE, colClasses = c(participant = "character", session = "character"))
+maps$centred <- maps$age - mean(maps$age)  # over participants: everybody has a row for each session
+people <- maps[!duplicated(maps$participant), c("participant", "group", "age", "centred")]
+there <- subset(maps, there == 1)
+
+rows <- list()
+add <- function(method, model, maps, sessions, group, voxel, f, numerator, dof, p = pf(f, numerator, dof, lower.tail = FALSE))
+  rows[[length(rows) + 1]] <<- data.frame(method, model, maps, sessions, group, voxel, f, numerator, dof, p)
+
+# Weights over sessions, over the cells of groups (and age beside them), and over the two contrasts
+over_sessions <- list(mean = rbind(c(1, 1, 1) / 3), difference = rbind(c(-1, 0, 1)), any = rbind(c(-1, 1, 0), c(0, -1, 1)))
+differences <- rbind(c(1, -1, 0), c(0, 1, -1))
+over_groups <- list(intercept = rbind(c(1, 1, 1) / 3), groups = differences)
+with_age <- list(intercept = cbind(over_groups$intercept, 0), groups = cbind(differences, 0), `groups and age` = rbind(cbind(differences, 0), c(0, 0, 0, 1)))
+over_maps <- list(x = rbind(c(1, 0)), `x and y` = diag(2))
+
+# Cell means: a column for each session in each group, and one for age in each session
+cells <- function(d, age = TRUE) {
+  between <- sapply(names(sizes), function(g) as.numeric(d$group == g)); if (age) between <- cbind(between, d$centred)
+  within <- sapply(sprintf("%02d", 1:K), function(s) as.numeric(d$session == s))
+  do.call(cbind, lapply(1:ncol(between), function(j) between[, j] * within))
+}
+
+# --- HTZ: Wald_test of clubSandwich after least squares, of one contrast (x) and of two at once -----------------------
+htz <- function(X, y, cluster, weights) {
+  model <- lm(y ~ 0 + X)
+  Wald_test(model, vcov = vcovCR(model, cluster = cluster, type = "CR2"), constraints = weights, test = "HTZ")
+}
+for (v in voxels) for (m in names(over_maps)) {
+  several <- m != "x"
+  X <- cells(there); y <- there[[paste0("x", v)]]; cluster <- there$participant
+  if (several) { X <- kronecker(diag(2), X); y <- c(y, there[[paste0("y", v)]]); cluster <- rep(cluster, 2) }
+  for (g in names(with_age)) for (s in names(over_sessions)) {
+    weights <- kronecker(with_age[[g]], over_sessions[[s]]); if (several) weights <- kronecker(over_maps[[m]], weights)
+    if (nrow(weights) == 1) next
+    found <- htz(X, y, cluster, weights)
+    add("HTZ, least squares", "group + age", m, s, g, v, found$Fstat, found$df_num, found$df_denom, found$p_val)
+  }
+}
+
+# --- The marginal strategy as a whole: exchangeable working covariances estimated over all voxels, symmetric root ----
+# Rows multiplied by the inverse symmetric root of the working covariance are least squares with CR2 of clubSandwich.
+membership <- function(d) outer(d$participant, d$participant, "==") * 1
+score <- function(ratio, X, values, J) {  # derivative of the profile REML deviance, summed over voxels
+  inverse <- solve(diag(nrow(X)) + ratio * J)
+  P <- inverse - inverse %*% X %*% solve(crossprod(X, inverse %*% X), crossprod(X, inverse)); Py <- P %*% values
+  sum(sum(diag(P %*% J)) - (nrow(X) - ncol(X)) * colSums(Py * (J %*% Py)) / colSums(values * Py))
+}
+ratio_of <- function(X, d) {
+  values <- as.matrix(d[paste0("x", voxels)]); J <- membership(d)
+  if (score(0, X, values, J) >= 0) return(0)
+  ratio <- uniroot(score, c(0, 100), X = X, values = values, J = J, tol = 1e-13)$root
+  likelihood <- function(rho) sum(sapply(voxels, function(v) { d$value <- d[[paste0("x", v)]]; d$X <- X
+    as.numeric(logLik(gls(value ~ 0 + X, data = d, correlation = corCompSymm(rho, ~ 1 | participant, fixed = TRUE), method = "REML"))) }))
+  stopifnot(abs(optimize(likelihood, c(0, 0.99), maximum = TRUE, tol = 1e-7)$maximum - ratio / (1 + ratio)) < 1e-4)
+  ratio
+}
+working <- function(d, by_group, age) {  # the covariance of all maps
+  J <- membership(d)
+  if (!by_group) return(diag(nrow(d)) + ratio_of(cells(d, age), d) * J)
+  parts <- lapply(names(sizes), function(g) {
+    own <- d[d$group == g, ]; X <- cells(own, age); X <- X[, qr(X)$pivot[seq_len(qr(X)$rank)]]
+    ratio <- ratio_of(X, own); S <- diag(nrow(X)) - X %*% solve(crossprod(X), t(X))
+    expected <- S %*% (diag(nrow(X)) + ratio * membership(own)) %*% S; total <- sum(diag(expected)); dof <- total^2 / sum(expected^2)
+    # of the residual sum of squares, about a chi-square whose logarithm is too small on average
+    logs <- mean(log(colSums((S %*% as.matrix(own[paste0("x", voxels)]))^2))) - log(total) - digamma(dof / 2) + log(dof / 2)
+    c(ratio = ratio, log_variance = logs)
+  })
+  names(parts) <- names(sizes)
+  variance <- exp(sapply(parts, `[[`, "log_variance")[d$group]); ratio <- sapply(parts, `[[`, "ratio")[d$group]
+  diag(variance) + variance * ratio * J
+}
+inverse_root <- function(M) {
+  e <- eigen((M + t(M)) / 2); kept <- e$values > 1e-10 * max(e$values)
+  e$vectors[, kept] %*% (t(e$vectors[, kept]) / sqrt(e$values[kept]))
+}
+# Degrees of freedom where participant k varies s[k] times as much as the working covariance says, s told by the scores
+voxel_eta <- function(X, cluster, weights) {
+  H <- X %*% solve(crossprod(X), t(X)); q <- nrow(weights); people <- unique(cluster); w <- weights %*% solve(crossprod(X), t(X))
+  G <- lapply(people, function(k) { o <- cluster == k; w[, o, drop = FALSE] %*% inverse_root((diag(nrow(X)) - H)[o, o]) %*% (diag(nrow(X)) - H)[o, ] })
+  root <- inverse_root(Reduce(`+`, lapply(G, tcrossprod))); G <- lapply(G, function(g) root %*% g)
+  expected <- sapply(G, function(g) sum(g^2)); inflation <- 1 + 2 * sapply(G, function(g) sum(tcrossprod(g)^2)) / expected^2
+  columns <- lapply(people, function(k) which(cluster == k))
+  share <- sapply(columns, function(o) sum(sapply(G, function(g) sum(g[, o]^2)))) / q
+  # for maps m of k and p of l, constraints s and t: w = sum over participants i of g[s, m] g[t, p]
+  together <- outer(seq_along(people), seq_along(people), Vectorize(function(k, l) {
+    W <- Reduce(`+`, lapply(G, function(g) outer(g[, columns[[k]], drop = FALSE], g[, columns[[l]], drop = FALSE])))
+    sum(W * W) + sum(W * aperm(W, c(3, 2, 1, 4)))
+  }))
+  diag(together) <- diag(together) / inflation
+  function(y) {
+    s <- sapply(G, function(g) sum((g %*% y)^2)) / expected
+    q * (q + 1) * (sum(share * s)^2 - sum(share^2 * (1 - 1 / inflation) * s^2)) / drop(s %*% together %*% s)
+  }
+}
+for (by_group in c(FALSE, TRUE)) for (age in c(FALSE, TRUE)) {
+  white <- inverse_root(working(there, by_group, age)); X <- white %*% cells(there, age)
+  for (g in names(if (age) with_age else over_groups)) for (s in names(over_sessions)) {
+    weights <- kronecker((if (age) with_age else over_groups)[[g]], over_sessions[[s]]); q <- nrow(weights)
+    if (q == 1) next
+    eta_of <- voxel_eta(X, there$participant, weights)
+    for (v in voxels) {
+      y <- drop(white %*% there[[paste0("x", v)]]); found <- htz(X, y, there$participant, weights)
+      eta <- found$df_denom + q - 1; own <- min(max(eta_of(y), min(q, eta)), eta)
+      f <- found$Fstat * (eta * q) / found$df_denom * (own - q + 1) / (own * q)
+      add(if (by_group) "marginal, groups" else "marginal, pooled", if (age) "group + age" else "group", "x", s, g, v, f, q, own - q + 1)
+    }
+  }
+}
+
+# --- A value for each participant: analysis of variance, Welch's, and multivariate tests of car ----------------------
+options(contrasts = c("contr.sum", "contr.poly"))
+value_of <- function(name, s) {  # mean of the sessions there are; a difference needs both, any difference all
+  wide <- sapply(sprintf("%02d", 1:K), function(k) { d <- maps[maps$session == k, ]; ifelse(d$there == 1, d[[name]], NA) })
+  switch(s, mean = cbind(rowMeans(wide, na.rm = TRUE)), difference = cbind(wide[, 3] - wide[, 1]), any = wide %*% t(over_sessions$any))
+}
+for (v in voxels) {
+  for (s in c("mean", "difference")) {
+    d <- people; d$y <- value_of(paste0("x", v), s)[, 1]; d <- d[!is.na(d$y), ]; d$group <- factor(d$group)
+    type3 <- Anova(lm(y ~ group + centred, data = d), type = "III")
+    add("Anova", "group + age", "x", s, "groups", v, type3["group", "F value"], 2, type3["Residuals", "Df"], type3["group", "Pr(>F)"])
+    whole <- anova(lm(y ~ 1, data = d), lm(y ~ group + centred, data = d))
+    add("anova", "group + age", "x", s, "groups and age", v, whole$F[2], whole$Df[2], whole$Res.Df[2], whole$`Pr(>F)`[2])
+    slopes <- Anova(lm(y ~ group * centred, data = d), type = "III")
+    add("Anova", "group * age", "x", s, "slopes", v, slopes["group:centred", "F value"], 2, slopes["Residuals", "Df"], slopes["group:centred", "Pr(>F)"])
+    for (equal in c(TRUE, FALSE)) {
+      found <- oneway.test(y ~ group, data = d, var.equal = equal)
+      add(if (equal) "oneway.test, equal" else "oneway.test", "group", "x", s, "groups", v, found$statistic, found$parameter[1], found$parameter[2], found$p.value)
+    }
+    # a line for each group by itself: Welch's test of three slopes, as of means that have their variances
+    lines <- lapply(split(d, d$group), function(own) lm(y ~ centred, data = own))
+    made <- do.call(rbind, lapply(names(lines), function(g) {
+      free <- df.residual(lines[[g]]); values <- as.vector(scale(seq_len(free + 1))) * sqrt(vcov(lines[[g]])[2, 2] * (free + 1)) + coef(lines[[g]])[2]
+      data.frame(group = g, y = values)
+    }))
+    found <- oneway.test(y ~ group, data = made)
+    add("oneway.test", "group * age", "x", s, "slopes", v, found$statistic, found$parameter[1], found$parameter[2], found$p.value)
+  }
+  # several values for each participant: contrasts, differences of sessions, or both
+  for (m in names(over_maps)) for (s in names(over_sessions)) {
+    values <- value_of(paste0("x", v), s); if (m != "x") values <- cbind(values, value_of(paste0("y", v), s))
+    if (ncol(values) == 1) next
+    usable <- complete.cases(values); d <- people[usable, ]; d$group <- factor(d$group); q <- ncol(values); Y <- values[usable, ]
+    model <- lm(Y ~ group + centred, data = d)
+    hypotheses <- list(intercept = "(Intercept)", groups = c("group1", "group2"), `groups and age` = c("group1", "group2", "centred"))
+    for (g in names(hypotheses)) {
+      tested <- linearHypothesis(model, hypotheses[[g]])
+      roots <- Re(eigen(solve(tested$SSPE, tested$SSPH), only.values = TRUE)$values)
+      for (method in c("Pillai", "Wilks", "Hotelling-Lawley", "Roy")) {
+        found <- getFromNamespace(if (method == "Hotelling-Lawley") "HL" else method, "stats")(roots, tested$df, tested$df.residual)
+        add(method, "group + age", m, s, g, v, found[2], found[3], found[4])
+      }
+    }
+  }
+}
+table <- do.call(rbind, rows)
+for (column in c("f", "numerator", "dof", "p")) table[[column]] <- sprintf("%.15g", table[[column]])
+write.table(table, "answers.tsv", sep = "\t", row.names = FALSE, quote = FALSE)
