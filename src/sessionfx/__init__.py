@@ -10,16 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sessionfx.api.designs import draw_power, power
+    from sessionfx.api.images import StatImages
+    from sessionfx.api.runs import RunEstimates, combine, fit_run
+    from sessionfx.errors import SessionFXError
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "draw_power", "power"]
+__all__ = [
+    "RunEstimates", "SessionFXError", "StatImages", "__version__", "combine", "draw_power", "fit_run", "power",
+]  # fmt: skip
+
+_MODULES = {
+    "api.designs": ("draw_power", "power"),
+    "api.images": ("StatImages",),
+    "api.runs": ("RunEstimates", "combine", "fit_run"),
+    "errors": ("SessionFXError",),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'sessionfx' has no attribute '{name}'")
-    # not at the top: `--help` must answer at once; by name, as the rooms below import this module for the version
-    return getattr(import_module("sessionfx.api.designs"), name)
+    for module, names in _MODULES.items():
+        if name in names:
+            # not at the top: `--help` must answer at once; by name, as the rooms below import this module
+            return getattr(import_module(f"sessionfx.{module}"), name)
+    raise AttributeError(f"module 'sessionfx' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:

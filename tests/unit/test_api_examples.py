@@ -1,8 +1,12 @@
 """The public face: its examples run, its power is that of the validity study, and its command refuses in words."""
 
 import doctest
+import importlib
+import inspect
+import re
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pandas as pd
@@ -14,16 +18,48 @@ from sessionfx.api import command, designs
 VALIDITY = Path(__file__).parents[2] / "docs" / "validity.tsv"
 
 
-def test_examples():
-    found = doctest.testmod(designs)
+SOURCE = Path(sessionfx.__file__).parent
+PUBLIC = [name for name in sessionfx.__all__ if name != "__version__"]
+WITH_EXAMPLES = [path for path in sorted(SOURCE.rglob("*.py")) if ">>> " in path.read_text(encoding="utf-8")]
+PAGE = Path(__file__).parents[2] / "docs" / "python.md"
+
+
+@pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.stem)
+def test_examples_of_docstrings(path):
+    module = ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
+    found = doctest.testmod(importlib.import_module(module))
     assert found.attempted
     assert not found.failed
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_described_with_its_parameters_and_an_example(name):
+    public = getattr(sessionfx, name)
+    text = inspect.getdoc(public)
+    if not issubclass(public if inspect.isclass(public) else object, Exception):
+        assert ">>> import sessionfx" in text
+    if inspect.isfunction(public):
+        described = text.partition("Parameters\n----------\n")[2].partition("\n\n")[0]
+        names = [line.partition(" : ")[0] for line in described.splitlines() if not line.startswith(" ")]
+        assert {*", ".join(names).split(", ")} == {*inspect.signature(public).parameters}
+        assert not [name for name, kind in typing.get_type_hints(public).items() if kind is typing.Any]
+
+
+def test_the_page_shows_every_public_function_and_its_code_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = PAGE.read_text(encoding="utf-8")
+    assert [name for name in PUBLIC if inspect.isfunction(getattr(sessionfx, name)) and f".{name}(" not in page] == []
+    names: dict[str, object] = {}
+    for block in re.findall(r"^```python\n(.+?)^```", page, re.MULTILINE | re.DOTALL):
+        exec(compile(block, str(PAGE), "exec"), names)  # noqa: S102
 
 
 def test_nothing_heavy_is_imported_until_it_is_used():
     code = "import sys, sessionfx, sessionfx.api.command; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert {"power", "draw_power"} <= set(dir(sessionfx))
+    assert set(sessionfx.__all__) <= set(dir(sessionfx))
+    for name in sessionfx.__all__:
+        assert getattr(sessionfx, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = sessionfx.nothing
 

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from isal import igzip
@@ -35,6 +35,9 @@ from numpy.typing import NDArray
 from sessionfx.bids.names import output_place
 from sessionfx.errors import OutputError, ParticipantError, SessionFXError
 from sessionfx.space.grid import Grid
+
+if TYPE_CHECKING:
+    from nibabel import Nifti1Image
 
 _TEMPORARY_PREFIX = ".sessionfx-"
 _STALE_SECONDS = 3600.0
@@ -173,6 +176,22 @@ def write_map(
     intent : tuple of (str, tuple of float), default=("none", ())
         What the values are, by nibabel's name of the NIfTI intent code, and its parameters.
     """
+    # No file name and no time in the gzip header, and the level at which ISA-L gives the same bytes every time (those
+    # above do not): equal maps are equal files.
+    image = map_image(values, mask, grid, outside=outside, dtype=dtype, intent=intent)
+    write_bytes(path, igzip.compress(image.to_bytes(), compresslevel=0, mtime=0))
+
+
+def map_image(
+    values: NDArray[np.floating | np.bool_],
+    mask: NDArray[np.bool_],
+    grid: Grid,
+    *,
+    outside: float = 0.0,
+    dtype: type[np.floating | np.uint8] = np.float32,
+    intent: tuple[str, tuple[float, ...]] = ("none", ()),
+) -> Nifti1Image:
+    """Make in-mask values a NIfTI image; see `write_map`."""
     import nibabel as nib
 
     volume = np.full((*grid.shape, *values.shape[:-1]), outside, dtype=dtype)
@@ -180,9 +199,7 @@ def write_map(
     image = nib.Nifti1Image(volume, grid.affine)
     image.header.set_xyzt_units("mm")
     image.header.set_intent(*intent)
-    # No file name and no time in the gzip header, and the level at which ISA-L gives the same bytes every time (those
-    # above do not): equal maps are equal files.
-    write_bytes(path, igzip.compress(image.to_bytes(), compresslevel=0, mtime=0))
+    return image
 
 
 def remove(path: Path) -> bool:

@@ -116,7 +116,7 @@ def options_of(argv: Sequence[str], read_text: Callable[[Path], str]) -> Options
         values["smoothing_fwhm"] = None
     options = Options.from_values(values)
     _check_together(options.execution)
-    _check_responses(options.first_level)
+    check_responses(options.first_level)
     return options
 
 
@@ -164,7 +164,8 @@ def _check_together(options: Execution) -> None:
         )
 
 
-def _check_responses(model: FirstLevelModel) -> None:
+def check_responses(model: FirstLevelModel) -> None:
+    """Refuse delays without the model that has them, and the other way round."""
     if model.hrf_model == "fir" and not model.fir_delays:
         raise CommandLineError("--hrf-model fir needs --fir-delays, in volumes: --fir-delays 0 1 2 3 4 5 6 7.")
     if model.fir_delays and model.hrf_model != "fir":

@@ -33,7 +33,7 @@ from sessionfx.participant.results import ParticipantResults, RunSummary, read_r
 from sessionfx.participant.run import FittedRun, MeanImage, analyse_run, model_parameters, run_mean
 from sessionfx.report.methods import MethodsText, participant_methods
 from sessionfx.space.stat_map import StatMap, on_common_voxels
-from sessionfx.statistics.estimates import Result
+from sessionfx.statistics.estimates import Result, WaldTest
 from sessionfx.statistics.fixed_effects import average, weighted_sum, weighted_tests
 from sessionfx.tasks.records import Record, file_state, fingerprint
 from sessionfx.tasks.task import Chain, Task
@@ -410,7 +410,7 @@ class ParticipantMaps:
         """Give estimates and session weights of the session contrasts; see `combine_sessions`."""
         if contrast.label not in self._combined:
             self._combined[contrast.label] = combine_sessions(
-                self.sessions(contrast), contrast, self.analysis.session_contrasts, self.analysis.model
+                self.sessions(contrast), self.analysis.session_contrasts, self.analysis.model
             )
         return self._combined[contrast.label]
 
@@ -426,15 +426,12 @@ def combine_runs(fitted: Sequence[FittedRun], contrast: Contrast, model: FirstLe
     used = [run for run in fitted if contrast.label in run.estimates]
     if not used:
         return None
-    common = on_common_voxels([run.estimates[contrast.label] for run in used], [run.run.name for run in used])
-    return _combine(common, [1 / len(used)] * len(used), contrast, model, is_mean=True)
+    maps = {run.run.name: run.estimates[contrast.label] for run in used}
+    return combine_maps(maps, [1 / len(used)] * len(used), model, is_mean=True)
 
 
 def combine_sessions(
-    maps: Mapping[str, StatMap[Any]],
-    contrast: Contrast,
-    session_contrasts: Sequence[SessionContrast],
-    model: FirstLevelModel,
+    maps: Mapping[str, StatMap[Any]], session_contrasts: Sequence[SessionContrast], model: FirstLevelModel
 ) -> dict[str, tuple[StatMap[Any], dict[str, float]]]:
     """Combine a participant's maps, by session, for every session contrast they can answer.
 
@@ -443,24 +440,30 @@ def combine_sessions(
     combined = {}
     for question in session_contrasts:
         weights = question.weights_for(list(maps))
-        if weights is None:
-            continue
-        common = on_common_voxels([maps[session] for session in weights], [f"ses-{session}" for session in weights])
-        stat_map = _combine(common, list(weights.values()), contrast, model, is_mean=question.kind == "mean")
-        combined[question.label] = (stat_map, weights)
+        if weights is not None:
+            named = {f"ses-{session}": maps[session] for session in weights}
+            stat_map = combine_maps(named, list(weights.values()), model, is_mean=question.kind == "mean")
+            combined[question.label] = (stat_map, weights)
     return combined
 
 
-def _combine(
-    maps: Sequence[StatMap[Any]], weights: Sequence[float], contrast: Contrast, model: FirstLevelModel, *, is_mean: bool
+def combine_maps(
+    maps: Mapping[str, StatMap[Any]], weights: Sequence[float], model: FirstLevelModel, *, is_mean: bool
 ) -> StatMap[Any]:
-    """Sum estimates or F tests of the same voxels; a mean of estimates is weighted as the model says."""
-    inputs = [stat_map.estimate for stat_map in maps]
+    """Sum estimates or F tests, by their names, on their common voxels; a mean of estimates is weighted as asked for.
+
+    Raises
+    ------
+    ParticipantError
+        If grids differ or no voxel is common.
+    """
+    common = on_common_voxels(list(maps.values()), list(maps))
+    inputs = [stat_map.estimate for stat_map in common]
     combined: Result
-    if contrast.is_f_test:
+    if isinstance(inputs[0], WaldTest):
         combined = weighted_tests(inputs, weights, model.fixed_effects_dof)
     elif is_mean:
         combined = average(inputs, model.fixed_effects, model.fixed_effects_dof)
     else:
         combined = weighted_sum(inputs, weights, model.fixed_effects_dof)
-    return StatMap.where_determined(combined, maps[0].mask, maps[0].grid)
+    return StatMap.where_determined(combined, common[0].mask, common[0].grid)
