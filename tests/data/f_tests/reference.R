@@ -62,31 +62,34 @@ for (v in voxels) for (m in names(over_maps)) {
 
 # --- The marginal strategy as a whole: exchangeable working covariances estimated over all voxels, symmetric root ----
 # Rows multiplied by the inverse symmetric root of the working covariance are least squares with CR2 of clubSandwich.
+# Two contrasts have the covariance of one times any between them, which cancels; its determinant is that of R normals.
 membership <- function(d) outer(d$participant, d$participant, "==") * 1
+values_of <- function(d, kinds) lapply(voxels, function(v) as.matrix(d[paste0(kinds, v)]))
 score <- function(ratio, X, values, J) {  # derivative of the profile REML deviance, summed over voxels
   inverse <- solve(diag(nrow(X)) + ratio * J)
-  P <- inverse - inverse %*% X %*% solve(crossprod(X, inverse %*% X), crossprod(X, inverse)); Py <- P %*% values
-  sum(sum(diag(P %*% J)) - (nrow(X) - ncol(X)) * colSums(Py * (J %*% Py)) / colSums(values * Py))
+  P <- inverse - inverse %*% X %*% solve(crossprod(X, inverse %*% X), crossprod(X, inverse)); trace <- sum(P * J)
+  sum(sapply(values, function(Y) { PY <- P %*% Y
+    ncol(Y) * trace - (nrow(X) - ncol(X)) * sum(diag(solve(crossprod(Y, PY), crossprod(PY, J %*% PY)))) }))
 }
-ratio_of <- function(X, d) {
-  values <- as.matrix(d[paste0("x", voxels)]); J <- membership(d)
+ratio_of <- function(X, d, kinds) {
+  values <- values_of(d, kinds); J <- membership(d)
   if (score(0, X, values, J) >= 0) return(0)
   ratio <- uniroot(score, c(0, 100), X = X, values = values, J = J, tol = 1e-13)$root
   likelihood <- function(rho) sum(sapply(voxels, function(v) { d$value <- d[[paste0("x", v)]]; d$X <- X
     as.numeric(logLik(gls(value ~ 0 + X, data = d, correlation = corCompSymm(rho, ~ 1 | participant, fixed = TRUE), method = "REML"))) }))
-  stopifnot(abs(optimize(likelihood, c(0, 0.99), maximum = TRUE, tol = 1e-7)$maximum - ratio / (1 + ratio)) < 1e-4)
+  stopifnot(length(kinds) > 1 || abs(optimize(likelihood, c(0, 0.99), maximum = TRUE, tol = 1e-7)$maximum - ratio / (1 + ratio)) < 1e-4)
   ratio
 }
-working <- function(d, by_group, age) {  # the covariance of all maps
+working <- function(d, by_group, age, kinds) {  # the covariance of all maps of one contrast
   J <- membership(d)
-  if (!by_group) return(diag(nrow(d)) + ratio_of(cells(d, age), d) * J)
+  if (!by_group) return(diag(nrow(d)) + ratio_of(cells(d, age), d, kinds) * J)
   parts <- lapply(names(sizes), function(g) {
-    own <- d[d$group == g, ]; X <- cells(own, age); X <- X[, qr(X)$pivot[seq_len(qr(X)$rank)]]
-    ratio <- ratio_of(X, own); S <- diag(nrow(X)) - X %*% solve(crossprod(X), t(X))
+    own <- d[d$group == g, ]; X <- cells(own, age); X <- X[, qr(X)$pivot[seq_len(qr(X)$rank)]]; R <- length(kinds)
+    ratio <- ratio_of(X, own, kinds); S <- diag(nrow(X)) - X %*% solve(crossprod(X), t(X))
     expected <- S %*% (diag(nrow(X)) + ratio * membership(own)) %*% S; total <- sum(diag(expected)); dof <- total^2 / sum(expected^2)
-    # of the residual sum of squares, about a chi-square whose logarithm is too small on average
-    logs <- mean(log(colSums((S %*% as.matrix(own[paste0("x", voxels)]))^2))) - log(total) - digamma(dof / 2) + log(dof / 2)
-    c(ratio = ratio, log_variance = logs)
+    # of the residual squares, about a chi-square (of several, a Wishart matrix) whose logarithm is too small on average
+    logs <- mean(sapply(values_of(own, kinds), function(Y) log(det(crossprod(Y, S %*% Y))))) / R
+    c(ratio = ratio, log_variance = logs - log(total) - mean(digamma((dof - seq_len(R) + 1) / 2)) + log(dof / 2))
   })
   names(parts) <- names(sizes)
   variance <- exp(sapply(parts, `[[`, "log_variance")[d$group]); ratio <- sapply(parts, `[[`, "ratio")[d$group]
@@ -115,17 +118,19 @@ voxel_eta <- function(X, cluster, weights) {
     q * (q + 1) * (sum(share * s)^2 - sum(share^2 * (1 - 1 / inflation) * s^2)) / drop(s %*% together %*% s)
   }
 }
-for (by_group in c(FALSE, TRUE)) for (age in c(FALSE, TRUE)) {
-  white <- inverse_root(working(there, by_group, age)); X <- white %*% cells(there, age)
-  for (g in names(if (age) with_age else over_groups)) for (s in names(over_sessions)) {
-    weights <- kronecker((if (age) with_age else over_groups)[[g]], over_sessions[[s]]); q <- nrow(weights)
+for (m in names(over_maps)) for (by_group in c(FALSE, TRUE)) for (age in c(FALSE, TRUE)) {
+  kinds <- if (m == "x") "x" else c("x", "y"); several <- diag(length(kinds)); cluster <- rep(there$participant, length(kinds))
+  if (m != "x" && !age) next
+  white <- kronecker(several, inverse_root(working(there, by_group, age, kinds))); X <- white %*% kronecker(several, cells(there, age))
+  for (g in if (m == "x" && age) names(with_age) else names(over_groups)) for (s in names(over_sessions)) {
+    weights <- kronecker(several, kronecker((if (age) with_age else over_groups)[[g]], over_sessions[[s]])); q <- nrow(weights)
     if (q == 1) next
-    eta_of <- voxel_eta(X, there$participant, weights)
+    eta_of <- voxel_eta(X, cluster, weights)
     for (v in voxels) {
-      y <- drop(white %*% there[[paste0("x", v)]]); found <- htz(X, y, there$participant, weights)
+      y <- drop(white %*% unlist(there[paste0(kinds, v)])); found <- htz(X, y, cluster, weights)
       eta <- found$df_denom + q - 1; own <- min(max(eta_of(y), min(q, eta)), eta)
       f <- found$Fstat * (eta * q) / found$df_denom * (own - q + 1) / (own * q)
-      add(if (by_group) "marginal, groups" else "marginal, pooled", if (age) "group + age" else "group", "x", s, g, v, f, q, own - q + 1)
+      add(if (by_group) "marginal, groups" else "marginal, pooled", if (age) "group + age" else "group", m, s, g, v, f, q, own - q + 1)
     }
   }
 }
@@ -163,16 +168,10 @@ for (v in voxels) {
     values <- value_of(paste0("x", v), s); if (m != "x") values <- cbind(values, value_of(paste0("y", v), s))
     if (ncol(values) == 1) next
     usable <- complete.cases(values); d <- people[usable, ]; d$group <- factor(d$group); q <- ncol(values); Y <- values[usable, ]
-    model <- lm(Y ~ group + centred, data = d)
-    hypotheses <- list(intercept = "(Intercept)", groups = c("group1", "group2"), `groups and age` = c("group1", "group2", "centred"))
-    for (g in names(hypotheses)) {
-      tested <- linearHypothesis(model, hypotheses[[g]])
-      roots <- Re(eigen(solve(tested$SSPE, tested$SSPH), only.values = TRUE)$values)
-      for (method in c("Pillai", "Wilks", "Hotelling-Lawley", "Roy")) {
-        found <- getFromNamespace(if (method == "Hotelling-Lawley") "HL" else method, "stats")(roots, tested$df, tested$df.residual)
-        add(method, "group + age", m, s, g, v, found[2], found[3], found[4])
-      }
-    }
+    tested <- linearHypothesis(lm(Y ~ group + centred, data = d), "(Intercept)")  # of one row all four statistics are one test
+    roots <- Re(eigen(solve(tested$SSPE, tested$SSPH), only.values = TRUE)$values)
+    found <- getFromNamespace("Pillai", "stats")(roots, tested$df, tested$df.residual)
+    add("Pillai", "group + age", m, s, "intercept", v, found[2], found[3], found[4])
   }
 }
 table <- do.call(rbind, rows)
