@@ -166,7 +166,7 @@ ROWS = {
     ),
     "Filter, numbers": ([{"Name": "Filter", "Input": "gain", "Query": "rt > 0.3"}], "gain", [10, 0, 0, 20]),
     "Filter, text": (
-        [{"Name": "Filter", "Input": "gain", "Query": "trial_type == stop", "Output": "g"}],
+        [{"Name": "Filter", "Input": "gain", "Query": "trial_type == stop", "By": "trial_type", "Output": "g"}],
         "g",
         [0, -20, 0, 0],
     ),
@@ -264,6 +264,10 @@ REFUSED = {
     "twice": ([CONVOLVE, CONVOLVE], "Put Convolve last"),
     "two kinds": ([{"Name": "Sum", "Input": ["gain", "trans_x"], "Output": "s"}], "are events and a confound"),
     "no scale": ([{"Name": "Scale", "Input": "constant"}], "has one value only"),
+    "by another column": (
+        [{"Name": "Filter", "Input": "gain", "Query": "rt > 0.3", "By": "trial_type"}],
+        "By names trial_type, and the query",
+    ),
     "no query": ([{"Name": "Filter", "Input": "gain", "Query": "gain"}], "is not a comparison"),
     "text compared": ([{"Name": "Filter", "Input": "gain", "Query": "trial_type > go"}], "whether text is larger"),
     "no finite power": ([{"Name": "Power", "Input": "gain", "Value": -1}], "is no finite number"),

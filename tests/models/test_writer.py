@@ -26,6 +26,9 @@ TEXTS: dict[str, st.SearchStrategy[Any]] = {
     "contrast": st.sampled_from(["go", "x=go - stop", "f = 0.5*a - `b c`", "F:any = go; stop", "d=a_derivative"]),
     "session_contrast": st.sampled_from(["mean", "linear", "any", "each", "ses-02 - ses-01", "s=ses-a + ses-b", "linear(days)"]),
     "group_contrast": st.sampled_from(["intercept", "age", "patient - control"]),
+    "recode": st.sampled_from(["go=hit", "stop=", "a.b=c"]),
+    "event_filter": st.sampled_from(["response=hit", "rt < 2", "stim!=face,house", "x=n/a"]),
+    "modulator": st.sampled_from(["rt", "go: age", "x=go: rt - 3", "y=stop: 2*rt"]),
     "fir_delays": st.integers(0, 9),
     "model_node": st.just(None),
 }  # fmt: skip
@@ -125,7 +128,7 @@ def test_what_other_programs_would_compute_otherwise_is_said() -> None:
     }  # fmt: skip
     description = written_model(Options.from_values(written))["Description"]
     for words in (
-        "--smoothing-fwhm", "do not read --modulator", "polynomial", "weights of precision", "lack 'linear'",
+        "--smoothing-fwhm", "the columns of the conditions that contrasts name", "polynomial", "weights of precision", "lack 'linear'",
         "Covariates", "the strategies that are compared", "FitLins samples events before",
     ):  # fmt: skip
         assert words in description

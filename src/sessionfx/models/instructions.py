@@ -64,7 +64,7 @@ ARGUMENTS: dict[str, dict[str, Kind]] = {
     "Delete": {},
     "Demean": _OUTPUT,
     "Factor": {},
-    "Filter": {"Query": Kind.TEXT, **_OUTPUT},
+    "Filter": {"Query": Kind.TEXT, "By": Kind.NAMES, **_OUTPUT},
     "Not": _OUTPUT,
     "Or": _OUTPUT,
     "Power": {"Value": Kind.NUMBER, **_OUTPUT},

@@ -285,7 +285,13 @@ class _Namespace:
                 f"the query '{shortened(query)}' is not a comparison of a variable with a value, such as "
                 '"response_time > 0.2" or "familiarity == Famous face". Write one comparison. ' + self._there_are()
             )
-        asked = self.find(found["name"].strip("`'\""))
+        column = found["name"].strip("`'\"")
+        by = instruction.arguments.get("By", (column,))
+        if by != (column,):
+            raise TransformationError(
+                f"By names {listed(by)}, and the query is of '{shortened(column)}'. Name it alone."
+            )
+        asked = self.find(column)
         keeps = _compared(asked, found["sign"], found["value"].strip("`'\""), query)
         outputs = instruction.outputs or tuple(inputs)
         for name, output in zip(inputs, outputs, strict=True):

@@ -17,10 +17,12 @@ from sessionfx import __version__
 from sessionfx.ask.confounds import ALWAYS, COMPONENTS, DEFAULT_PRESET, PRESETS
 from sessionfx.ask.contrasts import Contrast as Asked
 from sessionfx.ask.contrasts import parse_contrasts
+from sessionfx.ask.event_model import parse_event_model
 from sessionfx.ask.expressions import ExpressionError, parse_expression, split_name
 from sessionfx.errors import CommandLineError
 from sessionfx.models.instructions import TRANSFORMER
 from sessionfx.models.reader import INTERCEPT, Contrast, Model, Node, StatsModel, parse_model
+from sessionfx.models.written_events import WrittenEvents, write_events
 from sessionfx.options import Options
 from sessionfx.options.groups import GROUP_OF
 from sessionfx.options.table import OPTIONS, STATS_MODEL_STRATEGY
@@ -35,8 +37,7 @@ _NOT_SAID = frozenset({
     "atlas", "atlas_labels",
 })  # fmt: skip
 SAID = tuple(name for name, group in GROUP_OF.items() if group != "execution" and name not in _NOT_SAID)
-# What other programs do not read of events, and what they have other options for
-_OF_EVENTS = ("condition_column", "recode", "event_filter", "duration_column", "modulator")
+# What other programs have other options for
 _OF_RUNS = ("smoothing_fwhm", "noise_model", "fd_threshold", "dvars_threshold", "regressors")
 
 
@@ -109,6 +110,7 @@ def _with_section(node: Node, section: Mapping[str, Any]) -> Node:
 def _of_options(options: Options) -> dict[str, Any]:
     first_level, selection = options.first_level, options.selection
     contrasts = parse_contrasts(selection.contrast)
+    events = _events(options, contrasts)
     section = {"Version": __version__, "DesignsFrom": "options", "Options": said_options(options)}
     run: dict[str, Any] = {
         "Level": "Run",
@@ -116,12 +118,12 @@ def _of_options(options: Options) -> dict[str, Any]:
         "GroupBy": ["run", "session", "subject"],
         "Transformations": {
             "Transformer": TRANSFORMER,
-            "Instructions": [{"Name": "Factor", "Input": ["trial_type"]}, *_convolution(options)],
+            "Instructions": [*events.instructions, *_convolution(options, events)],
         },
         "Model": {
             "Type": "glm",
-            "X": [1, "trial_type.*", *_confounds(first_level.confounds)],
-            **_fir(options),
+            "X": [1, *_in_x(options, events), *_confounds(first_level.confounds)],
+            **_fir(options, events),
             **(
                 {"Options": {"HighPassFilterCutoffHz": first_level.high_pass}}
                 if first_level.drift_model == "cosine"
@@ -129,7 +131,7 @@ def _of_options(options: Options) -> dict[str, Any]:
             ),
             "Software": {PROGRAM: section},
         },
-        "Contrasts": [_contrast(contrast) for contrast in contrasts],
+        "Contrasts": [_contrast(contrast, events) for contrast in contrasts],
     }
     nodes, edges = [run], []
     for node, source in _above(options):
@@ -139,21 +141,32 @@ def _of_options(options: Options) -> dict[str, Any]:
     return {
         "Name": "SessionFX",
         "BIDSModelVersion": VERSION,
-        "Description": " ".join(_differences(options)),
+        "Description": " ".join(_differences(options, events)),
         "Input": {entity: list(labels) for entity, labels in chosen.items() if labels},
         "Nodes": nodes,
         "Edges": edges,
     }
 
 
-def _convolution(options: Options) -> list[dict[str, Any]]:
+def _events(options: Options, contrasts: Sequence[Asked]) -> WrittenEvents:
+    named = {name for contrast in contrasts for name in contrast.conditions}
+    return write_events(parse_event_model(options.first_level), named)
+
+
+def _in_x(options: Options, events: WrittenEvents) -> list[str]:
+    """Name the columns of events; the glob of conditions stands for the further columns of their responses too."""
+    further = ["", *(f"_{part}" for part in options.first_level.hrf_model.split(" + ")[1:])]
+    return [f"{events.variable}.*", *(f"{name}{suffix}" for name in events.modulated for suffix in further)]
+
+
+def _convolution(options: Options, events: WrittenEvents) -> list[dict[str, Any]]:
     model, *more = options.first_level.hrf_model.split(" + ")
     if model == "fir":
         return []
     return [
         {
             "Name": "Convolve",
-            "Input": ["trial_type.*"],
+            "Input": events.convolved,
             "Model": model,
             "Derivative": "derivative" in more,
             "Dispersion": "dispersion" in more,
@@ -161,11 +174,11 @@ def _convolution(options: Options) -> list[dict[str, Any]]:
     ]
 
 
-def _fir(options: Options) -> dict[str, Any]:
+def _fir(options: Options, events: WrittenEvents) -> dict[str, Any]:
     if options.first_level.hrf_model != "fir":
         return {}
     delays = {"fir_delays": list(options.first_level.fir_delays)}
-    return {"HRF": {"Variables": ["trial_type.*"], "Model": "fir", "Parameters": delays}}
+    return {"HRF": {"Variables": events.convolved, "Model": "fir", "Parameters": delays}}
 
 
 def _confounds(asked: Sequence[str]) -> list[str]:
@@ -176,12 +189,12 @@ def _confounds(asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(column for column in columns if column != COMPONENTS))
 
 
-def _contrast(contrast: Asked) -> dict[str, Any]:
+def _contrast(contrast: Asked, events: WrittenEvents) -> dict[str, Any]:
     conditions = list(contrast.conditions)
     rows = [[weights.get(name, 0.0) for name in conditions] for weights in contrast.row_weights]
     return {
         "Name": contrast.label,
-        "ConditionList": [f"trial_type.{name}" for name in conditions],
+        "ConditionList": [events.column(name) for name in conditions],
         "Weights": rows if contrast.is_f_test else rows[0],
         "Test": "F" if contrast.is_f_test else "t",
     }
@@ -242,7 +255,7 @@ def _session_weights(specification: str) -> tuple[str, dict[str, float]] | None:
     return label, {word.removeprefix("ses-"): weight for word, weight in expression.weights.items()}
 
 
-def _differences(options: Options) -> list[str]:
+def _differences(options: Options, events: WrittenEvents) -> list[str]:
     """Say where another program that reads the nodes alone computes something else."""
     first_level, group = options.first_level, options.group
     values = options.values()
@@ -253,9 +266,7 @@ def _differences(options: Options) -> list[str]:
         "percent of each voxel's mean here. FitLins samples events before it convolves them, and takes drifts from an "
         "option."
     )
-    of_events = [OPTIONS[name].flag for name in _OF_EVENTS if values[name]]
-    if of_events:
-        said.append(f"They do not read {listed(of_events)}: their conditions are those of trial_type as it stands.")
+    said += events.not_said
     if first_level.drift_model == "polynomial":
         said.append("They do not read the polynomial drifts.")
     if "none" not in first_level.confounds:
