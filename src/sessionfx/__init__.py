@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sessionfx.api.designs import draw_power, power
     from sessionfx.api.images import StatImages
+    from sessionfx.api.maps import SessionMaps, load_session_maps
     from sessionfx.api.runs import RunEstimates, combine, fit_run
+    from sessionfx.api.strategies import StrategyEstimates, Verdict, calibrate, compare, estimate, judge
     from sessionfx.errors import SessionFXError
 
 __version__ = "0.1.0"
 __all__ = [
-    "RunEstimates", "SessionFXError", "StatImages", "__version__", "combine", "draw_power", "fit_run", "power",
+    "RunEstimates", "SessionFXError", "SessionMaps", "StatImages", "StrategyEstimates", "Verdict", "__version__",
+    "calibrate", "combine", "compare", "draw_power", "estimate", "fit_run", "judge", "load_session_maps", "power",
 ]  # fmt: skip
 
 _MODULES = {
     "api.designs": ("draw_power", "power"),
     "api.images": ("StatImages",),
+    "api.maps": ("SessionMaps", "load_session_maps"),
     "api.runs": ("RunEstimates", "combine", "fit_run"),
+    "api.strategies": ("StrategyEstimates", "Verdict", "calibrate", "compare", "estimate", "judge"),
     "errors": ("SessionFXError",),
 }
 

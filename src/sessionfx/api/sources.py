@@ -27,12 +27,19 @@ TableLike: TypeAlias = pd.DataFrame | str | os.PathLike[str]
 
 @contextmanager
 def working_folder() -> Iterator[Path]:
-    """Give a temporary folder, which errors do not name, and compute as the program does by default."""
-    with TemporaryDirectory(prefix="sessionfx-") as name, limited_threads(1):
+    """Give a temporary folder; see `within`."""
+    with TemporaryDirectory(prefix="sessionfx-") as name, within(Path(name)):
+        yield Path(name)
+
+
+@contextmanager
+def within(folder: Path) -> Iterator[None]:
+    """Leave a temporary folder out of errors, and compute as the program does by default."""
+    with limited_threads(1):
         try:
-            yield Path(name)
+            yield
         except SessionFXError as error:
-            raise type(error)(without_folder(str(error), Path(name))) from None
+            raise type(error)(without_folder(str(error), folder)) from None
 
 
 def without_folder(text: str, folder: Path) -> str:

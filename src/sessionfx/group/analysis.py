@@ -157,11 +157,8 @@ def check_questions(
         raise refused
 
 
-def contrast_chain(contrast: str, analysis: GroupAnalysis) -> Chain:
-    """List the tasks of one first-level contrast.
-
-    Each strategy's answer to each question is a task: answers that are not asked for stay, unless they are from other
-    first-level maps or covariates.
+def contrast_study(contrast: str, analysis: GroupAnalysis) -> ContrastStudy:
+    """Put together what is asked about one first-level contrast, and the maps of those who have the covariates.
 
     Raises
     ------
@@ -176,13 +173,13 @@ def contrast_chain(contrast: str, analysis: GroupAnalysis) -> Chain:
         for group in resolve_group_contrasts(analysis.model.group_contrast, covariates)
     ]
     maps = [found for found in analysis.selection.maps[contrast] if found.participant in covariates.participants]
-    return _ContrastStudy(
+    return ContrastStudy(
         contrast=contrast, analysis=analysis, covariates=covariates, maps=tuple(maps), questions=tuple(questions)
-    ).chain
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _ContrastStudy:
+class ContrastStudy:
     """One first-level contrast: its maps, covariates and questions, and the tasks that follow from them."""
 
     contrast: str
@@ -221,7 +218,11 @@ class _ContrastStudy:
 
     @cached_property
     def chain(self) -> Chain:
-        """What is to be done."""
+        """The tasks.
+
+        Each strategy's answer to each question is one: answers that are not asked for stay, unless they are from other
+        first-level maps or covariates.
+        """
         return Chain(
             name=f"contrast {self.contrast}",
             record=self.analysis.record,
@@ -344,7 +345,7 @@ class _ContrastStudy:
 
 
 @contextlib.contextmanager
-def _open(study: _ContrastStudy, _values: Mapping[str, Any]) -> Iterator[ContrastMaps]:
+def _open(study: ContrastStudy, _values: Mapping[str, Any]) -> Iterator[ContrastMaps]:
     analysis = study.analysis
     with open_stack(
         study.maps,
@@ -360,7 +361,7 @@ def _open(study: _ContrastStudy, _values: Mapping[str, Any]) -> Iterator[Contras
 class ContrastMaps:
     """The first-level maps of a contrast, and what is made of them once it is asked for."""
 
-    def __init__(self, study: _ContrastStudy, stack: MapStack) -> None:
+    def __init__(self, study: ContrastStudy, stack: MapStack) -> None:
         self._study = study
         self._stack = stack
         self._analysis = study.analysis
@@ -411,18 +412,28 @@ class ContrastMaps:
 
     def write_calibration(self) -> None:
         """Simulate studies like this one, and write the rates found."""
+        model = self._analysis.model
+        self._calibration = self.calibrate(model.calibrate, model.random_seed)
+        self._files.write_calibration(self._calibration)
+
+    def calibrate(self, n_voxels: int, seed: int) -> pd.DataFrame:
+        """Simulate studies like this one; see `calibrate_study`.
+
+        Raises
+        ------
+        LevelError
+            If there is nothing to draw from.
+        """
         assert self._found  # noqa: S101 - refused before anything is simulated
-        seed = self._analysis.model.random_seed
         effects = self._stack.sample(RESAMPLED_VOXELS, np.random.default_rng(seed))
         try:
-            self._calibration = calibrate_study(
+            return calibrate_study(
                 self._stack.layout, self._study.questions,
                 {strategy.name: strategy for strategy in self._analysis.strategies}, self._analysis.options,
-                effects, n_voxels=self._analysis.model.calibrate, seed=seed,
+                effects, n_voxels=n_voxels, seed=seed,
             )  # fmt: skip
         except ValueError as error:
             raise LevelError(f"--calibrate resamples how participants vary, and {error}. Leave it out.") from None
-        self._files.write_calibration(self._calibration)
 
     def write_reliability(self) -> None:
         """Write intraclass correlations, where there are any."""

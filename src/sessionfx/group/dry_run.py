@@ -8,7 +8,7 @@ from sessionfx.bids.first_level_maps import MapSelection
 from sessionfx.bids.names import listed_labels, place_of
 from sessionfx.bids.stat_maps import read_sidecar, units_in
 from sessionfx.errors import LevelError
-from sessionfx.group.analysis import GroupAnalysis, contrast_chain
+from sessionfx.group.analysis import GroupAnalysis, contrast_study
 from sessionfx.tasks.loop import find_work
 from sessionfx.wording import counted, joined, listed
 
@@ -72,7 +72,7 @@ def _units(selection: MapSelection) -> str:
 def _work(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[str]]:
     """Say how much of a contrast is finished; and what would be done of it, and removed."""
     try:
-        chain = contrast_chain(contrast, analysis)
+        chain = contrast_study(contrast, analysis).chain
     except LevelError as error:
         return "cannot be analysed", [f"  {error}"]
     to_do = find_work(chain, analysis.execution, analysis.output_dir)

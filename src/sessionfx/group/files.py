@@ -45,7 +45,7 @@ from sessionfx.statistics.equivalence import Equivalence
 from sessionfx.statistics.thresholds import suprathreshold
 
 if TYPE_CHECKING:
-    from sessionfx.group.results import QuestionResults, Reliability, StrategyResult, Verdict
+    from sessionfx.group.results import PairResult, QuestionResults, Reliability, StrategyResult, Verdict
 
 # Peaks of clusters in the JSON; the table of clusters has all
 _MOST_PEAKS = 10
@@ -428,25 +428,7 @@ class GroupFiles:
 
     def write_agreement(self, results: QuestionResults) -> None:
         """Write how the answers to one question agree, pair by pair."""
-        agreement = pd.DataFrame(
-            [
-                {
-                    "strategy_a": pair.a.name,
-                    "strategy_b": pair.b.name,
-                    "status": "compared" if pair.agreement else "declined",
-                    **(
-                        asdict(pair.agreement)
-                        if pair.agreement
-                        else dict.fromkeys(column.name for column in fields(Agreement))
-                    ),
-                    "threshold_a": pair.a.threshold,
-                    "threshold_b": pair.b.threshold,
-                    "reason": pair.refusal,
-                }
-                for pair in results.pairs
-            ]
-        )
-        self._write_table(agreement, self._entities(results.question), "agreement")
+        self._write_table(agreement_table(results.pairs), self._entities(results.question), "agreement")
 
     def write_reliability(self, reliability: Reliability | None, mask: NDArray[np.bool_], grid: Grid) -> None:
         """Write the maps of reliability and their summary, where there are any."""
@@ -493,6 +475,25 @@ def _entities(selection: MapSelection, contrast: str, question: Question) -> dic
         "sessions": question.sessions.label if selection.sessions else None,
         "covariate": question.group.label or None,
     }
+
+
+def agreement_table(pairs: Sequence[PairResult]) -> pd.DataFrame:
+    """Say in a row of each pair of strategies how their answers agree, or why they cannot be compared."""
+    of_agreement = [column.name for column in fields(Agreement)]
+    rows = [
+        {
+            "strategy_a": pair.a.name,
+            "strategy_b": pair.b.name,
+            "status": "compared" if pair.agreement else "declined",
+            **(asdict(pair.agreement) if pair.agreement else {}),
+            "threshold_a": pair.a.threshold,
+            "threshold_b": pair.b.threshold,
+            "reason": pair.refusal,
+        }
+        for pair in pairs
+    ]
+    columns = ["strategy_a", "strategy_b", "status", *of_agreement, "threshold_a", "threshold_b", "reason"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def answer_summary(answer: StrategyResult, verdict: Verdict) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from sessionfx.bids.first_level_maps import MapSelection, find_first_level_maps,
 from sessionfx.bids.writing import remove_stale_temporaries
 from sessionfx.errors import DatasetError, LevelError
 from sessionfx.execution import Executor, limited_threads, say, show_progress
-from sessionfx.group.analysis import ContrastSummary, GroupAnalysis, check_questions, contrast_chain
+from sessionfx.group.analysis import ContrastSummary, GroupAnalysis, check_questions, contrast_study
 from sessionfx.group.dry_run import group_text
 from sessionfx.group.page import remove_group_refusal, write_group_refusal
 from sessionfx.group.summaries import findings, verdicts_of, write_summaries
@@ -91,7 +91,7 @@ def _run_task(analysis: GroupAnalysis, options: Options, executor: Executor) -> 
     ):
         for contrast in selection.maps:
             try:
-                chain = replace(contrast_chain(contrast, analysis), before_names=keep)
+                chain = replace(contrast_study(contrast, analysis).chain, before_names=keep)
                 (outcome,) = run_chains([chain], executor, execution, output_dir)
                 if outcome.failure:
                     raise LevelError(outcome.failure.message)

@@ -1,0 +1,252 @@
+"""The maps of sessions, loaded as a stack."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from weakref import finalize
+
+import numpy as np
+import pandas as pd
+from nibabel import Nifti1Image
+
+from sessionfx.api.images import StatImages
+from sessionfx.api.sources import image_file, read_options, table_file, within
+from sessionfx.ask.contrasts import selected_labels
+from sessionfx.ask.covariates import Covariates
+from sessionfx.bids.first_level_maps import (
+    FirstLevelMap,
+    FoundMaps,
+    MapSelection,
+    find_first_level_maps,
+    select_maps,
+    select_tasks,
+)
+from sessionfx.bids.names import strip_prefix
+from sessionfx.bids.stat_maps import sidecar_path
+from sessionfx.bids.writing import map_image
+from sessionfx.errors import CommandLineError, LevelError
+from sessionfx.execution import available_processors
+from sessionfx.group.analysis import ContrastStudy
+from sessionfx.group.stack import MapStack, attendance, layout_of, open_stack
+from sessionfx.options import Selection
+from sessionfx.wording import listed
+
+_OF_MAPS = ("participant", "session", "effect", "variance", "estimate")
+_CONTRAST = "maps"  # of a table, which names none
+
+
+class SessionMaps:
+    """The maps of one contrast, of participants and sessions, made by `load_session_maps`.
+
+    The voxels are in a temporary file while the object lives, not in memory.
+
+    Attributes
+    ----------
+    contrast : str
+        Label of the first-level contrast.
+    sessions : tuple of str
+        In time order.
+    table : DataFrame
+        One row per map: `participant`, `session` and the files `effect` and `variance`.
+    warnings : tuple of str
+        What a reader should know of maps and order.
+
+    Examples
+    --------
+    >>> import sessionfx, numpy as np, pandas as pd
+    >>> from nibabel import Nifti1Image
+    >>> rng = np.random.default_rng(0)
+    >>> rows = [(label, session, Nifti1Image(rng.normal(size=(3, 3, 3)), np.eye(4)))
+    ...         for label in ("01", "02", "03") for session in ("pre", "post")]
+    >>> table = pd.DataFrame(rows, columns=["participant", "session", "effect"])
+    >>> maps = sessionfx.load_session_maps(table, session_label=["pre", "post"])
+    >>> maps, maps.sessions, int(maps.mask.get_fdata().sum())
+    (SessionMaps of 3 participants, sessions pre, post, ('pre', 'post'), 27)
+    """
+
+    def __init__(self, selection: MapSelection, contrast: str, raw: Path, folder: TemporaryDirectory[str]) -> None:
+        self._selection = selection
+        self._raw = raw
+        self._folder = folder
+        self._opened: dict[tuple[Any, ...], MapStack] = {}
+        self._files = ExitStack()
+        self._close = finalize(self, self._files.close)
+        self.contrast = contrast
+        self.sessions = selection.sessions
+        self.warnings = selection.warnings
+        maps = selection.maps[contrast]
+        self.table = pd.DataFrame(
+            [(found.participant, found.session, found.effect, found.variance) for found in maps],
+            columns=["participant", "session", "effect", "variance"],
+        )
+
+    def __repr__(self) -> str:
+        n, sessions = self.table["participant"].nunique(), f", sessions {', '.join(self.sessions)}"
+        return f"SessionMaps of {n} participants{sessions if self.sessions else ''}"
+
+    @property
+    def mask(self) -> Nifti1Image:
+        """Voxels that every map has: 1, elsewhere 0."""
+        with within(Path(self._folder.name)):
+            stack = self._open(self._selection.maps[self.contrast])
+        return map_image(stack.mask[stack.mask], stack.mask, stack.grid, dtype=np.uint8)
+
+    def _stack(self, study: ContrastStudy) -> MapStack:
+        """Give the maps that enter a study, with its covariates."""
+        stack = self._open(study.maps, needs_variances=study.analysis.needs_variances)
+        return replace(stack, layout=layout_of(study.maps, study.covariates, study.analysis.times))
+
+    def _open(self, maps: Sequence[FirstLevelMap], *, needs_variances: bool = False) -> MapStack:
+        """Read maps once, with variances where all have them."""
+        needs_variances = needs_variances or all(found.variance is not None for found in maps)
+        key = needs_variances, *(found.key for found in maps)
+        if key not in self._opened:
+            self._opened[key] = self._files.enter_context(
+                open_stack(
+                    maps,
+                    Covariates.none(attendance(maps)),
+                    Path(self._folder.name),
+                    needs_variances=needs_variances,
+                    n_threads=available_processors(),
+                )
+            )
+        return self._opened[key]
+
+
+def load_session_maps(
+    source: pd.DataFrame | str | os.PathLike[str],
+    contrast: str | None = None,
+    *,
+    bids_dir: str | os.PathLike[str] | None = None,
+    participant_label: Sequence[str] = (),
+    session_label: Sequence[str] = (),
+    task: str | None = None,
+    space: str | None = None,
+    res: str | None = None,
+) -> SessionMaps:
+    """Load effect maps of sessions, with their variances where there are any.
+
+    Parameters
+    ----------
+    source : path or DataFrame
+        The output folder of the program, or of another one whose maps `--derivatives` takes. Or a table, one row per
+        map: `participant`, `session` (not needed where there are none), and `effect` and `variance` (if there are
+        any) as images or paths, or `estimate` as StatImages. Further columns are covariates.
+    contrast : str, optional
+        Label or expression of the first-level contrast; not needed where there is one.
+    bids_dir : path, optional
+        The raw dataset, with covariates and times of sessions; a table may have them itself.
+    participant_label : sequence of str, optional
+        Those who enter.
+    session_label : sequence of str, optional
+        Sessions that enter, in time order where nothing else tells it.
+    task, space, res : str, optional
+        Which maps of the folder, where there are several.
+
+    Returns
+    -------
+    SessionMaps
+
+    Raises
+    ------
+    SessionFXError
+        If there are no such maps, two of one participant and session, or the table lacks a column.
+
+    Examples
+    --------
+    >>> import sessionfx, numpy as np, pandas as pd
+    >>> from nibabel import Nifti1Image
+    >>> rng = np.random.default_rng(0)
+    >>> rows = [(label, session, Nifti1Image(rng.normal(size=(3, 3, 3)), np.eye(4)), 20 + int(label))
+    ...         for label in ("01", "02", "03") for session in ("1", "2")]
+    >>> maps = sessionfx.load_session_maps(pd.DataFrame(rows, columns=["participant", "session", "effect", "age"]))
+    >>> sessionfx.estimate(maps, "ses-2 - ses-1", group_contrast="age", covariates=["age"]).units
+    "percent signal change per unit of 'age'"
+    """
+    folder = TemporaryDirectory(prefix="sessionfx-")
+    asked = read_options(participant_label=participant_label, session_label=session_label, space=space, res=res,
+                         task=None if task is None else [task])  # fmt: skip
+    wanted = Selection(**asked)
+    with within(Path(folder.name)):
+        raw = Path(folder.name) / "bids" if bids_dir is None else Path(bids_dir)
+        if isinstance(source, pd.DataFrame):
+            found = FoundMaps(tuple(_written(source, Path(folder.name), Path(folder.name) / "bids")), {})
+            selection = select_maps(found, wanted, [], [], raw)
+        else:
+            selection = _in_folder(Path(source), contrast, wanted, raw)
+        if len(selection.maps) > 1:
+            raise CommandLineError(f"There are maps of several contrasts: {listed(selection.maps)}. Name one.")
+    (label,) = selection.maps
+    return SessionMaps(selection, contrast or label if label == _CONTRAST else label, raw, folder)
+
+
+def _in_folder(folder: Path, contrast: str | None, wanted: Selection, raw: Path) -> MapSelection:
+    """Choose the maps of a folder."""
+    if not folder.is_dir():
+        raise LevelError(f"There is no folder {folder}. Correct the path; a table of maps is given as a DataFrame.")
+    labels = selected_labels([] if contrast is None else [contrast])
+    selections, _ = select_tasks(find_first_level_maps([folder.absolute()]), wanted, labels, [folder], raw)
+    if len(selections) > 1:
+        tasks = listed(str(selection.entities["task"]) for selection in selections)
+        raise CommandLineError(f"There are maps of several tasks: {tasks}. Name one.")
+    return selections[0]
+
+
+def _written(table: pd.DataFrame, folder: Path, raw: Path) -> list[FirstLevelMap]:
+    """Write what a table holds in memory, covariates as the tables of a raw dataset."""
+    columns = list(table.columns)
+    if "participant" not in columns or not {"effect", "estimate"} & {*columns}:
+        raise CommandLineError(
+            f"The table of maps has the columns {listed(map(str, columns))}; it needs 'participant' and 'effect' (or "
+            "'estimate'), and 'session' and 'variance' if there are any."
+        )
+    labels = {"participant": "sub", "session": "ses"}
+    table = table.assign(
+        **{
+            name: [strip_prefix(str(label), key) for label in table[name]]
+            for name, key in labels.items()
+            if name in table
+        }
+    )
+    read_options(participant_label=list(table["participant"]), session_label=list(table.get("session", ())))
+    _write_covariates(table, raw)
+    found = []
+    for number, row in enumerate(table.to_dict("records")):
+        entities = {"sub": row["participant"], "contrast": _CONTRAST, "stat": "effect"}
+        entities |= {"ses": row["session"]} if "session" in row else {}
+        estimate = row.get("estimate")
+        if isinstance(estimate, StatImages):
+            row |= {"effect": estimate.effect, "variance": estimate.variance}
+        variance = row.get("variance")
+        found.append(
+            FirstLevelMap(
+                entities,
+                image_file(row["effect"], folder, f"effect_{number}"),
+                None if variance is None else image_file(variance, folder, f"variance_{number}"),
+                folder,
+            )
+        )
+        if isinstance(estimate, StatImages):
+            sidecar_path(found[-1].effect).write_text(json.dumps({"Units": estimate.units}), encoding="utf-8")
+    return found
+
+
+def _write_covariates(table: pd.DataFrame, raw: Path) -> None:
+    """Write covariates: of sessions for each participant, and of participants those that are the same in all."""
+    names = [name for name in table.columns if name not in _OF_MAPS]
+    by_participant = table.groupby("participant", sort=False)
+    constant = [name for name in names if by_participant[name].nunique(dropna=False).max() == 1]
+    raw.mkdir()
+    of_participants = by_participant[constant].first(skipna=False).rename_axis("participant_id").reset_index()
+    table_file(of_participants, raw, "participants")
+    for label, rows in by_participant if "session" in table else ():
+        own = raw / f"sub-{label}"
+        own.mkdir()
+        table_file(rows[["session", *names]].rename(columns={"session": "session_id"}), own, f"sub-{label}_sessions")
