@@ -71,7 +71,7 @@ family-wise: $(VENV)/.runtime ## simulate family-wise error of resampling (docs/
 bench: $(VENV)/.bench ## measure time and memory beside other software (docs/performance.md)
 	$(BIN)/python benchmarks/performance.py
 
-boutiques: $(VENV)/.runtime ## make boutiques.json and the table of options in docs/usage.md
+boutiques: $(VENV)/.runtime ## make boutiques.json and the tables of options and exit codes in docs/
 	$(BIN)/python tools/boutiques.py > boutiques.json
 	$(BIN)/python tools/options_table.py
 

@@ -110,15 +110,7 @@ def describe_group(title: str, options: tuple[Option, ...]) -> dict[str, Any]:
 
 def describe_error_codes() -> list[dict[str, Any]]:
     """List the exit codes other than 0, in the words of the error classes."""
-    kinds = [
-        kind
-        for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, errors.SessionFXError) and kind is not errors.SessionFXError
-    ]
-    return [
-        {"code": kind.exit_code, "description": (kind.__doc__ or kind.__name__).splitlines()[0]}
-        for kind in sorted(kinds, key=lambda kind: kind.exit_code)
-    ]
+    return [{"code": kind.exit_code, "description": errors.meaning(kind)} for kind in errors.KINDS]
 
 
 def render_descriptor() -> str:

@@ -1,26 +1,39 @@
-"""The table of all options in docs/usage.md, made anew from the table in the program with `make boutiques`."""
+"""The tables of docs/options.md and docs/exit_codes.md, made anew from those in the program with `make boutiques`."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from sessionfx.errors import KINDS, meaning
 from sessionfx.options.table import SECTIONS, Option, Takes
 
-PAGE = Path(__file__).parents[1] / "docs" / "usage.md"
-BEGIN, END = "<!-- options: made by tools/options_table.py -->", "<!-- end of options -->"
+DOCS = Path(__file__).parents[1] / "docs"
 
 
-def render_page(page: str) -> str:
-    """Put the current table between the marks of a page."""
+def options_page() -> tuple[Path, str]:
+    """Put the current table of options between the marks of its page."""
     sections = [(title, options) for title, options in SECTIONS.items() if any(option.is_in_file for option in options)]
-    text = "\n\n".join(f"### {title.capitalize()}\n\n{_table(options)}" for title, options in sections)
-    return re.sub(f"(?<={BEGIN}\n).*(?={END})", lambda _: f"\n{text}\n\n", page, flags=re.DOTALL)
+    head = ("option", "value", "default", "meaning")
+    tables = (f"## {title.capitalize()}\n\n{_table(head, map(_row, options))}" for title, options in sections)
+    return _page("options.md", "\n\n".join(tables))
 
 
-def _table(options: tuple[Option, ...]) -> str:
-    rows = [("option", "value", "default", "meaning"), ("---",) * 4, *map(_row, options)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+def exit_codes_page() -> tuple[Path, str]:
+    """Put the current table of exit codes between the marks of its page."""
+    rows = ((str(kind.exit_code), meaning(kind).rstrip("."), kind.remedy) for kind in KINDS)
+    return _page("exit_codes.md", _table(("code", "meaning", "what to do"), rows))
+
+
+def _page(name: str, text: str) -> tuple[Path, str]:
+    page = (DOCS / name).read_text(encoding="utf-8")
+    marks = "<!-- made by tools/options_table.py -->\n", "<!-- end -->"
+    before, _, rest = page.partition(marks[0])
+    return DOCS / name, f"{before}{marks[0]}\n{text}\n\n{marks[1]}{rest.partition(marks[1])[2]}"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 def _row(option: Option) -> tuple[str, str, str, str]:
@@ -32,4 +45,5 @@ def _row(option: Option) -> tuple[str, str, str, str]:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(render_page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, text in (options_page(), exit_codes_page()):
+        path.write_text(text, encoding="utf-8")

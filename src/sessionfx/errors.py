@@ -1,6 +1,8 @@
 """What can go wrong, as one class per exit code of the program.
 
-Every message is one plain paragraph: what is wrong, where (file, column, label), and what to do about it.
+Every message is one plain paragraph: what is wrong, where (file, column, label), and what to do about it. The first
+line of a class says what its exit code means, `remedy` what a user does: `--help`, the descriptor and the reference
+are made from these.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ class SessionFXError(Exception):
     """A problem the user can act on; printed without a traceback."""
 
     exit_code = 1
+    remedy = ""
 
     def __init__(self, message: str) -> None:
         # one paragraph, also where it quotes text with line breaks, or characters that a terminal would obey
@@ -28,49 +31,70 @@ class SessionFXError(Exception):
 
 
 class ParticipantError(SessionFXError):
-    """The data of one participant cannot be analysed; the others go on."""
+    """Some participant failed (the others are finished and kept), or one of several group contrasts."""
+
+    remedy = "read the message or `logs/sub-*_crash.txt`, correct, give the same command again"
 
 
 class CommandLineError(SessionFXError):
-    """An option has a value that cannot be used."""
+    """The command line cannot be used."""
 
     exit_code = 2
+    remedy = "the message names the option"
 
 
 class DatasetError(SessionFXError):
-    """The input is not a usable BIDS dataset."""
+    """The input is not a usable BIDS dataset, or has no preprocessed runs."""
 
     exit_code = 16
+    remedy = "name the right folder, or run fMRIPrep"
 
 
 class LevelError(SessionFXError):
-    """The analysis level asked for is not possible with what there is."""
+    """The level is not possible: no first-level maps, one participant only, grids that differ."""
 
     exit_code = 17
+    remedy = "run the participant level, or choose maps"
 
 
 class NothingMatchesError(SessionFXError):
     """A filter (participant, session, task, space, …) matched nothing."""
 
     exit_code = 18
+    remedy = "the message lists what exists"
 
 
 class ExecutorError(SessionFXError):
-    """The cluster that should do the work is not usable."""
+    """The cluster is not usable: no Dask, scheduler not reached or lost, workers that differ or lack the folders."""
 
     exit_code = 69
+    remedy = "the message says which"
 
 
 class ProgramFaultError(SessionFXError):
     """The program itself is at fault."""
 
     exit_code = 70
+    remedy = "report it with what `--report-bug` prints, and the traceback of `-v`"
 
 
 class OutputError(SessionFXError):
-    """The output folder cannot be written."""
+    """The output (or work) folder cannot be written, or lies in the input."""
 
     exit_code = 73
+    remedy = "choose another"
+
+
+# one for each exit code
+KINDS = (
+    ParticipantError, CommandLineError, DatasetError, LevelError, NothingMatchesError, ExecutorError,
+    ProgramFaultError, OutputError,
+)  # fmt: skip
+
+
+def meaning(kind: type[SessionFXError]) -> str:
+    """Say what an exit code means, as a sentence."""
+    return (kind.__doc__ or kind.__name__).splitlines()[0]
 
 
 class NotEstimableError(Exception):

@@ -1,4 +1,4 @@
-"""The figures that sentences quote are those of the simulations: docs/validity.tsv, `sessionfx.group.validity`, README, docs."""
+"""The figures that sentences quote are those of the simulations: docs/validity.tsv, `sessionfx.group.validity`, docs."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def lines_between(path: Path, start: str, end: str) -> str:
     ("text", "figures"),
     [
         pytest.param(
-            lines_between(ROOT / "README.md", "What to remember, from", "`sub-XX.html`"),
+            lines_between(ROOT / "docs" / "strategies.md", "What to remember, from", "How each of these"),
             {
                 validity.SILENT_STAR,
                 validity.KEPT,
@@ -88,7 +88,7 @@ def lines_between(path: Path, start: str, end: str) -> str:
                 validity.DIFFERENCE,
                 validity.TREND,
             },
-            id="README",
+            id="strategies",
         ),
         pytest.param(
             lines_between(
@@ -120,7 +120,7 @@ def test_the_starred_answer_is_quoted_in_statistics() -> None:
 def test_all_say_alike_when_the_mean_of_the_session_model_may_be_reported() -> None:
     limit = f"{validity.NEGLIGIBLE_ICC:g}"
     assert f"unless the median ICC is below {limit}" in session_model.POOLING
-    for name in ("README.md", "docs/statistics.md", "docs/validity.md", "benchmarks/validity_page.py"):
+    for name in ("docs/strategies.md", "docs/statistics.md", "docs/validity.md", "benchmarks/validity_page.py"):
         text = " ".join((ROOT / name).read_text(encoding="utf-8").split())
         assert f"unless the median ICC is below {limit}" in text, name
     assert f"`mean` where the ICC is below {limit}" in (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")

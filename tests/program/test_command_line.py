@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
@@ -73,12 +74,12 @@ def test_help_begins_with_examples_that_are_understood_and_names_the_documentati
     assert all((REPOSITORY / path).is_file() for path in re.findall(r"docs/\w+\.md", documentation))
 
 
-def test_the_table_of_options_in_the_documentation_is_current() -> None:
-    page = (REPOSITORY / "docs" / "usage.md").read_text(encoding="utf-8")
-    made = run_python("-c", f"import sys; sys.path.insert(0, {str(REPOSITORY / 'tools')!r}); import options_table as t; "
-                      "sys.stdout.write(t.render_page(t.PAGE.read_text(encoding='utf-8')))")  # fmt: skip
-    assert made.stdout == page, "run: python tools/options_table.py (make boutiques)"
-    assert set(re.findall(r"^\| `(--[a-z-]+)`", made.stdout, re.MULTILINE)) >= {
+def test_the_tables_of_options_and_exit_codes_in_the_documentation_are_current(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(REPOSITORY / "tools")
+    tables = importlib.import_module("options_table")
+    for path, made in (tables.options_page(), tables.exit_codes_page()):
+        assert made == path.read_text(encoding="utf-8"), "run: python tools/options_table.py (make boutiques)"
+    assert set(re.findall(r"^\| `(--[a-z-]+)`", tables.options_page()[1], re.MULTILINE)) >= {
         option.flag for option in OPTIONS.values() if option.is_in_file
     }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from sessionfx import __version__
-from sessionfx.errors import CommandLineError
+from sessionfx.errors import KINDS, CommandLineError, meaning
 from sessionfx.options.groups import DEFAULTS, Execution, FirstLevelModel, Options
 from sessionfx.options.table import BY_FLAG, LEVELS, SECTIONS, Option, Takes
 from sessionfx.options.toml import read_toml
@@ -27,13 +27,13 @@ examples:
   sessionfx bids out participant --participant-label 01 --contrast 'task=0.5*A + 0.5*B' --smoothing-fwhm 6
   sessionfx bids out group --session-contrast 'ses-02 - ses-01' --covariates age group
 
-documentation: docs/usage.md (by task), docs/outputs.md (files), docs/clusters.md
+documentation: docs/usage.md (by task), docs/options.md, docs/outputs.md (files), docs/clusters.md
 
 """
 _EPILOG = (
     "Options may be written with underscores (--participant_label). "
-    "Exit codes: 0 done, 1 some participant failed, 2 command line, 16 input dataset, 17 level not possible, "
-    "18 a filter matched nothing, 69 cluster not usable, 73 output cannot be written."
+    "Exit codes: 0 all done. "
+    + " ".join(f"{kind.exit_code} {meaning(kind)}" for kind in KINDS)
 )
 _ARGPARSE: dict[Takes, dict[str, Any]] = {
     Takes.NONE: {"action": "store_true"},

@@ -1,6 +1,6 @@
 """All options, each said once.
 
-The command line, the TOML file, `boutiques.json` and the table in docs/usage.md are made from this. Defaults are those
+The command line, the TOML file, `boutiques.json` and the table in docs/options.md are made from this. Defaults are those
 of the fields in `options.groups` that the options fill.
 """
 
