@@ -115,7 +115,7 @@ def fit_run(
     """Fit a run: the general linear model that the participant level fits, with the same numbers.
 
     Images and tables are given in memory or as paths. What is not described here is the option of the same name on
-    the command line (docs/usage.md), with its values and default.
+    the command line (docs/options.md), with its values and default.
 
     Parameters
     ----------

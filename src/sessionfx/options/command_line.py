@@ -27,7 +27,7 @@ examples:
   sessionfx bids out participant --participant-label 01 --contrast 'task=0.5*A + 0.5*B' --smoothing-fwhm 6
   sessionfx bids out group --session-contrast 'ses-02 - ses-01' --covariates age group
 
-documentation: docs/usage.md (by task), docs/options.md, docs/outputs.md (files), docs/clusters.md
+documentation: docs/usage.md, docs/options.md, docs/outputs.md (files), docs/clusters.md
 
 """
 _EPILOG = (
