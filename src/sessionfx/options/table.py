@@ -1,7 +1,7 @@
 """All options, each said once.
 
-The command line, the TOML file, `boutiques.json` and the table in docs/options.md are made from this. Defaults are those
-of the fields in `options.groups` that the options fill.
+The command line, the TOML file, `boutiques.json` and the table in docs/options.md are made from this. Defaults are
+those of the fields in `options.groups` that the options fill.
 """
 
 from __future__ import annotations
