@@ -30,10 +30,8 @@ examples:
 documentation: docs/usage.md, docs/options.md, docs/outputs.md (files), docs/clusters.md
 
 """
-_EPILOG = (
-    "Options may be written with underscores (--participant_label). "
-    "Exit codes: 0 all done. "
-    + " ".join(f"{kind.exit_code} {meaning(kind)}" for kind in KINDS)
+_EPILOG = "Options may be written with underscores (--participant_label). Exit codes: 0 all done. " + " ".join(
+    f"{kind.exit_code} {meaning(kind)}" for kind in KINDS
 )
 _ARGPARSE: dict[Takes, dict[str, Any]] = {
     Takes.NONE: {"action": "store_true"},
