@@ -1,6 +1,7 @@
 # Makes the tables beside it: Rscript reference.R (R 4.2.2; clubSandwich 0.5.8, car 3.1-1, nlme 3.1-162). With a folder as
 # argument it reads maps.tsv from there and writes the answers there.
-suppressMessages({library(clubSandwich); library(car); library(nlme)})
+suppressMessages(library(car))
+source(file.path(dirname(sub("--file=", "", grep("--file=", commandArgs(), value = TRUE))), "..", "marginal.R"))
 folder <- commandArgs(trailingOnly = TRUE); if (length(folder)) setwd(folder[1])
 K <- 3; voxels <- 1:6; sizes <- c(a = 8, b = 12, c = 10); n <- sum(sizes)
 
@@ -44,10 +45,6 @@ cells <- function(d, age = TRUE) {
 }
 
 # --- HTZ: Wald_test of clubSandwich after least squares, of one contrast (x) and of two at once -----------------------
-htz <- function(X, y, cluster, weights) {
-  model <- lm(y ~ 0 + X)
-  Wald_test(model, vcov = vcovCR(model, cluster = cluster, type = "CR2"), constraints = weights, test = "HTZ")
-}
 for (v in voxels) for (m in names(over_maps)) {
   several <- m != "x"
   X <- cells(there); y <- there[[paste0("x", v)]]; cluster <- there$participant
@@ -60,78 +57,16 @@ for (v in voxels) for (m in names(over_maps)) {
   }
 }
 
-# --- The marginal strategy as a whole: exchangeable working covariances estimated over all voxels, symmetric root ----
-# Rows multiplied by the inverse symmetric root of the working covariance are least squares with CR2 of clubSandwich.
-# Two contrasts have the covariance of one times any between them, which cancels; its determinant is that of R normals.
-membership <- function(d) outer(d$participant, d$participant, "==") * 1
-values_of <- function(d, kinds) lapply(voxels, function(v) as.matrix(d[paste0(kinds, v)]))
-score <- function(ratio, X, values, J) {  # derivative of the profile REML deviance, summed over voxels
-  inverse <- solve(diag(nrow(X)) + ratio * J)
-  P <- inverse - inverse %*% X %*% solve(crossprod(X, inverse %*% X), crossprod(X, inverse)); trace <- sum(P * J)
-  sum(sapply(values, function(Y) { PY <- P %*% Y
-    ncol(Y) * trace - (nrow(X) - ncol(X)) * sum(diag(solve(crossprod(Y, PY), crossprod(PY, J %*% PY)))) }))
-}
-ratio_of <- function(X, d, kinds) {
-  values <- values_of(d, kinds); J <- membership(d)
-  if (score(0, X, values, J) >= 0) return(0)
-  ratio <- uniroot(score, c(0, 100), X = X, values = values, J = J, tol = 1e-13)$root
-  likelihood <- function(rho) sum(sapply(voxels, function(v) { d$value <- d[[paste0("x", v)]]; d$X <- X
-    as.numeric(logLik(gls(value ~ 0 + X, data = d, correlation = corCompSymm(rho, ~ 1 | participant, fixed = TRUE), method = "REML"))) }))
-  stopifnot(length(kinds) > 1 || abs(optimize(likelihood, c(0, 0.99), maximum = TRUE, tol = 1e-7)$maximum - ratio / (1 + ratio)) < 1e-4)
-  ratio
-}
-working <- function(d, by_group, age, kinds) {  # the covariance of all maps of one contrast
-  J <- membership(d)
-  if (!by_group) return(diag(nrow(d)) + ratio_of(cells(d, age), d, kinds) * J)
-  parts <- lapply(names(sizes), function(g) {
-    own <- d[d$group == g, ]; X <- cells(own, age); X <- X[, qr(X)$pivot[seq_len(qr(X)$rank)]]; R <- length(kinds)
-    ratio <- ratio_of(X, own, kinds); S <- diag(nrow(X)) - X %*% solve(crossprod(X), t(X))
-    expected <- S %*% (diag(nrow(X)) + ratio * membership(own)) %*% S; total <- sum(diag(expected)); dof <- total^2 / sum(expected^2)
-    # of the residual squares, about a chi-square (of several, a Wishart matrix) whose logarithm is too small on average
-    logs <- mean(sapply(values_of(own, kinds), function(Y) log(det(crossprod(Y, S %*% Y))))) / R
-    c(ratio = ratio, log_variance = logs - log(total) - mean(digamma((dof - seq_len(R) + 1) / 2)) + log(dof / 2))
-  })
-  names(parts) <- names(sizes)
-  variance <- exp(sapply(parts, `[[`, "log_variance")[d$group]); ratio <- sapply(parts, `[[`, "ratio")[d$group]
-  diag(variance) + variance * ratio * J
-}
-inverse_root <- function(M) {
-  e <- eigen((M + t(M)) / 2); kept <- e$values > 1e-10 * max(e$values)
-  e$vectors[, kept] %*% (t(e$vectors[, kept]) / sqrt(e$values[kept]))
-}
-# Degrees of freedom where participant k varies s[k] times as much as the working covariance says, s told by the scores
-voxel_eta <- function(X, cluster, weights) {
-  H <- X %*% solve(crossprod(X), t(X)); q <- nrow(weights); people <- unique(cluster); w <- weights %*% solve(crossprod(X), t(X))
-  G <- lapply(people, function(k) { o <- cluster == k; w[, o, drop = FALSE] %*% inverse_root((diag(nrow(X)) - H)[o, o]) %*% (diag(nrow(X)) - H)[o, ] })
-  root <- inverse_root(Reduce(`+`, lapply(G, tcrossprod))); G <- lapply(G, function(g) root %*% g)
-  expected <- sapply(G, function(g) sum(g^2)); inflation <- 1 + 2 * sapply(G, function(g) sum(tcrossprod(g)^2)) / expected^2
-  columns <- lapply(people, function(k) which(cluster == k))
-  share <- sapply(columns, function(o) sum(sapply(G, function(g) sum(g[, o]^2)))) / q
-  # for maps m of k and p of l, constraints s and t: w = sum over participants i of g[s, m] g[t, p]
-  together <- outer(seq_along(people), seq_along(people), Vectorize(function(k, l) {
-    W <- Reduce(`+`, lapply(G, function(g) outer(g[, columns[[k]], drop = FALSE], g[, columns[[l]], drop = FALSE])))
-    sum(W * W) + sum(W * aperm(W, c(3, 2, 1, 4)))
-  }))
-  diag(together) <- diag(together) / inflation
-  function(y) {
-    s <- sapply(G, function(g) sum((g %*% y)^2)) / expected
-    q * (q + 1) * (sum(share * s)^2 - sum(share^2 * (1 - 1 / inflation) * s^2)) / drop(s %*% together %*% s)
-  }
-}
+# --- The marginal strategy as a whole: see marginal.R -----------------------------------------------------------------
 for (m in names(over_maps)) for (by_group in c(FALSE, TRUE)) for (age in c(FALSE, TRUE)) {
-  kinds <- if (m == "x") "x" else c("x", "y"); several <- diag(length(kinds)); cluster <- rep(there$participant, length(kinds))
+  kinds <- if (m == "x") "x" else c("x", "y")
   if (m != "x" && !age) next
-  white <- kronecker(several, inverse_root(working(there, by_group, age, kinds))); X <- white %*% kronecker(several, cells(there, age))
+  values <- lapply(voxels, function(v) as.matrix(there[paste0(kinds, v)])); covariance <- working(cells(there, age), values, there, by_group)
   for (g in if (m == "x" && age) names(with_age) else names(over_groups)) for (s in names(over_sessions)) {
-    weights <- kronecker(several, kronecker((if (age) with_age else over_groups)[[g]], over_sessions[[s]])); q <- nrow(weights)
-    if (q == 1) next
-    eta_of <- voxel_eta(X, cluster, weights)
-    for (v in voxels) {
-      y <- drop(white %*% unlist(there[paste0(kinds, v)])); found <- htz(X, y, cluster, weights)
-      eta <- found$df_denom + q - 1; own <- min(max(eta_of(y), min(q, eta)), eta)
-      f <- found$Fstat * (eta * q) / found$df_denom * (own - q + 1) / (own * q)
-      add(if (by_group) "marginal, groups" else "marginal, pooled", if (age) "group + age" else "group", m, s, g, v, f, q, own - q + 1)
-    }
+    weights <- kronecker(diag(length(kinds)), kronecker((if (age) with_age else over_groups)[[g]], over_sessions[[s]]))
+    if (nrow(weights) == 1) next
+    found <- marginal(cells(there, age), values, there$participant, weights, covariance)
+    add(if (by_group) "marginal, groups" else "marginal, pooled", if (age) "group + age" else "group", m, s, g, found$voxel, found$f, found$numerator, found$dof)
   }
 }
 
@@ -172,6 +107,11 @@ for (v in voxels) {
     roots <- Re(eigen(solve(tested$SSPE, tested$SSPH), only.values = TRUE)$values)
     found <- getFromNamespace("Pillai", "stats")(roots, tested$df, tested$df.residual)
     add("Pillai", "group + age", m, s, "intercept", v, found[2], found[3], found[4])
+    # groups a and b with a covariance each: the formula of Krishnamoorthy & Yu (2004)
+    own <- lapply(c("a", "b"), function(g) Y[d$group == g, ]); parts <- lapply(own, function(y) cov(y) / nrow(y)); whole <- solve(parts[[1]] + parts[[2]])
+    shares <- lapply(parts, `%*%`, whole); difference <- colMeans(own[[1]]) - colMeans(own[[2]])
+    nu <- (q + q^2) / sum(mapply(function(B, y) (sum(B * t(B)) + sum(diag(B))^2) / (nrow(y) - 1), shares, own))
+    add("Krishnamoorthy & Yu", "group", m, s, "a - b", v, (nu - q + 1) / (nu * q) * drop(difference %*% whole %*% difference), q, nu - q + 1)
   }
 }
 table <- do.call(rbind, rows)
