@@ -127,8 +127,8 @@ def test_a_contrast_that_no_task_can_answer_is_refused(
             ("the condition 'Toe', which no run has", "Task fingerfootlips: Conditions there are: Finger, Foot, Lips."),
         ),
         (
-            "Finger - Correct",
-            ("conditions of different tasks", "Task linebisection: Conditions there are: Correct, Wrong"),
+            "Finger - Correkt",
+            ("the condition 'Correkt', which no run has", "Task linebisection: Conditions there are: Correct, Wrong"),
         ),
     ):
         assert call(root, tmp_path / "out", "participant", "--contrast", contrast) == 2

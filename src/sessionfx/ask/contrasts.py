@@ -39,12 +39,19 @@ class Contrast:
         Weight per condition; empty for an F test, whose rows have them.
     tested : tuple of Contrast
         The rows of an F test; empty for a t test.
+    parts : tuple of (str, Contrast)
+        Of a contrast over tasks, that of each; empty for a contrast within a task.
     """
 
     label: str
     expression: str
     weights: dict[str, float]
     tested: tuple[Contrast, ...] = ()
+    parts: tuple[tuple[str, Contrast], ...] = ()
+
+    def of_task(self, task: str) -> Contrast:
+        """Give what it is in a run of a task."""
+        return dict(self.parts).get(task, self)
 
     @property
     def is_f_test(self) -> bool:

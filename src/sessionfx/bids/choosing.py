@@ -15,6 +15,7 @@ from sessionfx.options import Selection
 from sessionfx.wording import listed, natural_key
 
 DEFAULT_SPACE = "MNI152NLin2009cAsym"
+TOGETHER = "+"  # between the labels of tasks that a contrast is over
 FILTER_KEYS = ("bold", "mask", "events", "confounds", "maps")
 _SHORT_NAMES = {long: short for short, long in LONG_NAMES.items()}
 
@@ -98,6 +99,11 @@ def choose_entities(
             raise _nothing(kind, noun, f"{option} {wanted}", there)
         entities[key] = label
     return kept, entities
+
+
+def task_of(tasks: Iterable[str]) -> str:
+    """Label what is computed from several tasks together."""
+    return TOGETHER.join(tasks)
 
 
 def of_each_task(

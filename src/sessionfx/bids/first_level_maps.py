@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from sessionfx.bids.choosing import MAPS, check_labels, choose_entities, matches_filter, of_each_task
+from sessionfx.bids.choosing import MAPS, TOGETHER, check_labels, choose_entities, matches_filter, of_each_task
 from sessionfx.bids.dataset import IndexedFile, indexed_file
 from sessionfx.bids.names import EFFECT_STATISTICS, LONG_NAMES, STATMAP_SUFFIX, comparable_label, file_name
 from sessionfx.bids.reading import walk
@@ -209,7 +209,11 @@ def select_tasks(
     SessionFXError
         As `select_maps`.
     """
-    tasks = options.task or {stat_map.entities["task"] for stat_map in found.maps if "task" in stat_map.entities}
+    tasks = {stat_map.entities["task"] for stat_map in found.maps if "task" in stat_map.entities}
+    if options.task:
+        over = sorted(task for task in tasks if TOGETHER in task and {*task.split(TOGETHER)} <= {*options.task})
+        options = replace(options, task=(*options.task, *over))
+        tasks = set(options.task)
     if len(tasks) < 2:
         return [select_maps(found, options, contrast_labels, searched, raw)], {}
     contrasts = {

@@ -82,6 +82,10 @@ class ParticipantAnalysis:
         """Where results go."""
         return FirstLevelFiles(self.output_dir, self.entities, self.links, self.model)
 
+    def asked_of(self, run: RunInputs) -> tuple[Contrast, ...]:
+        """Give the contrasts as they are in a run's task."""
+        return tuple(contrast.of_task(run.entities["task"]) for contrast in self.contrasts)
+
     def confound_columns(self, runs: Sequence[RunInputs]) -> dict[str, tuple[str, ...]]:
         """Name the confounds each run is modelled with, by the run's name."""
         recipe = self.model.recipe
@@ -102,6 +106,7 @@ class ParticipantAnalysis:
             columns,
             has_sessions=bool(self.session_contrasts),
             has_f_tests=any(contrast.is_f_test for contrast in self.contrasts),
+            is_over_tasks=any(contrast.parts for contrast in self.contrasts),
             preprocessing=self.preprocessing,
         )
 
@@ -114,8 +119,14 @@ def participant_chain(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) 
     """
     participant, files = runs[0].participant, analysis.files
     logged = entity_string({"sub": participant, **analysis.entities})
-    fits = [Task(name=f"fit {run.name}", kind="part", run=partial(analyse_run, run, analysis.contrasts, analysis.model))
-            for run in runs]  # fmt: skip
+    fits = [
+        Task(
+            name=f"fit {run.name}",
+            kind="part",
+            run=partial(analyse_run, run, analysis.asked_of(run), analysis.model),
+        )
+        for run in runs
+    ]
     results = list(_result_tasks(runs, analysis))
     return Chain(
         name=f"sub-{participant}",
@@ -285,7 +296,7 @@ class ParticipantMaps:
         stat_map = self._sessions[contrast.label, session] = combine_runs(fitted, contrast, analysis.model)
         if stat_map is not None:
             files.write_session(self.participant, session, contrast, stat_map, fitted)
-        if analysis.model.keep_run_maps:
+        if analysis.model.keep_run_maps and not contrast.parts:
             for run in fitted:
                 if contrast.label in run.estimates:
                     files.write_run_maps(run, contrast)
@@ -416,13 +427,22 @@ class ParticipantMaps:
 
 
 def combine_runs(fitted: Sequence[FittedRun], contrast: Contrast, model: FirstLevelModel) -> StatMap[Any] | None:
-    """Average the fitted runs of a session; None where no run has the contrast.
+    """Average the fitted runs of a session, for each task of its own; None where no run, or not each task, has it.
+
+    A contrast over tasks is the sum of its parts.
 
     Raises
     ------
     ParticipantError
         If grids differ or no voxel is common.
     """
+    if contrast.parts:
+        of_tasks = {
+            task: combine_runs([run for run in fitted if run.run.entities["task"] == task], part, model)
+            for task, part in contrast.parts
+        }
+        there = {task: stat_map for task, stat_map in of_tasks.items() if stat_map is not None}
+        return combine_maps(there, [1.0] * len(there), model, is_mean=False) if len(there) == len(of_tasks) else None
     used = [run for run in fitted if contrast.label in run.estimates]
     if not used:
         return None

@@ -14,6 +14,7 @@ from pathlib import Path
 from sessionfx.ask.contrasts import Contrast, default_contrasts
 from sessionfx.ask.event_model import CONDITION_COLUMN, EventModel
 from sessionfx.ask.expressions import quoted_names
+from sessionfx.bids.choosing import task_of
 from sessionfx.bids.runs import RunSelection, study_events
 from sessionfx.bids.tables import read_header, read_table
 from sessionfx.errors import CommandLineError, ParticipantError
@@ -22,6 +23,7 @@ from sessionfx.options import Options
 from sessionfx.participant.conditions import ONLY_CONDITION, advice_on_column
 from sessionfx.participant.design import response_suffixes
 from sessionfx.participant.events import conditions_in, near_equal
+from sessionfx.participant.over_tasks import split_by_task
 from sessionfx.wording import counted, did_you_mean, joined, listed, natural_key
 
 # More are items rather than conditions, and each would have maps of its own
@@ -161,7 +163,7 @@ def contrasts_by_task(
     event_model: EventModel,
     roots: Sequence[Path],
 ) -> dict[str, tuple[Contrast, ...]]:
-    """Give the contrasts of each task that has any, and say what was chosen where the options leave it open.
+    """Give the contrasts of each task that has any, and of tasks together; say what was chosen where options do not.
 
     Parameters
     ----------
@@ -230,13 +232,22 @@ def _refuse_unknown(option: str, name: str, known: Sequence[str], what: str, kin
 def _written(tasks: Mapping[str, TaskConditions], contrasts: Sequence[Contrast]) -> dict[str, tuple[Contrast, ...]]:
     """Give each contrast to the tasks whose conditions it names."""
     wanted = {name for contrast in contrasts for name in contrast.conditions}
+    wanted |= {name.partition(":")[2] or name for name in wanted}
     columns = {task: conditions.columns(wanted) for task, conditions in tasks.items()}
     asked: dict[str, list[Contrast]] = {}
     for contrast in contrasts:
         # where no events can be read each participant's own message says why
         fitting = [task for task, known in columns.items() if not (known and contrast.missing_from(known))]
-        if not fitting:
+        over_tasks = None if fitting else split_by_task(contrast, columns)
+        if not fitting and over_tasks is None:
             raise CommandLineError(_unknown(contrast, tasks, columns))
+        if over_tasks is not None:
+            of_tasks = [task for task, _ in over_tasks.parts]
+            if len(of_tasks) > 1:
+                say(f"--contrast '{contrast.expression}' is over the tasks {joined(of_tasks)}.")
+            asked.setdefault(task_of(of_tasks), []).append(
+                over_tasks if len(of_tasks) > 1 else over_tasks.of_task(of_tasks[0])
+            )
         for task in fitting:
             asked.setdefault(task, []).append(contrast)
         in_backticks = quoted_names(contrast.expression, [name for known in columns.values() for name in known])
@@ -245,10 +256,12 @@ def _written(tasks: Mapping[str, TaskConditions], contrasts: Sequence[Contrast])
                 f"--contrast '{contrast.expression}' is read as a sum of other conditions than one with such signs "
                 f"in its name. If that one is meant, write --contrast '{in_backticks}'."
             )
+    of_others = {task for own in asked.values() for contrast in own for task, _ in contrast.parts}
     for task in tasks:
-        if task not in asked:
+        if task not in asked and task not in of_others:
             say(f"Left out, as no contrast names its conditions: task {task}. {tasks[task].listing(columns[task])}")
-    return {task: tuple(asked[task]) for task in tasks if task in asked}
+    over = [task for task in asked if task not in tasks]
+    return {task: tuple(asked[task]) for task in [*tasks, *over] if task in asked}
 
 
 def _unknown(contrast: Contrast, tasks: Mapping[str, TaskConditions], columns: Mapping[str, Sequence[str]]) -> str:
@@ -260,7 +273,7 @@ def _unknown(contrast: Contrast, tasks: Mapping[str, TaskConditions], columns: M
     alike = [other for name in unknown for other in near_equal(name, every)]
     hints += [f"Is '{alike[0]}' meant?"] if alike else []
     hints += filter(None, (conditions.advice() for conditions in tasks.values()))
-    what = f"the condition '{unknown[0]}', which no run has" if unknown else "conditions of different tasks"
+    what = f"the condition '{unknown[0]}', which no run has"
     listings = [
         f"Task {task}: {conditions.listing(columns[task])}" if len(tasks) > 1 else conditions.listing(columns[task])
         for task, conditions in tasks.items()

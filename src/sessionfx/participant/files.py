@@ -32,6 +32,7 @@ from sessionfx.bids.writing import write_json, write_map, write_text
 from sessionfx.options import FirstLevelModel
 from sessionfx.participant.run import FittedRun, MeanImage, model_parameters
 from sessionfx.space.stat_map import StatMap
+from sessionfx.wording import joined
 
 FIXED_EFFECTS_DESC = "fixedEffects"
 
@@ -70,7 +71,7 @@ class FirstLevelFiles:
         """Paths of all files that may be made of a session's runs for a contrast."""
         designs = [self.design(run) for run in runs]
         maps = [*self.session_maps(participant, session, contrast).values()]
-        for run in runs:
+        for run in () if contrast.parts else runs:
             maps += statmap_paths(*self._of_run(run, contrast), statistics_of(contrast)).values()
         return (*designs, *(path.with_suffix(".json") for path in designs), *maps, *map(sidecar_path, maps))
 
@@ -82,9 +83,15 @@ class FirstLevelFiles:
         return (*maps, *map(sidecar_path, maps))
 
     def design(self, run: RunInputs) -> Path:
-        """Path of a run's design matrix."""
+        """Path of a run's design matrix.
+
+        For a contrast over tasks it is one more, beside that of the task by itself, which has its own record.
+        """
         folder = self.output_dir / func_folder(run.participant, run.session or None)
-        return folder / file_name(run.entities, "design", ".tsv")
+        task = run.entities["task"]
+        is_alone = self.entities["task"] in (None, task)
+        over_tasks = {} if is_alone else {"task": self.entities["task"], "desc": task}
+        return folder / file_name({**run.entities, **over_tasks}, "design", ".tsv")
 
     def reference(self, participant: str) -> Path:
         """Path of a participant's mean image, the background of pictures."""
@@ -164,8 +171,11 @@ class FirstLevelFiles:
         left_out = {
             fitted.run.name: fitted.left_out[contrast.label] for fitted in runs if contrast.label in fitted.left_out
         }
+        what = "Fixed effects over"
+        if contrast.parts:
+            what = f"Sum over the tasks {joined([task for task, _ in contrast.parts])} of fixed effects over"
         sidecar = {
-            "Description": f"Fixed effects over {len(used)} run(s){' of one session' if session else ''}.",
+            "Description": f"{what} {len(used)} run(s){' of one session' if session else ''}.",
             "Sources": self._uris([path for fitted in used for path in _source_files(fitted.run)]),
             **self._contrast_fields(contrast),
             "CombinationLevel": "run",

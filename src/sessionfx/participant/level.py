@@ -28,6 +28,7 @@ from sessionfx.participant.asked import contrasts_by_task
 from sessionfx.participant.confounds import is_pattern
 from sessionfx.participant.dry_run import participant_text
 from sessionfx.participant.files import FIXED_EFFECTS_DESC, statistics_of
+from sessionfx.participant.over_tasks import select_over_tasks
 from sessionfx.participant.regressors import with_regressors
 from sessionfx.participant.variables import check_recipe
 from sessionfx.process import write_out
@@ -78,7 +79,9 @@ def _run_task(selection: RunSelection, analysis: ParticipantAnalysis, options: O
     say_warnings(options.group, selection)
     keep_methods(analysis.methods(selection.every_run), selection.entities, "participant", analysis.output_dir)
     contrasts = [contrast.definition for contrast in analysis.contrasts]
-    keep_model(written_model(options.of_task(selection.entities, contrasts)), selection.entities, analysis.output_dir)
+    if not any(contrast.parts for contrast in analysis.contrasts):
+        model = written_model(options.of_task(selection.entities, contrasts))
+        keep_model(model, selection.entities, analysis.output_dir)
     for label in selection.runs:
         remove_stale_temporaries(analysis.output_dir / func_folder(label).parent)
     needs = _memory_needs(selection)
@@ -145,6 +148,9 @@ def _prepare(
     recipe = options.first_level.recipe
     if recipe is None:
         asked = contrasts_by_task(selections, contrasts, options, event_model, [raw, *roots])
+        for task, own in asked.items():
+            if task not in selections:
+                selections[task] = select_over_tasks({part: selections[part] for part, _ in own[0].parts})
     else:
         asked = {task: tuple(contrasts) for task in selections}
         check_recipe(selections, contrasts, recipe, draws=options.execution.dry_run)

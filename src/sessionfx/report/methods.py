@@ -35,6 +35,7 @@ def participant_methods(
     *,
     has_sessions: bool,
     has_f_tests: bool = False,
+    is_over_tasks: bool = False,
     preprocessing: Sequence[str],
 ) -> MethodsText:
     """Describe the participant level.
@@ -48,6 +49,8 @@ def participant_methods(
         Whether the dataset has sessions.
     has_f_tests : bool, default=False
         Whether some contrast is an F test.
+    is_over_tasks : bool, default=False
+        Whether contrasts are over runs of several tasks.
     preprocessing : sequence of str
         Programs that made the derivatives, as their datasets say (GeneratedBy).
 
@@ -61,6 +64,7 @@ def participant_methods(
         preprocessing=preprocessing,
         has_sessions=has_sessions,
         has_f_tests=has_f_tests,
+        is_over_tasks=is_over_tasks,
         nuisance=partial(_nuisance, confounds),
         quoted=quoted,
     )
