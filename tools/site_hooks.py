@@ -34,6 +34,7 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     """Turn formulas into MathML, which browsers draw without a script, and DOIs into links."""
     # in a table GitHub reads \| as | in code too
     html = re.sub(r"<code>[^<]*</code>", lambda match: match[0].replace("\\|", "|"), html)
+    html = re.sub(r"<code>(--?[\w-]+)</code>", r'<code class="option">\1</code>', html)
     html = DOI.sub(r'<a href="https://doi.org/\1">doi:\1</a>', html)
     return FORMULA.sub(_mathml, html)
 
@@ -49,4 +50,6 @@ def _part(name: str) -> str:
 
 
 def _mathml(match: re.Match[str]) -> str:
-    return convert(html.unescape(match[2]), display="block" if match[1] == "div" else "inline")
+    # brackets of a fixed size would be smaller where they have an exponent
+    formula = re.sub(r"\\[bB]ig(l|r)", lambda side: {"l": r"\left", "r": r"\right"}[side[1]], html.unescape(match[2]))
+    return convert(formula, display="block" if match[1] == "div" else "inline")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -14,19 +12,12 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 import sessionfx
+from docs_site import ROOT, build_site
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 # what a browser fetches by itself, without a click
 LOADED = {("script", "src"), ("img", "src"), ("iframe", "src"), ("source", "src"), ("video", "src"), ("link", "href")}
-WITHOUT_NETWORK = """
-import socket, sys
-def refuse(*_): raise OSError("the build wants a network")
-socket.socket.connect = socket.getaddrinfo = refuse
-from mkdocs.__main__ import cli
-cli(["build", "--strict", "--quiet", "--site-dir", sys.argv[1]])
-"""
 
 
 @dataclass
@@ -57,12 +48,7 @@ class Html(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_NETWORK, folder], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder
+    return build_site(tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture(scope="module")
