@@ -58,7 +58,7 @@ def test_pages_load_only_from_here_without_complaint_and_fit_a_telephone(site: P
         page.goto(address + name, wait_until="load")
         for width in (1280, 390):
             page.set_viewport_size({"width": width, "height": 800})
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, name
+            page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")
     assert not complaints
     assert not [url for url in requests if not url.startswith((address, "data:", "blob:"))]
 
