@@ -1,14 +1,17 @@
-"""What `make docs` does beside MkDocs: pages from the root of the repository, and formulas as MathML."""
+"""What `make docs` does beside MkDocs: pages from the root of the repository, notebooks, formulas as MathML."""
 
 from __future__ import annotations
 
+import base64
 import html
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
@@ -18,15 +21,19 @@ FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>',
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that lie in the root of the repository."""
+    """Add the pages that lie in the root of the repository, and a page for each notebook."""
     for name in PAGES:
         files.append(File.generated(config, name, content=_of_root((ROOT / name).read_text(encoding="utf-8"))))
+    for path in sorted(Path(config.docs_dir).rglob("*.ipynb")):
+        for file in _of_notebook(path, config):
+            files.append(file)
     return files
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Put a part of the README where `<!-- README.md: NAME -->` stands; let links out of docs/ lead to pages here."""
     markdown = re.sub(r"<!-- README\.md: (\w+) -->", lambda match: _of_root(_part(match[1])), markdown)
+    markdown = markdown.replace(".ipynb)", ".md)")
     return re.sub(r"\]\(\.\./README\.md", "](index.md", markdown).replace("](../", "](")
 
 
@@ -42,6 +49,29 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
 def _of_root(text: str) -> str:
     """Let the links of a page in the root lead to pages of the site."""
     return text.replace("](docs/", "](").replace("](README.md", "](index.md")
+
+
+def _of_notebook(path: Path, config: MkDocsConfig) -> Iterator[File]:
+    """Make a page of a notebook, and a file of each of its pictures."""
+    place = path.relative_to(config.docs_dir)
+    parts: list[str] = []
+    n_pictures = 0
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        for output in cell.get("outputs", ()):
+            shown = output.get("data") or {"text/plain": output.get("text", "")}
+            if "image/png" in shown:
+                n_pictures += 1
+                picture = place.with_name(f"{place.stem}-{n_pictures}.png")
+                yield File.generated(config, picture.as_posix(), content=base64.b64decode(shown["image/png"]))
+                parts.append(f"![What the lines above draw]({picture.name})")
+            elif "text/html" in shown:
+                parts.append("".join(shown["text/html"]).replace(' border="1" class="dataframe"', ""))
+            else:
+                parts.append(f"```text\n{''.join(shown['text/plain']).rstrip()}\n```")
+    name = place.with_suffix(".md").as_posix()
+    yield File.generated(config, name, content="\n\n".join(parts), inclusion=InclusionLevel.NOT_IN_NAV)
 
 
 def _part(name: str) -> str:
