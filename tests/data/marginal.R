@@ -47,7 +47,8 @@ inverse_root <- function(M) {
 }
 
 # Degrees of freedom where participant k varies s[k] times as much as the working covariance says, s told by the scores
-voxel_eta <- function(X, cluster, weights) {
+# Scores of several contrasts are made orthonormal first.
+voxel_eta <- function(X, cluster, weights, n_contrasts) {
   S <- residual_maker(X); q <- nrow(weights); people <- unique(cluster); w <- weights %*% solve(crossprod(X), t(X))
   G <- lapply(people, function(k) { o <- cluster == k; w[, o, drop = FALSE] %*% inverse_root(S[o, o]) %*% S[o, ] })
   root <- inverse_root(Reduce(`+`, lapply(G, tcrossprod))); G <- lapply(G, function(g) root %*% g)
@@ -61,7 +62,9 @@ voxel_eta <- function(X, cluster, weights) {
   }))
   diag(together) <- diag(together) / inflation
   function(y) {
-    s <- sapply(G, function(g) sum((g %*% y)^2)) / expected
+    scores <- array(sapply(G, function(g) g %*% y), c(q / n_contrasts, n_contrasts, length(G)))
+    if (n_contrasts > 1) scores[] <- aperm(array(qr.Q(qr(matrix(aperm(scores, c(1, 3, 2)), ncol = n_contrasts))), dim(scores)[c(1, 3, 2)]), c(1, 3, 2))
+    s <- apply(scores^2, 3, sum) / expected
     q * (q + 1) * (sum(share * s)^2 - sum(share^2 * (1 - 1 / inflation) * s^2)) / drop(s %*% together %*% s)
   }
 }
@@ -70,7 +73,7 @@ voxel_eta <- function(X, cluster, weights) {
 marginal <- function(X, values, cluster, weights, covariance) {
   several <- diag(ncol(values[[1]])); cluster <- rep(cluster, ncol(several)); q <- nrow(weights)
   white <- kronecker(several, inverse_root(covariance)); X <- white %*% kronecker(several, X)
-  eta_of <- voxel_eta(X, cluster, weights)
+  eta_of <- voxel_eta(X, cluster, weights, ncol(several))
   do.call(rbind, lapply(seq_along(values), function(v) {
     y <- drop(white %*% as.vector(values[[v]])); own <- eta_of(y)
     if (q == 1) {

@@ -129,5 +129,6 @@ def test_marginal_is_clubsandwich_on_whitened_maps(
     assert_are(found, answer_of_r(method, model, sessions, group))
 
 
+@pytest.mark.slow
 def test_r_gives_the_stored_answers(tmp_path: Path) -> None:
     assert_r_gives_the_stored_answers(R_TABLES, tmp_path, rtol=1e-7)

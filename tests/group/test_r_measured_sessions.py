@@ -131,5 +131,6 @@ def test_every_method_is_looked_at() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_r_gives_the_stored_answers(tmp_path: Path) -> None:
     assert_r_gives_the_stored_answers(R_TABLES, tmp_path, rtol=1e-6)
