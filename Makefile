@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 DEMO := demo
 # one process per core for tests that run whole programs
 JOBS ?= 2
+FAST_LOOP = python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not container and not slurm'
+UPSTREAM = git+https://github.com/nilearn/nilearn git+https://github.com/bids-standard/pybids
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-container lint format validity family-wise bench boutiques docs release-check clean
+.PHONY: help demo test test-fast test-minimum test-upstream test-container lint format validity family-wise bench boutiques docs release-check clean
 
 help: ## list these tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,14 +35,26 @@ demo: $(VENV)/.runtime ## simulate a small multi-session dataset, analyse it, sa
 	$(BIN)/sessionfx $(DEMO)/bids $(DEMO)/sessionfx participant group --confounds scrub --modulator response_time \
 	  --contrast 'incongruent - congruent' --contrast 'slower=0.5*congruent_x_response_time + 0.5*incongruent_x_response_time'
 	@echo
-	@echo "The report: $(CURDIR)/$(DEMO)/sessionfx/group.html"
-	@echo "A participant: $(CURDIR)/$(DEMO)/sessionfx/sub-01.html"
+	@echo "The report: $(abspath $(DEMO))/sessionfx/group.html"
+	@echo "A participant: $(abspath $(DEMO))/sessionfx/sub-01.html"
 
 test: $(VENV)/.dev lint ## set up and run the whole suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(VENV)/.dev ## the suite without whole-program tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not container and not slurm'
+	$(BIN)/$(FAST_LOOP)
+
+test-minimum: ## the fast loop on the lowest versions of the dependencies that pyproject.toml allows
+	$(PYTHON) -m venv .venv-minimum
+	$(PYTHON) tools/minimum-versions >.venv-minimum/constraints.txt
+	.venv-minimum/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-minimum/constraints.txt --editable '.[test]'
+	.venv-minimum/bin/$(FAST_LOOP)
+
+test-upstream: ## the fast loop on the main branches of nilearn and pybids
+	$(PYTHON) -m venv .venv-upstream
+	.venv-upstream/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	.venv-upstream/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $(UPSTREAM)
+	.venv-upstream/bin/$(FAST_LOOP)
 
 test-container: $(VENV)/.dev ## build the image and test it and the platforms (needs docker or podman)
 	$(BIN)/python -m pytest -m 'container or slurm'
@@ -53,7 +67,7 @@ lint: $(VENV)/.dev ## ruff, mypy, the rooms of the house, no empty or large file
 	git ls-files -z | xargs -0 tools/check-files
 	git ls-files -z 'src/*.py' | xargs -0 tools/check-calls
 	$(BIN)/codespell docs/*.md *.md src tools
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/jactionlint --no-hints
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
@@ -85,4 +99,4 @@ release-check: $(VENV)/.dev ## build sdist and wheel, check them, run the demo f
 	tools/wheel-check dist/*.whl
 
 clean: ## remove the environment, the demo, what was built, and caches
-	rm -rf $(VENV) $(DEMO) dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-minimum .venv-upstream $(DEMO) dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
