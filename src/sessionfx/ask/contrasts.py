@@ -190,6 +190,19 @@ def selected_labels(texts: Sequence[str]) -> tuple[str, ...]:
 
     A name stands for itself, an expression for its label, an F test for its rows.
     """
-    names = [text for text in texts if text.isascii() and text.isalnum()]
-    written = parse_contrasts([text for text in texts if text not in names])
-    return tuple(dict.fromkeys([*names, *(contrast.label for contrast in written if not contrast.is_f_test)]))
+    names = [text for text in texts if _is_name(text)]
+    written = [contrast.label for contrast in _written(texts) if not contrast.is_f_test]
+    return tuple(dict.fromkeys([*names, *written]))
+
+
+def selected_f_tests(texts: Sequence[str]) -> tuple[Contrast, ...]:
+    """F tests that `--contrast` asks for at the group level, over the maps that have the labels of their rows."""
+    return tuple(contrast for contrast in _written(texts) if contrast.is_f_test)
+
+
+def _is_name(text: str) -> bool:
+    return text.isascii() and text.isalnum()
+
+
+def _written(texts: Sequence[str]) -> tuple[Contrast, ...]:
+    return parse_contrasts([text for text in texts if not _is_name(text)])

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sessionfx.ask.contrasts import Contrast, selected_f_tests, selected_labels
 from sessionfx.bids.choosing import MAPS, TOGETHER, check_labels, choose_entities, matches_filter, of_each_task
 from sessionfx.bids.dataset import IndexedFile, indexed_file
 from sessionfx.bids.names import EFFECT_STATISTICS, LONG_NAMES, STATMAP_SUFFIX, comparable_label, file_name
@@ -49,6 +50,8 @@ class FirstLevelMap:
         The derivative folder it was found in.
     node : Path or None
         The folder of a FitLins node it lies in.
+    further : tuple of FirstLevelMap
+        For an F test over conditions: of the same participant and session those of its further rows.
     """
 
     entities: dict[str, str]
@@ -56,6 +59,12 @@ class FirstLevelMap:
     variance: Path | None
     root: Path
     node: Path | None = None
+    further: tuple[FirstLevelMap, ...] = ()
+
+    @property
+    def of_rows(self) -> tuple[FirstLevelMap, ...]:
+        """Itself, and the maps of the further rows."""
+        return self, *self.further
 
     @property
     def participant(self) -> str:
@@ -114,6 +123,8 @@ class MapSelection:
         Study sessions in time order.
     maps : dict of str to tuple of FirstLevelMap
         By contrast label, ordered by participant and session.
+    f_tests : dict of str to Contrast
+        F tests over conditions, by their labels, which `maps` has too: each map with those of the further rows.
     absent : dict of str to dict of str to str
         By contrast label: participants who could have had a map of it and have none, and why ("has no …").
     warnings : tuple of str
@@ -125,6 +136,7 @@ class MapSelection:
     maps: dict[str, tuple[FirstLevelMap, ...]]
     absent: dict[str, dict[str, str]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    f_tests: dict[str, Contrast] = field(default_factory=dict)
 
     @property
     def sessions(self) -> tuple[str, ...]:
@@ -198,24 +210,25 @@ def _described(file: IndexedFile, below: Sequence[str]) -> FirstLevelMap:
 
 
 def select_tasks(
-    found: FoundMaps, options: Selection, contrast_labels: Sequence[str], searched: Sequence[Path], raw: Path
+    found: FoundMaps, options: Selection, searched: Sequence[Path], raw: Path
 ) -> tuple[list[MapSelection], dict[str, str]]:
     """Choose the maps of every task that the options ask for, or of every task there is; see `of_each_task`.
 
-    A contrast is asked of the tasks that have it.
+    A contrast is asked of the tasks that have it, an F test of those that have all of its rows.
 
     Raises
     ------
     SessionFXError
         As `select_maps`.
     """
+    contrast_labels, f_tests = selected_labels(options.contrast), selected_f_tests(options.contrast)
     tasks = {stat_map.entities["task"] for stat_map in found.maps if "task" in stat_map.entities}
     if options.task:
         over = sorted(task for task in tasks if TOGETHER in task and {*task.split(TOGETHER)} <= {*options.task})
         options = replace(options, task=(*options.task, *over))
         tasks = set(options.task)
     if len(tasks) < 2:
-        return [select_maps(found, options, contrast_labels, searched, raw)], {}
+        return [with_f_tests(select_maps(found, options, contrast_labels, searched, raw), f_tests)], {}
     contrasts = {
         task: {stat_map.contrast for stat_map in found.maps if stat_map.entities.get("task") in (task, None)}
         for task in tasks
@@ -226,7 +239,7 @@ def select_tasks(
 
     def of_task(wanted: Selection) -> MapSelection:
         own = [label for label in contrast_labels if label in contrasts[wanted.task[0]]]
-        return select_maps(found, wanted, own, searched, raw)
+        return with_f_tests(select_maps(found, wanted, own, searched, raw), f_tests)
 
     asked = replace(options, task=tuple(task for task in options.task if task not in without))
     selections, left_out = of_each_task(contrasts.keys() - without, asked, of_task)
@@ -272,8 +285,8 @@ def select_maps(
     for label in contrast_labels:
         if label in found.f_tests - contrasts:
             raise CommandLineError(
-                f"--contrast {label} is an F test within participants, whose maps of F no group model can take. Ask "
-                "for the contrasts it tests: its rows have maps of their own."
+                f"--contrast {label} is an F test within participants, whose maps of F no group model can take. Write "
+                f"it with its rows, 'F:{label} = …; …': the group level tests them together from the rows' own maps."
             )
     check_labels(contrasts, contrast_labels, MAPS, "contrast", "--contrast")
     check_labels(sessions, options.session_label, MAPS, "session", "--session-label")
@@ -301,6 +314,49 @@ def select_maps(
         )
     warnings = (*order.warnings, *_mixtures([stat_map for maps in entering.values() for stat_map in maps]))
     return MapSelection(entities, order, entering, absent, warnings)
+
+
+def with_f_tests(selection: MapSelection, f_tests: Sequence[Contrast]) -> MapSelection:
+    """Add F tests over conditions: the maps of their rows, of the participants and sessions that have them all.
+
+    Tests of which some row has no maps at all are left out, as are those that nobody can enter.
+
+    Raises
+    ------
+    CommandLineError
+        If a test is called as a contrast that has maps.
+    """
+    maps, absent, warnings, kept = dict(selection.maps), dict(selection.absent), list(selection.warnings), {}
+    for test in f_tests:
+        labels = [row.label for row in test.tested]
+        if not selection.maps.keys() >= set(labels):
+            continue
+        if test.label in selection.maps:
+            raise CommandLineError(
+                f"--contrast '{test.definition}': there are maps of a contrast with the name {test.label}. Give the F "
+                "test another name."
+            )
+        of_rows = [{stat_map.key[1:]: stat_map for stat_map in selection.maps[label]} for label in labels]
+        entering = [
+            replace(first, further=tuple(of_row[key] for of_row in of_rows[1:]))
+            for key, first in of_rows[0].items()
+            if all(key in of_row for of_row in of_rows)
+        ]
+        n_participants = len({stat_map.participant for stat_map in entering})
+        if n_participants <= len(labels):
+            warnings.append(
+                f"The F test {test.label} is left out: {n_participants} participants have maps of all its contrasts, "
+                f"and at least {len(labels) + 1} are needed."
+            )
+            continue
+        maps[test.label], kept[test.label] = tuple(entering), test
+        without = {participant for of_row in of_rows for participant, _ in of_row}
+        without -= {stat_map.participant for stat_map in entering}
+        absent[test.label] = {
+            **dict.fromkeys(sorted(without, key=natural_key), "has no session with maps of all the contrasts tested"),
+            **{who: why for label in labels for who, why in selection.absent.get(label, {}).items()},
+        }
+    return replace(selection, maps=maps, absent=absent, warnings=tuple(warnings), f_tests=kept)
 
 
 def _entering(

@@ -167,8 +167,10 @@ def contrast_study(contrast: str, analysis: GroupAnalysis) -> ContrastStudy:
     """
     covariates = _covariates(analysis.selection.maps[contrast], analysis.raw, analysis.model)
     units = units_in(read_sidecar(analysis.selection.maps[contrast][0].effect))
+    test = analysis.selection.f_tests.get(contrast)
+    tested = () if test is None else tuple(row.label for row in test.tested)
     questions = [
-        Question(asked, group, units)
+        Question(asked, group, units, tested)
         for asked in analysis.session_contrasts
         for group in resolve_group_contrasts(analysis.model.group_contrast, covariates)
     ]
@@ -201,11 +203,20 @@ class ContrastStudy:
     @cached_property
     def sources(self) -> dict[str, str]:
         """Fingerprints of the first-level maps and of the covariates."""
-        maps = [[found.key, file_state(found.effect), file_state(found.variance)] for found in self.maps]
+        maps = [
+            [found.key, file_state(found.effect), file_state(found.variance)]
+            for of_contrasts in self.maps
+            for found in of_contrasts.of_rows
+        ]
         covariates = self.covariates
         values = sorted(covariates.session_values.items())
         design = [covariates.columns, covariates.values.tolist(), covariates.session_columns, values]  # noqa: PD011
         return {f"{self.contrast} maps": fingerprint(maps), f"{self.contrast} covariates": fingerprint(design)}
+
+    @property
+    def is_f_test(self) -> bool:
+        """Whether it is an F test over conditions."""
+        return self.contrast in self.analysis.selection.f_tests
 
     @cached_property
     def left_out(self) -> dict[str, str]:
@@ -332,7 +343,7 @@ class ContrastStudy:
 
     def _calibration(self, answers: Mapping[str, Sequence[Task]]) -> Iterator[Task]:
         model = self.analysis.model
-        if model.calibrate:
+        if model.calibrate and not self.is_f_test:
             of_answers = [task.fingerprint for tasks in answers.values() for task in tasks]
             yield Task(
                 name=f"{self.contrast} calibration",
@@ -408,7 +419,8 @@ class ContrastMaps:
 
     @cached_property
     def _calibration(self) -> pd.DataFrame | None:
-        return self._files.read_calibration() if self._analysis.model.calibrate else None
+        is_calibrated = self._analysis.model.calibrate and not self._study.is_f_test
+        return self._files.read_calibration() if is_calibrated else None
 
     def write_calibration(self) -> None:
         """Simulate studies like this one, and write the rates found."""
@@ -510,13 +522,18 @@ class ContrastMaps:
             grid=stack.grid,
             coverage=stack.coverage,
             questions=tuple(map(self.answers, study.questions)),
-            warnings=(*stack.warnings, *self._earlier_answers()),
+            warnings=(*stack.warnings, *self._not_calibrated(), *self._earlier_answers()),
             covariate_warnings=study.covariates.warnings,
             left_out=study.left_out,
             evidence=self._evidence,
             reliability=self._reliability,
             calibration=self._calibration,
         )
+
+    def _not_calibrated(self) -> list[str]:
+        if not (self._analysis.model.calibrate and self._study.is_f_test):
+            return []
+        return ["--calibrate does not simulate several conditions together: this F test has no rates of its own."]
 
     def _earlier_answers(self) -> list[str]:
         """Say which answers of earlier calls lie beside those of this call, which the page does not show."""
@@ -560,6 +577,7 @@ class ContrastMaps:
             strategies=frozenset(answer.name for answer in every),
             resampled=frozenset(answer.permutation.scheme for answer in every if answer.permutation is not None),
             compared=any(len(answers) > 1 for answers in answered),
+            conditions=any(answer.plan is not None and answer.plan.n_tested for answer in every),
             f_tests=any(
                 answers and asked.question.is_f_test
                 for asked, answers in zip(self.results.questions, answered, strict=True)

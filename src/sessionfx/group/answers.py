@@ -88,9 +88,10 @@ class GroupEstimator:
         The first pass gathers the evidence and what plans must know of all voxels, the second one estimates.
         """
         (mean,) = resolve_session_contrasts([MEAN], sessions)
+        tested = questions[0].tested
         wanted = [(strategy, question) for question in questions for strategy in self.strategies]
         # regions for the reliability are where this answer is suprathreshold
-        of_mean = (REFERENCE, Question(mean))
+        of_mean = (REFERENCE, Question(mean, tested=tested))
         if of_mean not in wanted:
             wanted.append(of_mean)
         results = [self._planned(strategy, question, stack.layout) for strategy, question in wanted]

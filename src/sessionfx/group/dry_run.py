@@ -47,12 +47,15 @@ def group_text(analysis: GroupAnalysis) -> str:
         of_participant: dict[str, list[str]] = {}
         for found in maps:
             of_participant.setdefault(found.participant, []).append(found.session)
+        files = [of_row for found in maps for of_row in found.of_rows]
         progress, to_do = _work(contrast, analysis)
         lines.append(
-            f"{contrast} over {counted(len(of_participant), 'participant')}, {counted(len(maps), 'map')}"
-            + ("" if all(found.variance for found in maps) else ", not all with variances")
+            f"{contrast} over {counted(len(of_participant), 'participant')}, {counted(len(files), 'map')}"
+            + ("" if all(file.variance for file in files) else ", not all with variances")
             + f": {progress}"
         )
+        if contrast in selection.f_tests:
+            lines.append(f"  F test of {selection.f_tests[contrast].expression}")
         lines += to_do
         attendance = Counter(found.session for found in maps)
         lines += [f"  ses-{session}: {counted(attendance[session], 'participant')}" for session in selection.sessions]
@@ -61,7 +64,7 @@ def group_text(analysis: GroupAnalysis) -> str:
             lines.append(f"  without some session: {listed_labels(incomplete, _NAMES_SHOWN)}")
         lines += [f"  sub-{label} is left out: it {why}" for label, why in analysis.absent(contrast).items()]
         if len(of_participant) <= LISTED_PARTICIPANTS:
-            lines += [f"  {found.effect}" for found in maps]
+            lines += [f"  {file.effect}" for file in files]
     return "\n".join([f"Would analyse {place_of(selection.entities)} at the group level:", *lines])
 
 

@@ -61,7 +61,8 @@ def gather(
     -------
     evidence : Evidence
     maps : dict of str to ndarray of shape (V,)
-        `icc1`, `icc31`, `between`, `within`; empty where they cannot be told apart.
+        `icc1`, `icc31`, `between`, `within`; empty where they cannot be told apart, and for an F test over conditions,
+        whose rows count as so many more voxels.
     sums : list of ndarray
         Of each plan's `pooled_sums` over all voxels.
     """
@@ -69,8 +70,9 @@ def gather(
     there = [session for session in sessions or ("",) if session in layout.sessions]
     checks = checks or {}
     inquiry = _Inquiry.of(
-        layout, there, tuple(checks.values()), voxel_step(stack.n_voxels, len(layout.unique_participants))
-    )
+        layout, there, tuple(checks.values()),
+        voxel_step(stack.n_voxels * stack.n_rows, len(layout.unique_participants)),
+    )  # fmt: skip
     looked: list[Sample] = []
     parts: dict[str, list[NDArray[np.float64]]] = {}
     covariance = np.zeros((len(there), len(there)))
@@ -104,7 +106,7 @@ def gather(
             if (evidence := check.found(parts)) is not None
         },
     )
-    return evidence, {name: maps[name] for name in _QUANTITIES if name in maps}, sums
+    return evidence, {name: maps[name] for name in _QUANTITIES if name in maps and stack.n_rows == 1}, sums
 
 
 def with_active_regions(
@@ -286,7 +288,8 @@ def look(
         Of the plans.
     sample : (dropout or None, tuple of Looked)
     """
-    values = as_block(effects)
+    whole = as_block(effects)
+    values = side_by_side(whole, len(inquiry.cells))
     found: dict[str, NDArray[np.float64]] = {}
     if inquiry.spectra:
         pooled, adjusted = (variance_components(spectrum, values) for spectrum in inquiry.spectra)
@@ -304,7 +307,14 @@ def look(
         inquiry.dropout.look(some) if inquiry.dropout else None,
         tuple(check.look(some) for check in inquiry.checks),
     )
-    return found, *_covariance_products(inquiry, values), [plan.pooled_sums(values) for plan in plans], sample
+    return found, *_covariance_products(inquiry, values), [plan.pooled_sums(whole) for plan in plans], sample
+
+
+def side_by_side(effects: NDArray[np.float64], n_maps: int) -> NDArray[np.float64]:
+    """Put the R rows of an F test over conditions, of shape (R N, V), beside each other: (N, R V)."""
+    if len(effects) == n_maps:
+        return effects
+    return np.ascontiguousarray(np.concatenate(np.split(effects, len(effects) // n_maps), axis=1))
 
 
 def _covariance_products(inquiry: _Inquiry, values: NDArray[np.float64]) -> tuple[NDArray[np.float64], int]:

@@ -103,7 +103,23 @@ class GroupFiles:
     @property
     def contrast_text(self) -> str:
         """The first-level contrast as it was written, or else its label."""
+        test = self.selection.f_tests.get(self.contrast)
+        if test is not None:
+            return f"F test {test.label}: {test.expression}"
         return str(self._first_sidecar.get("Contrast") or self.contrast)
+
+    @property
+    def _contrast_fields(self) -> dict[str, Any]:
+        """The first-level contrast for sidecars; of an F test over conditions its rows."""
+        test, first = self.selection.f_tests.get(self.contrast), self._first_sidecar
+        if test is None:
+            return {"Contrast": first.get("Contrast", self.contrast), "ContrastWeights": first.get("ContrastWeights")}
+        rows = [read_sidecar(found.effect) for found in self.maps[0].of_rows]
+        return {
+            "Contrast": test.expression,
+            "RowsContrast": [row.get("Contrast", own.label) for row, own in zip(rows, test.tested, strict=True)],
+            "ContrastWeights": [row.get("ContrastWeights") for row in rows],
+        }
 
     def named_outputs(self, question: Question, strategy: str, statistics: Iterable[str]) -> dict[str, Path]:
         """Files of the answer of a strategy that a reader opens, by what they are called on the page."""
@@ -299,15 +315,18 @@ class GroupFiles:
         left_out = {**self.selection.absent.get(self.contrast, {}), **self.covariates.left_out, **plan.left_out}
         return {
             "Description": plan.description,
-            "Sources": [bids_uri(self.maps[row].effect, self.links, self.output_dir) for row in plan.rows],
-            "Contrast": first.get("Contrast", self.contrast),
-            "ContrastWeights": first.get("ContrastWeights"),
+            "Sources": [
+                bids_uri(found.effect, self.links, self.output_dir)
+                for row in plan.rows
+                for found in self.maps[row].of_rows
+            ],
+            **self._contrast_fields,
             "SessionContrast": question.sessions.text,
             **question.sessions.order_fields,
             "GroupContrast": question.group.text,
             "CombinationLevel": "participant",
             "Strategy": result.name,
-            "NumberOfInputs": len(plan.rows),
+            "NumberOfInputs": plan.n_maps,
             "NumberOfParticipants": len(participants),
             "LeftOutParticipants": {f"sub-{label}": why for label, why in left_out.items()},
             "Caution": " ".join(plan.warnings),
@@ -507,7 +526,7 @@ def answer_summary(answer: StrategyResult, verdict: Verdict) -> dict[str, Any]:
         "status": "estimated",
         "valid": valid,
         "n_participants": len(participants),
-        "n_maps": len(answer.plan.rows),
+        "n_maps": answer.plan.n_maps,
         **map_summary(answer.stat_map, answer.threshold),
         "reason": answer.permutation_refusal,
     }

@@ -7,7 +7,6 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from sessionfx.ask.contrasts import selected_labels
 from sessionfx.bids.atlas import labels_beside, read_atlas
 from sessionfx.bids.choosing import read_filters
 from sessionfx.bids.dataset import dataset_links, subfolders
@@ -127,7 +126,7 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> list[GroupAnaly
     if not found.maps and not wanted.derivatives:
         roots += [raw / "derivatives" / name for name in subfolders(raw / "derivatives")]
         found = find_first_level_maps(roots[1:], map_filter)
-    selections, left_out = select_tasks(found, wanted, selected_labels(wanted.contrast), roots, raw)
+    selections, left_out = select_tasks(found, wanted, roots, raw)
     for task, why in left_out.items():
         say(f"Left out: task {task}. {why}")
     if not wanted.contrast:

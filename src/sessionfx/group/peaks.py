@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sessionfx.group.clusters import highest_peaks
+from sessionfx.group.evidence import side_by_side
 from sessionfx.group.results import Peak, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.statistics.estimates import Estimate
@@ -61,12 +62,17 @@ def shown_first(results: QuestionResults) -> StrategyResult | None:
 
 
 def by_participant(stack: MapStack, values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Arrange N values as participants × sessions, both in the order of the maps; NaN where there is no map."""
+    """Arrange values of all maps as participants × sessions, both in the order of the maps; NaN where there is no map.
+
+    Of an F test over conditions, the sessions of its rows one after the other.
+    """
     participants, sessions = stack.layout.unique_participants, sessions_of(stack.layout.sessions)
-    table = np.full((len(participants), len(sessions)), np.nan)
-    for value, participant, session in zip(values, stack.layout.participants, stack.layout.sessions, strict=True):
-        table[participants.index(participant), sessions.index(session)] = value
-    return table
+    table = np.full((len(participants), stack.n_rows, len(sessions)), np.nan)
+    for own, participant, session in zip(
+        values.reshape(stack.n_rows, -1).T, stack.layout.participants, stack.layout.sessions, strict=True
+    ):
+        table[participants.index(participant), :, sessions.index(session)] = own
+    return table.reshape(len(participants), -1)
 
 
 def sessions_of(labels: Sequence[str]) -> list[str]:
@@ -91,6 +97,7 @@ def participants_table(stack: MapStack) -> pd.DataFrame:
     if len(labels) < 3:
         return pd.DataFrame()
     sample = stack.sample(_COMPARED_VOXELS, np.random.default_rng(_SEED)).astype(np.float64)
+    sample = side_by_side(sample, len(stack.layout.participants))
     rows = [list(stack.layout.rows_of(label).values()) for label in labels]
     means = np.array([sample[own].mean(axis=0) for own in rows])
     others = (means.sum(axis=0) - means) / (len(labels) - 1)

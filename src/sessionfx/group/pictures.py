@@ -78,7 +78,7 @@ class ContrastPictures:
 
     def coverage(self) -> Picture:
         """Draw how many maps have each voxel."""
-        n_maps = len(self._results.layout.participants)
+        n_maps = int(self._results.coverage.max())  # some voxel has them all
         somewhere = Mosaic(self._results.coverage > 0, self._results.grid, self.anatomy)
         return somewhere.draw_map(
             self._results.coverage, Scale(vmax=n_maps, unit="maps", two_sided=False), "How many maps cover each voxel",
@@ -177,8 +177,10 @@ class QuestionPictures:
     def sessions(self) -> Picture | None:
         """Draw the effect of each session at the peaks, a line per participant."""
         layout = self._results.layout
-        sessions = sessions_of(layout.sessions)
-        if not self._peaks or len(sessions) < 2:
+        rows = [[row] for row in self._question.question.tested] or [[]]
+        sessions = [f"ses-{session}" if session else "" for session in sessions_of(layout.sessions)]
+        names = [" ".join(filter(None, [*row, session])) for row in rows for session in sessions]
+        if not self._peaks or len(names) < 2:
             return None
         panels = [
             SessionPanel(
@@ -188,7 +190,7 @@ class QuestionPictures:
             for peak in self._peaks
         ]  # fmt: skip
         return draw_sessions(
-            panels, [f"ses-{session}" for session in sessions], unit=self._question.question.units,
+            panels, names, unit=self._question.question.units,
             title=self._sessions_title(),
         )  # fmt: skip
 

@@ -138,7 +138,7 @@ class Peak:
         Of the answer to report.
     is_suprathreshold : bool
     effects : ndarray of shape (n participants, k sessions)
-        Of the session maps; NaN where a participant has none.
+        Of the session maps; NaN where a participant has none. Of an F test over conditions, row by row.
     estimate : float or None
         Of the session contrast by the answer to report; an F test has none.
     interval : tuple of float or None

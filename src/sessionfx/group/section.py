@@ -89,7 +89,7 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
     html = render(
         "group_contrast.html.j2",
         title=files.contrast_text,
-        facts=" · ".join(filter(None, [place, _people(results), f"{threshold_words(model)}, two-sided"])),
+        facts=" · ".join(filter(None, [place, _people(results), f"{threshold_words(model)}, {_sides(results)}"])),
         summary=_summary(results),
         warnings=_page_warnings(results),
         covariates=results.covariate_warnings,
@@ -117,6 +117,11 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
 
 
 # What holds for the contrast
+
+
+def _sides(results: ContrastResults) -> str:
+    """Say where thresholds lie: an F test has one side only."""
+    return "upper tail of F" if results.questions[0].question.tested else "two-sided"
 
 
 def _people(results: ContrastResults) -> str:

@@ -36,9 +36,12 @@ Volumes = tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool
 class MapStack:
     """N maps on their V common voxels; see `strategies.blocks.Maps`.
 
+    For an F test over conditions with R rows there are R N maps, row by row.
+
     Attributes
     ----------
     layout : MapLayout
+        Of N maps.
     mask : ndarray of bool, 3-D
         Voxels that every map has.
     grid : Grid
@@ -64,6 +67,11 @@ class MapStack:
     def n_voxels(self) -> int:
         """Number of common voxels."""
         return int(self.common.sum())
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the F test over conditions, R; 1 for an ordinary contrast."""
+        return self.stored.n_rows // len(self.layout.participants)
 
     @property
     def blocks(self) -> list[slice]:
@@ -93,7 +101,7 @@ class MapStack:
 
     def at(self, voxels: NDArray[np.intp]) -> NDArray[np.floating]:
         """Read the effects of some common voxels by their numbers, of shape (N, n)."""
-        found = np.empty((len(self.layout.participants), len(voxels)))
+        found = np.empty((self.stored.n_rows, len(voxels)))
         start = 0
         for block in self.blocks:
             stop = start + int(self.common[block].sum())
@@ -123,6 +131,7 @@ def open_stack(
     Parameters
     ----------
     maps : sequence of N FirstLevelMap
+        With those of the further rows, for an F test over conditions.
     covariates : Covariates
         Of their participants.
     folder : Path
@@ -140,6 +149,8 @@ def open_stack(
     OutputError
         If the folder cannot be written.
     """
+    layout = layout_of(maps, covariates, times)
+    maps = [of_row for row in zip(*(found.of_rows for found in maps), strict=True) for of_row in row]
     first = _read(maps[0], maps[0], None, needs_variances)
     with ExitStack() as files:
         try:
@@ -155,7 +166,7 @@ def open_stack(
                 "Leave that participant out with --participant-label, or check its mask."
             )
         yield MapStack(
-            layout=layout_of(maps, covariates, times),
+            layout=layout,
             mask=common,
             grid=grid,
             coverage=filled.coverage,
@@ -180,15 +191,15 @@ class _Filled:
     coverage : ndarray of int, 3-D
     sizes : list of int
         Voxels of each map.
-    models : set of str
-        Digests of how the maps were made.
+    models : set of (str, str)
+        Contrasts, with digests of how their maps were made.
     """
 
     effects: BlockStore
     variances: BlockStore | None
     coverage: NDArray[np.int_]
     sizes: list[int]
-    models: set[str]
+    models: set[tuple[str, str]]
 
 
 def _fill(
@@ -217,7 +228,7 @@ def _fill(
         np.add(filled.coverage, own_mask, out=filled.coverage)
         filled.sizes.append(int(own_mask.sum()))
         if sidecar:
-            filled.models.add(_how_made(sidecar))
+            filled.models.add((source.contrast, _how_made(sidecar)))
         if isinstance(sidecar.get("Units"), str):
             units.setdefault(sidecar["Units"], source)
             _check_units(units)
@@ -334,7 +345,7 @@ def _warnings(maps: Sequence[FirstLevelMap], filled: _Filled, n_common: int) -> 
             f"The {len(maps)} maps share {n_common} voxels, {n_common / typical:.0%} of the median map; "
             f"{maps[least].effect.name} covers least ({sizes[least]} voxels)."
         )
-    if len(filled.models) > 1:
+    if len(filled.models) > len({contrast for contrast, _ in filled.models}):
         warnings.append(
             "The first-level maps were made with different options (see ModelParameters in their sidecars). Run the "
             "participant level again so that all participants are treated alike."

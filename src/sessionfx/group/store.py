@@ -44,7 +44,7 @@ class BlockStore:
     ) -> None:  # fmt: skip
         self._file = file
         self._folder = folder
-        self._n_rows = n_rows
+        self.n_rows = n_rows
         self.dtype = np.dtype(dtype)
         self.blocks = [slice(start, min(start + width, n_columns)) for start in range(0, n_columns, width)]
 
@@ -67,12 +67,12 @@ class BlockStore:
 
     def read(self, block: slice) -> NDArray[np.floating]:
         """Read a block, of shape (N, w)."""
-        found = np.empty((self._n_rows, block.stop - block.start), dtype=self.dtype)
+        found = np.empty((self.n_rows, block.stop - block.start), dtype=self.dtype)
         self._whole(lambda file, left, place: os.preadv(file, [left], place), found, self._place(block, 0))
         return found
 
     def _place(self, block: slice, row: int) -> int:
-        return int(self.dtype.itemsize * (self._n_rows * block.start + row * (block.stop - block.start)))
+        return int(self.dtype.itemsize * (self.n_rows * block.start + row * (block.stop - block.start)))
 
     def _whole(self, transfer: Callable[[int, Any, int], int], content: NDArray[np.floating], place: int) -> None:
         """Write or read until nothing is left: the system may do a part only."""

@@ -127,6 +127,8 @@ class GroupWork:
         Session covariates that did not serve as time.
     equivalence, bayes_factors : bool
         Whether some answer has them.
+    conditions : bool
+        Whether some answer is an F test over conditions.
     units : str
         Of first-level effects.
     """
@@ -139,6 +141,7 @@ class GroupWork:
     adjusted_for: tuple[str, ...] = ()
     equivalence: bool = False
     bayes_factors: bool = False
+    conditions: bool = False
     units: str = EFFECT_UNITS["voxel"]
 
     def __or__(self, other: GroupWork) -> GroupWork:
@@ -152,6 +155,7 @@ class GroupWork:
             adjusted_for=self.adjusted_for or other.adjusted_for,
             equivalence=self.equivalence or other.equivalence,
             bayes_factors=self.bayes_factors or other.bayes_factors,
+            conditions=self.conditions or other.conditions,
             units=self.units,
         )
 

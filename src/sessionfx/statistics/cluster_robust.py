@@ -59,6 +59,9 @@ class ParticipantSpread:
     loadings : ndarray of shape (R, n)
     signs : ndarray of shape (R,)
         The rest of T is loadings′ diag(signs) loadings.
+    n_responses : int
+        Several have a covariance of their own at each voxel, which the scores show: they are made orthonormal there, so
+        that nothing depends on the units of responses, or on which combinations of them are taken.
     """
 
     scale: NDArray[np.float64]
@@ -67,6 +70,7 @@ class ParticipantSpread:
     own: NDArray[np.float64]
     loadings: NDArray[np.float64]
     signs: NDArray[np.float64]
+    n_responses: int = 1
 
     def degrees_of_freedom(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Find the degrees of freedom of V voxels from their scores of shape (Q, n, V); NaN where no score varies."""
@@ -75,6 +79,8 @@ class ParticipantSpread:
             spread = np.square(scores[0])
         else:
             standard = np.einsum("st,tnv->snv", self.scale, scores)
+            if self.n_responses > 1:
+                standard = _orthonormal(standard.reshape(self.n_responses, -1, scores.shape[2])).reshape(scores.shape)
             spread = np.einsum("snv,snv->nv", standard, standard)
         total = self.share @ spread
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -82,6 +88,17 @@ class ParticipantSpread:
         shared = (self.signs @ (self.loadings @ spread) ** 2) if len(self.signs) else 0.0
         np.square(spread, out=spread)
         return np.asarray(q * (q + 1) * (1 - self.share_excess @ spread) / (self.own @ spread + shared))
+
+
+def _orthonormal(responses: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Make R vectors of each voxel orthonormal, one after the other (Gram and Schmidt); of shape (R, K, V)."""
+    found = responses.copy()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for s in range(len(found)):
+            found[s] /= np.sqrt(np.einsum("kv,kv->v", found[s], found[s]))
+            for t in range(s + 1, len(found)):
+                found[t] -= np.einsum("kv,kv->v", found[s], found[t]) * found[s]
+    return found
 
 
 @dataclass(frozen=True)
@@ -151,8 +168,14 @@ def robust_contrast(
     contrast: NDArray[np.float64],
     ratio: float | NDArray[np.float64],
     scale: float | NDArray[np.float64] = 1.0,
+    n_responses: int = 1,
 ) -> RobustContrast:
     """Prepare a contrast.
+
+    Several responses are values of the same maps, such as the estimates of several contrasts: each has the design and
+    coefficients of its own, and the contrast is tested in all of them together. Their working covariance is that of
+    one response times any covariance between responses, which cancels: estimates, scores and degrees of freedom do
+    not depend on it.
 
     Parameters
     ----------
@@ -165,6 +188,8 @@ def robust_contrast(
         participant, in the order in which they first appear, where they differ.
     scale : float or ndarray of shape (n,)
         Variance within participants, relative to each other.
+    n_responses : int, default=1
+        R. With several, the values are of shape (R N, V), response by response, and Q contrasts are R Q.
     """
     constraints = np.atleast_2d(contrast)
     labels = np.asarray(participants)
@@ -174,17 +199,22 @@ def robust_contrast(
     for rows, (own_ratio, own_scale) in zip(clusters, working, strict=True):
         whitening[np.ix_(rows, rows)] = inverse_root(len(rows), own_ratio) / np.sqrt(own_scale)
     white = whitening @ design
+    if n_responses > 1:
+        clusters = [np.add.outer(np.arange(n_responses) * len(design), rows).ravel() for rows in clusters]
+        whitening, white, constraints = (
+            np.asarray(np.kron(np.eye(n_responses), each)) for each in (whitening, white, constraints)
+        )
     inverse = pseudo_inverse(white)  # M⁻¹X′
     weights = constraints @ inverse
-    residual = np.eye(len(design)) - white @ inverse
-    scores = np.empty((len(constraints), len(clusters), len(design)))
-    own, carried = np.zeros_like(scores), np.empty((*scores.shape[:2], design.shape[1]))
+    residual = np.eye(len(white)) - white @ inverse
+    scores = np.empty((len(constraints), len(clusters), len(white)))
+    own, carried = np.zeros_like(scores), np.empty((*scores.shape[:2], white.shape[1]))
     for index, rows in enumerate(clusters):
         adjusted = weights[:, rows] @ _moore_penrose_root(residual[np.ix_(rows, rows)])
         scores[:, index] = adjusted @ residual[rows]
         own[:, index, rows] = adjusted @ whitening[np.ix_(rows, rows)]
         carried[:, index] = adjusted @ white[rows]
-    flat = scores.reshape(-1, len(design))
+    flat = scores.reshape(-1, len(white))
     products = (flat @ flat.T).reshape(*scores.shape[:2], *scores.shape[:2]).transpose(0, 2, 1, 3)
     expected = np.einsum("stii->st", products)
     truth = weights @ weights.T
@@ -195,7 +225,7 @@ def robust_contrast(
     dof = _degrees_of_freedom(products, expected) if seen > _ZERO else float("nan")
     spread = None
     if seen > _ZERO and not _is_exchangeable(products):
-        spread = _participant_spread(scores, expected, clusters)
+        spread = _participant_spread(scores, expected, clusters, n_responses)
     n_scores = len(constraints) * len(clusters)
     return RobustContrast(
         weights=weights @ whitening,
@@ -250,7 +280,10 @@ def _is_exchangeable(products: NDArray[np.float64]) -> bool:
 
 
 def _participant_spread(
-    scores: NDArray[np.float64], expected: NDArray[np.float64], clusters: Sequence[NDArray[np.int_]]
+    scores: NDArray[np.float64],
+    expected: NDArray[np.float64],
+    clusters: Sequence[NDArray[np.int_]],
+    n_responses: int,
 ) -> ParticipantSpread:
     """Prepare the degrees of freedom of voxels, from the scores' weights of shape (Q, n, N) on whitened rows."""
     q, n, _ = scores.shape
@@ -283,7 +316,7 @@ def _participant_spread(
     share *= inverse_expected
     return ParticipantSpread(
         root, share, share**2 * (1 - 1 / inflation), own / inflation * inverse_expected**2,
-        np.ascontiguousarray(loadings * inverse_expected), np.sign(values[kept]),
+        np.ascontiguousarray(loadings * inverse_expected), np.sign(values[kept]), n_responses,
     )  # fmt: skip
 
 

@@ -141,3 +141,30 @@ def quadratic_form(effects: NDArray[np.float64], covariance: NDArray[np.float64]
     solved = np.linalg.solve(correlation[usable], standard[usable][:, :, None])[:, :, 0]
     found[usable] = np.einsum("vs,vs->v", standard[usable], solved)
     return found
+
+
+def log_determinant(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute the logarithm of the determinant of many symmetric matrices, by elimination.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (Q, Q, …)
+        With eigenvalues that are not negative, but for rounding.
+
+    Returns
+    -------
+    ndarray of the further shape
+        Minus infinity where a matrix is singular.
+    """
+    left = matrix.copy()
+    found = np.zeros(matrix.shape[2:])
+    for s in range(len(left)):
+        pivot, least = left[s, s], matrix[s, s] / _LARGEST_CONDITION
+        is_regular = pivot > least
+        with np.errstate(divide="ignore"):
+            found += np.log(np.where(is_regular, pivot, 0.0))
+        for t in range(s + 1, len(left)):
+            ratio = np.divide(left[t, s], pivot, where=is_regular, out=np.zeros_like(pivot))
+            for u in range(t, len(left)):
+                left[u, t] -= ratio * left[u, s]
+    return found

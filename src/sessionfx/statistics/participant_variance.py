@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse, special
 
-from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of, scale_columns
+from sessionfx.statistics.linear_algebra import log_determinant, pseudo_inverse, rank_of, scale_columns
 
 # Eigenvalues closer than this, relative to the most maps of a participant, are one: counts have no finer structure.
 _EQUAL_EIGENVALUES = 1e-9
@@ -104,6 +105,26 @@ class ParticipantSpectrum:
             found[rest] = total - _sum_squares(self.fitted_basis.T @ values) - found[others].sum(axis=0)
             self._renew(found, rest, total, values)
         found[found <= (np.finfo(float).eps * len(values)) ** 2 * total] = 0.0
+        return found
+
+    def products(self, responses: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sum the products of the coordinates of every two of R responses over each eigenspace.
+
+        Parameters
+        ----------
+        responses : ndarray of shape (R, N, V)
+
+        Returns
+        -------
+        ndarray of shape (R, R, G, V)
+        """
+        r = len(responses)
+        found = np.empty((r, r, len(self.bases), responses.shape[2]))
+        for s in range(r):
+            found[s, s] = self.squares(responses[s])
+        for s, t in combinations(range(r), 2):
+            both = self.squares(responses[s] + responses[t])
+            found[s, t] = found[t, s] = (both - found[s, s] - found[t, t]) / 2
         return found
 
     def _size(self, index: int) -> float:
@@ -360,10 +381,19 @@ class PooledRatio:
 
     The deviance over κ = log(1 + λ n_max) is analytic in a strip of half-width π around the interval, so that its
     Chebyshev interpolant at 32 nodes is exact to about 1e-9 (Trefethen 2013, Approximation Theory, theorem 8.2).
+
+    Parameters
+    ----------
+    spectrum : ParticipantSpectrum
+    n_responses : int, default=1
+        R. With several, their covariance is unknown and the same up to 1 + λξ in all eigenspaces: in the deviance the
+        determinant of the matrix Σ ηη′/(1+λξ) takes the place of the sum of squares. So λ does not change when the
+        responses are replaced by as many independent combinations of them.
     """
 
-    def __init__(self, spectrum: ParticipantSpectrum) -> None:
+    def __init__(self, spectrum: ParticipantSpectrum, n_responses: int = 1) -> None:
         self._spectrum = spectrum
+        self._n_responses = n_responses
         self._n_max = spectrum.largest_participant
         self._top = np.log1p(_POOLING_LIMIT * self._n_max)
         angles = np.pi * np.arange(_POOLING_NODES + 1) / _POOLING_NODES
@@ -379,7 +409,8 @@ class PooledRatio:
 
         Parameters
         ----------
-        values : ndarray of shape (N, V)
+        values : ndarray of shape (R N, V)
+            Response by response.
 
         Returns
         -------
@@ -387,6 +418,8 @@ class PooledRatio:
             Additive over blocks of voxels; the last element is the number of voxels. Voxels without residual
             variation do not count.
         """
+        if self._n_responses > 1:
+            return self._sums_of_determinants(as_responses(values, self._n_responses))
         squares = self._spectrum.squares(values)
         total = squares.sum(axis=0)
         varies = total > 0
@@ -401,6 +434,14 @@ class PooledRatio:
         products = shares.reshape(len(shares), _LOGS_TOGETHER, -1).prod(axis=1)
         return np.append(np.log(products).sum(axis=1), n_voxels)
 
+    def _sums_of_determinants(self, responses: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sum the logarithms of determinants of several responses; see `sums`."""
+        products = self._spectrum.products(_of_equal_size(responses))
+        whole = log_determinant(products.sum(axis=2))
+        varies = np.isfinite(whole)
+        at_nodes = np.einsum("kg,stgv->stkv", self._shrunk, products[..., varies])
+        return np.append((log_determinant(at_nodes) - whole[varies]).sum(axis=1), np.count_nonzero(varies))
+
     def estimate(self, sums: NDArray[np.float64]) -> float:
         """Find λ from the sums over all voxels; 0 where there are none."""
         from numpy.polynomial import Chebyshev
@@ -409,7 +450,7 @@ class PooledRatio:
         n_voxels = sums[-1]
         if not n_voxels:
             return 0.0
-        mean_deviance = self._spectrum.n_residual * sums[:-1] / n_voxels + self._penalty
+        mean_deviance = self._spectrum.n_residual * sums[:-1] / n_voxels + self._n_responses * self._penalty
         angles = np.pi * np.arange(_POOLING_NODES + 1) / _POOLING_NODES
         curve = Chebyshev.fit(np.cos(angles), mean_deviance, _POOLING_NODES, domain=[-1, 1])
         fine = np.linspace(-1, 1, 2001)
@@ -427,6 +468,17 @@ class PooledRatio:
         return float(np.expm1((best + 1) / 2 * self._top) / self._n_max)
 
 
+def as_responses(values: NDArray[np.floating], n_responses: int) -> NDArray[np.floating]:
+    """Take R responses that lie one below the other, of shape (R N, V), apart: (R, N, V)."""
+    return values.reshape(n_responses, -1, values.shape[1])
+
+
+def _of_equal_size(responses: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Scale each response to a sum of squares of 1 at each voxel; zeros stay."""
+    size = np.sqrt(np.einsum("rnv,rnv->rv", responses, responses))[:, None]
+    return np.asarray(np.divide(responses, size, where=size > 0, out=np.zeros_like(responses)))
+
+
 class PooledGroups:
     """Ratio λ and variance of each of K groups of participants, from sums that blocks of voxels add up.
 
@@ -439,29 +491,36 @@ class PooledGroups:
     spectra : sequence of K ParticipantSpectrum
     rows : sequence of K ndarray of int
         Maps of each group.
+    n_responses : int, default=1
+        R. With several, the variance is the R-th root of the determinant of their covariance.
     """
 
-    def __init__(self, spectra: Sequence[ParticipantSpectrum], rows: Sequence[NDArray[np.int_]]) -> None:
+    def __init__(
+        self, spectra: Sequence[ParticipantSpectrum], rows: Sequence[NDArray[np.int_]], n_responses: int = 1
+    ) -> None:
         self._spectra = spectra
         self._rows = rows
-        self._ratios = [PooledRatio(spectrum) if spectrum.separates else None for spectrum in spectra]
+        self._n_responses = n_responses
+        self._ratios = [PooledRatio(spectrum, n_responses) if spectrum.separates else None for spectrum in spectra]
 
     def sums(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """Sum up what the groups need of V voxels.
 
         Parameters
         ----------
-        values : ndarray of shape (N, V)
+        values : ndarray of shape (R N, V)
+            Response by response.
 
         Returns
         -------
         ndarray of shape (K + 1 + 34 K,)
             Additive over blocks of voxels: sums of log squares, the number of voxels, the sums of `PooledRatio`.
         """
-        own = [values[rows] for rows in self._rows]
-        squares = np.array(
-            [spectrum.squares(part).sum(axis=0) for spectrum, part in zip(self._spectra, own, strict=True)]
-        )
+        responses = as_responses(values, self._n_responses)
+        if self._n_responses > 1:  # alike for all groups
+            responses = _of_equal_size(responses)
+        own = [responses[:, rows].reshape(-1, values.shape[1]) for rows in self._rows]
+        squares = np.array([self._size(spectrum, part) for spectrum, part in zip(self._spectra, own, strict=True)])
         varies = (squares > 0).all(axis=0)
         logs = np.log(squares[:, varies] / squares[0, varies]).sum(axis=1)
         ratios = [
@@ -469,6 +528,13 @@ class PooledGroups:
             for ratio, part in zip(self._ratios, own, strict=True)
         ]
         return np.concatenate([logs, [float(varies.sum())], *ratios])
+
+    def _size(self, spectrum: ParticipantSpectrum, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sum the residual squares of a group; of several responses, the root of their matrix' determinant."""
+        if self._n_responses == 1:
+            return np.asarray(spectrum.squares(values).sum(axis=0))
+        products = spectrum.products(as_responses(values, self._n_responses)).sum(axis=2)
+        return np.asarray(np.exp(log_determinant(products) / self._n_responses))
 
     def estimate(self, sums: NDArray[np.float64], ratio: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Find ratios and variances of the groups.
@@ -496,7 +562,9 @@ class PooledGroups:
         for index, spectrum in enumerate(self._spectra):
             expected = 1 + ratios[index] * spectrum.eigenvalues
             total = spectrum.multiplicities @ expected
-            # the squares are about a chi-square of so many degrees of freedom, whose logarithm is too small on average
+            # the squares are about a chi-square of so many degrees of freedom, whose logarithm is too small on average;
+            # of several responses their matrix is about a Wishart one, and so is that of its determinant
             dof = total**2 / (spectrum.multiplicities @ expected**2)
-            logs[index] -= np.log(total) + special.digamma(dof / 2) - np.log(dof / 2)
+            below = np.maximum(dof - np.arange(self._n_responses), 1.0)
+            logs[index] -= np.log(total) + special.digamma(below / 2).mean() - np.log(dof / 2)
         return ratios, np.exp(logs - logs[0])

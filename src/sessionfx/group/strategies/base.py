@@ -179,11 +179,15 @@ class MapLayout:
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: a session contrast, for one contrast over participants; with the units of first-level effects."""
+    """What is asked: a session contrast, for one contrast over participants; with the units of first-level effects.
+
+    Of several first-level contrasts, whose labels are `tested`, it asks whether the effect is zero in all of them.
+    """
 
     sessions: SessionContrast
     group: GroupContrast = INTERCEPT
     effect_units: str = field(default=EFFECT_UNITS["voxel"], compare=False)
+    tested: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -204,8 +208,8 @@ class Question:
 
     @property
     def is_f_test(self) -> bool:
-        """Whether it asks if several contrasts, over sessions or participants, are all zero."""
-        return self.sessions.kind == "any" or self.group.is_f_test
+        """Whether it asks if several contrasts, over sessions, participants or conditions, are all zero."""
+        return self.sessions.kind == "any" or self.group.is_f_test or bool(self.tested)
 
     def group_weights(self, n_columns: int) -> NDArray[np.float64]:
         """Weights over the constant and the covariates, of shape (P,), or (R, P) for an F test of R rows."""
@@ -304,6 +308,8 @@ class Plan(ABC):
         Fields for the sidecars.
     groups : tuple of str
         Of each participant, where groups have a variance each; empty where one serves all.
+    n_tested : int
+        How many first-level contrasts are tested together, each with this design; 0 where one is estimated.
     """
 
     design_matrix: pd.DataFrame
@@ -314,8 +320,14 @@ class Plan(ABC):
     warnings: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
     groups: tuple[str, ...] = field(default=(), kw_only=True)
+    n_tested: int = field(default=0, kw_only=True)
 
     no_resampling: ClassVar[str] = ""  # why there are no family-wise p values
+
+    @property
+    def n_maps(self) -> int:
+        """Number of maps that are used, of all contrasts."""
+        return len(self.rows) * max(self.n_tested, 1)
 
     @property
     def uses_variances(self) -> bool:
@@ -376,7 +388,7 @@ class Plan(ABC):
         Parameters
         ----------
         effects : ndarray of shape (N, V)
-            All maps of the layout, in its order.
+            All maps of the layout, in its order; where R contrasts are tested together (R N, V), contrast by contrast.
         variances : ndarray of shape (N, V) or None
             Their sampling variances, where the strategy needs them.
         """

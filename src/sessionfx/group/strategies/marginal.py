@@ -38,6 +38,7 @@ from sessionfx.statistics.participant_variance import (
     participant_spectrum,
 )
 from sessionfx.statistics.resampling import WildBootstrap, wild_bootstrap
+from sessionfx.wording import counted
 
 DIFFERENT_PEOPLE = (
     "No participant has more than one of these sessions, so that sessions are compared between different people."
@@ -95,23 +96,29 @@ class MarginalPlan(Plan):
         return id(self.spectrum), self.groups
 
     @property
+    def n_responses(self) -> int:
+        """Values of each map that the model is for: the contrasts that are tested together, or one."""
+        return max(self.n_tested, 1)
+
+    @property
     def _pooled_groups(self) -> PooledGroups:
         owner = dict(zip(dict.fromkeys(self.participants), self.groups, strict=True))
         of_rows = np.array([owner[participant] for participant in self.participants])
         return PooledGroups(
-            self.group_spectra, [np.nonzero(of_rows == label)[0] for label in dict.fromkeys(self.groups)]
-        )
+            self.group_spectra, [np.nonzero(of_rows == label)[0] for label in dict.fromkeys(self.groups)],
+            self.n_responses,
+        )  # fmt: skip
 
     def pooled_sums(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
         """Sum the profile REML over voxels; see `Plan.pooled_sums`."""
         assert self.spectrum is not None  # noqa: S101 - `plan` gives it
-        common = PooledRatio(self.spectrum).sums(effects)
+        common = PooledRatio(self.spectrum, self.n_responses).sums(effects)
         return np.concatenate([common, self._pooled_groups.sums(effects)]) if self.groups else common
 
     def informed(self, sums: NDArray[np.float64]) -> Self:
         """Estimate the working covariance and prepare the contrast with it; see `Plan.informed`."""
         assert self.spectrum is not None  # noqa: S101 - only a plan with sums is informed
-        pooled = PooledRatio(self.spectrum)
+        pooled = PooledRatio(self.spectrum, self.n_responses)
         n_common = pooled.n_sums
         ratio = pooled.estimate(sums[:n_common])
         if not self.groups:
@@ -150,9 +157,10 @@ class MarginalPlan(Plan):
             index = [order.index(label) for label in self.groups]
             own_ratio, own_scale = ratios[index], variances[index]
         prepared = robust_contrast(
-            self.design_matrix.to_numpy(), self.participants, self.contrast, own_ratio, own_scale
-        )
-        q = len(np.atleast_2d(self.contrast))
+            self.design_matrix.to_numpy(), self.participants, self.contrast, own_ratio, own_scale,
+            n_responses=self.n_responses,
+        )  # fmt: skip
+        q = len(prepared.weights)
         if prepared.seen < _ALL_SEEN:
             raise NotEstimableError(UNSEEN)
         if needs_dof and not prepared.dof - q + 1 >= _LEAST_DOF:
@@ -182,16 +190,26 @@ class MarginalPlan(Plan):
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Estimate or test with cluster-robust errors; see `Plan.estimate`."""
         assert self.prepared is not None  # noqa: S101 - `plan` prepares it
-        return (estimate_robust if self.contrast.ndim == 1 else wald_robust)(self.prepared, effects)
+        is_estimate = self.contrast.ndim == 1 and not self.n_tested
+        return (estimate_robust if is_estimate else wald_robust)(self.prepared, effects)
 
     @cached_property
     def resampling(self) -> WildBootstrap:
         """Restricted wild cluster bootstrap; see `Plan.resampling`."""
         assert self.prepared is not None  # noqa: S101 - `plan` prepares it
-        found = wild_bootstrap(self.prepared, self.design_matrix.to_numpy(), self.participants, self.groups)
+        design = self.design_matrix.to_numpy()
+        if self.n_responses > 1:
+            design = np.kron(np.eye(self.n_responses), design)
+        found = wild_bootstrap(self.prepared, design, self.participants * self.n_responses, self.groups)
         if self.groups:
             check_bootstrap(found, "The thresholds of --correction do not need them.")
         return found
+
+    def resampled_values(
+        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
+    ) -> NDArray[np.floating]:
+        """Give all maps; see `Plan.resampled_values`."""
+        return effects
 
 
 def _by_group(
@@ -243,8 +261,9 @@ def _has_pairs(layout: MapLayout) -> bool:
 
 def _description(plan: MarginalPlan) -> str:
     n_maps, n_participants = len(plan.participants), len(set(plan.participants))
-    kind = "Wald F test" if plan.contrast.ndim > 1 else "Marginal model"
-    return f"{kind} of {n_maps} maps with cluster-robust errors (CR2) over {n_participants} participants"
+    kind = "Wald F test" if plan.contrast.ndim > 1 or plan.n_tested else "Marginal model"
+    maps = f"{n_maps} maps" + (f" of {counted(plan.n_tested, 'contrast')} each" if plan.n_tested else "")
+    return f"{kind} of {maps} with cluster-robust errors (CR2) over {n_participants} participants"
 
 
 class Marginal(Strategy):
@@ -346,6 +365,7 @@ class Marginal(Strategy):
             groups=groups,
             group_spectra=spectra,
             known=(*([DIFFERENT_PEOPLE] if unpaired else []), *design.warnings),
+            n_tested=len(question.tested),
         )  # fmt: skip
         # where the working correlation is to be estimated, the degrees of freedom that it gives decide
         return start.with_ratio(0.0, needs_dof=not start.pools)

@@ -33,7 +33,7 @@ from sessionfx.statistics.multivariate import hotelling
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 from sessionfx.statistics.resampling import Resampling, grouped_wild_bootstrap, pooled_resampling
 from sessionfx.statistics.unequal_variances import GroupedContrast, GroupedTest, grouped_contrast, grouped_test
-from sessionfx.wording import listed, session_names
+from sessionfx.wording import counted, listed, session_names
 
 MOST_COLUMNS = 8  # named in a sentence
 INCOMPLETE_MEAN = (
@@ -50,8 +50,12 @@ NO_RESAMPLED_F = (
     "them by the wild bootstrap."
 )
 ONE_TEST_AT_A_TIME = (
-    "Hotelling's T² tests all differences between sessions for one group contrast at a time; the marginal strategy "
-    "tests several."
+    "Hotelling's T² tests several values of each participant (differences between sessions, or conditions) for one "
+    "group contrast at a time; the marginal strategy tests several."
+)
+PRECISION_OF_EACH = (
+    "With --fixed-effects precision every contrast would have weights of its own, and a test of several would depend "
+    "on how they are written. The marginal strategy tests them without such weights."
 )
 UNEQUAL_GROUPS = (
     "Each group has a variance of its own here, and the Bayes factor is that of a t test with one for all. --variance "
@@ -176,6 +180,10 @@ class SummaryStatisticsPlan(ParticipantPlan):
             return FTest(*self.prepared.test(values))
         return self.prepared.estimate(values)
 
+    def tested_values(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Give the one value of each participant; see `VectorPlan.tested_values`."""
+        return self.participant_values(effects, None)[None]
+
     @cached_property
     def resampling(self) -> Resampling:
         """Flips or permutations; by group, the wild bootstrap. See `Plan.resampling`."""
@@ -191,7 +199,33 @@ class SummaryStatisticsPlan(ParticipantPlan):
 
 
 @dataclass(frozen=True)
-class SessionVectorPlan(ParticipantPlan):
+class VectorPlan(ParticipantPlan):
+    """Hotelling's T² on several values of each participant."""
+
+    @property
+    @abstractmethod
+    def n_values(self) -> int:
+        """How many values of each participant are tested, Q."""
+
+    @abstractmethod
+    def tested_values(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Give the values that are zero on average under the null hypothesis, of shape (Q, n, V)."""
+
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
+        """Test the values; see `Plan.estimate`."""
+        values, design = self.tested_values(effects), self.design_matrix.to_numpy()
+        if self.groups:
+            return grouped_contrast(design, self.contrast, self.groups).test(values)
+        return hotelling(values, design, self.contrast)
+
+    @cached_property
+    def resampling(self) -> Resampling:
+        """All values of a participant are resampled together; see `Plan.resampling`."""
+        return _resampling(self.design_matrix, self.contrast, self.groups, self.n_values)
+
+
+@dataclass(frozen=True)
+class SessionVectorPlan(VectorPlan):
     """Hotelling's T² on each participant's differences between sessions.
 
     Attributes
@@ -212,27 +246,58 @@ class SessionVectorPlan(ParticipantPlan):
         shape = (rows.size, self.n_maps)
         return sparse.csr_array((np.ones(rows.size), (np.arange(rows.size), rows)), shape=shape)
 
-    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
-        """Test the differences; see `Plan.estimate`."""
+    @property
+    def n_values(self) -> int:
+        """Sessions less one."""
+        return int(self.complete.shape[1]) - 1
+
+    def tested_values(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Give the differences between sessions; see `VectorPlan.tested_values`."""
         vectors = effects[self.complete]
         differences = session_differences(effects, self.complete)
         # sessions that are equal leave rounding error, which is no difference
         rounding = np.finfo(float).eps * vectors.shape[1] * np.abs(vectors).max(axis=1)
         differences[np.abs(differences) <= rounding] = 0.0
-        if self.groups:
-            return grouped_contrast(self.design_matrix.to_numpy(), self.contrast, self.groups).test(differences)
-        return hotelling(differences, self.design_matrix.to_numpy(), self.contrast)
-
-    @cached_property
-    def resampling(self) -> Resampling:
-        """All differences of a participant are resampled together; see `Plan.resampling`."""
-        return _resampling(self.design_matrix, self.contrast, self.groups, self.complete.shape[1] - 1)
+        return differences
 
     def resampled_values(
         self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
     ) -> NDArray[np.float64]:
         """Give the differences between sessions, one after the other; see `Plan.resampled_values`."""
         return session_differences(effects, self.complete).reshape(-1, effects.shape[1])
+
+
+@dataclass(frozen=True)
+class ConditionsPlan(VectorPlan):
+    """Hotelling's T² on what each participant has of several first-level contrasts.
+
+    Attributes
+    ----------
+    of_one : SummaryStatisticsPlan or SessionVectorPlan
+        Gives the values of one of them.
+    """
+
+    of_one: SummaryStatisticsPlan | SessionVectorPlan = field(kw_only=True)
+
+    @property
+    def n_values(self) -> int:
+        """Those of one contrast, times the contrasts."""
+        return self.n_tested * (self.of_one.n_values if isinstance(self.of_one, SessionVectorPlan) else 1)
+
+    @property
+    def combinations(self) -> sparse.csr_array:
+        """Values of one contrast; see `ParticipantPlan.combinations`."""
+        return self.of_one.combinations
+
+    def tested_values(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Give the values of all contrasts, one contrast after the other; see `VectorPlan.tested_values`."""
+        return np.concatenate([self.of_one.tested_values(own) for own in np.split(effects, self.n_tested)])
+
+    def resampled_values(
+        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
+    ) -> NDArray[np.float64]:
+        """Give the values of all contrasts; see `Plan.resampled_values`."""
+        return self.tested_values(effects).reshape(-1, effects.shape[1])
 
 
 def _resampling(
@@ -254,13 +319,35 @@ def plan_participants(layout: MapLayout, question: Question, options: GroupOptio
     Raises
     ------
     NotEstimableError
-        As `plan_values` and `plan_session_vectors`.
+        As `plan_values` and `plan_session_vectors`; and where several contrasts are tested in too few participants.
     """
-    if question.sessions.kind == "any":
-        if question.group.is_f_test:
-            raise NotEstimableError(ONE_TEST_AT_A_TIME)
-        return plan_session_vectors(layout, question, options)
-    return plan_values(layout, question, options)
+    is_any = question.sessions.kind == "any"
+    if question.group.is_f_test and (is_any or question.tested):
+        raise NotEstimableError(ONE_TEST_AT_A_TIME)
+    of_one = plan_session_vectors(layout, question, options) if is_any else plan_values(layout, question, options)
+    return _plan_conditions(of_one, len(question.tested)) if question.tested else of_one
+
+
+def _plan_conditions(of_one: SummaryStatisticsPlan | SessionVectorPlan, n_tested: int) -> ConditionsPlan:
+    """Plan a test of several first-level contrasts, on the participants who can answer for one."""
+    if of_one.uses_variances:
+        raise NotEstimableError(PRECISION_OF_EACH)
+    design, n = of_one.design_matrix, len(of_one.design_matrix)
+    what = counted(n_tested, "contrast")
+    if isinstance(of_one, SessionVectorPlan):
+        what += f" in {counted(of_one.n_values, 'difference')} between sessions"
+    plan = ConditionsPlan(
+        design_matrix=design, contrast=of_one.contrast, rows=of_one.rows, left_out=of_one.left_out,
+        description=f"Hotelling's T² on {what} of {n} participants.", warnings=of_one.warnings,
+        details=of_one.details, groups=of_one.groups, n_tested=n_tested, of_one=of_one,
+    )  # fmt: skip
+    rank = rank_of(design.to_numpy())
+    if n - rank < plan.n_values:
+        raise NotEstimableError(
+            f"{n} participants can answer, too few for Hotelling's T² on {what} (at least {plan.n_values + rank})."
+        )
+    _check_groups(plan.groups, plan.n_values, design, plan.contrast)
+    return plan
 
 
 def plan_values(layout: MapLayout, question: Question, options: GroupOptions) -> SummaryStatisticsPlan:
@@ -442,18 +529,16 @@ def groups_over_participants(
     return groups, sentence, {"Variance": f"by level of {covariate}"}
 
 
-def _check_groups(
-    groups: Sequence[str], n_differences: int, design: pd.DataFrame, contrast: NDArray[np.float64]
-) -> None:
+def _check_groups(groups: Sequence[str], n_values: int, design: pd.DataFrame, contrast: NDArray[np.float64]) -> None:
     """Make sure that every group that carries a test has as many participants as its covariance needs."""
     if not groups:
         return
     prepared = grouped_contrast(design.to_numpy(), contrast, groups)
     fewest = float(prepared.free[prepared.carried > 0].min())
-    if fewest < n_differences - 1e-6:
+    if fewest < n_values - 1e-6:
         raise NotEstimableError(
-            f"A group has {fewest + 1:.0f} participants with every session, too few for a covariance of its own "
-            f"between {n_differences} differences of sessions (at least {n_differences + 1}). --variance pooled takes "
+            f"A group has {fewest + 1:.0f} participants who can answer, too few for a covariance of its own "
+            f"between {n_values} values of each (at least {n_values + 1}). --variance pooled takes "
             "all groups to vary and co-vary equally; the marginal strategy does not need it."
         )
 

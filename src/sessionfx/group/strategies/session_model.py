@@ -48,6 +48,10 @@ NO_F_TEST_OVER_PARTICIPANTS = (
     "The session model tests one group contrast at a time here; marginal and summary-statistics test several, with "
     "groups that may vary unequally."
 )
+NO_F_TEST_OVER_CONDITIONS = (
+    "The session model tests one contrast over conditions at a time here; marginal and summary-statistics test "
+    "several, however these co-vary."
+)
 LINEAR_CODE = (
     "The subject effect is one straight line over the order of the participants' labels; the result changes when they "
     "are renamed."
@@ -129,7 +133,9 @@ class SessionModel(Strategy):
     )
 
     def never_answers(self, question: Question) -> str:
-        """Test one group contrast at a time; see `Strategy.never_answers`."""
+        """Test one group contrast, and one condition, at a time; see `Strategy.never_answers`."""
+        if question.tested:
+            return NO_F_TEST_OVER_CONDITIONS
         return NO_F_TEST_OVER_PARTICIPANTS if question.group.is_f_test else ""
 
     def rank(self, grounds: Grounds) -> int:

@@ -103,7 +103,7 @@ def _judge_variances(grounds: Grounds) -> Judgement | None:
     carried = robust_contrast(
         plan.design_matrix.to_numpy(), [str(label) for label in plan.design_matrix.index], plan.contrast, 0.0
     )
-    n_further = len(np.atleast_2d(plan.contrast)) - 1
+    n_further = len(np.atleast_2d(plan.contrast)) * max(plan.n_tested, 1) - 1
     if not carried.dof - n_further >= FEW_DOF:
         return Judgement("conditional", "few participants carry this contrast, and it takes all to vary equally.")
     return grounds.judge_pooled_variance()
