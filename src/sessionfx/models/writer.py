@@ -277,6 +277,8 @@ def _differences(options: Options, events: WrittenEvents) -> list[str]:
         said.append("The columns of --confounds compcor depend on each table and are not in X.")
     if first_level.fixed_effects == "precision":
         said.append("Runs and sessions are averaged with weights of precision; FitLins averages equally.")
+    if any(contrast.is_f_test for contrast in parse_contrasts(options.selection.contrast)):
+        said.append("F tests end at the run node; here their rows are tested together at the group level too.")
     others = [
         text for text in group.session_contrast if text not in ("mean", "each") and _session_weights(text) is None
     ]
