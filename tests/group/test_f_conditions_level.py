@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+import sessionfx
 from calls import GroupCaller, redone, times
 from group_study import CONTRAST, SPACE, GroupStudy, make_study, read, strict_json
 from pages import text_of
@@ -134,6 +135,14 @@ def test_page_and_methods_have_the_test(output: Path) -> None:
     assert "F tests over conditions took several contrasts of each participant together: by Hotelling's T²" in (
         methods.read_text(encoding="utf-8")
     )
+
+
+def test_the_same_from_python(study: GroupStudy, output: Path) -> None:
+    maps = sessionfx.load_session_maps(study.maps, F_TEST, bids_dir=study.raw)
+    assert len(maps.table) == 36
+    for strategy, label in (("summary-statistics", "summaryStatistics"), ("marginal", "marginal")):
+        found = sessionfx.estimate(maps, strategy=strategy)[strategy]
+        np.testing.assert_allclose(found.z.get_fdata(), read(place(output, label, "z")), atol=1e-5)
 
 
 def test_the_same_call_does_nothing_and_a_changed_row_all_again(

@@ -18,7 +18,6 @@ from nibabel import Nifti1Image
 
 from sessionfx.api.images import StatImages
 from sessionfx.api.sources import image_file, read_options, table_file, within
-from sessionfx.ask.contrasts import selected_labels
 from sessionfx.ask.covariates import Covariates
 from sessionfx.bids.first_level_maps import (
     FirstLevelMap,
@@ -54,7 +53,8 @@ class SessionMaps:
     sessions : tuple of str
         In time order.
     table : DataFrame
-        One row per map: `participant`, `session` and the files `effect` and `variance`.
+        One row per map: `participant`, `session` and the files `effect` and `variance`; of an F test over conditions
+        those of all its rows.
     warnings : tuple of str
         What a reader should know of maps and order.
 
@@ -83,7 +83,7 @@ class SessionMaps:
         self.warnings = selection.warnings
         maps = selection.maps[contrast]
         self.table = pd.DataFrame(
-            [(found.participant, found.session, found.effect, found.variance) for found in maps],
+            [(row.participant, row.session, row.effect, row.variance) for found in maps for row in found.of_rows],
             columns=["participant", "session", "effect", "variance"],
         )
 
@@ -106,7 +106,7 @@ class SessionMaps:
     def _open(self, maps: Sequence[FirstLevelMap], *, needs_variances: bool = False) -> MapStack:
         """Read maps once, with variances where all have them."""
         needs_variances = needs_variances or all(found.variance is not None for found in maps)
-        key = needs_variances, *(found.key for found in maps)
+        key = needs_variances, *(row.key for found in maps for row in found.of_rows)
         if key not in self._opened:
             self._opened[key] = self._files.enter_context(
                 open_stack(
@@ -140,7 +140,7 @@ def load_session_maps(
         map: `participant`, `session` (not needed where there are none), and `effect` and `variance` (if there are
         any) as images or paths, or `estimate` as StatImages. Further columns are covariates.
     contrast : str, optional
-        Label or expression of the first-level contrast; not needed where there is one.
+        Label or expression of the first-level contrast, or an F test, `F:NAME = a; b`; not needed where there is one.
     bids_dir : path, optional
         The raw dataset, with covariates and times of sessions; a table may have them itself.
     participant_label : sequence of str, optional
@@ -191,12 +191,14 @@ def _in_folder(folder: Path, contrast: str | None, wanted: Selection, raw: Path)
     """Choose the maps of a folder."""
     if not folder.is_dir():
         raise LevelError(f"There is no folder {folder}. Correct the path; a table of maps is given as a DataFrame.")
-    labels = selected_labels([] if contrast is None else [contrast])
-    selections, _ = select_tasks(find_first_level_maps([folder.absolute()]), wanted, labels, [folder], raw)
+    wanted = wanted if contrast is None else replace(wanted, contrast=(contrast,))
+    selections, _ = select_tasks(find_first_level_maps([folder.absolute()]), wanted, [folder], raw)
     if len(selections) > 1:
         tasks = listed(str(selection.entities["task"]) for selection in selections)
         raise CommandLineError(f"There are maps of several tasks: {tasks}. Name one.")
-    return selections[0]
+    (chosen,) = selections
+    # an F test over conditions comes beside its rows
+    return replace(chosen, maps={label: chosen.maps[label] for label in chosen.f_tests or chosen.maps})
 
 
 def _written(table: pd.DataFrame, folder: Path, raw: Path) -> list[FirstLevelMap]:
