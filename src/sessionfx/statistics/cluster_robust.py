@@ -316,7 +316,7 @@ def _participant_spread(
     share *= inverse_expected
     return ParticipantSpread(
         root, share, share**2 * (1 - 1 / inflation), own / inflation * inverse_expected**2,
-        np.ascontiguousarray(loadings * inverse_expected), np.sign(values[kept]), n_responses,
+        np.ascontiguousarray(loadings * inverse_expected), np.sign(values[kept]), n_responses=n_responses,
     )  # fmt: skip
 
 
