@@ -303,10 +303,12 @@ def test_a_broken_description_is_refused(text: str, tmp_path: Path) -> None:
         prepare_output(tmp_path, {})
 
 
-@pytest.mark.parametrize(("name", "reason"), [("x" * 300, "File name too long"), ("circle", "circle")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("x" * 300, "File name too long"), ("circle", "[Ss]ymbolic links|Symlink loop")]
+)
 def test_an_output_folder_that_cannot_be_named_is_refused(name: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "circle").symlink_to("circle")
-    with pytest.raises(OutputError, match=rf"cannot be used \(.*{reason}"):
+    with pytest.raises(OutputError, match=rf"cannot be used \(.*({reason})"):
         prepare_output(tmp_path / name, {})
 
 

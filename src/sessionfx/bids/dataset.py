@@ -174,10 +174,11 @@ def read_description(root: Path) -> dict[str, Any] | None:
         If the file is not a JSON object.
     """
     path = root / "dataset_description.json"
-    if not path.is_symlink() and not path.exists():
-        return None
     try:
+        path.lstat()  # not exists(), which says no where the folder is closed, from Python 3.14 on
         return read_json_object(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except NoObjectError as error:
         raise DatasetError(str(error)) from None
     except UnreadableFileError as error:
@@ -270,8 +271,9 @@ def as_list(value: Any) -> list[Any]:
 
 def _described_folders(folder: Path, depth: int = 2) -> list[Path]:
     """Find derivative datasets in a folder and down to some depth below it."""
-    children = [entry for entry in list_folder(folder) if not entry.name.startswith((".", "sub-")) and is_folder(entry)]
-    is_described = (folder / "dataset_description.json").is_file()
+    entries = list_folder(folder)
+    children = [entry for entry in entries if not entry.name.startswith((".", "sub-")) and is_folder(entry)]
+    is_described = any(entry.name == "dataset_description.json" and not is_folder(entry) for entry in entries)
     if is_described and (not depth or participants_of(folder)):
         return [folder]
     below = [found for child in children for found in _described_folders(Path(child.path), depth - 1)] if depth else []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -52,9 +54,11 @@ def prepare_output(output_dir: Path, inputs: Mapping[str, Path]) -> Path:
 def check_output_place(output_dir: Path, inputs: Mapping[str, Path]) -> Path:
     """Refuse an output folder that is, or lies in, an input dataset."""
     root = output_dir.absolute()
+    is_something_else = False
     try:
         resolved = root.resolve()
-        is_something_else = root.exists() and not root.is_dir()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            is_something_else = not stat.S_ISDIR(root.stat().st_mode)
     except (OSError, RuntimeError, ValueError) as error:  # too long a name, links in a circle, a character 0
         reason = (isinstance(error, OSError) and error.strerror) or str(error)
         raise OutputError(f"The output folder {output_dir} cannot be used ({reason}). Choose another place.") from None
