@@ -72,6 +72,7 @@ def test_a_job_with_everyone_makes_the_same_maps_and_says_what_was_chosen(
         "Task linebisection: sub-02 without condition 'Wrong', and its contrasts.",
     ):
         assert sentence in said
+    assert said.count("The order of the sessions in time is not known") == 1, "though there are four tasks"
     config = next((tmp_path / "out" / "logs").glob("*_config.toml"))
     assert "contrast" not in config.read_text(), "what was chosen is no option"
 

@@ -52,6 +52,7 @@ def run_group(options: Options, raw: Path, executor: Executor) -> int:
     if "participant" not in options.levels:
         keep_options(options)
     remove_stale_temporaries(analyses[0].output_dir / "group")
+    say_warnings(options.group, [analysis.selection for analysis in analyses])
     if len(analyses) == 1:
         return _run_task(analyses[0], options, executor)
     code = 0
@@ -69,7 +70,6 @@ def run_group(options: Options, raw: Path, executor: Executor) -> int:
 def _run_task(analysis: GroupAnalysis, options: Options, executor: Executor) -> int:
     """Do what is asked of one task and return the exit code."""
     selection, execution, output_dir = analysis.selection, options.execution, analysis.output_dir
-    say_warnings(options.group, selection)
     if "participant" not in options.levels:
         together = with_group(model_path(selection.entities, output_dir), options)
         if together is not None:

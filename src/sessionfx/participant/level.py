@@ -63,6 +63,7 @@ def run_participants(options: Options, raw: Path, contrasts: Sequence[Contrast],
         return 0
     prepare_output(options.output_dir, works[0][1].links)
     keep_options(options)
+    say_warnings(options.group, [selection for selection, _ in works])
     code = 0
     for selection, analysis in works:
         if len(works) > 1:
@@ -76,7 +77,6 @@ def run_participants(options: Options, raw: Path, contrasts: Sequence[Contrast],
 def _run_task(selection: RunSelection, analysis: ParticipantAnalysis, options: Options, executor: Executor) -> int:
     """Do what is asked of one task and return the exit code."""
     execution = options.execution
-    say_warnings(options.group, selection)
     keep_methods(analysis.methods(selection.every_run), selection.entities, "participant", analysis.output_dir)
     contrasts = [contrast.definition for contrast in analysis.contrasts]
     if not any(contrast.parts for contrast in analysis.contrasts):

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,13 +52,17 @@ def asked_of_sessions(model: GroupModel, chosen: Chosen) -> list[SessionContrast
     )
 
 
-def say_warnings(model: GroupModel, chosen: Chosen) -> None:
-    """Say what a reader should know of the choice of files, of the sessions, and of what is not asked by default."""
-    for warning in chosen.warnings:
-        say(f"Warning: {warning}")
-    left_out = differences_left_out(model.session_contrast, chosen.sessions)
-    if left_out:
-        say(left_out)
+def say_warnings(model: GroupModel, tasks: Iterable[Chosen]) -> None:
+    """Say what a reader should know of the choice of files, of the sessions, and of what is not asked by default.
+
+    What holds for several tasks is said once.
+    """
+    sentences: dict[str, None] = {}
+    for chosen in tasks:
+        sentences |= {f"Warning: {warning}": None for warning in chosen.warnings}
+        sentences[differences_left_out(model.session_contrast, chosen.sessions)] = None
+    for sentence in filter(None, sentences):
+        say(sentence)
 
 
 def keep_options(options: Options) -> None:
