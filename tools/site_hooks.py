@@ -34,7 +34,9 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Put a part of the README where `<!-- README.md: NAME -->` stands; let links out of docs/ lead to pages here."""
     markdown = re.sub(r"<!-- README\.md: (\w+) -->", lambda match: _of_root(_part(match[1])), markdown)
     markdown = markdown.replace(".ipynb)", ".md)")
-    return re.sub(r"\]\(\.\./README\.md", "](index.md", markdown).replace("](../", "](")
+    to_docs = "../" * page.file.src_uri.count("/")
+    markdown = markdown.replace(f"]({to_docs}../README.md", f"]({to_docs}index.md")
+    return markdown.replace(f"]({to_docs}../", f"]({to_docs}")
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:

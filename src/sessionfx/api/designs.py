@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,9 @@ from sessionfx.errors import CommandLineError
 from sessionfx.group.calibration import calibrate
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DESIGN = ["participants", "sessions", "icc", "missing"]
 _FOUND = ["effect", "power_0.05", "power_0.001", "rate_0.05", "rate_0.05_lower", "rate_0.05_upper", "reason"]
@@ -123,8 +127,8 @@ def power(
     return pd.concat(tables, ignore_index=True)[[*_DESIGN, "contrast", "strategy", *_FOUND]]
 
 
-def draw_power(table: pd.DataFrame, path: str | Path) -> None:
-    """Draw power at p ≤ .05 by number of participants, a line for each strategy, into an SVG, PNG or PDF file.
+def draw_power(table: pd.DataFrame, path: str | Path | None = None) -> Figure:
+    """Draw power at p ≤ .05 by number of participants, a line for each strategy.
 
     A line is dashed where the strategy's false-positive rate is above 5 % by more than chance, on one of its designs
     at least: by 3.3 standard errors, as 1 design in 2,000 has by chance. Lines of equal strategies lie in each other.
@@ -133,48 +137,26 @@ def draw_power(table: pd.DataFrame, path: str | Path) -> None:
     ----------
     table : DataFrame
         From `power`.
-    path : str or Path
-        The file; its suffix says the format.
+    path : str or Path, optional
+        A file to keep it in; its suffix says the format: SVG, PNG or PDF.
+
+    Returns
+    -------
+    Figure
+        Of matplotlib.
 
     Examples
     --------
     >>> import sessionfx, tempfile, pathlib
     >>> folder = pathlib.Path(tempfile.mkdtemp())
-    >>> sessionfx.draw_power(sessionfx.power([10, 20], 2, effect=0.5, n_voxels=200), folder / "power.svg")
+    >>> table = sessionfx.power([10, 20], 2, effect=0.5, n_voxels=200)
+    >>> figure = sessionfx.draw_power(table, folder / "power.svg")
     >>> (folder / "power.svg").stat().st_size > 0
     True
     """
-    from matplotlib.figure import Figure
+    from sessionfx.report.power import power_figure  # with what draws; the command may not draw
 
-    from sessionfx.report.style import CATEGORIES, WIDTH, in_style
-
-    panels = list(table.groupby(["contrast", "sessions"], sort=False))
-    names = list(dict.fromkeys(table["strategy"]))
-    n_columns = min(3, len(panels))
-    n_rows = -(-len(panels) // n_columns)
-    with in_style():
-        figure = Figure(figsize=(WIDTH, 3 * n_rows), layout="constrained")
-        axes = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True).ravel()
-        for axis, ((contrast, sessions), panel) in zip(axes, panels, strict=False):
-            for name, rows in panel.groupby("strategy", sort=False):
-                ordered, index = rows.sort_values("participants"), names.index(name)
-                width = 1.2 * (len(names) - index)
-                axis.plot(
-                    ordered["participants"], ordered["power_0.05"], "--" if _finds_too_much(rows) else "-",
-                    marker="o", color=CATEGORIES[index], label=name, linewidth=width, markersize=2 + 1.6 * width,
-                )  # fmt: skip
-            axis.set(title=f"{contrast}, sessions: {sessions}", ylim=(0, 1.02), xlabel="participants")
-        for axis in axes[len(panels) :]:
-            axis.set_axis_off()
-        axes[0].set_ylabel("power at p ≤ .05")
-        axes[0].legend(title="dashed: finds too much under the null")
-        figure.savefig(path, dpi=150)
-
-
-def _finds_too_much(rows: pd.DataFrame) -> bool:
-    """Whether a false-positive rate is above 5 % by 3.3 standard errors; the interval's half is 1.96 of them."""
-    standard_error = (rows["rate_0.05"] - rows["rate_0.05_lower"]) / 1.96
-    return bool((rows["rate_0.05"] - 0.05 > 3.3 * standard_error).any())
+    return power_figure(table, path)
 
 
 def _check(
