@@ -12,28 +12,28 @@ import shutil
 import sys
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageChops
 from playwright.sync_api import Locator, Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs" / "tutorial"
 WIDTH = 1000  # pixels of a page
 SHARPNESS = 1.5  # dots for a pixel
-MARGIN = 8.0
 
 
 def save(page: Page, name: str, *parts: Locator) -> None:
-    """Save the rectangle around some parts of a page."""
+    """Save the rectangle around some parts of a page, without white edges."""
     boxes = [box for part in parts if (box := part.bounding_box())]
     if len(boxes) < len(parts):
         sys.exit(f"{name}: a part of {page.url} is not there or not visible")
-    left, top = (min(box[edge] for box in boxes) - MARGIN for edge in ("x", "y"))
-    right = max(box["x"] + box["width"] for box in boxes) + MARGIN
-    bottom = max(box["y"] + box["height"] for box in boxes) + MARGIN
-    left, top, right = max(left, 0.0), max(top, 0.0), min(right, WIDTH)
+    left, top = (min(box[edge] for box in boxes) for edge in ("x", "y"))
+    right = max(box["x"] + box["width"] for box in boxes)
+    bottom = max(box["y"] + box["height"] for box in boxes)
     png = page.screenshot(full_page=True, clip={"x": left, "y": top, "width": right - left, "height": bottom - top})
     path = PICTURES / f"{name}.webp"
-    Image.open(io.BytesIO(png)).convert("RGB").save(path, quality=80, method=6)
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    inked = ImageChops.difference(image, Image.new("RGB", image.size, "white")).getbbox()
+    image.crop(inked).save(path, quality=80, method=6)
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
 
 
@@ -54,7 +54,7 @@ def of_group(page: Page) -> None:
     the_map = page.locator("figure.map").filter(visible=True)
     save(page, "result", page.get_by_role("heading", name="incongruent - congruent"), shown.locator(".answer"), the_map)
     save(page, "peaks", shown.locator(".beside"))
-    save(page, "differ", shown.locator("details.paper[open]"))
+    save(page, "differ", shown.locator(".legend"), shown.locator("details.paper[open]"))
     page.get_by_role("radio", name="ses-03 - ses-01").check(force=True)
     save(page, "trend", shown.locator(".answer"), the_map)
 

@@ -2,9 +2,9 @@
 
 usage: tutorial_run.py [FOLDER] [--skip N ...]
 
-FOLDER is a clone of the repository (default: this one); the commands make the folder tutorial in it. A step is a section
-of the page with a number; --skip leaves out some whose results are there already. Each ```console block is
-commands, each ```text block after it what they print, in any order: … stands for anything, seconds may differ.
+FOLDER is a clone of the repository (default: this one); the commands make the folder tutorial in it. A step is a
+numbered section of the page; --skip leaves out some whose results are there already. Each ```console block is commands,
+each ```text block after it what they print, in any order: … stands for anything, seconds may differ.
 Stops at the first command that fails or prints something else.
 """
 

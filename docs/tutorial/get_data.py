@@ -71,7 +71,9 @@ def main() -> None:
     parser.add_argument("bids", metavar="BIDS_DIR", type=Path, help="new folder for the dataset")
     options = parser.parse_args()
     if not (options.clone / "dicoms").is_dir() or not (options.clone / "events.tsv").is_file():
-        parser.error(f"{options.clone} has no dicoms and events.tsv: is it a clone of datalad/example-dicom-functional?")
+        parser.error(
+            f"{options.clone} has no dicoms and events.tsv; is it a clone of datalad/example-dicom-functional?"
+        )
     if options.bids.exists():
         parser.error(f"{options.bids} exists; remove it, or name another folder")
     events = pd.read_csv(options.clone / "events.tsv", sep="\t", usecols=["onset", "duration", "trial_type"])
