@@ -77,7 +77,8 @@ class SessionMaps:
         self._folder = folder
         self._opened: dict[tuple[Any, ...], MapStack] = {}
         self._files = ExitStack()
-        self._close = finalize(self, self._files.close)
+        self._files.enter_context(folder)
+        finalize(self, self._files.close)
         self.contrast = contrast
         self.sessions = selection.sessions
         self.warnings = selection.warnings
