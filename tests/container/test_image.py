@@ -64,6 +64,26 @@ def test_buildah_builds_the_same_dockerfile(image: Any, config: dict[str, Any]) 
         image.command("rmi", name)
 
 
+def test_a_second_build_has_the_same_files(image: Any, report: Callable[[str], None]) -> None:
+    """Without layers of the first: every path, and what is in every Python file. Compiled ones hold times."""
+    if os.environ.get("SESSIONFX_TEST_IMAGE"):
+        pytest.skip("An image that is given is not built.")
+    options = shlex.split(os.environ.get("SESSIONFX_BUILD_OPTIONS", ""))
+    again = type(image)(image.engine, f"{image.name}-again")
+    before = time.monotonic()
+    image.command("build", *options, "--no-cache", "--tag", again.name, REPOSITORY, timeout=1200)
+    report(f"a build without layers of an earlier one: {time.monotonic() - before:.0f} s")
+    listed = r"find / -xdev ! -path '/proc/*' ! -path '/sys/*' ! -path '/dev/*' | sort"
+    hashed = r"find / -xdev -name '*.py' -type f -exec sha256sum {} + | sort -k 2"
+    try:
+        for command, least in ((listed, 10_000), (hashed, 5_000)):
+            first, second = (built.run("-c", command, entrypoint="sh").stdout.splitlines() for built in (image, again))
+            assert len(first) > least
+            assert sorted(set(first) ^ set(second)) == []
+    finally:
+        image.command("rmi", again.name)
+
+
 def test_version_is_in_file_label_and_program(image: Any, config: dict[str, Any]) -> None:
     assert image.run("/version", entrypoint="cat").stdout == f"{sessionfx.__version__}\n"
     assert image.run("--version").stdout == f"sessionfx {sessionfx.__version__}\n"
