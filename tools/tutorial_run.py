@@ -72,9 +72,9 @@ def run(steps: list[Step], folder: Path) -> bool:
         ["bash", "-c", "\n".join(lines)], cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT  # noqa: S607
     ) as bash:  # fmt: skip
         for line in bash.stdout or ():
-            print(line, end="", flush=True)
             text = line.rstrip("\n")
             if text not in (*marks, "== end"):
+                print(line, end="", flush=True)
                 printed[mark] = printed.get(mark, "") + line
                 continue
             if mark and (missing := marks[mark].missing(printed.get(mark, ""))):
@@ -83,7 +83,8 @@ def run(steps: list[Step], folder: Path) -> bool:
                 return False
             now = time.monotonic()
             if mark:
-                print(f"   {now - last:.0f} s", flush=True)
+                print(f"   {now - last:.0f} s")
+            print(text, flush=True)
             mark, last = text, now
     if bash.returncode:
         print(f"A command of this step failed: {mark.removeprefix('== ')}")
