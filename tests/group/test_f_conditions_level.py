@@ -126,12 +126,21 @@ def test_family_wise_p_of_both_strategies_are_there(output: Path) -> None:
             assert read(place(output, strategy, "p", desc=kind)).min() >= 1 / 31 - 1e-6
 
 
+def test_calibration_finds_about_five_percent(output: Path) -> None:
+    (path,) = output.glob("group/*contrast-shape_*desc-calibration_metrics.tsv")
+    table = pd.read_csv(path, sep="\t")
+    estimated = table[table["status"] == "estimated"]
+    assert set(estimated["strategy"]) == {"summary-statistics", "marginal"}
+    assert set(estimated["test"]) == {"F"}
+    assert ((estimated["rate_0.05_lower"] < 0.05) & (estimated["rate_0.05_upper"] > 0.05)).all()
+    assert estimated["power_0.05"].min() > 0.3
+
+
 def test_page_and_methods_have_the_test(output: Path) -> None:
     text = text_of(output / "group.html")
     assert f"F test shape: {CONTRAST}; second" in text
     assert "upper tail of F" in text
     assert "The session model tests one contrast over conditions at a time here" in text
-    assert "this F test has no rates of its own" in text
     (methods,) = (output / "logs").glob("*desc-group_methods.txt")
     assert "F tests over conditions took several contrasts of each participant together: by Hotelling's T²" in (
         methods.read_text(encoding="utf-8")

@@ -213,11 +213,6 @@ class ContrastStudy:
         design = [covariates.columns, covariates.values.tolist(), covariates.session_columns, values]  # noqa: PD011
         return {f"{self.contrast} maps": fingerprint(maps), f"{self.contrast} covariates": fingerprint(design)}
 
-    @property
-    def is_f_test(self) -> bool:
-        """Whether it is an F test over conditions."""
-        return self.contrast in self.analysis.selection.f_tests
-
     @cached_property
     def left_out(self) -> dict[str, str]:
         """Participants without a map or a covariate, and why."""
@@ -343,7 +338,7 @@ class ContrastStudy:
 
     def _calibration(self, answers: Mapping[str, Sequence[Task]]) -> Iterator[Task]:
         model = self.analysis.model
-        if model.calibrate and not self.is_f_test:
+        if model.calibrate:
             of_answers = [task.fingerprint for tasks in answers.values() for task in tasks]
             yield Task(
                 name=f"{self.contrast} calibration",
@@ -419,8 +414,7 @@ class ContrastMaps:
 
     @cached_property
     def _calibration(self) -> pd.DataFrame | None:
-        is_calibrated = self._analysis.model.calibrate and not self._study.is_f_test
-        return self._files.read_calibration() if is_calibrated else None
+        return self._files.read_calibration() if self._analysis.model.calibrate else None
 
     def write_calibration(self) -> None:
         """Simulate studies like this one, and write the rates found."""
@@ -522,18 +516,13 @@ class ContrastMaps:
             grid=stack.grid,
             coverage=stack.coverage,
             questions=tuple(map(self.answers, study.questions)),
-            warnings=(*stack.warnings, *self._not_calibrated(), *self._earlier_answers()),
+            warnings=(*stack.warnings, *self._earlier_answers()),
             covariate_warnings=study.covariates.warnings,
             left_out=study.left_out,
             evidence=self._evidence,
             reliability=self._reliability,
             calibration=self._calibration,
         )
-
-    def _not_calibrated(self) -> list[str]:
-        if not (self._analysis.model.calibrate and self._study.is_f_test):
-            return []
-        return ["--calibrate does not simulate several conditions together: this F test has no rates of its own."]
 
     def _earlier_answers(self) -> list[str]:
         """Say which answers of earlier calls lie beside those of this call, which the page does not show."""

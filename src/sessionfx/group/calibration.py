@@ -382,6 +382,7 @@ def _effect(layout: MapLayout, question: Question, of_maps: NDArray[np.float64])
     first = rows[0]  # of an F test the true effect is what its first row is about
     share = between @ first / (first @ first)
     present = [session for session in asked.sessions if session in layout.sessions]
+    of_row = np.eye(max(len(question.tested), 1))[0]  # likewise
     differences = np.ones(1)  # a single contrast is its own vector
     pattern = direction_of(layout, question)
     if asked.kind == "any" and len(present) > 1:
@@ -389,16 +390,16 @@ def _effect(layout: MapLayout, question: Question, of_maps: NDArray[np.float64])
     elif asked.time is None:
         named = asked.weights_for(present) if asked.weights else None
         if named is None:
-            return np.nan, np.zeros(len(share))
+            return np.nan, np.zeros(len(of_maps))
         weights = np.array([named.get(session, 0.0) for session in present])
         pattern = pattern / (weights @ weights)
     try:
         covariance = _reference_covariance(layout, question, of_maps)
-        true = np.kron(differences, rows @ first / (first @ first))
+        true = np.kron(of_row, np.kron(differences, rows @ first / (first @ first)))
         length = float(true @ np.linalg.solve(covariance, true))
     except (NotEstimableError, np.linalg.LinAlgError):
-        return np.nan, np.zeros(len(share))
-    return NONCENTRALITY / np.sqrt(length), pattern * share
+        return np.nan, np.zeros(len(of_maps))
+    return NONCENTRALITY / np.sqrt(length), np.kron(of_row, pattern * share)
 
 
 def _reference_covariance(layout: MapLayout, question: Question, of_maps: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -417,7 +418,14 @@ def _reference_covariance(layout: MapLayout, question: Question, of_maps: NDArra
     except NotEstimableError:
         design = session_design(layout, question)
         design.check("the maps do not determine it.")
-        whitened = linalg.solve_triangular(linalg.cholesky(of_maps, lower=True), design.matrix.to_numpy(), lower=True)
-        weights = np.atleast_2d(design.contrast) @ pseudo_inverse(whitened)
+        whole = _of_all_rows(question, design.matrix.to_numpy())
+        whitened = linalg.solve_triangular(linalg.cholesky(of_maps, lower=True), whole, lower=True)
+        weights = _of_all_rows(question, np.atleast_2d(design.contrast)) @ pseudo_inverse(whitened)
         return np.asarray(weights @ weights.T)
+    weights = _of_all_rows(question, weights)
     return np.asarray(weights @ of_maps @ weights.T)
+
+
+def _of_all_rows(question: Question, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Repeat a matrix for each row of an F test over conditions, block by block."""
+    return np.asarray(np.kron(np.eye(len(question.tested)), matrix)) if question.tested else matrix

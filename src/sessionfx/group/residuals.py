@@ -53,7 +53,8 @@ class StudyNoise:
     layout : MapLayout
         Of N maps.
     effects : ndarray of shape (N, V)
-        Maps at a sample of voxels.
+        Maps at a sample of voxels; for an F test over conditions (R N, V), row by row. Those of a participant are drawn
+        together.
 
     Raises
     ------
@@ -64,9 +65,10 @@ class StudyNoise:
     def __init__(self, layout: MapLayout, effects: NDArray[np.floating]) -> None:
         self.layout = layout
         labels = layout.unique_participants
-        self._owner = np.array([labels.index(label) for label in layout.participants])
+        self._n_rows = len(effects) // len(layout.participants)
+        self._owner = np.tile([labels.index(label) for label in layout.participants], self._n_rows)
         own = self._owner[:, None] == self._owner[None, :]
-        design = _general_design(layout)
+        design = np.kron(np.eye(self._n_rows), _general_design(layout)) if self._n_rows > 1 else _general_design(layout)
         hat = design @ pseudo_inverse(design)
         residual_maker = np.eye(len(hat)) - hat
         values = np.asarray(effects, dtype=np.float64)
@@ -126,7 +128,7 @@ class StudyNoise:
         """
         found = self._sorted.get(question.sessions.label)
         if found is None:
-            direction = direction_of(self.layout, question)
+            direction = np.tile(direction_of(self.layout, question), self._n_rows)
             skewness = self._skewness(self._values(self._residuals, direction))
             order = np.argsort(np.abs(skewness), axis=1)
             signs = np.where(skewness < 0, -1.0, 1.0)[self._owner]
@@ -140,7 +142,8 @@ class StudyNoise:
     def nuisance(self, question: Question) -> NDArray[np.float64]:
         """Find the matrix of shape (N, N) that takes what a question asks about out of fitted values."""
         if question.label not in self._nuisance:
-            self._nuisance[question.label] = _nuisance(self.layout, question)
+            of_row = _nuisance(self.layout, question)
+            self._nuisance[question.label] = np.kron(np.eye(self._n_rows), of_row) if self._n_rows > 1 else of_row
         return self._nuisance[question.label]
 
     def _values(self, residuals: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -261,7 +264,11 @@ def _participants_covariance(
 
     What residuals do not show, such as the spread of each of two participants of a group, stays as shared.
     """
-    sessions = np.array([sorted(set(layout.sessions)).index(session) for session in layout.sessions])
+    order = sorted(set(layout.sessions))
+    sessions = np.array([order.index(session) for session in layout.sessions])
+    # of several rows, each row and session is one
+    rows = np.arange(len(observed) // len(sessions))
+    sessions = np.add.outer(rows * len(order), sessions).ravel()
     pairs = sessions[:, None] * (sessions.max() + 1) + sessions[None, :]
     left = np.sqrt(np.maximum(np.diag(residual_maker), 0.0))
     share = np.outer(left, left)
