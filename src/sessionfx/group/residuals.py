@@ -68,7 +68,7 @@ class StudyNoise:
         self._n_rows = len(effects) // len(layout.participants)
         self._owner = np.tile([labels.index(label) for label in layout.participants], self._n_rows)
         own = self._owner[:, None] == self._owner[None, :]
-        design = np.kron(np.eye(self._n_rows), _general_design(layout)) if self._n_rows > 1 else _general_design(layout)
+        design = _repeated(_general_design(layout), self._n_rows)
         hat = design @ pseudo_inverse(design)
         residual_maker = np.eye(len(hat)) - hat
         values = np.asarray(effects, dtype=np.float64)
@@ -142,8 +142,7 @@ class StudyNoise:
     def nuisance(self, question: Question) -> NDArray[np.float64]:
         """Find the matrix of shape (N, N) that takes what a question asks about out of fitted values."""
         if question.label not in self._nuisance:
-            of_row = _nuisance(self.layout, question)
-            self._nuisance[question.label] = np.kron(np.eye(self._n_rows), of_row) if self._n_rows > 1 else of_row
+            self._nuisance[question.label] = _repeated(_nuisance(self.layout, question), self._n_rows)
         return self._nuisance[question.label]
 
     def _values(self, residuals: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -212,6 +211,10 @@ def _general_design(layout: MapLayout) -> NDArray[np.float64]:
         columns += [part for label, part in parts.items() if label.endswith(":within")]
         alone += [part for label, part in parts.items() if label.endswith(":between")]
     return np.column_stack([column * value for column in columns for value in between.T] + alone)
+
+
+def _repeated(matrix: NDArray[np.float64], times: int) -> NDArray[np.float64]:
+    return np.asarray(np.kron(np.eye(times), matrix), dtype=np.float64) if times > 1 else matrix
 
 
 def _products(values: NDArray[np.float64]) -> NDArray[np.float64]:
