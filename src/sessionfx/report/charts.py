@@ -334,6 +334,9 @@ class SessionPanel:
     estimates: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
 
 
+_OF_ESTIMATES = "Red: the model's estimate and its 95 % interval. "
+
+
 @in_style()
 def draw_sessions(panels: Sequence[SessionPanel], sessions: Sequence[str], *, unit: str, title: str) -> Picture:
     """Draw effects over sessions at some places: a line per participant, and the model's estimates.
@@ -364,10 +367,9 @@ def draw_sessions(panels: Sequence[SessionPanel], sessions: Sequence[str], *, un
         name(axes, names if index + n_columns >= len(panels) else (), below=True)
         _draw_place(axes, panel, at)
     figure.axes[0].locator_params(axis="y", nbins=4)
-    caption = (
-        "Grey: a line per participant. Red: the model's estimate and its 95 % interval. A peak is where the effect "
-    )
-    caption += "came out largest, so that it is smaller in truth."
+    has_estimates = any(panel.estimates for panel in panels)
+    caption = f"Grey: a line per participant. {_OF_ESTIMATES if has_estimates else ''}"
+    caption += "A peak is where the effect came out largest, so that it is smaller in truth."
     return as_svg(figure, f"Effect in each session: {plain(title)}", caption)
 
 
