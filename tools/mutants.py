@@ -105,6 +105,8 @@ MUTANTS = (
            "tests/unit/test_fixed_effects.py -k 'one_step or equal_variances'"),
     Mutant("fixed-effects-precision", _FIXED, "Estimate(effect / total, 1 / total, dof)",
            "Estimate(effect / total, len(inputs) / total, dof)", "tests/unit/test_fixed_effects.py -k nilearns"),
+    Mutant("mean-over-tasks", "participant/analysis.py", "combine_maps(there, [1.0] * len(there)",
+           "combine_maps(there, [1 / len(there)] * len(there)", "tests/program/test_over_tasks.py -k sum_of"),
     # strategies
     Mutant("ols-dof", "statistics/ols.py", "design.shape[0] - rank", "design.shape[0] - design.shape[1]",
            "tests/unit/test_statistics.py"),
@@ -114,6 +116,8 @@ MUTANTS = (
            "inverse_root(len(rows), own_ratio) * np.sqrt(own_scale)", "tests/group/test_unequal_participants.py"),
     Mutant("htz-scale", _ROBUST, "FTest(dof / (eta * q)", "FTest(dof / eta",
            "tests/unit/test_cluster_robust.py -k wald_test_is_that"),
+    Mutant("dof-by-units-of-conditions", _ROBUST, "if self.n_responses > 1:\n                standard",
+           "if self.n_responses > 9:\n                standard", "tests/group/test_f_conditions.py -k written"),
     Mutant("reml-hessian", _INTERCEPT, "m * second - penalty_2", "m * second + penalty_2",
            "tests/group/test_repeated_measures.py -k numerical_hessian"),
     Mutant("kenward-roger-dof", _INTERCEPT, "2 * relative**2 / squared", "2 * adjusted**2 / squared",
