@@ -175,6 +175,19 @@ def test_other_analyses_and_foreign_files_are_not_among_the_answers(
     assert capsys.readouterr().err == ""
 
 
+def test_where_no_answer_can_be_read_the_table_has_its_columns(
+    study: GroupStudy, call: GroupCaller, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It had no line at all then, which no program reads."""
+    output = call.done(study, tmp_path / "out", "--contrast", CONTRAST, *QUICK)
+    (source,) = (output / "group").glob("*_sessions-mean_desc-answers_metrics.tsv")
+    source.write_text("a\tb\n1\t2\t3\n")
+    write_summaries(output, {"task": "x", "space": SPACE})
+    assert "left out of the summaries" in capsys.readouterr().err
+    assert list(answers_of(output)) == list(COLUMNS)
+    assert len(answers_of(output)) == 0
+
+
 def test_a_damaged_verdict_is_named(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     output = call.done(study, tmp_path / "out", "--contrast", CONTRAST, *QUICK)
     (verdict,) = (output / "group").glob("*_validity.json")

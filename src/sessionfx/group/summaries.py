@@ -107,7 +107,8 @@ def write_summaries(output_dir: Path, entities: Mapping[str, str | None]) -> Non
             for _, answers in _of_questions(output_dir, {**entities, "desc": "answers"}, "metrics.tsv", read_table)
             for row in answers.to_dict("records")
         ]
-        columns = [name for name in COLUMNS if any(name in row for row in rows)]
+        # where no answer can be read, which is said, the table has all columns and no row
+        columns = [name for name in COLUMNS if any(name in row for row in rows)] or list(COLUMNS)
         _keep(table, table_text(pd.DataFrame(rows, columns=columns)))
         _keep(table.with_suffix(".json"), json_text({name: COLUMNS[name] for name in columns}))
         contrasts: dict[str, list[dict[str, Any]]] = {}
