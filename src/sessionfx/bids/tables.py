@@ -95,8 +95,9 @@ def numeric_column(table: pd.DataFrame, column: str, path: Path, *, allow_missin
         If a cell is not a finite number; the message names file, column and line.
     """
     numbers = pd.to_numeric(table[column], errors="coerce").astype(float)
-    finite = numbers.abs() < float("inf")
-    bad = ~finite & ~(table[column].isna() if allow_missing else False)
+    bad = ~(numbers.abs() < float("inf"))
+    if allow_missing:
+        bad &= table[column].notna()
     if bad.any():
         line = table.index[int(bad.to_numpy().argmax())]
         cell = table[column][line]
