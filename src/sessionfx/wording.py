@@ -19,6 +19,15 @@ LONGEST_MESSAGE = 4000
 _END = 1000
 
 
+def is_number(text: str) -> bool:
+    """Whether a text is read as a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def listed(names: Iterable[object], *, most: int = MOST_NAMES, separator: str = ", ") -> str:
     """Join names, of many only the first; texts too long for a name are cut, paths are not.
 

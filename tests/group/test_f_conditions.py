@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy import stats
 
+from hotelling import hotelling_t2
 from sessionfx.ask.covariates import Covariates, code_covariates, resolve_group_contrasts
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
@@ -60,17 +60,6 @@ def answer(strategy: str, layout: MapLayout, asked: Question, maps: FloatArray, 
     found = estimate_in_blocks(plan, MapsInMemory(maps.reshape(-1, maps.shape[2])))[1]
     assert isinstance(found, FTest)
     return found
-
-
-def hotelling_t2(values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Compute F and p of Hotelling's T² of values of shape (Q, n, V), voxel by voxel from its definition."""
-    q, n, _ = values.shape
-    t2 = [
-        n * voxel.mean(axis=1) @ np.linalg.inv(np.cov(voxel)) @ voxel.mean(axis=1)
-        for voxel in values.transpose(2, 0, 1)
-    ]
-    f = (n - q) / ((n - 1) * q) * np.array(t2)
-    return f, stats.f.sf(f, q, n - q)
 
 
 @pytest.mark.parametrize("strategy", BOTH)

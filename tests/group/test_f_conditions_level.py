@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
-from scipy import stats
 
 import sessionfx
 from calls import GroupCaller, redone, times
 from group_study import CONTRAST, SPACE, GroupStudy, make_study, read, strict_json
+from hotelling import hotelling_t2
 from pages import text_of
 from sessionfx.cli import main
 
@@ -65,16 +65,6 @@ def effects_of(study: GroupStudy, sessions: tuple[str, ...]) -> FloatArray:
         if all(path.exists() for row in paths for path in row):
             found.append([[read(path).ravel() for path in row] for row in paths])
     return np.array(found).transpose(1, 0, 2, 3)
-
-
-def hotelling_t2(values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    q, n, _ = values.shape
-    t2 = [
-        n * voxel.mean(axis=1) @ np.linalg.inv(np.cov(voxel)) @ voxel.mean(axis=1)
-        for voxel in values.transpose(2, 0, 1)
-    ]
-    f = (n - q) / ((n - 1) * q) * np.array(t2)
-    return f, stats.f.sf(f, q, n - q)
 
 
 def test_maps_are_hotellings_t2_of_participants_who_have_both(study: GroupStudy, output: Path) -> None:

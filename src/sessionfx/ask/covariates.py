@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from sessionfx.ask.expressions import NAME, ExpressionError, parse_expression, split_f_test, split_name
 from sessionfx.errors import CommandLineError, LevelError
 from sessionfx.statistics.linear_algebra import independent_columns, rank_of
-from sessionfx.wording import listed, natural_key, quoted, words_to_label
+from sessionfx.wording import is_number, listed, natural_key, quoted, words_to_label
 
 INTERCEPT = "intercept"
 
@@ -305,20 +305,12 @@ def _warnings_on_levels(
     counts = Counter(texts)
     described = f"{covariate}: categorical ({listed([f'{level} {counts[level]}' for level in levels])})"
     # why is a surprise only where somebody might have meant numbers
-    if why_categorical and any(_is_number(level) for level in levels):
+    if why_categorical and any(is_number(level) for level in levels):
         described += f", because {why_categorical}"
     yield described
     for level in levels:
         if level.casefold() in LOOKS_MISSING:
             yield f"{covariate}: '{level}' is a level like any other; if it stands for a missing value, write n/a"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ from sessionfx.group.strategies.designs import difference_contrasts, session_des
 from sessionfx.group.strategies.participant_values import plan_participants
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.linear_algebra import pseudo_inverse
+from sessionfx.statistics.linear_algebra import pseudo_inverse, repeated_blocks
 
 ESTIMATED = "estimated"
 DECLINED = "declined"
@@ -412,20 +412,16 @@ def _reference_covariance(layout: MapLayout, question: Question, of_maps: NDArra
     LinAlgError
         If participants have no values and the true covariance is singular.
     """
+    n_tested = len(question.tested)
     try:
         # how its variance is estimated does not matter here
         weights = plan_participants(layout, question, GroupOptions(variance="pooled")).map_weights
     except NotEstimableError:
         design = session_design(layout, question)
         design.check("the maps do not determine it.")
-        whole = _of_all_rows(question, design.matrix.to_numpy())
+        whole = repeated_blocks(design.matrix.to_numpy(), n_tested)
         whitened = linalg.solve_triangular(linalg.cholesky(of_maps, lower=True), whole, lower=True)
-        weights = _of_all_rows(question, np.atleast_2d(design.contrast)) @ pseudo_inverse(whitened)
+        weights = repeated_blocks(np.atleast_2d(design.contrast), n_tested) @ pseudo_inverse(whitened)
         return np.asarray(weights @ weights.T)
-    weights = _of_all_rows(question, weights)
+    weights = repeated_blocks(weights, n_tested)
     return np.asarray(weights @ of_maps @ weights.T)
-
-
-def _of_all_rows(question: Question, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Repeat a matrix for each row of an F test over conditions, block by block."""
-    return np.asarray(np.kron(np.eye(len(question.tested)), matrix)) if question.tested else matrix

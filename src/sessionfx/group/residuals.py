@@ -31,7 +31,7 @@ from sessionfx.ask.session_contrasts import trend_direction
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies.base import MapLayout, Question
 from sessionfx.group.strategies.designs import session_design
-from sessionfx.statistics.linear_algebra import pseudo_inverse
+from sessionfx.statistics.linear_algebra import pseudo_inverse, repeated_blocks
 
 # Rounds of estimating covariances and scales in turn; steps of the covariances' iteration, which ends when the last one
 # changed less than this share of the largest variance
@@ -68,7 +68,7 @@ class StudyNoise:
         self._n_rows = len(effects) // len(layout.participants)
         self._owner = np.tile([labels.index(label) for label in layout.participants], self._n_rows)
         own = self._owner[:, None] == self._owner[None, :]
-        design = _repeated(_general_design(layout), self._n_rows)
+        design = repeated_blocks(_general_design(layout), self._n_rows)
         hat = design @ pseudo_inverse(design)
         residual_maker = np.eye(len(hat)) - hat
         values = np.asarray(effects, dtype=np.float64)
@@ -142,7 +142,7 @@ class StudyNoise:
     def nuisance(self, question: Question) -> NDArray[np.float64]:
         """Find the matrix of shape (N, N) that takes what a question asks about out of fitted values."""
         if question.label not in self._nuisance:
-            self._nuisance[question.label] = _repeated(_nuisance(self.layout, question), self._n_rows)
+            self._nuisance[question.label] = repeated_blocks(_nuisance(self.layout, question), self._n_rows)
         return self._nuisance[question.label]
 
     def _values(self, residuals: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -211,10 +211,6 @@ def _general_design(layout: MapLayout) -> NDArray[np.float64]:
         columns += [part for label, part in parts.items() if label.endswith(":within")]
         alone += [part for label, part in parts.items() if label.endswith(":between")]
     return np.column_stack([column * value for column in columns for value in between.T] + alone)
-
-
-def _repeated(matrix: NDArray[np.float64], times: int) -> NDArray[np.float64]:
-    return np.asarray(np.kron(np.eye(times), matrix), dtype=np.float64) if times > 1 else matrix
 
 
 def _products(values: NDArray[np.float64]) -> NDArray[np.float64]:

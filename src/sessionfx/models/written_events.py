@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sessionfx.ask.event_model import CONDITION_COLUMN, MISSING, EventFilter, EventModel, Modulator
-from sessionfx.wording import quoted
+from sessionfx.wording import is_number, quoted
 
 _CROSSED = "condition"  # the variable of crossed columns
 _SIGNS = re.compile(r"[=!<>`\"]")
@@ -173,12 +173,4 @@ def _can_ask(column: str, values: Iterable[str]) -> bool:
 
 def _query(column: str, sign: str, value: str) -> str:
     name = column if column.isidentifier() else f"`{column}`"
-    return f"{name} {sign} {value if _is_number(value) else repr(value)}"
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return f"{name} {sign} {value if is_number(value) else repr(value)}"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.linear_algebra import pseudo_inverse, quadratic_form
+from sessionfx.statistics.linear_algebra import pseudo_inverse, quadratic_form, repeated_blocks
 
 # Eigenvalues of I − H_ii below this are zero: a participant whose rows the design explains fully (Moore–Penrose).
 _ZERO = 1e-10
@@ -202,7 +202,7 @@ def robust_contrast(
     if n_responses > 1:
         clusters = [np.add.outer(np.arange(n_responses) * len(design), rows).ravel() for rows in clusters]
         whitening, white, constraints = (
-            np.asarray(np.kron(np.eye(n_responses), each)) for each in (whitening, white, constraints)
+            repeated_blocks(matrix, n_responses) for matrix in (whitening, white, constraints)
         )
     inverse = pseudo_inverse(white)  # M⁻¹X′
     weights = constraints @ inverse

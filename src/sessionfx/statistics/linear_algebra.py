@@ -90,6 +90,11 @@ def pseudo_inverse(design: NDArray[np.float64]) -> NDArray[np.float64]:
     return inverse
 
 
+def repeated_blocks(matrix: NDArray[np.float64], times: int) -> NDArray[np.float64]:
+    """Put a matrix on the diagonal of a larger one, several times: ``I ⊗ matrix``; itself for one time."""
+    return np.asarray(np.kron(np.eye(times), matrix), dtype=np.float64) if times > 1 else matrix
+
+
 def is_estimable(design: NDArray[np.float64], contrast: NDArray[np.float64]) -> bool:
     """Whether the data determine a contrast: it is a combination of the design's rows.
 

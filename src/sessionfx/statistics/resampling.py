@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse, special
 
 from sessionfx.statistics.cluster_robust import RobustContrast
-from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of
+from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of, repeated_blocks
 from sessionfx.statistics.unequal_variances import GroupedContrast
 
 Scheme = Literal["sign-flipping", "label-permutation", "wild-bootstrap"]
@@ -370,21 +370,17 @@ def grouped_wild_bootstrap(
     estimates = sparse.diags_array(prepared.weights)
     coefficients = _by_participant(inverse, np.arange(n))
     return WildBootstrap(
-        design=_repeated(design, n_values),
-        restricted=_repeated(restricted, n_values),
+        design=repeated_blocks(design, n_values),
+        restricted=repeated_blocks(restricted, n_values),
         estimates=sparse.csr_array(sparse.kron(several, estimates)),
         own=sparse.csr_array(sparse.kron(several, sparse.diags_array(root))),
         coefficients=sparse.csr_array(sparse.kron(several, coefficients)),
-        carried=_repeated(root[:, None] * design, n_values),
+        carried=repeated_blocks(root[:, None] * design, n_values),
         n_contrasts=n_values,
         design_dof=prepared.design_dof,
         smallest_group=_smallest_group(sparse.csr_array(estimates), n, groups),
         has_groups=True,
     )
-
-
-def _repeated(matrix: NDArray[np.float64], times: int) -> NDArray[np.float64]:
-    return np.asarray(np.kron(np.eye(times), matrix), dtype=np.float64)
 
 
 def _smallest_group(estimates: sparse.csr_array, n: int, groups: Sequence[str]) -> int:

@@ -31,6 +31,7 @@ from sessionfx.group.strategies.designs import MAIN_EFFECTS, MIXTURE, session_de
 from sessionfx.group.strategies.strategy import FEW_DOF, Assumptions, Grounds, Strategy
 from sessionfx.statistics.cluster_robust import RobustContrast, estimate_robust, robust_contrast, wald_robust
 from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.linear_algebra import repeated_blocks
 from sessionfx.statistics.participant_variance import (
     ParticipantSpectrum,
     PooledGroups,
@@ -197,9 +198,7 @@ class MarginalPlan(Plan):
     def resampling(self) -> WildBootstrap:
         """Restricted wild cluster bootstrap; see `Plan.resampling`."""
         assert self.prepared is not None  # noqa: S101 - `plan` prepares it
-        design = self.design_matrix.to_numpy()
-        if self.n_responses > 1:
-            design = np.kron(np.eye(self.n_responses), design)
+        design = repeated_blocks(self.design_matrix.to_numpy(), self.n_responses)
         found = wild_bootstrap(self.prepared, design, self.participants * self.n_responses, self.groups)
         if self.groups:
             check_bootstrap(found, "The thresholds of --correction do not need them.")
