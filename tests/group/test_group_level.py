@@ -11,7 +11,6 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from scipy import stats
 
 from calls import QUICK, GroupCaller, contents, redone, times
 from group_study import AFFINE, MISSING, SPACE, START, GroupStudy, group_map, group_path, make_study, read, strict_json
+from other_user import AS_USER, USER, needs_another_user, reachable_folder
 from pages import text_of
 from sessionfx.cli import main
 
@@ -1075,35 +1075,23 @@ def test_a_map_that_claims_a_size_it_has_not_is_named_and_nothing_is_allocated(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs another user")
+@needs_another_user
 @pytest.mark.parametrize("mode", [0o700, 0o711])
-def test_a_participants_folder_that_cannot_be_listed_is_refused_by_name(tmp_path: Path, mode: int) -> None:
-    study = make_study(tmp_path, n_participants=4, missing=())
-    for folder in [*reversed(tmp_path.parents), tmp_path]:
-        if folder.stat().st_mode & 0o5 != 0o5:
-            if folder == tmp_path or Path(tempfile.gettempdir()) in folder.parents:
-                folder.chmod(0o755)
-            else:
-                pytest.skip(f"another user may not enter {folder}")
-    closed = study.maps / "sub-02"
-    closed.chmod(mode)
-    output = tmp_path / "out"
-    output.mkdir()
-    os.chown(output, 4242, 4242)
-    command = ["setpriv", "--reuid", "4242", "--regid", "4242", "--clear-groups", sys.executable, "-m", "sessionfx",
-               str(study.raw), str(output), "group", "-d", str(study.maps), "--nprocs", "1", "--no-report", *QUICK]  # fmt: skip
-    environment = os.environ | {
-        "HOME": str(output),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd="/")
-    if "Permission denied" in done.stderr and "sessionfx:" not in done.stderr:
-        pytest.skip("another user may not run this Python")
-    assert done.returncode == 17, done.stderr
-    assert f"The folder {closed} cannot be listed" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (output / "group").exists()
+def test_a_participants_folder_that_cannot_be_listed_is_refused_by_name(mode: int) -> None:
+    with reachable_folder() as folder:
+        study = make_study(folder, n_participants=4, missing=())
+        closed, output = study.maps / "sub-02", folder / "out"
+        closed.chmod(mode)
+        output.mkdir()
+        os.chown(output, USER, USER)
+        command = [*AS_USER, sys.executable, "-m", "sessionfx", study.raw, output, "group", "-d", study.maps,
+                   "--nprocs", "1", "--no-report", *QUICK]  # fmt: skip
+        environment = os.environ | {"HOME": str(output), "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=environment, cwd="/")
+        assert done.returncode == 17, done.stderr
+        assert f"The folder {closed} cannot be listed" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (output / "group").exists()
 
 
 # Methods text -------------------------------------------------------------------------------------------------
