@@ -117,7 +117,7 @@ def test_axe_finds_no_violation(read: Callable[..., Reader], name: str, scheme: 
 
 def test_the_checker_of_the_w3c_finds_no_error(output: Path) -> None:
     if shutil.which("vnu") is None:
-        pytest.skip("vnu is not installed (npm install --global vnu-jar).")
+        pytest.skip("vnu is not installed (tests/container/tools/install).")
     command = ["vnu", "--errors-only", *(output / name for name in PAGES)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[:3000]
