@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 DEMO := demo
 # one process per core for tests that run whole programs
 JOBS ?= 2
-FAST_LOOP = python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not container and not slurm'
+FAST_LOOP = python -m pytest -n $(JOBS) --dist worksteal --hypothesis-profile fast -m 'not slow and not container and not slurm' --ignore tests/container
+# compiled modules are kept, whatever the environment says: hundreds of tests start a Python of their own
+unexport PYTHONDONTWRITEBYTECODE
 UPSTREAM = git+https://github.com/nilearn/nilearn git+https://github.com/bids-standard/pybids
 
 .DEFAULT_GOAL := help

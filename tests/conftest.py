@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from calls import GroupCaller
 from program import CONTRAST, run_command, simulated
 
 # what tests call the program by, in a process of its own or to the end of a level
 PROGRAM = {"run_command", "run_python", "analyse", "analysed"}
+
+
+settings.register_profile("fast", max_examples=20)  # make test-fast
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -65,6 +65,7 @@ def is_compatible(rate: float, expected: float) -> bool:
     return bool(lower <= expected <= upper)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "k", "icc"), [(12, 3, 0.5), (8, 2, 0.9), (20, 5, 0.3)])
 def test_pooled_mean_has_the_false_positives_of_a_t_that_is_too_wide(n: int, k: int, icc: float) -> None:
     """Under compound symmetry t = √between · z / √((between·χ²ₙ₋₁ + within·χ²ₙ₍ₖ₋₁₎) / dof), mixed numerically here."""
@@ -82,6 +83,7 @@ def test_pooled_mean_has_the_false_positives_of_a_t_that_is_too_wide(n: int, k: 
         assert is_compatible(table[f"rate_{alpha:g}"].iloc[0], expected)
 
 
+@pytest.mark.slow
 def test_pooled_mean_has_a_t_with_the_sd_of_fact_7() -> None:
     """sd √(1+(k−1)ρ): with many participants the rate is that of a normal deviate so much wider."""
     k, icc = 4, 0.6
@@ -90,6 +92,7 @@ def test_pooled_mean_has_a_t_with_the_sd_of_fact_7() -> None:
     assert is_compatible(table["rate_0.05"].iloc[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "covariance",
     [
@@ -185,6 +188,7 @@ def test_power_refers_to_the_best_estimator_where_fixed_effects_cannot_answer() 
     assert 0.6 < marginal["power_0.05"] < 0.95
 
 
+@pytest.mark.slow
 def test_incomplete_participants_enter_power_of_fixed_effects_as_they_enter_the_model() -> None:
     """The paired t test on the 7 complete of 12 participants; the marginal model also uses the others."""
     attendance = full(12, 2)
@@ -196,6 +200,7 @@ def test_incomplete_participants_enter_power_of_fixed_effects_as_they_enter_the_
     assert power["marginal"] > power["summary-statistics"] + 0.05
 
 
+@pytest.mark.slow
 def test_dropout_with_a_true_session_effect_biases_the_fixed_effects_mean_only() -> None:
     attendance = full(20, 3)
     attendance[10:, 1:] = False

@@ -143,6 +143,7 @@ def is_near(calibrated: float, true: float) -> bool:
 # Rates beside the truth --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "k", "sessions"), [(6, 2, "mean"), (12, 3, "ses-03 - ses-01"), (12, 3, "any")])
 def test_equal_normal_participants_give_the_nominal_rate(n: int, k: int, sessions: str) -> None:
     """As it did with one normal covariance for all."""
@@ -151,6 +152,7 @@ def test_equal_normal_participants_give_the_nominal_rate(n: int, k: int, session
     assert (table["rate_0.001"] < 0.001 + 4 * np.sqrt(0.001 / N_VOXELS)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "at_least"),
     [
@@ -171,6 +173,7 @@ def test_rates_are_near_those_of_the_truth(case: Case, at_least: float) -> None:
         assert is_near(table["rate_0.05"][name], own), (name, own)
 
 
+@pytest.mark.slow
 def test_a_cohort_slope_shows_in_the_mixture_alone() -> None:
     found = {effect: cohorts(effect).table()["rate_0.05"]["marginal"] for effect in ("mixture", "split")}
     assert found["mixture"] > 0.5
@@ -195,6 +198,7 @@ def test_few_have_a_session_that_varies_more(sessions: str) -> None:
     assert all(is_near(table["rate_0.05"][name], own) for name, own in true.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "share"), [(12, 1.0), (20, 1.0), (20, 0.5)])
 def test_skewness_is_seen_for_the_most_part(n: int, share: float) -> None:
     """Truth 10.6, 10.3 and 7.6 %; one normal covariance gives 5 %. Residuals of few participants lose a part of it."""
@@ -212,6 +216,7 @@ def test_skewness_of_levels_does_not_touch_differences() -> None:
     assert case.table()["rate_0.05"].iloc[0] == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / N_VOXELS))
 
 
+@pytest.mark.slow
 def test_voxels_may_vary_unequally_and_have_effects() -> None:
     """Standard deviations of voxels over a range of 1 to 20 and large effects leave a valid test at its rate."""
     study = Study(everyone(12, 3))
@@ -226,6 +231,7 @@ def test_voxels_may_vary_unequally_and_have_effects() -> None:
         assert rates.to_numpy() == pytest.approx([0.05, 0.05], abs=4 * np.sqrt(0.05 * 0.95 / N_VOXELS))
 
 
+@pytest.mark.slow
 def test_the_effect_that_power_is_found_for_does_not_depend_on_who_is_listed_first() -> None:
     study = Study(everyone(12, 3))
     maps = study.maps(1, participant_sd=np.repeat([3.0, 1.0], [6, 6]))
@@ -273,6 +279,7 @@ def test_each_participant_keeps_spread_and_covariance() -> None:
     np.testing.assert_allclose(np.cov(maps), found, atol=0.05 * found.max())
 
 
+@pytest.mark.slow
 def test_what_the_model_takes_away_altogether_varies_as_that_session_does_elsewhere() -> None:
     """The only patient's only map of the third session leaves no residual."""
     attendance = everyone(10, 3)
@@ -284,6 +291,7 @@ def test_what_the_model_takes_away_altogether_varies_as_that_session_does_elsewh
     assert sd[2] / sd[[0, 1]].mean() == pytest.approx(2, rel=0.1)
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_tables() -> None:
     case = equal(6, 2, "mean")
     pd.testing.assert_frame_equal(case.table(3), case.table(3))

@@ -39,11 +39,12 @@ def assert_same(
     return ours
 
 
-def smooth(seed: int, shape: tuple[int, int, int] = (30, 34, 28), width: float = 1.5) -> NDArray[np.float32]:
+def smooth(seed: int, shape: tuple[int, int, int] = (20, 23, 18), width: float = 1.5) -> NDArray[np.float32]:
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), width)
     return (noise / noise.std()).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("affine", [MNI, OBLIQUE])
 @pytest.mark.parametrize("two_sided", [True, False])
 @pytest.mark.parametrize("minimum_voxels", [0, 10])

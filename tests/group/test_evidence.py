@@ -119,6 +119,7 @@ MISSING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", list(MISSING))
 @pytest.mark.parametrize("icc", [0.0, 0.3, 0.8])
 def test_sessions_missing_at_random_are_related_to_the_effect_by_chance_only(pattern: str, icc: float) -> None:
@@ -177,6 +178,7 @@ PATTERNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", list(PATTERNS))
 @pytest.mark.parametrize("times", [1, 5])
 def test_covariance_tends_to_the_true_one_in_units_of_the_mean_variance(pattern: str, times: int) -> None:

@@ -85,6 +85,7 @@ def test_complete_data_give_hotellings_t2_of_participants_values(
     np.testing.assert_allclose(found.p, p, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", BOTH)
 @pytest.mark.parametrize("sessions", ["mean", "linear", "any", "ses-03 - ses-02"])
 @pytest.mark.parametrize("group", ["", "a - b"])

@@ -18,6 +18,8 @@ from hotelling import hotelling_t2
 from pages import text_of
 from sessionfx.cli import main
 
+pytestmark = pytest.mark.slow
+
 F_TEST = f"F:shape = {CONTRAST}; second"
 ASKED = ("--contrast", F_TEST, "--session-contrast", "mean", "--session-contrast", "ses-02 - ses-01")
 FloatArray = NDArray[np.float64]

@@ -40,6 +40,7 @@ def test_two_groups_with_a_covariance_each_are_compared_as_krishnamoorthy_and_yu
     assert_are(found, answer_of_r("Krishnamoorthy & Yu", "group", sessions, "a - b", BOTH))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["intercept", "groups", "groups and age"])
 @pytest.mark.parametrize("sessions", SESSIONS)
 def test_wald_test_of_least_squares_is_clubsandwichs(sessions: str, group: str) -> None:

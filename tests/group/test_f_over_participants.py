@@ -130,6 +130,7 @@ def test_marginal_of_one_map_each_has_the_wald_statistic_of_the_groups_own_varia
     np.testing.assert_allclose(found.f, found.dof / (2 * eta) * wald, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sds", [(1.0, 1.0, 1.0), (3.0, 1.0, 2.0), (1.0, 2.0, 3.0)])
 @pytest.mark.parametrize("strategy", ["summary-statistics", "marginal"])
 @pytest.mark.parametrize("sessions", ["mean", "ses-02 - ses-01"])
@@ -139,6 +140,7 @@ def test_groups_that_vary_unequally_keep_the_nominal_rate(strategy: str, sds: tu
     assert 0.035 <= np.mean(found.p <= 0.05) <= 0.058
 
 
+@pytest.mark.slow
 def test_any_difference_between_sessions_and_groups_is_a_test_of_marginal() -> None:
     layout = study(3)
     question = asked(ANY_GROUP, "any", 3)
@@ -204,6 +206,7 @@ F_OF_SITES = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_maps_tables_and_page_of_an_f_test_over_participants(
     sites: GroupStudy, call: GroupCaller, tmp_path: Path
 ) -> None:

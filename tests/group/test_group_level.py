@@ -125,6 +125,7 @@ def assert_maps(output: Path, strategy: str, expected: dict[str, NDArray[np.floa
 # What is written, and that it is the strategies' arithmetic --------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_default_strategy_answers_every_session_contrast(defaults: Path) -> None:
     expected = {
         group_path(defaults, label, statistic, asked).name
@@ -828,6 +829,7 @@ def test_no_text_of_the_tables_reaches_file_names_or_the_page_as_markup(call: Gr
     assert {path.name for path in tmp_path.iterdir()} == {"bids", "firstlevel", "out0", "out1", "out2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [
@@ -860,6 +862,7 @@ def test_a_covariate_that_is_the_same_as_the_sessions_is_declined_in_words(call:
     assert "0 participant(s) have two sessions with different values of 'flat'" in called.error
 
 
+@pytest.mark.slow
 def test_two_participants_are_enough_and_one_is_not(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=2, missing=())
     output = call.done(study, tmp_path / "out")

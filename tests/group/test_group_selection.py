@@ -64,6 +64,7 @@ def left_out(output: Path) -> dict[str, str]:
 # Two maps of one thing ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entity", ["dir", "acq", "rec", "echo", "ce", "part", "hemi", "desc"])
 def test_maps_that_differ_in_an_entity_are_refused_and_both_filters_named_choose(
     tmp_path: Path, call: GroupCaller, entity: str
@@ -114,6 +115,7 @@ def test_maps_that_enter_and_are_not_named_alike_are_warned_of(tmp_path: Path, c
 # FitLins' nodes ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run_node", ["runLevel", "run", "Run"])
 @pytest.mark.parametrize("session_node", ["sessionLevel", "Session"])
 def test_nodes_of_runs_are_passed_over_in_any_case(
@@ -192,6 +194,7 @@ def growth(folder: Path, sessions: Sequence[str]) -> GroupStudy:
     return study
 
 
+@pytest.mark.slow
 def test_a_trend_has_the_sign_of_the_order_in_time(tmp_path: Path, call: GroupCaller) -> None:
     study = growth(tmp_path, ("pre", "post", "fu"))
     for participant in "12345678":
@@ -211,6 +214,7 @@ def test_a_trend_has_the_sign_of_the_order_in_time(tmp_path: Path, call: GroupCa
     assert "ses-pre, ses-post, ses-fu (from: acq_time)" in (tmp_path / "out/group.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_without_a_known_order_no_trend_is_asked_for_and_the_remedy_gives_it(tmp_path: Path, call: GroupCaller) -> None:
     study = growth(tmp_path, ("pre", "post", "fu"))
     called = call(study, tmp_path / "out", "--strategy", "marginal")
@@ -240,6 +244,7 @@ def test_there_are_no_more_than_fifteen_differences_by_default(n_sessions: int, 
         assert (sessions[0], sessions[-1]) in pairs
 
 
+@pytest.mark.slow
 def test_which_differences_are_asked_for_is_said_and_how_to_ask_for_more(tmp_path: Path, call: GroupCaller) -> None:
     sessions = [f"{number:02d}" for number in range(1, 11)]
     study = growth(tmp_path, sessions)

@@ -49,6 +49,7 @@ def numbers_per_voxel(spectrum: ParticipantSpectrum) -> int:
 CASES = [(2, 0.0, False), (3, 0.0, False), (3, 0.0, True), (3, 0.15, False), (3, 0.15, True), (1, 0.0, False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_sessions", "missing", "with_age"), CASES)
 def test_sums_of_squares_are_those_of_the_eigenspaces_bases(n_sessions: int, missing: float, with_age: bool) -> None:
     layout = layout_of(60, n_sessions, missing, with_age=with_age)
@@ -65,6 +66,7 @@ def test_sums_of_squares_are_those_of_the_eigenspaces_bases(n_sessions: int, mis
     assert (found[:, 0] == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_sessions", "missing", "with_age"), CASES[:5])
 def test_twice_the_participants_are_twice_the_numbers_per_voxel(
     n_sessions: int, missing: float, with_age: bool
@@ -76,6 +78,7 @@ def test_twice_the_participants_are_twice_the_numbers_per_voxel(
     assert many < 2.3 * few
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_participants", [40, 80])
 @pytest.mark.parametrize("missing", [0.0, 0.2])
 def test_every_default_strategy_is_thin(n_participants: int, missing: float) -> None:

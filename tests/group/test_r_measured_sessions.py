@@ -118,6 +118,7 @@ def test_values_of_participants_are_compared_by_lm_and_welch(asked: tuple[str, .
     assert_are(found, asked, 1e-9, 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(pymare_stats() is None, reason="PyMARE 0.0.13 or later is not installed")
 @pytest.mark.parametrize("asked", asked_of("rma"), ids="-".join)
 def test_meta_is_metafors(asked: tuple[str, ...]) -> None:

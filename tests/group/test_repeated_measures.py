@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import linalg, optimize
 
+from properties import examples
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
@@ -234,7 +235,7 @@ def spectrum_of(written: Written) -> ParticipantSpectrum:
 
 
 @given(models(), st.floats(0, 50))
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_deviance_is_the_restricted_likelihood_of_the_full_matrices(
     model: tuple[Written, NDArray[np.float64], NDArray[np.float64]], ratio: float
 ) -> None:
@@ -247,7 +248,7 @@ def test_deviance_is_the_restricted_likelihood_of_the_full_matrices(
 
 
 @given(models())
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_ratio_is_the_global_optimum_of_a_dense_search(
     model: tuple[Written, NDArray[np.float64], NDArray[np.float64]],
 ) -> None:
@@ -300,7 +301,7 @@ def test_of_two_optima_the_better_is_taken(counts: list[int]) -> None:
 
 
 @given(models())
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_effect_and_variance_are_generalised_least_squares(
     model: tuple[Written, NDArray[np.float64], NDArray[np.float64]],
 ) -> None:
@@ -341,7 +342,7 @@ def gradient(function: object, at: NDArray[np.float64], step: float) -> NDArray[
 
 
 @given(models())
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_satterthwaites_dof_are_those_of_a_numerical_hessian(
     model: tuple[Written, NDArray[np.float64], NDArray[np.float64]],
 ) -> None:
@@ -420,7 +421,7 @@ def kenward_roger(
 
 
 @given(models())
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_kenward_roger_is_its_general_formulas(model: tuple[Written, NDArray[np.float64], NDArray[np.float64]]) -> None:
     written, contrast, values = model
     spectrum = spectrum_of(written)
@@ -469,7 +470,7 @@ def spectra(draw: st.DrawFn) -> tuple[ParticipantSpectrum, NDArray[np.float64]]:
 
 
 @given(spectra())
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_pooled_ratio_minimises_the_summed_deviance(case: tuple[ParticipantSpectrum, NDArray[np.float64]]) -> None:
     spectrum, values = case
     pooled = PooledRatio(spectrum)
@@ -498,7 +499,7 @@ def test_pooled_ratio_minimises_the_summed_deviance(case: tuple[ParticipantSpect
 
 
 @given(spectra(), st.integers(1, 36))
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_sums_of_blocks_add_up(case: tuple[ParticipantSpectrum, NDArray[np.float64]], cut: int) -> None:
     spectrum, values = case
     pooled = PooledRatio(spectrum)
@@ -509,7 +510,7 @@ def test_sums_of_blocks_add_up(case: tuple[ParticipantSpectrum, NDArray[np.float
 
 
 @given(spectra())
-@settings(deadline=None, max_examples=30)
+@examples(30)
 def test_voxels_without_variation_and_their_units_do_not_count(
     case: tuple[ParticipantSpectrum, NDArray[np.float64]],
 ) -> None:

@@ -132,6 +132,7 @@ def maps_of(study: GroupStudy) -> list[FirstLevelMap]:
     return sorted(find_first_level_maps([study.maps]).maps, key=lambda found: found.key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_the_stack_holds_every_map_at_the_common_voxels(study: GroupStudy, n_threads: int, tmp_path: Path) -> None:
     effects, variances, mask, kept = stacked(maps_of(study), tmp_path, n_threads)
@@ -216,6 +217,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.slow
 def test_every_map_and_sidecar_is_read_once(study: GroupStudy, tmp_path: Path) -> None:
     """For four session contrasts by all default strategies; the first map's sidecar also tells the units, and is a pattern."""
     command = [study.raw, tmp_path / "out", "group", "-d", study.maps, "--nprocs", "2", "--no-report"]
@@ -235,6 +237,7 @@ def test_every_map_and_sidecar_is_read_once(study: GroupStudy, tmp_path: Path) -
     assert counts[pattern] == 3
 
 
+@pytest.mark.slow
 def test_files_of_single_precision_give_the_maps_of_equal_files_of_double_precision(tmp_path: Path) -> None:
     """What is kept in single precision is computed in double precision."""
     found = {}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nilearn.glm.regression import OLSModel
 from numpy.typing import NDArray
 from scipy import stats
 
+from properties import examples
 from sessionfx.ask.covariates import GroupContrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
@@ -88,7 +89,7 @@ def designs(
 
 
 @given(designs(sessions=(2, 2)))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_difference_of_two_sessions_is_the_paired_t_test(design: tuple[NDArray[np.bool_], int]) -> None:
     """Fact 1, also when participants miss a session."""
     attendance, seed = design
@@ -107,7 +108,7 @@ WEIGHTED = "0.5*ses-02 + 0.25*ses-01"
 
 
 @given(designs(balanced=True), st.sampled_from([0.0, 1.0, 30.0]))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_balanced_marginal_is_fixed_effects(design: tuple[NDArray[np.bool_], int], ratio: float) -> None:
     """Fact 2: for every session contrast, with n − 1 degrees of freedom, and Hotelling's T² for the joint test."""
     attendance, seed = design
@@ -130,7 +131,7 @@ def test_balanced_marginal_is_fixed_effects(design: tuple[NDArray[np.bool_], int
 
 
 @given(designs(balanced=True), st.sampled_from([0.1, 1.0, 10.0]))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_balanced_mixed_with_variance_between_participants(design: tuple[NDArray[np.bool_], int], ratio: float) -> None:
     """Fact 3: its mean is that of summary-statistics, its differences are those of the session-model with indicators."""
     attendance, seed = design
@@ -160,7 +161,7 @@ def test_balanced_mixed_with_variance_between_participants(design: tuple[NDArray
 
 
 @given(designs(balanced=True), st.floats(-50, 50))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_constant_per_participant_leaves_every_balanced_difference(
     design: tuple[NDArray[np.bool_], int], size: float
 ) -> None:
@@ -188,7 +189,7 @@ def test_constant_per_participant_leaves_every_balanced_difference(
 
 
 @given(designs(), st.floats(-50, 50))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_constant_per_participant_leaves_the_indicator_difference(
     design: tuple[NDArray[np.bool_], int], size: float
 ) -> None:
@@ -206,8 +207,9 @@ def test_constant_per_participant_leaves_the_indicator_difference(
         np.testing.assert_allclose(after.variance, before.variance, rtol=1e-6)
 
 
+@pytest.mark.slow
 @given(designs(), st.randoms(use_true_random=False))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_renaming_participants_changes_only_linear(design: tuple[NDArray[np.bool_], int], shuffle: object) -> None:
     """Fact 5: the same maps under other labels, hence in another order of participants."""
     attendance, seed = design
@@ -253,8 +255,9 @@ def test_renaming_participants_does_change_linear() -> None:
     assert np.abs(before.t - after.t).max() > 0.01
 
 
+@pytest.mark.slow
 @given(designs(), st.floats(0.01, 100))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_t_changes_sign_with_the_data_and_ignores_their_scale(
     design: tuple[NDArray[np.bool_], int], factor: float
 ) -> None:
@@ -276,7 +279,7 @@ def test_t_changes_sign_with_the_data_and_ignores_their_scale(
 
 
 @given(designs(), st.sampled_from(["indicator", "linear", "none"]))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_session_model_equals_nilearns_ols_on_full_rank_designs(
     design: tuple[NDArray[np.bool_], int], subject_effect: str
 ) -> None:
@@ -295,7 +298,7 @@ def test_session_model_equals_nilearns_ols_on_full_rank_designs(
 
 
 @given(designs(balanced=True))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_fixed_effects_is_the_one_sample_test_of_the_combined_values(design: tuple[NDArray[np.bool_], int]) -> None:
     attendance, seed = design
     n, k = attendance.shape
@@ -372,7 +375,7 @@ def test_pooled_mean_is_inflated_as_compound_symmetry_says() -> None:
 
 
 @given(designs())
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_estimability_agrees_with_the_rank_criterion(design: tuple[NDArray[np.bool_], int]) -> None:
     """c is estimable exactly when adding it as a row does not raise the rank."""
     attendance, seed = design
@@ -462,7 +465,7 @@ def least_squares(
 
 
 @given(designs(), st.integers(1, 2))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_fixed_effects_with_covariates_is_a_plain_regression(
     design: tuple[NDArray[np.bool_], int], n_covariates: int
 ) -> None:
@@ -489,7 +492,7 @@ def test_fixed_effects_with_covariates_is_a_plain_regression(
 
 
 @given(st.integers(2, 12), st.integers(2, 6), st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_balanced_marginal_is_fixed_effects_for_groups_of_equal_size(size: int, k: int, seed: int) -> None:
     """Fact 2 with a group, for every session contrast × group contrast; n − 2 degrees of freedom, or the voxel's."""
     n = 2 * size
@@ -515,7 +518,7 @@ def test_balanced_marginal_is_fixed_effects_for_groups_of_equal_size(size: int, 
 
 
 @given(st.integers(4, 30), st.integers(2, 6), st.integers(1, 2), st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_balanced_marginal_with_covariates_has_the_estimate_of_fixed_effects_and_hc2_errors(
     n: int, k: int, n_covariates: int, seed: int
 ) -> None:
@@ -546,7 +549,7 @@ def test_balanced_marginal_with_covariates_has_the_estimate_of_fixed_effects_and
 
 
 @given(st.integers(2, 12), st.integers(2, 12), st.integers(2, 5), st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_change_that_differs_between_groups_is_a_two_sample_test_of_the_changes(
     first: int, second: int, k: int, seed: int
 ) -> None:
@@ -580,7 +583,7 @@ def with_session_covariate(layout: MapLayout, values: NDArray[np.float64], name:
 
 
 @given(designs())
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_measured_trend_is_the_one_sample_test_of_participants_own_slopes(
     design: tuple[NDArray[np.bool_], int],
 ) -> None:
@@ -609,7 +612,7 @@ def test_measured_trend_is_the_one_sample_test_of_participants_own_slopes(
 
 @pytest.mark.parametrize("measured", [False, True])
 @given(designs())
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_curvature_is_of_each_participants_own_parabola(measured: bool, design: tuple[NDArray[np.bool_], int]) -> None:
     attendance, seed = design
     attendance = np.vstack([attendance, np.ones_like(attendance[:3])])
@@ -646,7 +649,7 @@ def test_curvature_is_of_each_participants_own_parabola(measured: bool, design: 
 
 
 @given(designs(), st.floats(-1000, 1000), st.floats(0.1, 100))
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_times_that_go_with_the_number_of_the_session_give_the_t_of_the_trend(
     design: tuple[NDArray[np.bool_], int], start: float, step: float
 ) -> None:
@@ -663,7 +666,7 @@ def test_times_that_go_with_the_number_of_the_session_give_the_t_of_the_trend(
 
 
 @given(designs())
-@settings(deadline=None, max_examples=25)
+@examples(25)
 def test_session_covariates_are_adjusted_for_by_what_they_add_up_to(design: tuple[NDArray[np.bool_], int]) -> None:
     """Fixed-effects regresses c′y on a constant and c′w; with two sessions the session-model is the same."""
     attendance, seed = design

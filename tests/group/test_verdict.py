@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import pytest
@@ -63,8 +64,11 @@ class Study:
         if spread is not None:
             self.effects *= spread[sessions][:, None]
         self.variances = rng.uniform(0.5, 2, size=self.effects.shape)
+
+    @cached_property
+    def evidence(self) -> Evidence:
         stack = stack_of(self.layout, self.effects, np.ones(SHAPE, dtype=bool))
-        self.evidence, _ = gather_evidence(stack, self.labels)
+        return gather_evidence(stack, self.labels)[0]
 
     def results(self, question: Question, names: Sequence[str], options: GroupOptions) -> list[StrategyResult]:
         found = []
@@ -359,7 +363,6 @@ def test_dropout_that_goes_with_change_is_warned_of_whoever_answers() -> None:
     rows = [row for row, owner in enumerate(study.layout.participants) if int(owner) <= 10]
     late = [row for row in rows if study.layout.sessions[row] == "02"]
     study.effects[late] += 1.5
-    study.evidence, _ = gather_evidence(stack_of(study.layout, study.effects, np.ones(SHAPE, dtype=bool)), study.labels)
     found = study.verdict("linear")
     assert {found.strategies[name].valid for name in ("marginal", "summary-statistics")} == {"conditional"}
     assert verdict_module.DIFFERENT_CHANGE in found.text

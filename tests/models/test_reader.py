@@ -7,9 +7,10 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
+from properties import examples
 from sessionfx.errors import CommandLineError
 from sessionfx.models.reader import INTERCEPT, Contrast, Edge, parse_model, read_model
 
@@ -176,7 +177,7 @@ def _places(part: object, above: tuple = ()) -> list[tuple]:
     return [place for key, value in items for place in [(*above, key), *_places(value, (*above, key))]]
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(400, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_mangled_models_are_read_or_refused(data):
     """Whatever stands at whatever place: a model, or a sentence that names the file."""
@@ -199,7 +200,7 @@ def test_mangled_models_are_read_or_refused(data):
         assert "m_smdl.json" in str(error)
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(content=JSON)
 def test_anything_else_is_refused(content):
     with pytest.raises(CommandLineError, match=r"m_smdl\.json"):

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from properties import examples
 from sessionfx.errors import CommandLineError
 from sessionfx.models.applying import with_model
 from sessionfx.models.mapping import plan_model
@@ -61,7 +62,7 @@ OPTION_SETS = st.fixed_dictionaries({}, optional={name: values_of(name) for name
 )
 
 
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @given(options=OPTION_SETS)
 def test_options_to_a_model_and_back_are_the_same(options: Options) -> None:
     content = json.loads(json.dumps(written_model(options)))

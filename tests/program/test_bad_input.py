@@ -417,6 +417,7 @@ def test_a_call_that_cannot_be_is_refused_in_words_before_anything_is_written(st
 # The input dataset ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [None, "not JSON", '{"Name": "x"}'], ids=["none", "text", "lacking"])
 def test_skip_bids_validation_accepts_a_missing_or_broken_description(study: Study, text: str | None) -> None:
     path = study.root / "dataset_description.json"
@@ -458,6 +459,7 @@ def test_files_that_may_be_runs_of_their_own_are_said_on_screen(study: Study) ->
 # Several choices --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_default_space_is_taken_among_several(study: Study, intact_maps: dict[str, dict[str, bytes]]) -> None:
     rename_entity(study.fmriprep, f"_space-{SPACE}_", "_space-T1w_", keep=True)
     study.done()
@@ -622,6 +624,7 @@ def test_a_broken_participant_fails_alone_and_completes_after_repair(
     assert {participant: maps_of(study.out, participant) for participant in intact_maps} == intact_maps
 
 
+@pytest.mark.slow
 def test_a_participant_broken_after_success_is_no_longer_finished(
     study: Study, intact_maps: dict[str, dict[str, bytes]]
 ) -> None:
@@ -638,6 +641,7 @@ def test_a_participant_broken_after_success_is_no_longer_finished(
     assert maps_of(study.out, "sub-01") == intact_maps["sub-01"]
 
 
+@pytest.mark.slow
 def test_maps_from_before_a_participant_broke_do_not_enter_the_group_unsaid(study: Study) -> None:
     assert study.call().code == 0
     set_cell(study.events(), 3, "onset", "n/a")
@@ -679,6 +683,7 @@ def test_a_confound_that_one_participant_lacks_fails_that_one(study: Study) -> N
     study.call("--confounds", "global_signal").failed("sub-01", "'global_signal'", str(study.confounds()))
 
 
+@pytest.mark.slow
 def test_stop_on_first_crash_leaves_the_rest_undone_and_says_so(study: Study) -> None:
     study.events().unlink()
     done = study.call("--stop-on-first-crash")
@@ -710,6 +715,7 @@ def test_onsets_beyond_the_end_are_set_aside_with_a_warning(study: Study) -> Non
     require(study.log(), (study.events().name, "2 events", "after the run's end", " s)"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--smoothing-fwhm", "20")], ids=["unsmoothed", "smoothed"])
 def test_voxels_that_are_constant_or_not_finite_are_left_out_and_counted(
     study: Study, options: tuple[str, ...]
@@ -787,6 +793,7 @@ def test_an_axis_of_length_one_changes_nothing(study: Study, intact_maps: dict[s
     assert maps == intact_maps["sub-01"]
 
 
+@pytest.mark.slow
 def test_what_the_confounds_json_says_is_part_of_the_work(study: Study) -> None:
     options = ("--participant-label", "01", "--confounds", "compcor")
     assert study.call(*options).code == 0
@@ -821,6 +828,7 @@ def test_a_run_with_a_condition_in_other_letters_says_so(study: Study) -> None:
     assert "condition incongruent does not occur in it (it has 'Incongruent')" in study.log()
 
 
+@pytest.mark.slow
 def test_quotation_marks_in_a_condition_go_through_to_the_page(study: Study) -> None:
     for path in study.root.rglob("sub-01_*_events.tsv"):
         path.write_text(path.read_text().replace("\tincongruent", '\t"in'))
@@ -862,6 +870,7 @@ def test_a_config_file_is_used_and_the_command_line_wins(study: Study) -> None:
     assert {sidecar["ModelParameters"]["DriftModel"] for sidecar in sidecars} == {"none"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [("-tstroop",), ("-t", "stroop"), ("--task-id=stroop",), ("--task_id", "stroop")])
 def test_the_command_line_wins_over_the_config_file_in_every_spelling(study: Study, given: tuple[str, ...]) -> None:
     path = study.folder / "options.toml"

@@ -210,6 +210,7 @@ def test_image_is_the_one_the_dockerfile_builds_and_platforms_run(descriptor: di
     assert json.loads((brainlife / "package.json").read_text(encoding="utf-8"))["version"] == sessionfx.__version__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checks", [(), ("--bids",)], ids=["schema", "BIDS App"])
 def test_boutiques_accepts_the_descriptor(checks: tuple[str, ...]) -> None:
     assert "OK" in bosh("validate", *checks, DESCRIPTOR).stdout
@@ -233,6 +234,7 @@ def test_boutiques_makes_the_command_this_test_makes(descriptor: dict[str, Any],
     assert words[words.index("sessionfx") + 1 :] == command_of(descriptor, with_defaults(descriptor, values))
 
 
+@pytest.mark.slow
 def test_boutiques_refuses_values_that_the_program_refuses(tmp_path: Path) -> None:
     good = {"bids_dir": "in", "output_dir": "out", "analysis_level": ["group"]}
     for wrong in (

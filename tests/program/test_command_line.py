@@ -18,10 +18,11 @@ from typing import Any
 
 import pytest
 import tomli_w
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import sessionfx
+from properties import examples
 from sessionfx.ask.confounds import PRESETS
 from sessionfx.cli import main, parse_options
 from sessionfx.errors import CommandLineError
@@ -371,7 +372,7 @@ def read_back(written: Options, path: Path) -> Options:
 
 
 @given(written=any_options())
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_saved_options_are_read_back_as_they_were(written: Options, config_path: Path) -> None:
     assert read_back(written, config_path) == written
 

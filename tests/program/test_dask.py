@@ -328,6 +328,7 @@ def test_absent_extra_is_named_with_its_command(
     assert "pip install 'sessionfx[dask]'" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_slurm_without_sbatch_is_refused(
     dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ def planned(capsys: pytest.CaptureFixture[str]) -> Planner:
     return plan
 
 
+@pytest.mark.slow
 def test_every_file_of_every_run_is_named(planned: Planner, small_dataset: Path, tmp_path: Path) -> None:
     lines = planned(small_dataset, tmp_path / "out", "--contrast", CONTRAST, "--nprocs", "2")
     assert lines[0] == "Would analyse task stroop, space MNI152NLin2009cAsym: 3 participants, 16 runs."

@@ -23,6 +23,7 @@ WITH_EXAMPLES = [path for path in sorted(SOURCE.rglob("*.py")) if ">>> " in path
 PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", WITH_EXAMPLES, ids=lambda path: path.stem)
 def test_examples_of_docstrings(path):
     module = ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
@@ -44,6 +45,7 @@ def test_every_public_name_is_described_with_its_parameters_and_an_example(name)
         assert not [name for name, kind in inspect.get_annotations(public).items() if "Any" in str(kind)]
 
 
+@pytest.mark.slow
 def test_the_page_shows_every_public_function_and_its_code_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     page = PAGE.read_text(encoding="utf-8")
@@ -93,6 +95,7 @@ def test_missing_maps():
     assert table.set_index("strategy")["power_0.05"]["marginal"] > 0.5
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, capsys):
     asked = ["--participants", "10", "20", "--sessions", "2", "3", "--effect", "0.5", "--voxels", "100"]
     assert command.main([*asked, "--figure", str(tmp_path / "power.svg")]) == 0

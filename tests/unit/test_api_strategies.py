@@ -94,6 +94,7 @@ def compare_verdicts(verdict: sessionfx.Verdict, written: dict[str, object]) -> 
     assert places["strategy"].tolist() == written["Recommended"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("asked", "sessions", "options", "covariate", "group"),
     [
@@ -122,6 +123,7 @@ def test_the_maps_agreement_and_verdict_are_those_of_the_command_line(
     compare_all(sessionfx.estimate(maps, asked, **options, **more), output, sessions, covariate)
 
 
+@pytest.mark.slow
 def test_folder_table_of_files_and_table_of_images_give_the_same(study: GroupStudy) -> None:
     asked = {"covariates": ["group"], "group_contrast": "patient - control", "strategy": "marginal"}
     first, *others = (
@@ -211,6 +213,7 @@ def test_maps_without_sessions_have_a_mean(study: GroupStudy) -> None:
     assert set(sessionfx.estimate(maps)) >= {"summary-statistics", "marginal"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

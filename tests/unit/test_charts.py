@@ -190,6 +190,7 @@ CASES: dict[str, Callable[[], Picture]] = {
 NOTHING = Agreement(*[np.nan] * 7, 0, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_every_input_gives_a_small_picture_with_all_its_text_inside(case: str, figures: list[Figure]) -> None:
     shown = texts(CASES[case]())
@@ -199,6 +200,7 @@ def test_every_input_gives_a_small_picture_with_all_its_text_inside(case: str, f
     assert not any("\\mathdefault" in text or re.fullmatch(r"-[\d.]+", text) for text in shown)
 
 
+@pytest.mark.slow
 def test_equal_input_gives_equal_bytes_in_any_thread() -> None:
     def draw_all(_turn: int) -> list[bytes]:
         return [draw().content for name, draw in CASES.items() if not name.endswith("00")]
@@ -208,6 +210,7 @@ def test_equal_input_gives_equal_bytes_in_any_thread() -> None:
     assert first == second
 
 
+@pytest.mark.slow
 def test_no_global_figures_are_kept() -> None:
     code = "import sys, sessionfx.report.charts; sys.exit('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -316,6 +319,7 @@ class TestAgreement:
         for value, (low, high) in [*((x, left.get_xlim()) for x in upright), *((y, right.get_ylim()) for y in level)]:
             assert low < value < high
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("threshold", [np.inf, np.nan, 50.0])
     def test_a_threshold_beyond_the_axes_is_not_drawn(self, threshold: float, figures: list[Figure]) -> None:
         draw_agreement(normal(50), normal(50, 8), (threshold, threshold))
@@ -429,6 +433,7 @@ def test_titles_take_one_line_and_long_names_keep_both_ends() -> None:
     assert charts.plain("two\nlines\tand\x1b[0m") == "two lines and [0m"
 
 
+@pytest.mark.slow
 def test_labels_of_lines_do_not_lie_on_each_other(figures: list[Figure]) -> None:
     for case in ("design 120 60", "correlation 40", "events (100, 40, 3)"):
         CASES[case]()

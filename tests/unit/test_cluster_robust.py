@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import linalg, stats
 
+from properties import examples
 from sessionfx.group.strategies.designs import difference_contrasts
 from sessionfx.statistics.cluster_robust import RobustContrast, estimate_robust, robust_contrast, wald_robust
 from sessionfx.statistics.multivariate import hotelling
@@ -110,7 +111,7 @@ class WrittenOut:
 
 
 @given(models())
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_estimate_variance_and_dof_are_those_written_out(model: Model) -> None:
     design, participants, ratio, rng = model
     contrast = rng.normal(size=(1, design.shape[1]))
@@ -134,7 +135,7 @@ def test_estimate_variance_and_dof_are_those_written_out(model: Model) -> None:
 
 
 @given(models())
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_wald_test_is_that_written_out(model: Model) -> None:
     design, participants, ratio, rng = model
     q = int(rng.integers(2, design.shape[1] + 1)) if design.shape[1] > 2 else 2
@@ -159,7 +160,7 @@ def test_wald_test_is_that_written_out(model: Model) -> None:
 
 
 @given(models())
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_variance_is_unbiased_when_the_working_correlation_holds(model: Model) -> None:
     """E Σ u u′ = Σ S_i Φ S_i′ over participants must be c′(X′Φ⁻¹X)⁻¹c, the true variance: no data are needed to see it."""
     design, participants, ratio, rng = model
@@ -193,7 +194,7 @@ def _fits_no_rows_exactly(design: NDArray[np.float64], participants: tuple[str, 
 
 
 @given(models())
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_a_single_constraint_gives_t_squared_with_the_same_dof(model: Model) -> None:
     design, participants, ratio, rng = model
     contrast = rng.normal(size=design.shape[1])
@@ -207,7 +208,7 @@ def test_a_single_constraint_gives_t_squared_with_the_same_dof(model: Model) -> 
 
 
 @given(st.integers(2, 6), st.integers(0, 20), st.floats(0, 100), st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=50)
+@examples(50)
 def test_balanced_wald_test_is_hotellings_t2_whatever_the_working_correlation(
     k: int, more: int, ratio: float, seed: int
 ) -> None:
@@ -225,7 +226,7 @@ def test_balanced_wald_test_is_hotellings_t2_whatever_the_working_correlation(
 
 
 @given(models(), st.floats(1e-3, 1e3))
-@settings(deadline=None, max_examples=30)
+@examples(30)
 def test_units_of_the_data_do_not_matter(model: Model, factor: float) -> None:
     design, participants, ratio, rng = model
     contrasts = difference_contrasts(2)
@@ -300,6 +301,7 @@ def rejections(prepared: RobustContrast, values: NDArray[np.float64], alpha: flo
     return float((2 * stats.t.sf(np.abs(found.t), found.dof) < alpha).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", ["working", "slopes"])
 @pytest.mark.parametrize("question", ["mean", "difference", "any"])
 def test_false_positives_stay_at_the_nominal_rate_without_balance(truth: str, question: str) -> None:

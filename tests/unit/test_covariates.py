@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from least_squares import fit_ols
+from properties import examples
 from sessionfx.ask.covariates import (
     Covariates,
     GroupContrast,
@@ -136,7 +137,7 @@ def test_no_covariates_are_no_columns() -> None:
 
 
 @given(st.lists(finite, min_size=3, max_size=30).filter(lambda values: np.ptp(values) > 1e-3))
-@settings(deadline=None)
+@examples()
 def test_means_of_numeric_covariates_are_zero(values: list[float]) -> None:
     column = coded(score=values).values[:, 0]
     assert abs(column.mean()) <= 1e-12 * np.abs(values).max()
@@ -144,7 +145,7 @@ def test_means_of_numeric_covariates_are_zero(values: list[float]) -> None:
 
 
 @given(groupings())
-@settings(deadline=None)
+@examples()
 def test_codes_of_the_levels_sum_to_zero_and_tell_every_level_apart(grouping: tuple[str, ...]) -> None:
     covariates = coded(group=grouping)
     levels = covariates.levels["group"]
@@ -157,7 +158,7 @@ def test_codes_of_the_levels_sum_to_zero_and_tell_every_level_apart(grouping: tu
 
 
 @given(groupings(), st.data())
-@settings(deadline=None)
+@examples()
 def test_another_order_of_participants_permutes_the_rows_only(grouping: tuple[str, ...], data: st.DataObject) -> None:
     n_participants = len(grouping)
     ages = data.draw(st.lists(st.integers(18, 90), min_size=n_participants, max_size=n_participants))
@@ -185,7 +186,7 @@ def test_another_order_of_participants_permutes_the_rows_only(grouping: tuple[st
 
 
 @given(groupings(), st.integers(0, 2**32 - 1))
-@settings(deadline=None)
+@examples()
 def test_contrasts_of_levels_are_those_of_the_group_means(grouping: tuple[str, ...], seed: int) -> None:
     covariates = coded(group=grouping)
     values = np.random.default_rng(seed).normal(size=len(grouping))
@@ -368,7 +369,7 @@ def test_levels_called_like_something_else_are_asked_with_their_covariate() -> N
 
 @given(groupings(), groupings())
 @example(("intercept", "age", "a", "a"), ("a", "b", "b", "a"))
-@settings(deadline=None)
+@examples()
 def test_defaults_can_be_written_back_and_their_labels_are_letters_and_digits(
     one: tuple[str, ...], other: tuple[str, ...]
 ) -> None:
@@ -417,7 +418,7 @@ def _difference(covariates: Covariates, covariate: str, later: str, earlier: str
 @example("__import__('os')")
 @example("age[")
 @example("=")
-@settings(deadline=None)
+@examples()
 def test_any_text_is_a_contrast_or_one_sentence(text: str) -> None:
     try:
         contrast = asked(text, PATIENTS)
@@ -516,7 +517,7 @@ def test_a_design_without_an_answer_is_refused_by_name(
 
 
 @given(st.floats(1e-140, 1e140), st.floats(-1e3, 1e3), st.integers(0, 2**32 - 1))
-@settings(deadline=None)
+@examples()
 def test_units_and_offsets_of_a_covariate_do_not_decide_whether_it_is_estimable(
     unit: float, offset: float, seed: int
 ) -> None:
@@ -752,6 +753,7 @@ def test_columns_that_are_not_there_or_there_twice_matter_where_they_are_asked_f
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_messages_name_some_of_many_columns(tmp_path: Path) -> None:
     names = [f"score{number}" for number in range(5000)]
     columns = {"age": ("20", "n/a", "n/a")} | dict.fromkeys(names, ("n/a", "1", "2"))

@@ -114,6 +114,7 @@ def test_wider_bound_shows_no_less() -> None:
 # Bayes factors ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_bayes_factors_are_those_of_r() -> None:
     reference = pd.read_csv(R_TABLES / "bayes_factors.tsv", sep="\t")
     found = np.array([
@@ -264,6 +265,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> GroupStudy:
     return make_study(tmp_path_factory.mktemp("study"), n_participants=12)
 
 
+@pytest.mark.slow
 def test_program_writes_maps_mask_sidecars_table_and_page(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     out = call.done(study, tmp_path / "out", *ASKED, report=True)
     effect, variance, dof, z = (group_map(out, "marginal", kind) for kind in ("effect", "variance", "dof", "z"))
@@ -311,6 +313,7 @@ def test_program_writes_maps_mask_sidecars_table_and_page(study: GroupStudy, cal
     assert not list(out.glob("group/*sessions-any*equivalence*"))
 
 
+@pytest.mark.slow
 def test_another_bound_answers_anew_and_the_same_resumes(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ("--session-contrast=mean", "--strategy", "summary-statistics")
@@ -326,6 +329,7 @@ def test_another_bound_answers_anew_and_the_same_resumes(study: GroupStudy, call
     assert not list(out.glob("group/*equivalence*"))
 
 
+@pytest.mark.slow
 def test_nothing_of_it_is_said_where_it_is_not_asked_for(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     out = call.done(study, tmp_path / "out", "--session-contrast=mean", "--strategy", "summary-statistics", report=True)
     page = text_of(out / "group.html")

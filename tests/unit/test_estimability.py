@@ -79,6 +79,7 @@ def test_nilearn_by_itself_makes_them_differ() -> None:
     np.testing.assert_array_equal(ours["a"], ours["b"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hrf_model", ["glover", "spm + derivative", "glover + derivative + dispersion"])
 @pytest.mark.parametrize("drift_model", ["cosine", "polynomial", "none"])
 def test_a_design_of_full_rank_is_nilearns_to_the_last_bit(hrf_model: str, drift_model: str) -> None:

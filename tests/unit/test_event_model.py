@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from properties import examples
 from sessionfx.ask.event_model import (
     EventModel,
     Modulator,
@@ -51,7 +52,7 @@ def test_a_modulator_is_a_column_with_constants(text: str, expected: tuple[objec
 @given(
     name=st.none() | NAMES, condition=st.none() | NAMES, column=NAMES, factor=NUMBERS, constant=NUMBERS, space=SPACES
 )
-@settings(deadline=None)
+@examples()
 def test_a_modulator_means_what_its_text_says(
     name: str | None, condition: str | None, column: str, factor: float, constant: float, space: str
 ) -> None:
@@ -136,7 +137,7 @@ def test_columns_and_values_with_signs_stand_in_backticks() -> None:
 
 
 @given(column=NAMES, values=st.lists(NAMES, min_size=1, max_size=4, unique=True), cell=NAMES, space=SPACES)
-@settings(deadline=None)
+@examples()
 def test_a_filter_and_its_opposite_share_the_events_out(column: str, values: list[str], cell: str, space: str) -> None:
     equal, unequal = (
         parse_event_filter(f"{column}{space}{sign}{space}{f'{space},{space}'.join(values)}") for sign in ("=", "!=")
@@ -165,7 +166,7 @@ def test_what_is_no_filter_is_refused(text: str, reason: str) -> None:
 
 
 @given(text=st.text(max_size=40))
-@settings(deadline=None)
+@examples()
 def test_any_text_is_read_or_refused_in_words(text: str) -> None:
     for parse in (parse_modulator, parse_event_filter):
         try:

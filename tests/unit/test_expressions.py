@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nilearn.glm.contrasts import expression_to_contrast_vector
 
+from properties import examples
 from sessionfx.ask.expressions import ExpressionError, parse_expression, split_name
 
 # An expression's text together with the weights it means
@@ -78,7 +79,7 @@ def expressions(names: st.SearchStrategy[str]) -> st.SearchStrategy[Meaning]:
 
 
 @given(expressions(NAMES))
-@settings(deadline=None, max_examples=100)
+@examples(100)
 def test_a_weighted_sum_means_what_arithmetic_says(meaning: Meaning) -> None:
     text, weights = meaning
     if without_zeros(weights):
@@ -89,7 +90,7 @@ def test_a_weighted_sum_means_what_arithmetic_says(meaning: Meaning) -> None:
 
 
 @given(expressions(PYTHON_NAMES))
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_weights_agree_with_nilearn(meaning: Meaning) -> None:
     text, weights = meaning
     columns = [*weights, "drift_1", "constant"]
@@ -103,7 +104,7 @@ def test_weights_agree_with_nilearn(meaning: Meaning) -> None:
 
 
 @given(expressions(NAMES))
-@settings(deadline=None, max_examples=50)
+@examples(50)
 def test_labels_are_ascii_letters_and_digits(meaning: Meaning) -> None:
     text, weights = meaning
     if without_zeros(weights):
@@ -112,7 +113,7 @@ def test_labels_are_ascii_letters_and_digits(meaning: Meaning) -> None:
 
 @pytest.mark.parametrize("session_names", [False, True])
 @given(text=st.one_of(st.text(), st.text(alphabet="ab_.`'\"=#@[]{}:;,\n\0 ()+-*/0123456789eEsx²٣é", max_size=40)))
-@settings(deadline=None, max_examples=150)
+@examples(150)
 def test_arbitrary_text_is_read_or_refused_and_nothing_else(text: str, session_names: bool) -> None:
     try:
         expression = parse_expression(text, session_names=session_names)
@@ -147,7 +148,7 @@ def test_an_attribute_is_only_a_name() -> None:
 
 
 @given(st.text(min_size=1, max_size=20).filter(lambda name: "`" not in name))
-@settings(deadline=None, max_examples=100)
+@examples(100)
 def test_backticks_make_any_text_a_name(name: str) -> None:
     # whichever way its accents are typed
     assert parse_expression(f"2*`{name}`").weights == {unicodedata.normalize("NFC", name): 2.0}
@@ -205,7 +206,7 @@ def test_sessions_are_differences_elsewhere() -> None:
 
 
 @given(later=BIDS_LABELS, earlier=BIDS_LABELS, factor=NUMBERS)
-@settings(deadline=None, max_examples=100)
+@examples(100)
 def test_any_session_label_can_stand_in_an_expression(later: str, earlier: str, factor: str) -> None:
     text = f"{factor}*ses-{later} - ses-{earlier}"
     expected = without_zeros(added({f"ses-{later}": float(factor)}, {f"ses-{earlier}": -1.0}))

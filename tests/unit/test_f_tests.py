@@ -208,6 +208,7 @@ def test_how_the_rows_are_written_does_not_matter() -> None:
     np.testing.assert_allclose(other.dof, plain.dof, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("covariances", "dofs", "one_per_mille"),
     [

@@ -81,6 +81,7 @@ def test_a_folder_that_cannot_be_listed_is_named(
     assert not [path for path in kept if ("fmriprep" in str(path)) == ("fmriprep" in place)], "no incomplete database"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [False, True], ids=["no database", "database"])
 @pytest.mark.parametrize("times", range(1, 6))
 def test_a_folder_that_fails_at_any_time_loses_nothing(
@@ -108,6 +109,7 @@ def test_a_participant_who_is_not_asked_for_may_be_unreadable(
         select(root, participant_label=("01",), database_dir=tmp_path / "kept")
 
 
+@pytest.mark.slow
 @needs_another_user
 @pytest.mark.parametrize("place", ["sub-02", f"{FMRIPREP}/sub-02/ses-2", "derivatives", FMRIPREP, ""])
 @pytest.mark.parametrize("mode", [0o000, 0o444])
@@ -167,6 +169,7 @@ def test_names_that_are_no_text_of_other_files_do_not_matter(tmp_path: Path) -> 
     assert len(names(select(root, database_dir=tmp_path / "kept"))) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_names_that_differ_in_unicode_form_are_never_taken_for_each_other(form: str, tmp_path: Path) -> None:
     """BIDS labels are letters and digits of ASCII: either form is said to be no name of BIDS."""
@@ -233,6 +236,7 @@ def test_configuration_files_in_the_dataset_change_nothing_and_a_bidsignore_hide
     assert len(names(select(root))) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", ["{broken", "[1]", '{"config_paths": {"bids": "/nowhere.json", "derivatives": "/nowhere.json"}}']
 )

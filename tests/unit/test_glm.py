@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from nilearn.glm.contrasts import compute_contrast
 from nilearn.glm.first_level import mean_scaling, run_glm
 from numpy.typing import NDArray
 
+from properties import examples
 from sessionfx.participant.glm import VOXELS_PER_BLOCK, fit_run, percent_of_mean
 from sessionfx.statistics.estimates import Estimate
 
@@ -42,7 +43,7 @@ def random_design(rng: np.random.Generator, n_volumes: int, n_columns: int) -> F
     return np.column_stack([columns - columns.mean(axis=0), np.ones(n_volumes)])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(60, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32 - 1),
     n_volumes=st.integers(12, 150),

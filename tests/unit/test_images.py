@@ -87,6 +87,7 @@ def test_no_more_is_allocated_than_a_file_can_hold(tmp_path: Path) -> None:
         assert peak < 20e6
 
 
+@pytest.mark.slow
 def test_grids_are_compared_before_data_are_read(tmp_path: Path) -> None:
     """A mask of 192 MB of zeros in 0.2 MB: a valid file, told apart by its header alone."""
     header = bytearray(save(tmp_path / "mask.nii", np.zeros(SHAPE, np.uint8)).read_bytes()[:352])
@@ -193,6 +194,7 @@ def test_a_series_with_two_axes_of_time_is_refused(tmp_path: Path) -> None:
         open_series(path)
 
 
+@pytest.mark.slow
 def test_no_mutation_of_a_header_ends_in_a_traceback(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     mask = save(tmp_path / "mask.nii", np.ones(SHAPE, np.uint8))

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from properties import examples
 from sessionfx.ask.covariates import GroupContrast
 from sessionfx.ask.session_contrasts import SessionContrast, resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
@@ -116,7 +117,7 @@ def test_variance_between_participants_is_that_of_metafor_or_has_a_smaller_devia
 
 @needs_pymare
 @given(st.integers(3, 30), st.floats(0.01, 100.0), st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_equal_variances_give_the_one_sample_t_test(n: int, variance: float, seed: int) -> None:
     """With equal weights Knapp & Hartung's scale makes up for τ², also where τ² is zero."""
     values = np.random.default_rng(seed).normal(0.5, 1.0, size=(n, N_VOXELS))
@@ -148,7 +149,7 @@ def test_covariates_agree_with_the_likelihood_written_out(between: float) -> Non
 
 @needs_pymare
 @given(st.integers(3, 20), st.integers(1, 3), st.floats(0.0, 3.0), st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_variance_between_participants_is_a_maximum_of_the_restricted_likelihood(
     n: int, n_columns: int, between: float, seed: int
 ) -> None:

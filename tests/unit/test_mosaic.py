@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nilearn.datasets import load_mni152_template
 from PIL import Image
 
+from properties import examples
 from sessionfx.report import mosaic
 from sessionfx.report.mosaic import Anatomy, Mosaic, Scale, choose_cuts, template
 from sessionfx.report.style import DIVERGING
@@ -55,7 +56,7 @@ def test_any_peaks_give_as_many_cuts_as_asked_for(peaks: list[float], low: float
 # scale
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     st.integers(0, 10_000), st.floats(0.01, 50), st.one_of(st.floats(0.01, 200), st.just(float("inf"))), st.booleans()
 )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from properties import examples
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
@@ -32,7 +33,7 @@ def balanced_layout(n: int, k: int) -> MapLayout:
 
 
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 12), seeds)
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_hotellings_t2_is_its_definition_at_every_voxel(q: int, p: int, more: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     n = q + p + more
@@ -94,7 +95,7 @@ def box(sessions: NDArray[np.float64]) -> float:
 
 
 @given(st.integers(2, 6), st.integers(1, 20), seeds)
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_epsilon_is_boxs_and_between_its_bounds(k: int, more: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     n = 1 + more
@@ -121,7 +122,7 @@ def test_epsilon_is_one_under_compound_symmetry_and_smallest_where_one_differenc
 
 
 @given(st.integers(3, 15), st.integers(2, 6), seeds)
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_session_models_any_is_the_repeated_measures_analysis_of_variance(n: int, k: int, seed: int) -> None:
     """F by sums of squares; Greenhouse–Geisser changes its degrees of freedom alone."""
     rng = np.random.default_rng(seed)
@@ -140,7 +141,7 @@ def test_session_models_any_is_the_repeated_measures_analysis_of_variance(n: int
 
 
 @given(st.integers(4, 12), st.integers(2, 5), seeds)
-@settings(deadline=None, max_examples=30)
+@examples(30)
 def test_session_models_any_with_missing_sessions_compares_two_models(n: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     attendance = rng.random((n, k)) < 0.8
@@ -162,7 +163,7 @@ def test_session_models_any_with_missing_sessions_compares_two_models(n: int, k:
 
 
 @given(st.integers(1, 4), st.integers(0, 2), seeds)
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_f_test_compares_the_model_with_the_restricted_one(q: int, extra: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     p = q + extra
@@ -188,7 +189,7 @@ def test_f_test_compares_the_model_with_the_restricted_one(q: int, extra: int, s
 
 
 @given(st.floats(0.3, 60), st.floats(0.5, 300), seeds)
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_p_and_z_of_f_are_scipys(numerator: float, dof: float, seed: int) -> None:
     f = np.abs(np.random.default_rng(seed).normal(size=30)) ** 3 * 4
     found = FTest(f, numerator, dof)

@@ -7,9 +7,10 @@ import re
 from pathlib import PurePosixPath
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from properties import examples
 from sessionfx.bids.names import ENTITY_ORDER, entity_string, file_name, func_folder, parse_name, strip_prefix
 from sessionfx.wording import natural_key, words_to_label
 
@@ -25,7 +26,7 @@ def natural_order(labels: list[str]) -> list[str]:
 
 
 @given(ENTITIES, SUFFIXES, EXTENSIONS)
-@settings(deadline=None)
+@examples()
 def test_a_file_name_is_read_back_as_it_was_made(entities: dict[str, str], suffix: str, extension: str) -> None:
     parsed = parse_name(file_name(entities, suffix, extension))
     assert parsed is not None
@@ -33,7 +34,7 @@ def test_a_file_name_is_read_back_as_it_was_made(entities: dict[str, str], suffi
 
 
 @given(ENTITIES, st.randoms(use_true_random=False))
-@settings(deadline=None)
+@examples()
 def test_known_entities_stand_in_the_order_of_bids(entities: dict[str, str], shuffler: random.Random) -> None:
     items = [(key, label) for key, label in entities.items() if key in ENTITY_ORDER]
     shuffled = items.copy()
@@ -91,7 +92,7 @@ def test_other_names_are_not_taken_apart(name: str) -> None:
 
 
 @given(st.text(max_size=40))
-@settings(deadline=None, max_examples=200)
+@examples(200)
 def test_any_name_is_either_taken_apart_or_not(name: str) -> None:
     parsed = parse_name(name)
     if parsed is not None:
@@ -113,7 +114,7 @@ def test_prefix_is_dropped_where_it_stands(label: str, bare: str) -> None:
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True))
-@settings(deadline=None)
+@examples()
 def test_numbers_sort_by_size_whatever_their_digits(numbers: list[int]) -> None:
     assert natural_order([f"ses-{number}" for number in numbers]) == [f"ses-{number}" for number in sorted(numbers)]
 
@@ -125,7 +126,7 @@ def test_natural_order_of_mixed_labels() -> None:
 
 
 @given(st.lists(st.one_of(st.text(max_size=8), st.text(alphabet="01²③x٣", max_size=4)), max_size=8))
-@settings(deadline=None, max_examples=200)
+@examples(200)
 def test_any_labels_can_be_sorted_together(labels: list[str]) -> None:
     """Conditions and folder names may hold anything, `m²` for example."""
     assert sorted(natural_order(labels)) == sorted(labels)
@@ -161,7 +162,7 @@ def test_words_become_one_camel_case_label(words: list[str], label: str) -> None
 
 
 @given(st.lists(st.one_of(st.text(), st.text(alphabet="./\\~\0\n:ab1")), max_size=4))
-@settings(deadline=None, max_examples=200)
+@examples(200)
 def test_no_label_leaves_its_folder(words: list[str]) -> None:
     label = words_to_label(words)
     assert re.fullmatch("[a-zA-Z0-9]*", label)
@@ -172,7 +173,7 @@ def test_no_label_leaves_its_folder(words: list[str]) -> None:
 
 
 @given(st.text(min_size=1))
-@settings(deadline=None, max_examples=200)
+@examples(200)
 def test_making_a_label_of_a_label_changes_nothing(text: str) -> None:
     label = words_to_label([text])
     assert words_to_label([label]) == label

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from properties import examples
 from sessionfx.statistics.participant_variance import participant_spectrum
 from sessionfx.statistics.reliability import VarianceComponents, variance_components
 
@@ -40,7 +41,7 @@ def attendances(draw: st.DrawFn) -> tuple[NDArray[np.int_], NDArray[np.int_], np
 
 
 @given(st.integers(2, 20), st.integers(2, 6), seeds)
-@settings(deadline=None, max_examples=50)
+@examples(50)
 def test_complete_data_give_shrout_and_fleiss_coefficients(n: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     cube = rng.normal(size=(n, k, N_VOXELS)) + rng.normal(size=(n, 1, N_VOXELS)) + rng.normal(size=(k, N_VOXELS))
@@ -74,7 +75,7 @@ def henderson_3(owners: NDArray[np.int_], fixed: NDArray[np.float64], y: NDArray
 
 
 @given(attendances(), st.booleans())
-@settings(deadline=None, max_examples=50)
+@examples(50)
 def test_missing_sessions_give_hendersons_estimates(
     case: tuple[NDArray[np.int_], NDArray[np.int_], np.random.Generator], adjusted: bool
 ) -> None:
@@ -104,7 +105,7 @@ def test_missing_sessions_leave_the_variances_unbiased() -> None:
 
 
 @given(attendances(), st.floats(-100, 100))
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_differences_between_sessions_do_not_touch_the_consistency(
     case: tuple[NDArray[np.int_], NDArray[np.int_], np.random.Generator], size: float
 ) -> None:
@@ -117,7 +118,7 @@ def test_differences_between_sessions_do_not_touch_the_consistency(
 
 
 @given(attendances(), st.floats(1e-6, 1e6), st.booleans())
-@settings(deadline=None, max_examples=40)
+@examples(40)
 def test_units_change_the_variances_and_not_the_coefficient(
     case: tuple[NDArray[np.int_], NDArray[np.int_], np.random.Generator], factor: float, adjusted: bool
 ) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from properties import examples
 from sessionfx.ask.session_contrasts import (
     SessionContrast,
     check_specification,
@@ -62,7 +63,7 @@ def test_mean_and_later_minus_earlier_and_the_trend_are_asked_by_default(
 
 
 @given(st.lists(st.from_regex("[a-zA-Z0-9]{1,5}", fullmatch=True), max_size=5, unique_by=str.lower))
-@settings(deadline=None)
+@examples()
 def test_defaults_can_be_resolved_for_any_session_labels(sessions: list[str]) -> None:
     """BIDS forbids labels that differ in case only."""
     contrasts = resolve_session_contrasts([], sessions)
@@ -119,7 +120,7 @@ def test_the_order_of_the_sessions_is_their_order_in_time() -> None:
 
 
 @given(st.integers(2, 12))
-@settings(deadline=None)
+@examples()
 def test_linear_weights_sum_to_zero_and_give_slope_one_on_time(n_sessions: int) -> None:
     contrast = resolved("linear", session_labels(n_sessions))
     weights = np.array(contrast.weights)
@@ -128,7 +129,7 @@ def test_linear_weights_sum_to_zero_and_give_slope_one_on_time(n_sessions: int) 
 
 
 @given(st.lists(st.integers(-20, 20), min_size=3, max_size=8, unique=True), st.integers(0, 2**32 - 1))
-@settings(deadline=None)
+@examples()
 def test_trend_weights_are_those_of_the_regression_line_and_of_the_parabola(times: list[int], seed: int) -> None:
     values = np.random.default_rng(seed).normal(size=len(times))
     for degree in (1, 2):
@@ -153,7 +154,7 @@ def test_a_parabola_needs_three_sessions_and_is_of_those_there_are() -> None:
 
 
 @given(attendances())
-@settings(deadline=None)
+@examples()
 def test_mean_is_over_the_sessions_there_are(attendance: tuple[tuple[str, ...], list[str]]) -> None:
     sessions, present = attendance
     weights = resolved("mean", sessions).weights_for(present)
@@ -161,7 +162,7 @@ def test_mean_is_over_the_sessions_there_are(attendance: tuple[tuple[str, ...], 
 
 
 @given(attendances(least=2), st.integers(0, 2**32 - 1))
-@settings(deadline=None)
+@examples()
 def test_linear_is_the_least_squares_slope_over_the_sessions_there_are(
     attendance: tuple[tuple[str, ...], list[str]], seed: int
 ) -> None:
@@ -178,14 +179,14 @@ def test_linear_is_the_least_squares_slope_over_the_sessions_there_are(
 
 
 @given(attendances())
-@settings(deadline=None)
+@examples()
 def test_linear_needs_two_sessions(attendance: tuple[tuple[str, ...], list[str]]) -> None:
     sessions, present = attendance
     assert (resolved("linear", sessions).weights_for(present) is None) == (len(present) < 2)
 
 
 @given(attendances(), st.data())
-@settings(deadline=None)
+@examples()
 def test_given_weights_need_every_session_they_name(
     attendance: tuple[tuple[str, ...], list[str]], data: st.DataObject
 ) -> None:
@@ -197,7 +198,7 @@ def test_given_weights_need_every_session_they_name(
 
 
 @given(attendances(least=2), st.sampled_from(["mean", "linear", "ses-02 - ses-01"]))
-@settings(deadline=None)
+@examples()
 def test_whoever_has_every_session_gets_the_contrast_itself(
     attendance: tuple[tuple[str, ...], list[str]], specification: str
 ) -> None:
@@ -215,7 +216,7 @@ def test_nobody_answers_without_a_session(specification: str) -> None:
 
 
 @given(attendances(least=2))
-@settings(deadline=None)
+@examples()
 def test_no_weight_is_zero(attendance: tuple[tuple[str, ...], list[str]]) -> None:
     sessions, present = attendance
     for specification in ("mean", "linear", "0*ses-01 + ses-02"):

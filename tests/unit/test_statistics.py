@@ -5,7 +5,7 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nilearn.glm import fdr_threshold
 from nilearn.glm.contrasts import Contrast, compute_fixed_effects
@@ -13,6 +13,7 @@ from nilearn.image import math_img
 from scipy import stats
 
 from least_squares import fit_ols
+from properties import examples
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
@@ -24,7 +25,7 @@ from sessionfx.statistics.thresholds import z_threshold
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(1, 300), st.floats(0.1, 60))
-@settings(deadline=None, max_examples=50)
+@examples(50)
 def test_t_z_and_p_equal_nilearns(seed: int, dof: float, spread: float) -> None:
     rng = np.random.default_rng(seed)
     effect, variance = spread * rng.normal(size=40), rng.uniform(0.5, 2, size=40)
@@ -41,7 +42,7 @@ def test_z_is_odd_and_stays_finite_for_huge_t() -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.001, 0.05, 0.2]), st.floats(0, 4))
-@settings(deadline=None, max_examples=50)
+@examples(50)
 def test_fdr_threshold_selects_the_voxels_nilearn_selects(seed: int, alpha: float, effect: float) -> None:
     rng = np.random.default_rng(seed)
     z = rng.normal(size=500) + effect * (rng.uniform(size=500) < 0.2)
@@ -133,7 +134,7 @@ def test_values_that_the_design_explains_have_no_variance_rather_than_a_tiny_one
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(0, 3), st.floats(-6, 6))
-@settings(deadline=None, max_examples=60)
+@examples(60)
 def test_rank_does_not_depend_on_units(seed: int, n_columns: int, n_copies: int, power: float) -> None:
     rng = np.random.default_rng(seed)
     base = rng.normal(size=(30, n_columns))

@@ -13,11 +13,12 @@ from typing import Any
 import html5lib
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from scipy.ndimage import gaussian_filter
 
+from properties import examples
 from sessionfx.report.nilearn_files import niivue_script, packed_niivue
 from sessionfx.report.page import assemble_page, section_path, write_section
 from sessionfx.report.viewer import ViewerMap, viewer_data
@@ -96,7 +97,7 @@ def test_nilearn_still_ships_the_niivue_that_pages_show() -> None:
     assert len(packed_niivue()) < 1.1e6
 
 
-@settings(deadline=None)
+@examples()
 @given(st.integers(0, 10_000), st.floats(0.05, 60), st.floats(0.5, 6))
 def test_values_are_kept_to_a_step_and_none_crosses_its_threshold(seed: int, size: float, threshold: float) -> None:
     values = smooth_map(seed, size)
