@@ -116,7 +116,7 @@ class Study:
         stack = stack_of(self.layout, maps, np.ones((maps.shape[1], 1, 1), dtype=bool))
         evidence, _ = gather_evidence(stack, self.sessions)
         results, answers = self.results(question, maps, ("summary-statistics", "marginal"), **options)
-        return judge(question, self.layout, results, evidence, GroupOptions(), rates), answers
+        return judge(question, self.layout, results, evidence, GroupOptions(**options), rates), answers
 
 
 def p_of(found: Estimate | FTest) -> NDArray[np.float64]:

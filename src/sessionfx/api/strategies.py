@@ -101,6 +101,7 @@ def estimate(
     mixed_dof: str = GroupModel.mixed_dof,
     variance: str = GroupModel.variance,
     session_covariate_effect: str = GroupModel.session_covariate_effect,
+    robust: str = GroupModel.robust,
     alpha: float = GroupModel.alpha,
     correction: str = GroupModel.correction,
 ) -> StrategyEstimates:
@@ -119,7 +120,7 @@ def estimate(
         Columns of the table of maps, or of participants.tsv and sub-XX_sessions.tsv in `bids_dir`.
     group_contrast : str, default='intercept'
         `age`, `patient - control`.
-    fixed_effects, subject_effect, mixed_dof, variance, session_covariate_effect : str
+    fixed_effects, subject_effect, mixed_dof, variance, session_covariate_effect, robust : str
     alpha : float
         Error rate of the threshold.
     correction : str
@@ -152,7 +153,8 @@ def estimate(
         **read_options(
             session_contrast=[session_contrast], strategy=strategy, covariates=covariates,
             session_covariates=session_covariates, group_contrast=[group_contrast], subject_effect=subject_effect,
-            mixed_dof=mixed_dof, variance=variance, session_covariate_effect=session_covariate_effect, alpha=alpha,
+            mixed_dof=mixed_dof, variance=variance, session_covariate_effect=session_covariate_effect,
+            robust=robust, alpha=alpha,
             correction=correction,
         )
     )  # fmt: skip

@@ -37,11 +37,12 @@ from sessionfx.group.stack import MapStack, attendance, open_stack
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, Question
 from sessionfx.group.strategies.strategy import Strategy
+from sessionfx.group.weights import weigh_participants
 from sessionfx.options import Execution, GroupModel, StrategyModel
 from sessionfx.report.methods import GroupWork, MethodsText, group_methods
 from sessionfx.tasks.records import Record, file_state, fingerprint
 from sessionfx.tasks.task import Chain, Task
-from sessionfx.wording import listed, quoted
+from sessionfx.wording import joined, listed, quoted
 
 # Real voxels that a calibration draws from: several times as many as smooth maps have independent places
 RESAMPLED_VOXELS = 6_000
@@ -486,6 +487,10 @@ class ContrastMaps:
         """Write the answer of a strategy, where it has one."""
         answer = next(result for result in self.answers(question).strategies if result.name == strategy)
         self._files.write_answer(question, answer)
+        if answer.plan is not None and answer.stat_map is not None and answer.plan.weighs_participants:
+            mask, map_ordered = answer.stat_map.mask, self._analysis.executor.map_ordered
+            weights = weigh_participants(answer.plan, self._stack, mask, map_ordered)
+            self._files.write_weights(question, answer, weights)
 
     def answers(self, question: Question) -> QuestionResults:
         """Give the answers to a question, compared and judged."""
@@ -516,13 +521,22 @@ class ContrastMaps:
             grid=stack.grid,
             coverage=stack.coverage,
             questions=tuple(map(self.answers, study.questions)),
-            warnings=(*stack.warnings, *self._earlier_answers()),
+            warnings=(*stack.warnings, *self._counted_fully(), *self._earlier_answers()),
             covariate_warnings=study.covariates.warnings,
             left_out=study.left_out,
             evidence=self._evidence,
             reliability=self._reliability,
             calibration=self._calibration,
         )
+
+    def _counted_fully(self) -> list[str]:
+        """Say which strategies `--robust` leaves as they are."""
+        robust = self._analysis.model.robust
+        others = [strategy.title for strategy in self._analysis.strategies if not strategy.takes_robust]
+        if robust == "none" or not others:
+            return []
+        return [f"--robust {robust}: {joined(others)} still {'counts' if len(others) == 1 else 'count'} all "
+                "participants fully."]  # fmt: skip
 
     def _earlier_answers(self) -> list[str]:
         """Say which answers of earlier calls lie beside those of this call, which the page does not show."""

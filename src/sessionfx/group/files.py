@@ -46,9 +46,12 @@ from sessionfx.statistics.thresholds import suprathreshold
 
 if TYPE_CHECKING:
     from sessionfx.group.results import PairResult, QuestionResults, Reliability, StrategyResult, Verdict
+    from sessionfx.group.weights import ParticipantWeights
 
 # Peaks of clusters in the JSON; the table of clusters has all
 _MOST_PEAKS = 10
+# With more, a 4-D map of their weights takes more memory than the analysis
+MOST_WEIGHT_VOLUMES = 200
 # Of family-wise p values
 FAMILY_WISE = ("voxelFWE", "clusterSizeFWE", "clusterMassFWE", "tfceFWE")
 PERMUTATION_FIELDS = (
@@ -138,7 +141,7 @@ class GroupFiles:
         """Paths of all files that may be made of the answer of a strategy, by its label in file names."""
         entities = self._of_strategy(question, strategy)
         maps = [*statmap_paths(self.folder, entities, (*STATISTICS, "F", "dof", "log10BF10")).values(),
-                *self._equivalence_paths(entities)]  # fmt: skip
+                *self._equivalence_paths(entities), *self._weights_paths(entities).values()]  # fmt: skip
         design = self._design_path(entities)
         return (*maps, *map(sidecar_path, maps), design, design.with_suffix(".json"), self._clusters_path(entities))
 
@@ -174,6 +177,12 @@ class GroupFiles:
             self.folder / file_name({**entities, "stat": "z", "desc": "equivalence"}, STATMAP_SUFFIX, EXTENSION),
             self.folder / file_name({**entities, "desc": "equivalence"}, "mask", EXTENSION),
         )
+
+    def _weights_paths(self, entities: Mapping[str, str | None]) -> dict[str, Path]:
+        return {
+            desc: self.folder / file_name({**entities, "stat": "weight", "desc": desc}, STATMAP_SUFFIX, EXTENSION)
+            for desc in ("participants", "smallest", "belowHalf")
+        }
 
     def _permutation_path(self, entities: Mapping[str, str | None], kind: str) -> Path:
         return self.folder / file_name({**entities, "stat": "p", "desc": kind}, STATMAP_SUFFIX, EXTENSION)
@@ -444,6 +453,40 @@ class GroupFiles:
             "Software": SOFTWARE,
         }
         write_statmap(path, factors.log10, stat_map.mask, stat_map.grid, content)
+
+    def write_weights(self, question: Question, result: StrategyResult, weights: ParticipantWeights) -> None:
+        """Write how much participants count at each voxel: the smallest weight, how many have little, and all."""
+        plan, stat_map = result.plan, result.stat_map
+        assert plan is not None and stat_map is not None  # noqa: S101 - the caller checks
+        sidecar, paths = (
+            self._sidecar(question, result, plan),
+            self._weights_paths(self._of_strategy(question, result.label)),
+        )
+        maps: dict[str, tuple[str, str, NDArray[Any]]] = {
+            "smallest": ("Weight of the participant who counts least", "percent", weights.smallest),
+            "belowHalf": ("Number of participants who count less than half", "participants", weights.n_below_half),
+        }
+        if len(weights.participants) <= MOST_WEIGHT_VOLUMES:
+            text = "Weight of each participant, a volume for each of Participants"
+            maps["participants"] = (text, "percent", weights.percent)
+        for desc, (text, units, values) in maps.items():
+            content = {
+                **sidecar,
+                "Description": f"{sidecar['Description']} {text}; 0 outside the mask.",
+                "StatisticType": "weight",
+                "Units": units,
+                "Participants": list(weights.participants),
+                "MeanWeights": weights.means,
+                "Software": SOFTWARE,
+            }
+            write_json(sidecar_path(paths[desc]), content)
+            write_map(
+                paths[desc],
+                values,
+                stat_map.mask,
+                stat_map.grid,
+                dtype=np.uint8 if desc == "participants" else np.float32,
+            )
 
     def write_agreement(self, results: QuestionResults) -> None:
         """Write how the answers to one question agree, pair by pair."""

@@ -100,6 +100,7 @@ class StrategyModel:
     mixed_dof: str = "satterthwaite"
     variance: str = "auto"
     session_covariate_effect: str = "split"
+    robust: str = "none"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -322,6 +322,7 @@ class Plan(ABC):
     groups: tuple[str, ...] = field(default=(), kw_only=True)
     n_tested: int = field(default=0, kw_only=True)
 
+    weighs_participants: ClassVar[bool] = False  # whether participants count unequally at each voxel
     no_resampling: ClassVar[str] = ""  # why there are no family-wise p values
 
     @property
@@ -392,6 +393,23 @@ class Plan(ABC):
         variances : ndarray of shape (N, V) or None
             Their sampling variances, where the strategy needs them.
         """
+
+    def participant_weights(
+        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
+    ) -> NDArray[np.float64]:
+        """Say how much each participant counts at each voxel, where the plan weighs them.
+
+        Parameters
+        ----------
+        effects, variances : ndarray of shape (N, V)
+            As in `estimate`.
+
+        Returns
+        -------
+        ndarray of shape (n, V)
+            From 0 to 1, in the order of the design's rows.
+        """
+        raise NotImplementedError
 
     @property
     def resampling(self) -> Resampling:

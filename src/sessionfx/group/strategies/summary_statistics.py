@@ -7,6 +7,7 @@ import numpy as np
 from sessionfx.group.judgement import Judgement
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
 from sessionfx.group.strategies.participant_values import plan_participants
+from sessionfx.group.strategies.robust_values import NAMES, plan_robust_values
 from sessionfx.group.strategies.strategy import FEW_DOF, ORDINARY, Assumptions, Grounds, Strategy
 from sessionfx.statistics.cluster_robust import robust_contrast
 
@@ -14,6 +15,11 @@ from sessionfx.statistics.cluster_robust import robust_contrast
 # of 3 to 6 against 20, and for several values 6 to 14 % at 5 %. From this many degrees of freedom on they keep 5.8 %
 # and 2 ‰ (simulated, standard deviations 1:2 to 4:1)
 FEW_DOF_OF_GROUPS = 10.0
+_ROBUST_WORKS = {
+    "huber": ("holland_welsch", "street", "wager"),
+    "bisquare": ("holland_welsch", "street", "wager"),
+    "trimmed": ("tukey_mclaughlin", "yuen"),
+}
 
 
 class SummaryStatistics(Strategy):
@@ -25,6 +31,7 @@ class SummaryStatistics(Strategy):
     preference = 2
     is_robust = True
     cancels_levels = True
+    takes_robust = True
     assumptions = Assumptions(
         values="participants' values are normal",
         spread="may differ without covariates; with them they are equal, at least within groups (--variance)",
@@ -35,6 +42,10 @@ class SummaryStatistics(Strategy):
         ),
         covariates="effects are linear; a covariate of sessions enters as the session contrast of its values",
     )
+
+    def rank(self, grounds: Grounds) -> int:
+        """Come first where it was asked to be robust; see `Strategy.rank`."""
+        return self.preference if grounds.options.robust == "none" else 0
 
     def needs_variances(self, options: GroupOptions) -> bool:
         """Only precision weights need them."""
@@ -74,6 +85,14 @@ class SummaryStatistics(Strategy):
             f"({options.fixed_effects} weights for means) and tested over participants by a t test "
             "(summary statistics approach {cite}); a test over all sessions was Hotelling's T² {cite}."
         )
+        if options.robust != "none":
+            weights = ", with a variance for each group" if options.robust == "trimmed" else ""
+            text = (
+                f"{self.title}: the session contrast was computed within each participant ({options.fixed_effects} "
+                f"weights for means) and estimated over participants by {NAMES[options.robust]}{weights} {{cite}}, so "
+                "that outlying participants count less."
+            )
+            return text, _ROBUST_WORKS[options.robust]
         if options.variance != "pooled":
             text += (
                 " Groups of participants that were compared, or of unequal size, had a variance each, with "
@@ -84,6 +103,8 @@ class SummaryStatistics(Strategy):
 
     def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> Plan:
         """Choose the participants whose sessions can answer the question; see `Strategy.plan`."""
+        if options.robust != "none":
+            return plan_robust_values(layout, question, options)
         return plan_participants(layout, question, options)
 
 
