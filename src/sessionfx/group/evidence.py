@@ -78,14 +78,21 @@ def gather(
     covariance = np.zeros((len(there), len(there)))
     n_varying = 0
     sums: list[NDArray[np.float64]] = []
-    blocks = ((inquiry, tuple(plans), stack.effects(block)) for block in stack.blocks)
+    # of studies so large that blocks are narrower than the step, some blocks have no voxel that is looked at
+    every = max(1, inquiry.step // max(block.stop - block.start for block in stack.blocks))
+    brief = replace(inquiry, dropout=None, checks=())
+    blocks = (
+        (brief if number % every else inquiry, tuple(plans), stack.effects(block))
+        for number, block in enumerate(stack.blocks)
+    )
     # added one after the other, so that the last bit does not depend on who computed the parts
-    for found, products, n_voxels, of_plans, sample in map_ordered(look, blocks):
+    for number, (found, products, n_voxels, of_plans, sample) in enumerate(map_ordered(look, blocks)):
         for name, part in found.items():
             parts.setdefault(name, []).append(part)
         covariance += products
         n_varying += n_voxels
-        looked.append(sample)
+        if number % every == 0:
+            looked.append(sample)
         sums = [total + of_block for total, of_block in zip(sums, of_plans, strict=True)] if sums else of_plans
     maps = {name: np.concatenate(part) for name, part in parts.items()}
     evidence = Evidence(

@@ -10,6 +10,8 @@ Shapes: n participants, V voxels, F sets of signs, of which the first is that of
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,7 @@ _HALVES = 10
 _CONSTANT = 1e-12
 
 
+@lru_cache(maxsize=8)  # of every block the same
 def random_signs(n: int, n_flips: int = N_FLIPS) -> NDArray[np.float64]:
     """Draw signs of shape (1 + n_flips, n); the first set is all ones, and no other set is all alike."""
     rng, drawn = np.random.default_rng([_SEED, n]), [np.ones(n)]
@@ -29,9 +32,12 @@ def random_signs(n: int, n_flips: int = N_FLIPS) -> NDArray[np.float64]:
         signs = np.where(rng.random(n) < 0.5, -1.0, 1.0)
         if abs(signs.sum()) < n:
             drawn.append(signs)
-    return np.array(drawn)
+    found = np.array(drawn)
+    found.flags.writeable = False
+    return found
 
 
+@lru_cache(maxsize=8)
 def random_halves(n: int, n_halves: int = _HALVES) -> NDArray[np.float64]:
     """Draw halves of participants, of shape (n_halves, n): ones for the first half, zeros for the second."""
     rng = np.random.default_rng([_SEED, n, 2])
@@ -64,23 +70,26 @@ def squared_skewness(residuals: NDArray[np.float64], signs: NDArray[np.float64])
     squares, cubes = residuals**2, residuals**3
     halves = (first, 1 - first)
     spread = [half @ squares / half.sum(axis=1, keepdims=True) for half in halves]
-    return np.array(
-        [
-            np.prod(
-                [_skewness(half * own, residuals, cubes, second) for half, second in zip(halves, spread, strict=True)],
-                axis=0,
-            ).mean(axis=0).sum()
-            for own in signs
-        ]
-    )  # fmt: skip
+    first_skewness, second_skewness = (
+        _skewness(signs, half, residuals, cubes, second) for half, second in zip(halves, spread, strict=True)
+    )
+    return np.asarray((first_skewness * second_skewness).mean(axis=1).sum(axis=1))
 
 
 def _skewness(
-    signed: NDArray[np.float64], values: NDArray[np.float64], cubes: NDArray[np.float64], second: NDArray[np.float64]
+    signs: NDArray[np.float64],
+    halves: NDArray[np.float64],
+    values: NDArray[np.float64],
+    cubes: NDArray[np.float64],
+    second: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Compute the skewness, of shape (S, V), of S selections of signed values with mean squares `second`."""
-    size = np.abs(signed).sum(axis=1, keepdims=True)
-    mean, third = signed @ values / size, signed @ cubes / size
+    """Compute the skewness, of shape (F, S, V), of S selections of signed values with mean squares `second`."""
+    shape = (len(signs), len(halves), values.shape[1])
+    mean, third = (
+        (signs @ (halves.T[:, :, None] * of_values[:, None]).reshape(len(values), -1)).reshape(shape)
+        / halves.sum(axis=1)[:, None]
+        for of_values in (values, cubes)
+    )
     variance = second - mean**2
     varies = variance > _CONSTANT * second
     root = np.sqrt(np.where(varies, variance, 1.0))
