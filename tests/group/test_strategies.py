@@ -610,6 +610,48 @@ def test_measured_trend_is_the_one_sample_test_of_participants_own_slopes(
     assert model.dof == dof
 
 
+@pytest.mark.parametrize(("text", "degree"), [("cubic", 3), ("degree-4", 4), ("cubic(days)", 3)])
+def test_a_trend_of_any_degree_is_of_each_participants_own_polynomial(text: str, degree: int) -> None:
+    rng = np.random.default_rng(degree)
+    attendance = rng.random((14, 6)) < 0.85
+    attendance[:3] = True
+    plain = layout_of(attendance)
+    times = np.array([float(session) for session in plain.sessions])
+    if "(" in text:
+        times = 30 * times + rng.uniform(0, 20, size=len(times))
+    layout = with_session_covariate(plain, times) if "(" in text else plain
+    effects = correlated(5, layout)
+    participants = [list(layout.rows_of(label).values()) for label in layout.unique_participants]
+    own = [
+        np.polyfit(times[rows] - times.mean(), effects[rows], degree)[0] for rows in participants if len(rows) > degree
+    ]
+    found = estimate("summary-statistics", layout, question(text, 6), effects)
+    np.testing.assert_allclose(found.t, stats.ttest_1samp(np.array(own), 0).statistic, rtol=1e-6, atol=1e-7)
+    assert found.dof == len(own) - 1
+    levels = np.array(
+        [[float(owner == label) for label in layout.unique_participants] for owner in layout.participants]
+    )
+    powers = np.vander((times - times.mean()) / times.std(), degree + 1)[:, :-1]
+    if "(" in text:  # one polynomial for everyone
+        expected, dof = least_squares(effects, np.hstack([powers, levels]), np.eye(degree + levels.shape[1])[0])
+        model = estimate("session-model", layout, question(text, 6), effects)
+        np.testing.assert_allclose(model.t, expected, rtol=1e-6, atol=1e-7)
+        assert model.dof == dof
+    lower = powers[:, 1:] @ rng.normal(size=(degree - 1, 2)) + 1e-6 * effects[:, :2]
+    for name in ("marginal", "mixed"):  # lower powers alone have no coefficient of the highest
+        found = estimate(name, layout, question(text, 6), lower)
+        assert np.abs(found.effect * times.std() ** degree).max() < 1e-4
+
+
+@pytest.mark.parametrize("n_sessions", [1, 3])
+def test_a_degree_needs_more_sessions_in_a_sentence(n_sessions: int) -> None:
+    layout = layout_of(np.ones((8, n_sessions), dtype=bool))
+    there = {1: "is one session", 3: "are 3 sessions"}[n_sessions]
+    for name in ("summary-statistics", "marginal", "mixed", "session-model"):
+        with pytest.raises(NotEstimableError, match=f"There {there} only, and the cubic trend needs four"):
+            estimate(name, layout, question("cubic", n_sessions), correlated(0, layout))
+
+
 @pytest.mark.parametrize("measured", [False, True])
 @given(designs())
 @examples(25)

@@ -15,6 +15,7 @@ from sessionfx.ask.session_contrasts import (
     check_specification,
     default_specifications,
     resolve_session_contrasts,
+    trend_direction,
     trend_weights,
 )
 from sessionfx.errors import CommandLineError
@@ -92,6 +93,7 @@ def test_defaults_can_be_resolved_for_labels_with_a_plus_sign() -> None:
         ("average=mean", "average", (1 / 3, 1 / 3, 1 / 3)),
         ("slope=linear", "slope", (-0.5, 0.0, 0.5)),
         ("quadratic", "quadratic", (0.5, -1.0, 0.5)),
+        ("degree-2", "degree2", (0.5, -1.0, 0.5)),
     ],
 )
 def test_specification_gives_label_and_weights(specification: str, label: str, weights: tuple[float, ...]) -> None:
@@ -130,12 +132,62 @@ def test_linear_weights_sum_to_zero_and_give_slope_one_on_time(n_sessions: int) 
 
 @given(st.lists(st.integers(-20, 20), min_size=3, max_size=8, unique=True), st.integers(0, 2**32 - 1))
 @examples()
-def test_trend_weights_are_those_of_the_regression_line_and_of_the_parabola(times: list[int], seed: int) -> None:
+def test_trend_weights_are_those_of_a_polynomial_fitted_by_least_squares(times: list[int], seed: int) -> None:
     values = np.random.default_rng(seed).normal(size=len(times))
-    for degree in (1, 2):
-        highest = np.polyfit(times, values, degree)[0]
+    for degree in range(1, min(len(times), 6)):
+        highest = np.polynomial.Polynomial.fit(times, values, degree).convert().coef[-1]
         weights = trend_weights(np.array(times, dtype=float), degree)
         assert weights @ values == pytest.approx(highest, rel=1e-6, abs=1e-9)
+
+
+# The answers of R 4.2.2: contr.poly(5) and poly(days, 4), of length one
+R_CONTRASTS = {
+    "cubic": [-0.316227766016838, 0.632455532033676, 0, -0.632455532033676, 0.316227766016838],
+    "degree-4": [0.119522860933439, -0.478091443733757, 0.717137165600636, -0.478091443733757, 0.119522860933439],
+}
+R_DAYS = [0, 14, 31, 90, 182, 365]
+R_POLY = {
+    3: [
+        -0.443005830522783,
+        -0.0386451384942604,
+        0.317455479834942,
+        0.620440876615121,
+        -0.554042620665179,
+        0.0977972332321592,
+    ],
+    4: [
+        0.506263445760021,
+        -0.266817955418649,
+        -0.615348420569052,
+        0.519253863093608,
+        -0.155199427492571,
+        0.0118484946266438,
+    ],
+}
+
+
+@pytest.mark.parametrize("text", R_CONTRASTS)
+def test_contrasts_over_the_order_are_those_of_r(text: str) -> None:
+    weights = np.array(resolved(text, session_labels(5)).weights)
+    np.testing.assert_allclose(weights / np.linalg.norm(weights), R_CONTRASTS[text], atol=1e-12)
+
+
+@pytest.mark.parametrize("degree", R_POLY)
+def test_directions_over_measured_times_are_those_of_r(degree: int) -> None:
+    direction = trend_direction(np.array(R_DAYS, dtype=float), degree)
+    np.testing.assert_allclose(direction / np.linalg.norm(direction), R_POLY[degree], rtol=1e-8)
+
+
+def test_a_trend_over_measured_times_has_degree_and_label_of_its_own() -> None:
+    for text, label, degree in (("cubic(days)", "cubicDays", 3), ("degree-4(days)", "degree4Days", 4)):
+        asked = resolved(text)
+        assert (asked.label, asked.kind, asked.time, asked.degree) == (label, "measured trend", "days", degree)
+
+
+@pytest.mark.parametrize("text", ["degree-0", "degree-10", "degree-x", "cubic()"])
+def test_what_is_no_degree_is_refused(text: str) -> None:
+    with pytest.raises(CommandLineError, match="--session-contrast"):
+        resolved(text)
 
 
 def test_a_parabola_needs_three_sessions_and_is_of_those_there_are() -> None:

@@ -5,8 +5,8 @@ Vocabulary
 study sessions
     All session labels of the analysis, in time order; an empty tuple for a dataset without `ses-` entities.
 session contrast
-    The estimand over sessions: their `mean`, a difference, a trend (`linear`, or `quadratic`: its curvature), any
-    weights; or `any`, the F test that no session differs.
+    The estimand over sessions: their `mean`, a difference, a trend (`linear`; `quadratic`: its curvature; `cubic`,
+    `degree-4`, …: the highest coefficient of a polynomial), any weights; or `any`, the F test that no session differs.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from sessionfx.wording import listed, session_names, words_to_label
 MEAN = "mean"
 LINEAR = "linear"
 ANY = "any"
-_DEGREES = {LINEAR: 1, "quadratic": 2}
+_NAMED_DEGREES = {LINEAR: 1, "quadratic": 2, "cubic": 3}
+_COUNTS = ("one", "two", "three", "four", "five")
 EACH = "each"
+_ROUNDING = 1e-12
 # Each is a question for every strategy: the 45 of ten sessions would be two thousand files
 MOST_DEFAULT_DIFFERENCES = 15
-_MEASURED_TREND = re.compile(rf"({'|'.join(_DEGREES)})\(([^()]+)\)\Z")
+_TREND = re.compile(rf"({'|'.join(_NAMED_DEGREES)}|degree-[1-9])(?:\(([^()]+)\))?\Z")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class SessionContrast:
     order_source : str
         What the order of the sessions is taken from, in words.
     degree : int
-        Of a trend: 1 is the slope of a straight line, 2 the coefficient of the square in a parabola.
+        Of a trend: 1 is the slope of a straight line, 2 the coefficient of the square in a parabola, and so on.
     """
 
     label: str
@@ -67,6 +69,11 @@ class SessionContrast:
     time: str | None = None
     order_source: str = ""
     degree: int = 1
+
+    @property
+    def needed(self) -> str:
+        """How many sessions a trend needs, as a word: a line two, a parabola three."""
+        return _COUNTS[self.degree] if self.degree < len(_COUNTS) else str(self.degree + 1)
 
     @property
     def order_text(self) -> str:
@@ -95,7 +102,7 @@ class SessionContrast:
     def weights_for(self, sessions: Sequence[str]) -> dict[str, float] | None:
         """Weights other than zero, by session, for a participant who has only some sessions.
 
-        None where these cannot answer the question: a line needs two sessions, a parabola three, given weights every
+        None where these cannot answer the question: a trend needs more sessions than its degree, given weights every
         session whose weight is not zero; `any` and a `measured trend` have none.
         """
         present = [index for index, session in enumerate(self.sessions) if session in set(sessions)]
@@ -119,14 +126,16 @@ def trend_weights(times: np.ndarray, degree: int = 1) -> np.ndarray:
     ----------
     times : ndarray of shape (S,)
         More different values than the degree.
-    degree : {1, 2}
+    degree : int, default=1
+        From 1 to 9.
 
     Returns
     -------
     ndarray of shape (S,)
-        p / Σ p², with p as in `trend_direction`: change per unit of time, or per squared unit.
+        p / Σ p², with p as in `trend_direction`: change per unit of time to the power of the degree.
     """
     direction = trend_direction(times, degree)
+    direction[np.abs(direction) < _ROUNDING * np.abs(direction).max()] = 0.0
     weights: np.ndarray = direction / (direction @ direction)
     return weights
 
@@ -136,9 +145,11 @@ def trend_direction(times: np.ndarray, degree: int = 1) -> np.ndarray:
     centred: np.ndarray = times - times.mean()
     if degree == 1:
         return centred
-    square = centred**2
-    curved: np.ndarray = square - square.mean() - (square @ centred) / (centred @ centred) * centred
-    return curved
+    power = centred**degree
+    found: np.ndarray = power - power.mean()
+    for lower in (trend_direction(times, below) for below in range(1, degree)):
+        found = found - (power @ lower) / (lower @ lower) * lower
+    return found
 
 
 def default_specifications(sessions: Sequence[str], *, order_is_known: bool = True) -> list[str]:
@@ -194,8 +205,9 @@ def resolve_session_contrasts(
     Parameters
     ----------
     specifications : sequence of str
-        `mean`, `linear`, `quadratic`, `linear(COVARIATE)`, `quadratic(COVARIATE)`, `any`, an expression over `ses-…`,
-        or `NAME=` one of these; `each` for every session by itself; empty for the defaults.
+        `mean`, `linear`, `quadratic`, `cubic`, `degree-4` and so on to 9, `any`, an expression over `ses-…`, a trend
+        over a session covariate, `linear(COVARIATE)`, or `NAME=` one of these; `each` for every session by itself;
+        empty for the defaults.
     sessions : sequence of str
         Study sessions in time order; empty for a dataset without sessions.
     order_is_known : bool, default=True
@@ -239,18 +251,18 @@ def check_specification(specification: str) -> str | None:
         raise CommandLineError(
             f"--session-contrast '{specification}': the name before '=' has no letter or digit to use in file names."
         )
-    if body in (MEAN, *_DEGREES, ANY) or specification == EACH:
+    if body in (MEAN, ANY) or specification == EACH:
         return None
-    measured = _MEASURED_TREND.match(body)
-    if measured:
-        return measured[2].strip()
+    trend = _TREND.match(body)
+    if trend:
+        return trend[2].strip() if trend[2] else None
     try:
         parse_expression(body, session_names=True)
     except ExpressionError as error:
         raise CommandLineError(
             f"--session-contrast '{specification}' cannot be read: {error}. Write 'mean', 'linear', "
-            "'quadratic', 'any', "
-            "'each', or weighted sessions such as 'ses-02 - ses-01' or '0.5*ses-02 + 0.5*ses-03 - ses-01'."
+            "'quadratic', 'cubic', 'degree-4' (to 9), 'any', 'each', or weighted sessions such as 'ses-02 - ses-01' "
+            "or '0.5*ses-02 + 0.5*ses-03 - ses-01'."
         ) from None
     return None
 
@@ -271,17 +283,20 @@ def _resolve_one(specification: str, sessions: tuple[str, ...]) -> SessionContra
         # A dataset without sessions has one map per participant: its mean is that map.
         weights = (1 / n_sessions,) * n_sessions if n_sessions else (1.0,)
         return SessionContrast(label or MEAN, body, "mean", sessions or ("",), weights)
-    if body in _DEGREES:
-        degree = _DEGREES[body]
-        trend = trend_weights(np.arange(n_sessions, dtype=float), degree).tolist() if n_sessions > degree else []
-        return SessionContrast(label or body, body, "trend", sessions or ("",), tuple(trend), degree=degree)
     if body == ANY:
         return SessionContrast(label or ANY, body, "any", sessions or ("",), ())
-    measured = _MEASURED_TREND.match(body)
-    if measured:
-        word, time = measured[1], measured[2].strip()
-        label, degree = label or words_to_label([word, time]), _DEGREES[word]
-        return SessionContrast(label, body, "measured trend", sessions or ("",), (), time, degree=degree)
+    trend = _TREND.match(body)
+    if trend:
+        word, time = trend[1], trend[2]
+        degree = _NAMED_DEGREES.get(word) or int(word.removeprefix("degree-"))
+        if time:
+            label = label or words_to_label([word, time])
+            return SessionContrast(label, body, "measured trend", sessions or ("",), (), time.strip(), degree=degree)
+        over_order = np.arange(n_sessions, dtype=float)
+        weights = tuple(trend_weights(over_order, degree).tolist()) if n_sessions > degree else ()
+        return SessionContrast(
+            label or words_to_label([word]), body, "trend", sessions or ("",), weights, degree=degree
+        )
     expression = parse_expression(body, session_names=True)
     weights_by_session: dict[str, float] = {}
     for written, weight in expression.weights.items():

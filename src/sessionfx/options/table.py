@@ -225,9 +225,9 @@ SECTIONS = {
     ),
     "group level": (
         Option(name="session_contrast", takes=Takes.ONE_REPEATED, metavar="SPEC",
-               help="'mean', 'linear', 'quadratic', 'any', 'linear(COVARIATE)', 'quadratic(COVARIATE)', "
-               "'ses-02 - ses-01', any weights, or 'NAME=SPEC'; 'each': "
-               "every session by itself",
+               help="'mean', 'linear', 'quadratic', 'cubic', 'degree-4' (to 9), 'any', a trend over a session "
+               "covariate such as 'linear(COVARIATE)', 'ses-02 - ses-01', any weights, or 'NAME=SPEC'; 'each': every "
+               "session by itself",
                otherwise="mean, all differences, from three sessions on linear and any"),
         Option(name="strategy", value=STRATEGIES, takes=Takes.SEVERAL, metavar="STRATEGY",
                help=f"one or more of {', '.join(STRATEGY_NAMES)}", otherwise="all but meta"),

@@ -202,7 +202,9 @@ class Question:
     @property
     def units(self) -> str:
         """Units of the effect."""
-        of_time = "unit" if self.sessions.degree == 1 else "squared unit"
+        of_time = {1: "unit", 2: "squared unit", 3: "cubed unit"}.get(
+            self.sessions.degree, f"unit^{self.sessions.degree}"
+        )
         per = {self.sessions.time: of_time, self.group.covariate: "unit"}
         return self.effect_units + "".join(f" per {unit} of '{name}'" for name, unit in per.items() if name)
 

@@ -159,9 +159,9 @@ def session_design(layout: MapLayout, question: Question, covariate_effect: str 
 
 def no_trend(asked: SessionContrast) -> str:
     """Say why a trend over the sessions has no meaning."""
-    needed = "two" if asked.degree == 1 else "three"
-    there = "one session only" if len(asked.sessions) == 1 else "two sessions only"
-    return f"There is {there}, and the {asked.text} trend needs {needed}."
+    n_sessions = len(asked.sessions)
+    there = "is one session" if n_sessions == 1 else f"are {n_sessions} sessions"
+    return f"There {there} only, and the {asked.text} trend needs {asked.needed}."
 
 
 def _time_columns(
@@ -169,9 +169,8 @@ def _time_columns(
 ) -> tuple[dict[str, NDArray[np.float64]], pd.DataFrame]:
     """Columns of a trend over a measured time: those with products with the covariates, and those without."""
     constant, values = np.ones(len(layout.participants)), layout.session_covariate(time)
-    powers = {time: values}
-    if degree == 2:  # centred, so that the square is no multiple of the line in practice
-        powers |= {f"{time}^2": (values - values.mean()) ** 2}
+    # centred, so that a power is no multiple of the lower ones in practice
+    powers = {time: values} | {f"{time}^{power}": (values - values.mean()) ** power for power in range(2, degree + 1)}
     if covariate_effect == "mixture":
         return {"": constant, **powers}, pd.DataFrame(index=layout.row_names())
     columns = {"": constant}

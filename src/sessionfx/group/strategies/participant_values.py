@@ -386,7 +386,7 @@ def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[st
         raise NotEstimableError(no_trend(asked))
     combinations: dict[str, dict[int, float]] = {}
     left_out: dict[str, str] = {}
-    needed = f"{'two' if asked.degree == 1 else 'three'} sessions with different values of '{asked.time}'"
+    needed = f"{asked.needed} sessions with different values of '{asked.time}'"
     for participant in layout.unique_participants:
         rows = layout.rows_of(participant)
         if asked.time is not None:
