@@ -35,6 +35,7 @@ $(VENV)/.bench: $(VENV)/.runtime
 demo: $(VENV)/.runtime ## simulate a small multi-session dataset, analyse it, say where the report is
 	@test -d $(DEMO)/bids || $(BIN)/sessionfx-simulate $(DEMO)/bids --modulator 3
 	$(BIN)/sessionfx $(DEMO)/bids $(DEMO)/sessionfx participant group --confounds scrub --modulator response_time \
+	  --atlas $(DEMO)/bids/derivatives/truth/space-MNI152NLin2009cAsym_atlas-simulated_dseg.nii.gz \
 	  --contrast 'incongruent - congruent' --contrast 'slower=0.5*congruent_x_response_time + 0.5*incongruent_x_response_time'
 	@echo
 	@echo "The report: $(abspath $(DEMO))/sessionfx/group.html"

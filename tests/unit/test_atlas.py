@@ -56,7 +56,7 @@ def test_the_nearest_region_is_named() -> None:
     [
         ("label\tname\n1\ta\n", "has no column 'index'"),
         ("index\tname\n1\ta\nx\tb\n", "line 3: 'x' and 'b' are no number"),
-        ("index\tname\n1\ta\n", "has label 12, which column 'index'"),
+        ("index\tname\n1\ta\n", "has label 12, which"),
         ("", "atlas.tsv"),
     ],
 )

@@ -20,6 +20,7 @@ from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.covariate_tables import read_covariates
 from sessionfx.bids.first_level_maps import FirstLevelMap, MapSelection
 from sessionfx.bids.names import check_name_length, file_name
+from sessionfx.bids.region_tables import region_table_beside
 from sessionfx.bids.stat_maps import read_sidecar, units_in
 from sessionfx.errors import LevelError
 from sessionfx.execution import Executor
@@ -32,6 +33,8 @@ from sessionfx.group.judgement import Evidence
 from sessionfx.group.page import GroupPage, contrast_section
 from sessionfx.group.peaks import participants_table, peaks_of
 from sessionfx.group.permutation import PermutationResult
+from sessionfx.group.region_files import RegionFiles
+from sessionfx.group.regions import ContrastRegions, unanswered
 from sessionfx.group.results import ContrastResults, QuestionResults, Reliability, StrategyResult
 from sessionfx.group.stack import MapStack, attendance, open_stack
 from sessionfx.group.strategies import STRATEGIES
@@ -67,8 +70,8 @@ class GroupAnalysis:
         Input datasets by their name in BIDS URIs.
     executor : Executor
         Where blocks of voxels and of permutations are computed.
-    atlas : Atlas or None
-        Names the regions of peaks.
+    atlases : tuple of Atlas
+        Whose regions are answered too, and are the names of peaks.
     """
 
     model: GroupModel
@@ -80,7 +83,7 @@ class GroupAnalysis:
     output_dir: Path
     links: dict[str, Path]
     executor: Executor
-    atlas: Atlas | None = None
+    atlases: tuple[Atlas, ...] = ()
 
     @property
     def strategies(self) -> tuple[Strategy, ...]:
@@ -245,9 +248,8 @@ class ContrastStudy:
         model, files = self.analysis.model, self.files
         sources = tuple(self.sources)
         common = [__version__, self.analysis.selection.entities, self.left_out]
-        atlas = self.analysis.atlas
-        regions = [file_state(path) for path in atlas.files] if atlas is not None else []
-        shown = [model.alpha, model.correction, model.cluster_threshold, *regions]
+        atlases = [file_state(path) for atlas in self.analysis.atlases for path in atlas.files]
+        shown = [model.alpha, model.correction, model.cluster_threshold, *atlases]
         reliability = Task(
             name=f"{self.contrast} reliability",
             fingerprint=fingerprint([self.sources[sources[0]], common, shown]),
@@ -267,6 +269,7 @@ class ContrastStudy:
         results = [
             *calibration, *(task for tasks in permutations.values() for task in tasks), reliability,
             *(task for tasks in answers.values() for task in tasks), *comparisons,
+            *(task for atlas in self.analysis.atlases for task in self._regions(atlas, common)),
         ]  # fmt: skip
         yield from results
         if not self.analysis.execution.no_report:
@@ -337,6 +340,34 @@ class ContrastStudy:
             run=partial(ContrastMaps.write_verdict, question=question),
         )
 
+    def _regions(self, atlas: Atlas, common: list[Any]) -> Iterator[Task]:
+        """List the values of an atlas' regions, and the answers to each question in them."""
+        model, files = self.analysis.model, RegionFiles(self.files, atlas.label)
+        tables = [
+            file_state(region_table_beside(of_row, atlas.label)) for found in self.maps for of_row in found.of_rows
+        ]
+        values = [*self.sources.values(), common, atlas.digest, tables]
+        inputs = tuple(self.sources)
+        yield Task(
+            name=f"{self.contrast} regions of {atlas.label}",
+            fingerprint=fingerprint(values),
+            inputs=inputs,
+            outputs=files.with_sidecar(files.values),
+            run=partial(ContrastMaps.write_region_values, atlas=atlas.label),
+        )
+        shown = [model.alpha, model.correction, model.equivalence, model.bayes_factor]
+        for question in self.questions:
+            estimates = [
+                self._estimates[self.estimates_source(question, strategy)] for strategy in self.analysis.strategies
+            ]
+            yield Task(
+                name=f"{self.contrast} regions of {atlas.label} answer {question.label}",
+                fingerprint=fingerprint([values, estimates, shown]),
+                inputs=inputs,
+                outputs=files.with_sidecar(files.answers(question)),
+                run=partial(ContrastMaps.write_region_answers, question=question, atlas=atlas.label),
+            )
+
     def _calibration(self, answers: Mapping[str, Sequence[Task]]) -> Iterator[Task]:
         model = self.analysis.model
         if model.calibrate:
@@ -377,7 +408,7 @@ class ContrastMaps:
         self._answers: dict[str, QuestionResults] = {}
         self._estimator = GroupEstimator(
             self._analysis.strategies, self._analysis.options, self._analysis.model, self._analysis.executor,
-            self._analysis.execution.nprocs, self._analysis.atlas,
+            self._analysis.execution.nprocs, self._analysis.atlases,
         )  # fmt: skip
 
     @cached_property
@@ -510,6 +541,28 @@ class ContrastMaps:
         self._files.write_verdict(self.answers(question))
 
     @cached_property
+    def regions(self) -> dict[str, ContrastRegions]:
+        """The regions of each atlas, by its label."""
+        study, analysis = self._study, self._analysis
+        return {
+            atlas.label: ContrastRegions(
+                atlas=atlas, maps=study.maps, stack=self._stack, estimator=self._estimator, questions=study.questions,
+                sessions=tuple(analysis.selection.sessions), folder=analysis.execution.work_dir or analysis.output_dir,
+            )
+            for atlas in analysis.atlases
+        }  # fmt: skip
+
+    def write_region_values(self, atlas: str) -> None:
+        """Write what each map is in each region of an atlas."""
+        units = self._study.questions[0].effect_units
+        RegionFiles(self._files, atlas).write_values(self.regions[atlas], units)
+
+    def write_region_answers(self, question: Question, atlas: str) -> None:
+        """Write what each strategy answers in each region of an atlas."""
+        regions = self.regions[atlas]
+        RegionFiles(self._files, atlas).write_answers(regions, regions.answers[question.label])
+
+    @cached_property
     def results(self) -> ContrastResults:
         """All that was found; see `draw` for what only the page needs."""
         study, stack = self._study, self._stack
@@ -521,13 +574,16 @@ class ContrastMaps:
             grid=stack.grid,
             coverage=stack.coverage,
             questions=tuple(map(self.answers, study.questions)),
-            warnings=(*stack.warnings, *self._counted_fully(), *self._earlier_answers()),
+            warnings=(
+                *stack.warnings, *self._counted_fully(), *unanswered(self.regions.values()), *self._earlier_answers(),
+            ),
             covariate_warnings=study.covariates.warnings,
             left_out=study.left_out,
             evidence=self._evidence,
             reliability=self._reliability,
             calibration=self._calibration,
-        )
+            regions=tuple(self.regions.values()),
+        )  # fmt: skip
 
     def _counted_fully(self) -> list[str]:
         """Say which strategies `--robust` leaves as they are."""
@@ -592,6 +648,7 @@ class ContrastMaps:
             equivalence=any(answer.equivalence is not None for answer in every),
             bayes_factors=any(answer.bayes_factors is not None for answer in every),
             units=self.results.questions[0].question.effect_units,
+            atlases=tuple(self.regions),
         )
 
     def summary(self) -> ContrastSummary:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.ask.session_contrasts import MEAN, resolve_session_contrasts
-from sessionfx.bids.atlas import Atlas
+from sessionfx.bids.atlas import Atlas, region_names
 from sessionfx.errors import NotEstimableError
 from sessionfx.execution import Executor, in_threads
 from sessionfx.group.absence import with_absence
@@ -71,8 +71,8 @@ class GroupEstimator:
         Where blocks of voxels and of permutations are computed.
     n_threads : int
         That put answers where they live and threshold them.
-    atlas : Atlas or None
-        Names the regions of peaks.
+    atlases : tuple of Atlas
+        That name the regions of peaks.
     """
 
     strategies: tuple[Strategy, ...]
@@ -80,7 +80,7 @@ class GroupEstimator:
     model: GroupModel
     executor: Executor
     n_threads: int = 1
-    atlas: Atlas | None = None
+    atlases: tuple[Atlas, ...] = ()
 
     def estimate(self, questions: Sequence[Question], stack: MapStack, sessions: Sequence[str]) -> GroupEstimates:
         """Estimate all questions by all strategies in two passes over the maps; `sessions` are the study's.
@@ -162,9 +162,8 @@ class GroupEstimator:
             stat_map.estimate.z, self.model.alpha, self.model.correction, two_sided=stat_map.estimate.two_sided
         )
         clusters = cluster_table(stat_map, threshold, self.model.cluster_threshold)
-        if self.atlas is not None:
-            places = clusters[["X", "Y", "Z"]].to_numpy(dtype=float)
-            clusters["Region"] = list(map(self.atlas.name_at, places))
+        if self.atlases:
+            clusters["Region"] = region_names(self.atlases, clusters[["X", "Y", "Z"]].to_numpy(dtype=float))
         return replace(planned, stat_map=stat_map, threshold=threshold, clusters=clusters)
 
     def _permute(self, plan: Plan, question: Question, stack: MapStack, mask: NDArray[np.bool_]) -> PermutationResult:

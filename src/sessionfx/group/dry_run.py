@@ -35,6 +35,10 @@ def group_text(analysis: GroupAnalysis) -> str:
     ):
         if names:
             lines.append(f"  {title}: {'; '.join(names)}")
+    lines += [
+        f"  regions: {counted(len(set(atlas.labels.flat)) - 1, 'region')} of atlas {atlas.label}"
+        for atlas in analysis.atlases
+    ]
     if model.permutations:
         lines.append(f"  permutations: {model.permutations}")
     if model.equivalence is not None:

@@ -169,6 +169,11 @@ class GroupFiles:
         """Path of the rates found in simulated studies."""
         return self._table_path(self._whole, "calibration")
 
+    def table(self, question: Question | None, desc: str, atlas: str) -> Path:
+        """Path of a table of an atlas: of the answers to a question, or of what belongs to none."""
+        base = self._whole if question is None else self._entities(question)
+        return self._table_path({**base, "atlas": atlas}, desc)
+
     def _of_strategy(self, question: Question, strategy: str) -> dict[str, str | None]:
         return {**self._entities(question), "strategy": strategy}
 

@@ -7,7 +7,7 @@ from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from sessionfx.bids.atlas import labels_beside, read_atlas
+from sessionfx.bids.atlas import read_atlases
 from sessionfx.bids.choosing import read_filters
 from sessionfx.bids.dataset import dataset_links, subfolders
 from sessionfx.bids.derivatives import prepare_output
@@ -134,8 +134,7 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> list[GroupAnaly
     chosen = {entering.root for selection in selections for maps in selection.maps.values() for entering in maps}
     foreign = [root for root in sorted(chosen) if root != options.output_dir.absolute()]
     check_private_folders(options, [raw, *foreign])
-    atlas = options.group.atlas
-    named = None if atlas is None else read_atlas(atlas, options.group.atlas_labels or labels_beside(atlas))
+    atlases = read_atlases(options.group.atlas, options.group.atlas_labels)
     links = dataset_links(raw, foreign)
     analyses = []
     for selection in selections:
@@ -152,7 +151,7 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> list[GroupAnaly
                 output_dir=options.output_dir.absolute(),
                 links=links,
                 executor=executor,
-                atlas=named,
+                atlases=atlases,
             )
         )
     return analyses

@@ -14,6 +14,7 @@ from sessionfx.group.clusters import highest_peaks
 from sessionfx.group.evidence import side_by_side
 from sessionfx.group.results import Peak, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
+from sessionfx.group.strategies.base import MapLayout, Question
 from sessionfx.statistics.estimates import Estimate
 
 SHOWN_PEAKS = 3
@@ -78,6 +79,13 @@ def by_participant(stack: MapStack, values: NDArray[np.floating]) -> NDArray[np.
 def sessions_of(labels: Sequence[str]) -> list[str]:
     """List sessions once, in the order of the maps."""
     return list(dict.fromkeys(labels))
+
+
+def effect_names(layout: MapLayout, question: Question) -> list[str]:
+    """Name the columns of `by_participant`: sessions, those of each row of an F test over conditions."""
+    rows = [[row] for row in question.tested] or [[]]
+    sessions = [f"ses-{session}" if session else "" for session in sessions_of(layout.sessions)]
+    return [" ".join(filter(None, [*row, session])) for row in rows for session in sessions]
 
 
 def participants_table(stack: MapStack) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.group.peaks import sessions_of, shown_first
+from sessionfx.group.peaks import effect_names, shown_first
 from sessionfx.group.results import ContrastResults, QuestionResults, StrategyResult
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.report.charts import SessionPanel, draw_agreement, draw_design_matrix, draw_distribution, draw_sessions
@@ -176,10 +176,7 @@ class QuestionPictures:
 
     def sessions(self) -> Picture | None:
         """Draw the effect of each session at the peaks, a line per participant."""
-        layout = self._results.layout
-        rows = [[row] for row in self._question.question.tested] or [[]]
-        sessions = [f"ses-{session}" if session else "" for session in sessions_of(layout.sessions)]
-        names = [" ".join(filter(None, [*row, session])) for row in rows for session in sessions]
+        names = effect_names(self._results.layout, self._question.question)
         if not self._peaks or len(names) < 2:
             return None
         panels = [

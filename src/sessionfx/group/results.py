@@ -20,6 +20,7 @@ from sessionfx.statistics.estimates import Estimate, FTest
 
 if TYPE_CHECKING:
     from sessionfx.group.permutation import PermutationResult
+    from sessionfx.group.regions import ContrastRegions
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,8 @@ class ContrastResults:
         Of each question, by its label; looked for where a page is drawn.
     participants : DataFrame
         How each participant's maps compare with the others'; see `peaks.participants_table`.
+    regions : tuple of ContrastRegions
+        Of each atlas.
     """
 
     contrast: str
@@ -196,3 +199,4 @@ class ContrastResults:
     calibration: pd.DataFrame | None
     peaks: dict[str, tuple[Peak, ...]] = field(default_factory=dict)
     participants: pd.DataFrame = field(default_factory=pd.DataFrame)
+    regions: tuple[ContrastRegions, ...] = ()

@@ -16,6 +16,7 @@ from sessionfx.group.files import GroupFiles, absence_summary, answer_summary
 from sessionfx.group.page import contrast_section
 from sessionfx.group.peaks import shown_first
 from sessionfx.group.pictures import ContrastPictures, QuestionPictures
+from sessionfx.group.region_page import region_sections
 from sessionfx.group.results import ContrastResults, PairResult, QuestionResults, StrategyResult
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import MapLayout, Plan
@@ -302,6 +303,7 @@ def _question(
         "clusters": _clusters(first, asked),
         "n_clusters": len(first.clusters) if first else 0,
         "sessions": pictures.sessions(),
+        "regions": region_sections(results.regions, asked.question, files, model),
         "differences": [
             {"title": found.other.title, "valid": _VALIDITY[asked.verdict.strategies[found.other.name].valid],
              "both": found.both, "only_first": found.only_first, "only_other": found.only_other,

@@ -22,7 +22,11 @@ from sessionfx.execution import say
 from sessionfx.tasks.task import Chain
 
 Content = TypeVar("Content")
-_OF_QUESTIONS = ("contrast", "sessions", "covariate")
+_OF_QUESTIONS = ("contrast", "sessions", "covariate", "atlas")
+# Of the answers in the regions of an atlas, what it repeats
+_OF_REGIONS = (
+    "Atlas", "SessionContrast", "GroupContrast", "Verdict", "Finding", "Recommended", "RecommendedWithCare", "File",
+)  # fmt: skip
 # Of a verdict, what the JSON of a contrast repeats
 _OF_VERDICT = (
     "SessionContrast", "GroupContrast", "Verdict", "Finding", "Recommended", "RecommendedWithCare", "Result",
@@ -114,11 +118,16 @@ def write_summaries(output_dir: Path, entities: Mapping[str, str | None]) -> Non
         contrasts: dict[str, list[dict[str, Any]]] = {}
         for contrast, verdict in _of_questions(output_dir, entities, "validity.json", read_json_object):
             contrasts.setdefault(contrast, []).append(verdict)
+        regions: dict[str, list[dict[str, Any]]] = {}
+        in_regions = _of_questions(output_dir, {**entities, "desc": "regionAnswers"}, "metrics.json", read_json_object)
+        for contrast, found in in_regions:
+            regions.setdefault(contrast, []).append({name: found.get(name) for name in _OF_REGIONS})
         for contrast, verdicts in contrasts.items():
             content = {
                 "Description": "What each session contrast finds by the strategy to report.",
                 "Contrast": verdicts[0].get("Contrast"),
                 "SessionContrasts": [{name: verdict.get(name) for name in _OF_VERDICT} for verdict in verdicts],
+                **({"Regions": regions[contrast]} if contrast in regions else {}),
                 "Software": SOFTWARE,
             }
             name = file_name({**entities, "contrast": contrast, "desc": "summary"}, "results", ".json")

@@ -115,8 +115,8 @@ class GroupModel(StrategyModel):
     alpha: float = 0.05
     correction: str = "fdr"
     cluster_threshold: int = 0
-    atlas: Path | None = None
-    atlas_labels: Path | None = None
+    atlas: tuple[Path, ...] = ()
+    atlas_labels: tuple[Path, ...] = ()
     permutations: int = 0
     equivalence: float | None = None
     bayes_factor: float | None = None

@@ -260,11 +260,13 @@ SECTIONS = {
         Option(name="cluster_threshold",
                value=Number(largest=10**7, unit="voxels", whole=True, reason="more than an image has"),
                help="smallest cluster in the tables"),
-        Option(name="atlas", value=FilePath(), metavar="FILE",
-               help="name the regions of peaks by this image of labels, in the space of the maps",
-               otherwise="coordinates only"),
-        Option(name="atlas_labels", value=FilePath(), metavar="TSV",
-               help="its table with columns 'index' and 'name'", otherwise="the .tsv beside the atlas"),
+        Option(name="atlas", value=FilePath(), takes=Takes.ONE_REPEATED, metavar="FILE",
+               help="answer every session contrast in the regions of this image of labels, in the space of the maps, "
+               "and name those of peaks; the participant level writes tables of regions",
+               otherwise="voxels and coordinates only"),
+        Option(name="atlas_labels", value=FilePath(), takes=Takes.ONE_REPEATED, metavar="FILE",
+               help="its table with columns 'index' and 'name', or JSON; of several, in the order of --atlas",
+               otherwise="the .tsv, or .json, beside the atlas"),
         Option(name="permutations",
                value=Number(largest=10**6, whole=True, reason="p to a millionth, and weeks of work"), metavar="N",
                help="family-wise p values of the summary-statistics and marginal strategies from N resamplings of "

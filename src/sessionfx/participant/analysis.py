@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from sessionfx import __version__
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.names import entity_string
 from sessionfx.bids.runs import RunInputs
 from sessionfx.bids.stat_maps import read_estimate, read_wald_test
@@ -29,6 +30,7 @@ from sessionfx.participant import timing
 from sessionfx.participant.confounds import columns_of_run, differences_between_runs, sidecar_of
 from sessionfx.participant.files import FirstLevelFiles, read_warnings, warnings_of
 from sessionfx.participant.page import ParticipantPage, contrast_section, runs_section
+from sessionfx.participant.regions import of_atlas, session_table
 from sessionfx.participant.results import ParticipantResults, RunSummary, read_reference
 from sessionfx.participant.run import FittedRun, MeanImage, analyse_run, model_parameters, run_mean
 from sessionfx.report.methods import MethodsText, participant_methods
@@ -65,6 +67,8 @@ class ParticipantAnalysis:
         Programs that made the derivatives.
     has_pages : bool
         Whether pages are drawn.
+    atlases : tuple of Atlas
+        Of whose regions tables are written.
     """
 
     model: FirstLevelModel
@@ -76,6 +80,7 @@ class ParticipantAnalysis:
     links: dict[str, Path]
     preprocessing: tuple[str, ...] = ()
     has_pages: bool = True
+    atlases: tuple[Atlas, ...] = ()
 
     @cached_property
     def files(self) -> FirstLevelFiles:
@@ -119,11 +124,12 @@ def participant_chain(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) 
     """
     participant, files = runs[0].participant, analysis.files
     logged = entity_string({"sub": participant, **analysis.entities})
+    atlases = tuple((atlas.files[0], atlas.files[1]) for atlas in analysis.atlases)
     fits = [
         Task(
             name=f"fit {run.name}",
             kind="part",
-            run=partial(analyse_run, run, analysis.asked_of(run), analysis.model),
+            run=partial(analyse_run, run, analysis.asked_of(run), analysis.model, atlases),
         )
         for run in runs
     ]
@@ -173,6 +179,14 @@ def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> I
             )
             own[task.name] = task.fingerprint
             yield task
+            for atlas in () if contrast.is_f_test else analysis.atlases:
+                yield Task(
+                    name=f"regions of {atlas.label} {contrast.label} ses {session}",
+                    fingerprint=fingerprint([task.fingerprint, atlas.digest]),
+                    inputs=(*task.inputs, task.name),
+                    outputs=files.outputs_of_regions(participant, session, contrast, atlas.label),
+                    run=partial(ParticipantMaps.write_regions, contrast=contrast, session=session, atlas=atlas),
+                )
         for question in analysis.session_contrasts:
             asked = [question.text, question.kind, question.sessions, question.weights, question.order_source]
             yield Task(
@@ -300,6 +314,15 @@ class ParticipantMaps:
             for run in fitted:
                 if contrast.label in run.estimates:
                     files.write_run_maps(run, contrast)
+
+    def write_regions(self, contrast: Contrast, session: str, atlas: Atlas) -> None:
+        """Combine the regions of the runs of a session, and write them as a table."""
+        if session not in self.sessions(contrast):
+            return
+        fitted = [run for run in self.fitted if run.run.session == session]
+        combined = combine_runs(of_atlas(fitted, atlas.label, contrast), contrast, self.analysis.model)
+        table = session_table(fitted, atlas.label, combined)
+        self.analysis.files.write_regions(self.participant, session, contrast, atlas, table)
 
     def write_question(self, contrast: Contrast, question: SessionContrast) -> None:
         """Write the answer to a session contrast, where there is one."""

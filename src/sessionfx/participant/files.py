@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.derivatives import SOFTWARE, bids_uri
 from sessionfx.bids.names import (
     DERIVATIVE_ENTITIES,
@@ -26,11 +28,20 @@ from sessionfx.bids.names import (
     parse_name,
 )
 from sessionfx.bids.reading import UnreadableFileError, read_json_object
+from sessionfx.bids.region_tables import (
+    DESC,
+    STATISTIC_COLUMNS,
+    SUFFIX,
+    atlas_fields,
+    value_columns,
+    write_region_table,
+)
 from sessionfx.bids.runs import RunInputs
 from sessionfx.bids.stat_maps import sidecar_path, statmap_paths, write_statmaps
 from sessionfx.bids.writing import write_json, write_map, write_text
 from sessionfx.options import FirstLevelModel
 from sessionfx.participant.run import FittedRun, MeanImage, model_parameters
+from sessionfx.space.regions import LEAST_SHARE
 from sessionfx.space.stat_map import StatMap
 from sessionfx.wording import joined
 
@@ -74,6 +85,12 @@ class FirstLevelFiles:
         for run in () if contrast.parts else runs:
             maps += statmap_paths(*self._of_run(run, contrast), statistics_of(contrast)).values()
         return (*designs, *(path.with_suffix(".json") for path in designs), *maps, *map(sidecar_path, maps))
+
+    def outputs_of_regions(self, participant: str, session: str, contrast: Contrast, atlas: str) -> tuple[Path, Path]:
+        """Paths of the table of an atlas' regions in a session, and of what its columns are."""
+        entities = {**self._session_entities(participant, session, contrast), "atlas": atlas, "desc": DESC}
+        path = self.output_dir / func_folder(participant, session or None) / file_name(entities, SUFFIX, ".tsv")
+        return path, path.with_suffix(".json")
 
     def outputs_of_question(self, participant: str, question: SessionContrast, contrast: Contrast) -> tuple[Path, ...]:
         """Paths of all files that may answer a session contrast."""
@@ -138,7 +155,7 @@ class FirstLevelFiles:
     def write_reference(self, path: Path, means: Sequence[MeanImage]) -> NDArray[np.floating]:
         """Write the mean over time of a participant's runs, and return it (3-D, 0 where no run has data)."""
         grid = means[0].grid
-        images = [mean.values for mean in means if mean.grid.shape == grid.shape]
+        images = [mean.values for mean in means if mean.grid.shape == grid.shape]  # noqa: PD011
         counts = np.sum([np.isfinite(image) for image in images], axis=0)
         total: NDArray[np.float64] = np.sum([np.nan_to_num(image) for image in images], axis=0)
         mean = np.divide(total, counts, where=counts > 0, out=np.zeros_like(total)).astype(np.float32)
@@ -188,6 +205,21 @@ class FirstLevelFiles:
         write_statmaps(
             folder, self._session_entities(participant, session, contrast), combined, sidecar, self.model.effect_units
         )
+
+    def write_regions(
+        self, participant: str, session: str, contrast: Contrast, atlas: Atlas, table: pd.DataFrame
+    ) -> None:
+        """Write the regions of an atlas in a session."""
+        path, _ = self.outputs_of_regions(participant, session, contrast, atlas.label)
+        maps = self.session_maps(participant, session, contrast)
+        content = {
+            "Description": "Estimates of the mean series of each region, combined over runs as the maps are.",
+            "Sources": self._uris([maps[used] for used in statistics_of(contrast)[:2]]),
+            **self._contrast_fields(contrast),
+            **atlas_fields(atlas),
+            "LeastShareOfRegion": LEAST_SHARE,
+        }
+        write_region_table(path, table, {**value_columns(self.model.effect_units), **STATISTIC_COLUMNS}, content)
 
     def write_combined(
         self,

@@ -84,7 +84,7 @@ def fit_run(
     n_voxels = signal.shape[1]
     effects = np.empty((len(rows), n_voxels))
     covariances = np.empty((pairs.shape[1], n_voxels))
-    scale = _scaling(signal, signal_scaling)
+    scale = scaling(signal, signal_scaling)
     for start in range(0, n_voxels, VOXELS_PER_BLOCK):
         block = slice(start, start + VOXELS_PER_BLOCK)
         effects[:, block], covariances[:, block] = model.fit(scale(signal[:, block]))
@@ -109,8 +109,8 @@ def percent_of_mean(signal: NDArray[np.floating], mean: NDArray[np.floating] | N
     return np.asarray(100 * (signal / mean - 1), dtype=np.float64)
 
 
-def _scaling(signal: NDArray[np.floating], name: str) -> Callable[[NDArray[np.floating]], FloatArray]:
-    """Give what scales blocks of a signal of shape (T, V)."""
+def scaling(signal: NDArray[np.floating], name: str) -> Callable[[NDArray[np.floating]], FloatArray]:
+    """Give what scales blocks of voxels of a signal of shape (T, V), as `fit_run` is asked to."""
     if name == "none":
         # the constant of the design explains the mean, which would only cost digits
         return lambda block: block - block.mean(axis=0, dtype=np.float64)

@@ -12,6 +12,7 @@ from sessionfx.ask.confounds import PRESETS
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.event_model import parse_event_model
 from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.bids.atlas import read_atlases
 from sessionfx.bids.dataset import dataset_links, find_derivative_roots, open_dataset, preprocessing_programs
 from sessionfx.bids.derivatives import check_output_place, prepare_output
 from sessionfx.bids.images import open_image
@@ -197,6 +198,7 @@ def _analysis(
         links=dataset_links(raw, sources),
         preprocessing=preprocessing_programs(sources),
         has_pages=not options.execution.no_report,
+        atlases=read_atlases(options.group.atlas, options.group.atlas_labels),
     )
 
 

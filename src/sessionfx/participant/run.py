@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from sessionfx.participant.confounds import read_confounds, with_spikes
 from sessionfx.participant.design import Design, make_design
 from sessionfx.participant.events import Events, near_equal, read_events
 from sessionfx.participant.glm import fit_run
+from sessionfx.participant.regions import RunRegions, fit_regions
 from sessionfx.participant.regressors import read_regressors
 from sessionfx.participant.timing import Timing, run_timing
 from sessionfx.participant.variables import modelled_run
@@ -94,6 +96,8 @@ class FittedRun:
         Volumes minus independent columns.
     warnings : tuple of str
         What a reader should know.
+    regions : dict of str to RunRegions
+        By the label of an atlas.
     """
 
     run: RunInputs
@@ -108,6 +112,7 @@ class FittedRun:
     redundant: tuple[str, ...]
     dof: float
     warnings: tuple[str, ...]
+    regions: dict[str, RunRegions] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,8 +140,15 @@ def _mean_image(data: RunData) -> MeanImage:
     return MeanImage(values, data.grid)
 
 
-def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevelModel) -> FittedRun:
-    """Analyse a run; a contrast with a condition the run does not have is left out, with a warning.
+def analyse_run(
+    run: RunInputs,
+    contrasts: Sequence[Contrast],
+    model: FirstLevelModel,
+    atlases: Sequence[tuple[Path, Path]] = (),
+) -> FittedRun:
+    """Analyse a run, and the regions of atlases, each given by image and table.
+
+    A contrast with a condition the run does not have is left out, with a warning.
 
     Raises
     ------
@@ -190,6 +202,7 @@ def analyse_run(run: RunInputs, contrasts: Sequence[Contrast], model: FirstLevel
         redundant=redundant,
         dof=float(n_volumes - len(kept)),
         warnings=tuple(warnings),
+        regions=fit_regions(data, atlases, matrix, vectors, model),
     )
 
 

@@ -338,7 +338,14 @@ _OF_ESTIMATES = "Red: the model's estimate and its 95 % interval. "
 
 
 @in_style()
-def draw_sessions(panels: Sequence[SessionPanel], sessions: Sequence[str], *, unit: str, title: str) -> Picture:
+def draw_sessions(
+    panels: Sequence[SessionPanel],
+    sessions: Sequence[str],
+    *,
+    unit: str,
+    title: str,
+    chosen: str = "A peak is where the effect came out largest, so that it is smaller in truth.",
+) -> Picture:
     """Draw effects over sessions at some places: a line per participant, and the model's estimates.
 
     Parameters
@@ -349,6 +356,8 @@ def draw_sessions(panels: Sequence[SessionPanel], sessions: Sequence[str], *, un
         Names, in the order of the effects.
     unit, title : str
         Unit of the effects, and title.
+    chosen : str
+        How the places were chosen.
     """
     asked = dict.fromkeys(key for panel in panels for key in panel.estimates if key not in sessions)
     at = {key: index + 0.2 * (key in asked) for index, key in enumerate((*sessions, *asked))}
@@ -369,7 +378,7 @@ def draw_sessions(panels: Sequence[SessionPanel], sessions: Sequence[str], *, un
     figure.axes[0].locator_params(axis="y", nbins=4)
     has_estimates = any(panel.estimates for panel in panels)
     caption = f"Grey: a line per participant. {_OF_ESTIMATES if has_estimates else ''}"
-    caption += "A peak is where the effect came out largest, so that it is smaller in truth."
+    caption += chosen
     return as_svg(figure, f"Effect in each session: {plain(title)}", caption)
 
 

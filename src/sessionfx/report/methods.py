@@ -131,6 +131,8 @@ class GroupWork:
         Whether some answer is an F test over conditions.
     units : str
         Of first-level effects.
+    atlases : tuple of str
+        In whose regions the questions were answered too.
     """
 
     strategies: frozenset[str] = frozenset()
@@ -143,6 +145,7 @@ class GroupWork:
     bayes_factors: bool = False
     conditions: bool = False
     units: str = EFFECT_UNITS["voxel"]
+    atlases: tuple[str, ...] = ()
 
     def __or__(self, other: GroupWork) -> GroupWork:
         """Put together what was done for two contrasts."""
@@ -157,6 +160,7 @@ class GroupWork:
             bayes_factors=self.bayes_factors or other.bayes_factors,
             conditions=self.conditions or other.conditions,
             units=self.units,
+            atlases=self.atlases or other.atlases,
         )
 
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from sessionfx import __version__
 from sessionfx.simulate import signals
 from sessionfx.simulate.confounds import make_confounds
-from sessionfx.simulate.head import Anatomy, make_anatomy, make_session_mask
+from sessionfx.simulate.head import ATLAS, Anatomy, atlas_labels, make_anatomy, make_session_mask
 from sessionfx.simulate.options import SimulationOptions, label
 from sessionfx.simulate.signals import CONDITIONS, EFFECT_REGIONS, stream
 
@@ -116,11 +116,14 @@ def _write_participants(root: Path, options: SimulationOptions) -> None:
 
 
 def _write_truth(root: Path, anatomy: Anatomy, options: SimulationOptions) -> None:
-    """Write the region masks, the expected effect maps and the participants' true effects."""
+    """Write the region masks, an atlas, the expected effect maps and the participants' true effects."""
     modulated = {signals.MODULATED_REGION: options.modulator} if options.modulator else {}
     for region in (*EFFECT_REGIONS, *modulated):
         mask = _nifti(anatomy, anatomy.regions[region].astype(np.uint8))
         _write(root / f"{SPACE}_desc-{region}_mask.nii.gz", mask)
+    _write(root / f"{SPACE}_atlas-simulated_dseg.nii.gz", _nifti(anatomy, atlas_labels(anatomy)))
+    table = pd.DataFrame({"index": range(1, len(ATLAS) + 1), "name": list(ATLAS)})
+    _write(root / f"{SPACE}_atlas-simulated_dseg.tsv", table)
     for session in range(options.n_sessions):
         maps = {"incongruentMinusCongruent": signals.group_effect(options, session)}
         for contrast, expected in (maps | ({"responseTime": modulated} if modulated else {})).items():

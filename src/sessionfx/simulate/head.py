@@ -20,6 +20,18 @@ REGIONS = {
     "taskOnly": ((0.0, -84.0, 2.0), (22.0, 22.0, 22.0)),
 }
 
+# Of the atlas: those regions by names for people, and others that nothing happens in
+ATLAS = {
+    "Dorsomedial frontal": REGIONS["meanEffect"],
+    "Left parietal": REGIONS["sessionChange"],
+    "Occipital": REGIONS["taskOnly"],
+    "Right parietal": ((34.0, -48.0, 36.0), (20.0, 20.0, 20.0)),
+    "Left frontal": ((-34.0, 24.0, 8.0), (14.0, 18.0, 18.0)),
+    "Right frontal": ((34.0, 24.0, 8.0), (14.0, 18.0, 18.0)),
+    "Left temporal": ((-44.0, -18.0, -14.0), (14.0, 24.0, 14.0)),
+    "Right temporal": ((44.0, -18.0, -14.0), (14.0, 24.0, 14.0)),
+}
+
 # Distance from the brain's centre where its surface is 1. Below CORE every session's mask contains the voxel;
 # masks differ between sessions only within EDGE of the surface; the scalp ends at HEAD.
 CORE, EDGE, HEAD = 0.9, 0.06, 1.12
@@ -73,6 +85,14 @@ def make_anatomy(voxel_size: float) -> Anatomy:
         csf=csf & outside_regions,
         white_matter=white_matter & ~csf & outside_regions,
     )
+
+
+def atlas_labels(anatomy: Anatomy) -> NDArray[Any]:
+    """Return the region of `ATLAS` at each voxel, shape (V,): its number from 1 on, 0 where there is none."""
+    labels = np.zeros(len(anatomy.depth), dtype=np.int16)
+    for index, ball in enumerate(ATLAS.values(), start=1):
+        labels[(_distance(anatomy.coordinates, *ball) <= 1) & (anatomy.depth < CORE) & (labels == 0)] = index
+    return labels
 
 
 def _distance(coordinates: NDArray[Any], centre: tuple[float, ...], radii: tuple[float, ...]) -> NDArray[Any]:

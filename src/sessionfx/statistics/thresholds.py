@@ -37,6 +37,26 @@ def z_threshold(z: NDArray[np.floating], alpha: float, correction: str, *, two_s
     return float(magnitude[passing[-1]]) if passing.size else float("inf")
 
 
+def corrected_p(p: NDArray[np.float64], correction: str) -> NDArray[np.float64]:
+    """Correct p values for how many there are: the smallest error rate at which each passes `z_threshold`.
+
+    Parameters
+    ----------
+    p : ndarray of shape (V,)
+        Two-sided, or of the upper tail of F.
+    correction : {'fdr', 'bonferroni', 'none'}
+    """
+    if correction == "none" or not p.size:
+        return p
+    if correction == "bonferroni":
+        return np.minimum(p * p.size, 1.0)
+    order = np.argsort(p)
+    found = np.empty_like(p)
+    by_rank = p[order] * p.size / np.arange(1, p.size + 1)
+    found[order] = np.minimum.accumulate(by_rank[::-1])[::-1]
+    return found
+
+
 def suprathreshold(z: NDArray[np.floating], threshold: float, *, two_sided: bool = True) -> NDArray[np.bool_]:
     """Say which voxels a threshold of `z_threshold` keeps, of shape (V,)."""
     return np.asarray((np.abs(z) if two_sided else z) >= threshold)

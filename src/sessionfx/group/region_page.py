@@ -1,0 +1,81 @@
+"""What the page shows of the regions of an atlas, for one question: which answer to report, sessions, a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sessionfx.group.files import GroupFiles
+from sessionfx.group.peaks import effect_names
+from sessionfx.group.region_files import RegionFiles, interval_text, largest_first, region_finding
+from sessionfx.group.regions import ContrastRegions
+from sessionfx.group.results import QuestionResults
+from sessionfx.group.strategies.base import Question
+from sessionfx.options import GroupModel
+from sessionfx.report.charts import SessionPanel, draw_sessions
+from sessionfx.report.style import Picture
+from sessionfx.report.tables import threshold_words
+from sessionfx.wording import z_text
+
+MOST_PANELS = 4
+MOST_ROWS = 30
+_CHOSEN = "These regions are those with the largest z, so that their effects are smaller in truth."
+
+
+def region_sections(
+    all_regions: Sequence[ContrastRegions], question: Question, files: GroupFiles, model: GroupModel
+) -> list[dict[str, Any]]:
+    """Give what the template shows of a question's answers in the regions of each atlas."""
+    return [_section(regions, regions.answers[question.label], files, model) for regions in all_regions]
+
+
+def _section(
+    regions: ContrastRegions, results: QuestionResults, files: GroupFiles, model: GroupModel
+) -> dict[str, Any]:
+    of_atlas = RegionFiles(files, regions.atlas.label)
+    links = {"answers in regions": of_atlas.answers(results.question), "values of each map": of_atlas.values}
+    rows = region_rows(regions, results)
+    return {
+        "atlas": regions.atlas.label,
+        "finding": region_finding(regions, results),
+        "threshold": threshold_words(model),
+        "verdict": results.verdict.text,
+        "placed": regions.atlas.text_on(regions.stack.grid),
+        "left_out": [f"{name}: {why}." for name, why in regions.left_out.items()],
+        "picture": _sessions(regions, results),
+        "rows": rows[:MOST_ROWS],
+        "n_rows": len(rows),
+        "links": [
+            {"title": title, "href": path.relative_to(files.output_dir).as_posix()} for title, path in links.items()
+        ],
+    }
+
+
+def region_rows(regions: ContrastRegions, results: QuestionResults) -> list[dict[str, Any]]:
+    """List the regions for people, the largest z first."""
+    rows = []
+    for found in largest_first(regions, results):
+        effect = {f"effect in {results.question.units} (95 % interval)": interval_text(found)}
+        rows.append({
+            "region": found["region"],
+            **(effect if "effect" in found else {"F": found["f"]}),
+            "z": found["z"],
+            "degrees of freedom": found["dof"],
+            "p": found["p"],
+            "corrected p": found["p_corrected"],
+            "suprathreshold": "✓" if found["suprathreshold"] else "",
+        })  # fmt: skip
+    return rows
+
+
+def _sessions(regions: ContrastRegions, results: QuestionResults) -> Picture | None:
+    """Draw the sessions in some regions: a line per participant, and the estimates of the answer to report."""
+    names = effect_names(regions.stack.layout, results.question)
+    panels = regions.panels(results, MOST_PANELS)
+    if not panels or len(names) < 2:
+        return None
+    title = "In regions" if panels[0].is_suprathreshold else "In the region with the largest z (not suprathreshold)"
+    return draw_sessions(
+        [SessionPanel(f"{panel.name}: z = {z_text(panel.z)}", panel.effects, panel.estimates) for panel in panels],
+        names, unit=results.question.units, title=title, chosen=_CHOSEN,
+    )  # fmt: skip

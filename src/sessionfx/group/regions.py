@@ -1,0 +1,315 @@
+"""The regions of an atlas as voxels of the same strategies: values of each map, answers, and which to report.
+
+A region's effect in a map is the mean over its voxels that the map has. Where every map is of this program and was made
+with the same atlas, effect and variance are those of the fit of the region's mean series, from the tables that the
+participant level writes; a mean of maps has no variance, as it is not known how voxels go together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from sessionfx.ask.session_contrasts import resolve_session_contrasts
+from sessionfx.bids.atlas import Atlas
+from sessionfx.bids.first_level_maps import FirstLevelMap
+from sessionfx.bids.region_tables import read_region_table, region_table_beside
+from sessionfx.bids.stat_maps import read_effect
+from sessionfx.errors import LevelError, NotEstimableError
+from sessionfx.execution import in_this_process, in_threads
+from sessionfx.group.absence import with_absence
+from sessionfx.group.answers import GroupEstimator
+from sessionfx.group.peaks import by_participant, shown_first
+from sessionfx.group.results import QuestionResults, StrategyResult
+from sessionfx.group.stack import MapStack
+from sessionfx.group.store import BlockStore, scratch_file
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import Question
+from sessionfx.group.strategies.blocks import block_width, estimate_in_blocks
+from sessionfx.group.verdict import judge
+from sessionfx.space.regions import LEAST_SHARE, Regions
+from sessionfx.statistics.estimates import Estimate
+from sessionfx.wording import counted, listed
+
+NO_VARIANCE = (
+    "It needs the variance of each region's mean, which maps do not tell. Run the participant level with the same "
+    "--atlas: its tables have it."
+)
+# Half of a 95 % interval leaves this above it
+_TAIL = 0.025
+
+
+@dataclass(frozen=True)
+class RegionValues:
+    """What N maps are in R regions.
+
+    Attributes
+    ----------
+    effects : ndarray of shape (N, R)
+        NaN where a map has too little of a region.
+    variances : ndarray of shape (N, R), or None
+        None where they are not known.
+    n_voxels : ndarray of int, shape (N, R)
+        That a map has.
+    shares : ndarray of shape (N, R)
+        Of each region's voxels on the maps' grid.
+    """
+
+    effects: NDArray[np.float64]
+    variances: NDArray[np.float64] | None
+    n_voxels: NDArray[np.intp]
+    shares: NDArray[np.float64]
+
+    @property
+    def is_complete(self) -> NDArray[np.bool_]:
+        """Which regions every map has, of shape (R,)."""
+        return np.asarray(np.isfinite(self.effects).all(axis=0))
+
+
+@dataclass(frozen=True)
+class RegionPanel:
+    """One region in all sessions.
+
+    Attributes
+    ----------
+    name : str
+    z : float
+        Of the answer to report.
+    is_suprathreshold : bool
+    effects : ndarray of shape (n participants, k sessions)
+        NaN where a participant has none.
+    estimates : dict of str to (float, float, float)
+        By the session, or the session contrast: effect and 95 % interval.
+    """
+
+    name: str
+    z: float
+    is_suprathreshold: bool
+    effects: NDArray[np.float64]
+    estimates: dict[str, tuple[float, float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastRegions:
+    """The regions of one atlas, and what is found in them for one first-level contrast.
+
+    Attributes
+    ----------
+    atlas : Atlas
+    maps : tuple of FirstLevelMap
+        In the order of the layout.
+    stack : MapStack
+        Of these maps, whose grid and layout count here.
+    estimator : GroupEstimator
+    questions : tuple of Question
+    sessions : tuple of str
+        Of the study.
+    folder : Path
+        For a file while it works.
+    """
+
+    atlas: Atlas
+    maps: tuple[FirstLevelMap, ...]
+    stack: MapStack
+    estimator: GroupEstimator
+    questions: tuple[Question, ...]
+    sessions: tuple[str, ...]
+    folder: Path
+
+    @cached_property
+    def regions(self) -> Regions:
+        """The regions on the maps' grid."""
+        return self.atlas.on_grid(self.stack.grid)
+
+    @property
+    def rows(self) -> list[FirstLevelMap]:
+        """All maps, those of the further rows of an F test after the others, as the stack has them."""
+        return [of_row for row in zip(*(found.of_rows for found in self.maps), strict=True) for of_row in row]
+
+    @cached_property
+    def measured(self) -> RegionValues:
+        """What each map is in each region."""
+        return self._from_tables() or self._from_maps()
+
+    def _from_tables(self) -> RegionValues | None:
+        """Read the tables of the participant level; None unless every map has one of the same atlas."""
+        found = [read_region_table(path, self.atlas) for path in self.tables]
+        if not found or any(table is None for table in found):
+            return None
+        tables = [table.set_index("index").reindex(self.regions.indices) for table in found if table is not None]
+        effects, variances, n_voxels, shares = (
+            np.array([table[column] for table in tables], dtype=float)
+            for column in ("effect", "variance", "n_voxels", "share")
+        )
+        return RegionValues(effects, variances, np.nan_to_num(n_voxels).astype(np.intp), np.nan_to_num(shares))
+
+    @property
+    def tables(self) -> list[Path]:
+        """Where the participant level would have written the regions of each map."""
+        return [region_table_beside(found, self.atlas.label) for found in self.rows]
+
+    def _from_maps(self) -> RegionValues:
+        regions, first = self.regions, self.rows[0]
+
+        def take(source: FirstLevelMap) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+            effect, _, mask, _ = read_effect(source.effect, source.variance, self.stack.grid, str(first.effect))
+            return regions.means(effect[mask], mask), regions.counts(mask)
+
+        found = list(in_threads(self.estimator.n_threads, take, [(source,) for source in self.rows]))
+        counts = np.array([count for _, count in found])
+        shares = regions.shares(counts)
+        means = np.array([mean for mean, _ in found])
+        return RegionValues(np.where(shares >= LEAST_SHARE, means, np.nan), None, counts, shares)
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Regions that are not answered, and why."""
+        missing = np.isnan(self.measured.effects)
+        n_maps = len(missing)
+        return {
+            name: f"{int(own.sum())} of {n_maps} maps have less than {LEAST_SHARE:.0%} of its voxels"
+            for name, own in zip(self.regions.names, missing.T, strict=True)
+            if own.any()
+        }
+
+    @property
+    def answered(self) -> list[int]:
+        """Numbers of the regions that are answered."""
+        return [int(number) for number in np.flatnonzero(self.measured.is_complete)]
+
+    @cached_property
+    def answers(self) -> Mapping[str, QuestionResults]:
+        """The answers to each question, judged, by its label.
+
+        Raises
+        ------
+        LevelError
+            If no region is in every map.
+        """
+        values, estimator = self.measured, self.estimator
+        if not values.is_complete.any():
+            raise LevelError(
+                f"No region of atlas {self.atlas.label} lies in every map: {listed(self.left_out, most=3)}. Leave "
+                "--atlas out, or give one in the space of the maps."
+            )
+        declined = {}
+        if values.variances is None:
+            declined = {
+                strategy.name: StrategyResult(strategy.name, strategy.label, strategy.title, NO_VARIANCE)
+                for strategy in estimator.strategies
+                if strategy.needs_variances(estimator.options)
+            }
+            # the mean that evidence is gathered for can be taken without
+            estimator = replace(
+                estimator,
+                strategies=tuple(own for own in estimator.strategies if own.name not in declined),
+                options=replace(estimator.options, fixed_effects="equal"),
+            )
+        with self._region_stack() as stack:
+            found = replace(estimator, atlases=()).estimate(self.questions, stack, self.sessions)
+        answers = {}
+        for question, results in zip(self.questions, found.results, strict=True):
+            of = {**declined, **{result.name: result for result in results}}
+            complete = tuple(
+                with_absence(of[strategy.name], question, estimator.model) for strategy in self.estimator.strategies
+            )
+            verdict = judge(question, self.stack.layout, complete, found.evidence, estimator.options)
+            answers[question.label] = QuestionResults(question, complete, (), verdict)
+        return answers
+
+    @contextmanager
+    def _region_stack(self) -> Iterator[MapStack]:
+        """Keep the values as maps whose voxels are the regions that every map has."""
+        values, chosen = self.measured, self.measured.is_complete
+        size = (len(values.effects), int(chosen.sum()), block_width(len(values.effects)))
+        mask = self.regions.as_mask(chosen)
+        with ExitStack() as files:
+            stores = []
+            for own in (values.effects, values.variances):
+                store = None
+                if own is not None:
+                    store = BlockStore(files.enter_context(scratch_file(self.folder)), self.folder, *size)
+                    for row, of_map in enumerate(own[:, chosen]):
+                        store.write(row, of_map)
+                stores.append(store)
+            effects, variances = stores
+            assert effects is not None  # noqa: S101 - there always are effects
+            yield MapStack(
+                layout=self.stack.layout, mask=mask, grid=self.regions.grid, coverage=mask * len(self.maps),
+                warnings=(), stored=effects, stored_variances=variances, common=np.ones(size[1], dtype=bool),
+            )  # fmt: skip
+
+    def panels(self, results: QuestionResults, most: int) -> tuple[RegionPanel, ...]:
+        """Look at the sessions in the regions where the answer to report is largest.
+
+        The suprathreshold ones, at most so many; where there is none, the one with the largest |z|.
+        """
+        answer = shown_first(results)
+        if answer is None or answer.stat_map is None:
+            return ()
+        estimate = answer.stat_map.estimate
+        size = np.abs(estimate.z) if estimate.two_sided else estimate.z
+        passes = size >= answer.threshold
+        order = np.argsort(-size)[: max(1, min(most, int(passes.sum())))]
+        numbers = np.flatnonzero(answer.stat_map.mask)
+        sessions = self._session_estimates(answer, results.question)
+        if isinstance(estimate, Estimate):
+            sessions[results.question.text] = with_interval(estimate)
+        where = {number: place for place, number in enumerate(self.answered)}
+        panels = []
+        for at in order:
+            number = int(numbers[at])
+            own = {
+                key: values[:, at if key == results.question.text else where[number]]
+                for key, values in sessions.items()
+            }
+            panels.append(
+                RegionPanel(
+                    self.regions.names[number], float(estimate.z[at]), bool(passes[at]),
+                    by_participant(self.stack, self.measured.effects[:, number]),
+                    {key: (float(own[key][0]), float(own[key][1]), float(own[key][2])) for key in own},
+                )
+            )  # fmt: skip
+        return tuple(panels)
+
+    def _session_estimates(self, answer: StrategyResult, question: Question) -> dict[str, NDArray[np.float64]]:
+        """Estimate each session's mean by the strategy of an answer: effect and interval, of shape (3, R')."""
+        found: dict[str, NDArray[np.float64]] = {}
+        layout = self.stack.layout
+        sessions = [session for session in self.sessions if session in layout.sessions]
+        if question.tested or len(sessions) < 2:
+            return found
+        strategy, options = STRATEGIES[answer.name], self.estimator.options
+        with self._region_stack() as stack:
+            for asked in resolve_session_contrasts(["each"], sessions):
+                try:
+                    plan = strategy.plan(layout, Question(asked), options)
+                    _, estimate = estimate_in_blocks(plan, stack, in_this_process)
+                except NotEstimableError:
+                    continue
+                if isinstance(estimate, Estimate):
+                    found[asked.text] = with_interval(estimate)
+        return found
+
+
+def with_interval(estimate: Estimate) -> NDArray[np.float64]:
+    """Give effects with their 95 % intervals: effect, lower and upper end, of shape (3, V)."""
+    half = -special.stdtrit(estimate.dof, _TAIL) * np.sqrt(estimate.variance)
+    return np.stack([estimate.effect, estimate.effect - half, estimate.effect + half])
+
+
+def unanswered(all_regions: Iterable[ContrastRegions]) -> list[str]:
+    """Say which regions of which atlas are not answered, as warnings."""
+    return [
+        f"Atlas {found.atlas.label}: {counted(len(found.left_out), 'region')} not answered, as some map has less than "
+        f"{LEAST_SHARE:.0%} of the voxels: {listed(found.left_out, most=8)}."
+        for found in all_regions
+        if found.left_out
+    ]
