@@ -12,6 +12,8 @@ from program import CONTRAST, run_command, simulated
 
 # what tests call the program by, in a process of its own or to the end of a level
 PROGRAM = {"run_command", "run_python", "analyse", "analysed"}
+# fixtures that hold what such a call made
+FINISHED = {"small_output", "finished", "output"}
 
 
 settings.register_profile("fast", max_examples=20)  # make test-fast
@@ -22,8 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole programs are slow: tests that call one need no mark of their own."""
     for item in items:
         code = getattr(getattr(item, "function", None), "__code__", None)
-        names = {*getattr(item, "fixturenames", ()), *(code.co_names if code else ())}
-        if names & PROGRAM:
+        fixtures, names = set(getattr(item, "fixturenames", ())), set(code.co_names if code else ())
+        if fixtures & (PROGRAM | FINISHED) or names & PROGRAM:
             item.add_marker(pytest.mark.slow)
 
 

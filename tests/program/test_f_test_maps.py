@@ -17,6 +17,9 @@ F_TEST = "F:task = congruent; incongruent"
 PARTICIPANT = ("participant",)
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulated(tmp_path_factory.mktemp("f-tests"), n_participants=1, n_sessions=2, n_runs=2)

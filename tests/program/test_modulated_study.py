@@ -18,6 +18,9 @@ START = "sub-01_ses-01_task-stroop"
 SLOPE = "incongruent_x_response_time"
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return simulated(tmp_path_factory.mktemp("modulated"), n_runs=2)

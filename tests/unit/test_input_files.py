@@ -100,6 +100,7 @@ def test_a_folder_that_cannot_be_listed_is_an_error_and_one_that_is_not_there_is
         list_folder(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [False, True])
 def test_a_folder_that_pybids_could_not_list_is_not_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool

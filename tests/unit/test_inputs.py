@@ -946,6 +946,7 @@ def test_only_files_that_are_read_are_in_a_database(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [False, True], ids=["no database", "database"])
 def test_everyone_is_given_the_same_runs_alone_and_together(kept: bool, tmp_path: Path) -> None:
     labels = ["1", "01", "10", "2"]
@@ -974,6 +975,7 @@ def test_everyone_is_given_the_same_runs_alone_and_together(kept: bool, tmp_path
         assert alone.sessions == together.sessions == ("1", "2", "3")
 
 
+@pytest.mark.slow
 def test_choosing_among_all_participants_takes_time_in_proportion_to_their_number(tmp_path: Path) -> None:
     calls = []
     for n in (20, 40):
@@ -1031,6 +1033,7 @@ def test_a_database_that_was_not_finished_is_not_kept(
     assert opened(root, database_dir=folder) == expected
 
 
+@pytest.mark.slow
 def test_jobs_that_begin_together_may_share_a_database(tmp_path: Path) -> None:
     root, folder = many(tmp_path / "bids", ["01", "02"]), tmp_path / "kept"
     program = (

@@ -153,6 +153,7 @@ SCRIPTS: dict[str, tuple[Script, dict[str, object]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SCRIPTS)
 @pytest.mark.parametrize("hrf", ["glover", "spm + derivative", "fir"])
 def test_designs_and_effects_are_those_of_a_plain_script(case: str, hrf: str, tmp_path: Path) -> None:
@@ -174,6 +175,7 @@ def test_designs_and_effects_are_those_of_a_plain_script(case: str, hrf: str, tm
         np.testing.assert_allclose(effects[name].effect, result.theta[index], **EXACT)
 
 
+@pytest.mark.slow
 def test_a_run_equals_nilearns_first_level_model_with_events_made_by_hand(small_dataset: Path) -> None:
     index = open_dataset(small_dataset, [small_dataset / "derivatives" / "fmriprep"], participants=["01"])
     run = select_runs(index, Selection(participant_label=("01",))).runs["01"][0]

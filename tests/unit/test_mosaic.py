@@ -193,6 +193,7 @@ def test_a_single_voxel_is_drawn() -> None:
 # anatomy
 
 
+@pytest.mark.slow
 def test_template_is_the_brain_that_nilearn_ships() -> None:
     found = template()
     image = load_mni152_template(resolution=1)
