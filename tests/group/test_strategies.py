@@ -323,6 +323,7 @@ def test_incomplete_participants_are_used_as_far_as_their_sessions_allow() -> No
     )
 
 
+@pytest.mark.slow
 def test_disconnected_participants_and_sessions_are_refused_in_a_sentence() -> None:
     """Half were scanned in the first session only, half in the second only: no within-participant difference exists."""
     layout = layout_of(np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=bool))

@@ -67,6 +67,7 @@ def at(image: Path, place: dict[str, float]) -> float:
     return float(read(image)[tuple(np.rint(voxel).astype(int))])
 
 
+@pytest.mark.slow
 def test_results_of_a_contrast_say_what_its_files_hold(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     covariates = ("--covariates", "age", "--group-contrast", "intercept", "--group-contrast", "age")
     output = call.done(study, tmp_path / "out", *ASKED, *covariates, "--correction", "none", "--alpha", "0.001")
@@ -114,6 +115,7 @@ def test_f_tests_have_no_smallest_z(study: GroupStudy, call: GroupCaller, tmp_pa
     assert "smallest_z" not in answers_of(output)
 
 
+@pytest.mark.slow
 def test_one_table_has_the_answers_of_all_calls(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     together = call.done(study, tmp_path / "together", *ASKED)
     apart = tmp_path / "apart"
@@ -141,6 +143,7 @@ def test_one_table_has_the_answers_of_all_calls(study: GroupStudy, call: GroupCa
         assert sorted(rows["recommended"].dropna()) == [1.0, 2.0][: rows["recommended"].notna().sum()]
 
 
+@pytest.mark.slow
 def test_a_rerun_writes_nothing_anew_and_puts_back_what_is_missing(
     study: GroupStudy, call: GroupCaller, tmp_path: Path
 ) -> None:
@@ -211,6 +214,7 @@ def test_calls_at_the_same_time_lose_no_answer(study: GroupStudy, tmp_path: Path
         assert results_of(output, contrast)["SessionContrasts"]
 
 
+@pytest.mark.slow
 def test_the_last_lines_on_the_screen_say_what_was_found(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     output = tmp_path / "out"
     said = call(study, output, *ASKED).error.splitlines()

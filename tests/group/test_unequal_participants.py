@@ -156,6 +156,7 @@ def test_balanced_data_without_covariates_keep_the_exact_degrees_of_freedom_of_t
 # False positives of the starred answer ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sessions", ["mean", "ses-02 - ses-01"])
 @pytest.mark.parametrize(("n", "controls"), [(3, 20), (4, 20), (5, 20), (8, 20), (10, 30)])
 def test_few_patients_who_vary_more_than_controls(n: int, controls: int, sessions: str) -> None:
@@ -179,6 +180,7 @@ def test_welchs_test_is_near_nominal_where_students_is_not(n: int, highest: floa
     assert rate(study.answer("summary-statistics", asked, maps, variance="pooled")[1]) > 0.17
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [4, 6])
 def test_any_difference_between_sessions_by_group(n: int) -> None:
     """One covariance for all gives 46 and 33 %."""
@@ -215,6 +217,7 @@ def test_participants_who_vary_more_the_older_they_are() -> None:
     assert rate(answers["summary-statistics"]) > 0.08
 
 
+@pytest.mark.slow
 def test_few_participants_in_a_session_that_varies_more_are_a_matter_of_care() -> None:
     """Sixty participants, six of them with the third session: it is the six that count."""
     attendance = np.array([[True, True, i >= 54] for i in range(60)])
@@ -260,6 +263,7 @@ def test_what_the_degrees_of_freedom_of_voxels_cost() -> None:
 # Within and between participants --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [20, 40])
 def test_age_at_which_nobody_changes_but_cohorts_differ(n: int) -> None:
     """Half a standard deviation between cohorts: 62 and 93 % where within and between are one effect."""
@@ -332,6 +336,7 @@ def test_slopes_within_participants_do_not_depend_on_when_people_began() -> None
 # Empty cells ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["patient - control", "intercept", "patient"])
 def test_a_mean_over_sessions_that_a_group_lacks_is_answered_without_products(group: str) -> None:
     """A true change over sessions is told from the groups; the means over the sessions there are mix both."""

@@ -33,6 +33,7 @@ LEAVING = next(case for case in situations.dropout_situations() if case.name == 
 TIMES = next(case for case in situations.time_situations() if case.name == "spacing by participant, n=8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("situation", [GROUPS, LEAVING, TIMES], ids=lambda case: case.kind)
 def test_answers_in_memory_are_those_of_the_program(situation: starred.Situation) -> None:
     maps = situation.noise(200, np.random.default_rng(3))
@@ -101,6 +102,7 @@ def test_every_situation_can_be_asked() -> None:
         assert len(case.questions) == len(case.asked)
 
 
+@pytest.mark.slow
 def test_studies_are_counted_by_their_star_and_their_warnings() -> None:
     situation = replace(situations.grouped((12, 12), 1.0), voxels_per_study=100)
     found = starred.false_positives(situation, 400, 1)

@@ -228,6 +228,7 @@ def test_fewer_degrees_of_freedom_yet_do_not_put_fixed_effects_first() -> None:
     assert found.recommended[0] == "marginal"
 
 
+@pytest.mark.slow
 def test_sessions_that_are_missing_and_vary_unequally_call_for_care_with_few_participants() -> None:
     spread = np.array([1.0, 1.0, 3.0])
     found = Study(SOME_OF_THREE, spread=spread).verdict("linear")
@@ -454,6 +455,7 @@ STUDIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(STUDIES))
 def test_texts_are_whole_sentences(name: str) -> None:
     study = STUDIES[name]

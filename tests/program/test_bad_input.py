@@ -431,6 +431,7 @@ def test_skip_bids_validation_accepts_a_missing_or_broken_description(study: Stu
 # Filters that match nothing ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_participant_without_any_preprocessed_run_is_named_as_left_out(study: Study) -> None:
     for path in (study.fmriprep / "sub-02").rglob("*_bold.nii.gz"):
         path.unlink()
@@ -501,6 +502,7 @@ def test_no_contrast_and_unusable_events_give_the_reason(study: Study) -> None:
     study.call(contrast=None).refused(2, "No --contrast", "No run has an events file")
 
 
+@pytest.mark.slow
 def test_a_condition_with_a_minus_sign_hints_at_backticks_which_work(study: Study) -> None:
     for path in study.root.rglob("*_events.tsv"):
         edit_table(path, lambda table: table.replace("incongruent", "stop-signal"))
@@ -652,6 +654,7 @@ def test_maps_from_before_a_participant_broke_do_not_enter_the_group_unsaid(stud
     assert "maps of one only (sub-02)" in group.error
 
 
+@pytest.mark.slow
 def test_a_repaired_participant_leaves_no_crash_report(study: Study) -> None:
     study.events().unlink()
     assert study.call().code == 1
@@ -660,6 +663,7 @@ def test_a_repaired_participant_leaves_no_crash_report(study: Study) -> None:
     assert not list((study.out / "logs").glob("*_crash.txt"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "near"), [("tarns_x", "trans_x"), ("motion36", "motion6")])
 def test_a_confound_nobody_has_is_refused_once_with_presets_and_columns_listed(
     study: Study, name: str, near: str
@@ -678,6 +682,7 @@ def test_a_confound_nobody_has_is_refused_once_with_presets_and_columns_listed(
     assert study.call("--confounds", "global_signal", "--dry-run").code == 0
 
 
+@pytest.mark.slow
 def test_a_confound_that_one_participant_lacks_fails_that_one(study: Study) -> None:
     edit_table(study.confounds(), lambda table: table.drop(columns="global_signal"))
     study.call("--confounds", "global_signal").failed("sub-01", "'global_signal'", str(study.confounds()))
@@ -699,6 +704,7 @@ def test_stop_on_first_crash_leaves_the_rest_undone_and_says_so(study: Study) ->
 # Oddities that are no errors --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_negative_onset_is_kept_with_a_warning(study: Study) -> None:
     set_cell(study.events(), 0, "onset", "-3")
     done = study.done()
@@ -706,6 +712,7 @@ def test_a_negative_onset_is_kept_with_a_warning(study: Study) -> None:
     assert "warning" in done.error
 
 
+@pytest.mark.slow
 def test_onsets_beyond_the_end_are_set_aside_with_a_warning(study: Study) -> None:
     onsets = pd.read_csv(study.events(), sep="\t")["onset"]
     late = onsets.index[-2:]
@@ -752,6 +759,7 @@ def test_voxels_that_are_constant_or_not_finite_are_left_out_and_counted(
     assert design["FittedVoxels"] == mask.sum() == design["BrainMaskVoxels"] - 6
 
 
+@pytest.mark.slow
 def test_the_json_wins_over_a_contradicting_header_with_a_warning(
     study: Study, intact_maps: dict[str, dict[str, bytes]]
 ) -> None:
@@ -770,6 +778,7 @@ def test_events_without_trial_type_are_one_condition_where_it_is_asked_for(study
     require(study.log(), ("no column trial_type", "one condition, 'dummy'"))
 
 
+@pytest.mark.slow
 def test_rows_that_are_never_modelled_may_lack_anything(study: Study, intact_maps: dict[str, dict[str, bytes]]) -> None:
     """As in a real dataset, where six participants of nineteen have responses without onset."""
     rows = [{"onset": "n/a", "duration": "n/a", "trial_type": "n/a"}, {"onset": "3.5", "duration": "n/a"}]
@@ -779,6 +788,7 @@ def test_rows_that_are_never_modelled_may_lack_anything(study: Study, intact_map
     assert maps_of(study.out, "sub-01") == intact_maps["sub-01"]
 
 
+@pytest.mark.slow
 def test_rows_that_stand_there_twice_change_nothing(study: Study, intact_maps: dict[str, dict[str, bytes]]) -> None:
     edit_table(study.events(), lambda table: pd.concat([table, table.head(3)]))
     study.done()
@@ -786,6 +796,7 @@ def test_rows_that_stand_there_twice_change_nothing(study: Study, intact_maps: d
     assert maps_of(study.out, "sub-01") == intact_maps["sub-01"]
 
 
+@pytest.mark.slow
 def test_an_axis_of_length_one_changes_nothing(study: Study, intact_maps: dict[str, dict[str, bytes]]) -> None:
     edit_image(study.bold(), lambda data: data[:, :, :, None, :])
     study.done()
@@ -809,6 +820,7 @@ def test_what_the_confounds_json_says_is_part_of_the_work(study: Study) -> None:
     assert "anatomical CompCor components [" in methods.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_another_mask_can_be_chosen_where_one_holds_percentages(study: Study) -> None:
     """The remedy that the refusal names."""
     for path in study.fmriprep.rglob("sub-01_*_desc-brain_mask.nii.gz"):
@@ -850,6 +862,7 @@ def test_group_with_one_participant_is_refused_and_the_report_says_so(study: Stu
     assert sentence.removeprefix("sessionfx: ").strip() in page
 
 
+@pytest.mark.slow
 def test_group_with_an_unknown_contrast_lists_those_that_exist(study: Study) -> None:
     assert study.call().code == 0
     study.call(level="group", contrast="other").refused(18, "other", "What exists", LABEL)
@@ -892,6 +905,7 @@ def test_a_contrast_named_like_a_path_becomes_a_harmless_label(study: Study) -> 
 # Reports ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_conditions_with_markup_are_escaped_in_the_reports(study: Study) -> None:
     script, image = "<script>alert(1)</script>", 'x"><img src=y onerror=alert(2)>'
     for path in study.root.rglob("*_events.tsv"):

@@ -216,6 +216,7 @@ def test_boutiques_accepts_the_descriptor(checks: tuple[str, ...]) -> None:
     assert "OK" in bosh("validate", *checks, DESCRIPTOR).stdout
 
 
+@pytest.mark.slow
 def test_boutiques_makes_the_command_this_test_makes(descriptor: dict[str, Any], tmp_path: Path) -> None:
     values = {
         "bids_dir": "/data/my bids",

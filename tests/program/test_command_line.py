@@ -112,6 +112,7 @@ def test_the_command_line_needs_the_standard_library_alone() -> None:
     assert loaded - set(sys.stdlib_module_names) == {"sessionfx"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     [

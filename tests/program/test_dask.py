@@ -305,6 +305,7 @@ def test_sigterm_ends_within_seconds_with_a_code_of_its_own(cluster: Any, datase
 # in words
 
 
+@pytest.mark.slow
 def test_scheduler_without_dask_is_refused(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments(dataset, tmp_path / "out"), "--scheduler", "tcp://127.0.0.1:8786"]) == 2
     assert "--scheduler needs --executor dask" in capfd.readouterr().err

@@ -84,6 +84,7 @@ def test_the_group_level_names_its_maps_and_who_has_them(
     assert all(Path(line.strip()).is_file() for line in lines[at + 5 :])
 
 
+@pytest.mark.slow
 def test_many_participants_are_counted_and_exceptions_named(planned: Planner, tmp_path: Path) -> None:
     labels = [f"{number:02d}" for number in range(1, LISTED_PARTICIPANTS + 2)]
     files = {preproc(label, ses): "" for label in labels for ses in ("1", "2") if (label, ses) != ("07", "2")}
@@ -101,6 +102,7 @@ def test_many_participants_are_counted_and_exceptions_named(planned: Planner, tm
     assert "    events: none: this run cannot be analysed" in one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [("participant", "group"), ("group", "participant")])
 def test_with_both_levels_the_participant_level_is_described(
     planned: Planner, levels: tuple[str, ...], small_dataset: Path, tmp_path: Path

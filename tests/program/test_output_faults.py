@@ -438,6 +438,7 @@ def test_calls_at_the_same_time_lose_no_entry(tmp_path: Path) -> None:
     assert record_of(tmp_path).is_finished(tasks[1])
 
 
+@pytest.mark.slow
 def test_many_threads_of_many_processes_write_into_one_record(tmp_path: Path) -> None:
     children = []
     for number in range(6):

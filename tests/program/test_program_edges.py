@@ -58,6 +58,7 @@ def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
 # Standard streams -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_read_enough_ends_the_program_quietly(dataset: Path, tmp_path: Path) -> None:
     """As `| head` does; the code is the one shells report of programs that SIGPIPE ended."""
     for options in ([dataset, tmp_path / "out", "participant", "--contrast", CONTRAST, "--dry-run"], ["--help"]):
@@ -69,6 +70,7 @@ def test_a_reader_that_has_read_enough_ends_the_program_quietly(dataset: Path, t
         assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", ">&- 2>&- <&-"])
 def test_closed_streams_change_nothing_in_the_results(dataset: Path, tmp_path: Path, closed: str) -> None:
     """A file opened later would else be given the stream's number, and messages would be written into it."""
@@ -79,6 +81,7 @@ def test_closed_streams_change_nothing_in_the_results(dataset: Path, tmp_path: P
     assert len(list((tmp_path / "out").rglob("*_stat-effect_*statmap.nii.gz"))) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_output_onto_a_full_disk_is_said(dataset: Path, tmp_path: Path) -> None:
     done = shell(
@@ -90,6 +93,7 @@ def test_output_onto_a_full_disk_is_said(dataset: Path, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("locale", [{"LANG": "C"}, {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}])
 def test_no_character_stops_the_program_where_the_locale_knows_ascii_only(
     locale: dict[str, str], tmp_path: Path
@@ -102,6 +106,7 @@ def test_no_character_stops_the_program_where_the_locale_knows_ascii_only(
     assert done.stdout.endswith("\n0\n")
 
 
+@pytest.mark.slow
 def test_warnings_as_errors_change_nothing(dataset: Path, tmp_path: Path) -> None:
     command = [
         sys.executable, "-W", "error", "-m", "sessionfx", dataset, tmp_path / "out", "participant",
@@ -147,6 +152,7 @@ def test_a_signal_at_any_moment_ends_without_a_traceback(number: signal.Signals,
         assert "Exception ignored" not in said, (delay, said)
 
 
+@pytest.mark.slow
 def test_an_interrupt_that_a_library_swallows_or_changes_is_still_one(tmp_path: Path) -> None:
     """Extension modules make an ImportError of it."""
     program = (
@@ -167,6 +173,7 @@ def test_an_interrupt_that_a_library_swallows_or_changes_is_still_one(tmp_path: 
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_signal_waits_until_an_import_is_over(tmp_path: Path) -> None:
     (tmp_path / "careless.py").write_text(
         "import os, signal, time\n"
@@ -250,6 +257,7 @@ def test_bytes_that_are_no_text_are_shown() -> None:
     assert printable(os.fsdecode(b"wd\xff\x1b[2J")) == "wd\\xff [2J"
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_labels_make_a_short_message(dataset: Path, tmp_path: Path, capfd: Any) -> None:
     labels = [str(number) for number in range(1000, 101_000)]
     call = [dataset, tmp_path / "out", "participant", "--contrast", CONTRAST, "--participant-label", *labels]
@@ -303,6 +311,7 @@ def test_links_in_a_circle_are_named(
     assert "a link that leads in a circle" in refused(capfd, code, *call)
 
 
+@pytest.mark.slow
 def test_a_working_folder_that_was_deleted_is_said(dataset: Path, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()

@@ -26,6 +26,7 @@ from sessionfx.space.stat_map import EstimateMap
 from sessionfx.statistics.estimates import Estimate
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sub-01.html", "sub-02.html", "group.html"])
 def test_pages_are_valid_html_and_need_no_other_file(small_output: Path, name: str) -> None:
     tree = parse(small_output / name)
@@ -37,6 +38,7 @@ def test_pages_are_valid_html_and_need_no_other_file(small_output: Path, name: s
     assert not re.findall(r'\bsrc="(?!data:)[^"]*"', content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sub-01.html", "group.html"])
 def test_every_link_leads_somewhere(small_output: Path, name: str) -> None:
     tree = parse(small_output / name)
@@ -48,6 +50,7 @@ def test_every_link_leads_somewhere(small_output: Path, name: str) -> None:
         assert link[1:] in identifiers if link.startswith("#") else (small_output / link).is_file(), link
 
 
+@pytest.mark.slow
 def test_the_answer_to_report_comes_first_with_its_files(small_output: Path) -> None:
     tree = parse(small_output / "group.html")
     (section,) = tree.iter("section")
@@ -60,6 +63,7 @@ def test_the_answer_to_report_comes_first_with_its_files(small_output: Path) -> 
     assert first_map.get("alt", "").startswith("z map")
 
 
+@pytest.mark.slow
 def test_contents_name_every_session_contrast_and_strategy(small_output: Path) -> None:
     (contents,) = (element for element in parse(small_output / "group.html").iter("nav"))
     titles = ["".join(link.itertext()) for link in contents.iter("a")]
@@ -79,6 +83,7 @@ def test_participant_page_shows_runs_designs_coverage_and_every_map(small_output
     assert sum(alt.startswith("Effect map") for alt in pictures) == n_maps
 
 
+@pytest.mark.slow
 def test_group_page_compares_the_strategies_on_every_session_contrast(small_output: Path) -> None:
     content = text_of(small_output / "group.html")
     for question in ("mean", "ses-02 - ses-01", "ses-03 - ses-01", "ses-03 - ses-02", "linear"):
@@ -155,6 +160,7 @@ def write_page(results: ParticipantResults, output: Path) -> Path:
     return output / "sub-01.html"
 
 
+@pytest.mark.slow
 def test_participant_page_is_drawn_from_memory_without_reading_a_file(tmp_path: Path) -> None:
     page = write_page(results_in_memory(np.ones((6, 7, 5))), tmp_path)
     tree = parse(page)
@@ -170,11 +176,13 @@ def test_participant_page_is_drawn_from_memory_without_reading_a_file(tmp_path: 
     assert f"{HOSTILE} was noted." in text_of(page)
 
 
+@pytest.mark.slow
 def test_equal_results_make_equal_pages(tmp_path: Path) -> None:
     pages = [write_page(results_in_memory(np.ones((6, 7, 5))), tmp_path / name).read_bytes() for name in ("a", "b")]
     assert pages[0] == pages[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", [None, np.ones((2, 2, 2)), np.full((6, 7, 5), np.nan)])
 def test_maps_are_drawn_on_paper_where_no_mean_image_fits(reference: np.ndarray | None, tmp_path: Path) -> None:
     plain = write_page(results_in_memory(None), tmp_path / "plain")
@@ -182,6 +190,7 @@ def test_maps_are_drawn_on_paper_where_no_mean_image_fits(reference: np.ndarray 
     assert other.read_bytes() == plain.read_bytes()
 
 
+@pytest.mark.slow
 def test_mean_image_stands_behind_the_maps(tmp_path: Path) -> None:
     plain = write_page(results_in_memory(None), tmp_path / "plain")
     behind = np.random.default_rng(1).random((6, 7, 5))
@@ -197,6 +206,7 @@ def test_a_mean_image_that_is_not_there_is_none(tmp_path: Path, small_output: Pa
     assert np.isfinite(found).any()
 
 
+@pytest.mark.slow
 def test_levels_without_report_load_nothing_that_draws() -> None:
     code = (
         "import sys, sessionfx.participant.analysis, sessionfx.group.analysis;"

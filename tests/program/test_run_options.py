@@ -16,6 +16,9 @@ QUICK = ("participant", "--nprocs", "1", "--no-report", "--noise-model", "ols")
 N_VOLUMES = 40
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
     """Two participants with two sessions of one run, and a table of own regressors for each."""

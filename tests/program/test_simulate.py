@@ -91,6 +91,7 @@ def test_same_seed_gives_same_bytes(dataset: Path, tmp_path: Path) -> None:
     assert files_below(simulate_dataset(tmp_path / "again", SMALL)) == files_below(dataset)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_data_and_more_participants_the_same(dataset: Path, tmp_path: Path) -> None:
     other = simulate_dataset(tmp_path / "other", replace(SMALL, n_participants=1, seed=1))
     for suffix in ("bold.nii.gz", "events.tsv"):
@@ -219,6 +220,7 @@ def test_noise_has_the_requested_sd_and_autocorrelation_from_the_first_volume_on
 # Truth ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("session", ["01", "02"])
 def test_glm_recovers_the_true_effect_and_nothing_elsewhere(nearly_noiseless_dataset: Path, session: str) -> None:
     root = nearly_noiseless_dataset
@@ -249,6 +251,7 @@ def test_glm_recovers_the_true_effect_and_nothing_elsewhere(nearly_noiseless_dat
     assert np.abs(estimate[elsewhere]).max() < 0.1
 
 
+@pytest.mark.slow
 def test_a_modulator_adds_to_its_region_alone_and_is_recovered(tmp_path: Path) -> None:
     options = replace(SMALL, n_participants=1, n_volumes=120, noise_sd=0.01, missing=())
     plain, modulated = (

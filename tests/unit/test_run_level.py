@@ -64,6 +64,7 @@ def assert_close(ours: np.ndarray, theirs: np.ndarray) -> None:
     assert (np.abs(ours - theirs) / scale).max() <= TOLERANCE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", ["ar1", "ols"])
 @pytest.mark.parametrize("smoothing", [None, 10.0])
 @pytest.mark.parametrize("hrf", ["glover", "spm + derivative"])
@@ -80,6 +81,7 @@ def test_one_run_equals_first_level_model(small_dataset: Path, noise: str, smoot
     np.testing.assert_allclose(ours.estimate.p, in_mask(theirs["p_value"], fitted.mask), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_session_equals_multi_run_model(small_dataset: Path, small_output: Path) -> None:
     runs = runs_of(small_dataset, "01", "02")
     fitted = [analyse_run(run, [CONTRAST], model(smoothing_fwhm=8.0)) for run in runs]

@@ -90,6 +90,7 @@ def assert_nilearns(
     return fitted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", ["ar1", "ols"])
 @pytest.mark.parametrize(
     ("hrf", "contrast"),
@@ -106,6 +107,7 @@ def test_derivatives_and_dispersions_are_columns_with_nilearns_names(
     assert_nilearns(run, contrast, Model(hrf_model=hrf, noise_model=noise), hrf_model=hrf, noise_model=noise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("delays", [(0, 1, 2, 3, 4, 5, 6), (2, 4, 8)])
 def test_finite_impulse_responses_are_nilearns(run: RunInputs, delays: tuple[int, ...]) -> None:
     model = Model(hrf_model="fir", fir_delays=delays)
@@ -205,6 +207,7 @@ def test_own_regressors_that_do_not_fit_are_refused(run: RunInputs, change: obje
         analyse_run(with_own(run), [parse_contrast("go")], Model())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", ["ar1", "ols"])
 @pytest.mark.parametrize(("scaling", "theirs"), [("voxel", 0), ("grand-mean", (0, 1)), ("none", False)])
 def test_signals_are_scaled_as_nilearn_scales_them(run: RunInputs, scaling: str, theirs: object, noise: str) -> None:
