@@ -31,6 +31,11 @@ def answers_of_r() -> pd.DataFrame:
     return pd.read_csv(R_TABLES / "answers.tsv", sep="\t")
 
 
+@cache
+def answers_by_question() -> pd.DataFrame:
+    return answers_of_r().set_index(KEY).sort_index()
+
+
 def asked_of(*methods: str) -> list[tuple[str, ...]]:
     """Every method, model, session contrast and group contrast that R has answers for."""
     table = answers_of_r()
@@ -71,7 +76,7 @@ def answer(strategy: str, model: str, sessions: str, group: str, **options: str)
 
 
 def assert_are(found: Estimate, asked: tuple[str, ...], tolerance: float, tolerance_of_dof: float) -> None:
-    expected = answers_of_r().set_index(KEY).sort_index().loc[asked]
+    expected = answers_by_question().loc[asked]
     np.testing.assert_allclose(found.effect, expected["estimate"], rtol=tolerance)
     np.testing.assert_allclose(np.sqrt(found.variance), expected["se"], rtol=tolerance)
     np.testing.assert_allclose(np.broadcast_to(found.dof, len(expected)), expected["dof"], rtol=tolerance_of_dof)
