@@ -34,6 +34,7 @@ _DESCRIPTIONS = {
     "covariance": "Sampling variances and covariances of these estimates, a volume for each of CovarianceVolumes; "
     "0 outside the mask",
     "dof": "Degrees of freedom of the error at each voxel; 0 outside the mask",
+    "n": "Number of participants at each voxel; 0 outside the mask",
 }
 _F_DESCRIPTIONS = {
     "z": "Normal deviate with the same upper-tail p as F; 0 outside the mask",

@@ -249,7 +249,7 @@ class ContrastStudy:
         sources = tuple(self.sources)
         common = [__version__, self.analysis.selection.entities, self.left_out]
         atlases = [file_state(path) for atlas in self.analysis.atlases for path in atlas.files]
-        shown = [model.alpha, model.correction, model.cluster_threshold, *atlases]
+        shown = [model.min_coverage, model.alpha, model.correction, model.cluster_threshold, *atlases]
         reliability = Task(
             name=f"{self.contrast} reliability",
             fingerprint=fingerprint([self.sources[sources[0]], common, shown]),
@@ -288,7 +288,8 @@ class ContrastStudy:
         analysis = self.analysis
         # what serves as time in one question adjusts no other
         times = analysis.times if self.covariates.session_columns else ()
-        common = [*self.sources.values(), times, asdict(analysis.options), analysis.needs_variances]
+        options = asdict(analysis.options) | {"min_coverage": analysis.model.min_coverage}
+        common = [*self.sources.values(), times, options, analysis.needs_variances]
         return {
             self.estimates_source(question, strategy): fingerprint(
                 [common, strategy.name, asdict(question.sessions), asdict(question.group)]
@@ -392,6 +393,7 @@ def _open(study: ContrastStudy, _values: Mapping[str, Any]) -> Iterator[Contrast
         needs_variances=analysis.needs_variances,
         times=analysis.times,
         n_threads=analysis.execution.nprocs,
+        min_coverage=analysis.model.min_coverage,
     ) as stack:
         yield ContrastMaps(study, stack)
 
@@ -436,13 +438,14 @@ class ContrastMaps:
     def _evidence(self) -> Evidence:
         found = self._found
         mean = found.mean if found.reliability else None
-        return with_active_regions(found.evidence, found.reliability, self._stack, mean)
+        return with_active_regions(found.evidence, found.reliability, self._stack.complete, mean)
 
     @cached_property
     def _reliability(self) -> Reliability | None:
         found = self._found
         mean = found.mean if found.reliability else None
-        return summarise_reliability(found.reliability, self._stack, mean, self._analysis.model.cluster_threshold)
+        smallest = self._analysis.model.cluster_threshold
+        return summarise_reliability(found.reliability, self._stack.complete, mean, smallest)
 
     @cached_property
     def _calibration(self) -> pd.DataFrame | None:
@@ -463,7 +466,7 @@ class ContrastMaps:
             If there is nothing to draw from.
         """
         assert self._found  # noqa: S101 - refused before anything is simulated
-        effects = self._stack.sample(RESAMPLED_VOXELS, np.random.default_rng(seed))
+        effects = self._stack.complete.sample(RESAMPLED_VOXELS, np.random.default_rng(seed))
         try:
             return calibrate_study(
                 self._stack.layout, self._study.questions,
@@ -475,7 +478,7 @@ class ContrastMaps:
 
     def write_reliability(self) -> None:
         """Write intraclass correlations, where there are any."""
-        self._files.write_reliability(self._reliability, self._stack.mask, self._stack.grid)
+        self._files.write_reliability(self._reliability, self._stack.complete.mask, self._stack.grid)
 
     def write_permutation(self, question: Question, strategy: str) -> None:
         """Resample participants and write family-wise p values, where they hold."""
@@ -490,7 +493,8 @@ class ContrastMaps:
         if key not in self._complete:
             result = self._estimate(question, strategy)
             if self._analysis.model.permutations and result.stat_map is not None:
-                stored = self._stored(question, result.label, result.stat_map.mask)
+                resampled = result.stat_map.mask & self._stack.complete.mask
+                stored = self._stored(question, result.label, resampled)
                 # what was declined left nothing, and is declined again
                 result = self._estimator.with_permutation(result, question, self._stack, stored)
             self._complete[key] = result
@@ -508,6 +512,7 @@ class ContrastMaps:
             neg_log10_p=values,
             smallest_p=sidecar["SmallestAttainableP"],
             warning=sidecar["PermutationNote"],
+            mask=mask,
         )
 
     def _estimate(self, question: Question, strategy: str) -> StrategyResult:
@@ -573,6 +578,7 @@ class ContrastMaps:
             mask=stack.mask,
             grid=stack.grid,
             coverage=stack.coverage,
+            min_coverage=stack.min_coverage,
             questions=tuple(map(self.answers, study.questions)),
             warnings=(
                 *stack.warnings, *self._counted_fully(), *unanswered(self.regions.values()), *self._earlier_answers(),
@@ -624,7 +630,7 @@ class ContrastMaps:
         results = replace(
             self.results,
             peaks={asked.question.label: peaks_of(asked, self._stack) for asked in self.results.questions},
-            participants=participants_table(self._stack),
+            participants=participants_table(self._stack.complete),
         )
         draw_contrast(results, self._analysis.model, self._analysis.methods(self._work()), self._files)
 

@@ -18,6 +18,7 @@ from sessionfx.execution import Executor, in_threads
 from sessionfx.group.absence import with_absence
 from sessionfx.group.calibrated import Rates
 from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table
+from sessionfx.group.coverage import with_coverage, with_participants
 from sessionfx.group.evidence import gather
 from sessionfx.group.judgement import Evidence
 from sessionfx.group.participant_evidence import ValueCheck
@@ -26,7 +27,8 @@ from sessionfx.group.results import PairResult, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies import REFERENCE, STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
-from sessionfx.group.strategies.blocks import distinct_pools, estimate_plans, informed
+from sessionfx.group.strategies.blocks import Estimator, distinct_pools, estimate_plans, informed
+from sessionfx.group.strategies.patterns import PatternPlan
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.group.verdict import judge
 from sessionfx.options import GroupModel
@@ -96,14 +98,21 @@ class GroupEstimator:
             wanted.append(of_mean)
         results = [self._planned(strategy, question, stack.layout) for strategy, question in wanted]
         pools = distinct_pools([result.plan for result in results if result.plan is not None])
+        # what holds for all voxels is learned from those that all maps have
         checks = {question.label: ValueCheck.of(stack.layout, question, self.options) for question in questions}
         evidence, reliability, sums = gather(
-            stack, sessions, tuple(pools.values()), self.executor.map_ordered,
+            stack.complete, sessions, tuple(pools.values()), self.executor.map_ordered,
             {label: check for label, check in checks.items() if check is not None},
         )  # fmt: skip
         known = dict(zip(pools, sums, strict=True))
         results = [_informed(result, known) for result in results]
-        plans = [result.plan for result in results if result.plan is not None]
+        planned = [(*of, result.plan) for of, result in zip(wanted, results, strict=True) if result.plan is not None]
+        plans: list[Estimator] = [plan for _, _, plan in planned]
+        if stack.complete is not stack:
+            plans = [
+                PatternPlan(plan, strategy, stack.layout, question, self.options)
+                for strategy, question, plan in planned
+            ]
         estimates = iter(estimate_plans(plans, stack, self.executor.map_ordered) if plans else [])
         to_locate = [(result, None if result.plan is None else next(estimates), stack) for result in results]
         results = list(in_threads(self.n_threads, self._locate, to_locate))
@@ -121,7 +130,9 @@ class GroupEstimator:
         if found.plan is None or found.stat_map is None:
             return found
         try:
-            permutation = stored or self._permute(found.plan, question, stack, found.stat_map.mask)
+            # maps that are not there cannot be exchanged
+            mask = found.stat_map.mask & stack.complete.mask
+            permutation = stored or self._permute(found.plan, question, stack.complete, mask)
         except NotEstimableError as refusal:
             return replace(found, permutation_refusal=str(refusal))
         return replace(found, permutation=permutation)
@@ -141,7 +152,7 @@ class GroupEstimator:
         complete = tuple(with_absence(result, question, self.model) for result in results)
         pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))
         verdict = judge(question, stack.layout, complete, evidence, self.options, rates)
-        return QuestionResults(question, complete, pairs, verdict)
+        return with_coverage(QuestionResults(question, complete, pairs, verdict), stack.complete.mask)
 
     def _planned(self, strategy: Strategy, question: Question, layout: MapLayout) -> StrategyResult:
         """Plan an answer, or say why there is none."""
@@ -161,7 +172,7 @@ class GroupEstimator:
         threshold = z_threshold(
             stat_map.estimate.z, self.model.alpha, self.model.correction, two_sided=stat_map.estimate.two_sided
         )
-        clusters = cluster_table(stat_map, threshold, self.model.cluster_threshold)
+        clusters = with_participants(cluster_table(stat_map, threshold, self.model.cluster_threshold), stat_map)
         if self.atlases:
             clusters["Region"] = region_names(self.atlases, clusters[["X", "Y", "Z"]].to_numpy(dtype=float))
         return replace(planned, stat_map=stat_map, threshold=threshold, clusters=clusters)

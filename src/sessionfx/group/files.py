@@ -386,6 +386,9 @@ class GroupFiles:
         plan, stat_map, permutation = result.plan, result.stat_map, result.permutation
         assert plan is not None and stat_map is not None and permutation is not None  # noqa: S101 - the caller checks
         sidecar = self._sidecar(question, result, plan)
+        n_without = int((stat_map.mask & ~permutation.mask).sum())
+        if n_without:  # maps that are not there cannot be exchanged
+            sidecar["VoxelsWithoutPermutation"] = n_without
         for kind, neg_log10_p in permutation.neg_log10_p.items():
             content = {
                 **sidecar,
@@ -402,7 +405,7 @@ class GroupFiles:
                 "Software": SOFTWARE,
             }
             path = self._permutation_path(self._of_strategy(question, result.label), kind)
-            write_statmap(path, 10.0**-neg_log10_p, stat_map.mask, stat_map.grid, content)
+            write_statmap(path, 10.0**-neg_log10_p, permutation.mask, stat_map.grid, content)
 
     def _write_equivalence(
         self,

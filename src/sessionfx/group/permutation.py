@@ -68,6 +68,8 @@ class PermutationResult:
         the observed |t| (for flips 2/2ⁿ, as flipping everybody only changes the sign of t).
     warning : str
         A sentence where the distinct ones are so few that they, and not N, limit p; else empty.
+    mask : ndarray of bool, 3-D
+        The V voxels.
     """
 
     n_permutations: int
@@ -77,6 +79,7 @@ class PermutationResult:
     neg_log10_p: dict[str, NDArray[np.float64]]
     smallest_p: float
     warning: str
+    mask: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,7 @@ def permute(
         neg_log10_p=neg_log10_p,
         smallest_p=smallest_p,
         warning=_warning(resampling, n_permutations),
+        mask=mask,
     )
 
 

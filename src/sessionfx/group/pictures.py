@@ -37,6 +37,8 @@ _MAP_CAPTION = _FORM + (
     "Outlined: beyond the threshold, black above zero and white below; what is below the threshold is faint."
 )
 
+_STRICT = " The green line is around the voxels that every map has: all that --min-coverage 1 would show."
+
 
 @dataclass(frozen=True)
 class ShownMap:
@@ -76,13 +78,23 @@ class ContrastPictures:
     def _whole(self) -> Mosaic:
         return Mosaic(self._results.mask, self._results.grid, self.anatomy)
 
+    @property
+    def _has_partial(self) -> bool:
+        return not np.array_equal(self._results.complete, self._results.mask)
+
+    @property
+    def strict(self) -> NDArray[np.bool_] | None:
+        """Voxels that every map has, where that are fewer than are answered."""
+        return self._results.complete if self._has_partial else None
+
     def coverage(self) -> Picture:
         """Draw how many maps have each voxel."""
         n_maps = int(self._results.coverage.max())  # some voxel has them all
         somewhere = Mosaic(self._results.coverage > 0, self._results.grid, self.anatomy)
         return somewhere.draw_map(
             self._results.coverage, Scale(vmax=n_maps, unit="maps", two_sided=False), "How many maps cover each voxel",
-            f"{_FORM}Strategies are compared where every map has data.",
+            f"{_FORM}" + (f"Answered where at least {self._results.min_coverage:.0%} of the maps have data."
+                          if self._has_partial else "Strategies are compared where every map has data."),
         )  # fmt: skip
 
     def reliability(self) -> list[Picture]:
@@ -116,6 +128,7 @@ class QuestionPictures:
         if self._first is not None:
             heights += [float(height) for height in self._first.clusters.get("Z", ())]
         self._mosaic = Mosaic(results.mask, results.grid, contrast.anatomy, heights)
+        self._strict = contrast.strict
         self._designs = contrast.designs
 
     @cached_property
@@ -141,7 +154,8 @@ class QuestionPictures:
             passes = "" if np.isfinite(answer.threshold) else "No voxel passes the threshold. "
             z = self._mosaic.draw_map(
                 stat_map.volume(stat_map.estimate.z), self._z_scale.with_threshold(answer.threshold),
-                f"z map, {heading}", f"{passes}{_MAP_CAPTION}",
+                f"z map, {heading}", passes + _MAP_CAPTION + (_STRICT if self._strict is not None else ""),
+                outlined=self._strict,
             )  # fmt: skip
             yield ShownMap(answer.name, "z", z)
             if isinstance(stat_map.estimate, Estimate):
@@ -260,5 +274,5 @@ def _suprathreshold(answer: StrategyResult) -> NDArray[np.bool_]:
 
 def _volume(results: ContrastResults, values: NDArray[np.float64]) -> NDArray[np.float64]:
     volume = np.full(results.grid.shape, np.nan)
-    volume[results.mask] = values
+    volume[results.complete] = values
     return volume

@@ -176,6 +176,8 @@ class ContrastResults:
 
     Attributes
     ----------
+    min_coverage : float
+        Share of the maps that answered voxels have.
     peaks : dict of str to tuple of Peak
         Of each question, by its label; looked for where a page is drawn.
     participants : DataFrame
@@ -197,6 +199,12 @@ class ContrastResults:
     evidence: Evidence
     reliability: Reliability | None
     calibration: pd.DataFrame | None
+    min_coverage: float = 1.0
     peaks: dict[str, tuple[Peak, ...]] = field(default_factory=dict)
     participants: pd.DataFrame = field(default_factory=pd.DataFrame)
     regions: tuple[ContrastRegions, ...] = ()
+
+    @property
+    def complete(self) -> NDArray[np.bool_]:
+        """Voxels that every map has, 3-D; there are some."""
+        return np.asarray(self.mask & (self.coverage == self.coverage.max()))

@@ -11,6 +11,7 @@ import numpy as np
 
 from sessionfx.group.answers import peak_of
 from sessionfx.group.calibrated import LIMITS
+from sessionfx.group.coverage import coverage_text
 from sessionfx.group.evidence_tables import evidence_tables
 from sessionfx.group.files import GroupFiles, absence_summary, answer_summary
 from sessionfx.group.page import contrast_section
@@ -140,7 +141,7 @@ def _people(results: ContrastResults) -> str:
 
 def _summary(results: ContrastResults) -> str:
     order = results.questions[0].question.sessions.order_text if results.questions else ""
-    text = f"All strategies are compared on the {int(results.mask.sum()):,} voxels that every map has."
+    text = coverage_text(int(results.mask.sum()), int(results.complete.sum()), results.min_coverage)
     return text + (f" Order of the sessions in time: {order}." if order else "")
 
 

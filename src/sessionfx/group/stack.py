@@ -1,14 +1,22 @@
-"""The maps of one contrast on the voxels all of them have, kept on disk and read block by block.
+"""The maps of one contrast on the voxels that enough of them have, kept on disk and read block by block.
 
 Memory is then bounded by a few maps and blocks of voxels, whatever the number of maps.
+
+Vocabulary
+----------
+answered voxels
+    Those that at least a share of the maps has (`--min-coverage`).
+complete voxels
+    Those that every map has. What is learned from all voxels at once (evidence, working correlations, resampling,
+    calibration) is learned from these.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,11 +38,15 @@ from sessionfx.tasks.records import fingerprint
 Read = TypeVar("Read")
 # effect, variance, the voxels that have both, and their grid
 Volumes = tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_], Grid]
+# Maps at whose voxels all are stored at first, where voxels need not be in all; spread over the list, as the order may
+# be that of sites
+_FORERUNNERS = 8
+_ROUNDING = 1e-9  # of a share
 
 
 @dataclass(frozen=True)
 class MapStack:
-    """N maps on their V common voxels; see `strategies.blocks.Maps`.
+    """N maps on the V voxels that enough of them have; see `strategies.blocks.Maps`.
 
     For an F test over conditions with R rows there are R N maps, row by row.
 
@@ -43,15 +55,17 @@ class MapStack:
     layout : MapLayout
         Of N maps.
     mask : ndarray of bool, 3-D
-        Voxels that every map has.
+        Answered voxels.
     grid : Grid
     coverage : ndarray of int, 3-D
         How many maps have each voxel.
     warnings : tuple of str
     stored, stored_variances : BlockStore
-        On disk: the N maps at the W voxels of the first one.
+        On disk: the N maps at W voxels, NaN where a map has no data.
     common : ndarray of bool, shape (W,)
-        Which of these every map has.
+        Which of these are answered.
+    min_coverage : float
+        The share of maps that an answered voxel needs.
     """
 
     layout: MapLayout
@@ -62,10 +76,11 @@ class MapStack:
     stored: BlockStore
     stored_variances: BlockStore | None
     common: NDArray[np.bool_]
+    min_coverage: float = 1.0
 
     @property
     def n_voxels(self) -> int:
-        """Number of common voxels."""
+        """Number of answered voxels."""
         return int(self.common.sum())
 
     @property
@@ -73,22 +88,32 @@ class MapStack:
         """Rows of the F test over conditions, R; 1 for an ordinary contrast."""
         return self.stored.n_rows // len(self.layout.participants)
 
+    @cached_property
+    def complete(self) -> MapStack:
+        """The stack on the complete voxels; itself where all are."""
+        is_complete = self.coverage[self.mask] == self.stored.n_rows
+        if is_complete.all():
+            return self
+        mask, common = self.mask.copy(), self.common.copy()
+        mask[self.mask] = common[self.common] = is_complete
+        return replace(self, mask=mask, common=common)
+
     @property
     def blocks(self) -> list[slice]:
-        """Blocks of stored voxels of which some are common."""
+        """Blocks of stored voxels of which some are answered."""
         return [block for block in self.stored.blocks if self.common[block].any()]
 
     def effects(self, block: slice) -> NDArray[np.floating]:
-        """Read the effects of the common voxels of a block, of shape (N, v)."""
+        """Read the effects of the answered voxels of a block, of shape (N, v); NaN where a map has no data."""
         return self._read(self.stored, block)
 
     def variances(self, block: slice) -> NDArray[np.floating]:
-        """Read the sampling variances of the common voxels of a block, of shape (N, v)."""
+        """Read the sampling variances of the answered voxels of a block, of shape (N, v)."""
         assert self.stored_variances is not None  # noqa: S101 - stored where a strategy needs them
         return self._read(self.stored_variances, block)
 
     def sample(self, n_voxels: int, rng: np.random.Generator) -> NDArray[np.floating]:
-        """Read the effects of some common voxels from all over the brain, of shape (N, v); all if there are fewer."""
+        """Read the effects of some answered voxels from all over the brain, of shape (N, v); all if there are fewer."""
         chosen = np.zeros(self.n_voxels, dtype=bool)
         chosen[rng.choice(self.n_voxels, min(n_voxels, self.n_voxels), replace=False)] = True
         parts, start = [], 0
@@ -100,7 +125,7 @@ class MapStack:
         return np.concatenate(parts, axis=1)
 
     def at(self, voxels: NDArray[np.intp]) -> NDArray[np.floating]:
-        """Read the effects of some common voxels by their numbers, of shape (N, n)."""
+        """Read the effects of some answered voxels by their numbers, of shape (N, n)."""
         found = np.empty((self.stored.n_rows, len(voxels)))
         start = 0
         for block in self.blocks:
@@ -125,8 +150,9 @@ def open_stack(
     needs_variances: bool,
     times: tuple[str, ...] = (),
     n_threads: int = 1,
+    min_coverage: float = 1.0,
 ) -> Iterator[MapStack]:
-    """Read the maps of a contrast and restrict them to the voxels all of them have.
+    """Read the maps of a contrast and restrict them to the voxels that enough of them have.
 
     Parameters
     ----------
@@ -141,39 +167,55 @@ def open_stack(
         Session covariates that serve as time.
     n_threads : int, default=1
         How many maps are read at a time; what is found does not depend on it.
+    min_coverage : float, default=1
+        Share of the maps that a voxel needs.
 
     Raises
     ------
     LevelError
-        If grids differ, a map is unreadable, no voxel is common, or variances are needed and missing.
+        If grids differ, a map is unreadable, no voxel is complete, or variances are needed and missing.
     OutputError
         If the folder cannot be written.
     """
     layout = layout_of(maps, covariates, times)
     maps = [of_row for row in zip(*(found.of_rows for found in maps), strict=True) for of_row in row]
     first = _read(maps[0], maps[0], None, needs_variances)
+    grid = first[3]
+    needed = int(np.ceil(min_coverage * len(maps) - _ROUNDING))
+    reader = _Reader(maps, grid, needs_variances, n_threads)
+    known = {0: first}
+    if needed < len(maps):
+        known |= reader.forerunners(first)
     with ExitStack() as files:
-        try:
-            filled = _fill(maps, first, folder, files, needs_variances, n_threads=n_threads, dtype=_kept_type(first))
-        except _NeedsDoublePrecisionError:
+        mask = np.logical_or.reduce([volumes[2] for volumes in known.values()])
+        dtype = _kept_type(first)
+        while True:
+            try:
+                filled = _fill(reader, known, mask, folder, files, dtype=dtype)
+            except _NeedsDoublePrecisionError:
+                dtype = np.float64
+            else:
+                answered = filled.coverage >= needed
+                if not (answered & ~mask).any():
+                    break
+                mask = mask | answered
             files.close()
-            filled = _fill(maps, first, folder, files, needs_variances, n_threads=n_threads, dtype=np.float64)
-        mask, grid = first[2:]
-        common = filled.coverage == len(maps)
-        if not common.any():
+        complete = filled.coverage == len(maps)
+        if not complete.any():
             raise LevelError(
                 f"No voxel has data in all {len(maps)} maps; {maps[int(np.argmin(filled.sizes))].effect} covers least. "
                 "Leave that participant out with --participant-label, or check its mask."
             )
         yield MapStack(
             layout=layout,
-            mask=common,
+            mask=answered,
             grid=grid,
             coverage=filled.coverage,
-            warnings=tuple(_warnings(maps, filled, int(common.sum()))),
+            warnings=tuple(_warnings(maps, filled, int(answered.sum()), min_coverage)),
             stored=filled.effects,
             stored_variances=filled.variances,
-            common=common[mask],
+            common=answered[mask],
+            min_coverage=min_coverage,
         )
 
 
@@ -202,28 +244,51 @@ class _Filled:
     models: set[tuple[str, str]]
 
 
+@dataclass(frozen=True)
+class _Reader:
+    """How maps are read."""
+
+    maps: Sequence[FirstLevelMap]
+    grid: Grid
+    needs_variances: bool
+    n_threads: int
+
+    def read(self, row: int) -> Volumes:
+        return _read(self.maps[row], self.maps[0], self.grid, self.needs_variances)
+
+    def forerunners(self, first: Volumes) -> dict[int, Volumes]:
+        """Read the maps, by their rows, at whose voxels all are stored."""
+        rows = np.unique(np.linspace(0, len(self.maps) - 1, _FORERUNNERS).astype(int)).tolist()[1:]
+        return {
+            0: first,
+            **dict(zip(rows, in_threads(self.n_threads, self.read, ((row,) for row in rows)), strict=True)),
+        }
+
+
 def _fill(
-    maps: Sequence[FirstLevelMap],
-    first: Volumes,
+    reader: _Reader,
+    known: dict[int, Volumes],
+    mask: NDArray[np.bool_],
     folder: Path,
     files: ExitStack,
-    needs_variances: bool,
-    n_threads: int,
     dtype: type[np.floating],
 ) -> _Filled:
-    """Read all maps, several at a time, and store them at the voxels of the first one."""
-    mask, grid = first[2:]
+    """Read all maps but those that are known already, several at a time, and store them at the voxels of a mask."""
+    maps, grid = reader.maps, reader.grid
     size = (len(maps), int(mask.sum()), block_width(len(maps)), dtype)
     effects = BlockStore(files.enter_context(scratch_file(folder)), folder, *size)
-    variances = BlockStore(files.enter_context(scratch_file(folder)), folder, *size) if needs_variances else None
+    variances = None
+    if reader.needs_variances:
+        variances = BlockStore(files.enter_context(scratch_file(folder)), folder, *size)
 
     def take(row: int, source: FirstLevelMap) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-        volumes = first if row == 0 else _read(source, maps[0], grid, needs_variances)
+        # the first map stays, should all be stored anew
+        volumes = known[0] if row == 0 else known.pop(row) if row in known else reader.read(row)
         return _take(row, source, volumes, mask, effects, variances)
 
     filled = _Filled(effects, variances, np.zeros(grid.shape, dtype=int), [], set())
     units: dict[str, FirstLevelMap] = {}
-    taken = in_threads(n_threads, take, progress_bar(list(enumerate(maps)), "reading", "map"))
+    taken = in_threads(reader.n_threads, take, progress_bar(list(enumerate(maps)), "reading", "map"))
     for source, (own_mask, sidecar) in zip(maps, taken, strict=True):
         np.add(filled.coverage, own_mask, out=filled.coverage)
         filled.sizes.append(int(own_mask.sum()))
@@ -270,19 +335,19 @@ def _take(
     row: int,
     source: FirstLevelMap,
     volumes: Volumes,
-    first_mask: NDArray[np.bool_],
+    stored_mask: NDArray[np.bool_],
     effects: BlockStore,
     variances: BlockStore | None,
 ) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    """Store a map at the voxels of the first one; return its own voxels and its sidecar."""
+    """Store a map at the voxels of a mask; return its own voxels and its sidecar."""
     effect, variance, mask, _ = volumes
-    common = mask[first_mask]
+    own = mask[stored_mask]
     for store, volume in ((effects, effect), (variances, variance)):
         if store is not None and volume is not None:
-            values = np.where(common, volume[first_mask], 0.0)
-            if store.dtype == np.float32 and not _is_single(values):
+            values = volume[stored_mask]
+            if store.dtype == np.float32 and not _is_single(values[own]):
                 raise _NeedsDoublePrecisionError
-            store.write(row, values)
+            store.write(row, np.where(own, values, np.nan))
     return mask, _explained(source, partial(read_sidecar, source.effect))
 
 
@@ -335,15 +400,22 @@ def _explained(source: FirstLevelMap, read: Callable[[], Read]) -> Read:
         raise LevelError(f"{error} Or leave sub-{source.participant} out with --participant-label.") from None
 
 
-def _warnings(maps: Sequence[FirstLevelMap], filled: _Filled, n_common: int) -> list[str]:
+def _warnings(maps: Sequence[FirstLevelMap], filled: _Filled, n_answered: int, min_coverage: float) -> list[str]:
     warnings = []
     sizes = filled.sizes
     typical = float(np.median(sizes))
-    if n_common < 0.9 * typical:
+    n_complete = int((filled.coverage == len(maps)).sum())
+    if n_complete < 0.9 * typical:
         least = int(np.argmin(sizes))
         warnings.append(
-            f"The {len(maps)} maps share {n_common} voxels, {n_common / typical:.0%} of the median map; "
+            f"The {len(maps)} maps share {n_complete} voxels, {n_complete / typical:.0%} of the median map; "
             f"{maps[least].effect.name} covers least ({sizes[least]} voxels)."
+            + (
+                f" {n_answered} voxels, which {min_coverage:.0%} of the maps have, are answered, each with the design "
+                "of those who have it."
+                if min_coverage < 1
+                else ""
+            )
         )
     if len(filled.models) > len({contrast for contrast, _ in filled.models}):
         warnings.append(

@@ -255,6 +255,10 @@ SECTIONS = {
                help="what to ask about the participants for each session contrast: 'intercept', a covariate, "
                "'patient - control', 'NAME=SPEC', or an F test of several, 'F:NAME = a - b; b - c'",
                otherwise="all of these that the covariates allow"),
+        Option(name="min_coverage", value=Number(largest=1, zero=False, reason="that many maps there are not"),
+               metavar="SHARE",
+               help="answer voxels that at least this share of the maps has, each with the design of those who have "
+               "it; 1: only voxels that all maps have"),
         Option(name="alpha", value=Probability(), metavar="ALPHA", help="error rate of the thresholds"),
         Option(name="correction", value=Choice(("fdr", "bonferroni", "none")), help="for many voxels, two-sided"),
         Option(name="cluster_threshold",

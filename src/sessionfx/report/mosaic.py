@@ -40,6 +40,7 @@ _LABEL = 24  # pixels under the cuts
 _BAR = 112  # pixels for the colour bar and its numbers
 _FAINT = 0.55  # the most of its colour that a value below the threshold has
 _PAPER = np.float32(0.86)  # grey where there is no anatomy
+_LINE = "#00B050"  # around a region of a map: in none of its colours
 
 
 @dataclass(frozen=True)
@@ -233,13 +234,17 @@ class Mosaic:
         """Take a volume on the grid at the pixels of the cuts: shape (cuts, rows, columns), NaN outside."""
         return np.where(self._voxels >= 0, np.asarray(volume).ravel()[self._voxels], np.nan)
 
-    def draw_map(self, values: NDArray[Any], scale: Scale, alt: str, caption: str = "") -> Picture:
-        """Draw a statistical map, given on the grid (3-D; NaN is no value)."""
+    def draw_map(
+        self, values: NDArray[Any], scale: Scale, alt: str, caption: str = "", *, outlined: BoolArray | None = None
+    ) -> Picture:
+        """Draw a statistical map, given on the grid (3-D; NaN is no value), with a line around a region of it."""
         shown = np.where(self._inside, self.sample(values), np.nan)
         pixels = scale.paint(shown, self._under)
         known = values[np.isfinite(values)]
         below, above = scale.two_sided and known.min(initial=0) < -scale.vmax, known.max(initial=0) > scale.vmax
         extend = ("neither", "max", "min", "both")[2 * below + above]
+        if outlined is not None:
+            pixels[_rim(self.sample(outlined.astype(np.float32)) == 1) & self._inside] = to_rgb(_LINE)
         passing = scale.passes(shown)
         for region, colour in ((passing & (shown > 0), 0.0), (passing & (shown < 0), 1.0)):
             pixels[_rim(region)] = colour

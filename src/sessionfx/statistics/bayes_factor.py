@@ -90,6 +90,15 @@ def bayes_factors(t: NDArray[np.float64], dof: float, n: float, scale: float = M
     return BayesFactors(scale, n, found / math.log(10), smallest)
 
 
+def bayes_factors_by_n(t: NDArray[np.float64], n: NDArray[np.float64], scale: float = MEDIUM_SCALE) -> BayesFactors:
+    """Find the Bayes factors of one-sample t tests, each of n values; `n` and `smallest` are of the largest n."""
+    parts = {size: bayes_factors(t[n == size], size - 1, size, scale) for size in np.unique(n).tolist()}
+    log10 = np.empty_like(t)
+    for size, part in parts.items():
+        log10[n == size] = part.log10
+    return BayesFactors(scale, max(parts), log10, parts[max(parts)].smallest)
+
+
 def log_bayes_factor(x: NDArray[np.float64], dof: float, n: float, scale: float) -> NDArray[np.float64]:
     """Integrate over the variance g of the standardised effect, which under a Cauchy prior is inverse gamma.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, Self, cast
 
@@ -87,11 +87,14 @@ class Estimate(Result):
         Contrast estimate and its sampling variance.
     dof : float or ndarray of shape (V,)
         Degrees of freedom of effect / √variance.
+    n : ndarray of shape (V,) or None
+        Participants, where they differ between voxels.
     """
 
     effect: NDArray[np.float64]
     variance: NDArray[np.float64]
     dof: Dof
+    n: NDArray[np.float64] | None = field(default=None, kw_only=True)
 
     two_sided = True
 
@@ -121,7 +124,7 @@ class Estimate(Result):
     def maps(self) -> dict[str, NDArray[np.float64]]:
         """Effect, variance, t, z, p, and the dof where they differ between voxels."""
         found = {"effect": self.effect, "variance": self.variance, "t": self.t, "z": self.z, "p": self.p}
-        return found | _dof_map(self.dof)
+        return found | _dof_map(self.dof) | _n_map(self.n)
 
 
 @dataclass(frozen=True)
@@ -134,11 +137,14 @@ class FTest(Result):
         NaN where the data do not determine it.
     dof_numerator, dof : float or ndarray of shape (V,)
         Degrees of freedom of the hypothesis and of the error.
+    n : ndarray of shape (V,) or None
+        Participants, where they differ between voxels.
     """
 
     f: NDArray[np.float64]
     dof_numerator: Dof
     dof: Dof
+    n: NDArray[np.float64] | None = field(default=None, kw_only=True)
 
     two_sided = False
 
@@ -162,7 +168,7 @@ class FTest(Result):
 
     def maps(self) -> dict[str, NDArray[np.float64]]:
         """F, z, p, and the degrees of freedom where they differ between voxels."""
-        return {"F": self.f, "z": self.z, "p": self.p} | _dof_map(self.dof)
+        return {"F": self.f, "z": self.z, "p": self.p} | _dof_map(self.dof) | _n_map(self.n)
 
 
 @dataclass(frozen=True)
@@ -207,6 +213,10 @@ def symmetric_matrices(pairs: NDArray[np.float64], n_rows: int) -> NDArray[np.fl
 
 def _dof_map(dof: Dof) -> dict[str, NDArray[np.float64]]:
     return {"dof": dof} if isinstance(dof, np.ndarray) else {}
+
+
+def _n_map(n: NDArray[np.float64] | None) -> dict[str, NDArray[np.float64]]:
+    return {} if n is None else {"n": n}
 
 
 def t_to_z(t: NDArray[np.float64], dof: Dof) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -29,6 +29,7 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.options import StrategyModel
 from sessionfx.options.groups import EFFECT_UNITS
 from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.partial_coverage import Cells, Fitted
 from sessionfx.statistics.resampling import Resampling, WildBootstrap
 
 INTERCEPT = GroupContrast("", "intercept", (1.0,))
@@ -63,6 +64,19 @@ class MapLayout:
     session_covariate_names: tuple[str, ...] = ()
     session_covariates: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
     times: tuple[str, ...] = ()
+
+    def at_rows(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> MapLayout:
+        """Restrict to some maps; covariates stay centred over all."""
+        kept = np.asarray(rows, dtype=int)
+        return replace(
+            self,
+            participants=tuple(self.participants[row] for row in kept),
+            sessions=tuple(self.sessions[row] for row in kept),
+            covariates=self.covariates[kept] if self.covariate_names else self.covariates,
+            session_covariates=self.session_covariates[kept]
+            if self.session_covariate_names
+            else self.session_covariates,
+        )
 
     @property
     def unique_participants(self) -> tuple[str, ...]:
@@ -175,6 +189,51 @@ class MapLayout:
         parts = {f"{name}:within": values - between, f"{name}:between": between}
         smallest = CONSTANT_TOLERANCE * np.abs(values).max(initial=0.0)
         return {part: column for part, column in parts.items() if np.ptp(column) > smallest}
+
+
+@dataclass(frozen=True)
+class PartialMaps:
+    """Maps of voxels that each lack some, arranged by participant and session.
+
+    Attributes
+    ----------
+    layout : MapLayout
+        Of all maps.
+    question : Question
+    sessions : tuple of S str
+    rows : ndarray of int, shape (n, S)
+        Of the map of each participant and session; -1 where there is none.
+    cells : Cells
+    """
+
+    layout: MapLayout
+    question: Question
+    sessions: tuple[str, ...]
+    rows: NDArray[np.int_]
+    cells: Cells
+
+    @classmethod
+    def of(
+        cls, layout: MapLayout, question: Question, effects: NDArray[np.float64], has: NDArray[np.bool_]
+    ) -> PartialMaps:
+        """Arrange maps of shape (N, V)."""
+        sessions = tuple(session for session in question.sessions.sessions if session in layout.sessions) or ("",)
+        rows = np.array(
+            [[own.get(session, -1) for session in sessions] for own in map(layout.rows_of, layout.unique_participants)]
+        )
+        there = (rows >= 0)[:, :, None] & has[rows]
+        values = np.where(there, effects[rows], 0.0)
+        cells = Cells(*(np.ascontiguousarray(np.moveaxis(part, 2, 0)) for part in (values, there.astype(float))))
+        return cls(layout, question, sessions, rows, cells)
+
+    def arranged(self, design: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Arrange a design matrix of shape (N, P) as the maps: (n, S, P), with zeros where there is no map."""
+        return np.where((self.rows >= 0)[:, :, None], design[self.rows], 0.0)
+
+    @property
+    def between(self) -> NDArray[np.float64]:
+        """Constant and covariates of the participants, of shape (n, P)."""
+        return self.layout.between(self.rows.max(axis=1).tolist()).to_numpy()
 
 
 @dataclass(frozen=True)
@@ -365,6 +424,23 @@ class Plan(ABC):
             If the design turns out to be unable to answer.
         """
         raise NotImplementedError
+
+    def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
+        """Estimate voxels that each lack some of the maps, as if the others were all there are.
+
+        None where there is no way to do so for many voxels at once.
+        """
+        return None
+
+    def working_as(self, other: Plan) -> Self:
+        """Take over what another plan of more maps learned from all voxels; see `informed`.
+
+        Raises
+        ------
+        NotEstimableError
+            If the design turns out to be unable to answer.
+        """
+        return self
 
     def effective_n(self, question: Question) -> float:
         """Say how many participants the t test is as good as: its standard error is their standard deviation / √n.

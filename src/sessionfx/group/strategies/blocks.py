@@ -24,6 +24,17 @@ _VALUES_PER_BLOCK = 2**18
 _STEP = 64
 
 
+class Estimator(Protocol):
+    """What estimates a question at voxels, such as a plan."""
+
+    @property
+    def uses_variances(self) -> bool:
+        """Whether the maps' sampling variances enter."""
+
+    def estimate(self, effects: NDArray[np.float64], variances: NDArray[np.float64] | None) -> Estimate | FTest:
+        """Estimate the question at V voxels from N maps; see `Plan.estimate`."""
+
+
 class Maps(Protocol):
     """N maps of V voxels, wherever they are kept."""
 
@@ -104,7 +115,7 @@ def estimate_in_blocks(
     return ready, estimate_plans([ready], maps, map_ordered)[0]
 
 
-def estimate_plans(plans: Sequence[Plan], maps: Maps, map_ordered: MapOrdered) -> list[Estimate | FTest]:
+def estimate_plans(plans: Sequence[Estimator], maps: Maps, map_ordered: MapOrdered) -> list[Estimate | FTest]:
     """Estimate several plans, informed of all voxels where they pool, at all voxels; each block is read once."""
     uses_variances = any(plan.uses_variances for plan in plans)
 
@@ -148,7 +159,7 @@ def pooled_sums(plans: Sequence[Plan], effects: NDArray[np.floating]) -> list[ND
 
 
 def estimate(
-    plans: Sequence[Plan], effects: NDArray[np.floating], variances: NDArray[np.floating] | None
+    plans: Sequence[Estimator], effects: NDArray[np.floating], variances: NDArray[np.floating] | None
 ) -> list[Estimate | FTest]:
     """Estimate plans at the voxels of a block; a function of a module travels to other processes."""
     values = as_block(effects)

@@ -22,6 +22,7 @@ from sessionfx.group.strategies.base import (
     NO_BAYES_FACTOR,
     GroupOptions,
     MapLayout,
+    PartialMaps,
     Plan,
     Question,
     check_bootstrap,
@@ -32,6 +33,7 @@ from sessionfx.group.strategies.strategy import FEW_DOF, Assumptions, Grounds, S
 from sessionfx.statistics.cluster_robust import RobustContrast, estimate_robust, robust_contrast, wald_robust
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import repeated_blocks
+from sessionfx.statistics.partial_coverage import Fitted, in_parts, robust
 from sessionfx.statistics.participant_variance import (
     ParticipantSpectrum,
     PooledGroups,
@@ -65,6 +67,22 @@ _LEAST_DOF = 1 - _ROUNDING  # of two participants
 
 
 @dataclass(frozen=True)
+class WorkingCovariance:
+    """One for all voxels.
+
+    Attributes
+    ----------
+    ratio : float
+        Variance between over variance within participants.
+    by_group : dict of str to (float, float)
+        Of each group: this ratio, and the variance within participants relative to the first group.
+    """
+
+    ratio: float
+    by_group: dict[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
 class MarginalPlan(Plan):
     """Generalised least squares with cluster-robust variance.
 
@@ -78,6 +96,8 @@ class MarginalPlan(Plan):
         Of the groups, in the order in which they first appear.
     known : tuple of str
         Warnings of the design, whatever the working correlation.
+    working : WorkingCovariance or None
+        What `informed` found.
     """
 
     participants: tuple[str, ...] = ()
@@ -85,6 +105,7 @@ class MarginalPlan(Plan):
     prepared: RobustContrast | None = None
     group_spectra: tuple[ParticipantSpectrum, ...] = ()
     known: tuple[str, ...] = ()
+    working: WorkingCovariance | None = None
 
     @property
     def pools(self) -> bool:
@@ -126,6 +147,31 @@ class MarginalPlan(Plan):
             return self.with_ratio(ratio)
         ratios, variances = self._pooled_groups.estimate(sums[n_common:], ratio)
         return self.with_ratio(ratio, ratios, variances)
+
+    def working_as(self, other: Plan) -> Self:
+        """Work with the covariance of another plan; see `Plan.working_as`."""
+        assert isinstance(other, MarginalPlan) and other.working is not None  # noqa: S101 - of the same strategy
+        working = other.working
+        if not working.by_group:
+            return replace(self, groups=()).with_ratio(working.ratio)
+        group_of = dict(zip(dict.fromkeys(other.participants), other.groups, strict=True))
+        groups = tuple(group_of[participant] for participant in dict.fromkeys(self.participants))
+        own = np.array([working.by_group[label] for label in dict.fromkeys(groups)])
+        return replace(self, groups=groups).with_ratio(working.ratio, own[:, 0], own[:, 1])
+
+    def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
+        """Estimate with the design of each voxel and one working covariance; see `Plan.estimate_apart`."""
+        assert self.working is not None  # noqa: S101 - `plan` gives it
+        if self.contrast.ndim > 1:
+            return None
+        n = len(maps.rows)
+        ratio, scale = np.full(n, self.working.ratio), np.ones(n)
+        if self.working.by_group:
+            ratio, scale = np.array([self.working.by_group[label] for label in self.groups]).T
+        design = maps.arranged(self.design_matrix.to_numpy())
+        return in_parts(
+            lambda cells: robust(cells, design, self.contrast, ratio, scale), maps.cells, 2 * design.shape[2]
+        )
 
     def with_ratio(
         self,
@@ -169,11 +215,16 @@ class MarginalPlan(Plan):
                 f"Too few participants carry this contrast: {max(prepared.dof - q + 1, 0.0):.1f} degrees of freedom."
             )
         correlation = ratio / (1 + ratio)
+        by_group: dict[str, tuple[float, float]] = {}
+        if ratios is not None and variances is not None:
+            pairs = zip(ratios.tolist(), variances.tolist(), strict=True)
+            by_group = dict(zip(dict.fromkeys(self.groups), pairs, strict=True))
         dof = prepared.dof - q + 1
         few = (f"With {dof:.1f} degrees of freedom its p values are approximate.",) if dof < FEW_DOF else ()
         return replace(
             self,
             prepared=prepared,
+            working=WorkingCovariance(ratio, by_group),
             warnings=(*self.known, *few),
             description=f"{_description(self)}, working correlation {correlation:.2f}"
             + (", with a variance and a correlation of its own for each group." if ratios is not None else "."),

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.judgement import NOTABLE_SPREAD, Judgement
-from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, PartialMaps, Plan, Question
 from sessionfx.group.strategies.designs import session_design
 from sessionfx.group.strategies.strategy import ORDINARY, UNEQUAL_TIMES, Assumptions, Grounds, Strategy
 from sessionfx.group.validity import WITHOUT_SPHERICITY
 from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.partial_coverage import Fitted, in_parts, mixed
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
 from sessionfx.statistics.random_intercept import KENWARD_ROGER, MixedContrast, estimate_mixed, spectral_contrast
 
@@ -54,6 +55,14 @@ class MixedPlan(Plan):
         """Estimate by REML; see `Plan.estimate`."""
         assert self.spectrum is not None and self.prepared is not None  # noqa: S101 - `plan` prepares them
         return estimate_mixed(self.spectrum, self.prepared, effects, self.dof_method)[0]
+
+    def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
+        """Estimate by REML at each voxel with its own design; see `Plan.estimate_apart`."""
+        design, is_kenward_roger = maps.arranged(self.design_matrix.to_numpy()), self.dof_method == KENWARD_ROGER
+        return in_parts(
+            lambda cells: mixed(cells, design, self.contrast, kenward_roger=is_kenward_roger),
+            maps.cells, design.shape[2],
+        )  # fmt: skip
 
 
 class Mixed(Strategy):

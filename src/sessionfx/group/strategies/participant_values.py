@@ -18,7 +18,15 @@ from scipy import sparse
 
 from sessionfx.ask.session_contrasts import SessionContrast, trend_weights
 from sessionfx.errors import NotEstimableError
-from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question, check_bootstrap, variance_groups
+from sessionfx.group.strategies.base import (
+    GroupOptions,
+    MapLayout,
+    PartialMaps,
+    Plan,
+    Question,
+    check_bootstrap,
+    variance_groups,
+)
 from sessionfx.group.strategies.designs import (
     NO_DIFFERENCE,
     complete_participants,
@@ -31,6 +39,8 @@ from sessionfx.statistics.fixed_effects import average
 from sessionfx.statistics.linear_algebra import independent_columns, is_estimable, pseudo_inverse, rank_of
 from sessionfx.statistics.multivariate import hotelling
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
+from sessionfx.statistics.partial_coverage import Fitted, complete_values, ordinary, welch
+from sessionfx.statistics.partial_coverage import hotelling as hotelling_apart
 from sessionfx.statistics.resampling import Resampling, grouped_wild_bootstrap, pooled_resampling
 from sessionfx.statistics.unequal_variances import GroupedContrast, GroupedTest, grouped_contrast, grouped_test
 from sessionfx.wording import counted, listed, session_names
@@ -180,6 +190,19 @@ class SummaryStatisticsPlan(ParticipantPlan):
             return FTest(*self.prepared.test(values))
         return self.prepared.estimate(values)
 
+    def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
+        """Combine the sessions that a participant has at a voxel; see `Plan.estimate_apart`."""
+        if self.precision_weighted or (self.groups and self.contrast.ndim > 1):
+            return None
+        values, has = combined_where_there(maps)
+        design = maps.between
+        if not self.groups:
+            return ordinary(values, has, design, self.contrast)
+        group_of = dict(zip(self.design_matrix.index, self.groups, strict=True))
+        groups = [group_of.get(f"sub-{participant}") for participant in maps.layout.unique_participants]
+        members = np.array([[float(own == label) for own in groups] for label in dict.fromkeys(self.groups)])
+        return welch(values, has, design, self.contrast, members)
+
     def tested_values(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
         """Give the one value of each participant; see `VectorPlan.tested_values`."""
         return self.participant_values(effects, None)[None]
@@ -259,6 +282,13 @@ class SessionVectorPlan(VectorPlan):
         rounding = np.finfo(float).eps * vectors.shape[1] * np.abs(vectors).max(axis=1)
         differences[np.abs(differences) <= rounding] = 0.0
         return differences
+
+    def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
+        """Test those who have every session at a voxel; see `Plan.estimate_apart`."""
+        if self.groups:
+            return None
+        values, has = complete_values(maps.cells, difference_contrasts(len(maps.sessions)))
+        return hotelling_apart(values, has, maps.between, self.contrast)
 
     def resampled_values(
         self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
@@ -407,6 +437,30 @@ def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[st
         what = needed if asked.time else "the sessions this contrast needs"
         raise NotEstimableError(f"{len(combinations)} participant(s) have {what}; a group model needs at least two.")
     return combinations, left_out
+
+
+def combined_where_there(maps: PartialMaps) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Combine each participant's maps at voxels that lack some.
+
+    Returns
+    -------
+    values : ndarray of shape (V, n)
+        0 where a participant's maps cannot answer.
+    has : ndarray of shape (V, n)
+        1 where they can.
+    """
+    asked, cells = maps.question.sessions, maps.cells
+    codes = (cells.has @ 2.0 ** np.arange(len(maps.sessions))).astype(int)
+    known, of_cells = np.unique(codes, return_inverse=True)
+    table = np.zeros((len(known), len(maps.sessions)))
+    can = np.zeros(len(known))
+    for row, code in enumerate(known):
+        weights = asked.weights_for([session for at, session in enumerate(maps.sessions) if code >> at & 1])
+        if weights is not None:
+            can[row] = 1.0
+            table[row] = [weights.get(session, 0.0) for session in maps.sessions]
+    of_cells = of_cells.reshape(codes.shape)
+    return np.einsum("vns,vns->vn", table[of_cells], cells.values), can[of_cells]
 
 
 def plan_over_participants(

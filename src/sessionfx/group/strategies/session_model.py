@@ -6,7 +6,7 @@ Full-rank coding: the session columns of `designs`, and for the subject effect e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -17,14 +17,28 @@ from numpy.typing import NDArray
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.judgement import Evidence, Judgement
-from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
-from sessionfx.group.strategies.designs import complete_participants, session_design, session_differences
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, PartialMaps, Plan, Question
+from sessionfx.group.strategies.designs import (
+    complete_participants,
+    difference_contrasts,
+    session_design,
+    session_differences,
+)
 from sessionfx.group.strategies.strategy import ORDINARY, UNEQUAL_TIMES, Assumptions, Grounds, Strategy
 from sessionfx.group.validity import NEGLIGIBLE_ICC, POOLED_MEAN, WITHOUT_SPHERICITY
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import independent_columns, rank_of
 from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
+from sessionfx.statistics.partial_coverage import (
+    Cells,
+    Fitted,
+    complete_values,
+    epsilon,
+    in_parts,
+    ordinary,
+    within_participants,
+)
 from sessionfx.wording import minus
 
 POOLING = (
@@ -52,6 +66,7 @@ NO_F_TEST_OVER_CONDITIONS = (
     "The session model tests one contrast over conditions at a time here; marginal and summary-statistics test "
     "several, however these co-vary."
 )
+_WITHIN = 1e-9  # of a design's largest part within participants, what is rounding
 LINEAR_CODE = (
     "The subject effect is one straight line over the order of the participants' labels; the result changes when they "
     "are renamed."
@@ -66,9 +81,12 @@ class SessionModelPlan(Plan):
     ----------
     participants : tuple of str
         Of each row.
+    n_common : int
+        Columns that are no participant's own; the first ones.
     """
 
     participants: tuple[str, ...] = ()
+    n_common: int = field(default=0, kw_only=True)
 
     no_resampling: ClassVar[str] = (
         "There are no family-wise p values: maps of one participant are not exchangeable one by one, and an error "
@@ -83,6 +101,35 @@ class SessionModelPlan(Plan):
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Estimate the contrast by OLS, see `Plan.estimate`."""
         return self.prepared.estimate(effects)
+
+    def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
+        """Estimate by OLS at each voxel; see `Plan.estimate_apart`."""
+        matrix, contrast = self.design_matrix.to_numpy(), self.contrast
+        if self.details["SubjectEffect"] == "none":
+            design = maps.arranged(matrix)
+            flat = design.reshape(-1, design.shape[2])
+
+            def fit(cells: Cells) -> Fitted:
+                values, has = (part.reshape(-1, len(flat)) for part in cells)
+                found = ordinary(values, has, flat, contrast)
+                return found._replace(result=replace(found.result, n=cells.n_participants))
+
+            return in_parts(fit, maps.cells, design.shape[2])
+        if self.details["SubjectEffect"] != "indicator":  # a line over those who are there
+            return None
+        design = maps.arranged(matrix[:, : self.n_common])
+        counts = (maps.rows >= 0).sum(axis=1)
+        deviations = np.where((maps.rows >= 0)[:, :, None], design - design.sum(axis=1, keepdims=True)
+                              / counts[:, None, None], 0.0)  # fmt: skip
+        # what is constant within participants is theirs already
+        _, sizes, directions = np.linalg.svd(deviations.reshape(-1, self.n_common), full_matrices=False)
+        kept = directions[sizes > _WITHIN * sizes.max(initial=0.0)]
+        asked = contrast[..., : self.n_common]
+        if not np.allclose(asked @ kept.T @ kept, asked):
+            return None
+        return in_parts(
+            lambda cells: within_participants(cells, design @ kept.T, asked @ kept.T), maps.cells, len(kept)
+        )
 
 
 @dataclass(frozen=True)
@@ -108,6 +155,18 @@ class SessionTestPlan(SessionModelPlan):
         differences = session_differences(effects, self.complete)
         epsilon = greenhouse_geisser(residual_covariance(differences, self.between))
         return FTest(f, epsilon * numerator, epsilon * dof)
+
+    def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
+        """Test by OLS at each voxel; see `Plan.estimate_apart`."""
+        found = super().estimate_apart(maps)
+        if found is None or not len(self.complete):
+            return found
+        values, has = complete_values(maps.cells, difference_contrasts(len(maps.sessions)))
+        of_voxels, holds = epsilon(values, has, maps.between)
+        test = found.result
+        assert isinstance(test, FTest)  # noqa: S101 - of several contrasts
+        corrected = replace(test, dof_numerator=of_voxels * test.dof_numerator, dof=of_voxels * test.dof)
+        return Fitted(corrected, found.holds & holds)
 
 
 class SessionModel(Strategy):
@@ -220,10 +279,11 @@ class SessionModel(Strategy):
         )
         warnings = (*_warnings(asked, subject_effect, n_sessions), *design.warnings)
         details = {"SubjectEffect": subject_effect, **design.details}
+        n_common = sum(column < n_before for column in kept)
         if asked.kind != "any":
-            return SessionModelPlan(*common, warnings, details, layout.participants)
+            return SessionModelPlan(*common, warnings, details, layout.participants, n_common=n_common)
         if subject_effect != "indicator":
-            return SessionTestPlan(*common, warnings, details, layout.participants)
+            return SessionTestPlan(*common, warnings, details, layout.participants, n_common=n_common)
         complete, between = complete_participants(layout, asked)
         if len(complete) - rank_of(between) < 1:
             raise NotEstimableError(
@@ -236,6 +296,7 @@ class SessionModel(Strategy):
             layout.participants,
             complete,
             between,
+            n_common=n_common,
         )
 
 

@@ -1,0 +1,78 @@
+"""What voxels that some maps lack mean for an answer, in sentences and columns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from nibabel.affines import apply_affine
+from numpy.typing import NDArray
+
+from sessionfx.group.results import QuestionResults
+from sessionfx.space.stat_map import StatMap
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.thresholds import suprathreshold
+
+# Of the answered voxels; with fewer the sentence is not worth a reader's time unless something is found there
+_NOTABLE_SHARE = 0.01
+
+
+def coverage_text(n_voxels: int, n_complete: int, min_coverage: float) -> str:
+    """Say how many voxels are answered, and how many of them all maps have."""
+    if n_complete == n_voxels:
+        return f"All strategies are compared on the {n_voxels:,} voxels that every map has."
+    return (
+        f"{n_voxels:,} voxels are answered, each with the design of those who have it: those that at least "
+        f"{min_coverage:.0%} of the maps have. {n_complete:,} of them every map has."
+    )
+
+
+def with_participants(clusters: pd.DataFrame, stat_map: StatMap[Estimate | FTest]) -> pd.DataFrame:
+    """Add to a table of clusters how many participants the peaks rest on, where that differs between voxels."""
+    n = stat_map.estimate.n
+    if n is None or clusters.empty:
+        return clusters
+    volume = stat_map.volume(n)
+    places = clusters[["X", "Y", "Z"]].to_numpy(dtype=float)
+    voxels = np.rint(apply_affine(np.linalg.inv(stat_map.grid.affine), places)).astype(np.intp)
+    at_peaks = [volume[tuple(voxel)] for voxel in voxels]  # the middle of a flat top may lie beside the mask
+    return clusters.assign(
+        Participants=pd.array([None if np.isnan(found) else int(found) for found in at_peaks], "Int64")
+    )
+
+
+def with_coverage(results: QuestionResults, complete: NDArray[np.bool_]) -> QuestionResults:
+    """Add to a verdict how far the answer to report rests on voxels that some maps lack.
+
+    Parameters
+    ----------
+    results : QuestionResults
+    complete : ndarray of bool, 3-D
+        Voxels that every map has.
+    """
+    best = results.best
+    if best is None or best.stat_map is None or best.stat_map.estimate.n is None:
+        return results
+    stat_map, n = best.stat_map, best.stat_map.estimate.n
+    is_partial = ~complete[stat_map.mask]
+    above = suprathreshold(stat_map.estimate.z, best.threshold, two_sided=stat_map.estimate.two_sided)
+    n_partial, n_above, both = int(is_partial.sum()), int(above.sum()), int((is_partial & above).sum())
+    facts = {
+        "AnsweredVoxels": len(n), "AnsweredVoxelsThatEveryMapHas": len(n) - n_partial,
+        "SuprathresholdVoxelsThatSomeMapsLack": both,
+        "SmallestNumberOfParticipantsAtAVoxel": int(n.min()),
+    }  # fmt: skip
+    text = results.verdict.text
+    if both or n_partial >= _NOTABLE_SHARE * len(n):
+        text += (
+            f" {n_partial:,} of {len(n):,} voxels rest on fewer maps (from {int(n.min())} of {int(n.max())} "
+            f"participants on)"
+        )
+        text += f", and so do {both:,} of {n_above:,} suprathreshold ones." if n_above else "."
+        peaks = best.clusters
+        if "Participants" in peaks and len(peaks) and pd.notna(peaks["Participants"].iloc[0]):
+            at_peak = int(peaks["Participants"].iloc[0])
+            if at_peak < n.max():
+                text += f" The first peak has {at_peak} participants."
+    return replace(results, verdict=replace(results.verdict, text=text, facts={**results.verdict.facts, **facts}))

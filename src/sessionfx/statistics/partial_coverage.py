@@ -1,0 +1,614 @@
+"""Voxels that each have maps of other participants and sessions: the models of the group level for many at a time.
+
+The same answers as by preparing the design of each voxel alone, without the large matrices that a design shared by many
+voxels is prepared with: everything is made of small sums over participants. A voxel whose design is not of full rank
+is left to that general way.
+
+Shapes: V voxels, n participants, S sessions, P regressors, N = n S maps at most, Q contrasts. Values are 0 where there
+is no map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.linear_algebra import quadratic_form
+from sessionfx.statistics.participant_variance import LARGEST_RATIO
+
+Array = NDArray[np.float64]
+# Eigenvalue of a Gram matrix of columns of unit length from which its design has full rank beyond doubt: the rule of
+# `linear_algebra`, on lengths, has a ten-thousandth of its root
+_REGULAR = 1e-6
+_EPSILON = float(np.finfo(float).eps)
+
+
+class Fitted(NamedTuple):
+    """Results of V voxels, and where they hold; elsewhere the design has to be looked at."""
+
+    result: Estimate | FTest
+    holds: NDArray[np.bool_]
+
+
+class Cells(NamedTuple):
+    """Maps arranged by participant and session.
+
+    Attributes
+    ----------
+    values : ndarray of shape (V, n, S)
+    has : ndarray of float, shape (V, n, S)
+        1 where there is a map.
+    """
+
+    values: Array
+    has: Array
+
+    @property
+    def n_participants(self) -> Array:
+        """Participants with any map, of shape (V,)."""
+        return np.asarray(self.has.any(axis=2).sum(axis=1), dtype=float)
+
+    @property
+    def n_maps(self) -> Array:
+        """Maps, of shape (V,)."""
+        return np.asarray(self.has.sum(axis=(1, 2)))
+
+    @property
+    def rounding(self) -> Array:
+        """Sum of squares that rounding leaves, of shape (V,)."""
+        return np.asarray((_EPSILON * self.n_maps) ** 2 * np.einsum("vns,vns->v", self.values, self.values))
+
+
+def _inverses(gram: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Invert Gram matrices of shape (V, P, P), and say which are regular; of the others the inverse is zero."""
+    lengths = np.sqrt(np.einsum("vpp->vp", gram))
+    scale = lengths[:, :, None] * lengths[:, None, :]
+    usable = (lengths > 0).all(axis=1)
+    correlation = np.where(usable[:, None, None], gram / np.where(scale > 0, scale, 1.0), 0.0)
+    regular = usable & (np.linalg.eigvalsh(correlation)[:, 0] > _REGULAR)
+    inverse = np.zeros_like(gram)
+    inverse[regular] = np.linalg.inv(correlation[regular]) / scale[regular]
+    return inverse, regular
+
+
+def _gram(has: Array, design: Array) -> Array:
+    """Compute X′X of the rows that are there: (V, P, P) from (V, N) and (N, P)."""
+    n_columns = design.shape[1]
+    products = (design[:, :, None] * design[:, None, :]).reshape(len(design), -1)
+    return np.asarray((has @ products).reshape(-1, n_columns, n_columns))
+
+
+def ordinary(values: Array, has: Array, design: Array, contrast: Array) -> Fitted:
+    """Ordinary least squares; see `ols`.
+
+    Parameters
+    ----------
+    values, has : ndarray of shape (V, N)
+    design : ndarray of shape (N, P)
+    contrast : ndarray of shape (P,) or (Q, P)
+    """
+    inverse, regular = _inverses(_gram(has, design))
+    coefficients = np.einsum("vpq,vq->vp", inverse, values @ design)
+    residuals = values - has * (coefficients @ design.T)
+    counts = has.sum(axis=1)
+    squares = _sum_squares(residuals, (_EPSILON * counts) ** 2 * np.einsum("vn,vn->v", values, values))
+    return _least_squares(contrast, coefficients, inverse, squares, counts - design.shape[1], regular, counts)
+
+
+def _sum_squares(residuals: Array, rounding: Array) -> Array:
+    squares = np.einsum("vn,vn->v", residuals, residuals)
+    return np.where(squares <= rounding, 0.0, squares)
+
+
+def _least_squares(
+    contrast: Array, coefficients: Array, inverse: Array, squares: Array, dof: Array, regular: NDArray[np.bool_],
+    n: Array,
+) -> Fitted:  # fmt: skip
+    """Estimate a contrast of shape (P,), or test those of shape (Q, P), with the error that is left."""
+    holds = regular & (dof >= 1)
+    dispersion = squares / np.where(holds, dof, 1.0)
+    if contrast.ndim == 1:
+        spread = np.einsum("p,vpq,q->v", contrast, inverse, contrast)
+        return Fitted(Estimate(coefficients @ contrast, spread * dispersion, dof, n=n), holds)
+    q = len(contrast)
+    effects, f = coefficients @ contrast.T, np.full(len(dof), np.nan)
+    usable = holds & (dispersion > 0)
+    covariance = contrast @ inverse[usable] @ contrast.T
+    solved = np.linalg.solve(covariance, effects[usable][:, :, None])[:, :, 0]
+    f[usable] = np.einsum("vq,vq->v", effects[usable], solved) / q / dispersion[usable]
+    return Fitted(FTest(f, np.full(len(dof), float(q)), dof, n=n), holds)
+
+
+def within_participants(cells: Cells, design: Array, contrast: Array) -> Fitted:
+    """Ordinary least squares with a column for each participant, which takes out their means.
+
+    Parameters
+    ----------
+    cells : Cells
+    design : ndarray of shape (n, S, P)
+        Of which columns that are constant within participants are left out.
+    contrast : ndarray of shape (P,) or (Q, P)
+    """
+    n, s, p = design.shape
+    counts = cells.has.sum(axis=2)
+    share = np.divide(1.0, counts, where=counts > 0, out=np.zeros_like(counts))
+    sums = np.matmul(cells.has[:, :, None, :], design[None])[:, :, 0]  # (V, n, P)
+    flat, maps = design.reshape(n * s, p), cells.has.reshape(-1, n * s)
+    scaled = sums * share[:, :, None]
+    gram = _gram(maps, flat) - np.matmul(sums.transpose(0, 2, 1), scaled)
+    inverse, regular = _inverses(gram)
+    values = cells.values.reshape(-1, n * s)
+    right = values @ flat - np.einsum("vnp,vn->vp", scaled, cells.values.sum(axis=2))
+    coefficients = np.einsum("vpq,vq->vp", inverse, right)
+    residuals = cells.values - cells.has * (coefficients @ flat.T).reshape(-1, n, s)
+    residuals -= cells.has * (residuals.sum(axis=2) * share)[:, :, None]
+    squares = _sum_squares(residuals.reshape(-1, n * s), cells.rounding)
+    dof = cells.n_maps - cells.n_participants - p
+    return _least_squares(contrast, coefficients, inverse, squares, dof, regular, cells.n_participants)
+
+
+def complete_values(cells: Cells, contrasts: Array) -> tuple[Array, Array]:
+    """Compute contrasts of the sessions, of shape (Q, S), of the participants who have all.
+
+    Returns
+    -------
+    values : ndarray of shape (V, n, Q)
+        Exactly 0 where only rounding is left.
+    has : ndarray of float, shape (V, n)
+    """
+    has = cells.has.all(axis=2).astype(float)
+    values = (cells.values @ contrasts.T) * has[:, :, None]
+    rounding = _EPSILON * cells.values.shape[2] * np.abs(cells.values).max(axis=2)
+    values[np.abs(values) <= rounding[:, :, None]] = 0.0
+    return values, has
+
+
+def _covariance(values: Array, has: Array, design: Array) -> tuple[Array, Array, Array, Array, NDArray[np.bool_]]:
+    """Fit Q values of participants; give coefficients, inverse, residual products, dof, and where these hold."""
+    inverse, regular = _inverses(_gram(has, design))
+    coefficients = np.matmul(inverse, np.matmul(design.T[None], values))  # (V, P, Q)
+    residuals = values - has[:, :, None] * np.matmul(design[None], coefficients)
+    products = np.matmul(residuals.transpose(0, 2, 1), residuals)
+    return coefficients, inverse, products, has.sum(axis=1) - design.shape[1], regular
+
+
+def epsilon(values: Array, has: Array, design: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Find Greenhouse and Geisser's ε of Q values of participants, of shape (V, n, Q), and where it holds."""
+    _, _, products, dof, regular = _covariance(values, has, design)
+    trace, squares = np.einsum("vqq->v", products), np.einsum("vqr,vqr->v", products, products)
+    usable = squares > 0
+    found = np.where(usable, trace**2 / np.where(usable, values.shape[2] * squares, 1.0), 1.0)
+    return found, regular & (dof >= 1)
+
+
+def hotelling(values: Array, has: Array, design: Array, contrast: Array) -> Fitted:
+    """Test Q values of participants, of shape (V, n, Q); see `multivariate.hotelling`."""
+    q = values.shape[2]
+    coefficients, inverse, products, dof, regular = _covariance(values, has, design)
+    holds = regular & (dof >= q)
+    safe = np.where(holds, dof, float(q))
+    diagonal = np.einsum("vqq->vq", products)
+    rounding = (_EPSILON * has.sum(axis=1)[:, None]) ** 2 * np.einsum("vnq,vnq->vq", values, values)
+    for index in range(q):
+        products[diagonal[:, index] <= rounding[:, index], index, index] = 0.0
+    effects = np.einsum("p,vpq->qv", contrast, coefficients)
+    spread = np.einsum("p,vpr,r->v", contrast, inverse, contrast)
+    statistic = quadratic_form(effects, products / safe[:, None, None]) / np.where(holds, spread, 1.0)
+    left = safe - q + 1
+    f = np.where(holds, left / (safe * q) * statistic, np.nan)
+    return Fitted(FTest(f, np.full(len(f), float(q)), left, n=has.sum(axis=1)), holds)
+
+
+def welch(values: Array, has: Array, design: Array, contrast: Array, members: Array) -> Fitted:
+    """Least squares over participants whose K groups vary unequally; see `unequal_variances.grouped_contrast`.
+
+    Parameters
+    ----------
+    values, has : ndarray of shape (V, n)
+    design : ndarray of shape (n, P)
+    contrast : ndarray of shape (P,)
+    members : ndarray of shape (K, n)
+        Ones where a participant is in a group.
+    """
+    inverse, regular = _inverses(_gram(has, design))
+    coefficients = np.einsum("vpq,vq->vp", inverse, values @ design)
+    residuals = values - has * (coefficients @ design.T)
+    rounding = (_EPSILON * has.sum(axis=1)) ** 2 * np.einsum("vn,vn->v", values, values)
+    residuals[np.einsum("vn,vn->v", residuals, residuals) <= rounding] = 0.0
+    grams = np.stack([_gram(has * own, design) for own in members], axis=1)  # (V, K, P, P)
+    counts = has @ members.T
+    leverage = np.matmul(inverse[:, None], grams)  # A⁻¹ Z_k
+    free = counts - np.einsum("vkpp->vk", leverage)
+    towards = inverse @ contrast
+    carried = np.einsum("vp,vkpq,vq->vk", towards, grams, towards)
+    has_weight = carried > _ZERO * carried.sum(axis=1, keepdims=True)
+    holds = regular & ((free > _REGULAR) | ~has_weight).all(axis=1)
+    factor = np.divide(carried, free, where=free > _REGULAR, out=np.zeros_like(free))
+    # (residual diag(f) residual)_ij = δ f_i − (f_i + f_j) h_ij + b_ij, with h = Z A⁻¹ Z′, b = Z A⁻¹ (Z′FZ) A⁻¹ Z′
+    both = np.matmul(np.matmul(inverse, np.einsum("vk,vkpq->vpq", factor, grams)), inverse)
+    spread = np.matmul(both[:, None], grams)
+    own_h, own_b = np.einsum("vkpp->vk", leverage), np.einsum("vkpp->vk", spread)
+    share = counts * factor - 2 * factor * own_h + own_b
+    pair_sum = factor[:, :, None] + factor[:, None, :]
+    hh, hb, bb = (
+        np.einsum("vkpq,vlqp->vkl", left, right)
+        for left, right in ((leverage, leverage), (leverage, spread), (spread, spread))
+    )
+    together = pair_sum**2 * hh - 2 * pair_sum * hb + bb
+    index = np.arange(len(members))
+    # on the diagonal of the pairs δ f adds f² + 2 f (b − 2 f h) for every participant
+    together[:, index, index] += factor**2 * counts + 2 * factor * (own_b - 2 * factor * own_h)
+    variances = (residuals**2 @ members.T) / np.where(free > _REGULAR, free, 1.0)
+    variance = (carried * variances).sum(axis=1)
+    relative = variances / np.where(variance > 0, variance, 1.0)[:, None]
+    denominator = np.einsum("vk,vkl,vl->v", relative, together, relative)
+    dof = (share * relative).sum(axis=1) ** 2 / np.where(denominator > 0, denominator, 1.0)
+    dof = np.where(denominator > 0, dof, free.sum(axis=1))
+    return Fitted(Estimate(coefficients @ contrast, variance, dof, n=has.sum(axis=1)), holds)
+
+
+_ZERO = 1e-10
+
+# A random intercept for each participant -------------------------------------------------------------------------
+
+_GRID_POINTS, _GRID_LIMIT = 25, 1e5  # as in `participant_variance`
+_STEPS, _STEP_TOLERANCE = 60, 1e-11
+
+
+class _Profile(NamedTuple):
+    """The restricted likelihood at one λ of each voxel, and what follows from it."""
+
+    ratio: Array
+    inverse: Array  # (X′V⁻¹X)⁻¹
+    coefficients: Array
+    squares: Array  # y′Py
+    first: Array  # derivative of y′Py, relative to it
+    second: Array
+    penalty_1: Array  # tr Z′PZ
+    penalty_2: Array  # tr (Z′PZ)²
+    deviance: Array
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Sums of squares and products, in all and of participants with k = 1 … S maps.
+
+    Attributes
+    ----------
+    gram, of_sums : ndarray of shapes (V, P, P) and (V, S, P, P)
+        X′X, and Σ (Σx)(Σx)′ over participants with so many maps.
+    right, right_of_sums : ndarray of shapes (V, P) and (V, S, P)
+    total, total_of_sums : ndarray of shapes (V,) and (V, S)
+    numbers : ndarray of shape (V, S)
+        Participants.
+    """
+
+    gram: Array
+    of_sums: Array
+    right: Array
+    right_of_sums: Array
+    total: Array
+    total_of_sums: Array
+    numbers: Array
+
+    @property
+    def counts(self) -> Array:
+        return np.arange(1.0, self.numbers.shape[1] + 1)
+
+    @property
+    def n_residual(self) -> Array:
+        return np.asarray(self.numbers @ self.counts - self.gram.shape[1])
+
+    @property
+    def most(self) -> Array:
+        """Most maps of any participant, of shape (V,)."""
+        return np.asarray(np.where(self.numbers > 0, self.counts, 0.0).max(axis=1))
+
+    def at(self, chosen: NDArray[np.intp]) -> _Moments:
+        return _Moments(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
+
+    def profile(self, ratio: Array) -> _Profile:
+        """Look at the likelihood with V = I + λ ZZ′."""
+        g = 1 / (1 + ratio[:, None] * self.counts)
+        gram = self.gram - np.einsum("v,vk,vkpq->vpq", ratio, g, self.of_sums)
+        right = self.right - ratio[:, None] * np.einsum("vk,vkp->vp", g, self.right_of_sums)
+        total = self.total - ratio * (g * self.total_of_sums).sum(axis=1)
+        inverse = np.linalg.inv(gram)
+        b = np.einsum("vpq,vq->vp", inverse, right)
+        squares = np.maximum(total - (b * right).sum(axis=1), np.finfo(float).tiny)
+        moved = np.einsum("vkpq,vq->vkp", self.of_sums, b)
+        rest = self.right_of_sums - moved
+        # Σ (Σr)² over participants with so many maps, r = y − Xb
+        sums = self.total_of_sums - np.einsum("vkp,vp->vk", self.right_of_sums + rest, b)
+        first = -(g**2 * sums).sum(axis=1)
+        shared = np.einsum("vk,vkp->vp", g**2, rest)
+        second = 2 * ((self.counts * g**3 * sums).sum(axis=1) - np.einsum("vp,vpq,vq->v", shared, inverse, shared))
+        cg = self.counts * g
+        inside = np.matmul(inverse[:, None], self.of_sums)  # M⁻¹ Σ(Σx)(Σx)′
+        traces = np.einsum("vkpp->vk", inside)
+        whole = np.einsum("vk,vkpq->vpq", g**2, inside)
+        penalty_1 = (self.numbers * cg).sum(axis=1) - (g**2 * traces).sum(axis=1)
+        penalty_2 = ((self.numbers * cg**2).sum(axis=1) - 2 * (cg * g**2 * traces).sum(axis=1)
+                     + np.einsum("vpq,vqp->v", whole, whole))  # fmt: skip
+        deviance = self.n_residual * np.log(squares) - (self.numbers * np.log(g)).sum(axis=1)
+        deviance += np.linalg.slogdet(gram)[1]
+        return _Profile(
+            ratio, inverse, b, squares, first / squares, second / squares, penalty_1, penalty_2, deviance
+        )  # fmt: skip
+
+
+def _moments(cells: Cells, design: Array, values: Array) -> _Moments:
+    n, s, p = design.shape
+    counts = cells.has.sum(axis=2)
+    sums = np.matmul(cells.has[:, :, None, :], design[None])[:, :, 0]  # (V, n, P)
+    totals = values.sum(axis=2)
+    of_count = [counts == k for k in range(1, s + 1)]
+    weighted = [np.where(own[:, :, None], sums, 0.0) for own in of_count]
+    flat = design.reshape(n * s, p)
+    return _Moments(
+        gram=_gram(cells.has.reshape(-1, n * s), flat),
+        of_sums=np.stack([np.matmul(own.transpose(0, 2, 1), sums) for own in weighted], axis=1),
+        right=values.reshape(-1, n * s) @ flat,
+        right_of_sums=np.stack([np.einsum("vnp,vn->vp", own, totals) for own in weighted], axis=1),
+        total=np.einsum("vns,vns->v", values, values),
+        total_of_sums=np.stack([(np.where(own, totals, 0.0) ** 2).sum(axis=1) for own in of_count], axis=1),
+        numbers=np.stack([own.sum(axis=1) for own in of_count], axis=1).astype(float),
+    )
+
+
+def mixed(cells: Cells, design: Array, contrast: Array, *, kenward_roger: bool) -> Fitted:
+    """Random intercept by REML; see `random_intercept.estimate_mixed`.
+
+    Parameters
+    ----------
+    cells : Cells
+    design : ndarray of shape (n, S, P)
+    contrast : ndarray of shape (P,)
+    kenward_roger : bool
+        Whether variance and degrees of freedom are Kenward and Roger's, or else Satterthwaite's.
+    """
+    n, s, p = design.shape
+    flat = design.reshape(n * s, p)
+    inverse, regular = _inverses(_gram(cells.has.reshape(-1, n * s), flat))
+    ordinary_fit = np.einsum("vpq,vq->vp", inverse, cells.values.reshape(-1, n * s) @ flat)
+    # the rest of the sums lose no digits to the size of the effects
+    residuals = cells.values - cells.has * (ordinary_fit @ flat.T).reshape(-1, n, s)
+    moments = _moments(cells, design, residuals)
+    m = moments.n_residual
+    holds = regular & (m >= 2) & (moments.total > cells.rounding)
+    at = np.nonzero(holds)[0]
+    shape = len(m)
+    effect, variance, dof = np.full(shape, np.nan), np.full(shape, np.nan), np.ones(shape)
+    if len(at):
+        chosen = moments.at(at)
+        at_zero = chosen.profile(np.zeros(len(at)))
+        spread = at_zero.penalty_2 / m[at] - (at_zero.penalty_1 / m[at]) ** 2
+        ratio, is_single = _ratios(chosen)
+        found = chosen.profile(ratio)
+        effect[at] = (ordinary_fit[at] + found.coefficients) @ contrast
+        variance[at], dof[at] = _of_contrast(chosen, found, contrast, kenward_roger=kenward_roger)
+        holds[at] = (spread > _REGULAR * chosen.most**2) & is_single
+    return Fitted(Estimate(effect, variance, dof, n=cells.n_participants), holds)
+
+
+def _ratios(moments: _Moments) -> tuple[Array, NDArray[np.bool_]]:
+    """Find λ by REML, and say whether the deviance has one minimum only on the grid; see `estimate_ratio`."""
+    most = moments.most
+    top = np.log1p(_GRID_LIMIT * most)
+    nodes = np.linspace(0.0, 1.0, _GRID_POINTS)[:, None] * top
+    grid = np.stack([moments.profile(np.expm1(node) / most).deviance for node in nodes])
+    padded = np.pad(grid, ((1, 1), (0, 0)), constant_values=np.inf)
+    is_single = ((grid <= padded[:-2]) & (grid < padded[2:])).sum(axis=0) == 1
+    start = grid.argmin(axis=0)
+    bounds = np.vstack([nodes, np.log1p(LARGEST_RATIO * most)])
+    every = np.arange(len(most))
+    low, kappa, high = bounds[np.maximum(start - 1, 0), every], bounds[start, every], bounds[start + 1, every]
+    active = every
+    for _ in range(_STEPS):
+        at = kappa[active]
+        own = moments.at(active)
+        slope, curvature = _by_kappa(own, at)
+        rising = slope > 0
+        high[active[rising]], low[active[~rising]] = at[rising], at[~rising]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = at - slope / curvature
+        inside = (curvature > 0) & (step > low[active]) & (step < high[active])
+        new = np.where(inside, step, (low[active] + high[active]) / 2)
+        at_zero = rising & (at == 0)
+        kappa[active] = np.where(at_zero, 0.0, new)
+        moving = (np.abs(new - at) > _STEP_TOLERANCE) & (high[active] - low[active] > _STEP_TOLERANCE)
+        active = active[moving & ~at_zero]
+        if not len(active):
+            break
+    return np.expm1(kappa) / most, is_single
+
+
+def _by_kappa(moments: _Moments, kappa: Array) -> tuple[Array, Array]:
+    """First and second derivative of the deviance by κ = log(1 + λ n_max)."""
+    most, m = moments.most, moments.n_residual
+    found = moments.profile(np.expm1(kappa) / most)
+    jacobian = np.exp(kappa) / most
+    slope = m * found.first + found.penalty_1
+    curvature = m * (found.second - found.first**2) - found.penalty_2
+    return slope * jacobian, curvature * jacobian**2 + slope * jacobian
+
+
+def _of_contrast(moments: _Moments, found: _Profile, contrast: Array, *, kenward_roger: bool) -> tuple[Array, Array]:
+    """Find variance and degrees of freedom of a contrast; see `random_intercept`."""
+    m, ratio = moments.n_residual, found.ratio
+    g = 1 / (1 + ratio[:, None] * moments.counts)
+    z = found.inverse @ contrast
+    relative = z @ contrast
+    of_count = np.einsum("vp,vkpq,vq->vk", z, moments.of_sums, z)
+    dispersion = found.squares / m
+    slope = (g**2 * of_count).sum(axis=1)
+    if not kenward_roger:
+        log_slope = slope / relative
+        ratio_ratio, ratio_scale = m * found.second - found.penalty_2, -m * found.first
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread = (log_slope**2 * m - 2 * log_slope * ratio_scale + ratio_ratio) / (ratio_ratio * m - ratio_scale**2)
+            return dispersion * relative, np.where(ratio > 0, 1 / spread, m)
+    information = (
+        found.penalty_2 / 2, (found.penalty_1 - ratio * found.penalty_2) / 2,
+        (m - 2 * ratio * found.penalty_1 + ratio**2 * found.penalty_2) / 2,
+    )  # fmt: skip
+    determinant = information[0] * information[2] - information[1] ** 2
+    covariance = (information[2] / determinant, -information[1] / determinant, information[0] / determinant)
+    moved = np.einsum("vk,vkpq,vq->vp", g**2, moments.of_sums, z)
+    cubed = (moments.counts * g**3 * of_count).sum(axis=1) - np.einsum("vp,vpq,vq->v", moved, found.inverse, moved)
+    own = np.einsum("vp,vpq,vq->v", z, moments.gram, z)
+    own += ((moments.counts * (ratio[:, None] * g) ** 2 - 2 * ratio[:, None] * g) * of_count).sum(axis=1)
+    adjusted = relative + 2 * cubed * (covariance[0] - 2 * ratio * covariance[1] + ratio**2 * covariance[2])
+    squared = covariance[0] * slope**2 + 2 * covariance[1] * slope * own + covariance[2] * own**2
+    return dispersion * adjusted, 2 * relative**2 / squared
+
+
+# Cluster-robust errors -------------------------------------------------------------------------------------------
+
+_EXCHANGEABLE = 1e-8  # as in `cluster_robust`
+_ALL_SEEN, _LEAST_DOF = 1 - 1e-6, 1 - 1e-6  # as in the marginal strategy
+_LEAST_DOF_OF_A_VOXEL = 1.0
+
+
+def robust(cells: Cells, design: Array, contrast: Array, ratio: Array, scale: Array) -> Fitted:
+    """Generalised least squares with CR2 errors and Satterthwaite's degrees of freedom; see `cluster_robust`.
+
+    Parameters
+    ----------
+    cells : Cells
+    design : ndarray of shape (n, S, P)
+    contrast : ndarray of shape (P,)
+    ratio, scale : ndarray of shape (n,)
+        Of the working covariance of each participant.
+
+    Returns
+    -------
+    Fitted
+        With NaN where too few participants carry the contrast, or part of it is carried by one alone.
+    """
+    counts = cells.has.sum(axis=2)
+    shrink = (1 - 1 / np.sqrt(1 + ratio * counts)) / np.maximum(counts, 1.0)
+    size = 1 / np.sqrt(scale)[None, :, None]
+    sums = np.matmul(cells.has[:, :, None, :], design[None])[:, :, 0]  # (V, n, P)
+    white = cells.has[:, :, :, None] * (design[None] - (shrink[:, :, None] * sums)[:, :, None]) * size[..., None]
+    response = cells.has * (cells.values - (shrink * cells.values.sum(axis=2))[:, :, None]) * size
+    v, n, s, p = white.shape
+    flat = white.reshape(v, n * s, p)
+    inverse, regular = _inverses(np.matmul(flat.transpose(0, 2, 1), flat))
+    inside = np.matmul(flat, inverse).reshape(v, n, s, p)  # rows of X̃ M⁻¹
+    weights = inside @ contrast
+    left = np.eye(s) - np.matmul(inside, white.transpose(0, 1, 3, 2))
+    kind = _kinds(design, ratio, scale)[None] * 2.0**s + cells.has @ 2.0 ** np.arange(s)
+    a = np.einsum("vns,vnst->vnt", weights, _roots(left, kind))
+    b = np.einsum("vns,vnsp->vnp", a, white)
+    coefficients = np.einsum("vpq,vq->vp", inverse, np.einsum("vmp,vm->vp", flat, response.reshape(v, -1)))
+    scores = np.einsum("vns,vns->vn", a, response) - np.einsum("vnp,vp->vn", b, coefficients)
+    variance = np.einsum("vn,vn->v", scores, scores)
+    largest = ((a * size) ** 2).sum(axis=2).max(axis=1)
+    variance[variance <= largest * cells.rounding] = 0.0
+    dof, seen = _degrees_of_freedom(_Scores(a, b, inside, inverse, scores, counts > 0))
+    truth = np.einsum("p,vpq,q->v", contrast, inverse, contrast)
+    answered = (seen >= _ALL_SEEN * truth) & (dof[0] >= _LEAST_DOF)
+    effect = np.where(answered, coefficients @ contrast, np.nan)
+    return Fitted(Estimate(effect, variance, dof[1], n=cells.n_participants), regular)
+
+
+def _kinds(design: Array, ratio: Array, scale: Array) -> Array:
+    """Give one number to all participants with the same design and working covariance."""
+    own = np.column_stack([design.reshape(len(design), -1), ratio, scale])
+    return np.unique(own, axis=0, return_inverse=True)[1].ravel().astype(float)
+
+
+def _roots(matrices: Array, kind: Array) -> Array:
+    """Compute M^-½ where M is not zero, of matrices of shape (V, n, S, S); those of one voxel and kind are the same."""
+    v, n, s, _ = matrices.shape
+    keys = (kind + np.arange(v)[:, None] * (kind.max() + 1)).ravel()
+    _, first, where = np.unique(keys, return_index=True, return_inverse=True)
+    eigenvalues, vectors = np.linalg.eigh(matrices.reshape(v * n, s, s)[first])
+    inverse = np.where(eigenvalues > _ZERO, 1 / np.sqrt(np.maximum(eigenvalues, _ZERO)), 0.0)
+    roots = np.matmul(vectors * inverse[:, None, :], vectors.transpose(0, 2, 1))
+    return np.asarray(roots[where.ravel()].reshape(v, n, s, s))
+
+
+class _Scores(NamedTuple):
+    """Participants' scores u = a′ỹ − b′β̂, with rows of X̃M⁻¹, M⁻¹, the scores themselves and who takes part."""
+
+    a: Array
+    b: Array
+    inside: Array
+    inverse: Array
+    scores: Array
+    there: NDArray[np.bool_]
+
+
+def _degrees_of_freedom(of: _Scores) -> tuple[tuple[Array, Array], Array]:
+    """Find the dof of the design, and the smaller of these and the voxel's; and the variance's expectation."""
+    own = np.einsum("vns,vns->vn", of.a, of.a)
+    shared = np.einsum("vnp,vpq,vnq->vn", of.b, of.inverse, of.b)
+    both = np.matmul(of.b.transpose(0, 2, 1), of.b)
+    diagonal = own - shared
+    expected = diagonal.sum(axis=1)
+    whole = np.matmul(of.inverse, both)
+    squares = (diagonal**2 - shared**2).sum(axis=1) + np.einsum("vpq,vqp->v", whole, whole)
+    safe = np.where(expected > _ZERO, expected, 1.0)
+    design = np.where(expected > _ZERO, safe**2 / np.where(squares > 0, squares, np.inf), 0.0)
+    voxel = np.fmin(np.maximum(_of_voxels(of, diagonal, both, safe), np.minimum(_LEAST_DOF_OF_A_VOXEL, design)), design)
+    return (design, np.where(_are_exchangeable(of, diagonal), design, voxel)), expected
+
+
+def _of_voxels(of: _Scores, diagonal: Array, both: Array, expected: Array) -> Array:
+    """Find the degrees of freedom that how much participants vary gives; see `cluster_robust.ParticipantSpread`."""
+    p = of.b.shape[2]
+    sides = np.concatenate([of.a[..., None] * of.b[:, :, None], of.inside], axis=3)  # (V, n, S, 2P)
+    middle = np.zeros((len(both), 2 * p, 2 * p))
+    middle[:, :p, p:] = middle[:, p:, :p] = -np.eye(p)
+    middle[:, p:, p:] = both
+    shared = np.matmul(np.matmul(sides, middle[:, None]), sides.transpose(0, 1, 3, 2))
+    blocks = of.a[..., :, None] * of.a[..., None, :] + shared
+    share = np.einsum("vnss->vn", blocks) / expected[:, None]
+    carries = diagonal > _ZERO * diagonal.max(axis=1, keepdims=True)
+    spread = np.where(carries, of.scores**2 * expected[:, None] / np.where(carries, diagonal, 1.0), 0.0)
+    total = (share * spread).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = spread / total[:, None]
+    weighted = np.einsum("vn,vnsp,vnsq->vpq", spread, sides, sides, optimize=True)
+    product = np.matmul(middle, weighted)
+    of_pairs = np.einsum("vpq,vqp->v", product, product)
+    of_pairs -= (spread**2 * np.einsum("vnst,vnst->vn", shared, shared)).sum(axis=1)
+    of_own = (spread**2 * np.einsum("vnst,vnst->vn", blocks, blocks)).sum(axis=1) / 3
+    with np.errstate(divide="ignore", invalid="ignore"):
+        numerator = 2 * (1 - 2 / 3 * ((share * spread) ** 2).sum(axis=1))
+        return np.asarray(numerator / (2 / expected**2 * (of_own + of_pairs)))
+
+
+def _are_exchangeable(of: _Scores, diagonal: Array) -> NDArray[np.bool_]:
+    """Whether all participants' scores have one variance and all pairs one covariance; see `cluster_robust`."""
+    there = of.there
+    low, high = np.where(there, diagonal, np.inf).min(axis=1), np.where(there, diagonal, -np.inf).max(axis=1)
+    tolerance = _EXCHANGEABLE * np.abs(diagonal).max(axis=1)
+    found: NDArray[np.bool_] = high - low <= tolerance
+    for voxel in np.nonzero(found)[0]:
+        b = of.b[voxel][there[voxel]]
+        pairs = (b @ of.inverse[voxel] @ b.T)[~np.eye(len(b), dtype=bool)]
+        found[voxel] = np.ptp(pairs) <= tolerance[voxel] if len(pairs) else True
+    return found
+
+
+def in_parts(fit: Callable[[Cells], Fitted], cells: Cells, n_values: int) -> Fitted:
+    """Fit a few voxels at a time, so that arrays of so many values for each map stay small."""
+    width = max(1, _VALUES_AT_A_TIME // (cells.has[0].size * n_values))
+    parts = [
+        fit(Cells(cells.values[start : start + width], cells.has[start : start + width]))
+        for start in range(0, len(cells.has), width)
+    ]
+    results: list[Any] = [part.result for part in parts]
+    joined = type(results[0]).joined(results)
+    return Fitted(joined, np.concatenate([part.holds for part in parts]))
+
+
+_VALUES_AT_A_TIME = 2**19
