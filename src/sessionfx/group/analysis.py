@@ -524,9 +524,10 @@ class ContrastMaps:
         answer = next(result for result in self.answers(question).strategies if result.name == strategy)
         self._files.write_answer(question, answer)
         if answer.plan is not None and answer.stat_map is not None and answer.plan.weighs_participants:
-            mask, map_ordered = answer.stat_map.mask, self._analysis.executor.map_ordered
-            weights = weigh_participants(answer.plan, self._stack, mask, map_ordered)
-            self._files.write_weights(question, answer, weights)
+            stack, map_ordered = self._stack.complete, self._analysis.executor.map_ordered
+            here = answer.stat_map.within(answer.stat_map.mask & stack.mask)
+            weights = weigh_participants(answer.plan, stack, here.mask, map_ordered)
+            self._files.write_weights(question, replace(answer, stat_map=here), weights)
 
     def answers(self, question: Question) -> QuestionResults:
         """Give the answers to a question, compared and judged."""

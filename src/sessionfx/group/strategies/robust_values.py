@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError
-from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
+from sessionfx.group.strategies.base import GroupOptions, MapLayout, PartialMaps, Question
 from sessionfx.group.strategies.participant_values import SummaryStatisticsPlan, plan_values
 from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.partial_coverage import Fitted
 from sessionfx.statistics.resampling import Resampling
 from sessionfx.statistics.robust import RobustContrast, TrimmedContrast, prepare_m_estimate, prepare_trimmed
 from sessionfx.wording import counted
@@ -57,6 +58,10 @@ class RobustValuesPlan(SummaryStatisticsPlan):
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate:
         """Combine, then estimate the contrast over participants; see `Plan.estimate`."""
         return self.robust_contrast.estimate(self.participant_values(effects, variances))
+
+    def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
+        """Have no way but one by one; see `Plan.estimate_apart`."""
+        return None
 
     def participant_weights(
         self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
