@@ -97,7 +97,9 @@ def ordinary(values: Array, has: Array, design: Array, contrast: Array) -> Fitte
     residuals = values - has * (coefficients @ design.T)
     counts = has.sum(axis=1)
     squares = _sum_squares(residuals, (_EPSILON * counts) ** 2 * np.einsum("vn,vn->v", values, values))
-    return _least_squares(contrast, coefficients, inverse, squares, counts - design.shape[1], regular, counts)
+    return _least_squares(
+        contrast, coefficients, inverse, squares, dof=counts - design.shape[1], regular=regular, n=counts
+    )
 
 
 def _sum_squares(residuals: Array, rounding: Array) -> Array:
@@ -149,7 +151,7 @@ def within_participants(cells: Cells, design: Array, contrast: Array) -> Fitted:
     residuals -= cells.has * (residuals.sum(axis=2) * share)[:, :, None]
     squares = _sum_squares(residuals.reshape(-1, n * s), cells.rounding)
     dof = cells.n_maps - cells.n_participants - p
-    return _least_squares(contrast, coefficients, inverse, squares, dof, regular, cells.n_participants)
+    return _least_squares(contrast, coefficients, inverse, squares, dof=dof, regular=regular, n=cells.n_participants)
 
 
 def complete_values(cells: Cells, contrasts: Array) -> tuple[Array, Array]:
@@ -338,7 +340,8 @@ class _Moments:
         deviance = self.n_residual * np.log(squares) - (self.numbers * np.log(g)).sum(axis=1)
         deviance += np.linalg.slogdet(gram)[1]
         return _Profile(
-            ratio, inverse, b, squares, first / squares, second / squares, penalty_1, penalty_2, deviance
+            ratio=ratio, inverse=inverse, coefficients=b, squares=squares, first=first / squares,
+            second=second / squares, penalty_1=penalty_1, penalty_2=penalty_2, deviance=deviance,
         )  # fmt: skip
 
 
