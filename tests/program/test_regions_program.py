@@ -38,7 +38,7 @@ def output(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both levels, all strategies, a page."""
     output = tmp_path_factory.mktemp("out") / "sessionfx"
     more = ("--strategy", "summary-statistics", "marginal", "mixed", "--session-contrast", "mean", "--session-contrast",
-            "ses-02 - ses-01")  # fmt: skip
+            "ses-02 - ses-01", "--session-contrast", "any")  # fmt: skip
     assert analyse(dataset, output, "--atlas", str(atlas_of(dataset)), *more, report=True) == 0
     return output
 
@@ -102,7 +102,7 @@ def test_the_page_shows_regions(output: Path) -> None:
     assert "Regions of atlas simulated" in text
     assert "Dorsomedial frontal" in text
     summary = json.loads(next((output / "group").glob("*_desc-summary_results.json")).read_text())
-    assert [found["Atlas"] for found in summary["Regions"]] == ["simulated"] * 2
+    assert [found["Atlas"] for found in summary["Regions"]] == ["simulated"] * 3
     assert "of 8 regions of atlas simulated" in summary["Regions"][0]["Finding"]
     assert "regions of 'simulated'" in (text_of(output / "group.html"))
 

@@ -53,12 +53,11 @@ def _section(
 
 def region_rows(regions: ContrastRegions, results: QuestionResults) -> list[dict[str, Any]]:
     """List the regions for people, the largest z first."""
-    rows = []
+    rows, title = [], f"effect in {results.question.units} (95 % interval)"
     for found in largest_first(regions, results):
-        effect = {f"effect in {results.question.units} (95 % interval)": interval_text(found)}
         rows.append({
             "region": found["region"],
-            **(effect if "effect" in found else {"F": found["f"]}),
+            **({title: interval_text(found)} if "effect" in found else {"F": found["f"]}),
             "z": found["z"],
             "degrees of freedom": found["dof"],
             "p": found["p"],
