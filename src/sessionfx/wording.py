@@ -110,6 +110,11 @@ def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
     return "n/a" if math.isnan(value) else minus(f"{value:{'+' if signed else ''}.{digits}g}")
 
 
+def interval_text(lower: float, upper: float) -> str:
+    """Write an interval: `0.12 to 0.3`."""
+    return "n/a" if math.isnan(lower) else f"{number(lower)} to {number(upper)}"
+
+
 def z_text(z: float) -> str:
     """Write a z with two decimals; no zero is negative."""
     return minus(f"{z:z.2f}")

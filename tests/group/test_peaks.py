@@ -13,6 +13,8 @@ from scipy import stats
 from map_stacks import stack_of
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.answers import cluster_table
+from sessionfx.group.clusters import INTERVAL_COLUMNS, with_intervals
+from sessionfx.group.files import describe_clusters
 from sessionfx.group.judgement import Judgement
 from sessionfx.group.peaks import SHOWN_PEAKS, participants_table, peaks_of
 from sessionfx.group.results import QuestionResults, StrategyResult, Verdict
@@ -137,3 +139,37 @@ def test_two_participants_are_not_compared() -> None:
     layout = MapLayout(("a", "a", "b", "b"), ("1", "2", "1", "2"))
     mask = np.ones((2, 2, 2), dtype=bool)
     assert participants_table(stack_of(layout, np.ones((4, 8)), mask)).empty
+
+
+def test_sessions_at_a_peak_have_their_means_and_intervals() -> None:
+    stack, _, _ = study()
+    peak = peaks_of(answered(stack, 4.5), stack)[0]
+    first, last = (peak.effects[np.isfinite(peak.effects[:, column]), column] for column in (0, 2))
+    assert len(first) == 8 and len(last) == 7
+    assert peak.sessions is not None
+    for own, index in ((first, 0), (last, 2)):
+        expected = stats.ttest_1samp(own, 0).confidence_interval(0.95)
+        assert peak.sessions.effect[index] == pytest.approx(own.mean())
+        np.testing.assert_allclose(peak.sessions.of_each[index], expected)
+    wider = peak.sessions.of_all - peak.sessions.of_each
+    assert (wider[:, 0] < 0).all() and (wider[:, 1] > 0).all()
+
+
+def test_the_table_of_clusters_has_the_effect_at_each_peak_with_its_interval() -> None:
+    stack, _, _ = study()
+    results = answered(stack, 4.5)
+    answer = results.strategies[0]
+    assert answer.stat_map is not None
+    table = with_intervals(answer.clusters, answer.stat_map)
+    peaks = {peak.place: peak for peak in peaks_of(results, stack)}
+    assert len(table) >= 2
+    for row in table.to_dict("records"):
+        peak = peaks[row["X"], row["Y"], row["Z"]]
+        values = np.nanmean(peak.effects, axis=1)
+        expected = (values.mean(), stats.sem(values), *stats.ttest_1samp(values, 0).confidence_interval(0.95))
+        np.testing.assert_allclose([row[name] for name in INTERVAL_COLUMNS], expected)
+    described = describe_clusters(table, "percent signal change")
+    assert list(described) == list(table.columns)
+    assert {described[name]["Units"] for name in INTERVAL_COLUMNS} == {"percent signal change"}
+    empty = with_intervals(answer.clusters.iloc[:0], answer.stat_map)
+    assert list(empty.columns) == list(table.columns)

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -20,6 +21,7 @@ from sessionfx.report import charts, style
 from sessionfx.report.charts import SessionPanel, draw_calibration
 from sessionfx.report.style import Picture
 from sessionfx.statistics.agreement import Agreement, compare
+from sessionfx.statistics.intervals import session_intervals
 
 HOSTILE = "_$\\frac{x_1$ <b> \x00\ud800 $y$_"
 """Would crash or vanish if it were read as a formula, as markup or as a private legend label."""
@@ -350,6 +352,21 @@ class TestAgreement:
 
 
 class TestSessions:
+    def test_sessions_have_a_band_of_their_own_intervals_and_whiskers_of_all_at_once(
+        self, figures: list[Figure]
+    ) -> None:
+        effects = normal(36).reshape(12, 3)
+        found = session_intervals(effects)
+        picture = charts.draw_sessions(
+            [SessionPanel("here", effects, {"mean": (0.0, -1.0, 1.0)}, found)], list("abc"), unit="%", title="t"
+        )
+        axes = figures[0].axes[0]
+        band = next(part for part in axes.collections if isinstance(part, PolyCollection)).get_paths()[0].vertices
+        assert {tuple(point) for point in band} >= {(x, end) for x, ends in enumerate(found.of_each) for end in ends}
+        whiskers = next(lines for lines in axes.collections if isinstance(lines, LineCollection)).get_segments()
+        np.testing.assert_allclose(np.array(whiskers)[:, :, 1], found.of_all)
+        assert "in a band of its 95 % interval" in picture.caption and "all sessions at once" in picture.caption
+
     def test_a_line_per_participant_goes_on_over_a_missing_session(self, figures: list[Figure]) -> None:
         effects = np.array([[1.0, np.nan, 3.0], [4.0, 5.0, np.nan]])
         panel = SessionPanel("here", effects, {"b": (2.0, 1.0, 3.0), "mean": (2.5, 2.0, 3.5)})

@@ -17,7 +17,7 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.execution import Executor, in_threads
 from sessionfx.group.absence import with_absence
 from sessionfx.group.calibrated import Rates
-from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table
+from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table, with_intervals
 from sessionfx.group.coverage import with_coverage, with_participants
 from sessionfx.group.evidence import gather
 from sessionfx.group.judgement import Evidence
@@ -172,7 +172,8 @@ class GroupEstimator:
         threshold = z_threshold(
             stat_map.estimate.z, self.model.alpha, self.model.correction, two_sided=stat_map.estimate.two_sided
         )
-        clusters = with_participants(cluster_table(stat_map, threshold, self.model.cluster_threshold), stat_map)
+        clusters = with_intervals(cluster_table(stat_map, threshold, self.model.cluster_threshold), stat_map)
+        clusters = with_participants(clusters, stat_map)
         if self.atlases:
             clusters["Region"] = region_names(self.atlases, clusters[["X", "Y", "Z"]].to_numpy(dtype=float))
         return replace(planned, stat_map=stat_map, threshold=threshold, clusters=clusters)

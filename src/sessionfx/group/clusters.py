@@ -3,7 +3,8 @@
 nilearn filters and labels the whole volume once per cluster, which took most of the time of a group analysis. Here
 all peaks of all clusters are found together, among their voxels alone; columns, numbers and their order are nilearn's
 (0.14), also where it has its own way: clusters of negative values are numbered after the rows of the positive ones, and
-a peak is kept where it is further than the distance from the last one kept.
+a peak is kept where it is further than the distance from the last one kept. Beside them
+the effect at each peak has its interval.
 """
 
 from __future__ import annotations
@@ -18,7 +19,12 @@ from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from sessionfx.space.stat_map import StatMap
+from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.intervals import interval
+
 CLUSTER_COLUMNS = ("Cluster ID", "X", "Y", "Z", "Peak Stat", "Cluster Size (mm3)")
+INTERVAL_COLUMNS = ("Effect", "Standard Error", "Effect Lower 95", "Effect Upper 95")
 _SHOWN_PEAKS = 4
 _PEAK_DISTANCE = 8.0  # mm, nilearn's
 
@@ -73,6 +79,32 @@ def clusters_table(
                 size = "" if index else int(sizes[cluster] * voxel_volume)
                 rows.append([name, x[index], y[index], z[index], heights[place] * np.float32(sign), size])
     return pd.DataFrame(rows, columns=list(CLUSTER_COLUMNS))
+
+
+def with_intervals(table: pd.DataFrame, stat_map: StatMap[Any]) -> pd.DataFrame:
+    """Add the effect at each peak, its standard error and the ends of its 95 % interval; an F test has no effect.
+
+    The centre of a flat top may lie outside the mask: its row has none.
+    """
+    estimate = stat_map.estimate
+    if not isinstance(estimate, Estimate):
+        return table
+    rows, inside = voxels_at(table[["X", "Y", "Z"]].to_numpy(dtype=np.float64), stat_map)
+    effect, variance, dof = (
+        np.where(inside, np.broadcast_to(values, estimate.effect.shape)[rows], np.nan)
+        for values in (estimate.effect, estimate.variance, estimate.dof)
+    )
+    columns = (effect, np.sqrt(variance), *interval(effect, variance, dof))
+    return table.assign(**dict(zip(INTERVAL_COLUMNS, columns, strict=True)))
+
+
+def voxels_at(places: NDArray[np.float64], stat_map: StatMap[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Find the rows of a map's values at places of shape (n, 3) in mm, and which of them are inside its mask."""
+    voxels = np.rint(apply_affine(np.linalg.inv(stat_map.grid.affine), places)).astype(np.intp).reshape(-1, 3)
+    inside = stat_map.mask[tuple(voxels.T)]
+    flat = np.ravel_multi_index(tuple(voxels.T), stat_map.grid.shape)
+    rows = np.searchsorted(np.flatnonzero(stat_map.mask), flat)
+    return np.where(inside, rows, 0), inside
 
 
 def highest_peaks(table: pd.DataFrame, most: int) -> pd.DataFrame:

@@ -33,7 +33,7 @@ from sessionfx.bids.tables import table_text
 from sessionfx.bids.writing import write_json, write_map, write_text
 from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.group.answers import finding, peak_of
-from sessionfx.group.clusters import highest_peaks
+from sessionfx.group.clusters import INTERVAL_COLUMNS, highest_peaks
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import Plan, Question
 from sessionfx.options import GroupModel
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from sessionfx.group.results import PairResult, QuestionResults, Reliability, StrategyResult, Verdict
     from sessionfx.group.weights import ParticipantWeights
 
+PEAK_INTERVALS = (
+    "Not corrected for the choice of the place: at a peak, chosen because z is large, intervals lie too far from 0."
+)
 # Peaks of clusters in the JSON; the table of clusters has all
 _MOST_PEAKS = 10
 # With more, a 4-D map of their weights takes more memory than the analysis
@@ -143,7 +146,8 @@ class GroupFiles:
         maps = [*statmap_paths(self.folder, entities, (*STATISTICS, "F", "dof", "log10BF10")).values(),
                 *self._equivalence_paths(entities), *self._weights_paths(entities).values()]  # fmt: skip
         design = self._design_path(entities)
-        return (*maps, *map(sidecar_path, maps), design, design.with_suffix(".json"), self._clusters_path(entities))
+        tables = [design, self._clusters_path(entities)]
+        return (*maps, *map(sidecar_path, maps), *tables, *(table.with_suffix(".json") for table in tables))
 
     def outputs_of_permutation(self, question: Question, strategy: str) -> tuple[Path, ...]:
         """Paths of all family-wise p maps of a strategy."""
@@ -379,7 +383,9 @@ class GroupFiles:
             "Software": SOFTWARE,
         }
         write_json(design.with_suffix(".json"), description)
-        write_text(self._clusters_path(entities), result.clusters.to_csv(sep="\t", index=False, na_rep="n/a"))
+        clusters = self._clusters_path(entities)
+        write_text(clusters, result.clusters.to_csv(sep="\t", index=False, na_rep="n/a"))
+        write_json(clusters.with_suffix(".json"), describe_clusters(result.clusters, question.units))
 
     def write_permutation(self, question: Question, result: StrategyResult) -> None:
         """Write the family-wise p values of an answer that has them."""
@@ -621,6 +627,23 @@ def _describe_verdict(question: Question, verdict: Verdict) -> dict[str, Any]:
         },
         "Facts": verdict.facts,
     }
+
+
+def describe_clusters(clusters: pd.DataFrame, units: str) -> dict[str, Any]:
+    """Describe the columns of a table of clusters."""
+    effects = ("Effect at the peak", "Standard error of the effect", "Lower end", "Upper end")
+    columns = {
+        "Cluster ID": {"Description": "Number of the cluster; a letter marks a further peak of it."},
+        **{axis: {"Description": f"{axis.lower()} of the peak.", "Units": "mm"} for axis in "XYZ"},
+        "Peak Stat": {"Description": "z at the peak."},
+        "Cluster Size (mm3)": {"Description": "Volume of the cluster.", "Units": "mm^3"},
+        "Participants": {"Description": "How many have a value at the peak."},
+        "Region": {"Description": "Name of the atlas' region at the peak."},
+    }
+    for name, text in zip(INTERVAL_COLUMNS, effects, strict=True):
+        of_interval = f" of the t interval of the effect, 95 %. {PEAK_INTERVALS}" if "95" in name else "."
+        columns[name] = {"Description": f"{text}{of_interval}", "Units": units}
+    return {name: columns[name] for name in clusters.columns if name in columns}
 
 
 def _peaks(clusters: pd.DataFrame) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
-from scipy import stats
 
 from sessionfx.group.clusters import highest_peaks
 from sessionfx.group.evidence import side_by_side
@@ -16,6 +15,7 @@ from sessionfx.group.results import Peak, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies.base import MapLayout, Question
 from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.intervals import SessionIntervals, interval, session_intervals
 
 SHOWN_PEAKS = 3
 _COMPARED_VOXELS = 20_000
@@ -48,13 +48,24 @@ def peaks_of(results: QuestionResults, stack: MapStack) -> tuple[Peak, ...]:
     own = np.searchsorted(np.flatnonzero(stat_map.mask), flat)
     effects = stack.at(np.searchsorted(np.flatnonzero(stack.mask), flat))
     places = apply_affine(stat_map.grid.affine, voxels)
-    return tuple(
-        Peak(
-            (float(place[0]), float(place[1]), float(place[2])), float(z[at]), is_suprathreshold,
-            by_participant(stack, effects[:, number]), *_interval(stat_map.estimate, at),
-        )
-        for number, (place, at) in enumerate(zip(places, own, strict=True))
-    )  # fmt: skip
+    found = []
+    for number, (place, at) in enumerate(zip(places, own, strict=True)):
+        tables = by_participant(stack, effects[:, number])
+        found.append(
+            Peak(
+                (float(place[0]), float(place[1]), float(place[2])), float(z[at]), is_suprathreshold,
+                tables, *_interval(stat_map.estimate, at), _of_sessions(stack.layout, results.question, tables),
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _of_sessions(layout: MapLayout, question: Question, effects: NDArray[np.float64]) -> SessionIntervals | None:
+    """Estimate the group contrast in each session, with intervals."""
+    first = [next(iter(layout.rows_of(label).values())) for label in layout.unique_participants]
+    between = layout.between(first).to_numpy()
+    weights = question.group_weights(between.shape[1])
+    return session_intervals(effects, between, weights) if weights.ndim == 1 else None
 
 
 def shown_first(results: QuestionResults) -> StrategyResult | None:
@@ -139,5 +150,5 @@ def _interval(estimate: object, at: int) -> tuple[float | None, tuple[float, flo
     if not isinstance(estimate, Estimate):
         return None, None
     effect, dof = float(estimate.effect[at]), np.broadcast_to(estimate.dof, estimate.effect.shape)[at]
-    half = float(stats.t.isf(0.025, dof) * np.sqrt(estimate.variance[at]))
-    return effect, (effect - half, effect + half)
+    lower, upper = interval(effect, estimate.variance[at], dof)
+    return effect, (float(lower), float(upper))

@@ -197,6 +197,7 @@ class QuestionPictures:
             SessionPanel(
                 f"{place_text(*peak.place)}: z = {z_text(peak.z)}", peak.effects,
                 {} if peak.estimate is None or peak.interval is None else {self._text: (peak.estimate, *peak.interval)},
+                None if self._question.question.group.label else peak.sessions,
             )
             for peak in self._peaks
         ]  # fmt: skip

@@ -17,6 +17,7 @@ from sessionfx.statistics.agreement import Agreement
 from sessionfx.statistics.bayes_factor import BayesFactors
 from sessionfx.statistics.equivalence import Equivalence
 from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.intervals import SessionIntervals
 
 if TYPE_CHECKING:
     from sessionfx.group.permutation import PermutationResult
@@ -144,6 +145,9 @@ class Peak:
         Of the session contrast by the answer to report; an F test has none.
     interval : tuple of float or None
         Its 95 % confidence interval.
+    sessions : SessionIntervals or None
+        The means of the columns of `effects`, or what the group contrast asks of them, with intervals of each and of
+        all at once; an F test over participants has none.
     """
 
     place: tuple[float, float, float]
@@ -152,6 +156,7 @@ class Peak:
     effects: NDArray[np.float64]
     estimate: float | None
     interval: tuple[float, float] | None
+    sessions: SessionIntervals | None = None
 
 
 @dataclass(frozen=True)

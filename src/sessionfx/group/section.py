@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,15 @@ import numpy as np
 
 from sessionfx.group.answers import peak_of
 from sessionfx.group.calibrated import LIMITS
+from sessionfx.group.clusters import INTERVAL_COLUMNS
 from sessionfx.group.coverage import coverage_text
 from sessionfx.group.evidence_tables import evidence_tables
-from sessionfx.group.files import GroupFiles, absence_summary, answer_summary
+from sessionfx.group.files import PEAK_INTERVALS, GroupFiles, absence_summary, answer_summary
 from sessionfx.group.page import contrast_section
-from sessionfx.group.peaks import shown_first
+from sessionfx.group.peaks import effect_names, shown_first
 from sessionfx.group.pictures import ContrastPictures, QuestionPictures
 from sessionfx.group.region_page import region_sections
-from sessionfx.group.results import ContrastResults, PairResult, QuestionResults, StrategyResult
+from sessionfx.group.results import ContrastResults, PairResult, Peak, QuestionResults, StrategyResult
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import MapLayout, Plan
 from sessionfx.group.strategies.strategy import assumptions_table
@@ -30,7 +31,17 @@ from sessionfx.report.page import Contents, render, write_section
 from sessionfx.report.tables import threshold_words, titled
 from sessionfx.report.viewer import viewer_data
 from sessionfx.space.stat_map import map_summary
-from sessionfx.wording import counted, format_number, joined, listed, place_text, weights_text, z_text
+from sessionfx.wording import (
+    counted,
+    format_number,
+    interval_text,
+    joined,
+    listed,
+    number,
+    place_text,
+    weights_text,
+    z_text,
+)
 
 SHOWN_CLUSTERS = 12
 # With fewer, a result is about these participants only
@@ -255,10 +266,10 @@ def _calibration(results: ContrastResults, model: GroupModel) -> dict[str, Any] 
 def _distinct(questions: Sequence[QuestionResults]) -> dict[int, list[str]]:
     """Find questions with answers of their own, by their numbers, and the texts of later ones that share them."""
     found: dict[int, list[str]] = {}
-    for number, asked in enumerate(questions):
+    for index, asked in enumerate(questions):
         first = next((earlier for earlier in found if _are_the_same(questions[earlier], asked)), None)
         if first is None:
-            found[number] = []
+            found[index] = []
         else:
             found[first].append(asked.question.text)
     return found
@@ -305,6 +316,9 @@ def _question(
         "n_clusters": len(first.clusters) if first else 0,
         "sessions": pictures.sessions(),
         "regions": region_sections(results.regions, asked.question, files, model),
+        "intervals": _session_rows(results.peaks[label], effect_names(results.layout, asked.question)),
+        "units": asked.question.units,
+        "peak_intervals": PEAK_INTERVALS,
         "differences": [
             {"title": found.other.title, "valid": _VALIDITY[asked.verdict.strategies[found.other.name].valid],
              "both": found.both, "only_first": found.only_first, "only_other": found.only_other,
@@ -379,10 +393,33 @@ def _clusters(first: StrategyResult | None, asked: QuestionResults) -> list[dict
     return [
         {
             "number": row["Cluster ID"], "z": z_text(row["Peak Stat"]), "size": row["Cluster Size (mm3)"],
+            "effect": _effect_text(row),
             "place": place_text(row["X"], row["Y"], row["Z"]), "region": row.get("Region"),
             "at": f"{row['X']:.3f} {row['Y']:.3f} {row['Z']:.3f}", "map": f"{asked.question.label} {first.name}",
         }
         for row in first.clusters.head(SHOWN_CLUSTERS).to_dict("records")
+    ]  # fmt: skip
+
+
+def _effect_text(row: Mapping[Any, Any]) -> str | None:
+    """Write the effect at a peak with its interval; None for an F test."""
+    if INTERVAL_COLUMNS[0] not in row:
+        return None
+    effect, _, lower, upper = (row[name] for name in INTERVAL_COLUMNS)
+    return f"{number(effect)} ({interval_text(lower, upper)})"
+
+
+def _session_rows(peaks: Sequence[Peak], names: Sequence[str]) -> list[dict[str, str]]:
+    """Show the estimate of each session at the peaks, with its intervals."""
+    return [
+        {
+            "peak (x, y, z in mm)": place_text(*peak.place), "session": name, "effect": number(effect),
+            "95 % interval": interval_text(*own), "of all sessions at once": interval_text(*together),
+        }
+        for peak in peaks if peak.sessions is not None and len(names) > 1
+        for name, effect, own, together in zip(
+            names, peak.sessions.effect, peak.sessions.of_each, peak.sessions.of_all, strict=True
+        )
     ]  # fmt: skip
 
 

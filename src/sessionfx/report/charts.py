@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sessionfx.report.style import CATEGORIES, DPI, INK, MUTED, SEQUENTIAL, WIDTH, Picture, as_svg, in_style
 from sessionfx.statistics.agreement import Agreement
+from sessionfx.statistics.intervals import SessionIntervals
 from sessionfx.wording import counted, number, percent, printable, shorten, z_text
 
 FloatArray = NDArray[np.float64]
@@ -327,14 +328,24 @@ class SessionPanel:
     estimates : dict of str to (float, float, float)
         The model's estimate and the ends of its interval, by the name of a session, or of a session contrast, which
         stands apart at the right.
+    sessions : SessionIntervals, optional
+        Of the S sessions, drawn as a band (of each) and whiskers (of all at once).
     """
 
     title: str
     effects: FloatArray
     estimates: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
+    sessions: SessionIntervals | None = None
 
 
 _OF_ESTIMATES = "Red: the model's estimate and its 95 % interval. "
+_OF_PEAKS = (
+    "A peak is where the effect came out largest, so that it is smaller in truth; intervals do not allow for that."
+)
+_OF_SESSIONS = (
+    "Red line: the mean of those who have each session, in a band of its 95 % interval; whiskers are longer, they hold "
+    "the means of all sessions at once in 95 % of studies. "
+)
 
 
 @in_style()
@@ -344,7 +355,7 @@ def draw_sessions(
     *,
     unit: str,
     title: str,
-    chosen: str = "A peak is where the effect came out largest, so that it is smaller in truth.",
+    chosen: str = _OF_PEAKS,
 ) -> Picture:
     """Draw effects over sessions at some places: a line per participant, and the model's estimates.
 
@@ -377,7 +388,10 @@ def draw_sessions(
         _draw_place(axes, panel, at)
     figure.axes[0].locator_params(axis="y", nbins=4)
     has_estimates = any(panel.estimates for panel in panels)
-    caption = f"Grey: a line per participant. {_OF_ESTIMATES if has_estimates else ''}"
+    has_sessions = any(panel.sessions is not None for panel in panels)
+    caption = f"Grey: a line per participant. {_OF_SESSIONS if has_sessions else ''}"
+    caption += _OF_ESTIMATES.replace("Red", "Red, at the right") if has_sessions and has_estimates else ""
+    caption += _OF_ESTIMATES if has_estimates and not has_sessions else ""
     caption += chosen
     return as_svg(figure, f"Effect in each session: {plain(title)}", caption)
 
@@ -391,6 +405,14 @@ def _draw_place(axes: Axes, panel: SessionPanel, at: Mapping[str, float]) -> Non
     lines = [np.r_[np.stack([x, row])[:, own].T, [[np.nan, np.nan]]] for row, own in zip(values, there, strict=True)]
     width, size = (0.4, 0) if values.size > SVG_MARKS else (0.9, 2.8)
     axes.plot(*np.concatenate([np.empty((0, 2)), *lines]).T, "-o", color="#A6A6A6", linewidth=width, markersize=size)
+    if panel.sessions is not None:
+        means = panel.sessions
+        half = means.of_all[:, 1] - means.effect
+        axes.fill_between(x, *means.of_each.T, color=ACCENT, alpha=0.2, linewidth=0, zorder=4)
+        axes.errorbar(
+            x, means.effect, np.nan_to_num(half), fmt="-o", color=ACCENT, linewidth=2, markersize=4.5, capsize=3,
+            elinewidth=1, zorder=5,
+        )  # fmt: skip
     for keys, mark in ((list(at)[: len(x)], "-o"), (list(at)[len(x) :], "D")):
         own = np.array([(at[key], *panel.estimates[key]) for key in keys if key in panel.estimates]).reshape(-1, 4).T
         look: dict[str, Any] = {"color": ACCENT, "markersize": 5.5, "capsize": 3, "elinewidth": 1.5, "zorder": 5}
