@@ -16,7 +16,7 @@ from sessionfx.group.answers import cluster_table
 from sessionfx.group.clusters import INTERVAL_COLUMNS, with_intervals
 from sessionfx.group.files import describe_clusters
 from sessionfx.group.judgement import Judgement
-from sessionfx.group.peaks import SHOWN_PEAKS, participants_table, peaks_of
+from sessionfx.group.peaks import SHOWN_PEAKS, peaks_of
 from sessionfx.group.results import QuestionResults, StrategyResult, Verdict
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
@@ -112,33 +112,6 @@ def test_an_f_test_has_no_estimate() -> None:
     (peak,) = peaks_of(QuestionResults(question, (result,), (), verdict), stack)
     assert peak.estimate is None
     assert peak.interval is None
-
-
-def test_an_odd_participant_stands_out() -> None:
-    stack, effects, keys = study()
-    pattern = np.random.default_rng(5).normal(size=effects.shape[1])
-    odd = np.array([(-1 if person == "d" else 1) * pattern * 3 for person, _ in keys])
-    table = participants_table(stack_of(stack.layout, effects + odd, stack.mask)).set_index("participant")
-    assert table["correlation"].idxmin() == "d"
-    assert table.loc["d", "correlation"] < 0 < table["correlation"].drop("d").min()
-    assert table.loc["b", "n_maps"] == 2
-
-
-def test_comparison_equals_plain_arithmetic() -> None:
-    stack, effects, keys = study()
-    table = participants_table(stack)
-    means = pd.DataFrame(effects).groupby([person for person, _ in keys]).mean()
-    for row in table.itertuples():
-        others = means.drop(row.participant).mean()
-        assert row.correlation == pytest.approx(np.corrcoef(means.loc[row.participant], others)[0, 1])
-        assert row.mean == pytest.approx(means.loc[row.participant].mean())
-        assert row.spread == pytest.approx(means.loc[row.participant].std(ddof=0) / means.std(axis=1, ddof=0).median())
-
-
-def test_two_participants_are_not_compared() -> None:
-    layout = MapLayout(("a", "a", "b", "b"), ("1", "2", "1", "2"))
-    mask = np.ones((2, 2, 2), dtype=bool)
-    assert participants_table(stack_of(layout, np.ones((4, 8)), mask)).empty
 
 
 def test_sessions_at_a_peak_have_their_means_and_intervals() -> None:

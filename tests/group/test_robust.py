@@ -128,8 +128,8 @@ def test_a_group_that_has_lost_its_weight_leaves_no_answer() -> None:
 @pytest.mark.parametrize("kind", ["huber", "bisquare", "trimmed"])
 @pytest.mark.parametrize("outlying", [False, True], ids=["normal", "outlying"])
 def test_rates_are_nominal_from_the_fewest_participants_on(kind: str, outlying: bool) -> None:
-    study = Study(everyone(12, 2))
-    spread = np.ones(12)
+    study = Study(everyone(8, 2))
+    spread = np.ones(8)
     if outlying:
         spread[0] = 10.0
     maps = study.maps(7, participant_sd=spread)
@@ -156,7 +156,7 @@ def test_robust_summary_statistics_are_of_the_participants_values() -> None:
 @pytest.mark.parametrize(
     ("study", "contrast", "group", "options", "message"),
     [
-        (Study(everyone(11, 2)), "mean", "intercept", {"robust": "huber"}, "fewer than 12"),
+        (Study(everyone(7, 2)), "mean", "intercept", {"robust": "huber"}, "at least 8"),
         (Study(everyone(16, 3)), "any", "intercept", {"robust": "bisquare"}, "one contrast of one value"),
         (Study(everyone(16, 2), {"age": [float(age) for age in range(16)]}), "mean", "age", {"robust": "trimmed"},
          "take huber or bisquare"),

@@ -31,7 +31,7 @@ from sessionfx.group.evidence import summarise_reliability, with_active_regions
 from sessionfx.group.files import GroupFiles, longest_group_name
 from sessionfx.group.judgement import Evidence
 from sessionfx.group.page import GroupPage, contrast_section
-from sessionfx.group.peaks import participants_table, peaks_of
+from sessionfx.group.peaks import peaks_of
 from sessionfx.group.permutation import PermutationResult
 from sessionfx.group.region_files import RegionFiles
 from sessionfx.group.regions import ContrastRegions, unanswered
@@ -50,6 +50,7 @@ from sessionfx.wording import joined, listed, quoted
 # Real voxels that a calibration draws from: several times as many as smooth maps have independent places
 RESAMPLED_VOXELS = 6_000
 _REFUSALS_NAMED = 6
+_REMARKS_NAMED = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +258,13 @@ class ContrastStudy:
             outputs=files.outputs_of_reliability(),
             run=ContrastMaps.write_reliability,
         )
+        likeness = Task(
+            name=f"{self.contrast} likeness",
+            fingerprint=fingerprint([self.sources[sources[0]], common]),
+            inputs=sources[:1],
+            outputs=(self.files.likeness, self.files.likeness.with_suffix(".json")),
+            run=ContrastMaps.write_likeness,
+        )
         answers = {question.label: list(self._answers(question, [common, shown])) for question in self.questions}
         calibration = list(self._calibration(answers))
         permutations = {question.label: list(self._permutations(question, common)) for question in self.questions}
@@ -267,7 +275,7 @@ class ContrastStudy:
                                                                               *calibration])
         ]  # fmt: skip
         results = [
-            *calibration, *(task for tasks in permutations.values() for task in tasks), reliability,
+            *calibration, *(task for tasks in permutations.values() for task in tasks), reliability, likeness,
             *(task for tasks in answers.values() for task in tasks), *comparisons,
             *(task for atlas in self.analysis.atlases for task in self._regions(atlas, common)),
         ]  # fmt: skip
@@ -480,6 +488,10 @@ class ContrastMaps:
         """Write intraclass correlations, where there are any."""
         self._files.write_reliability(self._reliability, self._stack.complete.mask, self._stack.grid)
 
+    def write_likeness(self) -> None:
+        """Write how like the others' participants' maps are."""
+        self._files.write_likeness(self._found.likeness)
+
     def write_permutation(self, question: Question, strategy: str) -> None:
         """Resample participants and write family-wise p values, where they hold."""
         result = self._estimator.with_permutation(self._estimate(question, strategy), question, self._stack, None)
@@ -582,15 +594,26 @@ class ContrastMaps:
             min_coverage=stack.min_coverage,
             questions=tuple(map(self.answers, study.questions)),
             warnings=(
-                *stack.warnings, *self._counted_fully(), *unanswered(self.regions.values()), *self._earlier_answers(),
+                *stack.warnings, *self._standing_out(), *self._counted_fully(), *unanswered(self.regions.values()),
+                *self._earlier_answers(),
             ),
             covariate_warnings=study.covariates.warnings,
             left_out=study.left_out,
             evidence=self._evidence,
             reliability=self._reliability,
             calibration=self._calibration,
+            participants=self._found.likeness.participants,
+            remarks=tuple(self._found.likeness.remarks),
             regions=tuple(self.regions.values()),
         )  # fmt: skip
+
+    def _standing_out(self) -> list[str]:
+        """Name maps that are to be looked at before the group is trusted."""
+        remarks = self._found.likeness.remarks
+        if not remarks:
+            return []
+        more = f" {len(remarks) - _REMARKS_NAMED} more are on the page." if len(remarks) > _REMARKS_NAMED else ""
+        return [f"Look at maps that stand out before you trust the group. {' '.join(remarks[:_REMARKS_NAMED])}{more}"]
 
     def _counted_fully(self) -> list[str]:
         """Say which strategies `--robust` leaves as they are."""
@@ -631,7 +654,6 @@ class ContrastMaps:
         results = replace(
             self.results,
             peaks={asked.question.label: peaks_of(asked, self._stack) for asked in self.results.questions},
-            participants=participants_table(self._stack.complete),
         )
         draw_contrast(results, self._analysis.model, self._analysis.methods(self._work()), self._files)
 

@@ -21,6 +21,7 @@ from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table, with_inter
 from sessionfx.group.coverage import with_coverage, with_participants
 from sessionfx.group.evidence import gather
 from sessionfx.group.judgement import Evidence
+from sessionfx.group.likeness import Likeness, LikenessCheck
 from sessionfx.group.participant_evidence import ValueCheck
 from sessionfx.group.permutation import PermutationResult, check_symmetry, permute
 from sessionfx.group.results import PairResult, QuestionResults, StrategyResult
@@ -52,12 +53,14 @@ class GroupEstimates:
         The mean over sessions by the strategy of reference.
     results : list of tuple of StrategyResult
         Of each question, by the strategies in order, without permutations.
+    likeness : Likeness
     """
 
     evidence: Evidence
     reliability: dict[str, NDArray[np.float64]]
     mean: StrategyResult
     results: list[tuple[StrategyResult, ...]]
+    likeness: Likeness
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,12 @@ class GroupEstimator:
         pools = distinct_pools([result.plan for result in results if result.plan is not None])
         # what holds for all voxels is learned from those that all maps have
         checks = {question.label: ValueCheck.of(stack.layout, question, self.options) for question in questions}
+        likeness = LikenessCheck.of(stack.layout, stack.n_voxels * stack.n_rows)
         evidence, reliability, sums = gather(
-            stack.complete, sessions, tuple(pools.values()), self.executor.map_ordered,
+            stack.complete, sessions, (*pools.values(), likeness), self.executor.map_ordered,
             {label: check for label, check in checks.items() if check is not None},
         )  # fmt: skip
+        *sums, of_maps = sums
         known = dict(zip(pools, sums, strict=True))
         results = [_informed(result, known) for result in results]
         planned = [(*of, result.plan) for of, result in zip(wanted, results, strict=True) if result.plan is not None]
@@ -118,7 +123,9 @@ class GroupEstimator:
         results = list(in_threads(self.n_threads, self._locate, to_locate))
         each = len(self.strategies)
         by_question = [tuple(results[at * each : (at + 1) * each]) for at in range(len(questions))]
-        return GroupEstimates(evidence, reliability, results[wanted.index(of_mean)], by_question)
+        return GroupEstimates(
+            evidence, reliability, results[wanted.index(of_mean)], by_question, likeness.found(of_maps)
+        )
 
     def with_permutation(
         self, found: StrategyResult, question: Question, stack: MapStack, stored: PermutationResult | None

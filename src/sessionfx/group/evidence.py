@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from sessionfx.group.judgement import Evidence
 from sessionfx.group.participant_evidence import DropoutCheck, Looked, ValueCheck, voxel_step
 from sessionfx.group.results import Reliability, StrategyResult
 from sessionfx.group.stack import MapStack
-from sessionfx.group.strategies.base import MapLayout, Plan
+from sessionfx.group.strategies.base import MapLayout
 from sessionfx.group.strategies.blocks import as_block
 from sessionfx.group.strategies.designs import session_differences
 from sessionfx.space.stat_map import position
@@ -36,10 +36,17 @@ Sample = tuple[tuple[NDArray[np.float64] | None, ...] | None, tuple[Looked, ...]
 _QUANTITIES = ("icc1", "icc31", "between", "within")
 
 
+class Pooling(Protocol):
+    """What sums something up over all voxels."""
+
+    def pooled_sums(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Sum up some voxels of maps of shape (N, V); the sums of blocks add up."""
+
+
 def gather(
     stack: MapStack,
     sessions: Sequence[str],
-    plans: Sequence[Plan],
+    plans: Sequence[Pooling],
     map_ordered: MapOrdered,
     checks: Mapping[str, ValueCheck] | None = None,
 ) -> tuple[Evidence, dict[str, NDArray[np.float64]], list[NDArray[np.float64]]]:
@@ -50,8 +57,8 @@ def gather(
     stack : MapStack
     sessions : sequence of str
         Study sessions.
-    plans : sequence of Plan
-        That pool.
+    plans : sequence of Pooling
+        Plans that pool, and what else is to be summed up.
     map_ordered : callable
         Who applies a function to the blocks; the results are the same whoever does.
     checks : mapping of str to ValueCheck, optional
@@ -280,7 +287,7 @@ class _Inquiry:
 
 
 def look(
-    inquiry: _Inquiry, plans: Sequence[Plan], effects: NDArray[np.floating]
+    inquiry: _Inquiry, plans: Sequence[Pooling], effects: NDArray[np.floating]
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64], int, list[NDArray[np.float64]], Sample]:
     """Look at a block; a function of a module travels to other processes.
 

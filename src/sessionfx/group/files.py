@@ -34,6 +34,7 @@ from sessionfx.bids.writing import write_json, write_map, write_text
 from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.group.answers import finding, peak_of
 from sessionfx.group.clusters import INTERVAL_COLUMNS, highest_peaks
+from sessionfx.group.likeness import Likeness, likeness_table
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import Plan, Question
 from sessionfx.options import GroupModel
@@ -53,6 +54,16 @@ PEAK_INTERVALS = (
 )
 # Peaks of clusters in the JSON; the table of clusters has all
 _MOST_PEAKS = 10
+_LIKENESS_COLUMNS = {
+    "participant": "Label of the participant",
+    "session": "Session of the map; n/a for the mean over the participant's maps",
+    "correlation": "Over voxels, with the median of the other participants",
+    "slope": "Of the regression on the median of the other participants: 1 where effects are as large",
+    "mean": "Mean effect over voxels, in the units of the maps",
+    "spread": "Standard deviation over voxels, relative to that of the median row",
+    "extreme": "Share of voxels at which it is over 5 robust standard deviations from the participants' median",
+    "remark": "What stands out, in words; n/a where nothing does",
+}
 # With more, a 4-D map of their weights takes more memory than the analysis
 MOST_WEIGHT_VOLUMES = 200
 # Of family-wise p values
@@ -167,6 +178,11 @@ class GroupFiles:
         """Paths of the maps of reliability and their summary."""
         maps = [self._reliability_path(name) for name in _RELIABILITY]
         return (self._table_path(self._whole, "reliability"), *maps, *map(sidecar_path, maps))
+
+    @property
+    def likeness(self) -> Path:
+        """Path of the table of how like the others' participants' maps are."""
+        return self._table_path(self._whole, "likeness")
 
     @property
     def calibration(self) -> Path:
@@ -505,6 +521,18 @@ class GroupFiles:
     def write_agreement(self, results: QuestionResults) -> None:
         """Write how the answers to one question agree, pair by pair."""
         self._write_table(agreement_table(results.pairs), self._entities(results.question), "agreement")
+
+    def write_likeness(self, likeness: Likeness) -> None:
+        """Write how like the others' participants' maps are, with what the columns mean."""
+        write_text(self.likeness, table_text(likeness_table(likeness)))
+        content = {
+            "Description": "Participants' maps beside the median of the other participants, in voxels all over the "
+            "brain: the mean over a participant's maps (session n/a), then each map.",
+            **{column: {"Description": text} for column, text in _LIKENESS_COLUMNS.items()},
+            "Sources": [bids_uri(found.effect, self.links, self.output_dir) for found in self.maps],
+            "Software": SOFTWARE,
+        }
+        write_json(self.likeness.with_suffix(".json"), content)
 
     def write_reliability(self, reliability: Reliability | None, mask: NDArray[np.bool_], grid: Grid) -> None:
         """Write the maps of reliability and their summary, where there are any."""

@@ -1,16 +1,14 @@
-"""What participants show one by one: each session's effect at peaks, and how their maps compare with the others'."""
+"""What participants show one by one: each session's effect at peaks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from sessionfx.group.clusters import highest_peaks
-from sessionfx.group.evidence import side_by_side
 from sessionfx.group.results import Peak, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies.base import MapLayout, Question
@@ -18,8 +16,6 @@ from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.intervals import SessionIntervals, interval, session_intervals
 
 SHOWN_PEAKS = 3
-_COMPARED_VOXELS = 20_000
-_SEED = 0
 
 
 def peaks_of(results: QuestionResults, stack: MapStack) -> tuple[Peak, ...]:
@@ -97,43 +93,6 @@ def effect_names(layout: MapLayout, question: Question) -> list[str]:
     rows = [[row] for row in question.tested] or [[]]
     sessions = [f"ses-{session}" if session else "" for session in sessions_of(layout.sessions)]
     return [" ".join(filter(None, [*row, session])) for row in rows for session in sessions]
-
-
-def participants_table(stack: MapStack) -> pd.DataFrame:
-    """Compare each participant's mean map with those of the others, on voxels from all over the brain.
-
-    Parameters
-    ----------
-    stack : MapStack
-
-    Returns
-    -------
-    DataFrame
-        A row per participant: `participant`; `n_maps`; `correlation` with the mean of the others; `mean` effect;
-        `spread`, the standard deviation over voxels relative to the median participant. Empty below three participants.
-    """
-    labels = stack.layout.unique_participants
-    if len(labels) < 3:
-        return pd.DataFrame()
-    sample = stack.sample(_COMPARED_VOXELS, np.random.default_rng(_SEED)).astype(np.float64)
-    sample = side_by_side(sample, len(stack.layout.participants))
-    rows = [list(stack.layout.rows_of(label).values()) for label in labels]
-    means = np.array([sample[own].mean(axis=0) for own in rows])
-    others = (means.sum(axis=0) - means) / (len(labels) - 1)
-    spread = means.std(axis=1)
-    return pd.DataFrame(
-        {
-            "participant": labels,
-            "n_maps": list(map(len, rows)),
-            "correlation": [_correlation(own, rest) for own, rest in zip(means, others, strict=True)],
-            "mean": means.mean(axis=1),
-            "spread": spread / (np.median(spread) or 1.0),
-        }
-    )
-
-
-def _correlation(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
 
 
 def _peak_voxels(answer: StrategyResult) -> NDArray[np.intp]:

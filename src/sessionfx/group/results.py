@@ -186,7 +186,9 @@ class ContrastResults:
     peaks : dict of str to tuple of Peak
         Of each question, by its label; looked for where a page is drawn.
     participants : DataFrame
-        How each participant's maps compare with the others'; see `peaks.participants_table`.
+        How each participant's maps compare with the others'; see `likeness.Likeness`.
+    remarks : tuple of str
+        Which participants and maps stand out, in sentences.
     regions : tuple of ContrastRegions
         Of each atlas.
     """
@@ -207,6 +209,7 @@ class ContrastResults:
     min_coverage: float = 1.0
     peaks: dict[str, tuple[Peak, ...]] = field(default_factory=dict)
     participants: pd.DataFrame = field(default_factory=pd.DataFrame)
+    remarks: tuple[str, ...] = ()
     regions: tuple[ContrastRegions, ...] = ()
 
     @property

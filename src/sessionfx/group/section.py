@@ -114,6 +114,7 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
         overview=_overview(results),
         sessions_table=_attendance(results.layout, files.output_dir),
         participants=draw_participants(results.participants) if len(results.participants) else None,
+        remarks=results.remarks,
         coverage=pictures.coverage(),
         reliability=_reliability(results, pictures),
         calibration=_calibration(results, model),

@@ -18,8 +18,8 @@ from sessionfx.statistics.resampling import Resampling
 from sessionfx.statistics.robust import RobustContrast, TrimmedContrast, prepare_m_estimate, prepare_trimmed
 from sessionfx.wording import counted
 
-# False positives of 40,000 voxels at 1 ‰ (docs/influence.md): the bisquare exceeds 2 ‰ with 8 and 10 participants
-FEWEST = 12
+# From so many on false positives are nominal (docs/influence.md), but for groups of two or three with an outlying one
+FEWEST = 8
 # In each group that is trimmed: one of five is left out at either end
 FEWEST_TRIMMED = 5
 NAMES = {"huber": "Huber's weights", "bisquare": "Tukey's bisquare weights", "trimmed": "20 % trimmed means"}
@@ -105,7 +105,7 @@ def plan_robust_values(layout: MapLayout, question: Question, options: GroupOpti
     if n < FEWEST:
         raise NotEstimableError(
             f"{counted(n, 'participant')} can answer, too few to tell an outlying one from the others: robust "
-            f"estimates (--robust) find too much with fewer than {FEWEST}."
+            f"estimates (--robust) need at least {FEWEST}."
         )
     if is_trimmed:
         try:
