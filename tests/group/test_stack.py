@@ -75,7 +75,7 @@ def test_blocks_hold_what_rows_were_written(
         assert list(tmp_path.iterdir()) == []  # the file has no name that could be left behind
         store = BlockStore(file, tmp_path, *rows.shape, width, dtype)
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(store.write, reversed(range(9)), rows[::-1]))
+            list(pool.map(store.write, (7, 3, 0), (rows[7:], rows[3:7], rows[:3])))
         assert [block.stop - block.start for block in store.blocks[:-1]] == [width] * (len(store.blocks) - 1)
         for block in store.blocks:
             found = store.read(block)
@@ -88,7 +88,7 @@ def test_blocks_hold_what_rows_were_written(
 def test_a_file_that_was_cut_off_is_an_error_and_no_zeros(tmp_path: Path) -> None:
     with scratch_file(tmp_path) as file:
         store = BlockStore(file, tmp_path, 2, 5, 5)
-        store.write(0, np.ones(5))
+        store.write(0, np.ones((1, 5)))
         with pytest.raises(OutputError, match="cannot hold the maps"):
             store.read(store.blocks[0])
 

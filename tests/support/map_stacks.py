@@ -23,7 +23,7 @@ def stack_of(layout: MapLayout, effects: NDArray[np.float64], mask: NDArray[np.b
     """Stack maps of shape (N, V) at the V voxels of a mask."""
     store = BlockStore(tempfile.TemporaryFile(buffering=0), Path(), *effects.shape, block_width(len(effects)))  # noqa: SIM115
     for row, values in enumerate(effects):
-        store.write(row, values)
+        store.write(row, values[None])
     grid = Grid(mask.shape, np.diag([3.0, 3.0, 3.0, 1.0]))
     return MapStack(layout, mask, grid, mask * len(effects), (), store, None, np.ones(effects.shape[1], dtype=bool))
 

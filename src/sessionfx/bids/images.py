@@ -7,6 +7,7 @@ read, has no place in space, or claims more data than its file can hold, before 
 from __future__ import annotations
 
 import logging
+import threading
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -105,7 +106,13 @@ def grid_of(image: Any) -> Grid:
     return Grid((x, y, z), np.asarray(image.affine, dtype=np.float64))
 
 
-def read_volume(path: Path, expected: Grid | None = None, owner: str = "") -> tuple[NDArray[np.float64], Grid]:
+# Memory of volumes that are read one after the other: having it anew each time takes as long as decompressing.
+_room = threading.local()
+
+
+def read_volume(
+    path: Path, expected: Grid | None = None, owner: str = "", *, lends: str = ""
+) -> tuple[NDArray[np.float64], Grid]:
     """Read a 3-D image.
 
     Parameters
@@ -115,6 +122,9 @@ def read_volume(path: Path, expected: Grid | None = None, owner: str = "") -> tu
         The grid it should lie on; compared before the data are read.
     owner : str, default=""
         What has that grid, for the message.
+    lends : str, default=""
+        Where it is given, the volume may lie in memory of this name, and holds until this thread reads the next one
+        of the name.
 
     Returns
     -------
@@ -138,7 +148,14 @@ def read_volume(path: Path, expected: Grid | None = None, owner: str = "") -> tu
             f"{expected.difference_from(grid)}."
         )
     try:
-        (volume,) = (values.astype(np.float64, order="C") for values in read_volumes(image, path))
+        if lends:
+            rooms: dict[str, NDArray[np.uint8]] = _room.__dict__.setdefault("of", {})
+            n_bytes = prod(image.shape[:3]) * image.get_data_dtype().itemsize
+            if lends not in rooms or rooms[lends].size != n_bytes:
+                rooms[lends] = np.empty(n_bytes, dtype=np.uint8)
+            (volume,) = (np.asarray(values, dtype=np.float64) for values in read_volumes(image, path, rooms[lends]))
+        else:
+            (volume,) = (values.astype(np.float64, order="C") for values in read_volumes(image, path))
     except MemoryError as error:
         raise unreadable(path, error) from None
     return volume, grid
@@ -160,8 +177,10 @@ class DifferentGridError(ParticipantError):
     """An image lies on another grid than expected; the text names both, and no remedy."""
 
 
-def read_volumes(image: Any, path: Path) -> Iterator[NDArray[Any]]:
+def read_volumes(image: Any, path: Path, room: NDArray[np.uint8] | None = None) -> Iterator[NDArray[Any]]:
     """Read an open image from its beginning to its end, without ever holding more than a volume.
+
+    That volume lies in the room where one is given, of as many bytes.
 
     Yields
     ------
@@ -176,7 +195,8 @@ def read_volumes(image: Any, path: Path) -> Iterator[NDArray[Any]]:
     shape = image.shape[:3]
     slope, intercept = np.asanyarray(image.dataobj.slope), np.asanyarray(image.dataobj.inter)
     try:
-        volume = np.empty(shape, dtype=image.get_data_dtype(), order="F")
+        kind = image.get_data_dtype()
+        volume = np.empty(shape, kind, order="F") if room is None else room.view(kind).reshape(shape, order="F")
         content = volume.reshape(-1, order="F").view(np.uint8).data
         with _decompressed(path) as stream:
             stream.seek(image.dataobj.offset)

@@ -214,20 +214,22 @@ def _read_dof(path: Path, dof_path: Path | None, mask: NDArray[np.bool_], grid: 
 
 
 def read_effect(
-    effect_path: Path, variance_path: Path | None, expected: Grid | None = None, owner: str = ""
+    effect_path: Path, variance_path: Path | None, expected: Grid | None = None, owner: str = "", *, lends: bool = False
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_], Grid]:
     """Read the volumes of an effect and its variance, and find the voxels that have both; see `read_estimate`.
+
+    Where they are lent, the volumes hold until this thread reads the next map.
 
     Raises
     ------
     DifferentGridError
         If the effect does not lie on the grid expected, which is the owner's.
     """
-    effect, grid = read_volume(effect_path, expected, owner)
+    effect, grid = read_volume(effect_path, expected, owner, lends="effect" if lends else "")
     if variance_path is None:
         return effect, None, np.isfinite(effect) & (effect != 0), grid
     try:
-        variance, _ = read_volume(variance_path, grid, str(effect_path))
+        variance, _ = read_volume(variance_path, grid, str(effect_path), lends="variance" if lends else "")
     except DifferentGridError as error:
         raise ParticipantError(f"{error} Remake the maps.") from None
     return effect, variance, np.isfinite(effect) & np.isfinite(variance) & (variance > 0), grid

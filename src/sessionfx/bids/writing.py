@@ -39,7 +39,7 @@ from sessionfx.space.grid import Grid
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
 
-_TEMPORARY_PREFIX = ".sessionfx-"
+TEMPORARY_PREFIX = ".sessionfx-"
 _STALE_SECONDS = 3600.0
 _LOCK = "records.lock"
 _LOCK_SECONDS = 30.0
@@ -278,7 +278,7 @@ def remove_stale_temporaries(folder: Path, *, below: bool = True) -> None:
             for name in files:
                 # another process may be faster
                 with contextlib.suppress(OSError):
-                    if name.startswith(_TEMPORARY_PREFIX) and _is_stale(name, descriptor, limit):
+                    if name.startswith(TEMPORARY_PREFIX) and _is_stale(name, descriptor, limit):
                         os.unlink(name, dir_fd=descriptor)
             if not below:
                 folders.clear()
@@ -370,7 +370,7 @@ def _folder_of(path: Path, *, make: bool, done: str = "written") -> Iterator[int
 
 def _write_temporary(path: Path, content: bytes) -> str:
     """Write a file under a temporary name beside its own and return that name."""
-    name = _TEMPORARY_PREFIX + secrets.token_hex(8)
+    name = TEMPORARY_PREFIX + secrets.token_hex(8)
     with _folder_of(path, make=True) as folder:
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -36,7 +36,9 @@ from sessionfx.group.permutation import PermutationResult
 from sessionfx.group.region_files import RegionFiles
 from sessionfx.group.regions import ContrastRegions, unanswered
 from sessionfx.group.results import ContrastResults, QuestionResults, Reliability, StrategyResult
+from sessionfx.group.spool import Spool
 from sessionfx.group.stack import MapStack, attendance, open_stack
+from sessionfx.group.store import scratch_file
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, Question
 from sessionfx.group.strategies.strategy import Strategy
@@ -394,22 +396,27 @@ class ContrastStudy:
 @contextlib.contextmanager
 def _open(study: ContrastStudy, _values: Mapping[str, Any]) -> Iterator[ContrastMaps]:
     analysis = study.analysis
-    with open_stack(
-        study.maps,
-        study.covariates,
-        analysis.execution.work_dir or analysis.output_dir,
-        needs_variances=analysis.needs_variances,
-        times=analysis.times,
-        n_threads=analysis.execution.nprocs,
-        min_coverage=analysis.model.min_coverage,
-    ) as stack:
-        yield ContrastMaps(study, stack)
+    folder = analysis.execution.work_dir or analysis.output_dir
+    with (
+        scratch_file(folder) as answers,
+        open_stack(
+            study.maps,
+            study.covariates,
+            folder,
+            needs_variances=analysis.needs_variances,
+            times=analysis.times,
+            n_threads=analysis.execution.nprocs,
+            min_coverage=analysis.model.min_coverage,
+            is_kept=analysis.execution.work_dir is not None,
+        ) as stack,
+    ):
+        yield ContrastMaps(study, stack, Spool(answers, folder))
 
 
 class ContrastMaps:
     """The first-level maps of a contrast, and what is made of them once it is asked for."""
 
-    def __init__(self, study: ContrastStudy, stack: MapStack) -> None:
+    def __init__(self, study: ContrastStudy, stack: MapStack, spool: Spool | None = None) -> None:
         self._study = study
         self._stack = stack
         self._analysis = study.analysis
@@ -418,7 +425,7 @@ class ContrastMaps:
         self._answers: dict[str, QuestionResults] = {}
         self._estimator = GroupEstimator(
             self._analysis.strategies, self._analysis.options, self._analysis.model, self._analysis.executor,
-            self._analysis.execution.nprocs, self._analysis.atlases,
+            self._analysis.execution.nprocs, self._analysis.atlases, spool,
         )  # fmt: skip
 
     @cached_property

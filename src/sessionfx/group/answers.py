@@ -25,10 +25,11 @@ from sessionfx.group.likeness import Likeness, LikenessCheck
 from sessionfx.group.participant_evidence import ValueCheck
 from sessionfx.group.permutation import PermutationResult, check_symmetry, permute
 from sessionfx.group.results import PairResult, QuestionResults, StrategyResult
+from sessionfx.group.spool import Spool
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies import REFERENCE, STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
-from sessionfx.group.strategies.blocks import Estimator, distinct_pools, estimate_plans, informed
+from sessionfx.group.strategies.blocks import Estimator, distinct_pools, estimate_plans, in_memory, informed
 from sessionfx.group.strategies.patterns import PatternPlan
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.group.verdict import judge
@@ -78,6 +79,8 @@ class GroupEstimator:
         That put answers where they live and threshold them.
     atlases : tuple of Atlas
         That name the regions of peaks.
+    spool : Spool or None
+        Where answers are kept; in memory where there is none.
     """
 
     strategies: tuple[Strategy, ...]
@@ -86,6 +89,7 @@ class GroupEstimator:
     executor: Executor
     n_threads: int = 1
     atlases: tuple[Atlas, ...] = ()
+    spool: Spool | None = None
 
     def estimate(self, questions: Sequence[Question], stack: MapStack, sessions: Sequence[str]) -> GroupEstimates:
         """Estimate all questions by all strategies in two passes over the maps; `sessions` are the study's.
@@ -118,8 +122,9 @@ class GroupEstimator:
                 PatternPlan(plan, strategy, stack.layout, question, self.options)
                 for strategy, question, plan in planned
             ]
-        estimates = iter(estimate_plans(plans, stack, self.executor.map_ordered) if plans else [])
-        to_locate = [(result, None if result.plan is None else next(estimates), stack) for result in results]
+        keep = in_memory if self.spool is None else self.spool.keep
+        estimates = estimate_plans(plans, stack, self.executor.map_ordered, keep) if plans else iter(())
+        to_locate = ((result, None if result.plan is None else next(estimates), stack) for result in results)
         results = list(in_threads(self.n_threads, self._locate, to_locate))
         each = len(self.strategies)
         by_question = [tuple(results[at * each : (at + 1) * each]) for at in range(len(questions))]
@@ -183,6 +188,8 @@ class GroupEstimator:
         clusters = with_participants(clusters, stat_map)
         if self.atlases:
             clusters["Region"] = region_names(self.atlases, clusters[["X", "Y", "Z"]].to_numpy(dtype=float))
+        if self.spool is not None:
+            stat_map = self.spool.keep_map(stat_map)
         return replace(planned, stat_map=stat_map, threshold=threshold, clusters=clusters)
 
     def _permute(self, plan: Plan, question: Question, stack: MapStack, mask: NDArray[np.bool_]) -> PermutationResult:

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ from sessionfx.bids.images import DifferentGridError
 from sessionfx.bids.stat_maps import read_effect, read_sidecar
 from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.execution import in_threads, progress_bar
-from sessionfx.group.store import BlockStore, scratch_file
+from sessionfx.group.kept import KeptFile, packed, unpacked
+from sessionfx.group.store import BlockStore, check_room, scratch_file
 from sessionfx.group.strategies.base import MapLayout
 from sessionfx.group.strategies.blocks import block_width
 from sessionfx.space.grid import Grid
@@ -42,6 +43,9 @@ Volumes = tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool
 # be that of sites
 _FORERUNNERS = 8
 _ROUNDING = 1e-9  # of a share
+# Numbers of a block that are written at a time, from several maps where blocks are narrow; and maps in memory for that
+_VALUES_WRITTEN = 2048
+_MAPS_READ = 64
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,7 @@ def open_stack(
     times: tuple[str, ...] = (),
     n_threads: int = 1,
     min_coverage: float = 1.0,
+    is_kept: bool = False,
 ) -> Iterator[MapStack]:
     """Read the maps of a contrast and restrict them to the voxels that enough of them have.
 
@@ -169,37 +174,25 @@ def open_stack(
         How many maps are read at a time; what is found does not depend on it.
     min_coverage : float, default=1
         Share of the maps that a voxel needs.
+    is_kept : bool, default=False
+        Whether what is read stays in the folder, for a later call with the same maps; see `kept`.
 
     Raises
     ------
     LevelError
         If grids differ, a map is unreadable, no voxel is complete, or variances are needed and missing.
     OutputError
-        If the folder cannot be written.
+        If the folder cannot be written, or has no room.
     """
     layout = layout_of(maps, covariates, times)
     maps = [of_row for row in zip(*(found.of_rows for found in maps), strict=True) for of_row in row]
-    first = _read(maps[0], maps[0], None, needs_variances)
-    grid = first[3]
     needed = int(np.ceil(min_coverage * len(maps) - _ROUNDING))
-    reader = _Reader(maps, grid, needs_variances, n_threads)
-    known = {0: first}
-    if needed < len(maps):
-        known |= reader.forerunners(first)
+    reader = _Reader(maps, folder, needs_variances, needed, n_threads)
+    kept = KeptFile.of(maps, folder, needs_variances, needed) if is_kept else None
     with ExitStack() as files:
-        mask = np.logical_or.reduce([volumes[2] for volumes in known.values()])
-        dtype = _kept_type(first)
-        while True:
-            try:
-                filled = _fill(reader, known, mask, folder, files, dtype=dtype)
-            except _NeedsDoublePrecisionError:
-                dtype = np.float64
-            else:
-                answered = filled.coverage >= needed
-                if not (answered & ~mask).any():
-                    break
-                mask = mask | answered
-            files.close()
+        found = None if kept is None else files.enter_context(kept.opened())
+        filled = reader.filled(files, kept) if found is None else _Filled.of(folder, *found)
+        answered = filled.coverage >= needed
         complete = filled.coverage == len(maps)
         if not complete.any():
             raise LevelError(
@@ -209,12 +202,12 @@ def open_stack(
         yield MapStack(
             layout=layout,
             mask=answered,
-            grid=grid,
+            grid=filled.grid,
             coverage=filled.coverage,
             warnings=tuple(_warnings(maps, filled, int(answered.sum()), min_coverage)),
             stored=filled.effects,
             stored_variances=filled.variances,
-            common=answered[mask],
+            common=answered[filled.mask],
             min_coverage=min_coverage,
         )
 
@@ -230,6 +223,9 @@ class _Filled:
     Attributes
     ----------
     effects, variances : BlockStore
+    mask : ndarray of bool, 3-D
+        The W voxels at which they are stored.
+    grid : Grid
     coverage : ndarray of int, 3-D
     sizes : list of int
         Voxels of each map.
@@ -239,65 +235,165 @@ class _Filled:
 
     effects: BlockStore
     variances: BlockStore | None
+    mask: NDArray[np.bool_]
+    grid: Grid
     coverage: NDArray[np.int_]
     sizes: list[int]
     models: set[tuple[str, str]]
 
+    @classmethod
+    def empty(
+        cls, file: IO[Any], folder: Path, n_maps: int, place: tuple[NDArray[np.bool_], Grid],
+        dtype: type[np.floating], *, has_variances: bool,
+    ) -> _Filled:  # fmt: skip
+        """Begin with a file of so many maps at the voxels of a mask on a grid."""
+        mask, grid = place
+        size = (n_maps, int(mask.sum()), block_width(n_maps), dtype)
+        effects = BlockStore(file, folder, *size)
+        variances = BlockStore(file, folder, *size, start=effects.stop) if has_variances else None
+        return cls(effects, variances, mask, grid, np.zeros(grid.shape, dtype=int), [], set())
 
-@dataclass(frozen=True)
-class _Reader:
-    """How maps are read."""
+    @classmethod
+    def of(cls, folder: Path, file: IO[Any], about: Mapping[str, Any]) -> _Filled:
+        """Take what a file holds that is kept; see `about`."""
+        mask = unpacked(about["mask"]) > 0
+        place = mask, Grid(cast("tuple[int, int, int]", mask.shape), np.array(about["affine"]))
+        dtype: type[np.floating] = np.float32 if about["is_single"] else np.float64
+        filled = cls.empty(file, folder, len(about["sizes"]), place, dtype, has_variances=about["has_variances"])
+        filled.coverage[...] = unpacked(about["coverage"])
+        filled.sizes.extend(about["sizes"])
+        filled.models.update((contrast, model) for contrast, model in about["models"])
+        return filled
 
-    maps: Sequence[FirstLevelMap]
-    grid: Grid
-    needs_variances: bool
-    n_threads: int
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return (self.variances or self.effects).stop
 
-    def read(self, row: int) -> Volumes:
-        return _read(self.maps[row], self.maps[0], self.grid, self.needs_variances)
-
-    def forerunners(self, first: Volumes) -> dict[int, Volumes]:
-        """Read the maps, by their rows, at whose voxels all are stored."""
-        rows = np.unique(np.linspace(0, len(self.maps) - 1, _FORERUNNERS).astype(int)).tolist()[1:]
+    def about(self) -> dict[str, Any]:
+        """Say what is in the file, to be kept with it."""
         return {
-            0: first,
-            **dict(zip(rows, in_threads(self.n_threads, self.read, ((row,) for row in rows)), strict=True)),
+            "size": self.size,
+            "mask": packed(self.mask.astype(int)),
+            "affine": self.grid.affine.tolist(),
+            "is_single": self.effects.dtype == np.float32,
+            "has_variances": self.variances is not None,
+            "coverage": packed(self.coverage),
+            "sizes": self.sizes,
+            "models": sorted(self.models),
         }
 
 
-def _fill(
-    reader: _Reader,
-    known: dict[int, Volumes],
-    mask: NDArray[np.bool_],
-    folder: Path,
-    files: ExitStack,
-    dtype: type[np.floating],
-) -> _Filled:
-    """Read all maps but those that are known already, several at a time, and store them at the voxels of a mask."""
-    maps, grid = reader.maps, reader.grid
-    size = (len(maps), int(mask.sum()), block_width(len(maps)), dtype)
-    effects = BlockStore(files.enter_context(scratch_file(folder)), folder, *size)
-    variances = None
-    if reader.needs_variances:
-        variances = BlockStore(files.enter_context(scratch_file(folder)), folder, *size)
+@dataclass(frozen=True)
+class _Reader:
+    """How the maps are read into a folder, of which so many must have an answered voxel."""
 
-    def take(row: int, source: FirstLevelMap) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-        # the first map stays, should all be stored anew
-        volumes = known[0] if row == 0 else known.pop(row) if row in known else reader.read(row)
-        return _take(row, source, volumes, mask, effects, variances)
+    maps: Sequence[FirstLevelMap]
+    folder: Path
+    needs_variances: bool
+    needed: int
+    n_threads: int
 
-    filled = _Filled(effects, variances, np.zeros(grid.shape, dtype=int), [], set())
-    units: dict[str, FirstLevelMap] = {}
-    taken = in_threads(reader.n_threads, take, progress_bar(list(enumerate(maps)), "reading", "map"))
-    for source, (own_mask, sidecar) in zip(maps, taken, strict=True):
-        np.add(filled.coverage, own_mask, out=filled.coverage)
-        filled.sizes.append(int(own_mask.sum()))
-        if sidecar:
-            filled.models.add((source.contrast, _how_made(sidecar)))
-        if isinstance(sidecar.get("Units"), str):
-            units.setdefault(sidecar["Units"], source)
-            _check_units(units)
-    return filled
+    def filled(self, files: ExitStack, kept: KeptFile | None) -> _Filled:
+        """Read all maps into a file, at the voxels that enough of them have."""
+        first = _read(self.maps[0], self.maps[0], None, self.needs_variances)
+        known = {0: first}
+        if self.needed < len(self.maps):
+            known |= self._forerunners(first)
+        mask = np.logical_or.reduce([volumes[2] for volumes in known.values()])
+        dtype = _kept_type(first)
+        while True:
+            finish = None
+            if kept is None:
+                file = files.enter_context(scratch_file(self.folder))
+            else:
+                file, finish = files.enter_context(kept.written())
+            filled = _Filled.empty(
+                file, self.folder, len(self.maps), (mask, first[3]), dtype, has_variances=self.needs_variances
+            )
+            check_room(self.folder, filled.size, f"{len(self.maps)} maps of contrast {self.maps[0].contrast}")
+            try:
+                self._fill(filled, known)
+            except _NeedsDoublePrecisionError:
+                dtype = np.float64
+            else:
+                answered = filled.coverage >= self.needed
+                if not (answered & ~mask).any():
+                    if finish is not None:
+                        finish(filled.about())
+                    return filled
+                mask = mask | answered
+            files.close()
+
+    def _read(self, row: int, grid: Grid, *, lends: bool = False) -> Volumes:
+        return _read(self.maps[row], self.maps[0], grid, self.needs_variances, lends=lends)
+
+    def _forerunners(self, first: Volumes) -> dict[int, Volumes]:
+        """Read the maps, by their rows, at whose voxels all are stored."""
+        rows = np.unique(np.linspace(0, len(self.maps) - 1, _FORERUNNERS).astype(int)).tolist()[1:]
+        read = in_threads(self.n_threads, self._read, ((row, first[3]) for row in rows))
+        return {0: first, **dict(zip(rows, read, strict=True))}
+
+    def _fill(self, filled: _Filled, known: dict[int, Volumes]) -> None:
+        """Read all maps but those that are known already, several at a time, and store them."""
+
+        def take(start: int, stop: int) -> _Taken:
+            taken = _Taken(np.zeros(filled.grid.shape, dtype=np.uint8), [], [])
+            stores = [store for store in (filled.effects, filled.variances) if store is not None]
+            rows = [np.empty((stop - start, int(filled.mask.sum())), store.dtype) for store in stores]
+            for row in range(start, stop):
+                # the first map stays, should all be stored anew
+                volumes = (
+                    known[0] if row == 0
+                    else known.pop(row) if row in known
+                    else self._read(row, filled.grid, lends=True)
+                )  # fmt: skip
+                own = volumes[2][filled.mask]
+                for values, volume in zip(rows, volumes[:2], strict=False):
+                    assert volume is not None  # noqa: S101 - read where it is stored
+                    values[row - start] = _stored(volume[filled.mask], own, values.dtype)
+                taken.add(volumes[2], _explained(self.maps[row], partial(read_sidecar, self.maps[row].effect)))
+            for store, values in zip(stores, rows, strict=True):
+                store.write(start, values)
+            return taken
+
+        n_maps = len(self.maps)
+        together = max(1, min(_VALUES_WRITTEN // block_width(n_maps), _MAPS_READ // self.n_threads))
+        starts = range(0, n_maps, together)
+        units: dict[str, FirstLevelMap] = {}
+        sources = iter(progress_bar(self.maps, "reading", "map"))
+        for taken in in_threads(self.n_threads, take, ((start, min(start + together, n_maps)) for start in starts)):
+            np.add(filled.coverage, taken.coverage, out=filled.coverage)
+            filled.sizes.extend(taken.sizes)
+            # sources that are not yet due are not taken from their iterator, being second
+            for sidecar, source in zip(taken.sidecars, sources, strict=False):
+                if sidecar:
+                    filled.models.add((source.contrast, _how_made(sidecar)))
+                if isinstance(sidecar.get("Units"), str):
+                    units.setdefault(sidecar["Units"], source)
+                    _check_units(units)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """What was seen of some maps: how many have each voxel, the voxels of each, and its sidecar."""
+
+    coverage: NDArray[np.uint8]
+    sizes: list[int]
+    sidecars: list[dict[str, Any]]
+
+    def add(self, mask: NDArray[np.bool_], sidecar: dict[str, Any]) -> None:
+        """Add a map."""
+        np.add(self.coverage, mask, out=self.coverage)
+        self.sizes.append(int(mask.sum()))
+        self.sidecars.append(sidecar)
+
+
+def _stored(values: NDArray[np.float64], own: NDArray[np.bool_], dtype: np.dtype[Any]) -> NDArray[np.float64]:
+    """Give the values of a map as they are stored: NaN where it has no data."""
+    if dtype == np.float32 and not _is_single(values[own]):
+        raise _NeedsDoublePrecisionError
+    return np.where(own, values, np.nan)
 
 
 def _how_made(sidecar: Mapping[str, Any]) -> str:
@@ -331,26 +427,6 @@ def _is_single(values: NDArray[np.float64]) -> bool:
         return bool((values.astype(np.float32) == values).all())
 
 
-def _take(
-    row: int,
-    source: FirstLevelMap,
-    volumes: Volumes,
-    stored_mask: NDArray[np.bool_],
-    effects: BlockStore,
-    variances: BlockStore | None,
-) -> tuple[NDArray[np.bool_], dict[str, Any]]:
-    """Store a map at the voxels of a mask; return its own voxels and its sidecar."""
-    effect, variance, mask, _ = volumes
-    own = mask[stored_mask]
-    for store, volume in ((effects, effect), (variances, variance)):
-        if store is not None and volume is not None:
-            values = volume[stored_mask]
-            if store.dtype == np.float32 and not _is_single(values[own]):
-                raise _NeedsDoublePrecisionError
-            store.write(row, np.where(own, values, np.nan))
-    return mask, _explained(source, partial(read_sidecar, source.effect))
-
-
 def layout_of(maps: Sequence[FirstLevelMap], covariates: Covariates, times: tuple[str, ...] = ()) -> MapLayout:
     """Say whose map each is, with the covariates of each."""
     return MapLayout(
@@ -374,13 +450,15 @@ def attendance(maps: Sequence[FirstLevelMap]) -> Mapping[str, tuple[str, ...]]:
     return {participant: tuple(sessions) for participant, sessions in found.items()}
 
 
-def _read(source: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_variances: bool) -> Volumes:
+def _read(
+    source: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_variances: bool, *, lends: bool = False
+) -> Volumes:
     if needs_variances and source.variance is None:
         raise LevelError(
             f"{source.effect} has no variance map, which --fixed-effects precision and --strategy meta need. Leave "
             "them out."
         )
-    read = partial(read_effect, source.effect, source.variance, grid, str(first.effect))
+    read = partial(read_effect, source.effect, source.variance, grid, str(first.effect), lends=lends)
     try:
         return _explained(source, read)
     except DifferentGridError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,25 +37,30 @@ class BlockStore:
         Columns of a block; the last one has what is left.
     dtype : floating type, default=float64
         Of the numbers.
+    start : int, default=0
+        Where in the file they begin (bytes).
     """
 
     def __init__(
         self, file: IO[Any], folder: Path, n_rows: int, n_columns: int, width: int,
-        dtype: type[np.floating] = np.float64,
+        dtype: type[np.floating] = np.float64, *, start: int = 0,
     ) -> None:  # fmt: skip
         self._file = file
         self._folder = folder
+        self._start = start
         self.n_rows = n_rows
         self.dtype = np.dtype(dtype)
+        self.stop = start + n_rows * n_columns * self.dtype.itemsize
         self.blocks = [slice(start, min(start + width, n_columns)) for start in range(0, n_columns, width)]
 
     def write(self, row: int, values: NDArray[np.floating]) -> None:
-        """Write a row.
+        """Write rows that follow each other: many small pieces would take longer than what is in them.
 
         Parameters
         ----------
         row : int
-        values : ndarray of shape (W,)
+            The first one.
+        values : ndarray of shape (n, W)
 
         Raises
         ------
@@ -63,7 +69,7 @@ class BlockStore:
         """
         content = np.ascontiguousarray(values, dtype=self.dtype)
         for block in self.blocks:
-            self._whole(os.pwrite, content[block], self._place(block, row))
+            self._whole(os.pwrite, np.ascontiguousarray(content[:, block]), self._place(block, row))
 
     def read(self, block: slice) -> NDArray[np.floating]:
         """Read a block, of shape (N, w)."""
@@ -72,7 +78,8 @@ class BlockStore:
         return found
 
     def _place(self, block: slice, row: int) -> int:
-        return int(self.dtype.itemsize * (self.n_rows * block.start + row * (block.stop - block.start)))
+        n_before = self.n_rows * block.start + row * (block.stop - block.start)
+        return int(self._start + self.dtype.itemsize * n_before)
 
     def _whole(self, transfer: Callable[[int, Any, int], int], content: NDArray[np.floating], place: int) -> None:
         """Write or read until nothing is left: the system may do a part only."""
@@ -84,7 +91,7 @@ class BlockStore:
                     raise OSError(0, "it was cut off")
                 left, place = left[done:], place + done
         except OSError as error:
-            raise _unusable(self._folder, error) from None
+            raise unusable(self._folder, error) from None
 
 
 @contextmanager
@@ -99,16 +106,46 @@ def scratch_file(folder: Path) -> Iterator[IO[Any]]:
     try:
         file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - opening alone is tried
     except OSError as error:
-        raise _unusable(folder, error) from None
-    try:
+        raise unusable(folder, error) from None
+    with _closed(file):
         yield file
+
+
+@contextmanager
+def _closed(file: IO[Any]) -> Iterator[None]:
+    """Close a file at the end; nobody reads it again, and what the system could not write of it does no harm."""
+    try:
+        yield
     finally:
-        # nobody reads it again: what the system could not write of it does no harm
         with contextlib.suppress(OSError):
             file.close()
 
 
-def _unusable(folder: Path, error: OSError) -> OutputError:
+def check_room(folder: Path, n_bytes: int, what: str) -> None:
+    """Refuse to fill a folder that has no room for so many bytes.
+
+    Raises
+    ------
+    OutputError
+        If there is less.
+    """
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError as error:
+        raise unusable(folder, error) from None
+    if n_bytes > free:
+        raise OutputError(
+            f"{folder} has {_gigabytes(free)} free, and {what} need {_gigabytes(n_bytes)} there while the group level "
+            "works. Free some, or choose another folder with --work-dir."
+        )
+
+
+def _gigabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.3g} GB"
+
+
+def unusable(folder: Path, error: OSError) -> OutputError:
+    """Say that a folder cannot be used."""
     return OutputError(
         f"{folder} cannot hold the maps of the group level ({error.strerror or error}). Check space and permissions, "
         "or choose another folder with --work-dir."

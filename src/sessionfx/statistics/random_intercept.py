@@ -63,11 +63,21 @@ def spectral_contrast(spectrum: ParticipantSpectrum, contrast: NDArray[np.float6
     )
 
 
+def squares_and_ratio(
+    spectrum: ParticipantSpectrum, values: NDArray[np.floating]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Find what all contrasts of a design have in common: sums of squares, of shape (G, V), and λ, of shape (V,)."""
+    squares = spectrum.squares(values)
+    return squares, estimate_ratio(spectrum, squares)
+
+
 def estimate_mixed(
     spectrum: ParticipantSpectrum,
     contrast: MixedContrast,
     values: NDArray[np.floating],
     dof_method: str = SATTERTHWAITE,
+    *,
+    known: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> tuple[Estimate, NDArray[np.float64]]:
     """Estimate a contrast at every voxel.
 
@@ -78,6 +88,8 @@ def estimate_mixed(
     contrast : MixedContrast
     values : ndarray of shape (N, V)
     dof_method : {'satterthwaite', 'kenward-roger'}
+    known : (ndarray, ndarray), optional
+        From `squares_and_ratio`, where it was asked before.
 
     Returns
     -------
@@ -87,8 +99,7 @@ def estimate_mixed(
     ratio : ndarray of shape (V,)
         λ.
     """
-    squares = spectrum.squares(values)
-    ratio = estimate_ratio(spectrum, squares)
+    squares, ratio = known or squares_and_ratio(spectrum, values)
     xi = spectrum.eigenvalues[:, None]
     shrunk = 1 / (1 + ratio * xi)
     dispersion = (squares * shrunk).sum(axis=0) / spectrum.n_residual

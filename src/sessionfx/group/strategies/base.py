@@ -425,6 +425,12 @@ class Plan(ABC):
         """
         raise NotImplementedError
 
+    def estimate_beside(
+        self, effects: NDArray[np.float64], variances: NDArray[np.float64] | None, shared: dict[object, Any]
+    ) -> Estimate | FTest:
+        """Estimate as `estimate` does; what others can use is shared with plans that estimate from the same maps."""
+        return self.estimate(effects, variances)
+
     def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
         """Estimate voxels that each lack some of the maps, as if the others were all there are.
 

@@ -7,8 +7,9 @@ depend on them: results must not depend on who computes which block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,8 +32,19 @@ class Estimator(Protocol):
     def uses_variances(self) -> bool:
         """Whether the maps' sampling variances enter."""
 
-    def estimate(self, effects: NDArray[np.float64], variances: NDArray[np.float64] | None) -> Estimate | FTest:
-        """Estimate the question at V voxels from N maps; see `Plan.estimate`."""
+    def estimate_beside(
+        self, effects: NDArray[np.float64], variances: NDArray[np.float64] | None, shared: dict[object, Any]
+    ) -> Estimate | FTest:
+        """Estimate the question at V voxels from N maps; see `Plan.estimate_beside`."""
+
+
+# Puts a value away and gives what brings it back
+Keep = Callable[[Any], Callable[[], Any]]
+
+
+def in_memory(value: Any) -> Callable[[], Any]:
+    """Keep a value in memory; see `Keep`."""
+    return lambda: value
 
 
 class Maps(Protocol):
@@ -112,19 +124,31 @@ def estimate_in_blocks(
     # one after the other, so that the last bit of the sum does not depend on who computed the parts
     sums = [sum(of_blocks[1:], of_blocks[0]) for of_blocks in zip(*parts, strict=True)]
     ready = informed(plan, dict(zip(pools, sums, strict=True)))
-    return ready, estimate_plans([ready], maps, map_ordered)[0]
+    return ready, next(estimate_plans([ready], maps, map_ordered))
 
 
-def estimate_plans(plans: Sequence[Estimator], maps: Maps, map_ordered: MapOrdered) -> list[Estimate | FTest]:
-    """Estimate several plans, informed of all voxels where they pool, at all voxels; each block is read once."""
+def estimate_plans(
+    plans: Sequence[Estimator], maps: Maps, map_ordered: MapOrdered, keep: Keep = in_memory
+) -> Iterator[Estimate | FTest]:
+    """Estimate several plans, informed of all voxels where they pool, at all voxels; each block is read once.
+
+    What is found is kept some blocks at a time, and put together plan by plan as results are taken.
+    """
     uses_variances = any(plan.uses_variances for plan in plans)
+    blocks = maps.blocks
 
     def items() -> Iterator[tuple[Any, ...]]:
-        for block in maps.blocks:
+        for block in blocks:
             yield tuple(plans), maps.effects(block), maps.variances(block) if uses_variances else None
 
-    blocks: list[Any] = list(map_ordered(estimate, items()))
-    return [type(parts[0]).joined(parts) for parts in zip(*blocks, strict=True)]
+    together = max(1, VOXELS_PER_BLOCK // (blocks[0].stop - blocks[0].start))
+    results: Iterator[list[Any]] = iter(map_ordered(estimate, items()))
+    chunks = []
+    while part := list(islice(results, together)):
+        chunks.append([keep(type(found[0]).joined(found)) for found in zip(*part, strict=True)])
+    for of_plan in zip(*chunks, strict=True):
+        found = [chunk() for chunk in of_plan]
+        yield type(found[0]).joined(found)
 
 
 def distinct_pools(plans: Sequence[Plan]) -> dict[object, Plan]:
@@ -164,4 +188,5 @@ def estimate(
     """Estimate plans at the voxels of a block; a function of a module travels to other processes."""
     values = as_block(effects)
     errors = None if variances is None else as_block(variances)
-    return [plan.estimate(values, errors) for plan in plans]
+    shared: dict[object, Any] = {}
+    return [plan.estimate_beside(values, errors, shared) for plan in plans]

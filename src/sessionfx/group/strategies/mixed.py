@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,13 @@ from sessionfx.group.validity import WITHOUT_SPHERICITY
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.partial_coverage import Fitted, in_parts, mixed
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
-from sessionfx.statistics.random_intercept import KENWARD_ROGER, MixedContrast, estimate_mixed, spectral_contrast
+from sessionfx.statistics.random_intercept import (
+    KENWARD_ROGER,
+    MixedContrast,
+    estimate_mixed,
+    spectral_contrast,
+    squares_and_ratio,
+)
 
 COMPOUND_SYMMETRY = (
     "The model takes every pair of sessions to be equally correlated. Where participants change at different rates it "
@@ -53,8 +59,17 @@ class MixedPlan(Plan):
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Estimate by REML; see `Plan.estimate`."""
+        return self.estimate_beside(effects, variances, {})
+
+    def estimate_beside(
+        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None, shared: dict[object, Any]
+    ) -> Estimate | FTest:
+        """Share the variances with the contrasts of the same design; see `Plan.estimate_beside`."""
         assert self.spectrum is not None and self.prepared is not None  # noqa: S101 - `plan` prepares them
-        return estimate_mixed(self.spectrum, self.prepared, effects, self.dof_method)[0]
+        key = id(self.spectrum)
+        if key not in shared:
+            shared[key] = squares_and_ratio(self.spectrum, effects)
+        return estimate_mixed(self.spectrum, self.prepared, effects, self.dof_method, known=shared[key])[0]
 
     def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
         """Estimate by REML at each voxel with its own design; see `Plan.estimate_apart`."""

@@ -25,6 +25,7 @@ from sessionfx.group.strategies.base import GroupOptions, MapLayout, PartialMaps
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.statistics.estimates import Estimate, FTest
 
+_COMPLETE = "maps of the complete voxels, and what plans share of these"
 # Voxels, their results, and the number of participants if it is the same for all
 _Part = tuple[NDArray[np.intp], Estimate | FTest, int | None]
 
@@ -54,8 +55,10 @@ class PatternPlan:
         """Whether the maps' sampling variances enter."""
         return self.plan.uses_variances
 
-    def estimate(self, effects: NDArray[np.float64], variances: NDArray[np.float64] | None) -> Estimate | FTest:
-        """Estimate the session contrast at V voxels; see `Plan.estimate`.
+    def estimate_beside(
+        self, effects: NDArray[np.float64], variances: NDArray[np.float64] | None, shared: dict[object, Any]
+    ) -> Estimate | FTest:
+        """Estimate the session contrast at V voxels; see `Plan.estimate_beside`.
 
         Effects are NaN where a map has no data. What is found has degrees of freedom and participants of each voxel.
         """
@@ -65,7 +68,9 @@ class PatternPlan:
         parts: list[_Part] = []
         if complete.any():
             at = np.nonzero(complete)[0]
-            parts.append((at, self.plan.estimate(*_part(effects, variances, at)), _n_participants(self.plan)))
+            if _COMPLETE not in shared:
+                shared[_COMPLETE] = *_part(effects, variances, at), {}
+            parts.append((at, self.plan.estimate_beside(*shared[_COMPLETE]), _n_participants(self.plan)))
         left = np.nonzero(~complete & self._has_sessions(has))[0]
         fitted = None
         if len(left) and not (self.question.tested or self.layout.session_covariate_names):
