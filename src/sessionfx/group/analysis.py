@@ -425,7 +425,7 @@ class ContrastMaps:
         self._answers: dict[str, QuestionResults] = {}
         self._estimator = GroupEstimator(
             self._analysis.strategies, self._analysis.options, self._analysis.model, self._analysis.executor,
-            self._analysis.execution.nprocs, self._analysis.atlases, spool,
+            n_threads=self._analysis.execution.nprocs, atlases=self._analysis.atlases, spool=spool,
         )  # fmt: skip
 
     @cached_property

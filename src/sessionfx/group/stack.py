@@ -248,10 +248,11 @@ class _Filled:
     ) -> _Filled:  # fmt: skip
         """Begin with a file of so many maps at the voxels of a mask on a grid."""
         mask, grid = place
-        size = (n_maps, int(mask.sum()), block_width(n_maps), dtype)
-        effects = BlockStore(file, folder, *size)
-        variances = BlockStore(file, folder, *size, start=effects.stop) if has_variances else None
-        return cls(effects, variances, mask, grid, np.zeros(grid.shape, dtype=int), [], set())
+        begin = partial(BlockStore, file, folder, n_maps, int(mask.sum()), block_width(n_maps), dtype=dtype)
+        effects = begin()
+        variances = begin(start=effects.stop) if has_variances else None
+        coverage = np.zeros(grid.shape, dtype=int)
+        return cls(effects, variances, mask, grid, coverage, sizes=[], models=set())
 
     @classmethod
     def of(cls, folder: Path, file: IO[Any], about: Mapping[str, Any]) -> _Filled:

@@ -310,7 +310,7 @@ SECTIONS = {
                help="of the Dask cluster: tcp://HOST:PORT of a running scheduler; or slurm, to submit --nprocs "
                "workers as jobs of --mem-gb each (further options: Dask's jobqueue.slurm)"),
         Option(name="work_dir", aliases=("-w",), value=FilePath(must_exist=False), metavar="DIR",
-               help="where the group level keeps the maps of all participants in a temporary file while it works",
+               help="where the group level keeps the maps of all participants, also for later calls",
                otherwise="OUTPUT_DIR"),
         Option(name="force", takes=Takes.NONE, help="redo what is finished already"),
         Option(name="dry_run", takes=Takes.NONE, help="print what would be done, then stop"),
