@@ -372,7 +372,7 @@ def draw_sessions(
     """
     asked = dict.fromkeys(key for panel in panels for key in panel.estimates if key not in sessions)
     at = {key: index + 0.2 * (key in asked) for index, key in enumerate((*sessions, *asked))}
-    names = [plain(key, 18) for key in at]
+    names = [plain(key, 30) for key in at]
     n_columns = min(2, len(panels))
     n_rows = math.ceil(len(panels) / n_columns)
     width, height, below = 4.1 / n_columns - 0.25, 1.6, 0.12 + room(names)
