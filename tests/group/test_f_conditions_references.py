@@ -16,6 +16,7 @@ from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, Question
 from sessionfx.group.strategies.marginal import MarginalPlan
 from sessionfx.statistics.cluster_robust import wald_robust
+from sessionfx.statistics.estimates import FTest
 
 BOTH = "x and y"
 
@@ -52,3 +53,26 @@ def test_wald_test_of_least_squares_is_clubsandwichs(sessions: str, group: str) 
     # with the degrees of freedom of the design, as there
     expected = answer_of_r("HTZ, least squares", AGE, sessions, group, BOTH)
     assert_are(wald_robust(replace(prepared, spread=None), maps), expected)
+
+
+@pytest.mark.parametrize("sessions", SESSIONS)
+def test_conditions_and_sessions_together_are_the_multivariate_test_of_car(sessions: str) -> None:
+    """Of `any`: does any session differ in any condition, whatever the correlations of all these differences."""
+    made, maps = both(AGE)
+    _, found = made.answer("summary-statistics", asked(made, sessions, "intercept"), maps, variance="pooled")
+    assert_are(found, answer_of_r("Pillai", AGE, sessions, "intercept", BOTH))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "variance"), [("marginal, pooled", "pooled"), ("marginal, groups", "auto")])
+@pytest.mark.parametrize("group", ["intercept", "groups"])
+@pytest.mark.parametrize("sessions", SESSIONS)
+def test_marginal_over_conditions_and_sessions_together_is_that_of_r(
+    sessions: str, group: str, method: str, variance: str
+) -> None:
+    made, maps = both(AGE)
+    _, found = made.answer("marginal", asked(made, sessions, group), maps, variance=variance)
+    assert isinstance(found, FTest)
+    expected = answer_of_r(method, AGE, sessions, group, BOTH)
+    np.testing.assert_allclose(found.f, expected["f"], rtol=1e-6)
+    np.testing.assert_allclose(np.broadcast_to(found.dof, len(expected)), expected["dof"], rtol=1e-6)
