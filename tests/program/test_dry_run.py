@@ -74,6 +74,11 @@ def test_the_group_level_names_its_maps_and_who_has_them(
     (contrast,) = [line for line in lines if line.startswith("incongruentMinusCongruent over 3 participants, 8 maps: ")]
     at = lines.index(contrast) + 1
     assert lines[at].startswith("  would do: ")
+    assert re.fullmatch(
+        rf"  needs about [\d.e-]+ GB of disk in {small_output}, 0\.\d+ GB of memory and \d+ s, without resampling and page",
+        lines[at + 1],
+    )
+    at += 1
     assert lines[at + 1 : at + 5] == [
         "  ses-01: 3 participants",
         "  ses-02: 3 participants",

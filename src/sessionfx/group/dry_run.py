@@ -7,8 +7,10 @@ from collections import Counter
 from sessionfx.bids.first_level_maps import MapSelection
 from sessionfx.bids.names import listed_labels, place_of
 from sessionfx.bids.stat_maps import read_sidecar, units_in
-from sessionfx.errors import LevelError
-from sessionfx.group.analysis import GroupAnalysis, contrast_study
+from sessionfx.errors import LevelError, ParticipantError
+from sessionfx.group.analysis import ContrastStudy, GroupAnalysis, contrast_study
+from sessionfx.group.needs import Needs
+from sessionfx.group.stack import has_kept
 from sessionfx.tasks.loop import find_work
 from sessionfx.wording import counted, joined, listed
 
@@ -72,6 +74,24 @@ def group_text(analysis: GroupAnalysis) -> str:
     return "\n".join([f"Would analyse {place_of(selection.entities)} at the group level:", *lines])
 
 
+def _needs(study: ContrastStudy) -> list[str]:
+    """Say what a contrast needs of the machine; nothing where its first map cannot be read, as its tasks will say."""
+    analysis = study.analysis
+    execution, needs_variances = analysis.execution, analysis.needs_variances
+    folder = execution.work_dir or analysis.output_dir
+    is_kept = execution.work_dir is not None and has_kept(
+        study.maps, folder, needs_variances=needs_variances, min_coverage=analysis.model.min_coverage
+    )
+    try:
+        needs = Needs.of(
+            study.maps, needs_variances=needs_variances, n_answers=len(study.questions) * len(analysis.strategies),
+            n_processes=execution.nprocs, is_kept=is_kept,
+        )  # fmt: skip
+    except ParticipantError:
+        return []
+    return [f"  {needs.text(folder)}" + ("; its maps are kept there from an earlier call" if is_kept else "")]
+
+
 def _units(selection: MapSelection) -> str:
     return joined(sorted({units_in(read_sidecar(maps[0].effect)) for maps in selection.maps.values()}), last="or")
 
@@ -79,13 +99,15 @@ def _units(selection: MapSelection) -> str:
 def _work(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[str]]:
     """Say how much of a contrast is finished; and what would be done of it, and removed."""
     try:
-        chain = contrast_study(contrast, analysis).chain
+        study = contrast_study(contrast, analysis)
     except LevelError as error:
         return "cannot be analysed", [f"  {error}"]
+    chain = study.chain
     to_do = find_work(chain, analysis.execution, analysis.output_dir)
     removed = to_do.record.files_of_outdated(chain)
     lines = [
         ("  would do: ", [task.name.removeprefix(f"{contrast} ") for task in to_do.tasks]),
         ("  would remove, as what they were made from has changed: ", [path.name for path in removed]),
     ]
-    return to_do.progress(), [start + listed(names, most=_NAMES_SHOWN) for start, names in lines if names]
+    described = [start + listed(names, most=_NAMES_SHOWN) for start, names in lines if names]
+    return to_do.progress(), described + (_needs(study) if to_do.tasks else [])

@@ -185,8 +185,8 @@ def open_stack(
         If the folder cannot be written, or has no room.
     """
     layout = layout_of(maps, covariates, times)
-    maps = [of_row for row in zip(*(found.of_rows for found in maps), strict=True) for of_row in row]
-    needed = int(np.ceil(min_coverage * len(maps) - _ROUNDING))
+    maps = _row_by_row(maps)
+    needed = _needed(maps, min_coverage)
     reader = _Reader(maps, folder, needs_variances, needed, n_threads)
     kept = KeptFile.of(maps, folder, needs_variances, needed) if is_kept else None
     with ExitStack() as files:
@@ -210,6 +210,22 @@ def open_stack(
             common=answered[filled.mask],
             min_coverage=min_coverage,
         )
+
+
+def has_kept(maps: Sequence[FirstLevelMap], folder: Path, *, needs_variances: bool, min_coverage: float) -> bool:
+    """Whether a folder keeps the maps of a contrast from an earlier call, as `open_stack` would read them."""
+    maps = _row_by_row(maps)
+    with KeptFile.of(maps, folder, needs_variances, _needed(maps, min_coverage)).opened() as kept:
+        return kept is not None
+
+
+def _row_by_row(maps: Sequence[FirstLevelMap]) -> list[FirstLevelMap]:
+    return [of_row for row in zip(*(found.of_rows for found in maps), strict=True) for of_row in row]
+
+
+def _needed(maps: Sequence[FirstLevelMap], min_coverage: float) -> int:
+    """How many maps must have an answered voxel."""
+    return int(np.ceil(min_coverage * len(maps) - _ROUNDING))
 
 
 class _NeedsDoublePrecisionError(Exception):
@@ -392,7 +408,7 @@ class _Taken:
 
 def _stored(values: NDArray[np.float64], own: NDArray[np.bool_], dtype: np.dtype[Any]) -> NDArray[np.float64]:
     """Give the values of a map as they are stored: NaN where it has no data."""
-    if dtype == np.float32 and not _is_single(values[own]):
+    if dtype == np.float32 and not is_single(values[own]):
         raise _NeedsDoublePrecisionError
     return np.where(own, values, np.nan)
 
@@ -419,11 +435,12 @@ def _kept_type(first: Volumes) -> type[np.floating]:
     all participants but for rounding must have no variance.
     """
     effect, variance, mask, _ = first
-    is_single = all(_is_single(volume[mask]) for volume in (effect, variance) if volume is not None)
-    return np.float32 if is_single else np.float64
+    are_single = all(is_single(volume[mask]) for volume in (effect, variance) if volume is not None)
+    return np.float32 if are_single else np.float64
 
 
-def _is_single(values: NDArray[np.float64]) -> bool:
+def is_single(values: NDArray[np.float64]) -> bool:
+    """Whether single precision holds all digits of some values."""
     with np.errstate(over="ignore"):
         return bool((values.astype(np.float32) == values).all())
 

@@ -1,0 +1,83 @@
+"""What the group level will need: disk, memory and time, from what the first map says and from measured rates.
+
+The rates are those of docs/performance.md: of one processor of an ordinary machine, and no more than approximate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sessionfx.bids.first_level_maps import FirstLevelMap
+from sessionfx.bids.stat_maps import read_effect
+from sessionfx.group.stack import is_single
+
+# Seconds for a number (a voxel of a map): to read and store it with its variance, to look at it for the evidence, to
+# estimate with it for one answer; and for a voxel of an answer, whatever the number of maps: z, clusters, files
+_READING = 1.5e-7
+_EVIDENCE = 0.8e-7
+_ESTIMATING = 0.8e-8
+_ANSWER = 2e-6
+# Algebra of the design, for the cube of the number of maps
+_ALGEBRA = 4e-11
+_START = 4.0
+# Bytes: the program with its libraries; volumes of each map that is being read; matrices of maps by maps
+_PROGRAM = 3.5e8
+_VOLUMES = 5
+_MATRICES = 6
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one contrast needs: bytes on disk and in memory, and seconds."""
+
+    disk: float
+    memory: float
+    seconds: float
+
+    @classmethod
+    def of(
+        cls, maps: Sequence[FirstLevelMap], *, needs_variances: bool, n_answers: int, n_processes: int, is_kept: bool
+    ) -> Needs:
+        """Estimate the needs of so many answers, where the maps may be kept from an earlier call.
+
+        Raises
+        ------
+        ParticipantError
+            If the first map cannot be read.
+        """
+        n_maps = sum(len(found.of_rows) for found in maps)
+        effect, variance, mask, _ = read_effect(maps[0].effect, maps[0].variance)
+        volumes = [effect] if variance is None else [effect, variance]
+        size = 4 if all(is_single(volume[mask]) for volume in volumes) else 8
+        n_voxels = int(mask.sum())
+        numbers = n_maps * n_voxels
+        reading = 0.0 if is_kept else _READING * len(volumes) / 2
+        rate = reading + _EVIDENCE + _ESTIMATING * n_answers
+        seconds = (rate * numbers + _ANSWER * n_voxels * n_answers) / n_processes
+        answers = 8 * 4 * n_voxels * n_answers
+        return cls(
+            disk=answers + (0 if is_kept else size * numbers * (2 if needs_variances else 1)),
+            memory=_PROGRAM + _VOLUMES * 8 * mask.size * n_processes + _MATRICES * 8 * n_maps**2,
+            seconds=_START + seconds + _ALGEBRA * n_maps**3,
+        )
+
+    def text(self, folder: Path) -> str:
+        """Say it in a line."""
+        minutes = self.seconds / 60
+        time = (
+            f"{self.seconds:.0f} s"
+            if minutes < 2
+            else f"{minutes:.0f} min"
+            if minutes < 120
+            else f"{minutes / 60:.0f} h"
+        )
+        return (
+            f"needs about {_gigabytes(self.disk)} of disk in {folder}, {_gigabytes(self.memory)} of memory and {time}, "
+            "without resampling and page"
+        )
+
+
+def _gigabytes(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.2g} GB"
