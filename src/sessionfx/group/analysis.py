@@ -685,6 +685,7 @@ class ContrastMaps:
             bayes_factors=any(answer.bayes_factors is not None for answer in every),
             units=self.results.questions[0].question.effect_units,
             atlases=tuple(self.regions),
+            partly_covered=self._stack.complete is not self._stack,
         )
 
     def summary(self) -> ContrastSummary:

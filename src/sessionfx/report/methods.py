@@ -133,6 +133,8 @@ class GroupWork:
         Of first-level effects.
     atlases : tuple of str
         In whose regions the questions were answered too.
+    partly_covered : bool
+        Whether some answered voxels are not in all maps.
     """
 
     strategies: frozenset[str] = frozenset()
@@ -146,6 +148,7 @@ class GroupWork:
     conditions: bool = False
     units: str = EFFECT_UNITS["voxel"]
     atlases: tuple[str, ...] = ()
+    partly_covered: bool = False
 
     def __or__(self, other: GroupWork) -> GroupWork:
         """Put together what was done for two contrasts."""
@@ -161,6 +164,7 @@ class GroupWork:
             conditions=self.conditions or other.conditions,
             units=self.units,
             atlases=self.atlases or other.atlases,
+            partly_covered=self.partly_covered or other.partly_covered,
         )
 
 

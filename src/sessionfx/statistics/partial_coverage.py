@@ -364,17 +364,31 @@ def _moments(cells: Cells, design: Array, values: Array) -> _Moments:
     )
 
 
-def mixed(cells: Cells, design: Array, contrast: Array, *, kenward_roger: bool) -> Fitted:
-    """Random intercept by REML; see `random_intercept.estimate_mixed`.
+class MixedFit(NamedTuple):
+    """A random intercept fitted to V voxels, for any contrast.
 
-    Parameters
+    Attributes
     ----------
-    cells : Cells
-    design : ndarray of shape (n, S, P)
-    contrast : ndarray of shape (P,)
-    kenward_roger : bool
-        Whether variance and degrees of freedom are Kenward and Roger's, or else Satterthwaite's.
+    at : ndarray of int, shape (K,)
+        Voxels that could be fitted; what follows is theirs.
+    moments, profile
+        Sums, and the likelihood at its maximum, of what ordinary least squares leave.
+    ordinary : ndarray of shape (K, P)
+        The coefficients of ordinary least squares.
+    holds : ndarray of bool, shape (V,)
+    n : ndarray of shape (V,)
     """
+
+    at: NDArray[np.intp]
+    moments: _Moments
+    profile: _Profile
+    ordinary: Array
+    holds: NDArray[np.bool_]
+    n: Array
+
+
+def fit_mixed(cells: Cells, design: Array) -> MixedFit:
+    """Fit a random intercept by REML, with a design of shape (n, S, P)."""
     n, s, p = design.shape
     flat = design.reshape(n * s, p)
     inverse, regular = _inverses(_gram(cells.has.reshape(-1, n * s), flat))
@@ -385,18 +399,24 @@ def mixed(cells: Cells, design: Array, contrast: Array, *, kenward_roger: bool) 
     m = moments.n_residual
     holds = regular & (m >= 2) & (moments.total > cells.rounding)
     at = np.nonzero(holds)[0]
-    shape = len(m)
-    effect, variance, dof = np.full(shape, np.nan), np.full(shape, np.nan), np.ones(shape)
-    if len(at):
-        chosen = moments.at(at)
-        at_zero = chosen.profile(np.zeros(len(at)))
-        spread = at_zero.penalty_2 / m[at] - (at_zero.penalty_1 / m[at]) ** 2
-        ratio, is_single = _ratios(chosen)
-        found = chosen.profile(ratio)
-        effect[at] = (ordinary_fit[at] + found.coefficients) @ contrast
-        variance[at], dof[at] = _of_contrast(chosen, found, contrast, kenward_roger=kenward_roger)
-        holds[at] = (spread > _REGULAR * chosen.most**2) & is_single
-    return Fitted(Estimate(effect, variance, dof, n=cells.n_participants), holds)
+    chosen = moments.at(at)
+    at_zero = chosen.profile(np.zeros(len(at)))
+    spread = at_zero.penalty_2 / m[at] - (at_zero.penalty_1 / m[at]) ** 2
+    ratio, is_single = _ratios(chosen)
+    holds[at] = (spread > _REGULAR * chosen.most**2) & is_single
+    return MixedFit(at, chosen, chosen.profile(ratio), ordinary_fit[at], holds, cells.n_participants)
+
+
+def mixed(fit: MixedFit, contrast: Array, *, kenward_roger: bool) -> Fitted:
+    """Estimate a contrast of shape (P,); see `random_intercept.estimate_mixed`.
+
+    Variance and degrees of freedom are Kenward and Roger's, or else Satterthwaite's.
+    """
+    effect, variance, dof = np.full(len(fit.n), np.nan), np.full(len(fit.n), np.nan), np.ones(len(fit.n))
+    if len(fit.at):
+        effect[fit.at] = (fit.ordinary + fit.profile.coefficients) @ contrast
+        variance[fit.at], dof[fit.at] = _of_contrast(fit.moments, fit.profile, contrast, kenward_roger=kenward_roger)
+    return Fitted(Estimate(effect, variance, dof, n=fit.n), fit.holds)
 
 
 def _ratios(moments: _Moments) -> tuple[Array, NDArray[np.bool_]]:
@@ -476,23 +496,37 @@ def _of_contrast(moments: _Moments, found: _Profile, contrast: Array, *, kenward
 _EXCHANGEABLE = 1e-8  # as in `cluster_robust`
 _ALL_SEEN, _LEAST_DOF = 1 - 1e-6, 1 - 1e-6  # as in the marginal strategy
 _LEAST_DOF_OF_A_VOXEL = 1.0
+_VALUES_AT_A_TIME = 2**19
 
 
-def robust(cells: Cells, design: Array, contrast: Array, ratio: Array, scale: Array) -> Fitted:
-    """Generalised least squares with CR2 errors and Satterthwaite's degrees of freedom; see `cluster_robust`.
+class Whitened(NamedTuple):
+    """Maps and design of V voxels multiplied by the inverse root of their working covariance, for any contrast."""
+
+    white: Array  # X̃, of shape (V, n, S, P)
+    response: Array  # ỹ
+    inside: Array  # X̃M⁻¹, M = X̃′X̃
+    roots: Array  # (I − H_ii)^-½
+    inverse: Array  # M⁻¹
+    coefficients: Array
+    regular: NDArray[np.bool_]
+    sizes: Array  # of the rows' weights, of shape (n,)
+    cells: Cells
+
+    def at(self, voxels: slice) -> Whitened:
+        """Restrict to some voxels."""
+        parts = {name: part[voxels] for name, part in self._asdict().items() if name not in ("sizes", "cells")}
+        return self._replace(**parts, cells=Cells(*(part[voxels] for part in self.cells)))
+
+
+def whitened(cells: Cells, design: Array, ratio: Array, scale: Array) -> Whitened:
+    """Prepare generalised least squares; see `robust`.
 
     Parameters
     ----------
     cells : Cells
     design : ndarray of shape (n, S, P)
-    contrast : ndarray of shape (P,)
     ratio, scale : ndarray of shape (n,)
         Of the working covariance of each participant.
-
-    Returns
-    -------
-    Fitted
-        With NaN where too few participants carry the contrast, or part of it is carried by one alone.
     """
     counts = cells.has.sum(axis=2)
     shrink = (1 - 1 / np.sqrt(1 + ratio * counts)) / np.maximum(counts, 1.0)
@@ -503,22 +537,50 @@ def robust(cells: Cells, design: Array, contrast: Array, ratio: Array, scale: Ar
     v, n, s, p = white.shape
     flat = white.reshape(v, n * s, p)
     inverse, regular = _inverses(np.matmul(flat.transpose(0, 2, 1), flat))
-    inside = np.matmul(flat, inverse).reshape(v, n, s, p)  # rows of X̃ M⁻¹
-    weights = inside @ contrast
+    inside = np.matmul(flat, inverse).reshape(v, n, s, p)
     left = np.eye(s) - np.matmul(inside, white.transpose(0, 1, 3, 2))
     kind = _kinds(design, ratio, scale)[None] * 2.0**s + cells.has @ 2.0 ** np.arange(s)
-    a = np.einsum("vns,vnst->vnt", weights, _roots(left, kind))
-    b = np.einsum("vns,vnsp->vnp", a, white)
-    coefficients = np.einsum("vpq,vq->vp", inverse, np.einsum("vmp,vm->vp", flat, response.reshape(v, -1)))
-    scores = np.einsum("vns,vns->vn", a, response) - np.einsum("vnp,vp->vn", b, coefficients)
-    variance = np.einsum("vn,vn->v", scores, scores)
-    largest = ((a * size) ** 2).sum(axis=2).max(axis=1)
-    variance[variance <= largest * cells.rounding] = 0.0
-    dof, seen = _degrees_of_freedom(_Scores(a, b, inside, inverse, scores, counts > 0))
-    truth = np.einsum("p,vpq,q->v", contrast, inverse, contrast)
-    answered = (seen >= _ALL_SEEN * truth) & (dof[0] >= _LEAST_DOF)
-    effect = np.where(answered, coefficients @ contrast, np.nan)
-    return Fitted(Estimate(effect, variance, dof[1], n=cells.n_participants), regular)
+    coefficients = np.einsum("vmp,vm->vp", inside.reshape(v, n * s, p), response.reshape(v, -1))
+    return Whitened(
+        white=white, response=response, inside=inside, roots=_roots(left, kind), inverse=inverse,
+        coefficients=coefficients, regular=regular, sizes=size[0, :, 0], cells=cells,
+    )  # fmt: skip
+
+
+def robust(of: Whitened, contrast: Array) -> Fitted:
+    """Estimate or test with CR2 errors and Satterthwaite's degrees of freedom; see `cluster_robust`.
+
+    Parameters
+    ----------
+    of : Whitened
+    contrast : ndarray of shape (P,) or (Q, P)
+
+    Returns
+    -------
+    Fitted
+        With NaN where too few participants carry the contrast, or part of it is carried by one alone.
+    """
+    constraints = np.atleast_2d(contrast)
+    q = len(constraints)
+    weights = np.matmul(of.inside, constraints.T)  # (V, n, S, Q)
+    a = np.matmul(weights.transpose(0, 1, 3, 2), of.roots)  # (V, n, Q, S)
+    b = np.matmul(a, of.white)  # (V, n, Q, P)
+    scores = np.einsum("vnqs,vns->vnq", a, of.response) - np.einsum("vnqp,vp->vnq", b, of.coefficients)
+    covariance = np.einsum("vnq,vnr->vqr", scores, scores)
+    largest = (np.einsum("vnqs,vnqs->vnq", a, a) * of.sizes[:, None] ** 2).max(axis=1)
+    varies = (np.einsum("vqq->vq", covariance) > largest * of.cells.rounding[:, None]).all(axis=1)
+    truth = constraints @ of.inverse @ constraints.T
+    design, voxel, seen = _degrees_of_freedom(of, a, b, scores, truth)
+    answered = (seen >= _ALL_SEEN) & (design - q + 1 >= _LEAST_DOF)
+    effects, n = of.coefficients @ constraints.T, of.cells.n_participants
+    if contrast.ndim == 1:
+        variance = np.where(varies, covariance[:, 0, 0], 0.0)
+        return Fitted(Estimate(np.where(answered, effects[:, 0], np.nan), variance, voxel, n=n), of.regular)
+    covariance[~(varies & answered)] = 0.0
+    dof = voxel - q + 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        f = dof / (voxel * q) * quadratic_form(effects.T, covariance)
+    return Fitted(FTest(f, np.full(len(f), float(q)), dof, n=n), of.regular)
 
 
 def _kinds(design: Array, ratio: Array, scale: Array) -> Array:
@@ -538,80 +600,131 @@ def _roots(matrices: Array, kind: Array) -> Array:
     return np.asarray(roots[where.ravel()].reshape(v, n, s, s))
 
 
-class _Scores(NamedTuple):
-    """Participants' scores u = a′ỹ − b′β̂, with rows of X̃M⁻¹, M⁻¹, the scores themselves and who takes part."""
-
-    a: Array
-    b: Array
-    inside: Array
-    inverse: Array
-    scores: Array
-    there: NDArray[np.bool_]
+def _inverse_roots(matrices: Array) -> Array:
+    """Compute M^-½ of symmetric matrices of shape (V, Q, Q), on the space where they are not zero."""
+    eigenvalues, vectors = np.linalg.eigh(matrices)
+    kept = eigenvalues > _ZERO * np.maximum(eigenvalues[:, -1:], np.finfo(float).tiny)
+    inverse = np.where(kept, 1 / np.sqrt(np.where(kept, eigenvalues, 1.0)), 0.0)
+    return np.asarray(np.matmul(vectors * inverse[:, None, :], vectors.transpose(0, 2, 1)))
 
 
-def _degrees_of_freedom(of: _Scores) -> tuple[tuple[Array, Array], Array]:
-    """Find the dof of the design, and the smaller of these and the voxel's; and the variance's expectation."""
-    own = np.einsum("vns,vns->vn", of.a, of.a)
-    shared = np.einsum("vnp,vpq,vnq->vn", of.b, of.inverse, of.b)
-    both = np.matmul(of.b.transpose(0, 2, 1), of.b)
-    diagonal = own - shared
+def _degrees_of_freedom(of: Whitened, a: Array, b: Array, scores: Array, truth: Array) -> tuple[Array, Array, Array]:
+    """Find η of the design, the smaller of it and the voxel's, and the variance's expectation relative to the truth.
+
+    Scores of two participants have the covariance δ_ij a_i a_i′ − b_i M⁻¹ b_j′, with a and b of shapes (V, n, Q, S) and
+    (V, n, Q, P).
+    """
+    q = b.shape[2]
+    shared = np.matmul(np.matmul(b, of.inverse[:, None]), b.transpose(0, 1, 3, 2))
+    diagonal = np.matmul(a, a.transpose(0, 1, 3, 2)) - shared  # (V, n, Q, Q)
     expected = diagonal.sum(axis=1)
-    whole = np.matmul(of.inverse, both)
-    squares = (diagonal**2 - shared**2).sum(axis=1) + np.einsum("vpq,vqp->v", whole, whole)
-    safe = np.where(expected > _ZERO, expected, 1.0)
-    design = np.where(expected > _ZERO, safe**2 / np.where(squares > 0, squares, np.inf), 0.0)
-    voxel = np.fmin(np.maximum(_of_voxels(of, diagonal, both, safe), np.minimum(_LEAST_DOF_OF_A_VOXEL, design)), design)
-    return (design, np.where(_are_exchangeable(of, diagonal), design, voxel)), expected
+    root = _inverse_roots(truth)
+    seen = np.linalg.eigvalsh(root @ expected @ root)[:, 0]
+    exchangeable = _are_exchangeable(of, b, diagonal)
+    root = _inverse_roots(expected)
+    a, b = np.matmul(root[:, None], a), np.matmul(root[:, None], b)
+    scores = np.einsum("vqr,vnr->vnq", root, scores)
+    shared, diagonal = (root[:, None] @ part @ root[:, None] for part in (shared, diagonal))
+    both = np.einsum("vnqp,vnrs->vqrps", b, b, optimize=True)  # Σ b_q b_r′
+    half = np.einsum("vpt,vqrts->vqrps", of.inverse, both)
+    total = np.einsum("vqrps,vrqsp->v", half, half) + np.einsum("vqrps,vqrsp->v", half, half)
+    trace_own, trace_shared = np.einsum("vnqq->vn", diagonal), np.einsum("vnqq->vn", shared)
+    total += (trace_own**2 - trace_shared**2).sum(axis=1)
+    squares = np.einsum("vnqr,vnqr->vn", diagonal, diagonal)
+    total += squares.sum(axis=1) - np.einsum("vnqr,vnqr->v", shared, shared)
+    design = np.where(total > 0, q * (q + 1) / np.where(total > 0, total, 1.0), 0.0)
+    found = _of_voxels(of, a, b, both, _Spread(scores, trace_own, squares))
+    least = np.minimum(q - 1 + _LEAST_DOF_OF_A_VOXEL, design)
+    voxel = np.fmin(np.maximum(found, least), design)
+    return design, np.where(exchangeable, design, voxel), seen
 
 
-def _of_voxels(of: _Scores, diagonal: Array, both: Array, expected: Array) -> Array:
+class _Spread(NamedTuple):
+    """Standardised scores of shape (V, n, Q); the trace of each one's covariance, and its sum of squares."""
+
+    scores: Array
+    variances: Array
+    squares: Array
+
+
+def _of_voxels(of: Whitened, a: Array, b: Array, both: Array, spread: _Spread) -> Array:
     """Find the degrees of freedom that how much participants vary gives; see `cluster_robust.ParticipantSpread`."""
-    p = of.b.shape[2]
-    sides = np.concatenate([of.a[..., None] * of.b[:, :, None], of.inside], axis=3)  # (V, n, S, 2P)
-    middle = np.zeros((len(both), 2 * p, 2 * p))
-    middle[:, :p, p:] = middle[:, p:, :p] = -np.eye(p)
-    middle[:, p:, p:] = both
-    shared = np.matmul(np.matmul(sides, middle[:, None]), sides.transpose(0, 1, 3, 2))
-    blocks = of.a[..., :, None] * of.a[..., None, :] + shared
-    share = np.einsum("vnss->vn", blocks) / expected[:, None]
-    carries = diagonal > _ZERO * diagonal.max(axis=1, keepdims=True)
-    spread = np.where(carries, of.scores**2 * expected[:, None] / np.where(carries, diagonal, 1.0), 0.0)
-    total = (share * spread).sum(axis=1)
+    q, p = b.shape[2:]
+    carries = spread.variances > _ZERO * spread.variances.max(axis=1, keepdims=True)
+    safe = np.where(carries, spread.variances, 1.0)
+    inflation = 1 + 2 * np.where(carries, spread.squares / safe**2, 1.0)
+    s = np.where(carries, np.square(spread.scores).sum(axis=2) / safe, 0.0)
+    # G_q′G_r of two participants is δ a_q a_r′ − a_q b_r′ K′ − K b_q a_r′ + K W K′, W = Σ b_q b_r′, K rows of X̃M⁻¹
+    pairs = [(first, second) for first in range(q) for second in range(q)]
+    sides = {
+        (first, second): np.concatenate([a[:, :, first, :, None] * b[:, :, second, None, :], of.inside], axis=3)
+        for first, second in pairs
+    }
+    middle = np.zeros((q, q, len(b), 2 * p, 2 * p))
+    middle[..., :p, p:] = middle[..., p:, :p] = -np.eye(p)
+    middle[..., p:, p:] = both.transpose(1, 2, 0, 3, 4)
+    shared = {
+        (first, second): np.matmul(
+            np.matmul(sides[first, second], middle[first, second][:, None]), sides[second, first].transpose(0, 1, 3, 2)
+        )
+        for first, second in pairs
+    }
+    blocks = {
+        (first, second): a[:, :, first, :, None] * a[:, :, second, None, :] + shared[first, second]
+        for first, second in pairs
+    }
+    share = sum(np.einsum("vnss->vn", blocks[first, first]) for first in range(q)) / q
+    total = (share * s).sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        spread = spread / total[:, None]
-    weighted = np.einsum("vn,vnsp,vnsq->vpq", spread, sides, sides, optimize=True)
-    product = np.matmul(middle, weighted)
-    of_pairs = np.einsum("vpq,vqp->v", product, product)
-    of_pairs -= (spread**2 * np.einsum("vnst,vnst->vn", shared, shared)).sum(axis=1)
-    of_own = (spread**2 * np.einsum("vnst,vnst->vn", blocks, blocks)).sum(axis=1) / 3
+        s = s / total
+    of_pairs, own = np.zeros(len(b)), np.zeros_like(s)
+    for first, second in pairs:
+        j, left, right = middle[first, second], sides[first, second], sides[second, first]
+        aa, bb, ba = _weighted(s, left, left), _weighted(s, right, right), _weighted(s, right, left)
+        of_pairs += np.einsum("vpq,vqp->v", aa @ j, bb @ j.transpose(0, 2, 1))
+        of_pairs += np.einsum("vpq,vqp->v", ba @ j, ba @ j)
+        of_pairs -= (s**2 * _inner(shared, first, second)).sum(axis=1)
+        own += _inner(blocks, first, second)
+    of_own = (s**2 * own / inflation).sum(axis=1)
+    excess = ((share * s) ** 2 * (1 - 1 / inflation)).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        numerator = 2 * (1 - 2 / 3 * ((share * spread) ** 2).sum(axis=1))
-        return np.asarray(numerator / (2 / expected**2 * (of_own + of_pairs)))
+        return np.asarray(q * (q + 1) * (1 - excess) / (of_own + of_pairs))
 
 
-def _are_exchangeable(of: _Scores, diagonal: Array) -> NDArray[np.bool_]:
-    """Whether all participants' scores have one variance and all pairs one covariance; see `cluster_robust`."""
-    there = of.there
-    low, high = np.where(there, diagonal, np.inf).min(axis=1), np.where(there, diagonal, -np.inf).max(axis=1)
-    tolerance = _EXCHANGEABLE * np.abs(diagonal).max(axis=1)
-    found: NDArray[np.bool_] = high - low <= tolerance
+def _inner(blocks: dict[tuple[int, int], Array], first: int, second: int) -> Array:
+    """Sum the products of a participant's block with itself and with that of the contrasts exchanged."""
+    both = blocks[first, second] + blocks[second, first]
+    return np.asarray(np.einsum("vnst,vnst->vn", blocks[first, second], both))
+
+
+def _weighted(s: Array, left: Array, right: Array) -> Array:
+    """Sum over participants s left′ right, of shape (V, 2P, 2P)."""
+    v, n, rows, columns = left.shape
+    scaled = (left * s[:, :, None, None]).reshape(v, n * rows, columns)
+    return np.asarray(np.matmul(scaled.transpose(0, 2, 1), right.reshape(v, n * rows, columns)))
+
+
+def _are_exchangeable(of: Whitened, b: Array, diagonal: Array) -> NDArray[np.bool_]:
+    """Whether all participants' scores have one covariance and all pairs one; see `cluster_robust`."""
+    there = np.asarray(of.cells.has.any(axis=2))
+    at = there[:, :, None, None]
+    spans = np.where(at, diagonal, -np.inf).max(axis=1) - np.where(at, diagonal, np.inf).min(axis=1)
+    tolerance = _EXCHANGEABLE * np.abs(diagonal).max(axis=(1, 2, 3))
+    found = np.array((spans <= tolerance[:, None, None]).all(axis=(1, 2)), dtype=bool)
     for voxel in np.nonzero(found)[0]:
-        b = of.b[voxel][there[voxel]]
-        pairs = (b @ of.inverse[voxel] @ b.T)[~np.eye(len(b), dtype=bool)]
-        found[voxel] = np.ptp(pairs) <= tolerance[voxel] if len(pairs) else True
+        own = b[voxel][there[voxel]]  # (n, Q, P)
+        pairs = np.einsum("iqp,pt,jrt->qrij", own, of.inverse[voxel], own, optimize=True)
+        others = pairs[..., ~np.eye(len(own), dtype=bool)]
+        found[voxel] = bool(np.ptp(others, axis=-1).max(initial=0.0) <= tolerance[voxel]) if others.size else True
     return found
 
 
-def in_parts(fit: Callable[[Cells], Fitted], cells: Cells, n_values: int) -> Fitted:
-    """Fit a few voxels at a time, so that arrays of so many values for each map stay small."""
-    width = max(1, _VALUES_AT_A_TIME // (cells.has[0].size * n_values))
-    parts = [
-        fit(Cells(cells.values[start : start + width], cells.has[start : start + width]))
-        for start in range(0, len(cells.has), width)
-    ]
+def in_parts(fit: Callable[[slice], Fitted], shape: tuple[int, ...], n_values: int) -> Fitted:
+    """Fit a few of V voxels at a time, so that arrays of so many values for each map stay small.
+
+    Maps are of shape (V, n, S).
+    """
+    width = max(1, _VALUES_AT_A_TIME // (shape[1] * shape[2] * n_values))
+    parts = [fit(slice(start, start + width)) for start in range(0, shape[0], width)]
     results: list[Any] = [part.result for part in parts]
-    joined = type(results[0]).joined(results)
-    return Fitted(joined, np.concatenate([part.holds for part in parts]))
-
-
-_VALUES_AT_A_TIME = 2**19
+    return Fitted(type(results[0]).joined(results), np.concatenate([part.holds for part in parts]))

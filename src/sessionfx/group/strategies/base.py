@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -32,6 +32,7 @@ from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.partial_coverage import Cells, Fitted
 from sessionfx.statistics.resampling import Resampling, WildBootstrap
 
+Shared = TypeVar("Shared")
 INTERCEPT = GroupContrast("", "intercept", (1.0,))
 NO_BAYES_FACTOR = (
     "The Bayes factor is that of a t test on one value per participant with one variance for all: summary-statistics "
@@ -204,6 +205,8 @@ class PartialMaps:
     rows : ndarray of int, shape (n, S)
         Of the map of each participant and session; -1 where there is none.
     cells : Cells
+    known : dict
+        What `shared` found for other plans.
     """
 
     layout: MapLayout
@@ -211,6 +214,7 @@ class PartialMaps:
     sessions: tuple[str, ...]
     rows: NDArray[np.int_]
     cells: Cells
+    known: dict[object, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
     def of(
@@ -229,6 +233,13 @@ class PartialMaps:
     def arranged(self, design: NDArray[np.float64]) -> NDArray[np.float64]:
         """Arrange a design matrix of shape (N, P) as the maps: (n, S, P), with zeros where there is no map."""
         return np.where((self.rows >= 0)[:, :, None], design[self.rows], 0.0)
+
+    def shared(self, fit: Callable[..., Shared], *design: NDArray[np.float64]) -> Shared:
+        """Fit a design to the maps, once for all plans that have it."""
+        key = fit, *(part.tobytes() for part in design)
+        if key not in self.known:
+            self.known[key] = fit(self.cells, *design)
+        return cast("Shared", self.known[key])
 
     @property
     def between(self) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ from sessionfx.group.strategies.strategy import FEW_DOF, Assumptions, Grounds, S
 from sessionfx.statistics.cluster_robust import RobustContrast, estimate_robust, robust_contrast, wald_robust
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import repeated_blocks
-from sessionfx.statistics.partial_coverage import Fitted, in_parts, robust
+from sessionfx.statistics.partial_coverage import Fitted, in_parts, robust, whitened
 from sessionfx.statistics.participant_variance import (
     ParticipantSpectrum,
     PooledGroups,
@@ -162,16 +162,14 @@ class MarginalPlan(Plan):
     def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
         """Estimate with the design of each voxel and one working covariance; see `Plan.estimate_apart`."""
         assert self.working is not None  # noqa: S101 - `plan` gives it
-        if self.contrast.ndim > 1:
-            return None
         n = len(maps.rows)
         ratio, scale = np.full(n, self.working.ratio), np.ones(n)
         if self.working.by_group:
             ratio, scale = np.array([self.working.by_group[label] for label in self.groups]).T
         design = maps.arranged(self.design_matrix.to_numpy())
-        return in_parts(
-            lambda cells: robust(cells, design, self.contrast, ratio, scale), maps.cells, 2 * design.shape[2]
-        )
+        of_contrast = 2 * design.shape[2] * len(np.atleast_2d(self.contrast))
+        white = maps.shared(whitened, design, ratio, scale)
+        return in_parts(lambda voxels: robust(white.at(voxels), self.contrast), maps.cells.has.shape, of_contrast)
 
     def with_ratio(
         self,

@@ -15,7 +15,7 @@ from sessionfx.group.strategies.designs import session_design
 from sessionfx.group.strategies.strategy import ORDINARY, UNEQUAL_TIMES, Assumptions, Grounds, Strategy
 from sessionfx.group.validity import WITHOUT_SPHERICITY
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.partial_coverage import Fitted, in_parts, mixed
+from sessionfx.statistics.partial_coverage import Fitted, fit_mixed, mixed
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
 from sessionfx.statistics.random_intercept import (
     KENWARD_ROGER,
@@ -74,10 +74,8 @@ class MixedPlan(Plan):
     def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
         """Estimate by REML at each voxel with its own design; see `Plan.estimate_apart`."""
         design, is_kenward_roger = maps.arranged(self.design_matrix.to_numpy()), self.dof_method == KENWARD_ROGER
-        return in_parts(
-            lambda cells: mixed(cells, design, self.contrast, kenward_roger=is_kenward_roger),
-            maps.cells, design.shape[2],
-        )  # fmt: skip
+        fit = maps.shared(fit_mixed, design)
+        return mixed(fit, self.contrast, kenward_roger=is_kenward_roger)
 
 
 class Mixed(Strategy):

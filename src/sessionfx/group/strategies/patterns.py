@@ -74,9 +74,10 @@ class PatternPlan:
         left = np.nonzero(~complete & self._has_sessions(has))[0]
         fitted = None
         if len(left) and not (self.question.tested or self.layout.session_covariate_names):
-            fitted = self.plan.estimate_apart(
-                PartialMaps.of(self.layout, self.question, effects[:, left], has[:, left])
-            )
+            key = PartialMaps, left.tobytes()
+            if key not in shared:
+                shared[key] = PartialMaps.of(self.layout, self.question, effects[:, left], has[:, left])
+            fitted = self.plan.estimate_apart(replace(shared[key], question=self.question))
         if fitted is not None:
             parts.append((left[fitted.holds], fitted.result.at(fitted.holds), None))
             left = left[~fitted.holds]

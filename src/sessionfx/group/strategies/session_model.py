@@ -31,11 +31,9 @@ from sessionfx.statistics.linear_algebra import independent_columns, rank_of
 from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 from sessionfx.statistics.partial_coverage import (
-    Cells,
     Fitted,
     complete_values,
     epsilon,
-    in_parts,
     ordinary,
     within_participants,
 )
@@ -109,12 +107,8 @@ class SessionModelPlan(Plan):
             design = maps.arranged(matrix)
             flat = design.reshape(-1, design.shape[2])
 
-            def fit(cells: Cells) -> Fitted:
-                values, has = (part.reshape(-1, len(flat)) for part in cells)
-                found = ordinary(values, has, flat, contrast)
-                return found._replace(result=replace(found.result, n=cells.n_participants))
-
-            return in_parts(fit, maps.cells, design.shape[2])
+            found = ordinary(*(part.reshape(-1, len(flat)) for part in maps.cells), flat, contrast)
+            return found._replace(result=replace(found.result, n=maps.cells.n_participants))
         if self.details["SubjectEffect"] != "indicator":  # a line over those who are there
             return None
         design = maps.arranged(matrix[:, : self.n_common])
@@ -127,9 +121,7 @@ class SessionModelPlan(Plan):
         asked = contrast[..., : self.n_common]
         if not np.allclose(asked @ kept.T @ kept, asked):
             return None
-        return in_parts(
-            lambda cells: within_participants(cells, design @ kept.T, asked @ kept.T), maps.cells, len(kept)
-        )
+        return within_participants(maps.cells, design @ kept.T, asked @ kept.T)
 
 
 @dataclass(frozen=True)
