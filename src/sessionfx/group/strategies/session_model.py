@@ -107,7 +107,8 @@ class SessionModelPlan(Plan):
             design = maps.arranged(matrix)
             flat = design.reshape(-1, design.shape[2])
 
-            found = ordinary(*(part.reshape(-1, len(flat)) for part in maps.cells), flat, contrast)
+            values, has = (part.reshape(-1, len(flat)) for part in maps.cells)
+            found = ordinary(values, has, flat, contrast)
             return found._replace(result=replace(found.result, n=maps.cells.n_participants))
         if self.details["SubjectEffect"] != "indicator":  # a line over those who are there
             return None
