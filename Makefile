@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 UPSTREAM = git+https://github.com/nilearn/nilearn git+https://github.com/bids-standard/pybids
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast test-minimum test-upstream test-container lint format validity family-wise bench boutiques docs release-check clean
+.PHONY: help demo test test-fast coverage test-minimum test-upstream test-container lint format validity family-wise bench boutiques docs release-check clean
 
 help: ## list these tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ test: $(VENV)/.dev lint ## set up and run the whole suite
 
 test-fast: $(VENV)/.dev ## the suite without whole-program tests
 	$(BIN)/$(FAST_LOOP)
+
+coverage: $(VENV)/.dev ## the fast loop with the lines and branches of the program that it does not reach
+	$(BIN)/$(FAST_LOOP) --cov --cov-report=term-missing:skip-covered
 
 test-minimum: ## the fast loop on the lowest versions of the dependencies that pyproject.toml allows
 	$(PYTHON) -m venv .venv-minimum
@@ -102,4 +105,4 @@ release-check: $(VENV)/.dev ## build sdist and wheel, check them, run the demo f
 	tools/wheel-check dist/*.whl
 
 clean: ## remove the environment, the demo, what was built, and caches
-	rm -rf $(VENV) .venv-minimum .venv-upstream $(DEMO) dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-minimum .venv-upstream $(DEMO) dist site .coverage* .pytest_cache .mypy_cache .ruff_cache .hypothesis
