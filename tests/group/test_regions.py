@@ -161,6 +161,13 @@ def test_a_region_that_a_map_has_not_is_named_and_left_out(tmp_path: Path) -> No
     half = table[(table["participant_id"] == "sub-03") & (table["region"] == "Corner")]
     np.testing.assert_allclose(half["effect"], [study.effects["03", own][1, :3].mean() for own in ("01", "02")])
     assert set(answers_of(tmp_path / "out", "mean")["region"]) == {"Corner", "Single voxel"}
+    assert group(study, tmp_path / "more", "--atlas", str(atlas), "--session-contrast", "mean", "--min-coverage", "0.8",
+                 "--strategy", "summary-statistics") == 0  # fmt: skip
+    found = answers_of(tmp_path / "more", "mean").set_index("region")
+    for name, own in table.groupby("region"):
+        expected = stats.ttest_1samp(own.groupby("participant_id")["effect"].mean(), 0)
+        np.testing.assert_allclose(found.loc[name, ["t", "p"]].astype(float), list(expected), rtol=1e-6)
+    assert found.loc["Elsewhere", "n_participants"] == 5
 
 
 def test_who_needs_variances_says_so(study: GroupStudy, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ from sessionfx.space.regions import Regions, nearest_labels
 from sessionfx.wording import words_to_label
 
 _COLUMNS = ("index", "name")
+# Of what names its files, whose names are no longer than those of maps then
+_LONGEST_LABEL = 30
 # Of a JSON file where the names do not stand at its top
 _LABEL_MAP = "LabelMap"
 # A peak at the edge of a region has the name of it, said to be near
@@ -110,7 +112,7 @@ def atlas_label(path: Path) -> str:
     parsed = parse_name(path.name)
     entities = parsed.entities if parsed is not None else {}
     stem = path.name.removesuffix(".gz").removesuffix(".nii")
-    return entities.get("atlas") or entities.get("seg") or words_to_label([stem]) or "atlas"
+    return (entities.get("atlas") or entities.get("seg") or words_to_label([stem]) or "atlas")[:_LONGEST_LABEL]
 
 
 def read_atlases(paths: Sequence[Path], tables: Sequence[Path]) -> tuple[Atlas, ...]:

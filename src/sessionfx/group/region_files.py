@@ -17,7 +17,7 @@ from sessionfx.group.files import GroupFiles
 from sessionfx.group.peaks import shown_first
 from sessionfx.group.regions import ContrastRegions, with_interval
 from sessionfx.group.results import QuestionResults, StrategyResult
-from sessionfx.group.strategies.base import Question
+from sessionfx.group.strategies.base import Plan, Question
 from sessionfx.group.summaries import COLUMNS
 from sessionfx.space.regions import LEAST_SHARE
 from sessionfx.statistics.estimates import Estimate, FTest
@@ -31,7 +31,8 @@ _OF_MAPS: dict[str, dict[str, Any]] = {
 }
 _ANSWER_COLUMNS: dict[str, dict[str, Any]] = {
     **{name: COLUMNS[name] for name in ("first_level_contrast", "session_contrast", "group_contrast", "strategy",
-                                        "valid", "recommended", "n_participants", "n_maps")},
+                                        "valid", "recommended", "n_participants")},
+    "n_maps": {"Description": "First-level maps that entered; n/a for a region that some map has not"},
     "index": {"Description": "Number of the region in the atlas"},
     "region": {"Description": "Its name in the atlas"},
     "effect": {"Description": "Estimate of the session contrast; n/a for F"},
@@ -152,9 +153,21 @@ class RegionFiles:
             strategy=answer.name,
             valid=results.verdict.strategies[answer.name].valid,
             recommended=recommended.index(answer.name) + 1 if answer.name in recommended else None,
-            n_participants=len({str(name).split("_")[0] for name in plan.design_matrix.index}),
-            n_maps=plan.n_maps,
+            **_counts(regions, answer, plan),
         )
+
+
+def _counts(regions: ContrastRegions, answer: StrategyResult, plan: Plan) -> dict[str, Any]:
+    """Count participants and maps of each region; of which maps nothing is known where some lack it."""
+    assert answer.stat_map is not None  # noqa: S101 - the caller looked
+    n = answer.stat_map.estimate.n
+    if n is None:
+        n_participants = len({str(name).split("_")[0] for name in plan.design_matrix.index})
+        return {"n_participants": n_participants, "n_maps": plan.n_maps}
+    found = regions.measured
+    is_complete = (found.coverage == len(found.effects))[answer.stat_map.mask[:, 0, 0]]
+    n_maps = pd.array([plan.n_maps if complete else None for complete in is_complete], "Int64")
+    return {"n_participants": n.astype(int), "n_maps": n_maps}
 
 
 def answer_rows(regions: ContrastRegions, answer: StrategyResult) -> Iterator[dict[str, Any]]:

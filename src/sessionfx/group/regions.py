@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
@@ -22,17 +23,19 @@ from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.first_level_maps import FirstLevelMap
 from sessionfx.bids.region_tables import read_region_table, region_table_beside
 from sessionfx.bids.stat_maps import read_effect
-from sessionfx.errors import LevelError, NotEstimableError
-from sessionfx.execution import in_this_process, in_threads
+from sessionfx.errors import LevelError
+from sessionfx.execution import in_threads
 from sessionfx.group.absence import with_absence
 from sessionfx.group.answers import GroupEstimator
+from sessionfx.group.coverage import with_coverage
+from sessionfx.group.judgement import Judgement
 from sessionfx.group.peaks import by_participant, shown_first
-from sessionfx.group.results import QuestionResults, StrategyResult
+from sessionfx.group.results import QuestionResults, StrategyResult, Verdict
 from sessionfx.group.stack import MapStack
 from sessionfx.group.store import BlockStore, scratch_file
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import Question
-from sessionfx.group.strategies.blocks import block_width, estimate_in_blocks
+from sessionfx.group.strategies.blocks import block_width
 from sessionfx.group.verdict import judge
 from sessionfx.space.regions import LEAST_SHARE, Regions
 from sessionfx.statistics.estimates import Estimate
@@ -44,6 +47,7 @@ NO_VARIANCE = (
 )
 # Half of a 95 % interval leaves this above it
 _TAIL = 0.025
+_ROUNDING = 1e-9  # of a share
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,9 @@ class RegionValues:
     shares: NDArray[np.float64]
 
     @property
-    def is_complete(self) -> NDArray[np.bool_]:
-        """Which regions every map has, of shape (R,)."""
-        return np.asarray(np.isfinite(self.effects).all(axis=0))
+    def coverage(self) -> NDArray[np.intp]:
+        """How many maps have each region, of shape (R,)."""
+        return np.asarray(np.isfinite(self.effects).sum(axis=0))
 
 
 @dataclass(frozen=True)
@@ -169,20 +173,34 @@ class ContrastRegions:
         return RegionValues(np.where(shares >= LEAST_SHARE, means, np.nan), None, counts, shares)
 
     @property
-    def left_out(self) -> dict[str, str]:
-        """Regions that are not answered, and why."""
-        missing = np.isnan(self.measured.effects)
-        n_maps = len(missing)
-        return {
-            name: f"{int(own.sum())} of {n_maps} maps have less than {LEAST_SHARE:.0%} of its voxels"
-            for name, own in zip(self.regions.names, missing.T, strict=True)
-            if own.any()
-        }
+    def is_answered(self) -> NDArray[np.bool_]:
+        """Which regions enough maps have, as `--min-coverage` says, of shape (R,)."""
+        needed = np.ceil(self.stack.min_coverage * len(self.measured.effects) - _ROUNDING)
+        return np.asarray(self.measured.coverage >= needed)
 
     @property
-    def answered(self) -> list[int]:
-        """Numbers of the regions that are answered."""
-        return [int(number) for number in np.flatnonzero(self.measured.is_complete)]
+    def left_out(self) -> dict[str, str]:
+        """Regions that are not answered, and why."""
+        n_maps = len(self.measured.effects)
+        return {
+            name: f"{n_maps - found} of {n_maps} maps have less than {LEAST_SHARE:.0%} of its voxels"
+            for name, found, answered in zip(self.regions.names, self.measured.coverage, self.is_answered, strict=True)
+            if not answered
+        }
+
+    @cached_property
+    def _able_estimator(self) -> GroupEstimator:
+        """The estimator with the strategies that can do with what is known of regions."""
+        estimator = replace(self.estimator, atlases=())
+        if self.measured.variances is not None:
+            return estimator
+        options = estimator.options
+        return replace(
+            estimator,
+            strategies=tuple(own for own in estimator.strategies if not own.needs_variances(options)),
+            # the mean that evidence is gathered for can be taken without
+            options=replace(options, fixed_effects="equal"),
+        )
 
     @cached_property
     def answers(self) -> Mapping[str, QuestionResults]:
@@ -193,41 +211,37 @@ class ContrastRegions:
         LevelError
             If no region is in every map.
         """
-        values, estimator = self.measured, self.estimator
-        if not values.is_complete.any():
+        values, estimator = self.measured, self._able_estimator
+        if not (values.coverage == len(values.effects)).any():
             raise LevelError(
                 f"No region of atlas {self.atlas.label} lies in every map: {listed(self.left_out, most=3)}. Leave "
                 "--atlas out, or give one in the space of the maps."
             )
-        declined = {}
-        if values.variances is None:
-            declined = {
-                strategy.name: StrategyResult(strategy.name, strategy.label, strategy.title, NO_VARIANCE)
-                for strategy in estimator.strategies
-                if strategy.needs_variances(estimator.options)
-            }
-            # the mean that evidence is gathered for can be taken without
-            estimator = replace(
-                estimator,
-                strategies=tuple(own for own in estimator.strategies if own.name not in declined),
-                options=replace(estimator.options, fixed_effects="equal"),
-            )
+        declined = {
+            strategy.name: StrategyResult(strategy.name, strategy.label, strategy.title, NO_VARIANCE)
+            for strategy in self.estimator.strategies
+            if strategy not in estimator.strategies
+        }
         with self._region_stack() as stack:
-            found = replace(estimator, atlases=()).estimate(self.questions, stack, self.sessions)
+            found = estimator.estimate(self.questions, stack, self.sessions)
         answers = {}
         for question, results in zip(self.questions, found.results, strict=True):
             of = {**declined, **{result.name: result for result in results}}
             complete = tuple(
-                with_absence(of[strategy.name], question, estimator.model) for strategy in self.estimator.strategies
+                # neighbours in the list of regions are no clusters
+                replace(with_absence(of[strategy.name], question, estimator.model), clusters=pd.DataFrame())
+                for strategy in self.estimator.strategies
             )
             verdict = judge(question, self.stack.layout, complete, found.evidence, estimator.options)
-            answers[question.label] = QuestionResults(question, complete, (), verdict)
+            judged = QuestionResults(question, complete, (), verdict)
+            judged = with_coverage(judged, (values.coverage == len(values.effects)).reshape(-1, 1, 1))
+            answers[question.label] = replace(judged, verdict=_of_regions(judged.verdict))
         return answers
 
     @contextmanager
     def _region_stack(self) -> Iterator[MapStack]:
-        """Keep the values as maps whose voxels are the regions that every map has."""
-        values, chosen = self.measured, self.measured.is_complete
+        """Keep the values as maps whose voxels are the regions that are answered."""
+        values, chosen = self.measured, self.is_answered
         size = (len(values.effects), int(chosen.sum()), block_width(len(values.effects)))
         mask = self.regions.as_mask(chosen)
         with ExitStack() as files:
@@ -242,8 +256,9 @@ class ContrastRegions:
             effects, variances = stores
             assert effects is not None  # noqa: S101 - there always are effects
             yield MapStack(
-                layout=self.stack.layout, mask=mask, grid=self.regions.grid, coverage=mask * len(self.maps),
-                warnings=(), stored=effects, stored_variances=variances, common=np.ones(size[1], dtype=bool),
+                layout=self.stack.layout, mask=mask, grid=self.regions.grid,
+                coverage=values.coverage.reshape(mask.shape), warnings=(), stored=effects,
+                stored_variances=variances, common=np.ones(size[1], dtype=bool), min_coverage=self.stack.min_coverage,
             )  # fmt: skip
 
     def panels(self, results: QuestionResults, most: int) -> tuple[RegionPanel, ...]:
@@ -254,49 +269,48 @@ class ContrastRegions:
         answer = shown_first(results)
         if answer is None or answer.stat_map is None:
             return ()
-        estimate = answer.stat_map.estimate
+        estimate, numbers = answer.stat_map.estimate, np.flatnonzero(answer.stat_map.mask)
         size = np.abs(estimate.z) if estimate.two_sided else estimate.z
         passes = size >= answer.threshold
-        order = np.argsort(-size)[: max(1, min(most, int(passes.sum())))]
-        numbers = np.flatnonzero(answer.stat_map.mask)
-        sessions = self._session_estimates(answer, results.question)
-        if isinstance(estimate, Estimate):
-            sessions[results.question.text] = with_interval(estimate)
-        where = {number: place for place, number in enumerate(self.answered)}
-        panels = []
-        for at in order:
-            number = int(numbers[at])
-            own = {
-                key: values[:, at if key == results.question.text else where[number]]
-                for key, values in sessions.items()
-            }
-            panels.append(
-                RegionPanel(
-                    self.regions.names[number], float(estimate.z[at]), bool(passes[at]),
-                    by_participant(self.stack, self.measured.effects[:, number]),
-                    {key: (float(own[key][0]), float(own[key][1]), float(own[key][2])) for key in own},
-                )
-            )  # fmt: skip
-        return tuple(panels)
+        asked = {**self._session_answers(answer, results.question), results.question.text: answer}
+        estimates = {key: self._with_intervals(own) for key, own in asked.items()}
+        return tuple(
+            RegionPanel(
+                self.regions.names[numbers[at]], float(estimate.z[at]), bool(passes[at]),
+                by_participant(self.stack, self.measured.effects[:, numbers[at]]),
+                {key: own[numbers[at]] for key, own in estimates.items() if numbers[at] in own},
+            )
+            for at in np.argsort(-size)[: max(1, min(most, int(passes.sum())))]
+        )  # fmt: skip
 
-    def _session_estimates(self, answer: StrategyResult, question: Question) -> dict[str, NDArray[np.float64]]:
-        """Estimate each session's mean by the strategy of an answer: effect and interval, of shape (3, R')."""
-        found: dict[str, NDArray[np.float64]] = {}
-        layout = self.stack.layout
-        sessions = [session for session in self.sessions if session in layout.sessions]
+    def _session_answers(self, answer: StrategyResult, question: Question) -> dict[str, StrategyResult]:
+        """Answer for each session by itself what its mean is, by the strategy of an answer."""
+        sessions = [session for session in self.sessions if session in self.stack.layout.sessions]
         if question.tested or len(sessions) < 2:
-            return found
-        strategy, options = STRATEGIES[answer.name], self.estimator.options
+            return {}
+        estimator = replace(self._able_estimator, strategies=(STRATEGIES[answer.name],))
+        asked = [Question(each) for each in resolve_session_contrasts(["each"], sessions)]
         with self._region_stack() as stack:
-            for asked in resolve_session_contrasts(["each"], sessions):
-                try:
-                    plan = strategy.plan(layout, Question(asked), options)
-                    _, estimate = estimate_in_blocks(plan, stack, in_this_process)
-                except NotEstimableError:
-                    continue
-                if isinstance(estimate, Estimate):
-                    found[asked.text] = with_interval(estimate)
-        return found
+            found = estimator.estimate(asked, stack, self.sessions)
+        return {each.text: own for each, (own,) in zip(asked, found.results, strict=True)}
+
+    @staticmethod
+    def _with_intervals(answer: StrategyResult) -> dict[int, tuple[float, float, float]]:
+        """Give the effect and its interval by the number of the region."""
+        if answer.stat_map is None or not isinstance(answer.stat_map.estimate, Estimate):
+            return {}
+        columns = with_interval(answer.stat_map.estimate).T.tolist()
+        numbers = np.flatnonzero(answer.stat_map.mask).tolist()
+        return {number: (effect, low, high) for number, (effect, low, high) in zip(numbers, columns, strict=True)}
+
+
+def _of_regions(verdict: Verdict) -> Verdict:
+    """Call voxels regions in the sentences of a verdict: that is what they are here."""
+    strategies = {
+        name: Judgement(judgement.valid, judgement.reason.replace("voxel", "region"))
+        for name, judgement in verdict.strategies.items()
+    }
+    return replace(verdict, text=verdict.text.replace("voxel", "region"), strategies=strategies)
 
 
 def with_interval(estimate: Estimate) -> NDArray[np.float64]:
