@@ -191,7 +191,7 @@ class ContrastRegions:
     @cached_property
     def _able_estimator(self) -> GroupEstimator:
         """The estimator with the strategies that can do with what is known of regions."""
-        estimator = replace(self.estimator, atlases=())
+        estimator = replace(self.estimator, atlases=(), spool=None)
         if self.measured.variances is not None:
             return estimator
         options = estimator.options
@@ -250,8 +250,7 @@ class ContrastRegions:
                 store = None
                 if own is not None:
                     store = BlockStore(files.enter_context(scratch_file(self.folder)), self.folder, *size)
-                    for row, of_map in enumerate(own[:, chosen]):
-                        store.write(row, of_map)
+                    store.write(0, own[:, chosen])
                 stores.append(store)
             effects, variances = stores
             assert effects is not None  # noqa: S101 - there always are effects
