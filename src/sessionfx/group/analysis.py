@@ -29,6 +29,7 @@ from sessionfx.group.calibrated import rates_of
 from sessionfx.group.calibration import calibrate_study
 from sessionfx.group.evidence import summarise_reliability, with_active_regions
 from sessionfx.group.files import GroupFiles, longest_group_name
+from sessionfx.group.influence import Influence, influence_of
 from sessionfx.group.judgement import Evidence
 from sessionfx.group.page import GroupPage, contrast_section
 from sessionfx.group.peaks import peaks_of
@@ -350,6 +351,14 @@ class ContrastStudy:
             outputs=self.files.outputs_of_verdict(question),
             run=partial(ContrastMaps.write_verdict, question=question),
         )
+        path = self.files.influence(question)
+        yield Task(
+            name=f"{self.contrast} influence {question.label}",
+            fingerprint=fingerprint([of_answers, [task.fingerprint for task in judged_by]]),
+            inputs=inputs,
+            outputs=(path, path.with_suffix(".json")),
+            run=partial(ContrastMaps.write_influence, question=question),
+        )
 
     def _regions(self, atlas: Atlas, common: list[Any]) -> Iterator[Task]:
         """List the values of an atlas' regions, and the answers to each question in them."""
@@ -423,6 +432,7 @@ class ContrastMaps:
         self._files = study.files
         self._complete: dict[tuple[str, str], StrategyResult] = {}
         self._answers: dict[str, QuestionResults] = {}
+        self._influence: dict[str, Influence] = {}
         self._estimator = GroupEstimator(
             self._analysis.strategies, self._analysis.options, self._analysis.model, self._analysis.executor,
             n_threads=self._analysis.execution.nprocs, atlases=self._analysis.atlases, spool=spool,
@@ -587,6 +597,20 @@ class ContrastMaps:
         regions = self.regions[atlas]
         RegionFiles(self._files, atlas).write_answers(regions, regions.answers[question.label])
 
+    def influence(self, question: Question) -> Influence:
+        """Find what the answer to report would be without each participant."""
+        if question.label not in self._influence:
+            best, executor = self.answers(question).best, self._analysis.executor
+            self._influence[question.label] = (
+                Influence() if best is None
+                else influence_of(best, question, self._stack, self._analysis.options, executor.map_ordered)
+            )  # fmt: skip
+        return self._influence[question.label]
+
+    def write_influence(self, question: Question) -> None:
+        """Write what the answer to report would be without each participant, where there is one."""
+        self._files.write_influence(question, self.answers(question).best, self.influence(question))
+
     @cached_property
     def results(self) -> ContrastResults:
         """All that was found; see `draw` for what only the page needs."""
@@ -661,6 +685,7 @@ class ContrastMaps:
         results = replace(
             self.results,
             peaks={asked.question.label: peaks_of(asked, self._stack) for asked in self.results.questions},
+            influence={asked.question.label: self.influence(asked.question) for asked in self.results.questions},
         )
         draw_contrast(results, self._analysis.model, self._analysis.methods(self._work()), self._files)
 

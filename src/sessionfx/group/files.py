@@ -46,6 +46,7 @@ from sessionfx.statistics.equivalence import Equivalence
 from sessionfx.statistics.thresholds import suprathreshold
 
 if TYPE_CHECKING:
+    from sessionfx.group.influence import Influence
     from sessionfx.group.results import PairResult, QuestionResults, Reliability, StrategyResult, Verdict
     from sessionfx.group.weights import ParticipantWeights
 
@@ -63,6 +64,15 @@ _LIKENESS_COLUMNS = {
     "spread": "Standard deviation over voxels, relative to that of the median row",
     "extreme": "Share of voxels at which it is over 5 robust standard deviations from the participants' median",
     "remark": "What stands out, in words; n/a where nothing does",
+}
+_INFLUENCE_COLUMNS = {
+    "participant": "Label of the participant who is left out",
+    "n_lost": "Suprathreshold voxels that would not be so",
+    "n_gained": "Further voxels that would be suprathreshold",
+    "peak_z": "z at the peak of all participants",
+    "change_of_peak_z": "Its change",
+    "largest_change_of_z": "Largest absolute change of z at any voxel",
+    "mean_weight": "Mean weight of the participant over voxels with --robust, in percent",
 }
 # With more, a 4-D map of their weights takes more memory than the analysis
 MOST_WEIGHT_VOLUMES = 200
@@ -178,6 +188,10 @@ class GroupFiles:
         """Paths of the maps of reliability and their summary."""
         maps = [self._reliability_path(name) for name in _RELIABILITY]
         return (self._table_path(self._whole, "reliability"), *maps, *map(sidecar_path, maps))
+
+    def influence(self, question: Question) -> Path:
+        """Path of the table of what the answer to report would be without each participant."""
+        return self._table_path(self._entities(question), "influence")
 
     @property
     def likeness(self) -> Path:
@@ -521,6 +535,22 @@ class GroupFiles:
     def write_agreement(self, results: QuestionResults) -> None:
         """Write how the answers to one question agree, pair by pair."""
         self._write_table(agreement_table(results.pairs), self._entities(results.question), "agreement")
+
+    def write_influence(self, question: Question, best: StrategyResult | None, influence: Influence) -> None:
+        """Write what the answer to report would be without each participant, with what the columns mean."""
+        if best is None or not len(influence.table):
+            return
+        path = self.influence(question)
+        write_text(path, table_text(influence.table))
+        content = {
+            "Description": "What the answer to report would be without each participant, at voxels that every map has.",
+            "Strategy": best.name,
+            "Threshold": best.threshold if np.isfinite(best.threshold) else None,
+            **{name: {"Description": text} for name, text in _INFLUENCE_COLUMNS.items() if name in influence.table},
+            **({"Note": influence.note} if influence.note else {}),
+            "Software": SOFTWARE,
+        }
+        write_json(path.with_suffix(".json"), content)
 
     def write_likeness(self, likeness: Likeness) -> None:
         """Write how like the others' participants' maps are, with what the columns mean."""

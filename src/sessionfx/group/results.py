@@ -20,6 +20,7 @@ from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.intervals import SessionIntervals
 
 if TYPE_CHECKING:
+    from sessionfx.group.influence import Influence
     from sessionfx.group.permutation import PermutationResult
     from sessionfx.group.regions import ContrastRegions
 
@@ -187,6 +188,8 @@ class ContrastResults:
         Of each question, by its label; looked for where a page is drawn.
     participants : DataFrame
         How each participant's maps compare with the others'; see `likeness.Likeness`.
+    influence : dict of str to Influence
+        Of each question, by its label.
     remarks : tuple of str
         Which participants and maps stand out, in sentences.
     regions : tuple of ContrastRegions
@@ -210,6 +213,7 @@ class ContrastResults:
     peaks: dict[str, tuple[Peak, ...]] = field(default_factory=dict)
     participants: pd.DataFrame = field(default_factory=pd.DataFrame)
     remarks: tuple[str, ...] = ()
+    influence: dict[str, Influence] = field(default_factory=dict)
     regions: tuple[ContrastRegions, ...] = ()
 
     @property

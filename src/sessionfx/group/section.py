@@ -15,6 +15,7 @@ from sessionfx.group.clusters import INTERVAL_COLUMNS
 from sessionfx.group.coverage import coverage_text
 from sessionfx.group.evidence_tables import evidence_tables
 from sessionfx.group.files import PEAK_INTERVALS, GroupFiles, absence_summary, answer_summary
+from sessionfx.group.influence import Influence, most_influential
 from sessionfx.group.page import contrast_section
 from sessionfx.group.peaks import effect_names, shown_first
 from sessionfx.group.pictures import ContrastPictures, QuestionPictures
@@ -44,6 +45,20 @@ from sessionfx.wording import (
 )
 
 SHOWN_CLUSTERS = 12
+_SHOWN_PARTICIPANTS = 10
+_INFLUENCE_TITLES = {
+    "participant": "without",
+    "n_lost": "voxels lost",
+    "n_gained": "voxels gained",
+    "peak_z": "z at the peak",
+    "largest_change_of_z": "largest change of z",
+    "mean_weight": "mean weight (%)",
+}
+_INFLUENCE_STRIPS = {
+    "change_of_peak_z": "Δz at the peak",
+    "n_lost": "voxels lost",
+    "n_gained": "voxels gained",
+}
 # With fewer, a result is about these participants only
 _FEWEST_PEOPLE = 3
 
@@ -331,12 +346,35 @@ def _question(
                             | {"strategy": STRATEGIES[answer.name].full_title}), ("status", "reason"))
             for answer in answered
         ],
+        "influence": _influence(results.influence.get(label), first),
         "absence": _absence(asked, answered, model, pictures),
         "agreement": [_pair_row(pair) for pair in asked.pairs],
         "pairs": pictures.agreement(),
         "distribution": pictures.distribution(),
         "strategies": [_strategy(answer, label, pictures) for answer in asked.strategies],
     }  # fmt: skip
+
+
+def _influence(influence: Influence | None, first: StrategyResult | None) -> dict[str, Any] | None:
+    """Show what the answer to report would be without each participant, who matters most first."""
+    if influence is None or first is None or first.stat_map is None or not (len(influence.table) or influence.note):
+        return None
+    if not len(influence.table):
+        return {"sentence": "", "note": influence.note, "rows": [], "picture": None}
+    table = influence.table.sort_values("largest_change_of_z", ascending=False, na_position="first")
+    summary = map_summary(first.stat_map, first.threshold)
+    return {
+        "sentence": most_influential(influence, summary["n_above"], peak_of(summary)["peak_z"]),
+        "note": influence.note,
+        "rows": [
+            {title: row[name] for name, title in _INFLUENCE_TITLES.items() if name in row}
+            | {"without": f"sub-{row['participant']}"}
+            for row in table.head(_SHOWN_PARTICIPANTS).to_dict("records")
+        ],
+        "picture": draw_participants(
+            influence.table, _INFLUENCE_STRIPS, title="The answer without each participant", about="Without each of"
+        ),
+    }
 
 
 def _headline(asked: QuestionResults, first: StrategyResult | None, model: GroupModel) -> dict[str, str]:

@@ -39,7 +39,7 @@ CELLS = 30_000  # of a design matrix that become pixels
 WIDEST_Z = 12.0  # beyond, one voxel would squeeze the histogram of all others into a needle
 OUTLYING = 3.5  # robust z (Iglewicz & Hoaglin 1993)
 LOWEST = 0.2  # times the nominal rate, where an axis of rates starts
-STRIPS = {"correlation": "r with the others' mean", "mean": "mean effect", "spread": "relative spread"}
+STRIPS = {"correlation": "r with the others", "mean": "mean effect", "spread": "relative spread"}
 
 
 def plain(text: object, limit: int = 200) -> str:
@@ -420,29 +420,40 @@ def _draw_place(axes: Axes, panel: SessionPanel, at: Mapping[str, float]) -> Non
 
 
 @in_style()
-def draw_participants(table: pd.DataFrame) -> Picture:
-    """Draw how each participant's map compares with the others', so that an outlying one is seen.
+def draw_participants(
+    table: pd.DataFrame,
+    strips: Mapping[str, str] = STRIPS,
+    *,
+    title: str = "Participants' mean maps beside each other",
+    about: str = "Participants' mean maps:",
+) -> Picture:
+    """Draw figures of each participant, such as how the map compares with the others', so that an outlying one is seen.
 
     Parameters
     ----------
     table : DataFrame
         A row per ``participant``: ``correlation`` of its map with the mean of the others', and over the brain the
-        ``mean`` of its effect and the ``spread`` relative to the others'.
+        ``mean`` of its effect and the ``spread`` relative to the others'. Or the columns of other strips.
+    strips : mapping of str to str
+        Titles of columns.
+    title, about : str
+        Of the picture, and the beginning of its text.
     """
-    values, rows, are_many = table[list(STRIPS)].astype(float), np.arange(len(table)), 3 * len(table) > SVG_MARKS
+    values, rows, are_many = table[list(strips)].astype(float), np.arange(len(table)), 3 * len(table) > SVG_MARKS
     around = values - values.median()
     # of fewer than five, or of equal ones, none stands out
     spread = 1.4826 * around.abs().median().replace(0.0, np.nan).where(values.count() >= 5)
     stands_out = around.abs() / spread > OUTLYING
-    stands_out["correlation"] &= around["correlation"] < 0  # a map is never too much like the others
+    if "correlation" in strips:
+        stands_out["correlation"] &= around["correlation"] < 0  # a map is never too much like the others
     either = np.flatnonzero(stands_out.any(axis=1))
     pitch = float(np.clip(25 / len(table), 0.03, 0.18))
     labels = [plain(f"sub-{label}", 24) for label in table["participant"]]
     names = [label if pitch > 0.13 or row in either else "" for row, label in enumerate(labels)]
     left = 0.2 + max(room(labels), 0.5)
     width, height = (5.0 - left) / 3, pitch * len(table) + 0.1
-    figure = sheet("Participants' mean maps beside each other", 5.0, 0.5 + height)
-    for index, (key, label) in enumerate(STRIPS.items()):
+    figure = sheet(title, 5.0, 0.5 + height)
+    for index, (key, label) in enumerate(strips.items()):
         axes = place(figure, left + index * width, 0.5, width - 0.2, height)
         axes.set(ylim=(len(table) - 0.5, -0.5), xlabel=label)
         name(axes, [""] * len(names) if index else names, list(either))
@@ -455,7 +466,7 @@ def draw_participants(table: pd.DataFrame) -> Picture:
         axes.locator_params(axis="x", nbins=2)
     return as_svg(
         figure,
-        f"Participants' mean maps: {len(either)} of {counted(len(table), 'participant')} stand out",
+        f"{about} {len(either)} of {counted(len(table), 'participant')} stand out",
         f"Dashed: median. Open diamonds lie far from the others (robust z beyond {OUTLYING:g}): look at that "
         "participant's page before the group is trusted.",
     )

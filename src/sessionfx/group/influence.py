@@ -1,0 +1,242 @@
+"""What the answer to report would be without each participant.
+
+Where the answer is least squares over participants' values (of summary-statistics, and of other strategies where their
+answers are the same) it is found in closed form at all voxels. Else each participant is left out in turn, with the
+working correlation of all, at the suprathreshold voxels and some others, if participants are few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from sessionfx.errors import NotEstimableError
+from sessionfx.execution import MapOrdered
+from sessionfx.group.results import StrategyResult
+from sessionfx.group.stack import MapStack
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import GroupOptions, Plan, Question
+from sessionfx.group.strategies.blocks import as_block
+from sessionfx.group.strategies.participant_values import SummaryStatisticsPlan, plan_values
+from sessionfx.group.weights import weigh_participants
+from sessionfx.statistics.influence import LeaveOneOut
+from sessionfx.statistics.thresholds import suprathreshold
+from sessionfx.wording import z_text
+
+MOST_REFITTED = 40  # participants who are left out one by one where there is no closed form
+_LOOKED_AT = 20_000  # voxels, in that case
+_SAME_Z = 1e-6
+TOO_MANY = (
+    f"With more than {MOST_REFITTED} participants this is shown only where an answer is least squares over one value "
+    "of each participant."
+)
+AT_SOME = "Voxels that would be gained are estimated from one of every {step} of those below the threshold."
+
+
+@dataclass(frozen=True)
+class Influence:
+    """How the answer to report depends on each participant.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A row per participant: `participant`; suprathreshold voxels `n_lost` and `n_gained` without them; `peak_z`
+        without them, its `change_of_peak_z`, and the `largest_change_of_z` anywhere; with `--robust` the `mean_weight`
+        in percent. NaN without whom there is no answer.
+    note : str
+        How voxels were counted, or why there is no table; empty where nothing is to be said.
+    """
+
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is looked at in every block.
+
+    Attributes
+    ----------
+    threshold : float
+    two_sided : bool
+    closed : (SummaryStatisticsPlan, LeaveOneOut) or None
+    refits : tuple of (Plan or None, ndarray of int)
+        Where there is no closed form: a plan without each participant, and the rows of the others' maps.
+    """
+
+    threshold: float
+    two_sided: bool
+    closed: tuple[SummaryStatisticsPlan, LeaveOneOut] | None
+    refits: tuple[tuple[Plan | None, NDArray[np.int_]], ...] = ()
+
+    def without_each(
+        self, effects: NDArray[np.float64], variances: NDArray[np.float64] | None
+    ) -> Iterator[NDArray[np.float64] | None]:
+        """Give z without each participant."""
+        if self.closed is not None:
+            plan, left_out = self.closed
+            for estimate in left_out.estimates(plan.participant_values(effects, variances)):
+                yield None if estimate is None else estimate.z
+            return
+        for refit, rows in self.refits:
+            if refit is None:
+                yield None
+                continue
+            own = np.ascontiguousarray(effects[rows])
+            yield refit.estimate(own, None if variances is None else np.ascontiguousarray(variances[rows])).z
+
+
+def influence_of(
+    answer: StrategyResult, question: Question, stack: MapStack, options: GroupOptions, map_ordered: MapOrdered
+) -> Influence:
+    """Find what an answer would be without each participant, at the voxels that every map has."""
+    plan, stat_map = answer.plan, answer.stat_map
+    if plan is None or stat_map is None:
+        return Influence()
+    stack = stack.complete
+    two_sided = stat_map.estimate.two_sided
+    volume = np.full(stat_map.mask.shape, np.nan)
+    volume[stat_map.mask] = stat_map.estimate.z
+    z = volume[stack.mask]
+    if not np.isfinite(z).any():
+        return Influence()
+    closed = _closed_form(question, stack, options, z)
+    people = {str(name).partition("_")[0] for name in (closed[0] if closed else plan).design_matrix.index}
+    labels = [label for label in stack.layout.unique_participants if f"sub-{label}" in people]
+    above = np.isfinite(z) & suprathreshold(np.nan_to_num(z), answer.threshold, two_sided=two_sided)
+    chosen, step, note = np.isfinite(z), 1, ""
+    refits: tuple[tuple[Plan | None, NDArray[np.int_]], ...] = ()
+    if closed is None:
+        if len(labels) > MOST_REFITTED:
+            return Influence(note=TOO_MANY)
+        chosen, step = _some(chosen, above)
+        note = AT_SOME.format(step=step) if step > 1 else ""
+        refits = tuple(_without(label, answer.name, plan, question, stack, options) for label in labels)
+    peak = int(np.nanargmax(np.abs(z) if two_sided else z))
+    chosen[peak] = True
+    task = _Task(answer.threshold, two_sided, closed, refits)
+    found = list(map_ordered(look, _blocks(task, stack, plan, z, chosen, peak)))
+    lost, gained, largest, at_peak = (np.array(parts) for parts in zip(*found, strict=True))
+    peaks = np.nansum(at_peak, axis=0) + np.where(np.isnan(at_peak).all(axis=0), np.nan, 0.0)
+    known = np.where(np.isnan(peaks), np.nan, 1.0)
+    table = pd.DataFrame(
+        {
+            "participant": labels,
+            "n_lost": lost.sum(axis=0) * known,
+            "n_gained": step * gained.sum(axis=0) * known,
+            "peak_z": peaks,
+            "change_of_peak_z": peaks - z[peak],
+            "largest_change_of_z": largest.max(axis=0) * known,
+        }
+    )
+    if plan.weighs_participants:
+        means = weigh_participants(plan, stack, stat_map.mask, map_ordered).means
+        table["mean_weight"] = [means[f"sub-{label}"] for label in labels]
+    return Influence(table, note)
+
+
+def look(
+    task: _Task,
+    effects: NDArray[np.floating],
+    variances: NDArray[np.floating] | None,
+    z: NDArray[np.float64],
+    peak: int,
+) -> tuple[list[int], list[int], list[float], list[float]]:
+    """Look at a block, of each participant; a function of a module travels to other processes.
+
+    Returns
+    -------
+    lost, gained : list of int
+    largest : list of float
+        Largest absolute change of z.
+    at_peak : list of float
+        z at the peak; NaN where it is not in this block, or there is no answer.
+    """
+    lost, gained, largest, at_peak = [], [], [], []
+    above = suprathreshold(z, task.threshold, two_sided=task.two_sided)
+    for other in task.without_each(as_block(effects), None if variances is None else as_block(variances)):
+        without = np.full(z.shape, np.nan) if other is None else other
+        still = suprathreshold(np.nan_to_num(without), task.threshold, two_sided=task.two_sided)
+        lost.append(int((above & ~still).sum()))
+        gained.append(int((still & ~above).sum()))
+        largest.append(float(np.abs(np.nan_to_num(without - z)).max(initial=0.0)))
+        at_peak.append(float(without[peak]) if peak >= 0 else float("nan"))
+    return lost, gained, largest, at_peak
+
+
+def _blocks(
+    task: _Task, stack: MapStack, plan: Plan, z: NDArray[np.float64], chosen: NDArray[np.bool_], peak: int
+) -> Iterator[tuple[Any, ...]]:
+    """Give what `look` takes of each block with chosen voxels."""
+    start = 0
+    for block in stack.blocks:
+        stop = start + int(stack.common[block].sum())
+        here = chosen[start:stop]
+        if here.any():
+            variances = stack.variances(block)[:, here] if plan.uses_variances else None
+            place = int(np.count_nonzero(chosen[start:peak])) if start <= peak < stop else -1
+            yield task, stack.effects(block)[:, here], variances, z[start:stop][here], place
+        start = stop
+
+
+def _closed_form(
+    question: Question, stack: MapStack, options: GroupOptions, z: NDArray[np.float64]
+) -> tuple[SummaryStatisticsPlan, LeaveOneOut] | None:
+    """Give least squares over participants' values if that is the answer, to judge by a block of voxels."""
+    if question.is_f_test:
+        return None
+    try:
+        plan = plan_values(stack.layout, question, replace(options, variance="pooled"))
+    except NotEstimableError:
+        return None
+    if plan.uses_variances:
+        return None
+    left_out = LeaveOneOut(plan.design_matrix.to_numpy(), plan.contrast)
+    block = stack.blocks[0]
+    values = plan.participant_values(as_block(stack.effects(block)), None)
+    own = z[: values.shape[1]]
+    same = np.abs(left_out.prepared.estimate(values).z - own)[np.isfinite(own)] <= _SAME_Z
+    return (plan, left_out) if same.all() and same.size else None
+
+
+def _some(chosen: NDArray[np.bool_], above: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], int]:
+    """Choose the suprathreshold voxels, and every so many of the others."""
+    n_above = int(above.sum())
+    step = max(1, -(-int(chosen.sum() - n_above) // max(_LOOKED_AT - n_above, _LOOKED_AT // 4)))
+    some = np.zeros_like(chosen)
+    some[np.nonzero(chosen & ~above)[0][::step]] = True
+    return some | above, step
+
+
+def _without(
+    label: str, name: str, plan: Plan, question: Question, stack: MapStack, options: GroupOptions
+) -> tuple[Plan | None, NDArray[np.int_]]:
+    """Plan the same without a participant; with the rows of the others' maps, of all rows of an F test."""
+    layout = stack.layout
+    rows = np.nonzero(np.array(layout.participants) != label)[0]
+    every = (np.arange(stack.n_rows)[:, None] * len(layout.participants) + rows).ravel()
+    variance = "groups" if plan.groups else "pooled"
+    try:
+        found = STRATEGIES[name].plan(layout.at_rows(rows), question, replace(options, variance=variance))
+        return found.working_as(plan) if plan.pools else found, every
+    except NotEstimableError:
+        return None, every
+
+
+def most_influential(influence: Influence, n_above: int, peak_z: float) -> str:
+    """Say in a sentence without whom the answer changes most; empty without a table."""
+    table = influence.table
+    if not len(table) or table["largest_change_of_z"].isna().all():
+        return ""
+    size = table["n_lost"] + table["n_gained"] if n_above else table["largest_change_of_z"]
+    row = table.to_dict("records")[int(np.nanargmax(size.to_numpy()))]
+    return (
+        f"Left out one by one, sub-{row['participant']} changes the answer most: {row['n_lost']:,.0f} of {n_above:,} "
+        f"suprathreshold voxels would be lost, {row['n_gained']:,.0f} gained, and the peak would have "
+        f"z = {z_text(row['peak_z'])} instead of {z_text(peak_z)}."
+    )

@@ -1,0 +1,65 @@
+"""What least squares over participants would find without each of them, in closed form.
+
+Without participant i, whose residual is r and leverage h: effect − w r / (1 − h), sum of squares − r² / (1 − h), and
+c′(X′X)⁻¹c + w² / (1 − h), w the weight of i in the effect (Sherman & Morrison; Cook & Weisberg 1982).
+
+Shapes: n participants, V voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import linalg
+
+from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.linear_algebra import rank_of, scale_columns
+from sessionfx.statistics.ols import OlsContrasts, prepare_ols
+
+_ALONE = 1e-9  # 1 − h, below which the design needs this participant
+_ROUNDING = 1e-12  # of the sum of squares
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """A contrast over participants, ready to be estimated without each of them.
+
+    Attributes
+    ----------
+    design : ndarray of shape (n, P)
+    contrast : ndarray of shape (P,)
+        Estimable.
+    """
+
+    design: NDArray[np.float64]
+    contrast: NDArray[np.float64]
+
+    @cached_property
+    def prepared(self) -> OlsContrasts:
+        """The contrast with all participants."""
+        return prepare_ols(self.design, self.contrast)
+
+    @cached_property
+    def _leverage(self) -> NDArray[np.float64]:
+        basis = linalg.svd(scale_columns(self.design)[0], full_matrices=False)[0][:, : rank_of(self.design)]
+        return np.asarray(np.square(basis).sum(axis=1))
+
+    def estimates(self, values: NDArray[np.float64]) -> Iterator[Estimate | None]:
+        """Estimate voxels of shape (n, V) without each participant; None without whom there is no estimate."""
+        (weights,), dof = self.prepared.weights, self.prepared.dof - 1
+        residuals = self.prepared.residuals(values)
+        squares = np.einsum("nv,nv->v", residuals, residuals)
+        effect = weights @ values
+        for own, weight, leverage in zip(residuals, weights, self._leverage, strict=True):
+            left = 1 - leverage
+            if left < _ALONE or dof < 1:
+                yield None
+                continue
+            remaining = squares - own**2 / left
+            remaining[remaining <= _ROUNDING * squares] = 0.0
+            spread = weights @ weights + weight**2 / left
+            yield Estimate(effect - weight * own / left, spread * remaining / dof, dof)

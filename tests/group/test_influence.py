@@ -1,0 +1,122 @@
+"""The answer without each participant: closed forms against refits, and what table and page say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from array_study import Study, everyone, patients
+from group_study import START, make_study, strict_json
+from map_stacks import stack_of
+from pages import text_of
+from sessionfx.cli import main
+from sessionfx.execution import in_this_process
+from sessionfx.group import influence as module
+from sessionfx.group.influence import influence_of, most_influential
+from sessionfx.group.strategies.base import GroupOptions
+from sessionfx.statistics.influence import LeaveOneOut
+from sessionfx.statistics.ols import prepare_ols
+
+AGES = {"age": [float(age) for age in (20, 31, 25, 44, 38, 29, 51, 23, 35, 40, 27, 33)]}
+
+
+@pytest.mark.parametrize("contrast", [(1.0, 0.0), (0.0, 1.0)])
+def test_least_squares_without_each_equals_refits(contrast: tuple[float, float]) -> None:
+    rng = np.random.default_rng(1)
+    design = np.column_stack([np.ones(11), rng.standard_normal(11)])
+    values = rng.standard_normal((11, 40)) + 0.5
+    for row, found in enumerate(LeaveOneOut(design, np.array(contrast)).estimates(values)):
+        refit = prepare_ols(np.delete(design, row, 0), np.array(contrast)).estimate(np.delete(values, row, 0))
+        assert found is not None
+        np.testing.assert_allclose(found.z, refit.z, rtol=1e-9)
+        np.testing.assert_allclose(found.variance, refit.variance, rtol=1e-9)
+
+
+def test_without_the_only_one_of_a_group_there_is_no_estimate() -> None:
+    design = np.column_stack([np.ones(8), np.eye(8)[0]])
+    found = list(LeaveOneOut(design, np.array([0.0, 1.0])).estimates(np.random.default_rng(2).normal(size=(8, 3))))
+    assert [estimate is None for estimate in found] == [True] + [False] * 7
+
+
+CASES = [
+    ("summary-statistics", Study(everyone(12, 2)), "mean", "intercept"),
+    ("marginal", Study(everyone(12, 2)), "ses-02 - ses-01", "intercept"),
+    ("summary-statistics", Study(everyone(12, 2), AGES), "mean", "age"),
+    ("marginal", Study(everyone(12, 2), AGES), "mean", "age"),
+    ("marginal", Study(np.arange(36).reshape(12, 3) % 7 != 3), "mean", "intercept"),
+    ("summary-statistics", Study(everyone(14, 2), patients(6, 8)), "mean", "patient - control"),
+    ("marginal", Study(everyone(12, 3)), "any", "intercept"),
+]
+
+
+@pytest.mark.parametrize(("name", "study", "contrast", "group"), CASES)
+def test_the_table_is_that_of_studies_without_each(name: str, study: Study, contrast: str, group: str) -> None:
+    question = study.question(contrast, group)
+    maps = study.maps(3, n_voxels=60) + 0.5
+    (answer,), answers = study.results(question, maps, (name,))
+    stack = stack_of(study.layout, maps, np.ones((60, 1, 1), dtype=bool))
+    threshold = float(np.median(np.abs(answers[name].z)))
+    answer = type(answer)(*(answer.name, answer.label, answer.title, None, answer.plan, answer.stat_map, threshold))
+    found = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    assert len(found.table) == len(study.layout.unique_participants)
+    z, two_sided = answers[name].z, answers[name].two_sided
+    size = np.abs(z) if two_sided else z
+    plan = answer.plan
+    assert plan is not None
+    for row in found.table.iloc[::5].to_dict("records"):
+        kept = [at for at, owner in enumerate(study.layout.participants) if owner != row["participant"]]
+        refit = module.STRATEGIES[name].plan(study.layout.at_rows(kept), question, GroupOptions(
+            variance="groups" if plan.groups else "pooled"))  # fmt: skip
+        refit = refit.working_as(plan) if plan.pools else refit
+        other = refit.estimate(maps[kept], None).z
+        other_size = np.abs(other) if two_sided else other
+        assert row["peak_z"] == pytest.approx(other[np.argmax(size)], rel=1e-6)
+        assert row["largest_change_of_z"] == pytest.approx(np.abs(other - z).max(), rel=1e-6)
+        assert row["n_lost"] == ((size >= threshold) & (other_size < threshold)).sum()
+        assert row["n_gained"] == ((size < threshold) & (other_size >= threshold)).sum()
+
+
+def test_many_participants_have_no_table_where_there_is_no_closed_form() -> None:
+    study = Study(np.arange(130).reshape(-1, 2) % 5 != 3)
+    question, maps = study.question("mean"), study.maps(4, n_voxels=20)
+    (answer,), _ = study.results(question, maps, ("marginal",))
+    stack = stack_of(study.layout, maps, np.ones((20, 1, 1), dtype=bool))
+    found = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    assert not len(found.table)
+    assert found.note == module.TOO_MANY
+
+
+def test_where_voxels_are_many_some_stand_for_those_below_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOKED_AT", 40)
+    study = Study(np.arange(24).reshape(12, 2) % 7 != 3)
+    question, maps = study.question("mean"), study.maps(5, n_voxels=100)
+    (answer,), _ = study.results(question, maps, ("marginal",))
+    stack = stack_of(study.layout, maps, np.ones((100, 1, 1), dtype=bool))
+    found = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    assert "one of every" in found.note
+    assert len(found.table) == 12
+
+
+@pytest.mark.slow
+def test_who_drives_the_result_is_named(tmp_path: Path) -> None:
+    study = make_study(tmp_path, n_participants=9, sessions=("01", "02"), missing=(), shape=(5, 5, 5))
+    for session in ("01", "02"):
+        study.write("05", session, study.effects["05", session] + 4, None)
+    output = tmp_path / "out"
+    call = [str(study.raw), str(output), "group", "-d", str(study.maps), "--session-contrast", "mean"]
+    assert main([*call, "--correction", "none", "--nprocs", "1"]) == 0
+    path = output / "group" / f"{START}_sessions-mean_desc-influence_metrics.tsv"
+    table = pd.read_csv(path, sep="\t", dtype={"participant": str})
+    assert table["participant"].tolist() == [f"{number:02d}" for number in range(1, 10)]
+    assert table.loc[table["largest_change_of_z"].idxmax(), "participant"] == "05"
+    assert set(table.columns) < set(strict_json(path.with_suffix(".json")))
+    page = text_of(output / "group.html")
+    assert "Is one participant driving the result?" in page
+    assert "Left out one by one, sub-" in page
+
+
+def test_nothing_is_said_without_a_table() -> None:
+    assert most_influential(module.Influence(), 3, 1.0) == ""
