@@ -29,7 +29,7 @@ from sessionfx.statistics.thresholds import suprathreshold
 from sessionfx.wording import z_text
 
 MOST_REFITTED = 40  # participants who are left out one by one where there is no closed form
-_LOOKED_AT = 20_000  # voxels, in that case
+_LOOKED_AT = 8_000  # voxels, in that case
 _SAME_Z = 1e-6
 TOO_MANY = (
     f"With more than {MOST_REFITTED} participants this is shown only where an answer is least squares over one value "
@@ -80,8 +80,7 @@ class _Task:
         """Give z without each participant."""
         if self.closed is not None:
             plan, left_out = self.closed
-            for estimate in left_out.estimates(plan.participant_values(effects, variances)):
-                yield None if estimate is None else estimate.z
+            yield from left_out.z(plan.participant_values(effects, variances))
             return
         for refit, rows in self.refits:
             if refit is None:

@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.estimates import Estimate, t_to_z
 from sessionfx.statistics.linear_algebra import rank_of, scale_columns
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 
 _ALONE = 1e-9  # 1 − h, below which the design needs this participant
 _ROUNDING = 1e-12  # of the sum of squares
+_LARGEST_T, _TABLE_SIZE = 1000.0, 8001
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,17 @@ class LeaveOneOut:
     def _leverage(self) -> NDArray[np.float64]:
         basis = linalg.svd(scale_columns(self.design)[0], full_matrices=False)[0][:, : rank_of(self.design)]
         return np.asarray(np.square(basis).sum(axis=1))
+
+    @cached_property
+    def _table_of_z(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Normal deviates of t, by arsinh t: z from t itself would take ten times as long as all the rest."""
+        places = np.linspace(-np.arcsinh(_LARGEST_T), np.arcsinh(_LARGEST_T), _TABLE_SIZE)
+        return places, t_to_z(np.sinh(places), max(self.prepared.dof - 1, 1.0))
+
+    def z(self, values: NDArray[np.float64]) -> Iterator[NDArray[np.float64] | None]:
+        """Give z, to 1e-5, without each participant; see `estimates`."""
+        for estimate in self.estimates(values):
+            yield None if estimate is None else np.interp(np.arcsinh(estimate.t), *self._table_of_z)
 
     def estimates(self, values: NDArray[np.float64]) -> Iterator[Estimate | None]:
         """Estimate voxels of shape (n, V) without each participant; None without whom there is no estimate."""
