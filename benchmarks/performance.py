@@ -23,6 +23,7 @@ SECTIONS = {
     "run-level": ["run_level.py"],
     "whole-analysis": ["whole_analysis.py"],
     "group-level": ["group_level.py"],
+    "group-scale": ["group_scale.py"],
     "strategies": ["group_speed.py"],
     "indexing": ["indexing.py"],
     "report": ["report.py"],

@@ -15,10 +15,10 @@ from sessionfx.group.stack import is_single
 
 # Seconds for a number (a voxel of a map): to read and store it with its variance, to look at it for the evidence, to
 # estimate with it for one answer; and for a voxel of an answer, whatever the number of maps: z, clusters, files
-_READING = 1.5e-7
-_EVIDENCE = 0.8e-7
-_ESTIMATING = 0.8e-8
-_ANSWER = 2e-6
+_READING = 2e-7
+_EVIDENCE = 2e-7
+_ESTIMATING = 1e-8
+_ANSWER = 3e-6
 # Algebra of the design, for the cube of the number of maps
 _ALGEBRA = 4e-11
 _START = 4.0

@@ -1,0 +1,100 @@
+"""Measure how the group level grows with participants and session contrasts, and what a kept file of maps saves.
+
+    python benchmarks/group_scale.py [--participants 20 200] [--sessions 3] [--folder FOLDER]
+
+Maps as in `group_level.py`, a tenth of the sessions missing; further participants are links to the files of the first
+20, so that no file is read less. Every call is a fresh process without pages, with two processes and `--work-dir`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from group_level import draw_maps, write_study
+from harness import measure
+
+MISSING = 0.1
+# What is asked: the first call reads the maps, the second one finds them kept
+CALLS = {
+    "1 session contrast, nothing kept": ["mean"],
+    "others, maps kept": ["ses-02 - ses-01"],
+    "all default ones, maps kept": [],
+}
+COLUMNS = (
+    "participants", "maps", "call", "wall (s)", "CPU (s)", "peak memory (MB)", "kept (GB)", "CPU per map, bare reads",
+)  # fmt: skip
+
+
+def leave_out(maps: Path, seed: int = 4) -> int:
+    """Remove a tenth of the sessions, of no participant all, and count those left."""
+    rng = np.random.default_rng(seed)
+    n_left = 0
+    for participant in sorted(maps.glob("sub-*")):
+        sessions = sorted(participant.iterdir())
+        missing = [session for session in sessions if rng.random() < MISSING]
+        for session in missing[: len(sessions) - 1]:
+            shutil.rmtree(session)
+        n_left += len(list(participant.iterdir()))
+    return n_left
+
+
+def bare_read(pool: Path, n_maps: int = 20) -> float:
+    """Measure the processor time (s) of reading an effect map with nibabel and nothing else."""
+    paths = sorted(pool.glob("*_effect.nii.gz"))[:n_maps]
+    started = time.process_time()
+    for path in paths:
+        np.asanyarray(nib.load(path).dataobj)
+    return (time.process_time() - started) / len(paths)
+
+
+def measure_scale(folder: Path, numbers: Sequence[int], n_sessions: int) -> Iterator[list[str]]:
+    """Measure all calls for each number of participants; rows of the table."""
+    pool = folder / "pool"
+    draw_maps(pool)
+    for number in numbers:
+        study, work = folder / f"study-{number}", folder / "work"
+        work.mkdir()
+        raw, maps = write_study(study, pool, number)
+        for session in maps.glob("sub-*/ses-*"):
+            if int(session.name.removeprefix("ses-")) > n_sessions:
+                shutil.rmtree(session)
+        n_maps = leave_out(maps)
+        for call, asked in CALLS.items():
+            floor = bare_read(pool)
+            command = [sys.executable, "-m", "sessionfx", str(raw), str(folder / "out"), "group", "-d", str(maps)]
+            command += ["--no-report", "--nprocs", "2", "--work-dir", str(work)]
+            found = measure([*command, *(part for contrast in asked for part in ("--session-contrast", contrast))])
+            kept = sum(path.stat().st_size for path in work.iterdir()) / 1e9
+            yield [
+                str(number), str(n_maps), call, f"{found.wall:.0f}", f"{found.cpu:.0f}", f"{found.peak:.0f}",
+                f"{kept:.2f}", f"{found.cpu / n_maps / floor:.1f}",
+            ]  # fmt: skip
+            shutil.rmtree(folder / "out")
+        shutil.rmtree(study)
+        shutil.rmtree(work)
+
+
+def main() -> int:
+    """Read the command line, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--participants", type=int, nargs="+", default=[20, 200])
+    parser.add_argument("--sessions", type=int, default=3, choices=(2, 3))
+    parser.add_argument("--folder", type=Path, help="where there is room for the kept maps (a temporary one)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        rows = list(measure_scale(Path(folder), arguments.participants, arguments.sessions))
+    lines = [COLUMNS, ["---:", "---:", "---", *["---:"] * 5], *rows]
+    print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
