@@ -217,6 +217,7 @@ def r_answers() -> pd.DataFrame:
     return pd.read_csv(ANSWERS / "answers.tsv.gz", sep="\t")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "asked"),
     [("summary-statistics", "mean"), ("summary-statistics", "difference"), ("summary-statistics", "groups"),
