@@ -30,6 +30,7 @@ $(VENV)/.dev: $(VENV)/.runtime
 
 $(VENV)/.bench: $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps pyblmm==0.1.1 # it pins an old web server
 	@touch $@
 
 demo: $(VENV)/.runtime ## simulate a small multi-session dataset, analyse it, say where the report is

@@ -25,6 +25,7 @@ SECTIONS = {
     "group-level": ["group_level.py"],
     "group-scale": ["group_scale.py"],
     "strategies": ["group_speed.py"],
+    "peers": ["peers.py"],
     "indexing": ["indexing.py"],
     "report": ["report.py"],
 }
