@@ -307,8 +307,8 @@ between participants.
 def main() -> int:
     """Read the command line, compare and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--voxels", type=int, default=200_000, help="a multiple of 4000")
-    parser.add_argument("--fewer", type=int, default=300, help="voxels for those that fit one after the other")
+    parser.add_argument("--voxels", type=int, default=60_000, help="a multiple of 4000")
+    parser.add_argument("--fewer", type=int, default=200, help="voxels for those that fit one after the other")
     parser.add_argument("--folder", type=Path, help="where there is room for the maps (a temporary one)")
     parser.add_argument("--own", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
