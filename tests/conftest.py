@@ -13,7 +13,7 @@ from program import CONTRAST, run_command, simulated
 # what tests call the program by, in a process of its own or to the end of a level
 PROGRAM = {"run_command", "run_python", "analyse", "analysed"}
 # fixtures that hold what such a call made
-FINISHED = {"small_output", "finished", "output", "done", "jobs"}
+FINISHED = {"small_output", "finished", "output"}
 
 
 settings.register_profile("fast", max_examples=20)  # make test-fast

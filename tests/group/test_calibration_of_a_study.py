@@ -210,6 +210,7 @@ def test_skewness_is_seen_for_the_most_part(n: int, share: float) -> None:
     assert table["rate_0.05_lower"].iloc[0] > 0.058
 
 
+@pytest.mark.slow
 def test_skewness_of_levels_does_not_touch_differences() -> None:
     study = Study(everyone(12, 2))
     case = Case(study, skewed(study, either=False), "ses-02 - ses-01", strategies=("marginal",))

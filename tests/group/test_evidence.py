@@ -80,6 +80,7 @@ def test_medians_are_those_of_shrout_and_fleiss_coefficients() -> None:
     assert found.icc1 < 0.4 < found.icc31  # differences between sessions are error to the first alone
 
 
+@pytest.mark.slow
 def test_epsilon_is_that_of_the_participants_with_every_session() -> None:
     rng = np.random.default_rng(2)
     n, k = 12, 4

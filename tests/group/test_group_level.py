@@ -180,6 +180,7 @@ def test_session_model_is_least_squares_on_all_maps(study: GroupStudy, defaults:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_marginal_and_mixed_are_within_estimates_where_nobody_misses_a_session(
     call: GroupCaller, tmp_path: Path
 ) -> None:
@@ -200,6 +201,7 @@ def test_marginal_and_mixed_are_within_estimates_where_nobody_misses_a_session(
     assert sidecar["DegreesOfFreedom"] == pytest.approx(8)
 
 
+@pytest.mark.slow
 def test_meta_needs_variances_and_uses_them(call: GroupCaller, tmp_path: Path) -> None:
     pytest.importorskip("pymare")
     study = make_study(tmp_path, n_participants=6, missing=())
@@ -623,6 +625,7 @@ def test_reruns_redo_what_changed_and_nothing_else(call: GroupCaller, tmp_path: 
     assert not [name for name in changed if "reliability" in name]
 
 
+@pytest.mark.slow
 def test_new_first_level_map_redoes_everything(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=5)
     output = call.done(study, tmp_path / "out", *QUICK)
@@ -873,6 +876,7 @@ def test_two_participants_are_enough_and_one_is_not(call: GroupCaller, tmp_path:
     call(study, tmp_path / "none", "--covariates", "age").refused(17, "too few for a group design of 2 columns")
 
 
+@pytest.mark.slow
 def test_one_session_is_one_t_test_whatever_the_strategy(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, sessions=("01",), missing=())
     output = call.done(study, tmp_path / "out", "--covariates", "age", "--group-contrast", "age")

@@ -146,6 +146,7 @@ def test_nodes_that_cannot_be_told_apart_are_refused_and_the_folders_named_choos
 # Who is left out ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_whoever_could_have_entered_and_did_not_is_named_in_sidecar_page_and_on_screen(
     tmp_path: Path, call: GroupCaller
 ) -> None:

@@ -247,6 +247,7 @@ def test_deviance_is_the_restricted_likelihood_of_the_full_matrices(
     np.testing.assert_allclose(ours - at_zero, expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @given(models())
 @examples(40)
 def test_ratio_is_the_global_optimum_of_a_dense_search(

@@ -104,6 +104,7 @@ def test_results_of_a_contrast_say_what_its_files_hold(study: GroupStudy, call: 
         assert f"{result['SuprathresholdVoxels']} of {z.size} voxels are suprathreshold" in entry["Finding"]
 
 
+@pytest.mark.slow
 def test_f_tests_have_no_smallest_z(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     output = call.done(study, tmp_path / "out", "--session-contrast", "any", "--strategy", "session-model")
     (entry,) = results_of(output)["SessionContrasts"]

@@ -177,6 +177,7 @@ def _places(part: object, above: tuple = ()) -> list[tuple]:
     return [place for key, value in items for place in [(*above, key), *_places(value, (*above, key))]]
 
 
+@pytest.mark.slow
 @examples(400, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_mangled_models_are_read_or_refused(data):

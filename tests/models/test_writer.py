@@ -62,6 +62,7 @@ OPTION_SETS = st.fixed_dictionaries({}, optional={name: values_of(name) for name
 )
 
 
+@pytest.mark.slow
 @examples(300)
 @given(options=OPTION_SETS)
 def test_options_to_a_model_and_back_are_the_same(options: Options) -> None:

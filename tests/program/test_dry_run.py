@@ -117,6 +117,7 @@ def test_with_both_levels_the_participant_level_is_described(
     assert lines[-1] == "Then the group level; --dry-run with it alone describes it once these maps are there."
 
 
+@pytest.mark.slow
 def test_names_that_a_terminal_would_obey_are_printed_harmlessly(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

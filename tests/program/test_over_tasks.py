@@ -22,6 +22,9 @@ def call(root: Path, output: Path, level: str, *options: str) -> int:
     return main([str(root), str(output), level, *QUICK, *options])
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("over_tasks")

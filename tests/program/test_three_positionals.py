@@ -28,6 +28,9 @@ def maps_below(output: Path) -> dict[str, bytes]:
     }
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The dataset of five tasks, and the results of one job for each participant and one for the group."""

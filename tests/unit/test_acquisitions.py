@@ -32,6 +32,7 @@ def bold_names(selection: RunSelection) -> list[str]:
     return [run.bold.name.split("_space-")[0] for runs in selection.runs.values() for run in runs]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [f"_space-{SPACE}", ""], ids=["MNI", "native"])
 def test_the_combined_image_stands_for_its_echoes(tmp_path: Path, space: str) -> None:
     files = [image(f"_run-1{echo}", space=space) for echo in ("", "_echo-1", "_echo-2")]

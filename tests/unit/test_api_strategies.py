@@ -139,6 +139,7 @@ def test_folder_table_of_files_and_table_of_images_give_the_same(study: GroupStu
             assert np.array_equal(first.image(statistic).get_fdata(), other.image(statistic).get_fdata())
 
 
+@pytest.mark.slow
 def test_calibration_is_that_of_the_command_line_and_enters_the_verdict(
     study: GroupStudy, call: GroupCaller, tmp_path: Path
 ) -> None:
@@ -184,6 +185,7 @@ def test_estimates_say_what_they_are_of(study: GroupStudy) -> None:
         _ = estimates["marginal"]
 
 
+@pytest.mark.slow
 def test_who_lacks_a_covariate_is_left_out_with_the_reason(study: GroupStudy) -> None:
     table = table_of(study).assign(age=lambda rows: rows["age"].where(rows["participant"] != "sub-04"))
     maps = sessionfx.load_session_maps(table)

@@ -416,6 +416,7 @@ class TestParticipants:
 
 
 class TestCalibration:
+    @pytest.mark.slow
     def test_a_bar_is_as_long_as_the_power(self, figures: list[Figure]) -> None:
         for power in (0.25, 1.0, np.nan):
             draw_calibration(rates("marginal", power=power), LIMITS)

@@ -338,6 +338,7 @@ def test_nothing_of_it_is_said_where_it_is_not_asked_for(study: GroupStudy, call
     assert not list(out.glob("group/*equivalence*")) + list(out.glob("group/*BF10*"))
 
 
+@pytest.mark.slow
 def test_covariate_says_in_which_units_the_bound_is(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     out = call.done(
         study, tmp_path / "out", "--covariates", "age", "--group-contrast", "age", "--session-contrast=mean",

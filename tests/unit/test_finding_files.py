@@ -161,6 +161,7 @@ def test_a_name_that_is_no_text_is_named_in_hex(tmp_path: Path) -> None:
         select(root)
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_of_other_files_do_not_matter(tmp_path: Path) -> None:
     root = study(tmp_path / "bids")
     for place in (root, root / "sub-01", root / FMRIPREP / "sub-01/ses-1/func"):

@@ -457,6 +457,7 @@ def test_folders_above_the_dataset_do_not_matter(above: str, tmp_path: Path) -> 
     assert selection.runs["01"][0].events == root / files[2]
 
 
+@pytest.mark.slow
 def test_a_dataset_is_read_through_a_link(tmp_path: Path) -> None:
     root = make_tree(tmp_path / "real", [preproc("01", "1"), f"{run_name('01', '1')}_events.tsv"])
     link = tmp_path / "link"
@@ -1061,6 +1062,7 @@ def test_where_a_database_cannot_be_kept_the_folder_is_named(tmp_path: Path) -> 
         opened(root, database_dir=tmp_path / "file")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kept", [False, True], ids=["no database", "database"])
 def test_nothing_is_written_into_the_input(kept: bool, simulated: Path, tmp_path: Path) -> None:
     before = listing(simulated)

@@ -111,6 +111,7 @@ def test_works_of_the_participant_level_are_numbered_in_the_order_of_the_text() 
     check_numbers(participant_methods(MODEL, runs, has_sessions=True, preprocessing=("fMRIPrep 24.0", "other")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("correction", choices_of("correction"))
 def test_works_of_the_group_level_are_numbered_in_the_order_of_the_text(correction: str) -> None:
     strategies = [strategy.methods(GroupOptions()) for strategy in STRATEGIES.values()]

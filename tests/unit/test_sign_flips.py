@@ -70,6 +70,7 @@ def test_standardised_scores_are_squares_of_their_sum_under_each_set_of_signs() 
     assert chance(np.array([3.0, 1.0, 3.0, 4.0])) == 0.75
 
 
+@pytest.mark.slow
 def test_what_the_sessions_means_take_from_the_scores_does_not_look_like_dropout() -> None:
     """In thousands of independent voxels a bias of the statistic would show in every study."""
     rng = np.random.default_rng(8)
@@ -88,6 +89,7 @@ def test_what_the_sessions_means_take_from_the_scores_does_not_look_like_dropout
             assert statistic[0] / statistic[1:].mean() == pytest.approx(1, abs=0.04)
 
 
+@pytest.mark.slow
 def test_squared_skewness_is_zero_on_average_without_skewness_and_tends_to_the_true_one() -> None:
     rng = np.random.default_rng(2)
     for draw, truth in ((rng.standard_normal, 0.0), (lambda size: rng.chisquare(8, size), 1.0)):

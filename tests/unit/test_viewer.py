@@ -176,6 +176,7 @@ def test_without_anatomy_the_voxels_with_values_lie_on_grey() -> None:
     assert data["anatomy"]["affine"] == data["affine"]
 
 
+@pytest.mark.slow
 def test_24_smooth_maps_at_2_mm_take_5_megabytes_at_most() -> None:
     image = load_mni152_brain_mask(resolution=2)
     mask = image.get_fdata() > 0
