@@ -80,6 +80,7 @@ def test_an_odd_session_of_an_ordinary_participant_is_found() -> None:
     assert remark.startswith("sub-02, ses-02: its effects have the opposite sign")
 
 
+@pytest.mark.slow
 def test_in_clean_studies_almost_nobody_stands_out() -> None:
     found = [
         bool(looked_at(layout_of(n, k), maps_of(n, k, seed, signal)[0]).remarks)

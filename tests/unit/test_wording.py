@@ -16,6 +16,7 @@ from sessionfx.wording import format_number, lines_text, minus, quoted, sentence
 MANY = [f"label{number}" for number in range(100_000)]
 
 
+@pytest.mark.slow
 def test_labels_to_choose_from_are_counted() -> None:
     path = Path("/data/x_bold.nii.gz")
     files = [IndexedFile(path, path.parent, {"task": label}, "bold", ".nii.gz") for label in MANY]
