@@ -89,7 +89,7 @@ class RunEstimates(Mapping[str, StatImages]):
     def mean(self) -> Nifti1Image:
         """Mean over volumes."""
         values = np.asarray(self._mean.values)[self._mask]
-        return map_image(values, self._mask, self._mean.grid, outside=np.nan)
+        return map_image(values, self._mask, self._mean.space.as_grid(), outside=np.nan)
 
 
 def fit_run(

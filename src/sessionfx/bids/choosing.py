@@ -66,7 +66,8 @@ def choose_entities(
     -------
     files : list
     entities : dict of str to str or None
-        Labels of `task`, `space`, `cohort` and `res`; None where the files carry no such entity.
+        Labels of `task`, `space`, `cohort` and `res`; None where the files carry no such entity. Of `den` if they have
+        it.
 
     Raises
     ------
@@ -81,6 +82,7 @@ def choose_entities(
         ("space", "space", options.space, "--space"),
         ("cohort", "cohort", None, f"the '{kind.section}' entry of --bids-filter-file"),
         ("res", "resolution", options.res, "--res"),
+        ("den", "density", options.den, "--den"),
     ):
         named = sorted({file.entities[key] for file in kept if key in file.entities}, key=natural_key)
         silent = not kind.may_be_silent and any(key not in file.entities for file in kept)
@@ -92,13 +94,20 @@ def choose_entities(
         elif key == "space" and DEFAULT_SPACE in named:
             label = DEFAULT_SPACE
         else:
-            raise CommandLineError(f"There are {kind.noun}s of several {noun}s: {there}. Choose one with {option}.")
+            raise CommandLineError(
+                f"There are {kind.noun}s of several {_plural(noun)}: {there}. Choose one with {option}."
+            )
         agreeing = (label, None) if kind.may_be_silent else (label,)
         kept = [file for file in kept if file.entities.get(key) in agreeing]
         if not kept:
             raise _nothing(kind, noun, f"{option} {wanted}", there)
-        entities[key] = label
+        if label is not None or key != "den":
+            entities[key] = label
     return kept, entities
+
+
+def _plural(noun: str) -> str:
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
 
 
 def task_of(tasks: Iterable[str]) -> str:

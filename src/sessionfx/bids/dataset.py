@@ -27,7 +27,8 @@ from sessionfx.errors import DatasetError, OutputError
 
 # What is read of a dataset: of fMRIPrep's two hundred files per participant a fifth
 _EXTENSIONS_READ = {
-    "bold": ("nii.gz", "nii", "json"),
+    "bold": ("nii.gz", "nii", "json", "func.gii", "dtseries.nii", "dtseries.json"),
+    "hemi-[LR]": ("func.gii",),  # of fMRIPrep before 1.5, without a suffix
     "mask": ("nii.gz", "nii"),
     "events": ("tsv",),
     "timeseries": ("tsv",),

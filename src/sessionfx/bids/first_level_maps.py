@@ -18,7 +18,15 @@ from typing import Any
 from sessionfx.ask.contrasts import Contrast, selected_f_tests, selected_labels
 from sessionfx.bids.choosing import MAPS, TOGETHER, check_labels, choose_entities, matches_filter, of_each_task
 from sessionfx.bids.dataset import IndexedFile, indexed_file
-from sessionfx.bids.names import EFFECT_STATISTICS, LONG_NAMES, STATMAP_SUFFIX, comparable_label, file_name
+from sessionfx.bids.names import (
+    EFFECT_STATISTICS,
+    LONG_NAMES,
+    STATMAP_SUFFIX,
+    SURFACE_MAPS,
+    WITHOUT,
+    comparable_label,
+    file_name,
+)
 from sessionfx.bids.reading import walk
 from sessionfx.bids.session_order import SessionOrder, order_sessions
 from sessionfx.errors import CommandLineError, DatasetError, LevelError, NothingMatchesError
@@ -104,11 +112,14 @@ class FoundMaps:
         Why a participant with a folder may have no such map, by label.
     f_tests : frozenset of str
         Labels of F tests within participants, which have no effect map.
+    surfaces : frozenset of str
+        Spaces of maps on surfaces, which no group model takes.
     """
 
     maps: tuple[FirstLevelMap, ...]
     participants: Mapping[str, str]
     f_tests: frozenset[str] = frozenset()
+    surfaces: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -157,6 +168,7 @@ def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] |
     maps: list[FirstLevelMap] = []
     participants: dict[str, str] = {}
     f_tests: set[str] = set()
+    surfaces: set[str] = set()
     for root in roots:
         try:
             paths = list(walk(root, lambda entry: entry.name not in _OTHER_FOLDERS and not entry.name.startswith(".")))
@@ -166,6 +178,9 @@ def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] |
             below = path.relative_to(root).parts
             owner = next((part[4:] for part in below[:-1] if part.startswith("sub-")), None)
             file = indexed_file(path, root) if f"_{STATMAP_SUFFIX}.nii" in path.name else None
+            if path.name.endswith(tuple(f"_{STATMAP_SUFFIX}{extension}" for extension in SURFACE_MAPS)):
+                named = indexed_file(path, root)
+                surfaces.add(named.entities.get("space", WITHOUT) if named else WITHOUT)
             if owner is not None:
                 participants.setdefault(owner, "has no first-level map")
             if file is not None and _is_map_of(file, ("F",)):
@@ -178,7 +193,7 @@ def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] |
                 participants[file.entities["sub"]] = "has no map that passes the filter"
             elif "sessions" not in file.entities and _node_level(below) not in _DATASET_NODES:
                 maps.append(_described(file, below))
-    return FoundMaps(tuple(maps), participants, frozenset(f_tests))
+    return FoundMaps(tuple(maps), participants, frozenset(f_tests), frozenset(surfaces))
 
 
 def _is_map_of(file: IndexedFile, statistics: Sequence[str]) -> bool:
@@ -273,6 +288,13 @@ def select_maps(
         If several tasks, spaces or resolutions exist and none is named, two maps stand for the same thing, or a
         contrast asked for is an F test.
     """
+    spaces = {stat_map.entities.get("space") for stat_map in found.maps}
+    is_asked = options.space in found.surfaces - spaces or options.den is not None or options.hemi is not None
+    if found.surfaces and (is_asked or not found.maps):
+        raise LevelError(
+            f"The first-level maps of {listed(sorted(found.surfaces))} are on surfaces, and the group level takes "
+            "volumes only. Run the participant level on volumes too (--space), or choose these."
+        )
     if not found.maps:
         raise LevelError(
             f"There are no first-level maps in {listed(searched)}. Run the participant level first, "

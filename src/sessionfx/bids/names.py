@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from sessionfx.errors import CommandLineError
 from sessionfx.process import LONGEST_NAME
+from sessionfx.space.surface import HEMISPHERES
 from sessionfx.wording import listed, natural_key
 
 ENTITY_ORDER = (
@@ -44,6 +45,11 @@ EFFECT_STATISTICS = ("effect",)
 # runs apart.
 DERIVATIVE_ENTITIES = ("space", "cohort", "res", "den", "desc", "hemi", "label")
 
+# Files that are no volumes: GIFTI, one for each hemisphere, and CIFTI
+GIFTI = ".gii"
+SURFACE_SERIES = (".func.gii", ".dtseries.nii")
+SURFACE_MAPS = (GIFTI, ".dscalar.nii")
+
 # In place of a label: files without the entity
 WITHOUT = "none"
 # BIDS entities of the format *index*: numbers, which may be padded with zeros or not
@@ -54,6 +60,8 @@ LONG_NAMES = {
     "res": "resolution", "den": "density", "ce": "ceagent", "mod": "modality", "inv": "inversion",
 }  # fmt: skip
 
+# Of surfaces that fMRIPrep wrote before 1.5, without a suffix
+OLD_SUFFIXES = tuple(f"hemi-{label}" for label in HEMISPHERES)
 _ENTITY = re.compile(r"([a-zA-Z]+)-([a-zA-Z0-9+]+)\Z")
 
 
@@ -70,6 +78,8 @@ def parse_name(name: str) -> ParsedName | None:
     """Take a BIDS file name apart; None where it is not made of `key-label` pairs and a suffix."""
     stem, dot, extension = name.partition(".")
     *pairs, suffix = stem.split("_")
+    if suffix in OLD_SUFFIXES and extension == "func.gii":
+        pairs, suffix = [*pairs, suffix], "bold"
     entities = {}
     for pair in pairs:
         found = _ENTITY.match(pair)
@@ -104,6 +114,21 @@ def file_name(entities: Mapping[str, str | None], suffix: str, extension: str) -
     return f"{start}_{suffix}{extension}" if start else f"{suffix}{extension}"
 
 
+def of_hemisphere(path: Path, label: str) -> Path:
+    """Name the file of a hemisphere by the name of both together; without a label the file itself."""
+    parsed = parse_name(path.name)
+    if not label or parsed is None:
+        return path
+    return path.with_name(file_name({**parsed.entities, "hemi": label}, parsed.suffix, parsed.extension))
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """Name the files of a map: one for each hemisphere where it is GIFTI and its name says neither."""
+    if not path.name.endswith(GIFTI) or "_hemi-" in path.name:
+        return (path,)
+    return tuple(of_hemisphere(path, label) for label in HEMISPHERES)
+
+
 def func_folder(participant: str, session: str | None = None) -> PurePosixPath:
     """Folder of a participant's (and session's) functional outputs, relative to the output folder."""
     folder = PurePosixPath(f"sub-{participant}")
@@ -124,7 +149,7 @@ _OUTPUT_FOLDER = re.compile(
 )
 _TOP_FILE = re.compile(r"dataset_description\.json|\.bidsignore|[^/]*\.html")
 _RECORDED_FILE = re.compile(
-    r"[A-Za-z0-9+_-]+_(?:statmap|boldref|mask)\.nii\.gz"
+    r"[A-Za-z0-9+_-]+_(?:statmap|boldref|mask)\.nii\.gz|[A-Za-z0-9+_-]+_statmap\.(?:dscalar\.nii|gii)"
     r"|[A-Za-z0-9+_-]+_(?:statmap|mask|design|validity|section|metrics|clusters)\.json"
     r"|[A-Za-z0-9+_-]+_(?:design|metrics|clusters)\.tsv|[A-Za-z0-9+_-]+_log\.txt"
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -17,14 +17,26 @@ from typing import Any, NamedTuple
 from sessionfx.bids.acquisitions import DEFAULT_BOLD_FILTER, acquired_entities, one_per_acquisition
 from sessionfx.bids.choosing import RUNS, check_labels, choose_entities, matches_filter, of_each_task, read_filters
 from sessionfx.bids.dataset import Dataset, IndexedFile, indexed_file, participants_of, subfolders
-from sessionfx.bids.names import DERIVATIVE_ENTITIES, comparable_label, entity_string
+from sessionfx.bids.names import (
+    DERIVATIVE_ENTITIES,
+    GIFTI,
+    OLD_SUFFIXES,
+    SURFACE_SERIES,
+    WITHOUT,
+    comparable_label,
+    entity_string,
+)
 from sessionfx.bids.reading import UnreadableFileError, list_folder, read_json_object
 from sessionfx.bids.session_order import SessionOrder, order_sessions
-from sessionfx.errors import DatasetError, NothingMatchesError
+from sessionfx.errors import CommandLineError, DatasetError, NothingMatchesError
 from sessionfx.options import Selection
 from sessionfx.wording import listed, natural_key
 
 IMAGE_EXTENSIONS = (".nii.gz", ".nii")
+_SERIES_ENDINGS = (
+    *(f"_bold{extension}" for extension in (*IMAGE_EXTENSIONS, *SURFACE_SERIES)),
+    *(f"_{suffix}.func.gii" for suffix in OLD_SUFFIXES),
+)
 
 
 class _Companion(NamedTuple):
@@ -53,11 +65,13 @@ class RunInputs:
     entities : dict of str to str
         Entities of the acquired run (`sub`, `ses`, `task`, `run`, `acq`, …), without space, res and desc.
     bold : Path
-        Preprocessed 4-D image.
+        Preprocessed 4-D image, CIFTI series, or GIFTI series of a hemisphere.
     mask, events, confounds : Path or None
         None where the dataset has none for this run.
     regressors : Path or None
         The user's own, where they are asked for.
+    other_hemisphere : Path or None
+        Where `bold` is that of the left one, and both are analysed.
     metadata : dict
         JSON fields of the run, inherited (raw dataset first, derivatives over it).
     problem : str or None
@@ -75,6 +89,12 @@ class RunInputs:
     problem: str | None = None
     warnings: tuple[str, ...] = ()
     regressors: Path | None = None
+    other_hemisphere: Path | None = None
+
+    @property
+    def images(self) -> tuple[Path, ...]:
+        """The image, or those of both hemispheres."""
+        return (self.bold,) if self.other_hemisphere is None else (self.bold, self.other_hemisphere)
 
     @property
     def name(self) -> str:
@@ -123,6 +143,12 @@ class RunSelection:
         """Runs of all participants."""
         return [run for runs in self.runs.values() for run in runs]
 
+    @property
+    def map_extension(self) -> str:
+        """Extension of the maps that are made of them."""
+        name = self.every_run[0].bold.name
+        return GIFTI if name.endswith(GIFTI) else ".dscalar.nii" if name.endswith(SURFACE_SERIES) else ".nii.gz"
+
 
 def participants_with_runs(dataset_roots: Sequence[Path]) -> list[str]:
     """Labels of all `sub-*` folders, in natural order, without looking into them."""
@@ -137,7 +163,9 @@ def select_tasks(dataset: Dataset, options: Selection) -> tuple[dict[str, RunSel
     SessionFXError
         As `select_runs`.
     """
-    there = [file.entities["task"] for file in _that_pass(_bold_filter(options), dataset, options)]
+    there = [
+        file.entities["task"] for file in _of_one_form(_that_pass(_bold_filter(options), dataset, options), options)
+    ]
     return of_each_task(there, options, partial(select_runs, dataset))
 
 
@@ -158,13 +186,17 @@ def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
         If there is no preprocessed run, or the same run stands in two derivative datasets.
     """
     bold_filter = _bold_filter(options)
-    found = _that_pass(bold_filter, dataset, options)
+    found = _of_one_form(_that_pass(bold_filter, dataset, options), options)
     check_labels(
         (file.entities["sub"] for file in found), options.participant_label, RUNS, "participant", "--participant-label"
     )
     wanted = options.participant_label
     chosen = [file for file in found if not wanted or file.entities["sub"] in wanted]
     chosen, entities = choose_entities(chosen, RUNS, options)
+    _check_forms(chosen)
+    if options.hemi is not None:
+        entities["hemi"] = options.hemi
+    chosen, others = _hemispheres(chosen, options.hemi)
     # a file may name another session than the folder it lies in
     sessions = study_sessions(dataset.derivatives, entities, bold_filter)
     sessions |= {file.entities["ses"] for file in chosen if "ses" in file.entities}
@@ -185,7 +217,10 @@ def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
     for file in sorted(
         chosen, key=lambda file: (place.get(file.entities.get("ses", ""), -1), natural_key(file.path.name))
     ):
-        runs.setdefault(file.entities["sub"], []).append(gatherer.gather(file))
+        run = gatherer.gather(file)
+        if file.extension.endswith(GIFTI) and options.hemi is None:
+            run = _with_other_hemisphere(run, others)
+        runs.setdefault(file.entities["sub"], []).append(run)
     if not runs:
         raise NothingMatchesError(
             "No preprocessed run of these participants is in these sessions. Choose others with --participant-label or "
@@ -212,7 +247,7 @@ def _that_pass(bold_filter: Mapping[str, Any], dataset: Dataset, options: Select
             f"No preprocessed runs (…_desc-preproc_bold.nii.gz) were found in {listed(dataset.derivatives)}. Run "
             "fMRIPrep with a volume output space, or name another folder with --derivatives."
         )
-    passing = [file for file in images if matches_filter(file, bold_filter)]
+    passing = [file for file in images if _passes(file, bold_filter)]
     if not passing:
         descs = sorted({file.entities.get("desc", "none") for file in images})
         raise NothingMatchesError(
@@ -223,7 +258,85 @@ def _that_pass(bold_filter: Mapping[str, Any], dataset: Dataset, options: Select
 
 
 def _is_image(file: IndexedFile) -> bool:
-    return file.suffix == "bold" and file.extension in IMAGE_EXTENSIONS
+    return file.suffix == "bold" and file.extension in (*IMAGE_EXTENSIONS, *SURFACE_SERIES)
+
+
+def _is_on_surface(file: IndexedFile) -> bool:
+    return file.extension in SURFACE_SERIES
+
+
+def _passes(file: IndexedFile, bold_filter: Mapping[str, Any]) -> bool:
+    """Whether an image passes the filter; surfaces of fMRIPrep have no desc-preproc."""
+    without_desc = {name: wanted for name, wanted in bold_filter.items() if name != "desc"}
+    is_silent = _is_on_surface(file) and "desc" not in file.entities and bold_filter.get("desc") == "preproc"
+    return matches_filter(file, without_desc if is_silent else bold_filter)
+
+
+def _of_one_form(images: Sequence[IndexedFile], options: Selection) -> list[IndexedFile]:
+    """Keep volumes, or surfaces where these are asked for: by a space that they alone have, density or hemisphere."""
+    volumes = [file for file in images if not _is_on_surface(file)]
+    surfaces = [file for file in images if _is_on_surface(file)]
+    if options.hemi is not None:
+        surfaces = [file for file in surfaces if "hemi" in file.entities]
+        if not surfaces:
+            raise NothingMatchesError(f"--hemi {options.hemi}: no preprocessed run has files of single hemispheres.")
+        return surfaces
+    if options.den not in (None, WITHOUT):
+        return [file for file in surfaces if file.entities.get("den") == options.den] or surfaces or volumes
+    spaces = {file.entities.get("space") for file in volumes}
+    if options.space in {file.entities.get("space") for file in surfaces} - spaces:
+        return surfaces
+    if options.space not in (None, WITHOUT) and options.space not in spaces:
+        return list(images)  # the refusal lists all spaces
+    if not volumes:
+        there = listed(sorted({file.entities.get("space", WITHOUT) for file in surfaces}))
+        raise NothingMatchesError(
+            f"The preprocessed runs are all on surfaces: {there}. Choose one with --space, or run fMRIPrep with a "
+            "volume output space."
+        )
+    return volumes
+
+
+def _check_forms(chosen: Iterable[IndexedFile]) -> None:
+    """Refuse files of several forms, which may hold the same runs."""
+    forms = sorted({file.extension.removeprefix(".") for file in chosen if _is_on_surface(file)})
+    if len(forms) > 1:
+        filters = " or ".join(json.dumps({"bold": {"extension": form}}) for form in forms)
+        raise CommandLineError(
+            f"There are preprocessed runs of several forms: {listed(forms)}. Choose one with --bids-filter-file, the "
+            f"file holding {filters}."
+        )
+
+
+def _hemispheres(files: Sequence[IndexedFile], hemi: str | None) -> tuple[list[IndexedFile], dict[str, IndexedFile]]:
+    """Let one hemisphere's file stand for both, the left where it is there; give all files by their paths too."""
+    by_path = {str(file.path): file for file in files}
+    kept = [
+        file
+        for file in files
+        if "hemi" not in file.entities
+        or file.entities["hemi"] == (hemi or "L")
+        or (hemi is None and str(_opposite(file.path)) not in by_path)
+    ]
+    return kept, by_path
+
+
+def _opposite(path: Path) -> Path:
+    """Name the file of the other hemisphere."""
+    here, there = ("_hemi-L", "_hemi-R") if "_hemi-L" in path.name else ("_hemi-R", "_hemi-L")
+    return path.with_name(path.name.replace(here, there))
+
+
+def _with_other_hemisphere(run: RunInputs, files: Mapping[str, IndexedFile]) -> RunInputs:
+    other = _opposite(run.bold)
+    if str(other) in files:
+        return replace(run, other_hemisphere=other)
+    is_left = "_hemi-L" in run.bold.name
+    alone = (
+        f"it has the {'left' if is_left else 'right'} hemisphere alone ({other} is not there); --hemi "
+        f"{'L' if is_left else 'R'} analyses that one alone"
+    )
+    return replace(run, problem=run.problem or alone)
 
 
 def _unnamed(dataset: Dataset) -> list[str]:
@@ -254,13 +367,14 @@ def study_sessions(
                 if not folder.startswith("ses-") or folder[4:] in labels:
                     continue
                 for entry in list_folder(root / f"sub-{participant}" / folder / "func"):
-                    file = indexed_file(Path(entry.path), root) if "_bold.nii" in entry.name else None
+                    is_series = entry.name.endswith(_SERIES_ENDINGS)
+                    file = indexed_file(Path(entry.path), root) if is_series else None
                     if (
                         file is not None
                         and _is_image(file)
                         and "ses" in file.entities
                         and all(file.entities.get(key) == label for key, label in entities.items())
-                        and matches_filter(file, bold_filter)
+                        and _passes(file, bold_filter)
                     ):
                         labels.add(file.entities["ses"])
     return labels
@@ -313,7 +427,7 @@ class _Gatherer:
         # programs disagree whether res- is named; that the grid is the same is checked when the mask is read
         masks += [[file for file in files if _may_be_mask_for(file, bold)] for files in others]
         space_entities = {key: label for key, label in bold.entities.items() if key != "desc"}
-        mask = self._first(_MASK, masks, space_entities, problems)
+        mask = None if _is_on_surface(bold) else self._first(_MASK, masks, space_entities, problems)
         confounds = self._first(_CONFOUNDS, [nearest, *others], acquired, problems)
         events = self._first(_EVENTS, [raw], acquired, problems)
         warnings = []
@@ -326,7 +440,8 @@ class _Gatherer:
         metadata: dict[str, Any] = {}
         try:
             metadata |= self._metadata(raw, acquired)
-            metadata |= self._start_time(others, acquired)
+            # sidecars of surfaces may be missing or short, while those of volumes say it
+            metadata |= self._start_time([nearest, *others] if _is_on_surface(bold) else others, acquired)
             metadata |= self._metadata(nearest, bold.entities)
         except UnreadableFileError as error:
             problems.append(str(error).removesuffix("."))
@@ -369,7 +484,7 @@ class _Gatherer:
     ) -> dict[str, Any]:
         """Merge the JSON sidecars that apply to a run, the most specific winning."""
         metadata: dict[str, Any] = {}
-        sidecars = [file for file in files if file.suffix == "bold" and file.extension == ".json"]
+        sidecars = [file for file in files if file.suffix == "bold" and file.extension.endswith(".json")]
         for file in applicable_files(sidecars, entities, ignored):
             if file.path not in self._sidecars:
                 self._sidecars[file.path] = read_json_object(file.path)

@@ -12,20 +12,22 @@ from numpy.typing import NDArray
 
 from sessionfx.bids.derivatives import SOFTWARE
 from sessionfx.bids.images import DifferentGridError, read_series, read_volume
-from sessionfx.bids.names import STATISTICS, STATMAP_SUFFIX, file_name
+from sessionfx.bids.names import STATISTICS, STATMAP_SUFFIX, SURFACE_MAPS, file_name, files_of
 from sessionfx.bids.reading import LARGEST_JSON, read_text
+from sessionfx.bids.surfaces import read_surfaces
 from sessionfx.bids.writing import write_json, write_map
 from sessionfx.errors import ParticipantError
 from sessionfx.options.groups import EFFECT_UNITS
 from sessionfx.space.grid import Grid
+from sessionfx.space.space import Intent, Space
 from sessionfx.space.stat_map import EstimateMap, StatMap
 from sessionfx.statistics.estimates import Dof, Estimate, FTest, Result, WaldTest
 
-EXTENSION = ".nii.gz"
+EXTENSION = Grid.extension  # of maps of the group level
 
 _DESCRIPTIONS = {
     "effect": "Contrast estimate; 0 outside the mask",
-    "variance": "Sampling variance of the contrast estimate; above 0 exactly at the voxels of the mask",
+    "variance": "Sampling variance of the contrast estimate; above 0 exactly at the {features} of the mask",
     "t": "Student's t, effect / sqrt(variance); 0 outside the mask",
     "z": "Normal deviate with the same one-sided p as t; 0 outside the mask",
     "p": "One-sided p value, upper tail (large positive effects have small p); 1 outside the mask",
@@ -50,11 +52,17 @@ _INTENTS = {
 
 
 def statmap_paths(
-    folder: Path, entities: Mapping[str, str | None], statistics: Iterable[str] = STATISTICS
+    folder: Path,
+    entities: Mapping[str, str | None],
+    statistics: Iterable[str] = STATISTICS,
+    extension: str = Grid.extension,
 ) -> dict[str, Path]:
-    """Paths of the maps of a result by statistic; those of an estimate by default."""
+    """Paths of the maps of a result by statistic; those of an estimate by default.
+
+    Where hemispheres have files of their own it is the name of both together; see `files_of`.
+    """
     return {
-        statistic: folder / file_name({**entities, "stat": statistic}, STATMAP_SUFFIX, EXTENSION)
+        statistic: folder / file_name({**entities, "stat": statistic}, STATMAP_SUFFIX, extension)
         for statistic in statistics
     }
 
@@ -72,12 +80,14 @@ def write_statmaps(
     paths of images and sidecars.
     """
     result: Result = stat_map.estimate
+    space = stat_map.space
     values = result.maps()
-    descriptions = _DESCRIPTIONS | ({} if result.two_sided else _F_DESCRIPTIONS)
-    dof = dof_fields(result)
+    named = _DESCRIPTIONS | ({} if result.two_sided else _F_DESCRIPTIONS)
+    descriptions = {statistic: text.format(features=space.features) for statistic, text in named.items()}
+    dof = dof_fields(result, space.features)
     squared = f"({units})^2"
     units_of = {"effect": units, "variance": squared, "effects": units, "covariance": squared}
-    paths = statmap_paths(folder, entities, values)
+    paths = statmap_paths(folder, entities, values, space.extension)
     # The effects come last: who finds one (the group level does so by name) finds the others whole.
     for statistic, path in reversed(paths.items()):
         content = {
@@ -88,46 +98,49 @@ def write_statmaps(
             **dof,
             "Software": SOFTWARE,
         }
-        write_statmap(path, values[statistic], stat_map.mask, stat_map.grid, content)
-    return [*paths.values(), *map(sidecar_path, paths.values())]
+        write_statmap(path, values[statistic], stat_map.mask, space, content)
+    return with_sidecars(paths.values())
 
 
-def dof_fields(result: Result) -> dict[str, Any]:
+def dof_fields(result: Result, features: str = Grid.features) -> dict[str, Any]:
     """Give the degrees of freedom of a result as fields of a sidecar."""
     dof: dict[str, Any] = {"DegreesOfFreedom": result.typical_dof}
     if isinstance(result.dof, np.ndarray):
-        dof["DegreesOfFreedomAre"] = "median over voxels; see the map of stat-dof"
+        dof["DegreesOfFreedomAre"] = f"median over {features}; see the map of stat-dof"
     if isinstance(result, FTest):
         dof["DegreesOfFreedomNumerator"] = float(np.median(result.dof_numerator))
     return dof
 
 
 def write_statmap(
-    path: Path, values: NDArray[np.floating], mask: NDArray[np.bool_], grid: Grid, content: Mapping[str, Any]
+    path: Path, values: NDArray[np.floating], mask: NDArray[np.bool_], space: Space, content: Mapping[str, Any]
 ) -> None:
-    """Write one map and its sidecar.
+    """Write one map and its sidecar, of hemispheres one for each.
 
     Parameters
     ----------
     path : Path
         Its `stat` entity says what the map holds.
     values : ndarray of shape (V,), or (N, V) of N volumes
-    mask : ndarray of bool, 3-D
-    grid : Grid
+    mask : ndarray of bool, of the space's shape
+    space : Space
     content : mapping
         Of the sidecar; its StatisticType decides how the map is kept.
     """
     statistic = content["StatisticType"]
-    write_json(sidecar_path(path), dict(content))
+    for file in files_of(path):
+        write_json(sidecar_path(file), dict(content))
     write_map(
-        path, values, mask, grid,
+        path, values, mask, space,
         outside=1.0 if statistic == "p" else 0.0,
-        dtype=np.float64 if statistic in _FULL_PRECISION else np.float32,
+        dtype=space.most_precise if statistic in _FULL_PRECISION else np.float32,
         intent=_intent(content),
+        names=tuple(content.get({"effects": "RowsContrast", "covariance": "CovarianceVolumes"}.get(statistic, ""), ()))
+        or (statistic,),
     )  # fmt: skip
 
 
-def _intent(content: Mapping[str, Any]) -> tuple[str, tuple[float, ...]]:
+def _intent(content: Mapping[str, Any]) -> Intent:
     """Give the NIfTI intent of a map from its sidecar; degrees of freedom that differ between voxels are left out."""
     statistic = content["StatisticType"]
     fields = {"t": ("DegreesOfFreedom",), "F": ("DegreesOfFreedomNumerator", "DegreesOfFreedom")}.get(statistic, ())
@@ -137,7 +150,14 @@ def _intent(content: Mapping[str, Any]) -> tuple[str, tuple[float, ...]]:
 
 def sidecar_path(path: Path) -> Path:
     """Name the JSON file beside an image."""
-    return path.with_name(path.name.removesuffix(".gz").removesuffix(".nii") + ".json")
+    name = path.name.removesuffix(".gz").removesuffix(".gii").removesuffix(".nii").removesuffix(".dscalar")
+    return path.with_name(f"{name}.json")
+
+
+def with_sidecars(paths: Iterable[Path]) -> list[Path]:
+    """Name all files of maps, and their sidecars."""
+    files = [file for path in paths for file in files_of(path)]
+    return [*files, *map(sidecar_path, files)]
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
@@ -148,7 +168,7 @@ def read_sidecar(path: Path) -> dict[str, Any]:
     ParticipantError
         If it is there and cannot be read.
     """
-    sidecar = sidecar_path(path)
+    sidecar = sidecar_path(files_of(path)[0])
     if not sidecar.exists() and not sidecar.is_symlink():
         return {}
     try:
@@ -187,27 +207,70 @@ def read_estimate(effect_path: Path, variance_path: Path | None, dof_path: Path 
     ParticipantError
         If a file cannot be read, or the two lie on different grids.
     """
-    effect, variance, mask, grid = read_effect(effect_path, variance_path)
+    effect, variance, mask, space = _read_effect(effect_path, variance_path)
     values = np.full(int(mask.sum()), np.nan) if variance is None else variance[mask]
-    return EstimateMap(Estimate(effect[mask], values, _read_dof(effect_path, dof_path, mask, grid)), mask, grid)
+    return EstimateMap(Estimate(effect[mask], values, _read_dof(effect_path, dof_path, mask, space)), mask, space)
 
 
 def read_wald_test(effects_path: Path, covariance_path: Path, dof_path: Path) -> StatMap[WaldTest]:
     """Read an F test of a participant back; see `read_estimate`."""
-    effects, grid = read_series(effects_path)
-    covariance, _ = read_series(covariance_path)
+    effects, space = _read_maps(effects_path)
+    covariance, _ = _read_maps(covariance_path)
     mask = covariance[0] > 0  # the variance of the first row
-    dof = _read_dof(effects_path, dof_path, mask, grid)
-    return StatMap(WaldTest.of(effects[:, mask], covariance[:, mask], dof), mask, grid)
+    dof = _read_dof(effects_path, dof_path, mask, space)
+    return StatMap(WaldTest.of(effects[:, mask], covariance[:, mask], dof), mask, space)
 
 
-def _read_dof(path: Path, dof_path: Path | None, mask: NDArray[np.bool_], grid: Grid) -> Dof:
+def as_kept(stat_map: StatMap[Any]) -> StatMap[Any]:
+    """Round a participant's result to the numbers that its files hold: what follows must not depend on who reads them.
+
+    In most spaces these are all of its numbers.
+    """
+    precision = stat_map.space.most_precise
+    if precision is np.float64:
+        return stat_map
+
+    def rounded(values: Any) -> Any:
+        return values.astype(precision).astype(np.float64) if isinstance(values, np.ndarray) else values
+
+    result = stat_map.estimate
+    dof = rounded(result.dof)
+    if isinstance(result, WaldTest):
+        return StatMap(
+            WaldTest.of(rounded(result.effects), rounded(result.covariance), dof), stat_map.mask, stat_map.space
+        )
+    return StatMap(Estimate(rounded(result.effect), rounded(result.variance), dof), stat_map.mask, stat_map.space)
+
+
+def _read_maps(path: Path) -> tuple[NDArray[np.float64], Space]:
+    """Read a file of several maps, of shape (N, …), and its space."""
+    if not path.name.endswith(SURFACE_MAPS):
+        return read_series(path)
+    series = read_surfaces(files_of(path))
+    return series.data, series.space
+
+
+def _read_map(
+    path: Path, expected: Space | None = None, owner: str = "", *, lends: str = ""
+) -> tuple[NDArray[np.float64], Space]:
+    """Read a file of one map and its space, which must be the one expected, the owner's; see `read_volume`."""
+    if not path.name.endswith(SURFACE_MAPS):
+        return read_volume(path, None if expected is None else expected.as_grid(), owner, lends=lends)
+    values, space = _read_maps(path)
+    if len(values) != 1:
+        raise ParticipantError(f"{path} holds {len(values)} maps, expected one. Remake the maps.")
+    if expected is not None and not space.same_as(expected):
+        raise DifferentGridError(f"{owner} and {path} differ in their space: {expected.difference_from(space)}.")
+    return values[0], space
+
+
+def _read_dof(path: Path, dof_path: Path | None, mask: NDArray[np.bool_], space: Space) -> Dof:
     """Read the degrees of freedom of a map: from its sidecar, or from theirs where it says that they differ."""
     sidecar = read_sidecar(path)
     dof = sidecar.get("DegreesOfFreedom")
     if dof_path is not None and "DegreesOfFreedomAre" in sidecar:
         try:
-            return read_volume(dof_path, grid, str(path))[0][mask]
+            return _read_map(dof_path, space, str(path))[0][mask]
         except DifferentGridError as error:
             raise ParticipantError(f"{error} Remake the maps.") from None
     return float(dof) if isinstance(dof, int | float) else float("nan")
@@ -225,11 +288,23 @@ def read_effect(
     DifferentGridError
         If the effect does not lie on the grid expected, which is the owner's.
     """
-    effect, grid = read_volume(effect_path, expected, owner, lends="effect" if lends else "")
+    effect, variance, mask, space = _read_effect(effect_path, variance_path, expected, owner, lends=lends)
+    return effect, variance, mask, space.as_grid()
+
+
+def _read_effect(
+    effect_path: Path,
+    variance_path: Path | None,
+    expected: Space | None = None,
+    owner: str = "",
+    *,
+    lends: bool = False,
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_], Space]:
+    effect, space = _read_map(effect_path, expected, owner, lends="effect" if lends else "")
     if variance_path is None:
-        return effect, None, np.isfinite(effect) & (effect != 0), grid
+        return effect, None, np.isfinite(effect) & (effect != 0), space
     try:
-        variance, _ = read_volume(variance_path, grid, str(effect_path), lends="variance" if lends else "")
+        variance, _ = _read_map(variance_path, space, str(effect_path), lends="variance" if lends else "")
     except DifferentGridError as error:
         raise ParticipantError(f"{error} Remake the maps.") from None
-    return effect, variance, np.isfinite(effect) & np.isfinite(variance) & (variance > 0), grid
+    return effect, variance, np.isfinite(effect) & np.isfinite(variance) & (variance > 0), space

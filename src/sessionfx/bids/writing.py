@@ -29,12 +29,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from isal import igzip
 from numpy.typing import NDArray
 
-from sessionfx.bids.names import output_place
+from sessionfx.bids.names import of_hemisphere, output_place
 from sessionfx.errors import OutputError, ParticipantError, SessionFXError
 from sessionfx.space.grid import Grid
+from sessionfx.space.space import NO_INTENT, Intent, Space
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
@@ -153,33 +153,34 @@ def write_map(
     path: Path,
     values: NDArray[np.floating | np.bool_],
     mask: NDArray[np.bool_],
-    grid: Grid,
+    space: Space,
     *,
     outside: float = 0.0,
     dtype: type[np.floating | np.uint8] = np.float32,
-    intent: tuple[str, tuple[float, ...]] = ("none", ()),
+    intent: Intent = NO_INTENT,
+    names: tuple[str, ...] = (),
 ) -> None:
-    """Write in-mask values as a NIfTI image.
+    """Write in-mask values as a file of the space's form, or one for each hemisphere.
 
     Parameters
     ----------
     path : Path
-        Ends in .nii.gz.
+        Ends in the space's extension.
     values : ndarray of shape (V,), or (N, V) of N volumes
-    mask : ndarray of bool, 3-D
-        With V true voxels.
-    grid : Grid
+    mask : ndarray of bool, of the space's shape
+        With V true features.
+    space : Space
     outside : float, default=0
-        Value of voxels outside the mask.
+        Value of features outside the mask.
     dtype : type, default=float32
-        Type of the file's voxels.
+        Type of the file's numbers.
     intent : tuple of (str, tuple of float), default=("none", ())
         What the values are, by nibabel's name of the NIfTI intent code, and its parameters.
+    names : tuple of str, default=()
+        Of the N volumes.
     """
-    # No file name and no time in the gzip header, and the level at which ISA-L gives the same bytes every time (those
-    # above do not): equal maps are equal files.
-    image = map_image(values, mask, grid, outside=outside, dtype=dtype, intent=intent)
-    write_bytes(path, igzip.compress(image.to_bytes(), compresslevel=0, mtime=0))
+    for label, content in space.encoded(_filled(values, mask, outside, dtype), intent, names).items():
+        write_bytes(of_hemisphere(path, label), content)
 
 
 def map_image(
@@ -189,17 +190,15 @@ def map_image(
     *,
     outside: float = 0.0,
     dtype: type[np.floating | np.uint8] = np.float32,
-    intent: tuple[str, tuple[float, ...]] = ("none", ()),
 ) -> Nifti1Image:
     """Make in-mask values a NIfTI image; see `write_map`."""
-    import nibabel as nib
+    return grid.image(_filled(values, mask, outside, dtype))
 
-    volume = np.full((*grid.shape, *values.shape[:-1]), outside, dtype=dtype)
-    volume[mask] = values.T
-    image = nib.Nifti1Image(volume, grid.affine)
-    image.header.set_xyzt_units("mm")
-    image.header.set_intent(*intent)
-    return image
+
+def _filled(values: NDArray[Any], mask: NDArray[np.bool_], outside: float, dtype: type[np.generic]) -> NDArray[Any]:
+    filled = np.full((*mask.shape, *values.shape[:-1]), outside, dtype=dtype)
+    filled[mask] = values.T
+    return filled
 
 
 def remove(path: Path) -> bool:

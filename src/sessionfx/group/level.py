@@ -123,7 +123,7 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> list[GroupAnaly
             raise DatasetError(f"--derivatives {folder} does not exist. Correct the path.")
     map_filter = read_filters(wanted.bids_filter_file).get("maps")
     found = find_first_level_maps([root for root in roots if root.is_dir()], map_filter)
-    if not found.maps and not wanted.derivatives:
+    if not (found.maps or found.surfaces or wanted.derivatives):
         roots += [raw / "derivatives" / name for name in subfolders(raw / "derivatives")]
         found = find_first_level_maps(roots[1:], map_filter)
     selections, left_out = select_tasks(found, wanted, roots, raw)

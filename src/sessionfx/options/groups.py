@@ -35,6 +35,8 @@ class Selection:
     task: tuple[str, ...] = ()
     space: str | None = None
     res: str | None = None
+    den: str | None = None
+    hemi: str | None = None
     derivatives: tuple[Path, ...] = ()
     bids_filter_file: Path | None = None
     bids_database_dir: Path | None = None
@@ -186,12 +188,14 @@ class Options:
 
     def of_task(self, entities: Mapping[str, str | None], contrasts: Sequence[str]) -> Self:
         """Give the options that ask for one task and its contrasts by name, in the space that was chosen."""
-        task, space, res = (entities.get(name) for name in ("task", "space", "res"))
+        task, space, res, den, hemi = (entities.get(name) for name in ("task", "space", "res", "den", "hemi"))
         selection = replace(
             self.selection,
             task=() if task is None else (task,),
             space=space or self.selection.space,
             res=res or self.selection.res,
+            den=den or self.selection.den,
+            hemi=hemi or self.selection.hemi,
             contrast=tuple(contrasts),
         )
         return replace(self, selection=selection)

@@ -151,9 +151,14 @@ SECTIONS = {
         Option(name="task", aliases=("--task-id", "-t"), value=Label("task"), takes=Takes.SEVERAL, metavar="TASK",
                help="tasks, each analysed by itself", otherwise="every task with runs and events, or with maps"),
         Option(name="space", value=Label("space"), metavar="SPACE",
-               help="space (MNI152NLin2009cAsym is taken where several exist); none: files without space-"),
+               help="space (MNI152NLin2009cAsym is taken where several exist; fsaverage5, fsLR, fsnative and other "
+               "surfaces at the participant level); none: files without space-"),
         Option(name="res", value=Label("res"), metavar="RES",
                help="resolution entity of that space; none: without it"),
+        Option(name="den", aliases=("--density",), value=Label("den"), metavar="DEN",
+               help="density entity of a surface space (91k, 32k, 10k); none: without it"),
+        Option(name="hemi", value=Choice(("L", "R")),
+               help="the hemisphere of a surface space that is analysed alone", otherwise="both"),
         Option(name="derivatives", aliases=("-d",), value=FilePath(), takes=Takes.SEVERAL, metavar="PATH",
                help="folders with preprocessed data; at the group level also folders with first-level maps of "
                "SessionFX, FitLins or nilearn", otherwise="what lies in BIDS_DIR/derivatives"),

@@ -6,7 +6,7 @@ One participant is one chain, independent of all others: fits of runs are its pa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,9 +19,9 @@ from sessionfx import __version__
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.atlas import Atlas
-from sessionfx.bids.names import entity_string
+from sessionfx.bids.names import entity_string, files_of
 from sessionfx.bids.runs import RunInputs
-from sessionfx.bids.stat_maps import read_estimate, read_wald_test
+from sessionfx.bids.stat_maps import as_kept, read_estimate, read_wald_test
 from sessionfx.bids.tables import read_header
 from sessionfx.bids.writing import write_text
 from sessionfx.errors import ParticipantError
@@ -34,6 +34,7 @@ from sessionfx.participant.regions import of_atlas, session_table
 from sessionfx.participant.results import ParticipantResults, RunSummary, read_reference
 from sessionfx.participant.run import FittedRun, MeanImage, analyse_run, model_parameters, run_mean
 from sessionfx.report.methods import MethodsText, participant_methods
+from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap, on_common_voxels
 from sessionfx.statistics.estimates import Result, WaldTest
 from sessionfx.statistics.fixed_effects import average, weighted_sum, weighted_tests
@@ -69,6 +70,8 @@ class ParticipantAnalysis:
         Whether pages are drawn.
     atlases : tuple of Atlas
         Of whose regions tables are written.
+    extension : str
+        Of maps: that of their space.
     """
 
     model: FirstLevelModel
@@ -81,11 +84,12 @@ class ParticipantAnalysis:
     preprocessing: tuple[str, ...] = ()
     has_pages: bool = True
     atlases: tuple[Atlas, ...] = ()
+    extension: str = Grid.extension
 
     @cached_property
     def files(self) -> FirstLevelFiles:
         """Where results go."""
-        return FirstLevelFiles(self.output_dir, self.entities, self.links, self.model)
+        return FirstLevelFiles(self.output_dir, self.entities, self.links, self.model, self.extension)
 
     def asked_of(self, run: RunInputs) -> tuple[Contrast, ...]:
         """Give the contrasts as they are in a run's task."""
@@ -113,7 +117,13 @@ class ParticipantAnalysis:
             has_f_tests=any(contrast.is_f_test for contrast in self.contrasts),
             is_over_tasks=any(contrast.parts for contrast in self.contrasts),
             preprocessing=self.preprocessing,
+            is_volumes=self.is_volumes,
         )
+
+    @property
+    def is_volumes(self) -> bool:
+        """Whether maps are volumes, which have pictures."""
+        return self.extension == Grid.extension
 
 
 def participant_chain(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Chain:
@@ -141,7 +151,7 @@ def participant_chain(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) 
             *fits,
             *results,
             *_log_tasks(participant, results, files),
-            *_mean_tasks(runs, analysis),
+            *(_mean_tasks(runs, analysis) if analysis.is_volumes else ()),
             *_page_tasks(participant, results, analysis),
         ),
         open=partial(_open, tuple(runs), analysis),
@@ -160,6 +170,7 @@ def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> I
             *(run.metadata.get(field) for field in timing.FIELDS),
             *(file_state(path) for path in (run.bold, run.mask, run.events, run.confounds, sidecar_of(run.confounds))),
             *([file_state(run.regressors)] if run.regressors else []),
+            *([file_state(run.other_hemisphere)] if run.other_hemisphere else []),
         ]
         for run in runs
     }
@@ -307,7 +318,8 @@ class ParticipantMaps:
         for run in fitted:
             if run.run.name not in self._facts:
                 self._facts[run.run.name] = files.write_design(run)
-        stat_map = self._sessions[contrast.label, session] = combine_runs(fitted, contrast, analysis.model)
+        combined = combine_runs(fitted, contrast, analysis.model)
+        stat_map = self._sessions[contrast.label, session] = None if combined is None else as_kept(combined)
         if stat_map is not None:
             files.write_session(self.participant, session, contrast, stat_map, fitted)
         if analysis.model.keep_run_maps and not contrast.parts:
@@ -435,10 +447,11 @@ class ParticipantMaps:
 
     def _read(self, contrast: Contrast, session: str) -> StatMap[Any] | None:
         paths = self.analysis.files.session_maps(self.participant, session, contrast)
-        if contrast.is_f_test:
-            effects, covariance = paths["effects"], paths["covariance"]
-            return read_wald_test(effects, covariance, paths["dof"]) if effects.is_file() else None
-        return read_estimate(paths["effect"], paths["variance"], paths["dof"]) if paths["effect"].is_file() else None
+        first, second = ("effects", "covariance") if contrast.is_f_test else ("effect", "variance")
+        if not all(path.is_file() for path in files_of(paths[first])):
+            return None
+        read: Callable[[Path, Path, Path], StatMap[Any]] = read_wald_test if contrast.is_f_test else read_estimate
+        return read(paths[first], paths[second], paths["dof"])
 
     def combined(self, contrast: Contrast) -> dict[str, tuple[StatMap[Any], dict[str, float]]]:
         """Give estimates and session weights of the session contrasts; see `combine_sessions`."""
@@ -509,4 +522,4 @@ def combine_maps(
         combined = average(inputs, model.fixed_effects, model.fixed_effects_dof)
     else:
         combined = weighted_sum(inputs, weights, model.fixed_effects_dof)
-    return StatMap.where_determined(combined, common[0].mask, common[0].grid)
+    return StatMap.where_determined(combined, common[0].mask, common[0].space)

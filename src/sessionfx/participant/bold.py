@@ -13,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.bids.images import bounds_of, grid_of, open_image, read_mask, read_volumes, series_length
+from sessionfx.bids.names import SURFACE_SERIES
+from sessionfx.bids.surfaces import SurfaceSeries, read_surfaces
 from sessionfx.errors import ParticipantError
 from sessionfx.space.grid import Grid
+from sessionfx.space.space import Space
 
 # Where a Gaussian is cut off (standard deviations), as nilearn's smoothing does
 _TRUNCATED_AT = 4.0
@@ -27,14 +30,14 @@ class RunData:
     Attributes
     ----------
     signal : ndarray of shape (T, V)
-        T volumes, V voxels in `mask`, smoothed where asked for, in scanner units.
-    mask : ndarray of bool, 3-D
-        Voxels that are in the brain mask and have finite, varying data.
+        T volumes, V features in `mask`, smoothed where asked for, in scanner units.
+    mask : ndarray of bool, of the space's shape
+        Features that are in the brain mask, where there is one, and have finite, varying data.
     mean : ndarray of shape (V,)
         Mean over volumes, for pictures.
-    grid : Grid
+    space : Space
     n_brain : int
-        Voxels of the brain mask before leaving any out.
+        Features of the brain mask, or of the space, before leaving any out.
     warnings : tuple of str
         What was left out and why.
     """
@@ -42,19 +45,24 @@ class RunData:
     signal: NDArray[np.floating]
     mask: NDArray[np.bool_]
     mean: NDArray[np.floating]
-    grid: Grid
+    space: Space
     n_brain: int
     warnings: tuple[str, ...]
 
 
-def open_series(path: Path) -> Any:
-    """Open the 4-D image of a run without reading its data.
+def open_series(path: Path, *further: Path) -> Any:
+    """Open the 4-D image of a run without reading its data; or read a series on surfaces, from a file or two.
 
     Raises
     ------
     ParticipantError
         If the header cannot be read, or it is no series.
     """
+    if path.name.endswith(SURFACE_SERIES):
+        series = read_surfaces((path, *further))
+        if len(series.data) < 2:
+            raise ParticipantError(f"{path} holds {len(series.data)} volume, expected a series. Provide the whole run.")
+        return series
     image = open_image(path)
     if series_length(image.shape) < 2:
         raise ParticipantError(
@@ -66,11 +74,13 @@ def open_series(path: Path) -> Any:
 def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | None) -> RunData:
     """Read a preprocessed run.
 
-    A voxel is used when it lies in the brain mask and its unsmoothed data are finite and vary over time.
+    Of surfaces, which need no mask, a vertex or grayordinate is used when its data are finite and vary over time: the
+    medial wall has none. A voxel is used when it lies in the brain mask and its unsmoothed data are finite and vary
+    over time.
 
     Parameters
     ----------
-    image : nibabel image
+    image : nibabel image or SurfaceSeries
         From `open_series`.
     bold : Path
         Its file.
@@ -85,6 +95,8 @@ def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | 
     ParticipantError
         If a file cannot be read, the grids differ, or no voxel is left.
     """
+    if isinstance(image, SurfaceSeries):
+        return _surface_data(image, bold)
     grid = grid_of(image)
     warnings: list[str] = []
     volumes: Iterable[NDArray[Any]] = read_volumes(image, bold)
@@ -132,6 +144,15 @@ def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | 
             signal[t, :n_usable] = signal[t][usable]
         signal = signal[:, :n_usable]
     return RunData(signal, used, signal.mean(axis=0), grid, n_brain, tuple(warnings))
+
+
+def _surface_data(series: SurfaceSeries, bold: Path) -> RunData:
+    values, features = series.data, series.space.features
+    used = np.isfinite(values).all(axis=0) & (values != values[0]).any(axis=0)
+    if not used.any():
+        raise ParticipantError(f"{bold}: none of the {features} has finite, varying data. Check this run.")
+    signal = values if used.all() else values[:, used]
+    return RunData(signal, used, signal.mean(axis=0), series.space, used.size, ())
 
 
 def _voxel_order(mask: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sessionfx.bids.names import listed_labels, place_of
+from sessionfx.bids.names import SURFACE_SERIES, listed_labels, place_of
 from sessionfx.bids.runs import RunInputs, RunSelection
 from sessionfx.participant.analysis import ParticipantAnalysis
 from sessionfx.tasks.loop import ToDo
@@ -61,6 +61,10 @@ def participant_text(
 def _files(run: RunInputs, links: Mapping[str, Path]) -> list[str]:
     """One line for each kind of file of a run, and what stands in its way."""
     found = {"image": run.bold, "mask": run.mask, "events": run.events, "confounds": run.confounds}
+    if run.bold.name.endswith(SURFACE_SERIES):
+        del found["mask"]
+    if run.other_hemisphere is not None:
+        found["other hemisphere"] = run.other_hemisphere
     if run.regressors is not None:
         found["regressors"] = run.regressors
     missing = {"mask": "none, one is computed", "events": "none: this run cannot be analysed", "confounds": "none"}
@@ -86,7 +90,8 @@ def _counts(selection: RunSelection) -> list[str]:
     for label, runs in selection.runs.items():
         labels_of.setdefault(len(runs), []).append(label)
         for run in runs:
-            lacks = {"mask": run.mask is None, "events": run.events is None, "confounds": run.confounds is None}
+            has_mask = run.mask is not None or run.bold.name.endswith(SURFACE_SERIES)
+            lacks = {"mask": not has_mask, "events": run.events is None, "confounds": run.confounds is None}
             for what in (what for what, is_missing in lacks.items() if is_missing):
                 lacking.setdefault(f"without {what}", []).append(run.name)
             if run.problem:

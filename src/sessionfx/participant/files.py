@@ -24,6 +24,7 @@ from sessionfx.bids.names import (
     entity_string,
     figures_folder,
     file_name,
+    files_of,
     func_folder,
     parse_name,
 )
@@ -37,10 +38,11 @@ from sessionfx.bids.region_tables import (
     write_region_table,
 )
 from sessionfx.bids.runs import RunInputs
-from sessionfx.bids.stat_maps import sidecar_path, statmap_paths, write_statmaps
+from sessionfx.bids.stat_maps import statmap_paths, with_sidecars, write_statmaps
 from sessionfx.bids.writing import write_json, write_map, write_text
 from sessionfx.options import FirstLevelModel
 from sessionfx.participant.run import FittedRun, MeanImage, model_parameters
+from sessionfx.space.grid import Grid
 from sessionfx.space.regions import LEAST_SHARE
 from sessionfx.space.stat_map import StatMap
 from sessionfx.wording import joined
@@ -50,7 +52,7 @@ FIXED_EFFECTS_DESC = "fixedEffects"
 
 @dataclass(frozen=True)
 class FirstLevelFiles:
-    """Files of one analysis (task, space, resolution) in an output folder.
+    """Files of one analysis (task, space, resolution or density) in an output folder.
 
     Attributes
     ----------
@@ -61,12 +63,15 @@ class FirstLevelFiles:
     links : dict of str to Path
         Input datasets by their name in BIDS URIs.
     model : FirstLevelModel
+    extension : str
+        Of maps: that of their space.
     """
 
     output_dir: Path
     entities: dict[str, str | None]
     links: dict[str, Path]
     model: FirstLevelModel
+    extension: str = Grid.extension
 
     def record(self, participant: str) -> Path:
         """Where it is noted what is finished of a participant."""
@@ -83,8 +88,8 @@ class FirstLevelFiles:
         designs = [self.design(run) for run in runs]
         maps = [*self.session_maps(participant, session, contrast).values()]
         for run in () if contrast.parts else runs:
-            maps += statmap_paths(*self._of_run(run, contrast), statistics_of(contrast)).values()
-        return (*designs, *(path.with_suffix(".json") for path in designs), *maps, *map(sidecar_path, maps))
+            maps += statmap_paths(*self._of_run(run, contrast), statistics_of(contrast), self.extension).values()
+        return (*designs, *(path.with_suffix(".json") for path in designs), *with_sidecars(maps))
 
     def outputs_of_regions(self, participant: str, session: str, contrast: Contrast, atlas: str) -> tuple[Path, Path]:
         """Paths of the table of an atlas' regions in a session, and of what its columns are."""
@@ -96,19 +101,21 @@ class FirstLevelFiles:
         """Paths of all files that may answer a session contrast."""
         entities = self._combined_entities(participant, question, contrast)
         folder = self.output_dir / func_folder(participant)
-        maps = statmap_paths(folder, entities, statistics_of(contrast)).values()
-        return (*maps, *map(sidecar_path, maps))
+        maps = statmap_paths(folder, entities, statistics_of(contrast), self.extension).values()
+        return tuple(with_sidecars(maps))
 
     def design(self, run: RunInputs) -> Path:
         """Path of a run's design matrix.
 
-        For a contrast over tasks it is one more, beside that of the task by itself, which has its own record.
+        For a contrast over tasks it is one more, beside that of the task by itself, which has its own record. On
+        surfaces it names the space, as do the maps: the file beside it says how many vertices were fitted.
         """
         folder = self.output_dir / func_folder(run.participant, run.session or None)
         task = run.entities["task"]
         is_alone = self.entities["task"] in (None, task)
         over_tasks = {} if is_alone else {"task": self.entities["task"], "desc": task}
-        return folder / file_name({**run.entities, **over_tasks}, "design", ".tsv")
+        of_space = {} if self.extension == Grid.extension else {**self.entities, "task": task}
+        return folder / file_name({**run.entities, **of_space, **over_tasks}, "design", ".tsv")
 
     def reference(self, participant: str) -> Path:
         """Path of a participant's mean image, the background of pictures."""
@@ -116,12 +123,13 @@ class FirstLevelFiles:
         return self.output_dir / figures_folder(participant) / name
 
     def session_maps(self, participant: str, session: str, contrast: Contrast) -> dict[str, Path]:
-        """Paths of the maps of one session (of all runs, without sessions) by statistic.
+        """Paths of the maps of one session (of all runs, without sessions) by statistic; see `statmap_paths`.
 
         There is one of `dof` where it differs between voxels.
         """
         folder = self.output_dir / func_folder(participant, session or None)
-        return statmap_paths(folder, self._session_entities(participant, session, contrast), statistics_of(contrast))
+        entities = self._session_entities(participant, session, contrast)
+        return statmap_paths(folder, entities, statistics_of(contrast), self.extension)
 
     def write_design(self, fitted: FittedRun) -> dict[str, Any]:
         """Write a run's design matrix and what is to be known of the run; return the content of the JSON file."""
@@ -139,8 +147,7 @@ class FirstLevelFiles:
             **({"LostVolumes": list(fitted.design.lost)} if self.model.has_motion_threshold else {}),
             "RedundantColumns": list(fitted.redundant),
             "DegreesOfFreedom": fitted.dof,
-            "BrainMaskVoxels": fitted.n_brain,
-            "FittedVoxels": int(fitted.mask.sum()),
+            **dict(zip(fitted.mean.space.counted, (fitted.n_brain, int(fitted.mask.sum())), strict=True)),
             "Notes": list(fitted.warnings),
             "LeftOutContrasts": {**_left_out_before(path), **fitted.left_out},
             "ModelParameters": model_parameters(self.model),
@@ -154,8 +161,8 @@ class FirstLevelFiles:
 
     def write_reference(self, path: Path, means: Sequence[MeanImage]) -> NDArray[np.floating]:
         """Write the mean over time of a participant's runs, and return it (3-D, 0 where no run has data)."""
-        grid = means[0].grid
-        images = [mean.values for mean in means if mean.grid.shape == grid.shape]  # noqa: PD011
+        grid = means[0].space
+        images = [mean.values for mean in means if mean.space.shape == grid.shape]  # noqa: PD011
         counts = np.sum([np.isfinite(image) for image in images], axis=0)
         total: NDArray[np.float64] = np.sum([np.nan_to_num(image) for image in images], axis=0)
         mean = np.divide(total, counts, where=counts > 0, out=np.zeros_like(total)).astype(np.float32)
@@ -235,7 +242,9 @@ class FirstLevelFiles:
         precision = question.kind == "mean" and self.model.fixed_effects == "precision"
         sidecar = {
             "Description": f"Fixed effects over {len(weights)} session(s) of one participant.",
-            "Sources": self._uris([paths[used] for paths in sources for used in statistics_of(contrast)[:2]]),
+            "Sources": self._uris(
+                [file for paths in sources for used in statistics_of(contrast)[:2] for file in files_of(paths[used])]
+            ),
             **self._contrast_fields(contrast),
             "SessionContrast": question.text,
             **question.order_fields,
@@ -307,7 +316,8 @@ def _volume_timing(fitted: FittedRun) -> list[float]:
 
 
 def _source_files(run: RunInputs) -> list[Path]:
-    return [path for path in (run.bold, run.mask, run.events, run.confounds, run.regressors) if path is not None]
+    companions = (run.mask, run.events, run.confounds, run.regressors)
+    return [*run.images, *(path for path in companions if path is not None)]
 
 
 def read_warnings(design: Path) -> tuple[list[str], dict[str, str]]:

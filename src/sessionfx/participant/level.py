@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,15 @@ from sessionfx.bids.atlas import read_atlases
 from sessionfx.bids.dataset import dataset_links, find_derivative_roots, open_dataset, preprocessing_programs
 from sessionfx.bids.derivatives import check_output_place, prepare_output
 from sessionfx.bids.images import open_image
-from sessionfx.bids.names import STATMAP_SUFFIX, check_name_length, file_name, func_folder
+from sessionfx.bids.names import (
+    GIFTI,
+    STATMAP_SUFFIX,
+    SURFACE_SERIES,
+    check_name_length,
+    file_name,
+    files_of,
+    func_folder,
+)
 from sessionfx.bids.runs import RunInputs, RunSelection, participants_with_runs, select_tasks
 from sessionfx.bids.tables import read_header
 from sessionfx.bids.writing import remove_stale_temporaries
@@ -33,6 +41,7 @@ from sessionfx.participant.over_tasks import select_over_tasks
 from sessionfx.participant.regressors import with_regressors
 from sessionfx.participant.variables import check_recipe
 from sessionfx.process import write_out
+from sessionfx.space.grid import Grid
 from sessionfx.tasks.call import (
     EXIT_SOME_FAILED,
     asked_of_sessions,
@@ -50,6 +59,9 @@ from sessionfx.wording import counted, did_you_mean, listed, natural_key
 _BASE_GB = 0.4
 _BYTES_OF_SIGNAL = 2.0
 _BYTES_WITHOUT_MASK = 8.0
+# Of surfaces, of which a value takes four bytes or five of its file: the file, its numbers as they are, and twice in
+# double precision
+_COPIES_OF_SURFACES = 6.0
 
 
 def run_participants(options: Options, raw: Path, contrasts: Sequence[Contrast], executor: Executor) -> int:
@@ -138,6 +150,7 @@ def _prepare(
     with show_progress("looking for files"):
         dataset = open_dataset(raw, roots, participants=wanted.participant_label, database_dir=wanted.bids_database_dir)
     selections, left_out = select_tasks(dataset, wanted)
+    _check_surfaces(selections.values(), options)
     pattern = options.first_level.regressors
     selections = {task: with_regressors(selection, pattern, raw) for task, selection in selections.items()}
     if options.execution.verbose:
@@ -160,7 +173,7 @@ def _prepare(
         path
         for task in asked
         for run in selections[task].every_run
-        for path in (run.bold, run.mask, run.confounds, run.events, run.regressors)
+        for path in (*run.images, run.mask, run.confounds, run.events, run.regressors)
         if path is not None
     ]
     sources = [root for root in roots if any(path.is_relative_to(root) for path in files)]
@@ -199,7 +212,31 @@ def _analysis(
         preprocessing=preprocessing_programs(sources),
         has_pages=not options.execution.no_report,
         atlases=read_atlases(options.group.atlas, options.group.atlas_labels),
+        extension=selection.map_extension,
     )
+
+
+def _check_surfaces(selections: Iterable[RunSelection], options: Options) -> None:
+    """Refuse what is asked of surfaces and done with volumes only."""
+    spaces = [selection.entities["space"] for selection in selections if selection.map_extension != Grid.extension]
+    if not spaces:
+        return
+    if "group" in options.levels:
+        why = (
+            "is a surface of each participant's own, which no group level can compare"
+            if spaces[0] == "fsnative"
+            else "is on surfaces, and the group level takes volumes only"
+        )
+        raise CommandLineError(
+            f"--space {spaces[0]} {why}. Ask for the participant level alone, or choose a volume with --space."
+        )
+    if options.group.atlas:
+        raise CommandLineError(f"--atlas names regions of volumes, and space {spaces[0]} is on surfaces. Leave it out.")
+    if options.first_level.smoothing_fwhm:
+        raise CommandLineError(
+            f"--smoothing-fwhm smooths volumes, and space {spaces[0]} is on surfaces. Smooth them beforehand along "
+            "the surface and choose them with --bids-filter-file, or leave it out."
+        )
 
 
 def _check_f_tests(contrasts: Sequence[Contrast], weighting: str) -> None:
@@ -247,7 +284,10 @@ def _check_names(
     for contrast in contrasts:
         entities = {**selection.entities, "sub": participant, "contrast": contrast.label,
                     "stat": max(statistics_of(contrast), key=len), "desc": FIXED_EFFECTS_DESC}  # fmt: skip
-        of_session = file_name({**entities, "ses": session}, STATMAP_SUFFIX, ".nii.gz")
+        extension = selection.map_extension
+        if extension == GIFTI:
+            entities["hemi"] = "L"
+        of_session = file_name({**entities, "ses": session}, STATMAP_SUFFIX, extension)
         check_name_length(of_session, {"--contrast": contrast.label})
         if keeps_runs:
             entities_of_run = {
@@ -255,10 +295,10 @@ def _check_names(
                 **entities,
                 "desc": None,
             }
-            check_name_length(file_name(entities_of_run, STATMAP_SUFFIX, ".nii.gz"), {"--contrast": contrast.label})
+            check_name_length(file_name(entities_of_run, STATMAP_SUFFIX, extension), {"--contrast": contrast.label})
         for asked in session_contrasts:
             check_name_length(
-                file_name({**entities, "sessions": asked.label}, STATMAP_SUFFIX, ".nii.gz"),
+                file_name({**entities, "sessions": asked.label}, STATMAP_SUFFIX, extension),
                 {"--contrast": contrast.label, "--session-contrast": asked.label},
             )
 
@@ -273,6 +313,9 @@ def _memory_need(runs: Sequence[RunInputs]) -> float:
     if not there:
         return _BASE_GB  # reported when that participant is analysed
     largest = max(there, key=lambda run: run.bold.stat().st_size)
+    if largest.bold.name.endswith(SURFACE_SERIES):
+        size = sum(path.stat().st_size for path in largest.images if path.is_file())
+        return _BASE_GB + size * _COPIES_OF_SURFACES / 1e9
     try:
         image = open_image(largest.bold)
     except SessionFXError:
@@ -345,15 +388,18 @@ def _say_what_is_there(selection: RunSelection, analysis: ParticipantAnalysis) -
     contrasts, output_dir = analysis.contrasts, analysis.output_dir
     of_sessions = f", {counted(len(selection.sessions), 'session')} in time order: {selection.order.text}"
     of_task = f"*_task-{selection.entities['task']}_*"
+    # one for each hemisphere where these have files of their own
+    n_files = len(files_of(Path(file_name(selection.entities, STATMAP_SUFFIX, analysis.extension))))
+    ending = f"{STATMAP_SUFFIX}{analysis.extension}"
     n_maps = sum(
         1
         for label in selection.runs
         for contrast in contrasts
-        for _ in (output_dir / f"sub-{label}").rglob(f"{of_task}contrast-{contrast.label}_*_{STATMAP_SUFFIX}.nii.gz")
+        for _ in (output_dir / f"sub-{label}").rglob(f"{of_task}contrast-{contrast.label}_*_{ending}")
     )
     reports = f" Reports: {output_dir}/sub-*.html" if analysis.has_pages else ""
     say(
         f"Participant level: {counted(len(selection.runs), 'participant')}"
         f"{of_sessions if selection.sessions else ''}, {counted(len(selection.every_run), 'run')}; "
-        f"{counted(n_maps, 'map')} of {counted(len(contrasts), 'contrast')} in {output_dir}/sub-*.{reports}"
+        f"{counted(n_maps // n_files, 'map')} of {counted(len(contrasts), 'contrast')} in {output_dir}/sub-*.{reports}"
     )

@@ -82,7 +82,7 @@ def fit_regions(
     """
     found = {}
     for files in atlases:
-        regions = _atlas(files).on_grid(data.grid)
+        regions = _atlas(files).on_grid(data.space.as_grid())
         counts = regions.counts(data.mask)
         enough = regions.shares(counts) >= LEAST_SHARE
         estimates = {}

@@ -32,7 +32,7 @@ from sessionfx.space.stat_map import StatMap
 
 _SHOWN = (
     "RepetitionTime", "StartTime", "RunDuration", "NumberOfVolumes", "ConditionColumns", "DegreesOfFreedom",
-    "BrainMaskVoxels", "FittedVoxels", "Notes", "LeftOutContrasts",
+    "Notes", "LeftOutContrasts",
 )  # fmt: skip
 
 
@@ -47,7 +47,7 @@ class RunSummary:
         Design matrix, as in `_design.tsv`.
     facts : dict
         As in `_design.json`: RepetitionTime, StartTime, RunDuration, NumberOfVolumes, ConditionColumns,
-        DegreesOfFreedom, BrainMaskVoxels, FittedVoxels, Notes and LeftOutContrasts; others are not looked at.
+        DegreesOfFreedom, Notes and LeftOutContrasts, and those of `Space.counted`; others are not looked at.
     events : DataFrame
         What happened: onsets in seconds from the first volume, as `Events.shown` gives them.
     """
@@ -81,7 +81,7 @@ class RunSummary:
             written = parse_event_model(model)
             events = read_events(run.events, first_volume=first_volume, end=end, asked=(ONLY_CONDITION,), model=written)
         else:
-            timing = run_timing(run, open_series(run.bold))
+            timing = run_timing(run, open_series(*run.images))
             events, _ = modelled_run(run, model.recipe, timing, model.hrf_model)
         return cls(run.name, run.session, design, facts, events.shown)
 

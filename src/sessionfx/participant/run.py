@@ -24,7 +24,7 @@ from sessionfx.participant.regions import RunRegions, fit_regions
 from sessionfx.participant.regressors import read_regressors
 from sessionfx.participant.timing import Timing, run_timing
 from sessionfx.participant.variables import modelled_run
-from sessionfx.space.grid import Grid
+from sessionfx.space.space import Space
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.linear_algebra import independent_columns, is_estimable
 from sessionfx.wording import listed
@@ -82,9 +82,9 @@ class FittedRun:
     timing : Timing
         Of its volumes.
     n_brain : int
-        Voxels of the brain mask.
-    mask : ndarray of bool, 3-D
-        Voxels fitted.
+        Voxels of the brain mask, or all features of a surface.
+    mask : ndarray of bool, of the space's shape
+        Features fitted.
     mean : MeanImage
     estimates : dict of str to StatMap
         Of an estimate, or the Wald test of an F test, by contrast label.
@@ -117,10 +117,10 @@ class FittedRun:
 
 @dataclass(frozen=True)
 class MeanImage:
-    """The mean over time of a run: 3-D, NaN outside the mask."""
+    """The mean over time of a run: of the space's shape, NaN outside the mask."""
 
     values: NDArray[np.floating]
-    grid: Grid
+    space: Space
 
 
 def run_mean(run: RunInputs, model: FirstLevelModel) -> MeanImage:
@@ -131,13 +131,13 @@ def run_mean(run: RunInputs, model: FirstLevelModel) -> MeanImage:
     ParticipantError
         If a file is missing or unreadable.
     """
-    return _mean_image(read_run(open_series(run.bold), run.bold, run.mask, model.smoothing_fwhm))
+    return _mean_image(read_run(open_series(*run.images), run.bold, run.mask, model.smoothing_fwhm))
 
 
 def _mean_image(data: RunData) -> MeanImage:
-    values = np.full(data.grid.shape, np.nan, dtype=np.float32)
+    values = np.full(data.space.shape, np.nan, dtype=np.float32)
     values[data.mask] = data.mean
-    return MeanImage(values, data.grid)
+    return MeanImage(values, data.space)
 
 
 def analyse_run(
@@ -157,7 +157,7 @@ def analyse_run(
     """
     if run.problem:
         raise ParticipantError(f"{run.name}: {run.problem}. Correct the dataset, or choose with --bids-filter-file.")
-    image = open_series(run.bold)
+    image = open_series(*run.images)
     design, events, timing, warnings = model_run(run, image, contrasts, model)
     vectors, left_out = _estimable_contrasts(design, contrasts)
     matrix = design.matrix.to_numpy()
@@ -176,18 +176,20 @@ def analyse_run(
     low = int((data.mean < 1).sum())
     if low and model.signal_scaling == "voxel":
         warnings.append(
-            f"{low} voxels have a mean below 1; percent signal change means little there (are the data demeaned?)."
+            f"{low} {data.space.features} have a mean below 1; percent signal change means little there (are the data "
+            "demeaned?)."
         )
     if model.signal_scaling == "grand-mean" and data.mean.mean() < 1:
         warnings.append("The grand mean is below 1; percent of it mean little (are the data demeaned?).")
     estimates = {
-        label: StatMap.where_determined(estimate, data.mask, data.grid)
+        label: StatMap.where_determined(estimate, data.mask, data.space)
         for label, estimate in fit_run(data.signal, matrix, vectors, model.noise_model, model.signal_scaling).items()
     }
     for label, stat_map in estimates.items():
         if not stat_map.mask.any():
             raise ParticipantError(
-                f"{run.name}: contrast '{label}' has no voxel with noise to test it against. Check the image."
+                f"{run.name}: contrast '{label}' has none of the {data.space.features} with noise to test it against. "
+                "Check the image."
             )
     return FittedRun(
         run=run,

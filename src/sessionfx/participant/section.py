@@ -17,9 +17,17 @@ from sessionfx.report.mosaic import MOST_OF_EFFECTS, Anatomy, Mosaic, Scale
 from sessionfx.report.page import render, write_section
 from sessionfx.report.style import Picture
 from sessionfx.report.tables import threshold_words, titled
+from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.wording import counted
+
+# of `Space.counted`
+_COUNTED = {
+    "BrainMaskVoxels": "brain mask (voxels)", "FittedVoxels": "fitted (voxels)",
+    "Vertices": "vertices", "FittedVertices": "fitted (vertices)",
+    "Grayordinates": "grayordinates", "FittedGrayordinates": "fitted (grayordinates)",
+}  # fmt: skip
 
 
 def draw_runs(results: ParticipantResults, output_dir: Path) -> None:
@@ -62,8 +70,7 @@ def _render_runs(results: ParticipantResults, place: str) -> str:
             "events": len(run.events),
             "regressors": run.design.shape[1],
             "degrees of freedom": run.facts["DegreesOfFreedom"],
-            "brain mask (voxels)": run.facts["BrainMaskVoxels"],
-            "fitted (voxels)": run.facts["FittedVoxels"],
+            **{title: run.facts[field] for field, title in _COUNTED.items() if field in run.facts},
         }
         for run in runs
     ]
@@ -120,7 +127,8 @@ def _render_contrast(results: ParticipantResults, place: str) -> str:
         },
     }
     thresholds = results.thresholds
-    pictures = _MapPictures(results)
+    first = next(iter(sessions.values())).space
+    pictures = _MapPictures(results) if isinstance(first, Grid) else None
     rows, shown = [], []
     for heading, maps in groups.items():
         if not maps:
@@ -132,16 +140,18 @@ def _render_contrast(results: ParticipantResults, place: str) -> str:
             for name, stat_map in maps.items()
         }
         rows += [{"map": name, **titled(map_summary(stat_map, limits[name]))} for name, stat_map in maps.items()]
-        shown.append({"title": heading, **pictures.draw(maps, limits)})
+        if pictures:
+            shown.append({"title": heading, **pictures.draw(maps, limits)})
     missing = sorted({run.session for run in results.runs} - set(sessions))
     summary = f"Thresholds: {threshold_words(thresholds)}, {'upper tail of F' if contrast.is_f_test else 'two-sided'}."
     if any(isinstance(stat_map.estimate.dof, np.ndarray) for maps in groups.values() for stat_map in maps.values()):
-        summary += " Degrees of freedom that differ between voxels are given as their median."
+        summary += f" Degrees of freedom that differ between {first.features} are given as their median."
+    if pictures is None:
+        summary += f" Maps of {first.features} are not drawn; the table has their numbers."
     if missing:
         summary += f" No estimate in session(s) {', '.join(missing)}."
-    return render(
-        "participant_contrast.html.j2", **page, summary=summary, maps=rows, coverage=pictures.coverage(), groups=shown
-    )
+    coverage = pictures.coverage() if pictures else None
+    return render("participant_contrast.html.j2", **page, summary=summary, maps=rows, coverage=coverage, groups=shown)
 
 
 def _question(label: str, questions: Mapping[str, str]) -> str:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from sessionfx.bids.images import series_length
 from sessionfx.bids.runs import RunInputs
+from sessionfx.bids.surfaces import SurfaceSeries
 from sessionfx.errors import ParticipantError
 from sessionfx.wording import shortened
 
@@ -74,21 +75,23 @@ class Timing:
 
 
 def run_timing(run: RunInputs, image: Any) -> Timing:
-    """Find out when the volumes of a run were acquired; of its image the header is used.
+    """Find out when the volumes of a run were acquired; of its image, from `open_series`, the header is used.
 
     Raises
     ------
     ParticipantError
         If neither says it, or a field holds something else than BIDS asks for.
     """
-    n_volumes = series_length(image.shape)
+    is_volumes = not isinstance(image, SurfaceSeries)
+    n_volumes = series_length(image.shape) if is_volumes else len(image.data)
     metadata = {key: run.metadata[key] for key in FIELDS if run.metadata.get(key) is not None}
     start = _start_time(run, metadata)
     if "VolumeTiming" in metadata:
         begins = _volume_timing(run, metadata, n_volumes)
         end = float(begins[-1]) + _acquisition_duration(run, metadata, float(np.diff(begins).min()))
         return Timing(start + begins, None, start, end)
-    repetition_time, warnings = _repetition_time(run, metadata, image)
+    in_header = _header_repetition_time(image) if is_volumes else image.repetition_time
+    repetition_time, warnings = _repetition_time(run, metadata, in_header)
     times = np.asarray(start + repetition_time * np.arange(n_volumes), dtype=np.float64)
     return Timing(times, repetition_time, start, n_volumes * repetition_time, tuple(warnings))
 
@@ -139,9 +142,8 @@ def _acquisition_duration(run: RunInputs, metadata: Mapping[str, Any], shortest_
     return duration
 
 
-def _repetition_time(run: RunInputs, metadata: Mapping[str, Any], image: Any) -> tuple[float, list[str]]:
+def _repetition_time(run: RunInputs, metadata: Mapping[str, Any], in_header: float | None) -> tuple[float, list[str]]:
     """Repetition time (s): the JSON's, else the header's."""
-    in_header = _header_repetition_time(image)
     if "RepetitionTime" in metadata:
         stated = _number(metadata["RepetitionTime"])
         if stated is None or not _SHORTEST <= stated < _LONGEST:

@@ -37,6 +37,7 @@ def participant_methods(
     has_f_tests: bool = False,
     is_over_tasks: bool = False,
     preprocessing: Sequence[str],
+    is_volumes: bool = True,
 ) -> MethodsText:
     """Describe the participant level.
 
@@ -53,6 +54,8 @@ def participant_methods(
         Whether contrasts are over runs of several tasks.
     preprocessing : sequence of str
         Programs that made the derivatives, as their datasets say (GeneratedBy).
+    is_volumes : bool, default=True
+        Whether the data are volumes, and not on surfaces.
 
     Returns
     -------
@@ -65,6 +68,7 @@ def participant_methods(
         has_sessions=has_sessions,
         has_f_tests=has_f_tests,
         is_over_tasks=is_over_tasks,
+        is_volumes=is_volumes,
         nuisance=partial(_nuisance, confounds),
         quoted=quoted,
     )

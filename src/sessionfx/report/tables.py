@@ -12,6 +12,8 @@ from sessionfx.wording import place_text
 TITLES = {
     "dof": "degrees of freedom",
     "n_voxels": "voxels",
+    "n_vertices": "vertices",
+    "n_grayordinates": "grayordinates",
     "threshold": "threshold |z|",
     "n_above": "suprathreshold",
     "largest_z": "largest z",
@@ -31,8 +33,12 @@ def titled(record: Mapping[str, Any]) -> dict[str, Any]:
         start, is_place, axis = name.rpartition("_at_")
         if not is_place:
             row[TITLES.get(name, name)] = value
-        elif axis == "x":
+        elif axis == "x" and f"{start}_at_structure" not in record:
             row[TITLES[f"{start}_at"]] = place_text(*(record[f"{start}_at_{axis}"] for axis in "xyz"))
+        elif axis in ("hemisphere", "structure"):
+            place = {key: record[f"{start}_at_{key}"] for key in ("vertex", *"xyz") if f"{start}_at_{key}" in record}
+            where = f"vertex {place['vertex']}" if "vertex" in place else f"{place_text(**place)} mm"
+            row[TITLES[f"{start}_at"].replace("at x, y, z (mm)", "where")] = f"{value}, {where}"
     return row
 
 

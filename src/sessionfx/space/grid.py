@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sessionfx.space.space import NO_INTENT, Intent, Space
+
+if TYPE_CHECKING:
+    from nibabel import Nifti1Image
 
 # Affines of one participant's files differ by rounding only
 AFFINE_TOLERANCE = 1e-3  # mm
 
 
 @dataclass(frozen=True)
-class Grid:
+class Grid(Space):
     """Shape and position of an image: voxels (i, j, k) lie at affine @ (i, j, k, 1) mm."""
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
 
-    def same_as(self, other: Grid) -> bool:
+    features: ClassVar[str] = "voxels"
+    extension: ClassVar[str] = ".nii.gz"
+    counted: ClassVar[tuple[str, str]] = ("BrainMaskVoxels", "FittedVoxels")
+
+    def same_as(self, other: Space) -> bool:
         """Whether voxels of the two grids lie on each other."""
-        return self.shape == other.shape and np.allclose(self.affine, other.affine, rtol=0, atol=AFFINE_TOLERANCE)
+        return (
+            isinstance(other, Grid)
+            and self.shape == other.shape
+            and np.allclose(self.affine, other.affine, rtol=0, atol=AFFINE_TOLERANCE)
+        )
 
     def __str__(self) -> str:
         size = "×".join(f"{width:.4g}" for width in self._voxel_sizes)
@@ -30,10 +44,42 @@ class Grid:
     def _voxel_sizes(self) -> NDArray[np.float64]:
         return np.asarray(np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)))
 
-    def difference_from(self, other: Grid) -> str:
+    def as_grid(self) -> Grid:
+        """Give the grid itself."""
+        return self
+
+    def place(self, index: int) -> dict[str, Any]:
+        """Give the coordinates `x`, `y` and `z` (mm) of a voxel."""
+        voxel = np.unravel_index(index, self.shape)
+        # what is 0 but for rounding is 0
+        coordinates = np.round(self.affine[:3, :3] @ voxel + self.affine[:3, 3], 4) + 0.0
+        return {axis: float(coordinate) for axis, coordinate in zip("xyz", coordinates, strict=True)}
+
+    def image(self, values: NDArray[Any], intent: Intent = NO_INTENT) -> Nifti1Image:
+        """Make an array of its shape, or of N volumes along a further axis, a NIfTI image."""
+        import nibabel as nib
+
+        image = nib.Nifti1Image(values, self.affine)
+        image.header.set_xyzt_units("mm")
+        image.header.set_intent(*intent)
+        return image
+
+    def encoded(
+        self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()
+    ) -> dict[str, bytes]:
+        """Make a compressed NIfTI file, which holds no names."""
+        from isal import igzip
+
+        # No file name and no time in the gzip header, and the level at which ISA-L gives the same bytes every time
+        # (those above do not): equal maps are equal files.
+        return {"": igzip.compress(self.image(values, intent).to_bytes(), compresslevel=0, mtime=0)}
+
+    def difference_from(self, other: Space) -> str:
         """Say in words in what the grid differs from another; empty where it does not."""
         if self.same_as(other):
             return ""
+        if not isinstance(other, Grid):
+            return f"{self} and {other}"
         if self.shape != other.shape:
             return f"{'×'.join(map(str, self.shape))} and {'×'.join(map(str, other.shape))} voxels"
         own, others = self._voxel_sizes, other._voxel_sizes

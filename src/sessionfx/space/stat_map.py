@@ -1,4 +1,4 @@
-"""Results in their place: the value of a statistic at the voxels of a mask."""
+"""Results in their place: the value of a statistic at the features of a mask."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
 from sessionfx.space.grid import Grid
+from sessionfx.space.space import Space
 from sessionfx.statistics.estimates import Estimate, Result
 from sessionfx.statistics.thresholds import suprathreshold
 
@@ -19,36 +20,41 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True)
 class StatMap(Generic[R]):
-    """A result at V voxels of a grid.
+    """A result at V features of a space.
 
     Attributes
     ----------
     estimate : Estimate or FTest
-        Of the V voxels.
-    mask : ndarray of bool, 3-D
-        The V voxels at which the data determine it.
-    grid : Grid
+        Of the V features.
+    mask : ndarray of bool, of the space's shape
+        The V features at which the data determine it.
+    space : Space
     """
 
     estimate: R
     mask: NDArray[np.bool_]
-    grid: Grid
+    space: Space
+
+    @property
+    def grid(self) -> Grid:
+        """The voxel grid; see `Space.as_grid`."""
+        return self.space.as_grid()
 
     @classmethod
-    def where_determined(cls, estimate: R, mask: NDArray[np.bool_], grid: Grid) -> StatMap[R]:
-        """Keep the voxels at which the data determine the result; no other may be combined."""
+    def where_determined(cls, estimate: R, mask: NDArray[np.bool_], space: Space) -> StatMap[R]:
+        """Keep the features at which the data determine the result; no other may be combined."""
         good = estimate.is_determined
         kept = mask.copy()
         kept[mask] = good
-        return cls(estimate.at(good), kept, grid)
+        return cls(estimate.at(good), kept, space)
 
     def within(self, mask: NDArray[np.bool_]) -> StatMap[R]:
-        """Restrict to the voxels of a mask, which must all be among this map's."""
-        return StatMap(self.estimate.at(mask[self.mask]), mask, self.grid)
+        """Restrict to the features of a mask, which must all be among this map's."""
+        return StatMap(self.estimate.at(mask[self.mask]), mask, self.space)
 
     def volume(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Put V values into a 3-D array, NaN outside the mask."""
-        volume = np.full(self.grid.shape, np.nan)
+        """Put V values into an array of the space's shape, NaN outside the mask."""
+        volume = np.full(self.space.shape, np.nan)
         volume[self.mask] = values
         return volume
 
@@ -57,52 +63,52 @@ EstimateMap = StatMap[Estimate]
 
 
 def on_common_voxels(maps: Sequence[StatMap[R]], names: Sequence[str]) -> list[StatMap[R]]:
-    """Restrict maps to the voxels all of them have; errors call them by their names.
+    """Restrict maps to the features all of them have; errors call them by their names.
 
     Raises
     ------
     ParticipantError
-        If the grids differ or no voxel is common.
+        If the spaces differ or no feature is common.
     """
     first = maps[0]
     for other, name in zip(maps[1:], names[1:], strict=True):
-        if not first.grid.same_as(other.grid):
+        if not first.space.same_as(other.space):
             raise ParticipantError(
-                f"{names[0]} ({first.grid}) and {name} ({other.grid}) lie on different grids and cannot be combined: "
-                f"{first.grid.difference_from(other.grid)}. "
+                f"{names[0]} ({first.space}) and {name} ({other.space}) lie on different grids and cannot be combined: "
+                f"{first.space.difference_from(other.space)}. "
                 "Preprocess all of them to one space and resolution, or select with --space, --res or --session-label."
             )
     common = np.logical_and.reduce([stat_map.mask for stat_map in maps])
     if not common.any():
-        raise ParticipantError(f"No voxel has data in all of {', '.join(names)}. Check the brain masks of these runs.")
+        raise ParticipantError(
+            f"None of the {first.space.features} has data in all of {', '.join(names)}. Check the brain masks of these "
+            "runs."
+        )
     return [stat_map.within(common) for stat_map in maps]
 
 
-def position(mask: NDArray[np.bool_], grid: Grid, index: int) -> dict[str, float]:
-    """Give the coordinates `x`, `y` and `z` (mm) of an in-mask voxel."""
-    voxel = np.unravel_index(np.flatnonzero(mask)[index], mask.shape)
-    # what is 0 but for rounding is 0
-    coordinates = np.round(grid.affine[:3, :3] @ voxel + grid.affine[:3, 3], 4) + 0.0
-    return {axis: float(coordinate) for axis, coordinate in zip("xyz", coordinates, strict=True)}
+def position(mask: NDArray[np.bool_], space: Space, index: int) -> dict[str, Any]:
+    """Say where an in-mask feature lies; see `Space.place`."""
+    return space.place(int(np.flatnonzero(mask)[index]))
 
 
 def map_summary(stat_map: StatMap[Any], threshold: float) -> dict[str, Any]:
     """Describe a map in one row, with a threshold on |z|.
 
-    It has degrees of freedom, voxels, threshold, suprathreshold voxels; the largest z and where (mm); the smallest and
-    where, unless the test is one-sided (F).
+    It has degrees of freedom, voxels (or what features are called), threshold, suprathreshold voxels; the largest z and
+    where; the smallest and where, unless the test is one-sided (F).
     """
     estimate = stat_map.estimate
     z = estimate.z
     summary = {
         "dof": estimate.typical_dof,
-        "n_voxels": int(z.size),
+        f"n_{stat_map.space.features}": int(z.size),
         "threshold": threshold,
         "n_above": int(suprathreshold(z, threshold, two_sided=estimate.two_sided).sum()),
     }
     extremes = {"largest": int(np.argmax(z))} | ({"smallest": int(np.argmin(z))} if estimate.two_sided else {})
     for name, index in extremes.items():
         summary[f"{name}_z"] = float(z[index])
-        found = position(stat_map.mask, stat_map.grid, index)
+        found = position(stat_map.mask, stat_map.space, index)
         summary |= {f"{name}_at_{axis}": coordinate for axis, coordinate in found.items()}
     return summary

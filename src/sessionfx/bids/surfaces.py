@@ -1,0 +1,107 @@
+"""Reading series and maps that are no volumes: GIFTI, a file for each hemisphere, and CIFTI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.parsers.expat import ExpatError
+
+import nibabel as nib
+import numpy as np
+from nibabel.cifti2.cifti2 import Cifti2HeaderError, Cifti2Image
+from nibabel.cifti2.cifti2_axes import BrainModelAxis
+from nibabel.gifti.parse_gifti_fast import GiftiParseError
+from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
+
+from sessionfx.bids.images import READ_ERRORS, unreadable
+from sessionfx.bids.names import GIFTI, parse_name
+from sessionfx.bids.reading import open_input
+from sessionfx.errors import ParticipantError
+from sessionfx.space.grayordinates import Grayordinates
+from sessionfx.space.space import Space
+from sessionfx.space.surface import HEMISPHERES, Surface
+
+# What nibabel raises for contents that make no sense
+_CONTENT_ERRORS = (
+    *READ_ERRORS, ExpatError, GiftiParseError, Cifti2HeaderError, HeaderDataError, LookupError, TypeError,
+    ArithmeticError, AttributeError, AssertionError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SurfaceSeries:
+    """A series of volumes that are no voxel grid, read as a whole.
+
+    Attributes
+    ----------
+    data : ndarray of shape (T, n)
+    space : Surface or Grayordinates
+    repetition_time : float or None
+        What the file says (s); None where it says none, as GIFTI files do not.
+    """
+
+    data: NDArray[np.float64]
+    space: Space
+    repetition_time: float | None = None
+
+
+def read_surfaces(paths: Sequence[Path]) -> SurfaceSeries:
+    """Read a series, or maps: a CIFTI file, or GIFTI files of hemispheres.
+
+    Raises
+    ------
+    ParticipantError
+        If a file cannot be read to its end, or holds something else.
+    """
+    first = paths[0]
+    if not first.name.endswith(GIFTI):
+        return _read_cifti(first)
+    parts = {_entity(path, "hemi") or "L": _read_gifti(path) for path in paths}
+    lengths = {label: len(values) for label, values in parts.items()}
+    if len(set(lengths.values())) > 1:
+        counts = " and ".join(f"{length} of hemi-{label}" for label, length in lengths.items())
+        raise ParticipantError(f"{first} and the file of the other hemisphere differ in length: {counts}. Remake them.")
+    labels = [label for label in HEMISPHERES if label in parts]
+    space = Surface(_entity(first, "space") or "native", {label: parts[label].shape[1] for label in labels})
+    return SurfaceSeries(np.hstack([parts[label] for label in labels]), space)
+
+
+def _entity(path: Path, key: str) -> str | None:
+    parsed = parse_name(path.name)
+    return parsed.entities.get(key) if parsed else None
+
+
+def _read_gifti(path: Path) -> NDArray[np.float64]:
+    """Read arrays of a GIFTI file, of shape (N, vertices)."""
+    with open_input(path):
+        pass  # a pipe, a folder, data that were not fetched
+    try:
+        image: Any = nib.load(path)
+        arrays = [np.asarray(array.data, dtype=np.float64) for array in image.darrays]
+        # a column for each volume, in place of an array
+        values = arrays[0].T if len(arrays) == 1 and arrays[0].ndim == 2 else np.stack(arrays)
+    except _CONTENT_ERRORS as error:
+        raise unreadable(path, error) from None
+    if values.ndim != 2 or not values.size:
+        raise ParticipantError(f"{path} holds arrays of shape {values.shape[1:]}, expected a number for each vertex.")
+    return values
+
+
+def _read_cifti(path: Path) -> SurfaceSeries:
+    with open_input(path):
+        pass
+    try:
+        image: Any = nib.load(path)
+        if not isinstance(image, Cifti2Image):
+            raise ParticipantError(f"{path} is no CIFTI-2 image. Convert it, or remove it.")
+        rows, models = (image.header.get_axis(axis) for axis in (0, 1))
+        values = np.asarray(image.dataobj, dtype=np.float64)
+    except _CONTENT_ERRORS as error:
+        raise unreadable(path, error) from None
+    if not isinstance(models, BrainModelAxis):
+        raise ParticipantError(f"{path} has no axis of brain models. Provide a dense series or dense scalars.")
+    step = float(getattr(rows, "step", 0.0)) if getattr(rows, "unit", "") == "SECOND" else 0.0
+    return SurfaceSeries(values, Grayordinates(models), step if step > 0 else None)

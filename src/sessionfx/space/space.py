@@ -1,0 +1,94 @@
+"""What all spaces have in common, of which statistics see an axis of features only.
+
+Vocabulary
+----------
+feature
+    Where a value lives: a voxel, a vertex of a surface, a grayordinate. Arrays and masks have the shape of their space;
+    a mask of V features makes an axis of V.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.errors import ParticipantError
+
+if TYPE_CHECKING:
+    from sessionfx.space.grid import Grid
+
+# What values are, by nibabel's name of the NIfTI intent code, and its parameters
+Intent = tuple[str, tuple[float, ...]]
+NO_INTENT: Intent = ("none", ())
+
+
+class Space(ABC):
+    """Where features live.
+
+    Attributes
+    ----------
+    features : str
+        What they are called, in the plural.
+    extension : str
+        Of files of maps.
+    most_precise : type
+        The most precise numbers that these hold.
+    counted : tuple of (str, str)
+        Fields of a run's JSON file: how many features there are (in a voxel grid those of the brain mask), and how many
+        were fitted.
+    """
+
+    features: ClassVar[str]
+    extension: ClassVar[str]
+    most_precise: ClassVar[type[np.floating]] = np.float64
+    counted: ClassVar[tuple[str, str]]
+
+    if TYPE_CHECKING:  # a dataclass would take it for the default of its field
+
+        @property
+        def shape(self) -> tuple[int, ...]:
+            """Shape of its arrays."""
+
+    @abstractmethod
+    def same_as(self, other: Space) -> bool:
+        """Whether features of the two spaces lie on each other."""
+
+    @abstractmethod
+    def difference_from(self, other: Space) -> str:
+        """Say in words in what the space differs from another; empty where it does not."""
+
+    @abstractmethod
+    def place(self, index: int) -> dict[str, Any]:
+        """Say where a feature lies, by its place in the flattened array: coordinates (mm), or part and number."""
+
+    @abstractmethod
+    def encoded(
+        self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()
+    ) -> dict[str, bytes]:
+        """Make files of a map.
+
+        Parameters
+        ----------
+        values : ndarray of shape (*shape,), or (*shape, N) of N maps
+        intent : tuple of (str, tuple of float)
+        names : tuple of str
+            Of the N maps, for files that hold names.
+
+        Returns
+        -------
+        dict of str to bytes
+            By hemisphere, L or R, where each has a file of its own; else by the empty text.
+        """
+
+    def as_grid(self) -> Grid:
+        """Give the voxel grid for what needs one.
+
+        Raises
+        ------
+        ParticipantError
+            If it is none.
+        """
+        raise ParticipantError(f"{self} is no voxel grid, which this needs. Provide volumes.")

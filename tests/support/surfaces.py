@@ -1,0 +1,93 @@
+"""A study on surfaces as fMRIPrep writes it: two sessions of one participant, a run each, in GIFTI and CIFTI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.cifti2 import BrainModelAxis, Cifti2Image, SeriesAxis
+from nibabel.gifti import GiftiDataArray, GiftiImage
+from nilearn.surface import InMemoryMesh, PolyData, PolyMesh, SurfaceImage
+
+from real_layouts import N_VOLUMES, derivatives, describe, write, write_confounds, write_events
+from sessionfx.bids.names import of_hemisphere
+
+TR = 2.0
+N_VERTICES = {"L": 50, "R": 60}
+WALL = 5  # the first vertices of each hemisphere have no data
+
+
+def brain_models() -> BrainModelAxis:
+    """Some vertices of both hemispheres, and a few voxels below the cortex."""
+    left, right = (
+        BrainModelAxis.from_surface(np.arange(WALL, n), n, name=f"Cortex{side}")
+        for n, side in zip(N_VERTICES.values(), ("Left", "Right"), strict=True)
+    )
+    below = BrainModelAxis.from_mask(np.ones((2, 2, 2)), affine=np.diag([2.0, 2, 2, 1]), name="THALAMUS_LEFT")
+    return left + right + below
+
+
+def write_gifti(path: Path, series: np.ndarray) -> Path:
+    """Write a series of shape (T, n), an array for each volume."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    arrays = [GiftiDataArray(volume.astype(np.float32), intent="time series") for volume in series]
+    nib.save(GiftiImage(darrays=arrays), path)
+    return path
+
+
+def write_cifti(path: Path, series: np.ndarray, models: BrainModelAxis, *, step: float = TR) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(Cifti2Image(series.astype(np.float32), (SeriesAxis(0, step, len(series)), models)), path)
+    return path
+
+
+def signal(n: int, *, seed: int) -> np.ndarray:
+    """Autocorrelated noise about a mean, of shape (T, n)."""
+    rng = np.random.default_rng(seed)
+    noise = rng.standard_normal((N_VOLUMES, n))
+    noise[1:] += 0.3 * noise[:-1]
+    return 1000 + 10 * noise
+
+
+def surface_study(root: Path, *, sessions: tuple[str, ...] = ("1", "2"), n: Mapping[str, int] = N_VERTICES) -> Path:
+    """Write the study: fsaverage5 and fsLR; the wall is NaN on the left, and constant on the right."""
+    describe(root, "surfaces")
+    prep = derivatives(root / "derivatives" / "fmriprep", "fMRIPrep", "23.1.3")
+    for number, session in enumerate(sessions):
+        start = f"sub-01/ses-{session}/func/sub-01_ses-{session}_task-a"
+        write_events(root / f"{start}_events.tsv", ("go", "stop"), seed=number)
+        write_confounds(prep / f"{start}_desc-confounds_timeseries.tsv", seed=number)
+        write(root / f"{start}_bold.json", json.dumps({"RepetitionTime": TR}))
+        for side, (hemi, n_vertices) in enumerate(n.items()):
+            series = signal(n_vertices, seed=10 * number + side)
+            series[:, :WALL] = np.nan if hemi == "L" else 0.0
+            write_gifti(prep / f"{start}_hemi-{hemi}_space-fsaverage5_bold.func.gii", series)
+        models = brain_models()
+        path = prep / f"{start}_space-fsLR_den-91k_bold.dtseries.nii"
+        write_cifti(path, signal(len(models), seed=100 + number), models)
+        write(prep / f"{start}_space-fsLR_den-91k_bold.json", json.dumps({"RepetitionTime": TR}))
+    return root
+
+
+def mesh_of(n: Mapping[str, int]) -> PolyMesh:
+    """Some mesh with so many vertices: nilearn's GLM counts them only."""
+    rng = np.random.default_rng(0)
+    parts = {
+        side: InMemoryMesh(rng.normal(size=(n[hemi], 3)), rng.permuted(np.arange(n[hemi]))[:9].reshape(3, 3))
+        for hemi, side in (("L", "left"), ("R", "right"))
+    }
+    return PolyMesh(**parts)
+
+
+def opened_in_nilearn(path: Path, n: Mapping[str, int] = N_VERTICES) -> SurfaceImage:
+    """Open the files of both hemispheres, named as one, with nilearn."""
+    data = PolyData(**{side: of_hemisphere(path, hemi) for hemi, side in (("L", "left"), ("R", "right"))})
+    return SurfaceImage(mesh_of(n), data)
+
+
+def values(image: SurfaceImage) -> np.ndarray:
+    """Both hemispheres in one array, the left first."""
+    return np.concatenate([image.data.parts[side] for side in ("left", "right")]).astype(np.float64)

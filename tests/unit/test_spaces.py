@@ -1,0 +1,131 @@
+"""Spaces: shape, equality and difference in words, places, file forms; areas and neighbours on a mesh."""
+
+from __future__ import annotations
+
+import pickle
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from sessionfx.errors import ParticipantError
+from sessionfx.report.tables import titled
+from sessionfx.space.grayordinates import Grayordinates
+from sessionfx.space.grid import Grid
+from sessionfx.space.space import Space
+from sessionfx.space.stat_map import StatMap, map_summary, on_common_voxels
+from sessionfx.space.surface import Mesh, Surface
+from sessionfx.statistics.estimates import Estimate
+from surfaces import N_VERTICES, WALL, brain_models
+
+GRID = Grid((3, 4, 5), np.diag([2.0, 2, 2, 1]))
+SURFACE = Surface("fsaverage5", N_VERTICES)
+GRAYORDINATES = Grayordinates(brain_models())
+SPACES = {"grid": GRID, "surface": SURFACE, "grayordinates": GRAYORDINATES}
+# the corners of a square in the plane, and a point above
+SQUARE = Mesh(np.array([[0.0, 0, 0], [3, 0, 0], [3, 3, 0], [0, 3, 0], [9, 9, 9]]), np.array([[0, 1, 2], [0, 2, 3]]))
+
+
+def map_in(space: Space, *, seed: int = 0) -> StatMap[Estimate]:
+    """A map with data at all features but the first."""
+    mask = np.arange(np.prod(space.shape)).reshape(space.shape) > 0
+    rng = np.random.default_rng(seed)
+    return StatMap(Estimate(rng.normal(size=mask.sum()), rng.uniform(1, 2, size=mask.sum()), 20.0), mask, space)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_space_is_the_same_as_itself_in_another_process_and_no_other(name: str) -> None:
+    space = SPACES[name]
+    copy = pickle.loads(pickle.dumps(space))  # noqa: S301
+    assert space.same_as(copy) and not space.difference_from(copy)
+    for other in (space for key, space in SPACES.items() if key != name):
+        assert not space.same_as(other)
+        assert space.difference_from(other) == f"{space} and {other}"
+
+
+def test_surfaces_differ_in_their_name_or_their_number_of_vertices() -> None:
+    for other in (Surface("fsaverage6", N_VERTICES), Surface("fsaverage5", {"L": 50, "R": 61})):
+        assert not SURFACE.same_as(other)
+        assert "60 vertices of hemi-R and fsaverage" in SURFACE.difference_from(other)
+
+
+def test_grayordinates_that_differ_in_their_vertices_only_say_so() -> None:
+    axis = brain_models()
+    axis.vertex[0] = 0
+    other = Grayordinates(axis)
+    assert GRAYORDINATES.difference_from(other) == "their brain models list other vertices, voxels or structures"
+
+
+def test_places() -> None:
+    assert GRID.place(1) == {"x": 0.0, "y": 0.0, "z": 2.0}
+    assert SURFACE.place(49) == {"hemisphere": "L", "vertex": 49}
+    assert SURFACE.place(50) == {"hemisphere": "R", "vertex": 0}
+    assert GRAYORDINATES.place(0) == {"structure": "CORTEX_LEFT", "vertex": WALL}
+    assert GRAYORDINATES.place(len(brain_models()) - 1) == {"structure": "THALAMUS_LEFT", "x": 2.0, "y": 2.0, "z": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "where"),
+    [
+        ("grid", "voxels", "at x, y, z (mm)"),
+        ("surface", "vertices", "where"),
+        ("grayordinates", "grayordinates", "where"),
+    ],
+)
+def test_a_map_is_summarised_with_the_words_of_its_space(name: str, features: str, where: str) -> None:
+    stat_map = map_in(SPACES[name])
+    stat_map.estimate.effect[-1] = 1000.0  # the largest z: of grayordinates a voxel
+    row = titled(map_summary(stat_map, 1.5))
+    assert row[features] == np.prod(SPACES[name].shape) - 1
+    assert row[where] == {
+        "grid": "4, 6, 8", "surface": "R, vertex 59", "grayordinates": "THALAMUS_LEFT, 2, 2, 2 mm"
+    }[name]  # fmt: skip
+
+
+def test_maps_of_different_spaces_are_not_combined() -> None:
+    maps = [map_in(SURFACE), map_in(Surface("fsaverage6", N_VERTICES))]
+    with pytest.raises(
+        ParticipantError, match=r"first \(fsaverage5, .*\) and second \(fsaverage6, .*cannot be combined"
+    ):
+        on_common_voxels(maps, ["first", "second"])
+
+
+@pytest.mark.parametrize("name", ["surface", "grayordinates"])
+def test_what_needs_a_voxel_grid_is_declined(name: str) -> None:
+    with pytest.raises(ParticipantError, match="is no voxel grid"):
+        _ = map_in(SPACES[name]).grid
+
+
+def test_equal_maps_are_equal_files() -> None:
+    for space in SPACES.values():
+        values = np.arange(np.prod(space.shape), dtype=np.float32).reshape(space.shape)
+        first, second = (space.encoded(values.copy(), ("t test", (3.0,)), ("t",)) for _ in range(2))
+        assert first == second
+
+
+def test_a_gifti_file_says_its_hemisphere_and_what_its_arrays_are() -> None:
+    files = SURFACE.encoded(np.ones((110, 2), np.float32), ("z score", ()), ("a", "b"))
+    assert [*files] == ["L", "R"]
+    image = nib.GiftiImage.from_bytes(files["R"])
+    assert image.meta["AnatomicalStructurePrimary"] == "CortexRight"
+    assert [(array.meta["Name"], array.dims, array.intent) for array in image.darrays] == [
+        ("a", [60], 5),
+        ("b", [60], 5),
+    ]
+
+
+def test_areas_are_thirds_of_triangles_and_neighbours_share_an_edge() -> None:
+    np.testing.assert_allclose(SQUARE.areas, [3, 1.5, 3, 1.5, 0])
+    assert SQUARE.areas.sum() == 9
+    expected = np.zeros((5, 5), dtype=bool)
+    for first, second in [(0, 1), (1, 2), (2, 0), (2, 3), (3, 0)]:
+        expected[first, second] = expected[second, first] = True
+    np.testing.assert_array_equal(SQUARE.adjacency.toarray(), expected)
+
+
+def test_hemispheres_are_joined_without_an_edge_between_them() -> None:
+    both = Mesh.joined(SQUARE, SQUARE)
+    adjacency = both.adjacency.toarray()
+    np.testing.assert_array_equal(adjacency[5:, 5:], SQUARE.adjacency.toarray())
+    assert not adjacency[:5, 5:].any()
+    np.testing.assert_allclose(both.areas, np.tile(SQUARE.areas, 2))

@@ -1,0 +1,246 @@
+"""Runs on surfaces: which files are meant, what is read, and that fits give nilearn's numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from nilearn.glm.contrasts import compute_contrast
+from nilearn.glm.first_level import FirstLevelModel, mean_scaling, run_glm
+from nilearn.surface import PolyData, SurfaceImage
+
+from bids_trees import EVENTS, make_tree, only_run, select
+from real_layouts import N_VOLUMES
+from sessionfx.ask.contrasts import parse_contrast
+from sessionfx.bids.names import files_of, parse_name
+from sessionfx.bids.surfaces import read_surfaces
+from sessionfx.errors import CommandLineError, NothingMatchesError, ParticipantError
+from sessionfx.options import FirstLevelModel as Model
+from sessionfx.participant.bold import open_series, read_run
+from sessionfx.participant.run import FittedRun, analyse_run
+from sessionfx.participant.timing import run_timing
+from sessionfx.space.surface import Surface
+from surfaces import (
+    N_VERTICES,
+    TR,
+    WALL,
+    brain_models,
+    mesh_of,
+    signal,
+    surface_study,
+    values,
+    write_cifti,
+    write_gifti,
+)
+
+CONTRAST = parse_contrast("go - stop")
+START = "derivatives/fmriprep/sub-01/func/sub-01_task-a"
+VOLUME = f"{START}_space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz"
+NEW = [f"{START}_hemi-{hemi}_space-fsaverage5_bold.func.gii" for hemi in "LR"]
+CIFTI = f"{START}_space-fsLR_den-91k_bold.dtseries.nii"
+
+
+def tree(folder: Path, *files: str) -> Path:
+    """Make a dataset of a participant's files, with events."""
+    return make_tree(folder, {"sub-01/func/sub-01_task-a_events.tsv": EVENTS, **dict.fromkeys(files, "")})
+
+
+# Which files ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "hemi-{}_space-fsaverage5_bold.func.gii",  # from 20.2 on
+        "space-fsaverage5_hemi-{}_bold.func.gii",  # from 1.5 on
+        "space-fsaverage5_hemi-{}.func.gii",  # before
+        "hemi-{}_space-fsaverage5_desc-preproc_bold.func.gii",
+    ],
+)
+def test_hemispheres_are_found_as_all_versions_name_them(tmp_path: Path, ending: str) -> None:
+    pair = [f"{START}_{ending.format(hemi)}" for hemi in "LR"]
+    run = only_run(tree(tmp_path, VOLUME, *pair), space="fsaverage5")
+    assert run.images == tuple(tmp_path / name for name in pair)
+    assert (run.name, run.mask, run.problem) == ("sub-01_task-a", None, None)
+
+
+def test_volumes_are_meant_unless_a_surface_is_asked_for(tmp_path: Path) -> None:
+    root = tree(tmp_path, VOLUME, *NEW, CIFTI)
+    selection = select(root)
+    assert selection.entities == {"task": "a", "space": "MNI152NLin2009cAsym", "cohort": None, "res": None}
+    assert (selection.map_extension, selection.every_run[0].images) == (".nii.gz", (tmp_path / VOLUME,))
+    assert select(root, space="fsaverage5").map_extension == ".gii"
+    for options in ({"space": "fsLR"}, {"space": "fsLR", "den": "91k"}, {"den": "91k"}):
+        selection = select(root, **options)
+        assert (selection.map_extension, selection.entities["den"]) == (".dscalar.nii", "91k")
+    with pytest.raises(NothingMatchesError, match=r"What exists \(space\): MNI152NLin2009cAsym, fsLR, fsaverage5"):
+        select(root, space="fsaverage")
+    with pytest.raises(NothingMatchesError, match="all on surfaces: fsLR, fsaverage5"):
+        select(tree(tmp_path / "surfaces", *NEW, CIFTI))
+
+
+def test_of_several_densities_or_forms_one_is_to_be_chosen(tmp_path: Path) -> None:
+    pair = [f"{START}_hemi-{hemi}_space-fsLR_den-{{}}_bold.func.gii" for hemi in "LR"]
+    root = tree(tmp_path, *(name.format("32k") for name in pair), CIFTI)
+    with pytest.raises(CommandLineError, match=r"several densities: 32k, 91k\. Choose one with --den"):
+        select(root, space="fsLR")
+    assert select(root, space="fsLR", den="32k").map_extension == ".gii"
+    root = tree(tmp_path / "forms", *(name.format("91k") for name in pair), CIFTI)
+    with pytest.raises(CommandLineError, match=r'several forms: dtseries.nii, func.gii.*"extension": "dtseries.nii"'):
+        select(root, space="fsLR")
+    assert select(root, space="fsLR", filters={"bold": {"extension": "func.gii"}}).map_extension == ".gii"
+
+
+def test_a_hemisphere_alone_is_analysed_if_it_is_asked_for(tmp_path: Path) -> None:
+    root = tree(tmp_path, NEW[1])
+    problem = only_run(root, space="fsaverage5").problem or ""
+    assert problem.startswith("it has the right hemisphere alone") and "--hemi R analyses" in problem
+    selection = select(root, space="fsaverage5", hemi="R")
+    assert selection.every_run[0].images == (tmp_path / NEW[1],) and not selection.every_run[0].problem
+    assert selection.entities["hemi"] == "R"
+    with pytest.raises(NothingMatchesError, match="no preprocessed run has files of single hemispheres"):
+        select(tree(tmp_path / "both", CIFTI), space="fsLR", hemi="L")
+
+
+def test_the_time_that_slices_were_corrected_to_is_that_of_the_volumes(tmp_path: Path) -> None:
+    root = tree(tmp_path, *NEW, VOLUME)
+    (tmp_path / "sub-01/func/sub-01_task-a_bold.json").write_text('{"RepetitionTime": 2}')
+    (tmp_path / VOLUME.replace(".nii.gz", ".json")).write_text('{"RepetitionTime": 2, "StartTime": 0.9}')
+    assert only_run(root, space="fsaverage5").metadata == {"RepetitionTime": 2, "StartTime": 0.9}
+
+
+def test_files_of_a_map() -> None:
+    folder = Path("sub-01")
+    pair = folder / "sub-01_space-x_statmap.gii"
+    assert files_of(pair) == tuple(folder / f"sub-01_hemi-{hemi}_space-x_statmap.gii" for hemi in "LR")
+    for name in ("sub-01_hemi-L_space-x_statmap.gii", "sub-01_statmap.nii.gz", "sub-01_statmap.dscalar.nii"):
+        assert files_of(folder / name) == (folder / name,)
+    assert parse_name("sub-01_hemi-L.func.gii").entities == {"sub": "01", "hemi": "L"}
+    assert parse_name("sub-01_hemi-L.surf.gii") is None
+
+
+# What is read -----------------------------------------------------------------------------------------------
+
+
+def test_a_column_for_each_volume_is_read_like_an_array_for_each(tmp_path: Path) -> None:
+    series = signal(20, seed=1).astype(np.float32)
+    (by_volume,) = [write_gifti(tmp_path / "sub-01_hemi-L_space-x_bold.func.gii", series)]
+    columns = tmp_path / "sub-01_hemi-R_space-x_bold.func.gii"
+    nib.save(nib.GiftiImage(darrays=[nib.gifti.GiftiDataArray(series.T.copy(), intent="time series")]), columns)
+    found = read_surfaces([by_volume, columns])
+    assert found.space == Surface("x", {"L": 20, "R": 20}) and found.repetition_time is None
+    np.testing.assert_array_equal(found.data, np.hstack([series, series]))
+    assert found.data.dtype == np.float64
+
+
+def test_files_that_cannot_be_read_are_refused_by_name(tmp_path: Path) -> None:
+    left = write_gifti(tmp_path / "sub-01_hemi-L_space-x_bold.func.gii", signal(20, seed=1))
+    right = write_gifti(tmp_path / "sub-01_hemi-R_space-x_bold.func.gii", signal(20, seed=1)[:-1])
+    with pytest.raises(ParticipantError, match="differ in length: 40 of hemi-L and 39 of hemi-R"):
+        read_surfaces([left, right])
+    for content in (left.read_bytes()[:-5000], b"", b"no image", b"<GIFTI></GIFTI>"):
+        right.write_bytes(content)
+        with pytest.raises(ParticipantError, match=f"{right.name} cannot be read to its end"):
+            open_series(left, right)
+    single = write_gifti(right, signal(20, seed=1)[:1])
+    with pytest.raises(ParticipantError, match="1 volume, expected a series"):
+        open_series(single)
+    cifti = write_cifti(tmp_path / "sub-01_bold.dtseries.nii", signal(len(brain_models()), seed=1), brain_models())
+    whole = cifti.read_bytes()
+    for content in (whole[:-1000], whole[:600], b"", b"no image"):
+        cifti.write_bytes(content)
+        with pytest.raises(ParticipantError, match=f"{cifti.name} cannot be read to its end"):
+            open_series(cifti)
+    nib.save(nib.Nifti2Image(np.ones((2, 2, 2, 5)), np.eye(4)), cifti)
+    with pytest.raises(ParticipantError, match="is no CIFTI-2 image"):
+        open_series(cifti)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A session of the small study."""
+    return surface_study(tmp_path_factory.mktemp("surfaces"), sessions=("1",))
+
+
+def test_the_medial_wall_is_out(study: Path) -> None:
+    run = only_run(study, space="fsaverage5")
+    data = read_run(open_series(*run.images), run.bold, None, None)
+    expected = np.ones(sum(N_VERTICES.values()), dtype=bool)
+    expected[:WALL] = expected[N_VERTICES["L"] :][:WALL] = False
+    np.testing.assert_array_equal(data.mask, expected)
+    assert (data.n_brain, data.warnings, data.signal.dtype) == (len(expected), (), np.float64)
+
+
+def test_the_json_counts_where_a_cifti_file_says_another_repetition_time(study: Path) -> None:
+    run = only_run(study, space="fsLR")
+    assert run_timing(run, open_series(run.bold)).warnings == ()
+    run.metadata["RepetitionTime"] = 1.5
+    timing = run_timing(run, open_series(run.bold))
+    assert (
+        timing.repetition_time == 1.5 and "header says a repetition time of 2 s, the JSON 1.5 s" in timing.warnings[0]
+    )
+    del run.metadata["RepetitionTime"]
+    assert run_timing(run, open_series(run.bold)).repetition_time == TR
+    gifti = only_run(study, space="fsaverage5")
+    del gifti.metadata["RepetitionTime"]
+    with pytest.raises(ParticipantError, match="neither a JSON sidecar nor the image header"):
+        run_timing(gifti, open_series(*gifti.images))
+
+
+# Fits -------------------------------------------------------------------------------------------------------
+
+
+def fitted_run(root: Path, space: str, **model: object) -> FittedRun:
+    return analyse_run(only_run(root, space=space), [CONTRAST], Model(**model))
+
+
+def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
+    np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-8 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("noise_model", ["ar1", "ols"])
+@pytest.mark.parametrize("n_vertices", [N_VERTICES, pytest.param({"L": 10242, "R": 10242}, marks=pytest.mark.slow)])
+def test_a_run_equals_first_level_model(tmp_path: Path, n_vertices: dict[str, int], noise_model: str) -> None:
+    root = surface_study(tmp_path, sessions=("1",), n=n_vertices)
+    fitted = fitted_run(root, "fsaverage5", noise_model=noise_model)
+    series = read_surfaces(fitted.run.images)
+    parts = {side: series.data[:, series.space.part(hemi)].T for hemi, side in (("L", "left"), ("R", "right"))}
+    image, mask = (
+        SurfaceImage(mesh_of(n_vertices), PolyData(**parts)),
+        {side: fitted.mask[series.space.part(hemi)] for hemi, side in (("L", "left"), ("R", "right"))},
+    )
+    theirs = FirstLevelModel(
+        mask_img=SurfaceImage(mesh_of(n_vertices), PolyData(**mask)), noise_model=noise_model, signal_scaling=0,
+        minimize_memory=False,
+    ).fit(image, design_matrices=fitted.design.matrix.reset_index(drop=True))  # fmt: skip
+    found = theirs.compute_contrast(CONTRAST.expression, output_type="all")
+    ours = fitted.estimates[CONTRAST.label]
+    np.testing.assert_array_equal(ours.mask, fitted.mask)
+    for name, value in {
+        "effect_size": ours.estimate.effect, "effect_variance": ours.estimate.variance, "z_score": ours.estimate.z
+    }.items():  # fmt: skip
+        assert_same(value, values(found[name]).ravel()[fitted.mask])
+
+
+def test_a_cifti_run_equals_run_glm(study: Path) -> None:
+    fitted = fitted_run(study, "fsLR")
+    array = np.asarray(nib.load(fitted.run.bold).dataobj, dtype=np.float64)
+    labels, results = run_glm(mean_scaling(array, 0)[0], fitted.design.matrix.to_numpy(), noise_model="ar1")
+    vector = CONTRAST.matrix([str(column) for column in fitted.design.matrix.columns])[0]
+    theirs = compute_contrast(labels, results, vector, stat_type="t")
+    ours = fitted.estimates[CONTRAST.label].estimate
+    assert_same(ours.effect, theirs.effect_size().ravel())
+    assert_same(ours.variance, theirs.effect_variance().ravel())
+    assert fitted.mean.space.shape == (len(brain_models()),)
+
+
+def test_maps_of_other_designs_need_no_surface(study: Path) -> None:
+    """The design is that of the volumes: events, confounds and times do not depend on the space."""
+    gifti, cifti = (fitted_run(study, space).design.matrix for space in ("fsaverage5", "fsLR"))
+    pd.testing.assert_frame_equal(gifti, cifti)
+    assert len(gifti) == N_VOLUMES
+    assert json.loads((study / "sub-01/ses-1/func/sub-01_ses-1_task-a_bold.json").read_text()) == {"RepetitionTime": TR}
