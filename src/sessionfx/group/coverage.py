@@ -65,10 +65,9 @@ def with_coverage(results: QuestionResults, complete: NDArray[np.bool_]) -> Ques
     }  # fmt: skip
     text = results.verdict.text
     if both or n_partial >= _NOTABLE_SHARE * len(n):
-        text += (
-            f" {n_partial:,} of {len(n):,} voxels rest on fewer maps (from {int(n.min())} of {int(n.max())} "
-            f"participants on)"
-        )
+        text += f" {n_partial:,} of {len(n):,} voxels rest on fewer maps"
+        if n.min() < n.max():
+            text += f" (the fewest: {int(n.min())} of {int(n.max())} participants)"
         text += f", and so do {both:,} of {n_above:,} suprathreshold ones." if n_above else "."
         peaks = best.clusters
         if "Participants" in peaks and len(peaks) and pd.notna(peaks["Participants"].iloc[0]):
