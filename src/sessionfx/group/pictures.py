@@ -37,7 +37,7 @@ _MAP_CAPTION = _FORM + (
     "Outlined: beyond the threshold, black above zero and white below; what is below the threshold is faint."
 )
 
-_STRICT = " The green line is around the voxels that every map has: all that --min-coverage 1 would show."
+_PARTIAL = " The green line is around voxels that some maps lack, which --min-coverage 1 would not show."
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class ContrastPictures:
         return not np.array_equal(self._results.complete, self._results.mask)
 
     @property
-    def strict(self) -> NDArray[np.bool_] | None:
-        """Voxels that every map has, where that are fewer than are answered."""
-        return self._results.complete if self._has_partial else None
+    def partial(self) -> NDArray[np.bool_] | None:
+        """Answered voxels that some maps lack, where there are any."""
+        return self._results.mask & ~self._results.complete if self._has_partial else None
 
     def coverage(self) -> Picture:
         """Draw how many maps have each voxel."""
@@ -128,7 +128,7 @@ class QuestionPictures:
         if self._first is not None:
             heights += [float(height) for height in self._first.clusters.get("Z", ())]
         self._mosaic = Mosaic(results.mask, results.grid, contrast.anatomy, heights)
-        self._strict = contrast.strict
+        self._partial = contrast.partial
         self._designs = contrast.designs
 
     @cached_property
@@ -154,8 +154,8 @@ class QuestionPictures:
             passes = "" if np.isfinite(answer.threshold) else "No voxel passes the threshold. "
             z = self._mosaic.draw_map(
                 stat_map.volume(stat_map.estimate.z), self._z_scale.with_threshold(answer.threshold),
-                f"z map, {heading}", passes + _MAP_CAPTION + (_STRICT if self._strict is not None else ""),
-                outlined=self._strict,
+                f"z map, {heading}", passes + _MAP_CAPTION + (_PARTIAL if self._partial is not None else ""),
+                outlined=self._partial,
             )  # fmt: skip
             yield ShownMap(answer.name, "z", z)
             if isinstance(stat_map.estimate, Estimate):

@@ -244,7 +244,7 @@ class Mosaic:
         below, above = scale.two_sided and known.min(initial=0) < -scale.vmax, known.max(initial=0) > scale.vmax
         extend = ("neither", "max", "min", "both")[2 * below + above]
         if outlined is not None:
-            pixels[_rim(self.sample(outlined.astype(np.float32)) == 1) & self._inside] = to_rgb(_LINE)
+            pixels[_rim(self.sample(outlined.astype(np.float32)) == 1)] = to_rgb(_LINE)
         passing = scale.passes(shown)
         for region, colour in ((passing & (shown > 0), 0.0), (passing & (shown < 0), 1.0)):
             pixels[_rim(region)] = colour
