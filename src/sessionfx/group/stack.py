@@ -507,7 +507,7 @@ def _warnings(maps: Sequence[FirstLevelMap], filled: _Filled, n_answered: int, m
             f"The {len(maps)} maps share {n_complete} voxels, {n_complete / typical:.0%} of the median map; "
             f"{maps[least].effect.name} covers least ({sizes[least]} voxels)."
             + (
-                f" {n_answered} voxels, which at least {min_coverage:.0%} of the maps have, are answered, each with the "
+                f" {n_answered} voxels, which at least {min_coverage:.0%} of the maps have, are answered, each by the "
                 "design of those who have it."
                 if min_coverage < 1
                 else ""
