@@ -598,7 +598,8 @@ def test_reruns_redo_what_changed_and_nothing_else(call: GroupCaller, tmp_path: 
     call.done(study, output, *asked, "--permutations", "20", "--random-seed", "1", "--calibrate", "60")
     changed = redone(before, before := times(output))
     judged = {f"{START}_sessions-mean{group}_{end}" for group in ("", "_covariate-age")
-              for end in ("validity.json", "desc-answers_metrics.tsv")}  # fmt: skip
+              for end in ("validity.json", "desc-answers_metrics.tsv", "desc-influence_metrics.tsv",
+                          "desc-influence_metrics.json")}  # fmt: skip
     assert changed == {f"{START}_desc-calibration_metrics.tsv", *judged}, "what is judged reads the calibration"
 
     call.done(study, output, *asked, "--permutations", "21", "--random-seed", "1", "--calibrate", "60")
