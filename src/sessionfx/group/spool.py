@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.group.store import unusable
-from sessionfx.space.grid import Grid
+from sessionfx.space.space import Space
 from sessionfx.space.stat_map import R, StatMap
 
 # The answers of all strategies to one question are looked at together
@@ -111,9 +111,9 @@ class _KeptMap(StatMap[R]):
         return self._read().mask
 
     @property
-    def grid(self) -> Grid:
+    def space(self) -> Space:
         """See `StatMap`."""
-        return self._read().grid
+        return self._read().space
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to other processes as an ordinary map."""
