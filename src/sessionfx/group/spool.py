@@ -117,4 +117,4 @@ class _KeptMap(StatMap[R]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to other processes as an ordinary map."""
-        return StatMap, (self.estimate, self.mask, self.grid)
+        return StatMap, (self.estimate, self.mask, self.space)
