@@ -114,7 +114,7 @@ class GroupModel(StrategyModel):
     covariates: tuple[str, ...] = ()
     session_covariates: tuple[str, ...] = ()
     group_contrast: tuple[str, ...] = ()
-    min_coverage: float = 1.0
+    min_coverage: float = 0.7
     alpha: float = 0.05
     correction: str = "fdr"
     cluster_threshold: int = 0
