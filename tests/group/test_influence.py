@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,23 @@ def test_the_table_is_that_of_studies_without_each(name: str, study: Study, cont
         assert row["n_gained"] == ((size < threshold) & (other_size >= threshold)).sum()
 
 
+def test_what_is_said_is_of_voxels_that_every_map_has() -> None:
+    study = Study(everyone(12, 2))
+    question, maps = study.question("mean"), study.maps(3, n_voxels=60) + 0.5
+    (answer,), answers = study.results(question, maps, ("summary-statistics",))
+    size = np.abs(answers["summary-statistics"].z)
+    highest, second = np.argsort(-size)[:2]
+    answer = replace(answer, threshold=float(size[second]))
+    stack = stack_of(study.layout, maps, np.ones((60, 1, 1), dtype=bool))
+    coverage = stack.coverage.copy()
+    coverage[highest] -= 1
+    found = influence_of(answer, question, replace(stack, coverage=coverage), GroupOptions(), in_this_process)
+    assert found.n_above == 1
+    assert found.peak_z == pytest.approx(answers["summary-statistics"].z[second])
+    assert found.note == "Counted at the 59 voxels that every map has, of 60 that are answered."
+    assert "of 1 suprathreshold voxels" in most_influential(found)
+
+
 def test_many_participants_have_no_table_where_there_is_no_closed_form() -> None:
     study = Study(np.arange(130).reshape(-1, 2) % 5 != 3)
     question, maps = study.question("mean"), study.maps(4, n_voxels=20)
@@ -128,4 +146,4 @@ def test_who_drives_the_result_is_named(tmp_path: Path) -> None:
 
 
 def test_nothing_is_said_without_a_table() -> None:
-    assert most_influential(module.Influence(), 3, 1.0) == ""
+    assert most_influential(module.Influence()) == ""

@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 import sessionfx
 from calls import GroupCaller
@@ -121,6 +122,20 @@ def test_the_maps_agreement_and_verdict_are_those_of_the_command_line(
     maps = sessionfx.load_session_maps(table_of(study))
     assert maps.sessions == ("01", "02", "03")
     compare_all(sessionfx.estimate(maps, asked, **options, **more), output, sessions, covariate)
+
+
+def test_a_voxel_that_some_lack_is_answered_by_the_others() -> None:
+    rng = np.random.default_rng(3)
+    values = {(label, session): rng.normal(size=(3, 3, 3)) for label in "abcdefghij" for session in "12"}
+    values["a", "1"][0, 0, 0] = values["a", "2"][0, 0, 0] = np.nan
+    rows = [(*of, nib.Nifti1Image(own, np.eye(4))) for of, own in values.items()]
+    table = pd.DataFrame(rows, columns=["participant", "session", "effect"])
+    assert sessionfx.load_session_maps(table, min_coverage=1).mask.get_fdata().sum() == 26
+    maps = sessionfx.load_session_maps(table)
+    assert maps.mask.get_fdata().sum() == 27
+    found = sessionfx.estimate(maps, "mean", strategy="summary-statistics")["summary-statistics"]
+    means = np.array([(values[label, "1"] + values[label, "2"])[0, 0, 0] / 2 for label in "bcdefghij"])
+    assert found.t.get_fdata()[0, 0, 0] == pytest.approx(stats.ttest_1samp(means, 0).statistic)
 
 
 @pytest.mark.slow

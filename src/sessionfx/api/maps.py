@@ -34,7 +34,7 @@ from sessionfx.errors import CommandLineError, LevelError
 from sessionfx.execution import available_processors
 from sessionfx.group.analysis import ContrastStudy
 from sessionfx.group.stack import MapStack, attendance, layout_of, open_stack
-from sessionfx.options import Selection
+from sessionfx.options import GroupModel, Selection
 from sessionfx.wording import listed
 
 _OF_MAPS = ("participant", "session", "effect", "variance", "estimate")
@@ -71,8 +71,11 @@ class SessionMaps:
     (SessionMaps of 3 participants, sessions pre, post, ('pre', 'post'), 27)
     """
 
-    def __init__(self, selection: MapSelection, contrast: str, raw: Path, folder: TemporaryDirectory[str]) -> None:
+    def __init__(
+        self, selection: MapSelection, contrast: str, raw: Path, folder: TemporaryDirectory[str], min_coverage: float
+    ) -> None:
         self._selection = selection
+        self._min_coverage = min_coverage
         self._raw = raw
         self._folder = folder
         self._opened: dict[tuple[Any, ...], MapStack] = {}
@@ -94,7 +97,7 @@ class SessionMaps:
 
     @property
     def mask(self) -> Nifti1Image:
-        """Voxels that every map has: 1, elsewhere 0."""
+        """Voxels that enough of the maps have: 1, elsewhere 0."""
         with within(Path(self._folder.name)):
             stack = self._open(self._selection.maps[self.contrast])
         return map_image(stack.mask[stack.mask], stack.mask, stack.grid, dtype=np.uint8)
@@ -116,6 +119,7 @@ class SessionMaps:
                     Path(self._folder.name),
                     needs_variances=needs_variances,
                     n_threads=available_processors(),
+                    min_coverage=self._min_coverage,
                 )
             )
         return self._opened[key]
@@ -131,6 +135,7 @@ def load_session_maps(
     task: str | None = None,
     space: str | None = None,
     res: str | None = None,
+    min_coverage: float = GroupModel.min_coverage,
 ) -> SessionMaps:
     """Load effect maps of sessions, with their variances where there are any.
 
@@ -150,6 +155,8 @@ def load_session_maps(
         Sessions that enter, in time order where nothing else tells it.
     task, space, res : str, optional
         Which maps of the folder, where there are several.
+    min_coverage : float, default=0.7
+        Share of the maps that a voxel needs to be answered; 1: all of them.
 
     Returns
     -------
@@ -175,6 +182,7 @@ def load_session_maps(
     asked = read_options(participant_label=participant_label, session_label=session_label, space=space, res=res,
                          task=None if task is None else [task])  # fmt: skip
     wanted = Selection(**asked)
+    least = GroupModel(**read_options(min_coverage=min_coverage)).min_coverage
     with within(Path(folder.name)):
         raw = Path(folder.name) / "bids" if bids_dir is None else Path(bids_dir)
         if isinstance(source, pd.DataFrame):
@@ -185,7 +193,7 @@ def load_session_maps(
         if len(selection.maps) > 1:
             raise CommandLineError(f"There are maps of several contrasts: {listed(selection.maps)}. Name one.")
     (label,) = selection.maps
-    return SessionMaps(selection, contrast or label if label == _CONTRAST else label, raw, folder)
+    return SessionMaps(selection, contrast or label if label == _CONTRAST else label, raw, folder, least)
 
 
 def _in_folder(folder: Path, contrast: str | None, wanted: Selection, raw: Path) -> MapSelection:

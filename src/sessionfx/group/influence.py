@@ -35,6 +35,7 @@ TOO_MANY = (
     f"With more than {MOST_REFITTED} participants this is shown only where an answer is least squares over one value "
     "of each participant."
 )
+WHERE_ALL = "Counted at the {n:,} voxels that every map has, of {of:,} that are answered."
 AT_SOME = "Voxels that would be gained are estimated from one of every {step} of those below the threshold."
 
 
@@ -50,10 +51,16 @@ class Influence:
         in percent. NaN without whom there is no answer.
     note : str
         How voxels were counted, or why there is no table; empty where nothing is to be said.
+    n_above : int
+        Suprathreshold voxels of the answer, of those that are looked at.
+    peak_z : float
+        Its z of largest size there.
     """
 
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
     note: str = ""
+    n_above: int = 0
+    peak_z: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def influence_of(
     plan, stat_map = answer.plan, answer.stat_map
     if plan is None or stat_map is None:
         return Influence()
-    stack = stack.complete
+    n_answered, stack = stack.n_voxels, stack.complete
     two_sided = stat_map.estimate.two_sided
     volume = np.full(stat_map.mask.shape, np.nan)
     volume[stat_map.mask] = stat_map.estimate.z
@@ -108,13 +115,14 @@ def influence_of(
     people = {str(name).partition("_")[0] for name in (closed[0] if closed else plan).design_matrix.index}
     labels = [label for label in stack.layout.unique_participants if f"sub-{label}" in people]
     above = np.isfinite(z) & suprathreshold(np.nan_to_num(z), answer.threshold, two_sided=two_sided)
-    chosen, step, note = np.isfinite(z), 1, ""
+    chosen, step = np.isfinite(z), 1
+    notes = [WHERE_ALL.format(n=stack.n_voxels, of=n_answered)] if stack.n_voxels < n_answered else []
     refits: tuple[tuple[Plan | None, NDArray[np.int_]], ...] = ()
     if closed is None:
         if len(labels) > MOST_REFITTED:
             return Influence(note=TOO_MANY)
         chosen, step = _some(chosen, above)
-        note = AT_SOME.format(step=step) if step > 1 else ""
+        notes += [AT_SOME.format(step=step)] if step > 1 else []
         refits = tuple(_without(label, answer.name, plan, question, stack, options) for label in labels)
     peak = int(np.nanargmax(np.abs(z) if two_sided else z))
     chosen[peak] = True
@@ -136,7 +144,7 @@ def influence_of(
     if plan.weighs_participants:
         means = weigh_participants(plan, stack, stat_map.mask, map_ordered).means
         table["mean_weight"] = [means[f"sub-{label}"] for label in labels]
-    return Influence(table, note)
+    return Influence(table, " ".join(notes), int(above.sum()), float(z[peak]))
 
 
 def look(
@@ -227,15 +235,15 @@ def _without(
         return None, every
 
 
-def most_influential(influence: Influence, n_above: int, peak_z: float) -> str:
+def most_influential(influence: Influence) -> str:
     """Say in a sentence without whom the answer changes most; empty without a table."""
     table = influence.table
     if not len(table) or table["largest_change_of_z"].isna().all():
         return ""
-    size = table["n_lost"] + table["n_gained"] if n_above else table["largest_change_of_z"]
+    size = table["n_lost"] + table["n_gained"] if influence.n_above else table["largest_change_of_z"]
     row = table.to_dict("records")[int(np.nanargmax(size.to_numpy()))]
     return (
-        f"Left out one by one, sub-{row['participant']} changes the answer most: {row['n_lost']:,.0f} of {n_above:,} "
-        f"suprathreshold voxels would be lost, {row['n_gained']:,.0f} gained, and the peak would have "
-        f"z = {z_text(row['peak_z'])} instead of {z_text(peak_z)}."
+        f"Left out one by one, sub-{row['participant']} changes the answer most: {row['n_lost']:,.0f} of "
+        f"{influence.n_above:,} suprathreshold voxels would be lost, {row['n_gained']:,.0f} gained, and the "
+        f"peak would have z = {z_text(row['peak_z'])} instead of {z_text(influence.peak_z)}."
     )

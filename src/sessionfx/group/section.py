@@ -362,9 +362,8 @@ def _influence(influence: Influence | None, first: StrategyResult | None) -> dic
     if not len(influence.table):
         return {"sentence": "", "note": influence.note, "rows": [], "picture": None}
     table = influence.table.sort_values("largest_change_of_z", ascending=False, na_position="first")
-    summary = map_summary(first.stat_map, first.threshold)
     return {
-        "sentence": most_influential(influence, summary["n_above"], peak_of(summary)["peak_z"]),
+        "sentence": most_influential(influence),
         "note": influence.note,
         "rows": [
             {title: row[name] for name, title in _INFLUENCE_TITLES.items() if name in row}
