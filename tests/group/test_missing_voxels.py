@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from group_study import GroupStudy, group_map, make_study
+from pages import text_of
 from sessionfx.ask.covariates import Covariates, GroupContrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.bids.first_level_maps import find_first_level_maps
@@ -168,9 +169,8 @@ def test_a_stack_holds_what_enough_maps_have(
             has = np.isfinite(expected).sum(axis=0)
             assert (stack.coverage == has).all()
             assert (stack.mask == (has >= share * len(arrays))).all()
-            for source, read in ((expected, stack.effects),):
-                found = np.concatenate([read(block) for block in stack.blocks], axis=1)
-                assert np.array_equal(found, source[:, stack.mask], equal_nan=True)
+            found = np.concatenate([stack.effects(block) for block in stack.blocks], axis=1)
+            assert np.array_equal(found, expected[:, stack.mask], equal_nan=True)
             strict = stack.complete
             assert (strict.mask == (has == len(arrays))).all()
             found = np.concatenate([strict.effects(block) for block in strict.blocks], axis=1)
@@ -205,6 +205,33 @@ def test_the_program_answers_voxels_that_enough_maps_have(study: GroupStudy, tmp
     assert (resampled[~complete] == 1).all()
     verdict = (tmp_path / "0.7" / "group").glob("*sessions-mean_validity.json")
     assert "rest on fewer maps" in next(verdict).read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ((), ""),
+        (("--session-covariates", "mood"), "session covariates"),
+        (("--fixed-effects", "precision", "--robust", "huber"), "--robust and the maps' variances"),
+    ],
+)
+def test_where_each_pattern_needs_a_plan_voxels_that_all_have_are_answered_unless_asked_otherwise(
+    study: GroupStudy, tmp_path: Path, options: tuple[str, ...], named: str
+) -> None:
+    call = [str(study.raw), str(tmp_path / "out"), "group", "--derivatives", str(study.maps), "--strategy",
+            "summary-statistics", "--session-contrast", "mean", "--nprocs", "1", *options]  # fmt: skip
+    assert main(call) == 0
+    values = np.array([study.effects[key] for key in study.keys])
+    share = (values != 0).mean(axis=0).ravel()
+    answered = group_map(tmp_path / "out", "summaryStatistics", "variance") > 0
+    assert (answered == (share == 1 if named else share >= 0.7)).all()
+    page = text_of(tmp_path / "out" / "group.html")
+    n_more = int(((share >= 0.7) & (share < 1)).sum())
+    assert n_more
+    assert (f"with {named} each pattern" in page) == bool(named)
+    assert (f"--min-coverage 0.7 answers {n_more} more" in page) == bool(named)
+    assert ("at least 70 % of the maps have, each answered" in page) != bool(named)
 
 
 # Against R, which analysed each voxel alone ----------------------------------------------------------------------

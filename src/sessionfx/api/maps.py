@@ -32,7 +32,7 @@ from sessionfx.bids.stat_maps import sidecar_path
 from sessionfx.bids.writing import map_image
 from sessionfx.errors import CommandLineError, LevelError
 from sessionfx.execution import available_processors
-from sessionfx.group.analysis import ContrastStudy
+from sessionfx.group.analysis import DEFAULT_COVERAGE, ContrastStudy
 from sessionfx.group.stack import MapStack, attendance, layout_of, open_stack
 from sessionfx.options import GroupModel, Selection
 from sessionfx.wording import listed
@@ -72,7 +72,12 @@ class SessionMaps:
     """
 
     def __init__(
-        self, selection: MapSelection, contrast: str, raw: Path, folder: TemporaryDirectory[str], min_coverage: float
+        self,
+        selection: MapSelection,
+        contrast: str,
+        raw: Path,
+        folder: TemporaryDirectory[str],
+        min_coverage: float | None,
     ) -> None:
         self._selection = selection
         self._min_coverage = min_coverage
@@ -99,18 +104,19 @@ class SessionMaps:
     def mask(self) -> Nifti1Image:
         """Voxels that enough of the maps have: 1, elsewhere 0."""
         with within(Path(self._folder.name)):
-            stack = self._open(self._selection.maps[self.contrast])
+            stack = self._open(self._selection.maps[self.contrast], self._min_coverage or DEFAULT_COVERAGE)
         return map_image(stack.mask[stack.mask], stack.mask, stack.grid, dtype=np.uint8)
 
     def _stack(self, study: ContrastStudy) -> MapStack:
         """Give the maps that enter a study, with its covariates."""
-        stack = self._open(study.maps, needs_variances=study.analysis.needs_variances)
+        share = self._min_coverage or study.min_coverage
+        stack = self._open(study.maps, share, needs_variances=study.analysis.needs_variances)
         return replace(stack, layout=layout_of(study.maps, study.covariates, study.analysis.times))
 
-    def _open(self, maps: Sequence[FirstLevelMap], *, needs_variances: bool = False) -> MapStack:
+    def _open(self, maps: Sequence[FirstLevelMap], min_coverage: float, *, needs_variances: bool = False) -> MapStack:
         """Read maps once, with variances where all have them."""
         needs_variances = needs_variances or all(found.variance is not None for found in maps)
-        key = needs_variances, *(row.key for found in maps for row in found.of_rows)
+        key = min_coverage, needs_variances, *(row.key for found in maps for row in found.of_rows)
         if key not in self._opened:
             self._opened[key] = self._files.enter_context(
                 open_stack(
@@ -119,7 +125,7 @@ class SessionMaps:
                     Path(self._folder.name),
                     needs_variances=needs_variances,
                     n_threads=available_processors(),
-                    min_coverage=self._min_coverage,
+                    min_coverage=min_coverage,
                 )
             )
         return self._opened[key]
@@ -135,7 +141,7 @@ def load_session_maps(
     task: str | None = None,
     space: str | None = None,
     res: str | None = None,
-    min_coverage: float = GroupModel.min_coverage,
+    min_coverage: float | None = None,
 ) -> SessionMaps:
     """Load effect maps of sessions, with their variances where there are any.
 
@@ -155,8 +161,8 @@ def load_session_maps(
         Sessions that enter, in time order where nothing else tells it.
     task, space, res : str, optional
         Which maps of the folder, where there are several.
-    min_coverage : float, default=0.7
-        Share of the maps that a voxel needs to be answered; 1: all of them.
+    min_coverage : float, optional
+        Share of the maps that a voxel needs to be answered, as `--min-coverage`.
 
     Returns
     -------

@@ -53,6 +53,8 @@ from sessionfx.wording import joined, listed, quoted
 # Real voxels that a calibration draws from: several times as many as smooth maps have independent places
 RESAMPLED_VOXELS = 6_000
 _REFUSALS_NAMED = 6
+DEFAULT_COVERAGE = 0.7  # share of the maps that an answered voxel needs
+_ROUNDING = 1e-9
 _REMARKS_NAMED = 6
 
 
@@ -198,6 +200,26 @@ class ContrastStudy:
     maps: tuple[FirstLevelMap, ...]
     questions: tuple[Question, ...]
 
+    @property
+    def planned_one_by_one(self) -> str:
+        """Name what needs a plan for every pattern of missing maps, which takes long; empty where nothing does."""
+        analysis = self.analysis
+        needed = {
+            "session covariates": bool(self.covariates.session_columns),
+            "--robust": analysis.model.robust != "none",
+            "the maps' variances": analysis.needs_variances,
+            "F tests over conditions": any(question.tested for question in self.questions),
+        }
+        return joined([name for name, is_needed in needed.items() if is_needed])
+
+    @property
+    def min_coverage(self) -> float:
+        """Share of the maps that an answered voxel needs."""
+        asked = self.analysis.model.min_coverage
+        if asked is not None:
+            return asked
+        return 1.0 if self.planned_one_by_one else DEFAULT_COVERAGE
+
     @cached_property
     def files(self) -> GroupFiles:
         """Where results go."""
@@ -253,7 +275,7 @@ class ContrastStudy:
         sources = tuple(self.sources)
         common = [__version__, self.analysis.selection.entities, self.left_out]
         atlases = [file_state(path) for atlas in self.analysis.atlases for path in atlas.files]
-        shown = [model.min_coverage, model.alpha, model.correction, model.cluster_threshold, *atlases]
+        shown = [self.min_coverage, model.alpha, model.correction, model.cluster_threshold, *atlases]
         reliability = Task(
             name=f"{self.contrast} reliability",
             fingerprint=fingerprint([self.sources[sources[0]], common, shown]),
@@ -299,7 +321,7 @@ class ContrastStudy:
         analysis = self.analysis
         # what serves as time in one question adjusts no other
         times = analysis.times if self.covariates.session_columns else ()
-        options = asdict(analysis.options) | {"min_coverage": analysis.model.min_coverage}
+        options = asdict(analysis.options) | {"min_coverage": self.min_coverage}
         common = [*self.sources.values(), times, options, analysis.needs_variances]
         return {
             self.estimates_source(question, strategy): fingerprint(
@@ -415,7 +437,7 @@ def _open(study: ContrastStudy, _values: Mapping[str, Any]) -> Iterator[Contrast
             needs_variances=analysis.needs_variances,
             times=analysis.times,
             n_threads=analysis.execution.nprocs,
-            min_coverage=analysis.model.min_coverage,
+            min_coverage=study.min_coverage,
             is_kept=analysis.execution.work_dir is not None,
         ) as stack,
     ):
@@ -625,7 +647,8 @@ class ContrastMaps:
             min_coverage=stack.min_coverage,
             questions=tuple(map(self.answers, study.questions)),
             warnings=(
-                *stack.warnings, *self._standing_out(), *self._counted_fully(), *unanswered(self.regions.values()),
+                *stack.warnings, *self._unanswered_voxels(),
+                *self._standing_out(), *self._counted_fully(), *unanswered(self.regions.values()),
                 *self._earlier_answers(),
             ),
             covariate_warnings=study.covariates.warnings,
@@ -637,6 +660,18 @@ class ContrastMaps:
             remarks=tuple(self._found.likeness.remarks),
             regions=tuple(self.regions.values()),
         )  # fmt: skip
+
+    def _unanswered_voxels(self) -> list[str]:
+        """Say which voxels would be answered but for the time it takes."""
+        study, stack = self._study, self._stack
+        enough = np.ceil(DEFAULT_COVERAGE * stack.stored.n_rows - _ROUNDING)
+        n = int(((stack.coverage >= enough) & ~stack.mask).sum())
+        if self._analysis.model.min_coverage is not None or not study.planned_one_by_one or not n:
+            return []
+        return [
+            f"Only voxels that all maps have are answered: with {study.planned_one_by_one} each pattern of missing "
+            f"maps needs a design of its own, which takes long. --min-coverage {DEFAULT_COVERAGE:g} answers {n:,} more."
+        ]
 
     def _standing_out(self) -> list[str]:
         """Name maps that are to be looked at before the group is trusted."""
@@ -710,7 +745,7 @@ class ContrastMaps:
             bayes_factors=any(answer.bayes_factors is not None for answer in every),
             units=self.results.questions[0].question.effect_units,
             atlases=tuple(self.regions),
-            partly_covered=self._stack.complete is not self._stack,
+            coverage=1.0 if self._stack.complete is self._stack else self._stack.min_coverage,
         )
 
     def summary(self) -> ContrastSummary:

@@ -80,7 +80,7 @@ def _needs(study: ContrastStudy) -> list[str]:
     execution, needs_variances = analysis.execution, analysis.needs_variances
     folder = execution.work_dir or analysis.output_dir
     is_kept = execution.work_dir is not None and has_kept(
-        study.maps, folder, needs_variances=needs_variances, min_coverage=analysis.model.min_coverage
+        study.maps, folder, needs_variances=needs_variances, min_coverage=study.min_coverage
     )
     try:
         needs = Needs.of(

@@ -114,7 +114,7 @@ class GroupModel(StrategyModel):
     covariates: tuple[str, ...] = ()
     session_covariates: tuple[str, ...] = ()
     group_contrast: tuple[str, ...] = ()
-    min_coverage: float = 0.7
+    min_coverage: float | None = None
     alpha: float = 0.05
     correction: str = "fdr"
     cluster_threshold: int = 0

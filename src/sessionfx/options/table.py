@@ -263,7 +263,8 @@ SECTIONS = {
         Option(name="min_coverage", value=Number(largest=1, zero=False, reason="that many maps there are not"),
                metavar="SHARE",
                help="answer voxels that at least this share of the maps has, each with the design of those who have "
-               "it; 1: only voxels that all maps have"),
+               "it; 1: only voxels that all maps have",
+               otherwise="0.7; 1 with session covariates, --robust, variances or F tests over conditions"),
         Option(name="alpha", value=Probability(), metavar="ALPHA", help="error rate of the thresholds"),
         Option(name="correction", value=Choice(("fdr", "bonferroni", "none")), help="for many voxels, two-sided"),
         Option(name="cluster_threshold",

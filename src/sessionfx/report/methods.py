@@ -137,8 +137,8 @@ class GroupWork:
         Of first-level effects.
     atlases : tuple of str
         In whose regions the questions were answered too.
-    partly_covered : bool
-        Whether some answered voxels are not in all maps.
+    coverage : float
+        Share of the maps that an answered voxel needs; 1 where all have all.
     """
 
     strategies: frozenset[str] = frozenset()
@@ -152,7 +152,7 @@ class GroupWork:
     conditions: bool = False
     units: str = EFFECT_UNITS["voxel"]
     atlases: tuple[str, ...] = ()
-    partly_covered: bool = False
+    coverage: float = 1.0
 
     def __or__(self, other: GroupWork) -> GroupWork:
         """Put together what was done for two contrasts."""
@@ -168,7 +168,7 @@ class GroupWork:
             conditions=self.conditions or other.conditions,
             units=self.units,
             atlases=self.atlases or other.atlases,
-            partly_covered=self.partly_covered or other.partly_covered,
+            coverage=min(self.coverage, other.coverage),
         )
 
 
