@@ -153,7 +153,8 @@ def test_a_region_that_a_map_has_not_is_named_and_left_out(tmp_path: Path) -> No
                 effect[0, :3] = variance[0, :3] = 0  # half of another
             study.write(f"{number:02d}", session, effect, variance)
     atlas = write_atlas(tmp_path, blobs(), NAMES)
-    assert group(study, tmp_path / "out", "--atlas", str(atlas), "--session-contrast", "mean") == 0
+    asked = ("--atlas", str(atlas), "--session-contrast", "mean")
+    assert group(study, tmp_path / "out", *asked, "--min-coverage", "1") == 0
     table = values_of(tmp_path / "out")
     gone = table[table["effect"].isna()]
     assert gone[["participant_id", "session_id", "region"]].to_numpy().tolist() == [["sub-02", "ses-02", "Elsewhere"]]
@@ -161,8 +162,7 @@ def test_a_region_that_a_map_has_not_is_named_and_left_out(tmp_path: Path) -> No
     half = table[(table["participant_id"] == "sub-03") & (table["region"] == "Corner")]
     np.testing.assert_allclose(half["effect"], [study.effects["03", own][1, :3].mean() for own in ("01", "02")])
     assert set(answers_of(tmp_path / "out", "mean")["region"]) == {"Corner", "Single voxel"}
-    assert group(study, tmp_path / "more", "--atlas", str(atlas), "--session-contrast", "mean", "--min-coverage", "0.8",
-                 "--strategy", "summary-statistics") == 0  # fmt: skip
+    assert group(study, tmp_path / "more", *asked, "--strategy", "summary-statistics") == 0
     found = answers_of(tmp_path / "more", "mean").set_index("region")
     for name, own in table.groupby("region"):
         expected = stats.ttest_1samp(own.groupby("participant_id")["effect"].mean(), 0)

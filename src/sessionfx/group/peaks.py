@@ -50,13 +50,13 @@ def peaks_of(results: QuestionResults, stack: MapStack) -> tuple[Peak, ...]:
         found.append(
             Peak(
                 (float(place[0]), float(place[1]), float(place[2])), float(z[at]), is_suprathreshold,
-                tables, *_interval(stat_map.estimate, at), _of_sessions(stack.layout, results.question, tables),
+                tables, *_interval(stat_map.estimate, at), sessions_at(stack.layout, results.question, tables),
             )
         )  # fmt: skip
     return tuple(found)
 
 
-def _of_sessions(layout: MapLayout, question: Question, effects: NDArray[np.float64]) -> SessionIntervals | None:
+def sessions_at(layout: MapLayout, question: Question, effects: NDArray[np.float64]) -> SessionIntervals | None:
     """Estimate the group contrast in each session, with intervals."""
     first = [next(iter(layout.rows_of(label).values())) for label in layout.unique_participants]
     between = layout.between(first).to_numpy()

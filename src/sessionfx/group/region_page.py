@@ -75,6 +75,10 @@ def _sessions(regions: ContrastRegions, results: QuestionResults) -> Picture | N
         return None
     title = "In regions" if panels[0].is_suprathreshold else "In the region with the largest z (not suprathreshold)"
     return draw_sessions(
-        [SessionPanel(f"{panel.name}: z = {z_text(panel.z)}", panel.effects, panel.estimates) for panel in panels],
+        [
+            SessionPanel(f"{panel.name}: z = {z_text(panel.z)}", panel.effects, panel.estimates,
+                         None if results.question.group.label else panel.sessions)
+            for panel in panels
+        ],
         names, unit=results.question.units, title=title, chosen=_CHOSEN,
     )  # fmt: skip

@@ -18,7 +18,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.first_level_maps import FirstLevelMap
 from sessionfx.bids.region_tables import read_region_table, region_table_beside
@@ -29,16 +28,16 @@ from sessionfx.group.absence import with_absence
 from sessionfx.group.answers import GroupEstimator
 from sessionfx.group.coverage import with_coverage
 from sessionfx.group.judgement import Judgement
-from sessionfx.group.peaks import by_participant, shown_first
+from sessionfx.group.peaks import by_participant, sessions_at, shown_first
 from sessionfx.group.results import QuestionResults, StrategyResult, Verdict
 from sessionfx.group.stack import MapStack
 from sessionfx.group.store import BlockStore, scratch_file
-from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import Question
 from sessionfx.group.strategies.blocks import block_width
 from sessionfx.group.verdict import judge
 from sessionfx.space.regions import LEAST_SHARE, Regions
 from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.intervals import SessionIntervals
 from sessionfx.wording import counted, listed
 
 NO_VARIANCE = (
@@ -90,7 +89,9 @@ class RegionPanel:
     effects : ndarray of shape (n participants, k sessions)
         NaN where a participant has none.
     estimates : dict of str to (float, float, float)
-        By the session, or the session contrast: effect and 95 % interval.
+        Of the session contrast: effect and 95 % interval.
+    sessions : SessionIntervals or None
+        See `Peak.sessions`.
     """
 
     name: str
@@ -98,6 +99,7 @@ class RegionPanel:
     is_suprathreshold: bool
     effects: NDArray[np.float64]
     estimates: dict[str, tuple[float, float, float]]
+    sessions: SessionIntervals | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -271,36 +273,21 @@ class ContrastRegions:
         estimate, numbers = answer.stat_map.estimate, np.flatnonzero(answer.stat_map.mask)
         size = np.abs(estimate.z) if estimate.two_sided else estimate.z
         passes = size >= answer.threshold
-        asked = {**self._session_answers(answer, results.question), results.question.text: answer}
-        estimates = {key: self._with_intervals(own) for key, own in asked.items()}
-        return tuple(
-            RegionPanel(
-                self.regions.names[numbers[at]], float(estimate.z[at]), bool(passes[at]),
-                by_participant(self.stack, self.measured.effects[:, numbers[at]]),
-                {key: own[numbers[at]] for key, own in estimates.items() if numbers[at] in own},
+        columns = with_interval(estimate).T.tolist() if isinstance(estimate, Estimate) else None
+        panels = []
+        for at in np.argsort(-size)[: max(1, min(most, int(passes.sum())))]:
+            effects = by_participant(self.stack, self.measured.effects[:, numbers[at]])
+            panels.append(
+                RegionPanel(
+                    name=self.regions.names[numbers[at]],
+                    z=float(estimate.z[at]),
+                    is_suprathreshold=bool(passes[at]),
+                    effects=effects,
+                    estimates={} if columns is None else {results.question.text: tuple(columns[at])},
+                    sessions=sessions_at(self.stack.layout, results.question, effects),
+                )
             )
-            for at in np.argsort(-size)[: max(1, min(most, int(passes.sum())))]
-        )  # fmt: skip
-
-    def _session_answers(self, answer: StrategyResult, question: Question) -> dict[str, StrategyResult]:
-        """Answer for each session by itself what its mean is, by the strategy of an answer."""
-        sessions = [session for session in self.sessions if session in self.stack.layout.sessions]
-        if question.tested or len(sessions) < 2:
-            return {}
-        estimator = replace(self._able_estimator, strategies=(STRATEGIES[answer.name],))
-        asked = [Question(each) for each in resolve_session_contrasts(["each"], sessions)]
-        with self._region_stack() as stack:
-            found = estimator.estimate(asked, stack, self.sessions)
-        return {each.text: own for each, (own,) in zip(asked, found.results, strict=True)}
-
-    @staticmethod
-    def _with_intervals(answer: StrategyResult) -> dict[int, tuple[float, float, float]]:
-        """Give the effect and its interval by the number of the region."""
-        if answer.stat_map is None or not isinstance(answer.stat_map.estimate, Estimate):
-            return {}
-        columns = with_interval(answer.stat_map.estimate).T.tolist()
-        numbers = np.flatnonzero(answer.stat_map.mask).tolist()
-        return {number: (effect, low, high) for number, (effect, low, high) in zip(numbers, columns, strict=True)}
+        return tuple(panels)
 
 
 def _of_regions(verdict: Verdict) -> Verdict:
