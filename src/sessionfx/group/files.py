@@ -553,7 +553,9 @@ class GroupFiles:
         write_json(path.with_suffix(".json"), content)
 
     def write_likeness(self, likeness: Likeness) -> None:
-        """Write how like the others' participants' maps are, with what the columns mean."""
+        """Write how like the others' participants' maps are, with what the columns mean, where there are enough."""
+        if not len(likeness.participants):
+            return
         write_text(self.likeness, table_text(likeness_table(likeness)))
         content = {
             "Description": "Participants' maps beside the median of the other participants, in voxels all over the "
