@@ -770,7 +770,8 @@ def test_dry_run_says_what_is_finished_and_what_would_be_done(
     assert "maps: finished, would be skipped" in finished
     assert "would do" not in finished
     added = call(study, output, *asked, "mixed", "--dry-run").output
-    assert "maps: 2 of 5 results finished\n  would do: answer mean by mixed, compare mean, judge mean\n" in added
+    assert "maps: 3 of 7 results finished\n" in added
+    assert "\n  would do: answer mean by mixed, compare mean, judge mean, influence mean\n" in added
     other = call(study, output, "--session-contrast", "linear", *asked[2:], "--covariates", "age", "--dry-run").output
     assert "would remove, as what they were made from has changed: " in other
     assert times(output, "**/*") == before
@@ -912,7 +913,7 @@ def test_voxels_some_map_lacks_are_left_out_of_all(call: GroupCaller, tmp_path: 
     effect[0, 0, 0], effect[0, 0, 1] = np.nan, np.inf
     variance[0, 0, 2], variance[0, 0, 3], variance[0, 0, 4] = 0, -1, np.nan
     study.write(*first, effect, variance)
-    output = call.done(study, tmp_path / "out", *QUICK)
+    output = call.done(study, tmp_path / "out", *QUICK, "--min-coverage", 1)
     mask = group_map(output, "summaryStatistics", "variance").reshape(6, 6, 6) > 0
     assert mask.sum() == 216 - 5
     assert not mask[0, 0, :5].any()

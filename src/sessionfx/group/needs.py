@@ -65,19 +65,18 @@ class Needs:
 
     def text(self, folder: Path) -> str:
         """Say it in a line."""
-        minutes = self.seconds / 60
-        time = (
-            f"{self.seconds:.0f} s"
-            if minutes < 2
-            else f"{minutes:.0f} min"
-            if minutes < 120
-            else f"{minutes / 60:.0f} h"
-        )
         return (
-            f"needs about {_gigabytes(self.disk)} of disk in {folder}, {_gigabytes(self.memory)} of memory and {time}, "
+            f"needs about {_gigabytes(self.disk)} of disk in {folder}, {_gigabytes(self.memory)} of memory and "
+            f"{_duration(self.seconds)}, "
             "without resampling and page"
         )
 
 
 def _gigabytes(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:.2g} GB"
+    return "0.01 GB" if n_bytes < 1e7 else f"{n_bytes / 1e9:.2g} GB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

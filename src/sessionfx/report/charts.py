@@ -182,7 +182,7 @@ def draw_events(events: Mapping[str, pd.DataFrame], *, title: str, run_seconds: 
     """
     table = _clean_events(events.values())
     # in alphabetical order, so that a type keeps its colour in the pictures of all sessions
-    codes, types = pd.factorize(table["trial_type"], sort=True)
+    types, codes = np.unique(table["trial_type"].to_numpy(dtype=object), return_inverse=True)
     lanes, labels = codes.clip(max=MOST_LANES - 1), [plain(label, 32) for label in types[:MOST_LANES]]
     if len(types) > MOST_LANES:
         labels[-1] = f"{len(types) - MOST_LANES + 1} more types"
@@ -207,9 +207,16 @@ def draw_events(events: Mapping[str, pd.DataFrame], *, title: str, run_seconds: 
         antialiased=False, rasterized=len(table) > SVG_MARKS,
     )  # fmt: skip
     handles = [Patch(color=colour) for colour in colours[: len(labels)]]
-    figure.legend(handles, labels, loc="lower left", ncols=n_columns, borderpad=0.2, labelspacing=0.3)
+    _explain(figure, handles, labels, ncols=n_columns)
     caption = "When each condition was shown, in lanes in the order of the legend; a black bar ends each run."
     return as_svg(figure, "Timeline of the events of every run", caption)
+
+
+def _explain(figure: Figure, handles: Sequence[Any], labels: Sequence[str], ncols: int = 1) -> None:
+    """Draw a legend; names are set afterwards, as some matplotlib leave out those that begin with an underscore."""
+    legend = figure.legend(handles, ["?"] * len(labels), loc="lower left", ncols=ncols, borderpad=0.2, labelspacing=0.3)
+    for text, label in zip(legend.get_texts(), labels, strict=True):
+        text.set_text(label)
 
 
 def _clean_events(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -310,7 +317,7 @@ def draw_distribution(z_by_label: Mapping[str, ArrayLike], *, title: str) -> Pic
     axes.set(xlim=(-limit, limit), xlabel="z", ylabel="density")
     axes.set_ylim(bottom=0)
     axes.locator_params(nbins=5)
-    figure.legend(handles, labels, loc="lower left", borderpad=0.2, labelspacing=0.3)
+    _explain(figure, handles, labels)
     caption = "Without any effect, and with a model that is right, z follows the grey curve."
     return as_svg(figure, "Histogram of z per strategy beside the standard normal curve", caption)
 
