@@ -164,7 +164,7 @@ class GroupFiles:
     def outputs_of_answer(self, question: Question, strategy: str) -> tuple[Path, ...]:
         """Paths of all files that may be made of the answer of a strategy, by its label in file names."""
         entities = self._of_strategy(question, strategy)
-        maps = [*statmap_paths(self.folder, entities, (*STATISTICS, "F", "dof", "log10BF10")).values(),
+        maps = [*statmap_paths(self.folder, entities, (*STATISTICS, "F", "dof", "n", "log10BF10")).values(),
                 *self._equivalence_paths(entities), *self._weights_paths(entities).values()]  # fmt: skip
         design = self._design_path(entities)
         tables = [design, self._clusters_path(entities)]
