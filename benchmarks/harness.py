@@ -73,6 +73,7 @@ def measure(command: Sequence[str], *, environment: Mapping[str, str] | None = N
     """
     # Processes that outlive their parent become children of this one, so that their processor time is counted too.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    own = {child.pid for child in psutil.Process().children()}
     started = time.monotonic()
     process = subprocess.Popen(
         command,
@@ -88,7 +89,7 @@ def measure(command: Sequence[str], *, environment: Mapping[str, str] | None = N
     _, status, resources = os.wait4(process.pid, 0)
     wall = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
-    cpu = _processor_time(resources) + sum(map(_processor_time, _orphans()))
+    cpu = _processor_time(resources) + sum(map(_processor_time, _orphans(own)))
     sampler.stop()
     reader.join()
     if process.returncode:
@@ -131,13 +132,11 @@ def in_turn(
     return {name: tuple(found) for name, found in usages.items()}
 
 
-def _orphans() -> Iterator[resource.struct_rusage]:
-    """Wait for what the command left behind."""
-    while True:
-        try:
-            yield os.wait4(-1, 0)[2]
-        except ChildProcessError:
-            return
+def _orphans(own: set[int]) -> Iterator[resource.struct_rusage]:
+    """Wait for what the command left behind, not for children that this process had before."""
+    while left := [child.pid for child in psutil.Process().children() if child.pid not in own]:
+        for pid in left:
+            yield os.wait4(pid, 0)[2]
 
 
 def _processor_time(used: resource.struct_rusage) -> float:
