@@ -38,7 +38,7 @@ from sessionfx.group.region_files import RegionFiles
 from sessionfx.group.regions import ContrastRegions, unanswered
 from sessionfx.group.results import ContrastResults, QuestionResults, Reliability, StrategyResult
 from sessionfx.group.spool import Spool
-from sessionfx.group.stack import MapStack, attendance, open_stack
+from sessionfx.group.stack import MapStack, attendance, maps_needed, open_stack
 from sessionfx.group.store import scratch_file
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, Question
@@ -54,7 +54,6 @@ from sessionfx.wording import joined, listed, quoted
 RESAMPLED_VOXELS = 6_000
 _REFUSALS_NAMED = 6
 DEFAULT_COVERAGE = 0.7  # share of the maps that an answered voxel needs
-_ROUNDING = 1e-9
 _REMARKS_NAMED = 6
 
 
@@ -664,7 +663,7 @@ class ContrastMaps:
     def _unanswered_voxels(self) -> list[str]:
         """Say which voxels would be answered but for the time it takes."""
         study, stack = self._study, self._stack
-        enough = np.ceil(DEFAULT_COVERAGE * stack.stored.n_rows - _ROUNDING)
+        enough = maps_needed(DEFAULT_COVERAGE, stack.stored.n_rows)
         n = int(((stack.coverage >= enough) & ~stack.mask).sum())
         if self._analysis.model.min_coverage is not None or not study.planned_one_by_one or not n:
             return []

@@ -679,6 +679,13 @@ def _describe_verdict(question: Question, verdict: Verdict) -> dict[str, Any]:
         "SessionContrast": question.sessions.text,
         "GroupContrast": question.group.text,
         "Verdict": verdict.text,
+        **judgement_fields(verdict),
+    }
+
+
+def judgement_fields(verdict: Verdict) -> dict[str, Any]:
+    """Give what a verdict recommends, and why, as fields of a JSON file."""
+    return {
         "Recommended": list(verdict.recommended),
         "RecommendedWithCare": verdict.with_care,
         "Strategies": {

@@ -13,7 +13,7 @@ from scipy import special
 
 from sessionfx.bids.derivatives import bids_uri
 from sessionfx.bids.region_tables import atlas_fields, value_columns, write_region_table
-from sessionfx.group.files import GroupFiles
+from sessionfx.group.files import GroupFiles, judgement_fields
 from sessionfx.group.peaks import shown_first
 from sessionfx.group.regions import ContrastRegions, with_interval
 from sessionfx.group.results import QuestionResults, StrategyResult
@@ -132,13 +132,7 @@ class RegionFiles:
             "Verdict": verdict.text,
             "Finding": region_finding(regions, results),
             "File": self.answers(question).relative_to(self.files.output_dir).as_posix(),
-            "Recommended": list(verdict.recommended),
-            "RecommendedWithCare": verdict.with_care,
-            "Strategies": {
-                name: {"Valid": judgement.valid, "Reason": judgement.reason}
-                for name, judgement in verdict.strategies.items()
-            },
-            "Facts": verdict.facts,
+            **judgement_fields(verdict),
             "LeftOutRegions": regions.left_out,
         }
         write_region_table(self.answers(question), table, {**_ANSWER_COLUMNS, **of_effect}, content)

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import special
 
 from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.first_level_maps import FirstLevelMap
@@ -30,23 +29,20 @@ from sessionfx.group.coverage import with_coverage
 from sessionfx.group.judgement import Judgement
 from sessionfx.group.peaks import by_participant, sessions_at, shown_first
 from sessionfx.group.results import QuestionResults, StrategyResult, Verdict
-from sessionfx.group.stack import MapStack
+from sessionfx.group.stack import MapStack, maps_needed
 from sessionfx.group.store import BlockStore, scratch_file
 from sessionfx.group.strategies.base import Question
 from sessionfx.group.strategies.blocks import block_width
 from sessionfx.group.verdict import judge
 from sessionfx.space.regions import LEAST_SHARE, Regions
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.intervals import SessionIntervals
+from sessionfx.statistics.intervals import SessionIntervals, interval
 from sessionfx.wording import counted, listed
 
 NO_VARIANCE = (
     "It needs the variance of each region's mean, which maps do not tell. Run the participant level with the same "
     "--atlas: its tables have it."
 )
-# Half of a 95 % interval leaves this above it
-_TAIL = 0.025
-_ROUNDING = 1e-9  # of a share
 
 
 @dataclass(frozen=True)
@@ -177,7 +173,7 @@ class ContrastRegions:
     @property
     def is_answered(self) -> NDArray[np.bool_]:
         """Which regions enough maps have, as `--min-coverage` says, of shape (R,)."""
-        needed = np.ceil(self.stack.min_coverage * len(self.measured.effects) - _ROUNDING)
+        needed = maps_needed(self.stack.min_coverage, len(self.measured.effects))
         return np.asarray(self.measured.coverage >= needed)
 
     @property
@@ -301,8 +297,7 @@ def _of_regions(verdict: Verdict) -> Verdict:
 
 def with_interval(estimate: Estimate) -> NDArray[np.float64]:
     """Give effects with their 95 % intervals: effect, lower and upper end, of shape (3, V)."""
-    half = -special.stdtrit(estimate.dof, _TAIL) * np.sqrt(estimate.variance)
-    return np.stack([estimate.effect, estimate.effect - half, estimate.effect + half])
+    return np.stack([estimate.effect, *interval(estimate.effect, estimate.variance, estimate.dof)])
 
 
 def unanswered(all_regions: Iterable[ContrastRegions]) -> list[str]:

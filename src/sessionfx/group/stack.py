@@ -186,7 +186,7 @@ def open_stack(
     """
     layout = layout_of(maps, covariates, times)
     maps = _row_by_row(maps)
-    needed = _needed(maps, min_coverage)
+    needed = maps_needed(min_coverage, len(maps))
     reader = _Reader(maps, folder, needs_variances, needed, n_threads)
     kept = KeptFile.of(maps, folder, needs_variances, needed) if is_kept else None
     with ExitStack() as files:
@@ -215,7 +215,7 @@ def open_stack(
 def has_kept(maps: Sequence[FirstLevelMap], folder: Path, *, needs_variances: bool, min_coverage: float) -> bool:
     """Whether a folder keeps the maps of a contrast from an earlier call, as `open_stack` would read them."""
     maps = _row_by_row(maps)
-    with KeptFile.of(maps, folder, needs_variances, _needed(maps, min_coverage)).opened() as kept:
+    with KeptFile.of(maps, folder, needs_variances, maps_needed(min_coverage, len(maps))).opened() as kept:
         return kept is not None
 
 
@@ -223,9 +223,9 @@ def _row_by_row(maps: Sequence[FirstLevelMap]) -> list[FirstLevelMap]:
     return [of_row for row in zip(*(found.of_rows for found in maps), strict=True) for of_row in row]
 
 
-def _needed(maps: Sequence[FirstLevelMap], min_coverage: float) -> int:
-    """How many maps must have an answered voxel."""
-    return int(np.ceil(min_coverage * len(maps) - _ROUNDING))
+def maps_needed(min_coverage: float, n_maps: int) -> int:
+    """How many of so many maps must have what is answered."""
+    return int(np.ceil(min_coverage * n_maps - _ROUNDING))
 
 
 class _NeedsDoublePrecisionError(Exception):
