@@ -54,7 +54,7 @@ def read(study: GroupStudy, folder: Path, min_coverage: float = 1.0) -> tuple[ob
         variances = np.hstack([stack.variances(block) for block in stack.blocks])
         return (
             effects.tobytes(), variances.tobytes(), effects.dtype, stack.mask.tobytes(), stack.coverage.tobytes(),
-            stack.grid.affine.tobytes(), stack.warnings,
+            stack.space.as_grid().affine.tobytes(), stack.warnings,
         )  # fmt: skip
 
 

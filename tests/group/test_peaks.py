@@ -48,7 +48,7 @@ def answered(stack: Any, threshold: float) -> QuestionResults:
     strategy = STRATEGIES["summary-statistics"]
     plan = strategy.plan(stack.layout, question, GroupOptions())
     _, estimate = estimate_in_blocks(plan, stack)
-    stat_map = StatMap.where_determined(estimate, stack.mask, stack.grid)
+    stat_map = StatMap.where_determined(estimate, stack.mask, stack.space)
     result = StrategyResult(
         strategy.name, strategy.label, strategy.title, None, plan, stat_map, threshold,
         cluster_table(stat_map, threshold, 0),
@@ -106,7 +106,7 @@ def test_an_f_test_has_no_estimate() -> None:
     plan = STRATEGIES["marginal"].plan(stack.layout, question, GroupOptions())
     _, test = estimate_in_blocks(plan, stack)
     assert not isinstance(test, Estimate)
-    stat_map = StatMap.where_determined(test, stack.mask, stack.grid)
+    stat_map = StatMap.where_determined(test, stack.mask, stack.space)
     result = StrategyResult("marginal", "marginal", "Marginal", None, plan, stat_map, float("inf"), pd.DataFrame())
     verdict = Verdict("", ("marginal",), {"marginal": Judgement("yes", "")}, {})
     (peak,) = peaks_of(QuestionResults(question, (result,), (), verdict), stack)

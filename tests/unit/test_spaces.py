@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 
 import nibabel as nib
@@ -10,6 +11,7 @@ import pytest
 
 from sessionfx.errors import ParticipantError
 from sessionfx.report.tables import titled
+from sessionfx.space.described import describe, described
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.grid import Grid
 from sessionfx.space.space import Space
@@ -41,6 +43,11 @@ def test_a_space_is_the_same_as_itself_in_another_process_and_no_other(name: str
     for other in (space for key, space in SPACES.items() if key != name):
         assert not space.same_as(other)
         assert space.difference_from(other) == f"{space} and {other}"
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_space_is_read_back_from_its_description(name: str) -> None:
+    assert SPACES[name].same_as(described(json.loads(json.dumps(describe(SPACES[name])))))
 
 
 def test_surfaces_differ_in_their_name_or_their_number_of_vertices() -> None:

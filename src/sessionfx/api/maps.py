@@ -105,7 +105,7 @@ class SessionMaps:
         """Voxels that enough of the maps have: 1, elsewhere 0."""
         with within(Path(self._folder.name)):
             stack = self._open(self._selection.maps[self.contrast], self._min_coverage or DEFAULT_COVERAGE)
-        return map_image(stack.mask[stack.mask], stack.mask, stack.grid, dtype=np.uint8)
+        return map_image(stack.mask[stack.mask], stack.mask, stack.space.as_grid(), dtype=np.uint8)
 
     def _stack(self, study: ContrastStudy) -> MapStack:
         """Give the maps that enter a study, with its covariates."""

@@ -207,7 +207,7 @@ def read_estimate(effect_path: Path, variance_path: Path | None, dof_path: Path 
     ParticipantError
         If a file cannot be read, or the two lie on different grids.
     """
-    effect, variance, mask, space = _read_effect(effect_path, variance_path)
+    effect, variance, mask, space = read_effect(effect_path, variance_path)
     values = np.full(int(mask.sum()), np.nan) if variance is None else variance[mask]
     return EstimateMap(Estimate(effect[mask], values, _read_dof(effect_path, dof_path, mask, space)), mask, space)
 
@@ -277,22 +277,6 @@ def _read_dof(path: Path, dof_path: Path | None, mask: NDArray[np.bool_], space:
 
 
 def read_effect(
-    effect_path: Path, variance_path: Path | None, expected: Grid | None = None, owner: str = "", *, lends: bool = False
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_], Grid]:
-    """Read the volumes of an effect and its variance, and find the voxels that have both; see `read_estimate`.
-
-    Where they are lent, the volumes hold until this thread reads the next map.
-
-    Raises
-    ------
-    DifferentGridError
-        If the effect does not lie on the grid expected, which is the owner's.
-    """
-    effect, variance, mask, space = _read_effect(effect_path, variance_path, expected, owner, lends=lends)
-    return effect, variance, mask, space.as_grid()
-
-
-def _read_effect(
     effect_path: Path,
     variance_path: Path | None,
     expected: Space | None = None,
@@ -300,6 +284,15 @@ def _read_effect(
     *,
     lends: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_], Space]:
+    """Read an effect and its variance, and find the features that have both; see `read_estimate`.
+
+    Where they are lent, the arrays may hold only until this thread reads the next map.
+
+    Raises
+    ------
+    DifferentGridError
+        If the effect does not lie in the space expected, which is the owner's.
+    """
     effect, space = _read_map(effect_path, expected, owner, lends="effect" if lends else "")
     if variance_path is None:
         return effect, None, np.isfinite(effect) & (effect != 0), space

@@ -524,7 +524,7 @@ class ContrastMaps:
 
     def write_reliability(self) -> None:
         """Write intraclass correlations, where there are any."""
-        self._files.write_reliability(self._reliability, self._stack.complete.mask, self._stack.grid)
+        self._files.write_reliability(self._reliability, self._stack.complete.mask, self._stack.space)
 
     def write_likeness(self) -> None:
         """Write how like the others' participants' maps are."""
@@ -641,7 +641,7 @@ class ContrastMaps:
             entities=self._analysis.selection.entities,
             layout=stack.layout,
             mask=stack.mask,
-            grid=stack.grid,
+            space=stack.space,
             coverage=stack.coverage,
             min_coverage=stack.min_coverage,
             questions=tuple(map(self.answers, study.questions)),

@@ -178,7 +178,7 @@ class GroupEstimator:
         """Find where an answer is determined, its threshold and its clusters; there is no estimate without a plan."""
         if estimate is None:
             return planned
-        stat_map = StatMap.where_determined(estimate, stack.mask, stack.grid)
+        stat_map = StatMap.where_determined(estimate, stack.mask, stack.space)
         if not stat_map.mask.any():
             return planned.refused("No voxel varies over the observations, so there is nothing to test against.")
         threshold = z_threshold(
@@ -237,7 +237,7 @@ def cluster_table(stat_map: StatMap[Any], threshold: float, minimum_voxels: int)
     z, two_sided = stat_map.estimate.z, stat_map.estimate.two_sided
     if not np.isfinite(threshold) or not suprathreshold(z, threshold, two_sided=two_sided).any():
         return pd.DataFrame(columns=list(CLUSTER_COLUMNS))
-    volume = np.zeros(stat_map.grid.shape, dtype=np.float32)
+    volume = np.zeros(stat_map.space.shape, dtype=np.float32)
     volume[stat_map.mask] = z
     # voxels strictly above the threshold are kept, and FDR thresholds are values that occur
     just_below = float(np.nextafter(np.float32(threshold), np.float32(0)))

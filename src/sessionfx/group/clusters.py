@@ -102,7 +102,7 @@ def voxels_at(places: NDArray[np.float64], stat_map: StatMap[Any]) -> tuple[NDAr
     """Find the rows of a map's values at places of shape (n, 3) in mm, and which of them are inside its mask."""
     voxels = np.rint(apply_affine(np.linalg.inv(stat_map.grid.affine), places)).astype(np.intp).reshape(-1, 3)
     inside = stat_map.mask[tuple(voxels.T)]
-    flat = np.ravel_multi_index(tuple(voxels.T), stat_map.grid.shape)
+    flat = np.ravel_multi_index(tuple(voxels.T), stat_map.space.shape)
     rows = np.searchsorted(np.flatnonzero(stat_map.mask), flat)
     return np.where(inside, rows, 0), inside
 

@@ -129,7 +129,7 @@ def with_active_regions(
     """Add the reliability where the session mean is suprathreshold: there it matters to the strategies."""
     if mean is None or mean.stat_map is None:
         return evidence
-    active = np.zeros(mean.stat_map.grid.shape, dtype=bool)
+    active = np.zeros(mean.stat_map.space.shape, dtype=bool)
     active[mean.stat_map.mask] = suprathreshold(mean.stat_map.estimate.z, mean.threshold)
     return replace(evidence, icc31_active=_median(maps["icc31"][active[stack.mask]]))
 
@@ -162,7 +162,7 @@ def summarise_reliability(
     ]
     if mean is not None and mean.stat_map is not None:
         mean_map = mean.stat_map
-        z = np.zeros(mean_map.grid.shape)
+        z = np.zeros(mean_map.space.shape)
         z[mean_map.mask] = mean_map.estimate.z
         found = []
         for sign, words in ((1, "positive"), (-1, "negative")):
@@ -172,7 +172,7 @@ def summarise_reliability(
             for label in np.nonzero(sizes >= max(smallest_cluster, SMALLEST_REGION))[0]:
                 region = labels == label
                 peak = int(np.argmax(np.where(region, sign * z[stack.mask], -np.inf)))
-                where = position(stack.mask, stack.grid, peak)
+                where = position(stack.mask, stack.space, peak)
                 found.append((int(sizes[label]), {"region": f"mean {words}", **where}, region))
         found.sort(key=lambda region: -region[0])
         active = suprathreshold(z[stack.mask], mean.threshold)

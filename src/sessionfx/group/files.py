@@ -38,7 +38,7 @@ from sessionfx.group.likeness import Likeness, likeness_table
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import Plan, Question
 from sessionfx.options import GroupModel
-from sessionfx.space.grid import Grid
+from sessionfx.space.space import Space
 from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.agreement import Agreement
 from sessionfx.statistics.bayes_factor import BayesFactors
@@ -441,7 +441,7 @@ class GroupFiles:
                 "Software": SOFTWARE,
             }
             path = self._permutation_path(self._of_strategy(question, result.label), kind)
-            write_statmap(path, 10.0**-neg_log10_p, permutation.mask, stat_map.grid, content)
+            write_statmap(path, 10.0**-neg_log10_p, permutation.mask, stat_map.space, content)
 
     def _write_equivalence(
         self,
@@ -471,9 +471,9 @@ class GroupFiles:
         described = {
             path: {**content, "Description": f"{sidecar['Description']} {text}"} for path, text in texts.items()
         }
-        write_statmap(of_z, tests.z, stat_map.mask, stat_map.grid, {**described[of_z], "StatisticType": "z"})
+        write_statmap(of_z, tests.z, stat_map.mask, stat_map.space, {**described[of_z], "StatisticType": "z"})
         write_json(sidecar_path(of_mask), {**described[of_mask], "Type": "ROI"})
-        write_map(of_mask, tests.mask, stat_map.mask, stat_map.grid, dtype=np.uint8)
+        write_map(of_mask, tests.mask, stat_map.mask, stat_map.space, dtype=np.uint8)
 
     def _write_bayes_factors(
         self,
@@ -496,7 +496,7 @@ class GroupFiles:
             **dof_fields(stat_map.estimate),
             "Software": SOFTWARE,
         }
-        write_statmap(path, factors.log10, stat_map.mask, stat_map.grid, content)
+        write_statmap(path, factors.log10, stat_map.mask, stat_map.space, content)
 
     def write_weights(self, question: Question, result: StrategyResult, weights: ParticipantWeights) -> None:
         """Write how much participants count at each voxel: the smallest weight, how many have little, and all."""
@@ -528,7 +528,7 @@ class GroupFiles:
                 paths[desc],
                 values,
                 stat_map.mask,
-                stat_map.grid,
+                stat_map.space,
                 dtype=np.uint8 if desc == "participants" else np.float32,
             )
 
@@ -566,7 +566,7 @@ class GroupFiles:
         }
         write_json(self.likeness.with_suffix(".json"), content)
 
-    def write_reliability(self, reliability: Reliability | None, mask: NDArray[np.bool_], grid: Grid) -> None:
+    def write_reliability(self, reliability: Reliability | None, mask: NDArray[np.bool_], space: Space) -> None:
         """Write the maps of reliability and their summary, where there are any."""
         if reliability is None:
             return
@@ -582,7 +582,7 @@ class GroupFiles:
                 "NumberOfParticipants": len({found.participant for found in self.maps}),
                 "Software": SOFTWARE,
             }
-            write_statmap(self._reliability_path(name), np.nan_to_num(values), mask, grid, content)
+            write_statmap(self._reliability_path(name), np.nan_to_num(values), mask, space, content)
 
     def _write_table(self, table: pd.DataFrame, base: dict[str, str | None], desc: str) -> None:
         write_text(self._table_path(base, desc), table_text(table))

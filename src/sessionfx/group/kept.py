@@ -27,7 +27,7 @@ from sessionfx.bids.writing import TEMPORARY_PREFIX, remove_stale_temporaries
 from sessionfx.group.store import unusable
 from sessionfx.tasks.records import file_state, fingerprint
 
-_MARK = b"SessionFX maps 1"
+_MARK = b"SessionFX maps 2"
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def peaks_of(results: QuestionResults, stack: MapStack) -> tuple[Peak, ...]:
     if not is_suprathreshold:
         largest = np.argmax(np.abs(z) if stat_map.estimate.two_sided else z)
         voxels = np.argwhere(stat_map.mask)[[largest]]
-    flat = np.ravel_multi_index(tuple(voxels.T), stat_map.grid.shape)
+    flat = np.ravel_multi_index(tuple(voxels.T), stat_map.space.shape)
     own = np.searchsorted(np.flatnonzero(stat_map.mask), flat)
     effects = stack.at(np.searchsorted(np.flatnonzero(stack.mask), flat))
     places = apply_affine(stat_map.grid.affine, voxels)

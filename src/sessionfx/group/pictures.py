@@ -76,7 +76,7 @@ class ContrastPictures:
 
     @cached_property
     def _whole(self) -> Mosaic:
-        return Mosaic(self._results.mask, self._results.grid, self.anatomy)
+        return Mosaic(self._results.mask, self._results.space.as_grid(), self.anatomy)
 
     @property
     def _has_partial(self) -> bool:
@@ -90,7 +90,7 @@ class ContrastPictures:
     def coverage(self) -> Picture:
         """Draw how many maps have each voxel."""
         n_maps = int(self._results.coverage.max())  # some voxel has them all
-        somewhere = Mosaic(self._results.coverage > 0, self._results.grid, self.anatomy)
+        somewhere = Mosaic(self._results.coverage > 0, self._results.space.as_grid(), self.anatomy)
         return somewhere.draw_map(
             self._results.coverage, Scale(vmax=n_maps, unit="maps", two_sided=False), "How many maps cover each voxel",
             f"{_FORM}" + (f"Answered where at least {self._results.min_coverage:.0%} of the maps have data."
@@ -127,7 +127,7 @@ class QuestionPictures:
         heights = [peak.place[2] for peak in self._peaks]
         if self._first is not None:
             heights += [float(height) for height in self._first.clusters.get("Z", ())]
-        self._mosaic = Mosaic(results.mask, results.grid, contrast.anatomy, heights)
+        self._mosaic = Mosaic(results.mask, results.space.as_grid(), contrast.anatomy, heights)
         self._partial = contrast.partial
         self._designs = contrast.designs
 
@@ -268,12 +268,12 @@ def _located(answer: StrategyResult) -> StatMap[Estimate | FTest]:
 
 def _suprathreshold(answer: StrategyResult) -> NDArray[np.bool_]:
     stat_map = _located(answer)
-    found = np.zeros(stat_map.grid.shape, dtype=bool)
+    found = np.zeros(stat_map.space.shape, dtype=bool)
     found[stat_map.mask] = suprathreshold(stat_map.estimate.z, answer.threshold, two_sided=stat_map.estimate.two_sided)
     return found
 
 
 def _volume(results: ContrastResults, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    volume = np.full(results.grid.shape, np.nan)
+    volume = np.full(results.space.shape, np.nan)
     volume[results.complete] = values
     return volume

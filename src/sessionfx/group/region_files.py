@@ -102,7 +102,7 @@ class RegionFiles:
             + ("that of the region's mean series." if is_of_series else "the mean of the effect map over its voxels."),
             "Contrast": files.contrast_text,
             **atlas_fields(regions.atlas),
-            "AtlasOnTheMaps": regions.atlas.text_on(regions.stack.grid),
+            "AtlasOnTheMaps": regions.atlas.text_on(regions.stack.space.as_grid()),
             "LeastShareOfRegion": LEAST_SHARE,
             "Sources": [
                 bids_uri(path, files.links, files.output_dir)

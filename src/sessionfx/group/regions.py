@@ -108,7 +108,7 @@ class ContrastRegions:
     maps : tuple of FirstLevelMap
         In the order of the layout.
     stack : MapStack
-        Of these maps, whose grid and layout count here.
+        Of these maps, whose space and layout count here.
     estimator : GroupEstimator
     questions : tuple of Question
     sessions : tuple of str
@@ -128,7 +128,7 @@ class ContrastRegions:
     @cached_property
     def regions(self) -> Regions:
         """The regions on the maps' grid."""
-        return self.atlas.on_grid(self.stack.grid)
+        return self.atlas.on_grid(self.stack.space.as_grid())
 
     @property
     def rows(self) -> list[FirstLevelMap]:
@@ -161,7 +161,7 @@ class ContrastRegions:
         regions, first = self.regions, self.rows[0]
 
         def take(source: FirstLevelMap) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-            effect, _, mask, _ = read_effect(source.effect, source.variance, self.stack.grid, str(first.effect))
+            effect, _, mask, _ = read_effect(source.effect, source.variance, self.stack.space, str(first.effect))
             return regions.means(effect[mask], mask), regions.counts(mask)
 
         found = list(in_threads(self.estimator.n_threads, take, [(source,) for source in self.rows]))
@@ -253,7 +253,7 @@ class ContrastRegions:
             effects, variances = stores
             assert effects is not None  # noqa: S101 - there always are effects
             yield MapStack(
-                layout=self.stack.layout, mask=mask, grid=self.regions.grid,
+                layout=self.stack.layout, mask=mask, space=self.regions.grid,
                 coverage=values.coverage.reshape(mask.shape), warnings=(), stored=effects,
                 stored_variances=variances, common=np.ones(size[1], dtype=bool), min_coverage=self.stack.min_coverage,
             )  # fmt: skip

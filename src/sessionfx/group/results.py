@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sessionfx.group.judgement import Evidence, Judgement
 from sessionfx.group.strategies.base import MapLayout, Plan, Question
-from sessionfx.space.grid import Grid
+from sessionfx.space.space import Space
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.agreement import Agreement
 from sessionfx.statistics.bayes_factor import BayesFactors
@@ -200,7 +200,7 @@ class ContrastResults:
     entities: dict[str, str | None]
     layout: MapLayout
     mask: NDArray[np.bool_]
-    grid: Grid
+    space: Space
     coverage: NDArray[np.int_]
     questions: tuple[QuestionResults, ...]
     warnings: tuple[str, ...]

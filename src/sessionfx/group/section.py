@@ -113,7 +113,7 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
         drawn = pictures.question(results.questions[asked])
         questions.append(_question(results, results.questions[asked], same, drawn, model, files))
         viewer_maps += drawn.for_viewer()
-    under = pictures.anatomy or Anatomy(results.mask.astype(np.float32), results.grid.affine)
+    under = pictures.anatomy or Anatomy(results.mask.astype(np.float32), results.space.as_grid().affine)
     html = render(
         "group_contrast.html.j2",
         title=files.contrast_text,
@@ -122,7 +122,7 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
         warnings=_page_warnings(results),
         covariates=results.covariate_warnings,
         questions=questions,
-        viewer=viewer_data(viewer_maps, under.values, under.affine, results.grid) if viewer_maps else "",
+        viewer=viewer_data(viewer_maps, under.values, under.affine, results.space.as_grid()) if viewer_maps else "",
         trust=_trust(results),
         assumptions=_assumptions(results),
         evidence=evidence_tables(results),

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, Any, TypeVar, cast
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,13 @@ from sessionfx.group.kept import KeptFile, packed, unpacked
 from sessionfx.group.store import BlockStore, check_room, scratch_file
 from sessionfx.group.strategies.base import MapLayout
 from sessionfx.group.strategies.blocks import block_width
-from sessionfx.space.grid import Grid
+from sessionfx.space.described import describe, described
+from sessionfx.space.space import Space
 from sessionfx.tasks.records import fingerprint
 
 Read = TypeVar("Read")
-# effect, variance, the voxels that have both, and their grid
-Volumes = tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_], Grid]
+# effect, variance, the voxels that have both, and their space
+Volumes = tuple[NDArray[np.float64], NDArray[np.float64] | None, NDArray[np.bool_], Space]
 # Maps at whose voxels all are stored at first, where voxels need not be in all; spread over the list, as the order may
 # be that of sites
 _FORERUNNERS = 8
@@ -58,10 +59,10 @@ class MapStack:
     ----------
     layout : MapLayout
         Of N maps.
-    mask : ndarray of bool, 3-D
+    mask : ndarray of bool, of the space's shape
         Answered voxels.
-    grid : Grid
-    coverage : ndarray of int, 3-D
+    space : Space
+    coverage : ndarray of int, of the space's shape
         How many maps have each voxel.
     warnings : tuple of str
     stored, stored_variances : BlockStore
@@ -74,7 +75,7 @@ class MapStack:
 
     layout: MapLayout
     mask: NDArray[np.bool_]
-    grid: Grid
+    space: Space
     coverage: NDArray[np.int_]
     warnings: tuple[str, ...]
     stored: BlockStore
@@ -180,7 +181,7 @@ def open_stack(
     Raises
     ------
     LevelError
-        If grids differ, a map is unreadable, no voxel is complete, or variances are needed and missing.
+        If spaces differ, a map is unreadable, no voxel is complete, or variances are needed and missing.
     OutputError
         If the folder cannot be written, or has no room.
     """
@@ -202,7 +203,7 @@ def open_stack(
         yield MapStack(
             layout=layout,
             mask=answered,
-            grid=filled.grid,
+            space=filled.space,
             coverage=filled.coverage,
             warnings=tuple(_warnings(maps, filled, int(answered.sum()), min_coverage)),
             stored=filled.effects,
@@ -239,10 +240,10 @@ class _Filled:
     Attributes
     ----------
     effects, variances : BlockStore
-    mask : ndarray of bool, 3-D
+    mask : ndarray of bool, of the space's shape
         The W voxels at which they are stored.
-    grid : Grid
-    coverage : ndarray of int, 3-D
+    space : Space
+    coverage : ndarray of int, of the space's shape
     sizes : list of int
         Voxels of each map.
     models : set of (str, str)
@@ -252,29 +253,29 @@ class _Filled:
     effects: BlockStore
     variances: BlockStore | None
     mask: NDArray[np.bool_]
-    grid: Grid
+    space: Space
     coverage: NDArray[np.int_]
     sizes: list[int]
     models: set[tuple[str, str]]
 
     @classmethod
     def empty(
-        cls, file: IO[Any], folder: Path, n_maps: int, place: tuple[NDArray[np.bool_], Grid],
+        cls, file: IO[Any], folder: Path, n_maps: int, place: tuple[NDArray[np.bool_], Space],
         dtype: type[np.floating], *, has_variances: bool,
     ) -> _Filled:  # fmt: skip
-        """Begin with a file of so many maps at the voxels of a mask on a grid."""
-        mask, grid = place
+        """Begin with a file of so many maps at the voxels of a mask in a space."""
+        mask, space = place
         begin = partial(BlockStore, file, folder, n_maps, int(mask.sum()), block_width(n_maps), dtype=dtype)
         effects = begin()
         variances = begin(start=effects.stop) if has_variances else None
-        coverage = np.zeros(grid.shape, dtype=int)
-        return cls(effects, variances, mask, grid, coverage, sizes=[], models=set())
+        coverage = np.zeros(space.shape, dtype=int)
+        return cls(effects, variances, mask, space, coverage, sizes=[], models=set())
 
     @classmethod
     def of(cls, folder: Path, file: IO[Any], about: Mapping[str, Any]) -> _Filled:
         """Take what a file holds that is kept; see `about`."""
         mask = unpacked(about["mask"]) > 0
-        place = mask, Grid(cast("tuple[int, int, int]", mask.shape), np.array(about["affine"]))
+        place = mask, described(about["space"])
         dtype: type[np.floating] = np.float32 if about["is_single"] else np.float64
         filled = cls.empty(file, folder, len(about["sizes"]), place, dtype, has_variances=about["has_variances"])
         filled.coverage[...] = unpacked(about["coverage"])
@@ -292,7 +293,7 @@ class _Filled:
         return {
             "size": self.size,
             "mask": packed(self.mask.astype(int)),
-            "affine": self.grid.affine.tolist(),
+            "space": describe(self.space),
             "is_single": self.effects.dtype == np.float32,
             "has_variances": self.variances is not None,
             "coverage": packed(self.coverage),
@@ -342,8 +343,8 @@ class _Reader:
                 mask = mask | answered
             files.close()
 
-    def _read(self, row: int, grid: Grid, *, lends: bool = False) -> Volumes:
-        return _read(self.maps[row], self.maps[0], grid, self.needs_variances, lends=lends)
+    def _read(self, row: int, space: Space, *, lends: bool = False) -> Volumes:
+        return _read(self.maps[row], self.maps[0], space, self.needs_variances, lends=lends)
 
     def _forerunners(self, first: Volumes) -> dict[int, Volumes]:
         """Read the maps, by their rows, at whose voxels all are stored."""
@@ -355,7 +356,7 @@ class _Reader:
         """Read all maps but those that are known already, several at a time, and store them."""
 
         def take(start: int, stop: int) -> _Taken:
-            taken = _Taken(np.zeros(filled.grid.shape, dtype=np.uint8), [], [])
+            taken = _Taken(np.zeros(filled.space.shape, dtype=np.uint8), [], [])
             stores = [store for store in (filled.effects, filled.variances) if store is not None]
             rows = [np.empty((stop - start, int(filled.mask.sum())), store.dtype) for store in stores]
             for row in range(start, stop):
@@ -363,7 +364,7 @@ class _Reader:
                 volumes = (
                     known[0] if row == 0
                     else known.pop(row) if row in known
-                    else self._read(row, filled.grid, lends=True)
+                    else self._read(row, filled.space, lends=True)
                 )  # fmt: skip
                 own = volumes[2][filled.mask]
                 for values, volume in zip(rows, volumes[:2], strict=False):
@@ -469,14 +470,14 @@ def attendance(maps: Sequence[FirstLevelMap]) -> Mapping[str, tuple[str, ...]]:
 
 
 def _read(
-    source: FirstLevelMap, first: FirstLevelMap, grid: Grid | None, needs_variances: bool, *, lends: bool = False
+    source: FirstLevelMap, first: FirstLevelMap, space: Space | None, needs_variances: bool, *, lends: bool = False
 ) -> Volumes:
     if needs_variances and source.variance is None:
         raise LevelError(
             f"{source.effect} has no variance map, which --fixed-effects precision and --strategy meta need. Leave "
             "them out."
         )
-    read = partial(read_effect, source.effect, source.variance, grid, str(first.effect), lends=lends)
+    read = partial(read_effect, source.effect, source.variance, space, str(first.effect), lends=lends)
     try:
         return _explained(source, read)
     except DifferentGridError as error:
