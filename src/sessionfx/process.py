@@ -19,6 +19,9 @@ LONGEST_NAME, LONGEST_PATH = 255, 4095
 # As shells report a program that a signal ended: 128 and the signal's number
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _AGAIN_SECONDS = 0.05
+# Until the signal has had its effect: a single ring may come just before the process begins to wait for something
+_RING = (signal.ITIMER_REAL, _AGAIN_SECONDS, _AGAIN_SECONDS)
+_SILENCE = (signal.ITIMER_REAL, 0.0)
 _IMPORT_MACHINERY = "<frozen importlib._bootstrap>"
 
 
@@ -55,8 +58,9 @@ def ending_in_order(stop_children: Callable[[], None]) -> Iterator[None]:
         number = _State.signal if number == signal.SIGALRM and _State.signal is not None else number
         _State.signal = number
         if _State.is_held or _is_importing(frame):
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+            signal.setitimer(*_RING)
             return
+        signal.setitimer(*_SILENCE)
         stop_children()
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
@@ -66,7 +70,7 @@ def ending_in_order(stop_children: Callable[[], None]) -> Iterator[None]:
             and not _State.is_over
             and issubclass(unraisable.exc_type, KeyboardInterrupt | SystemExit)
         ):
-            signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
+            signal.setitimer(*_RING)
         else:
             hook(unraisable)
 
@@ -76,7 +80,7 @@ def ending_in_order(stop_children: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(*_SILENCE)
         for number, handler in before.items():
             signal.signal(number, handler)
         _State.is_over = True

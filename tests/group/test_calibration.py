@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -271,9 +269,6 @@ def test_precision_weights_are_declined_because_no_variances_are_drawn() -> None
 
 
 @pytest.mark.slow
-def test_twenty_by_three_with_every_strategy_takes_seconds() -> None:
-    """The limit of two minutes on one core is for a busy machine; it takes about one second on an idle one."""
-    started = time.perf_counter()
+def test_twenty_by_three_with_every_strategy() -> None:
     table = table_of(full(20, 3), [], compound_symmetry(3, 0.5))
-    assert time.perf_counter() - started < 60
     assert len(table) == 6 * len(STRATEGIES)

@@ -182,15 +182,14 @@ def test_a_signal_waits_until_an_import_is_over(tmp_path: Path) -> None:
     )
     program = (
         "import sys, time\nimport sessionfx.app\nfrom sessionfx.cli import main\n"
-        "def run(options):\n    import careless\n    time.sleep(20)\n"
+        "def run(options):\n    import careless\n    time.sleep(600)\n"
         "sessionfx.app.run = run\n"
         f"sys.exit(main(['{tmp_path}', '{tmp_path}/out', 'participant']))\n"
     )
-    started = time.monotonic()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert (done.returncode, done.stdout, done.stderr) == (143, "imported\n", "")
-    assert time.monotonic() - started < 15
 
 
 def test_handlers_are_given_back(capfd: pytest.CaptureFixture[str]) -> None:
