@@ -14,6 +14,7 @@ from nilearn.surface import InMemoryMesh, PolyData, PolyMesh, SurfaceImage
 
 from real_layouts import N_VOLUMES, derivatives, describe, write, write_confounds, write_events
 from sessionfx.bids.names import of_hemisphere
+from sessionfx.space.mesh import Mesh
 
 TR = 2.0
 N_VERTICES = {"L": 50, "R": 60}
@@ -91,3 +92,23 @@ def opened_in_nilearn(path: Path, n: Mapping[str, int] = N_VERTICES) -> SurfaceI
 def values(image: SurfaceImage) -> np.ndarray:
     """Both hemispheres in one array, the left first."""
     return np.concatenate([image.data.parts[side] for side in ("left", "right")]).astype(np.float64)
+
+
+def write_surface(path: Path, mesh: Mesh) -> Path:
+    """Write the surface of a hemisphere."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    intents = {"pointset": mesh.coordinates.astype(np.float32), "triangle": mesh.triangles.astype(np.int32)}
+    nib.save(GiftiImage(darrays=[GiftiDataArray(array, intent=intent) for intent, array in intents.items()]), path)
+    return path
+
+
+def patch(rows: int, columns: int, *, seed: int = 0) -> Mesh:
+    """A sheet of triangles about 3 mm wide, uneven as the cortex is: vertices row by row."""
+    rng = np.random.default_rng(seed)
+    i, j = (index.ravel() for index in np.mgrid[:rows, :columns])
+    flat = np.stack([3.0 * j + 1.5 * (i % 2), 2.6 * i, np.zeros(i.size)], axis=1)
+    number = np.arange(rows * columns).reshape(rows, columns)
+    a, b, c, d = number[:-1, :-1].ravel(), number[:-1, 1:].ravel(), number[1:, :-1].ravel(), number[1:, 1:].ravel()
+    return Mesh(
+        flat + rng.normal(scale=0.3, size=flat.shape), np.vstack([np.stack([a, b, c], 1), np.stack([b, d, c], 1)])
+    )

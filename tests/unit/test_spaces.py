@@ -8,17 +8,19 @@ import pickle
 import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.cifti2 import BrainModelAxis
 
 from sessionfx.errors import ParticipantError
 from sessionfx.report.tables import titled
 from sessionfx.space.described import describe, described
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.grid import Grid
+from sessionfx.space.mesh import Mesh
 from sessionfx.space.space import Space
 from sessionfx.space.stat_map import StatMap, map_summary, on_common_voxels
-from sessionfx.space.surface import Mesh, Surface
+from sessionfx.space.surface import Surface
 from sessionfx.statistics.estimates import Estimate
-from surfaces import N_VERTICES, WALL, brain_models
+from surfaces import N_VERTICES, WALL, brain_models, patch
 
 GRID = Grid((3, 4, 5), np.diag([2.0, 2, 2, 1]))
 SURFACE = Surface("fsaverage5", N_VERTICES)
@@ -130,9 +132,60 @@ def test_areas_are_thirds_of_triangles_and_neighbours_share_an_edge() -> None:
     np.testing.assert_array_equal(SQUARE.adjacency.toarray(), expected)
 
 
-def test_hemispheres_are_joined_without_an_edge_between_them() -> None:
-    both = Mesh.joined(SQUARE, SQUARE)
-    adjacency = both.adjacency.toarray()
-    np.testing.assert_array_equal(adjacency[5:, 5:], SQUARE.adjacency.toarray())
-    assert not adjacency[:5, 5:].any()
-    np.testing.assert_allclose(both.areas, np.tile(SQUARE.areas, 2))
+# A sheet for each hemisphere of N_VERTICES
+MESHES = {"L": patch(5, 10, seed=1), "R": patch(6, 10, seed=2)}
+
+
+def test_hemispheres_are_one_after_the_other_without_an_edge_between_them() -> None:
+    surface = SURFACE.with_meshes(MESHES)
+    assert surface == SURFACE and surface.adjacency is not None and surface.sizes is not None
+    adjacency = surface.adjacency.toarray()
+    assert adjacency.dtype == bool
+    for hemi in "LR":
+        part = surface.part(hemi)
+        np.testing.assert_array_equal(adjacency[part, part], MESHES[hemi].adjacency.toarray())
+        np.testing.assert_array_equal(surface.sizes[part], MESHES[hemi].areas)
+    assert not adjacency[:50, 50:].any() and surface.is_on_surface.all()
+
+
+def test_without_a_mesh_of_each_hemisphere_there_are_no_neighbours() -> None:
+    for space in (SURFACE, GRAYORDINATES, SURFACE.with_meshes({"L": MESHES["L"]})):
+        assert space.adjacency is None and space.sizes is None
+    assert Surface("fsaverage5", {"L": 50}).with_meshes(MESHES).adjacency.shape == (50, 50)
+    with pytest.raises(ParticipantError, match=r"has 60 vertices, and the data have 50 .*Provide the mesh"):
+        SURFACE.with_meshes({"L": MESHES["R"]})
+
+
+def test_neighbours_among_grayordinates_share_an_edge_or_within_a_structure_a_face() -> None:
+    # two structures of voxels that touch, whose voxels are not in order
+    voxels = np.array([[3, 1, 1], [1, 1, 1], [2, 1, 1], [2, 2, 1], [4, 1, 1], [4, 2, 2]])
+    below = BrainModelAxis(
+        ["THALAMUS_LEFT"] * 4 + ["CAUDATE_LEFT"] * 2,
+        voxel=voxels,
+        affine=np.diag([2.0, 2, 3, 1]),
+        volume_shape=(6, 6, 6),
+    )
+    left, right, _ = (model for _, _, model in brain_models().iter_structures())
+    axis = BrainModelAxis(
+        np.concatenate([left.name, right.name, below.name]),
+        voxel=np.vstack([left.voxel, right.voxel, below.voxel]),
+        vertex=np.concatenate([left.vertex, right.vertex, below.vertex]),
+        affine=below.affine, volume_shape=below.volume_shape, nvertices=brain_models().nvertices,
+    )  # fmt: skip
+    space = Grayordinates(axis).with_meshes(MESHES)
+    expected = np.zeros((len(axis), len(axis)), dtype=bool)
+    for n in range(2):
+        part = slice(0, 45) if n == 0 else slice(45, 100)
+        expected[part, part] = MESHES["LR"[n]].adjacency.toarray()[WALL:, WALL:]
+    for first, second in [(0, 2), (1, 2), (2, 3)]:
+        expected[100 + first, 100 + second] = expected[100 + second, 100 + first] = True
+    assert space.adjacency is not None and space.sizes is not None
+    np.testing.assert_array_equal(space.adjacency.toarray(), expected)
+    np.testing.assert_array_equal(space.sizes[:45], MESHES["L"].areas[WALL:])
+    np.testing.assert_allclose(space.sizes[100:], 12)
+    assert space.is_on_surface.sum() == 100 and space == Grayordinates(axis)
+
+
+def test_voxels_have_the_volume_of_the_grid() -> None:
+    assert GRID.adjacency is None and GRID.sizes.shape == (60,)
+    np.testing.assert_allclose(GRID.sizes, 8)

@@ -25,7 +25,7 @@ from sessionfx.space.space import Space
 from sessionfx.space.surface import HEMISPHERES, Surface
 
 # What nibabel raises for contents that make no sense
-_CONTENT_ERRORS = (
+CONTENT_ERRORS = (
     *READ_ERRORS, ExpatError, GiftiParseError, Cifti2HeaderError, HeaderDataError, LookupError, TypeError,
     ArithmeticError, AttributeError, AssertionError,
 )  # fmt: skip
@@ -83,7 +83,7 @@ def _read_gifti(path: Path) -> NDArray[np.float64]:
         arrays = [np.asarray(array.data, dtype=np.float64) for array in image.darrays]
         # a column for each volume, in place of an array
         values = arrays[0].T if len(arrays) == 1 and arrays[0].ndim == 2 else np.stack(arrays)
-    except _CONTENT_ERRORS as error:
+    except CONTENT_ERRORS as error:
         raise unreadable(path, error) from None
     if values.ndim != 2 or not values.size:
         raise ParticipantError(f"{path} holds arrays of shape {values.shape[1:]}, expected a number for each vertex.")
@@ -99,7 +99,7 @@ def _read_cifti(path: Path) -> SurfaceSeries:
             raise ParticipantError(f"{path} is no CIFTI-2 image. Convert it, or remove it.")
         rows, models = (image.header.get_axis(axis) for axis in (0, 1))
         values = np.asarray(image.dataobj, dtype=np.float64)
-    except _CONTENT_ERRORS as error:
+    except CONTENT_ERRORS as error:
         raise unreadable(path, error) from None
     if not isinstance(models, BrainModelAxis):
         raise ParticipantError(f"{path} has no axis of brain models. Provide a dense series or dense scalars.")

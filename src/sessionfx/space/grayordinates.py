@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
+from sessionfx.space.mesh import Mesh, check_meshes, neighbours
 from sessionfx.space.space import NO_INTENT, Intent, Space
 
 if TYPE_CHECKING:
     from nibabel.cifti2.cifti2_axes import BrainModelAxis
+    from scipy.sparse import csr_array
+
+_HEMISPHERES = {"CIFTI_STRUCTURE_CORTEX_LEFT": "L", "CIFTI_STRUCTURE_CORTEX_RIGHT": "R"}
 
 
 @dataclass(frozen=True)
@@ -20,13 +27,17 @@ class Grayordinates(Space):
     Attributes
     ----------
     axis : BrainModelAxis
+    meshes : mapping of str to Mesh
+        Of all vertices of hemispheres, where they are known; equal grayordinates may have others.
     """
 
     axis: BrainModelAxis
+    meshes: Mapping[str, Mesh] = field(default_factory=dict, compare=False, repr=False)
 
     features: ClassVar[str] = "grayordinates"
     extension: ClassVar[str] = ".dscalar.nii"
     counted: ClassVar[tuple[str, str]] = ("Grayordinates", "FittedGrayordinates")
+    size_unit: ClassVar[str] = "mm² on the cortex, mm³ below it"
 
     @property
     def shape(self) -> tuple[int]:
@@ -47,6 +58,71 @@ class Grayordinates(Space):
         if str(self) == str(other):
             return "their brain models list other vertices, voxels or structures"
         return f"{self} and {other}"
+
+    @property
+    def hemispheres(self) -> Mapping[str, int]:
+        """The vertices of each hemisphere, the medial wall's too; of another surface by its structure."""
+        return {_HEMISPHERES.get(name, name): int(n_vertices) for name, n_vertices in self.axis.nvertices.items()}
+
+    @property
+    def is_on_surface(self) -> NDArray[np.bool_]:
+        """Which are vertices."""
+        return np.asarray(self.axis.surface_mask)
+
+    def with_meshes(self, meshes: Mapping[str, Mesh]) -> Grayordinates:
+        """Give the grayordinates with meshes; see `check_meshes`."""
+        return replace(self, meshes=check_meshes(meshes, self.hemispheres, str(self)))
+
+    @cached_property
+    def structures(self) -> tuple[tuple[str, NDArray[np.intp]], ...]:
+        """Name of each structure (that of a hemisphere L or R), and the places of its features on the axis."""
+        names = self.axis.name
+        return tuple((_HEMISPHERES.get(name, name), np.flatnonzero(names == name)) for name in dict.fromkeys(names))
+
+    @cached_property
+    def adjacency(self) -> csr_array | None:
+        """Vertices with an edge in common, and voxels of one structure with a face in common; None without a mesh.
+
+        As in Workbench, whose clusters end where a structure ends.
+        """
+        if not self.has_meshes:
+            return None
+        pairs = [
+            places[self._edges(label, places) if label in self.hemispheres else self._faces(places)]
+            for label, places in self.structures
+        ]
+        return neighbours(np.vstack(pairs), len(self.axis))
+
+    def _edges(self, label: str, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Find the vertices of a hemisphere that are features and have an edge in common, of shape (N, 2)."""
+        own = self.meshes[label].adjacency[self.axis.vertex[places]][:, self.axis.vertex[places]].tocoo()
+        return np.column_stack(own.coords)
+
+    def _faces(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Find the voxels of a structure that have a face in common, of shape (N, 2)."""
+        box = np.full(np.ptp(self.axis.voxel[places], axis=0) + 1, -1)
+        box[tuple((self.axis.voxel[places] - self.axis.voxel[places].min(axis=0)).T)] = np.arange(len(places))
+        pairs = [
+            np.stack([along[:-1].ravel(), along[1:].ravel()], axis=1)
+            for along in (np.moveaxis(box, axis, 0) for axis in range(3))
+        ]
+        found = np.vstack(pairs)
+        return found[(found >= 0).all(axis=1)]
+
+    @cached_property
+    def sizes(self) -> NDArray[np.float64] | None:
+        """Areas of vertices (mm²), volumes of voxels (mm³); None without a mesh."""
+        if not self.has_meshes:
+            return None
+        sizes = np.empty(len(self.axis))
+        for label, places in self.structures:
+            is_surface = label in self.hemispheres
+            sizes[places] = (
+                self.meshes[label].areas[self.axis.vertex[places]]
+                if is_surface
+                else abs(np.linalg.det(self.axis.affine[:3, :3]))
+            )
+        return sizes
 
     def place(self, index: int) -> dict[str, Any]:
         """Give the `structure`, and the number of a vertex, from 0, or the coordinates of a voxel (mm)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,6 +13,8 @@ from sessionfx.space.space import NO_INTENT, Intent, Space
 
 if TYPE_CHECKING:
     from nibabel import Nifti1Image
+
+    from sessionfx.space.mesh import Mesh
 
 # Affines of one participant's files differ by rounding only
 AFFINE_TOLERANCE = 1e-3  # mm
@@ -27,6 +30,10 @@ class Grid(Space):
     features: ClassVar[str] = "voxels"
     extension: ClassVar[str] = ".nii.gz"
     counted: ClassVar[tuple[str, str]] = ("BrainMaskVoxels", "FittedVoxels")
+    size_unit: ClassVar[str] = "mm³"
+    meshes: ClassVar[Mapping[str, Mesh]] = {}
+    hemispheres: ClassVar[Mapping[str, int]] = {}
+    adjacency: ClassVar[None] = None
 
     def same_as(self, other: Space) -> bool:
         """Whether voxels of the two grids lie on each other."""
@@ -47,6 +54,21 @@ class Grid(Space):
     def as_grid(self) -> Grid:
         """Give the grid itself."""
         return self
+
+    def with_meshes(self, meshes: Mapping[str, Mesh]) -> Grid:
+        """Give the grid itself."""
+        del meshes
+        return self
+
+    @property
+    def is_on_surface(self) -> NDArray[np.bool_]:
+        """No feature is."""
+        return np.zeros(np.prod(self.shape), dtype=bool)
+
+    @property
+    def sizes(self) -> NDArray[np.float64]:
+        """The volume of a voxel (mm³) for each."""
+        return np.full(np.prod(self.shape), abs(np.linalg.det(self.affine[:3, :3])))
 
     def place(self, index: int) -> dict[str, Any]:
         """Give the coordinates `x`, `y` and `z` (mm) of a voxel."""

@@ -10,6 +10,7 @@ feature
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,7 +19,10 @@ from numpy.typing import NDArray
 from sessionfx.errors import ParticipantError
 
 if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
     from sessionfx.space.grid import Grid
+    from sessionfx.space.mesh import Mesh
 
 # What values are, by nibabel's name of the NIfTI intent code, and its parameters
 Intent = tuple[str, tuple[float, ...]]
@@ -39,18 +43,25 @@ class Space(ABC):
     counted : tuple of (str, str)
         Fields of a run's JSON file: how many features there are (in a voxel grid those of the brain mask), and how many
         were fitted.
+    size_unit : str
+        Of `sizes`, in words.
     """
 
     features: ClassVar[str]
     extension: ClassVar[str]
     most_precise: ClassVar[type[np.floating]] = np.float64
     counted: ClassVar[tuple[str, str]]
+    size_unit: ClassVar[str]
 
     if TYPE_CHECKING:  # a dataclass would take it for the default of its field
 
         @property
         def shape(self) -> tuple[int, ...]:
             """Shape of its arrays."""
+
+        @property
+        def meshes(self) -> Mapping[str, Mesh]:
+            """Of hemispheres, L or R, where they are known."""
 
     @abstractmethod
     def same_as(self, other: Space) -> bool:
@@ -81,6 +92,44 @@ class Space(ABC):
         -------
         dict of str to bytes
             By hemisphere, L or R, where each has a file of its own; else by the empty text.
+        """
+
+    @property
+    @abstractmethod
+    def hemispheres(self) -> Mapping[str, int]:
+        """How many vertices the surface of each hemisphere, L or R, has, with those that are no features."""
+
+    @property
+    @abstractmethod
+    def is_on_surface(self) -> NDArray[np.bool_]:
+        """Which features of the flattened array are vertices, of shape (n,); the others are voxels."""
+
+    @property
+    @abstractmethod
+    def adjacency(self) -> csr_array | None:
+        """Which features of the flattened array are neighbours: bool, symmetric, (n, n), without the diagonal.
+
+        None where there is no mesh, and of voxel grids, whose clusters are found without it.
+        """
+
+    @property
+    @abstractmethod
+    def sizes(self) -> NDArray[np.float64] | None:
+        """Area (mm²) of vertices and volume (mm³) of voxels, of shape (n,); None where there is no mesh."""
+
+    @property
+    def has_meshes(self) -> bool:
+        """Whether the mesh of each hemisphere is known."""
+        return self.hemispheres.keys() <= self.meshes.keys()
+
+    @abstractmethod
+    def with_meshes(self, meshes: Mapping[str, Mesh]) -> Space:
+        """Give the space with the meshes of hemispheres.
+
+        Raises
+        ------
+        ParticipantError
+            If a mesh has more or fewer vertices than the hemisphere.
         """
 
     def as_grid(self) -> Grid:

@@ -1,15 +1,16 @@
-"""Surfaces: the vertices of one or both hemispheres, one after another, and the mesh they may lie on."""
+"""Surfaces: the vertices of one or both hemispheres, one after another, and the meshes they may lie on."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sessionfx.space.mesh import Mesh, check_meshes
 from sessionfx.space.space import NO_INTENT, Intent, Space
 
 if TYPE_CHECKING:
@@ -28,16 +29,20 @@ class Surface(Space):
         Label of the space: fsaverage5, fsnative, ….
     vertices : mapping of str to int
         How many there are by hemisphere, L or R, in the order of the axis.
+    meshes : mapping of str to Mesh
+        By hemisphere, where they are known; equal surfaces may have others.
     """
 
     name: str
     vertices: Mapping[str, int]
+    meshes: Mapping[str, Mesh] = field(default_factory=dict, compare=False, repr=False)
 
     features: ClassVar[str] = "vertices"
     extension: ClassVar[str] = ".gii"
     # GIFTI has no double precision
     most_precise: ClassVar[type[np.floating]] = np.float32
     counted: ClassVar[tuple[str, str]] = ("Vertices", "FittedVertices")
+    size_unit: ClassVar[str] = "mm²"
 
     @property
     def shape(self) -> tuple[int]:
@@ -54,6 +59,34 @@ class Surface(Space):
     def difference_from(self, other: Space) -> str:
         """Say in words in what the surface differs from another space; empty where it does not."""
         return "" if self.same_as(other) else f"{self} and {other}"
+
+    @property
+    def hemispheres(self) -> Mapping[str, int]:
+        """The vertices of each hemisphere."""
+        return self.vertices
+
+    @property
+    def is_on_surface(self) -> NDArray[np.bool_]:
+        """Every feature is."""
+        return np.ones(self.shape, dtype=bool)
+
+    def with_meshes(self, meshes: Mapping[str, Mesh]) -> Surface:
+        """Give the surface with meshes; see `check_meshes`."""
+        return replace(self, meshes=check_meshes(meshes, self.vertices, str(self)))
+
+    @cached_property
+    def adjacency(self) -> csr_array | None:
+        """Vertices with an edge in common; None without a mesh."""
+        from scipy.sparse import block_diag
+
+        if not self.has_meshes:
+            return None
+        return block_diag([self.meshes[label].adjacency for label in self.vertices], format="csr")
+
+    @cached_property
+    def sizes(self) -> NDArray[np.float64] | None:
+        """Areas of the vertices (mm²); None without a mesh."""
+        return np.concatenate([self.meshes[label].areas for label in self.vertices]) if self.has_meshes else None
 
     def part(self, hemisphere: str) -> slice:
         """Give the place of a hemisphere on the axis."""
@@ -86,46 +119,3 @@ class Surface(Space):
             image = GiftiImage(meta=GiftiMetaData(AnatomicalStructurePrimary=structure), darrays=arrays)
             files[label] = image.to_bytes()
         return files
-
-
-@dataclass(frozen=True)
-class Mesh:
-    """Vertices in space and the triangles between them.
-
-    Attributes
-    ----------
-    coordinates : ndarray of shape (n, 3)
-        In mm.
-    triangles : ndarray of int, shape (m, 3)
-    """
-
-    coordinates: NDArray[np.float64]
-    triangles: NDArray[np.integer]
-
-    @classmethod
-    def joined(cls, first: Mesh, second: Mesh) -> Mesh:
-        """Put two hemispheres together, one after the other; no triangle joins them."""
-        return cls(
-            np.vstack([first.coordinates, second.coordinates]),
-            np.vstack([first.triangles, second.triangles + len(first.coordinates)]),
-        )
-
-    @cached_property
-    def adjacency(self) -> csr_array:
-        """Which vertices have an edge in common: symmetric, of shape (n, n), without the diagonal."""
-        from scipy.sparse import coo_array
-
-        edges = np.vstack([self.triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
-        rows, columns = np.hstack([edges.T, edges.T[::-1]])
-        n_vertices = len(self.coordinates)
-        found = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n_vertices, n_vertices)).tocsr()
-        found.data[:] = True  # an edge of two triangles stands twice
-        return found
-
-    @cached_property
-    def areas(self) -> NDArray[np.float64]:
-        """Area of each vertex (mm²), of shape (n,): a third of those of its triangles."""
-        first, second, third = (self.coordinates[self.triangles[:, corner]] for corner in range(3))
-        of_triangles = np.linalg.norm(np.cross(second - first, third - first), axis=1) / 2
-        n_vertices = len(self.coordinates)
-        return np.asarray(np.bincount(self.triangles.ravel(), np.repeat(of_triangles / 3, 3), minlength=n_vertices))

@@ -1,0 +1,77 @@
+"""The mesh of a hemisphere: which vertices are neighbours, and the area of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sessionfx.errors import ParticipantError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Vertices in space and the triangles between them.
+
+    Attributes
+    ----------
+    coordinates : ndarray of shape (n, 3)
+        In mm.
+    triangles : ndarray of int, shape (m, 3)
+    sources : tuple of Path
+        Files that it was read from.
+    """
+
+    coordinates: NDArray[np.float64]
+    triangles: NDArray[np.integer]
+    sources: tuple[Path, ...] = ()
+
+    @cached_property
+    def adjacency(self) -> csr_array:
+        """Which vertices have an edge in common: symmetric, of shape (n, n), without the diagonal."""
+        edges = np.vstack([self.triangles[:, pair] for pair in ([0, 1], [1, 2], [2, 0])])
+        return neighbours(edges, len(self.coordinates))
+
+    @cached_property
+    def areas(self) -> NDArray[np.float64]:
+        """Area of each vertex (mm²), of shape (n,): a third of those of its triangles."""
+        first, second, third = (self.coordinates[self.triangles[:, corner]] for corner in range(3))
+        of_triangles = np.linalg.norm(np.cross(second - first, third - first), axis=1) / 2
+        n_vertices = len(self.coordinates)
+        return np.asarray(np.bincount(self.triangles.ravel(), np.repeat(of_triangles / 3, 3), minlength=n_vertices))
+
+
+def neighbours(pairs: NDArray[np.integer], n_features: int) -> csr_array:
+    """Make a symmetric matrix of pairs, of shape (N, 2), that may stand there twice."""
+    from scipy.sparse import coo_array
+
+    rows, columns = np.hstack([pairs.T, pairs.T[::-1]])
+    found = coo_array((np.ones(len(rows), dtype=bool), (rows, columns)), shape=(n_features, n_features)).tocsr()
+    found.data[:] = True
+    return found
+
+
+def check_meshes(meshes: Mapping[str, Mesh], vertices: Mapping[str, int], space: str) -> Mapping[str, Mesh]:
+    """Give the meshes of the hemispheres of a space.
+
+    Raises
+    ------
+    ParticipantError
+        If a mesh has more or fewer vertices than the hemisphere.
+    """
+    for label, n_vertices in vertices.items():
+        if label in meshes and len(meshes[label].coordinates) != n_vertices:
+            files = " and ".join(map(str, meshes[label].sources)) or f"the mesh of hemi-{label}"
+            raise ParticipantError(
+                f"{files} has {len(meshes[label].coordinates)} vertices, and the data have {n_vertices} ({space}). "
+                "Provide the mesh that the data were sampled to."
+            )
+    return {label: meshes[label] for label in vertices if label in meshes}
