@@ -28,6 +28,7 @@ from nilearn.datasets import load_mni152_brain_mask
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from sessionfx.report.canvas import Scale
 from sessionfx.report.charts import (
     SessionPanel,
     draw_agreement,
@@ -38,7 +39,7 @@ from sessionfx.report.charts import (
     draw_participants,
     draw_sessions,
 )
-from sessionfx.report.mosaic import Mosaic, Scale, template
+from sessionfx.report.mosaic import axial_cuts, template
 from sessionfx.report.style import Picture
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import EstimateMap
@@ -120,7 +121,7 @@ def pictures(study: Study) -> dict[str, Callable[[], Picture]]:
     first, other = study.estimate(), study.estimate()
     threshold = z_threshold(first.estimate.z, 0.05, "fdr")
     z, effect = first.volume(first.estimate.z), first.volume(first.estimate.effect)
-    design, mosaic = study.design(), Mosaic(study.mask, study.grid, template())
+    design, mosaic = study.design(), axial_cuts(study.mask, study.grid, template())
     scale, of_effect = Scale.of([first.estimate.z], "z", [threshold]), Scale.of([first.estimate.effect], "%")
     agreement = compare(first.estimate.z, other.estimate.z, threshold, threshold)
     samples = {f"strategy {number}": study.estimate().estimate.z for number in range(4)}
@@ -134,7 +135,7 @@ def pictures(study: Study) -> dict[str, Callable[[], Picture]]:
     values = study.rng.standard_normal((12, 3))
     table = pd.DataFrame(values, columns=["correlation", "mean", "spread"]).assign(participant=range(12))
     return {
-        "cuts and coverage": lambda: Mosaic(study.mask, study.grid, template()).draw_map(
+        "cuts and coverage": lambda: axial_cuts(study.mask, study.grid, template()).draw_map(
             counts, Scale(vmax=4, unit="maps", two_sided=False), ""
         ),
         "z map": lambda: mosaic.draw_map(z, scale.with_threshold(threshold), "z"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nibabel as nib
@@ -162,11 +163,19 @@ def test_a_call_that_reads_maps_back_gives_the_same_as_one_that_made_them(
 
 
 @pytest.mark.slow
-def test_the_page_has_numbers_and_says_that_maps_are_not_drawn(output: Path) -> None:
+def test_the_page_has_numbers_and_says_why_maps_are_not_drawn(output: Path) -> None:
     page = (output / "sub-01.html").read_text()
-    assert "Maps of vertices are not drawn" in page and "Maps of grayordinates are not drawn" in page
+    assert "There is no mesh to draw vertices of fsaverage5" in page and "no mesh to draw grayordinates of" in page
     assert "fitted (vertices)" in page and "fitted (grayordinates)" in page
     assert "Data on the cortical surface were not smoothed" in page
+
+
+@pytest.mark.slow
+def test_the_page_shows_maps_of_fsaverage(tmp_path: Path) -> None:
+    study = surface_study(tmp_path / "study", n={"L": 42, "R": 162})
+    assert analyse(study, tmp_path / "out", "fsaverage5") == 0
+    pictures = re.findall(r'alt="([^"]+)"', (tmp_path / "out" / "sub-01.html").read_text())
+    assert {"z map, ses-1", "Effect map, ses-1", "z map, mean", "How many sessions cover the vertices"} <= {*pictures}
 
 
 @pytest.mark.slow

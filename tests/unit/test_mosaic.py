@@ -13,8 +13,9 @@ from nilearn.datasets import load_mni152_template
 from PIL import Image
 
 from properties import examples
-from sessionfx.report import mosaic
-from sessionfx.report.mosaic import Anatomy, Mosaic, Scale, choose_cuts, template
+from sessionfx.report import canvas
+from sessionfx.report.canvas import LABEL, WIDTH, Scale
+from sessionfx.report.mosaic import N_CUTS, Anatomy, axial_cuts, choose_cuts, template
 from sessionfx.report.style import DIVERGING
 from sessionfx.space.grid import Grid
 
@@ -31,6 +32,11 @@ def mask() -> Any:
 
 def pixels(content: bytes) -> Any:
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(float)
+
+
+def of_cuts(sampled: Any) -> Any:
+    """Take the cuts of a canvas, without their labels: shape (cuts, rows, columns)."""
+    return np.stack(np.split(sampled[:-LABEL], N_CUTS, axis=1))
 
 
 # cuts
@@ -109,13 +115,14 @@ def test_every_pixel_shows_the_voxel_at_its_place(mask: Any, flip: bool) -> None
     index = np.argwhere(np.ones(SHAPE, dtype=bool))
     places = index @ affine[:3, :3].T + affine[:3, 3]
     field = (places[:, 0] + 100 * places[:, 1]).reshape(SHAPE)
-    drawn = Mosaic(mask[::-1] if flip else mask, Grid(SHAPE, affine), peaks=[1.0])
-    sampled = drawn.sample(field)
+    drawn = axial_cuts(mask[::-1] if flip else mask, Grid(SHAPE, affine), peaks=[1.0])
+    sampled = of_cuts(drawn.sample(field))
     rows, columns = sampled.shape[1:]
-    middle = sampled[:, rows // 2]
-    assert (np.diff(middle[:, 5:-5], axis=1) >= 0).all(), "left is on the left"
-    upright = sampled[:, 5:-5, columns // 2]
-    assert (np.diff(upright, axis=1) <= 0).all(), "the front is up"
+    middle, upright = sampled[:, rows // 2], sampled[:, :, columns // 2]
+    assert np.isfinite(middle).mean() > 0.8
+    assert np.isfinite(upright).mean() > 0.8
+    assert not (np.diff(middle, axis=1) < 0).any(), "left is on the left"
+    assert not (np.diff(upright, axis=1) > 0).any(), "the front is up"
 
 
 def test_an_oblique_grid_is_sampled_where_it_lies(mask: Any) -> None:
@@ -125,8 +132,9 @@ def test_an_oblique_grid_is_sampled_where_it_lies(mask: Any) -> None:
     affine = turn @ AFFINE
     heights = np.argwhere(np.ones(SHAPE, dtype=bool)) @ affine[:3, :3].T + affine[:3, 3]
     field = heights[:, 2].reshape(SHAPE)
-    drawn = Mosaic(mask, Grid(SHAPE, affine))
-    for cut, sampled in zip(drawn.cuts, drawn.sample(field), strict=True):
+    drawn = axial_cuts(mask, Grid(SHAPE, affine))
+    places = field[mask]
+    for cut, sampled in zip(choose_cuts([], places.min(), places.max()), of_cuts(drawn.sample(field)), strict=True):
         known = sampled[np.isfinite(sampled)]
         assert known.size
         assert np.abs(known - cut).max() <= 1.5 + 1e-9  # half a voxel
@@ -135,10 +143,10 @@ def test_an_oblique_grid_is_sampled_where_it_lies(mask: Any) -> None:
 def test_a_hot_spot_is_red_and_outlined_and_a_cold_one_blue(mask: Any) -> None:
     values = np.where(mask, 0.0, np.nan)
     values[6:9, 10:13, 8:11], values[13:16, 10:13, 8:11] = 5.0, -5.0
-    drawn = Mosaic(mask, Grid(SHAPE, AFFINE), peaks=[AFFINE[2, 3] + 3 * 9])
+    drawn = axial_cuts(mask, Grid(SHAPE, AFFINE), peaks=[AFFINE[2, 3] + 3 * 9])
     picture = drawn.draw_map(values, Scale(vmax=6.0, unit="z", threshold=3.0), "a map", "caption")
     assert (picture.kind, picture.alt, picture.caption) == ("webp", "a map", "caption")
-    shown = pixels(picture.content)[:, : mosaic._WIDTH]
+    shown = pixels(picture.content)[:, :WIDTH]
     red = (shown[..., 0] > shown[..., 2] + 60).sum(axis=0)
     blue = (shown[..., 2] > shown[..., 0] + 60).sum(axis=0)
     assert red.any()
@@ -150,14 +158,14 @@ def test_a_hot_spot_is_red_and_outlined_and_a_cold_one_blue(mask: Any) -> None:
 
 def test_a_map_that_exceeds_its_scale_has_an_arrow(mask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    draw_bar = mosaic._colour_bar
+    draw_bar = canvas._colour_bar
 
-    def spy(height: int, scale: Scale, extend: str) -> mosaic.Pixels:
+    def spy(height: int, scale: Scale, extend: str) -> canvas.Pixels:
         seen.append(extend)
         return draw_bar(height, scale, extend)
 
-    monkeypatch.setattr(mosaic, "_colour_bar", spy)
-    drawn = Mosaic(mask, Grid(SHAPE, AFFINE))
+    monkeypatch.setattr(canvas, "_colour_bar", spy)
+    drawn = axial_cuts(mask, Grid(SHAPE, AFFINE))
     values = np.where(mask, 1.0, np.nan)
     for height, low in ((1.0, 1.0), (9.0, 1.0), (1.0, -9.0), (9.0, -9.0)):
         values[5, 5, 5], values[6, 6, 6] = height, low
@@ -168,26 +176,28 @@ def test_a_map_that_exceeds_its_scale_has_an_arrow(mask: Any, monkeypatch: pytes
 def test_equal_maps_give_equal_bytes(mask: Any) -> None:
     values = np.where(mask, np.random.default_rng(1).normal(size=SHAPE), np.nan)
     scale = Scale.of([values[mask]], "z", [2.0]).with_threshold(2.0)
-    first, second = (Mosaic(mask, Grid(SHAPE, AFFINE)).draw_map(values, scale, "a").content for _ in range(2))
+    first, second = (axial_cuts(mask, Grid(SHAPE, AFFINE)).draw_map(values, scale, "a").content for _ in range(2))
     assert first == second
 
 
 def test_units_are_written_literally(mask: Any) -> None:
     """A unit is no formula."""
-    drawn = Mosaic(mask, Grid(SHAPE, AFFINE)).draw_map(np.where(mask, 1.0, np.nan), Scale(vmax=2.0, unit="$\\x_"), "a")
+    drawn = axial_cuts(mask, Grid(SHAPE, AFFINE)).draw_map(
+        np.where(mask, 1.0, np.nan), Scale(vmax=2.0, unit="$\\x_"), "a"
+    )
     assert drawn.content
 
 
 @pytest.mark.parametrize("values", [np.nan, 0.0])
 def test_a_map_without_values_is_drawn(mask: Any, values: float) -> None:
     scale = Scale.of([np.zeros(0)], "z", [float("inf")]).with_threshold(float("inf"))
-    assert Mosaic(mask, Grid(SHAPE, AFFINE)).draw_map(np.full(SHAPE, values), scale, "a").content
+    assert axial_cuts(mask, Grid(SHAPE, AFFINE)).draw_map(np.full(SHAPE, values), scale, "a").content
 
 
 def test_a_single_voxel_is_drawn() -> None:
     mask = np.zeros(SHAPE, dtype=bool)
     mask[3, 3, 3] = True
-    assert Mosaic(mask, Grid(SHAPE, AFFINE)).draw_map(mask.astype(int), Scale(vmax=1, unit="maps"), "a").content
+    assert axial_cuts(mask, Grid(SHAPE, AFFINE)).draw_map(mask.astype(int), Scale(vmax=1, unit="maps"), "a").content
 
 
 # anatomy
@@ -217,14 +227,14 @@ def test_anatomy_on_another_grid_is_shown_where_it_lies(mask: Any) -> None:
     values = np.full((60, 70, 50), 0.2)
     affine = np.array([[1.0, 0, 0, -30], [0, 1, 0, -40], [0, 0, 1, -20], [0, 0, 0, 1]])
     values[:30] = 1.0
-    drawn = Mosaic(mask, Grid(SHAPE, AFFINE), Anatomy(values, affine))
-    under = drawn._under[3]
+    drawn = axial_cuts(mask, Grid(SHAPE, AFFINE), Anatomy(values, affine))
+    under = of_cuts(drawn.under)[3]
     columns = under.shape[1]
     assert under[20:-20, 15 : columns // 2 - 10].mean() > under[20:-20, columns // 2 + 10 : -15].mean() + 0.3
 
 
 def test_regions_have_the_colours_of_their_legend_and_pictures_one_size(mask: Any) -> None:
-    drawn = Mosaic(mask, Grid(SHAPE, AFFINE))
+    drawn = axial_cuts(mask, Grid(SHAPE, AFFINE))
     region = np.zeros(SHAPE, dtype=bool)
     region[5:12, 5:12, 3:15] = True
     shown = pixels(drawn.draw_regions([(region, "#1b7837")], "a").content)

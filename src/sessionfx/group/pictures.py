@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from sessionfx.group.peaks import effect_names, shown_first
 from sessionfx.group.results import ContrastResults, QuestionResults, StrategyResult
 from sessionfx.group.strategies import STRATEGIES
+from sessionfx.report.canvas import MOST_OF_EFFECTS, Canvas, Scale
 from sessionfx.report.charts import SessionPanel, draw_agreement, draw_design_matrix, draw_distribution, draw_sessions
-from sessionfx.report.mosaic import MOST_OF_EFFECTS, Mosaic, Scale, template
+from sessionfx.report.mosaic import FORM as _FORM
+from sessionfx.report.mosaic import axial_cuts, template
 from sessionfx.report.style import Picture
 from sessionfx.report.viewer import ViewerMap
 from sessionfx.space.stat_map import StatMap
@@ -32,7 +34,6 @@ _ICC_CAPTIONS = {
     "icc1": "Reliability of one session of one participant; differences between sessions count as error. Regions where "
     "the mean is suprathreshold were chosen from the same data, and favour voxels in which participants differ little.",
 }
-_FORM = "Cuts are labelled by their height in mm; left is left. "
 _MAP_CAPTION = _FORM + (
     "Outlined: beyond the threshold, black above zero and white below; what is below the threshold is faint."
 )
@@ -75,8 +76,8 @@ class ContrastPictures:
         self.designs: dict[Any, Picture] = {}
 
     @cached_property
-    def _whole(self) -> Mosaic:
-        return Mosaic(self._results.mask, self._results.space.as_grid(), self.anatomy)
+    def _whole(self) -> Canvas:
+        return axial_cuts(self._results.mask, self._results.space.as_grid(), self.anatomy)
 
     @property
     def _has_partial(self) -> bool:
@@ -90,7 +91,7 @@ class ContrastPictures:
     def coverage(self) -> Picture:
         """Draw how many maps have each voxel."""
         n_maps = int(self._results.coverage.max())  # some voxel has them all
-        somewhere = Mosaic(self._results.coverage > 0, self._results.space.as_grid(), self.anatomy)
+        somewhere = axial_cuts(self._results.coverage > 0, self._results.space.as_grid(), self.anatomy)
         return somewhere.draw_map(
             self._results.coverage, Scale(vmax=n_maps, unit="maps", two_sided=False), "How many maps cover each voxel",
             f"{_FORM}" + (f"Answered where at least {self._results.min_coverage:.0%} of the maps have data."
@@ -127,7 +128,7 @@ class QuestionPictures:
         heights = [peak.place[2] for peak in self._peaks]
         if self._first is not None:
             heights += [float(height) for height in self._first.clusters.get("Z", ())]
-        self._mosaic = Mosaic(results.mask, results.space.as_grid(), contrast.anatomy, heights)
+        self._canvas = axial_cuts(results.mask, results.space.as_grid(), contrast.anatomy, heights)
         self._partial = contrast.partial
         self._designs = contrast.designs
 
@@ -152,7 +153,7 @@ class QuestionPictures:
         for answer in sorted(self._answered, key=lambda answer: answer is not self._first):
             stat_map, heading = _located(answer), f"{answer.title}, {self._text}"
             passes = "" if np.isfinite(answer.threshold) else "No voxel passes the threshold. "
-            z = self._mosaic.draw_map(
+            z = self._canvas.draw_map(
                 stat_map.volume(stat_map.estimate.z), self._z_scale.with_threshold(answer.threshold),
                 f"z map, {heading}", passes + _MAP_CAPTION + (_PARTIAL if self._partial is not None else ""),
                 outlined=self._partial,
@@ -161,11 +162,11 @@ class QuestionPictures:
             if isinstance(stat_map.estimate, Estimate):
                 effect = stat_map.volume(stat_map.estimate.effect)
                 yield ShownMap(
-                    answer.name, "effect", self._mosaic.draw_map(effect, effect_scale, f"Effect map, {heading}", _FORM)
+                    answer.name, "effect", self._canvas.draw_map(effect, effect_scale, f"Effect map, {heading}", _FORM)
                 )
             if self._first is not None and answer is not self._first:
                 words = f"z of {self._first.title} minus z of {answer.title}, {self._text}"
-                drawn = self._mosaic.draw_map(differences[answer.name], difference_scale, words, f"{_FORM}{words}.")
+                drawn = self._canvas.draw_map(differences[answer.name], difference_scale, words, f"{_FORM}{words}.")
                 yield ShownMap(answer.name, "difference", drawn)
 
     def _difference_of_z(self, answer: StrategyResult) -> NDArray[np.float64]:
@@ -182,7 +183,7 @@ class QuestionPictures:
                 continue
             other = _suprathreshold(answer)
             both, only_first, only_other = first & other, first & ~other, other & ~first
-            picture = self._mosaic.draw_regions(
+            picture = self._canvas.draw_regions(
                 [(both, BOTH), (only_first, ONLY_FIRST), (only_other, ONLY_OTHER)],
                 f"Where {self._first.title} and {answer.title} are suprathreshold, {self._text}",
             )
@@ -216,7 +217,7 @@ class QuestionPictures:
             return None
         tests = best.equivalence
         scale = Scale.of([tests.z.clip(min=0)], "z", [tests.threshold], two_sided=False)
-        return self._mosaic.draw_map(
+        return self._canvas.draw_map(
             best.stat_map.volume(tests.z.clip(min=0)), scale.with_threshold(tests.threshold),
             f"{best.title}, {self._text}: equivalence to zero within ±{tests.bound:g}",
             f"{_FORM}z of the larger p of the two one-sided tests; outlined where it passes the threshold.",

@@ -7,18 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.participant.page import contrast_section, runs_section
 from sessionfx.participant.results import ParticipantResults, RunSummary
+from sessionfx.report.brain import canvas_for
+from sessionfx.report.canvas import MOST_OF_EFFECTS, Canvas, Scale
 from sessionfx.report.charts import draw_design_correlation, draw_design_matrix, draw_events
-from sessionfx.report.mosaic import MOST_OF_EFFECTS, Anatomy, Mosaic, Scale
+from sessionfx.report.mosaic import Anatomy
 from sessionfx.report.page import render, write_section
 from sessionfx.report.style import Picture
 from sessionfx.report.tables import threshold_words, titled
-from sessionfx.space.grid import Grid
-from sessionfx.space.stat_map import StatMap, map_summary
+from sessionfx.space.stat_map import StatMap, map_summary, position
 from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.wording import counted
 
@@ -128,7 +130,8 @@ def _render_contrast(results: ParticipantResults, place: str) -> str:
     }
     thresholds = results.thresholds
     first = next(iter(sessions.values())).space
-    pictures = _MapPictures(results) if isinstance(first, Grid) else None
+    counts, canvas = _canvas(results)
+    pictures = _MapPictures(results, counts, canvas) if canvas else None
     rows, shown = [], []
     for heading, maps in groups.items():
         if not maps:
@@ -147,7 +150,7 @@ def _render_contrast(results: ParticipantResults, place: str) -> str:
     if any(isinstance(stat_map.estimate.dof, np.ndarray) for maps in groups.values() for stat_map in maps.values()):
         summary += f" Degrees of freedom that differ between {first.features} are given as their median."
     if pictures is None:
-        summary += f" Maps of {first.features} are not drawn; the table has their numbers."
+        summary += f" There is no mesh to draw {first.features} of {first} on; the table has their numbers."
     if missing:
         summary += f" No estimate in session(s) {', '.join(missing)}."
     coverage = pictures.coverage() if pictures else None
@@ -159,22 +162,25 @@ def _question(label: str, questions: Mapping[str, str]) -> str:
     return text if text == label else f"{text} ({label})"
 
 
+def _canvas(results: ParticipantResults) -> tuple[NDArray[np.integer], Canvas | None]:
+    """Count the sessions that have each feature, and give the picture on which maps are drawn, if there is one."""
+    first = next(iter(results.sessions.values()))
+    counts = np.sum([stat_map.mask for stat_map in results.sessions.values()], axis=0)
+    reference, anatomy = results.reference, None
+    if reference is not None and reference.shape == first.space.shape and np.isfinite(reference).any():
+        anatomy = Anatomy(reference, first.grid.affine)
+    peaks = [_peak(stat_map) for stat_map in [*results.combined.values(), *results.sessions.values()]]
+    return counts, canvas_for(first.space, counts > 0, anatomy, [peak["z"] for peak in peaks if "z" in peak])
+
+
 class _MapPictures:
     """Draws the maps of a participant: maps of one kind share their scale, so that sessions can be compared by eye."""
 
-    def __init__(self, results: ParticipantResults) -> None:
+    def __init__(self, results: ParticipantResults, counts: NDArray[np.integer], canvas: Canvas) -> None:
         self._sessions = results.sessions
         self._units = results.units
-        first = next(iter(results.sessions.values()))
-        self._grid = first.grid
-        self._counts = np.sum([stat_map.mask for stat_map in results.sessions.values()], axis=0)
-        reference = results.reference
-        self._anatomy = None
-        if reference is not None and reference.shape == first.grid.shape and np.isfinite(reference).any():
-            self._anatomy = Anatomy(reference, first.grid.affine)
-        combined = [*results.combined.values(), *results.sessions.values()]
-        peaks = [_height_of_peak(stat_map) for stat_map in combined]
-        self._mosaic = Mosaic(self._counts > 0, self._grid, self._anatomy, peaks)
+        self._counts, self._canvas = counts, canvas
+        self._features = next(iter(results.sessions.values())).space.features
 
     def draw(self, maps: Mapping[str, StatMap[Any]], thresholds: Mapping[str, float]) -> dict[str, list[Picture]]:
         """Draw z, and effect or F, of maps that are compared."""
@@ -188,14 +194,14 @@ class _MapPictures:
         scale = Scale.of([*values.values()], unit, two_sided=two_sided, share=MOST_OF_EFFECTS)
         return {
             "z": [
-                self._mosaic.draw_map(
+                self._canvas.draw_map(
                     stat_map.volume(stat_map.estimate.z), of_z.with_threshold(thresholds[name]),
                     f"z map, {name}", f"{name}: z",
                 )
                 for name, stat_map in maps.items()
             ],
             "estimates": [
-                self._mosaic.draw_map(
+                self._canvas.draw_map(
                     stat_map.volume(values[name]), scale, f"{statistic.capitalize()} map, {name}",
                     f"{name}: {statistic}",
                 )
@@ -206,14 +212,14 @@ class _MapPictures:
     def coverage(self) -> Picture:
         """Draw how many sessions have each voxel."""
         unit = "sessions" if any(self._sessions) else "maps"
-        return self._mosaic.draw_map(
+        return self._canvas.draw_map(
             self._counts, Scale(vmax=len(self._sessions), unit=unit, two_sided=False),
-            f"How many {unit} cover each voxel",
-            "A combined map has values only where all of its inputs have data.",
+            f"How many {unit} cover the {self._features}",
+            "A combined map has values only where all of its inputs have data. " + self._canvas.form,
         )  # fmt: skip
 
 
-def _height_of_peak(stat_map: StatMap[Any]) -> float:
+def _peak(stat_map: StatMap[Any]) -> dict[str, Any]:
+    """Say where the largest z is."""
     z = stat_map.estimate.z
-    voxel = np.argwhere(stat_map.mask)[int(np.argmax(np.abs(z) if stat_map.estimate.two_sided else z))]
-    return float(stat_map.grid.affine[2, :3] @ voxel + stat_map.grid.affine[2, 3])
+    return position(stat_map.mask, stat_map.space, int(np.argmax(np.abs(z) if stat_map.estimate.two_sided else z)))

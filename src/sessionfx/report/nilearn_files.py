@@ -1,6 +1,6 @@
-"""What pages take from nilearn's wheel: niivue, which draws volumes in the browser, and the MNI152 template.
+"""What pages take from nilearn's wheel: niivue, which draws volumes in the browser, the MNI152 template, fsaverage5.
 
-They are read as files: the functions of nilearn that know where the template lies need a second to be imported.
+They are read as files: the functions of nilearn that know where they lie need a second to be imported.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import gzip
 import zlib
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 from nibabel import Nifti1Image
+from nibabel.gifti.gifti import GiftiImage
 from numpy.typing import NDArray
 
 
@@ -33,3 +35,9 @@ def mni_template() -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     packed = files("nilearn").joinpath("datasets", "data", name).read_bytes()
     image = Nifti1Image.from_bytes(gzip.decompress(packed))
     return np.asarray(image.dataobj, dtype=np.float32), np.asarray(image.affine)
+
+
+def fsaverage5_arrays(name: str) -> list[NDArray[Any]]:
+    """Read a file of fsaverage5, such as `infl_left`: of a mesh coordinates (mm) and triangles, else values."""
+    packed = files("nilearn").joinpath("datasets", "data", "fsaverage5", f"{name}.gii.gz").read_bytes()
+    return [array.data for array in GiftiImage.from_bytes(gzip.decompress(packed)).darrays]
