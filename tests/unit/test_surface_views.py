@@ -14,7 +14,8 @@ from sessionfx.report.canvas import Canvas, Scale
 from sessionfx.report.nilearn_files import fsaverage5_arrays
 from sessionfx.report.style import DIVERGING
 from sessionfx.report.surface_views import Cortex, lay_out, project
-from sessionfx.space.surface import Mesh, Surface
+from sessionfx.space.mesh import Mesh
+from sessionfx.space.surface import Surface
 
 N = 10242
 
@@ -22,7 +23,8 @@ N = 10242
 @pytest.fixture(scope="module")
 def inflated() -> Mesh:
     """The left hemisphere."""
-    return Mesh(*fsaverage5_arrays("infl_left"))
+    coordinates, triangles = fsaverage5_arrays("infl_left")
+    return Mesh(coordinates, triangles)
 
 
 def fsaverage(n_vertices: int = N, labels: str = "LR", name: str = "fsaverage5") -> Canvas:

@@ -16,7 +16,8 @@ from scipy.spatial import KDTree
 
 from sessionfx.report.canvas import LABEL, PAPER, WIDTH, BoolArray, Canvas, label_strip
 from sessionfx.report.nilearn_files import fsaverage5_arrays
-from sessionfx.space.surface import HEMISPHERES, Mesh, Surface
+from sessionfx.space.mesh import Mesh
+from sessionfx.space.surface import HEMISPHERES, Surface
 
 _GAP = 6  # pixels around each view
 _FINER = 2  # pixels of the grey levels, which are averaged, along each side of one of the picture
@@ -198,8 +199,11 @@ def _fsaverage5(labels: tuple[str, ...]) -> View:
     cortices = {}
     for label in labels:
         side = HEMISPHERES[label]
-        inflated, flat = (Mesh(*fsaverage5_arrays(f"{kind}_{side}")) for kind in ("infl", "flat"))
-        cortices[label] = Cortex(inflated, flat, *fsaverage5_arrays(f"sulc_{side}"))
+        (inflated, triangles), (flat, flat_triangles) = (
+            fsaverage5_arrays(f"{kind}_{side}") for kind in ("infl", "flat")
+        )
+        depth = fsaverage5_arrays(f"sulc_{side}")[0]
+        cortices[label] = Cortex(Mesh(inflated, triangles), Mesh(flat, flat_triangles), depth)
     return lay_out(cortices)
 
 
