@@ -51,7 +51,7 @@ class Image:
     engine: str
     name: str
 
-    def command(self, *arguments: object, timeout: float = 60, check: bool = True) -> Process:
+    def command(self, *arguments: object, timeout: float = 600, check: bool = True) -> Process:
         """Call the engine."""
         return call([self.engine, *map(str, arguments)], timeout=timeout, check=check)
 
@@ -63,7 +63,7 @@ class Image:
         return options
 
     def run(
-        self, *arguments: object, options: Sequence[str] = (), entrypoint: str | None = None, timeout: float = 180
+        self, *arguments: object, options: Sequence[str] = (), entrypoint: str | None = None, timeout: float = 600
     ) -> Process:
         """Run the image to its end and remove the container, whatever its exit code."""
         name = f"sessionfx-test-{uuid.uuid4().hex}"
@@ -101,7 +101,7 @@ def call(command: Sequence[str], *, timeout: float, check: bool = True, cwd: Pat
 def find_engine() -> str | None:
     for name in os.environ.get("SESSIONFX_TEST_ENGINE", "docker podman").split():
         program = shutil.which(name)
-        if program and call([program, "info"], timeout=60, check=False).returncode == 0:
+        if program and call([program, "info"], timeout=600, check=False).returncode == 0:
             return program
     return None
 
@@ -126,7 +126,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three participants, two sessions, one run each, on a coarse grid."""
     folder = tmp_path_factory.mktemp("study") / "bids"
     options = "--participants 3 --sessions 2 --runs 1 --volumes 40 --voxel-size 12 --missing --no-raw-bold"
-    call([sys.executable, "-m", "sessionfx.simulate", str(folder), *options.split()], timeout=120)
+    call([sys.executable, "-m", "sessionfx.simulate", str(folder), *options.split()], timeout=600)
     for path in (folder, *folder.rglob("*")):  # readable by anybody, whatever the umask
         path.chmod(0o755 if path.is_dir() else 0o644)
     return folder
@@ -149,7 +149,7 @@ def expected(study: Path, new_output: Callable[[], Path]) -> dict[str, bytes]:
     """The maps of both levels as this environment makes them, outside any container."""
     output = new_output()
     command = [sys.executable, "-m", "sessionfx", str(study), str(output), "participant", "group", *CONTRAST]
-    call([*command, "--no-report"], timeout=300)
+    call([*command, "--no-report"], timeout=600)
     return read_maps(output)
 
 
@@ -186,7 +186,7 @@ class Cluster:
     program: tuple[str, ...]
     folder: Path
 
-    def apptainer(self, *arguments: object, timeout: float = 300) -> Process:
+    def apptainer(self, *arguments: object, timeout: float = 600) -> Process:
         return call([*self.program, *map(str, arguments)], timeout=timeout, check=False, cwd=self.folder)
 
     def programs(self) -> Path:
@@ -223,7 +223,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     folder.chmod(0o777)
     shutil.copytree(request.getfixturevalue("study"), folder / "bids")
     kind = ("--format", "docker-archive") if Path(image.engine).name == "podman" else ()
-    image.command("save", *kind, "--output", folder / "image.tar", image.name, timeout=300)
+    image.command("save", *kind, "--output", folder / "image.tar", image.name, timeout=600)
     (folder / "image.tar").chmod(0o644)
     cluster = Cluster(program, folder)
     faster = ("--mksquashfs-args", "-comp zstd -Xcompression-level 1")

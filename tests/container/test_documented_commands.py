@@ -61,7 +61,7 @@ def test_docker_lines_work(
             output = new_output()
             words[words.index("sessionfx")] = image.name
             done = image.command(
-                *with_folders(words[1:], {"/data/bids": study, "/data/sessionfx": output}), timeout=300, check=False
+                *with_folders(words[1:], {"/data/bids": study, "/data/sessionfx": output}), timeout=600, check=False
             )
             assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
             assert_as_expected(output, *(level for level in ("participant", "group") if level in words))
@@ -99,7 +99,7 @@ def test_both_pages_submit_alike() -> None:
 def test_slurm_lines_work(
     programs: tuple[str, ...], cluster: Any, assert_as_expected: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not shutil.which("sinfo") or subprocess.run(["sinfo"], capture_output=True, timeout=60).returncode:
+    if not shutil.which("sinfo") or subprocess.run(["sinfo"], capture_output=True, timeout=600).returncode:
         pytest.skip("No Slurm answers here. tests/container/tools/local-slurm COMMAND runs a command beside one.")
     monkeypatch.setenv("PATH", f"{cluster.programs()}:{os.environ['PATH']}")
     (cluster.folder / "options.txt").write_text(documented_options())
@@ -116,10 +116,10 @@ def test_slurm_lines_work(
         command = [word for word in words if word not in given]
         if program != "export":
             done = subprocess.run(
-                command, cwd=cluster.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+                command, cwd=cluster.folder, env=environment, capture_output=True, text=True, timeout=600, check=False
             )
             assert done.returncode == 0, f"{shlex.join(words)}\n{done.stderr}"
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 600
     while subprocess.run(["squeue", "--me", "--noheader"], capture_output=True, text=True, check=True).stdout:
         assert time.monotonic() < deadline
         time.sleep(0.3)

@@ -119,7 +119,7 @@ def test_the_checker_of_the_w3c_finds_no_error(output: Path) -> None:
     if shutil.which("vnu") is None:
         pytest.skip("vnu is not installed (tests/container/tools/install).")
     command = ["vnu", "--errors-only", *(output / name for name in PAGES)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[:3000]
 
 

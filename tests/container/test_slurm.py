@@ -25,7 +25,7 @@ OPTIONS = "--contrast=incongruent - congruent\n--no-report\n"
 
 @pytest.fixture(autouse=True)
 def _slurm() -> None:
-    if not shutil.which("sinfo") or subprocess.run(["sinfo"], capture_output=True, timeout=60).returncode:
+    if not shutil.which("sinfo") or subprocess.run(["sinfo"], capture_output=True, timeout=600).returncode:
         pytest.skip("No Slurm answers here. tests/container/tools/local-slurm COMMAND runs a command beside one.")
 
 
@@ -42,12 +42,12 @@ class Queue:
         environment = os.environ | {name: str(value) for name, value in given.items()}
         command = [str(SUBMIT), *options]
         done = subprocess.run(
-            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=600, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def wait(self, seconds: float = 180) -> None:
+    def wait(self, seconds: float = 600) -> None:
         deadline = time.monotonic() + seconds
         while states := self.states():
             self.most_at_a_time = max(self.most_at_a_time, states.count("RUNNING"))
@@ -57,7 +57,7 @@ class Queue:
     def states(self) -> list[str]:
         # one line per array member, and none for jobs that have ended
         command = ["squeue", "--me", "--name=sessionfx,sessionfx-group", "--noheader", "--array", "--format=%T"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.split()
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout.split()
 
     def logs(self) -> str:
         return "".join(f"{path.name}:\n{path.read_text()}" for path in sorted(self.folder.glob("sessionfx*.log")))
@@ -128,6 +128,6 @@ def test_wrong_variables_are_said_in_a_sentence(tmp_path: Path, variables: dict[
     (tmp_path / "options.txt").touch()
     given = {"BIDS": str(tmp_path), "OUT": str(tmp_path / "out"), "OPTIONS": str(tmp_path / "options.txt")}
     environment = os.environ | given | variables
-    done = subprocess.run([str(SUBMIT)], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([str(SUBMIT)], env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert words in done.stderr

@@ -129,7 +129,7 @@ class Reader:
         return time.monotonic() - before
 
     def waits(self) -> None:
-        expect(self.page.locator(".viewer-panel[aria-busy=false]").filter(visible=True)).to_be_attached(timeout=60_000)
+        expect(self.page.locator(".viewer-panel[aria-busy=false]").filter(visible=True)).to_be_attached(timeout=300_000)
 
     def goes_to(self, mm: np.ndarray) -> None:
         for name, value in zip("xyz", mm, strict=True):

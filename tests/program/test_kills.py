@@ -92,7 +92,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     yield made
     assert process.stdin is not None and process.stdout is not None
     process.stdin.close()
-    process.wait(30)
+    process.wait(300)
     process.stdout.close()
 
 

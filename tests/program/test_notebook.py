@@ -30,7 +30,7 @@ def test_the_notebook_runs_and_prints_what_it_shows(tmp_path: Path) -> None:
     kept = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(kept)
     run = deepcopy(kept)
-    NotebookClient(run, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(run, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert len(printed(run)) >= 3
     assert printed(run) == printed(kept)
     assert not [output for cell in run.cells for output in cell.get("outputs", []) if output.get("name") == "stderr"]

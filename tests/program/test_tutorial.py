@@ -139,7 +139,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def get_data(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "docs" / "tutorial" / "get_data.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 def test_every_picture_is_in_one_session_and_both_show_every_category(converted: Path) -> None:

@@ -96,7 +96,7 @@ def threads_of_the_linear_algebra(_: int) -> list[int]:
 def meet(number: int, others: int, folder: Path) -> bool:
     """Wait until so many were there at the same time."""
     (folder / str(number)).touch()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while len(list(folder.iterdir())) < others:
         if time.monotonic() > deadline:
             return False

@@ -119,7 +119,7 @@ def test_folders_closed_by_their_mode_are_refused_in_one_paragraph(place: str, m
         (root / place).chmod(mode)
         command = [*AS_USER, sys.executable, "-m", "sessionfx", root, folder / "out", "participant"]
         done = subprocess.run(
-            [*command, "--contrast", "a", "--dry-run"], capture_output=True, text=True, timeout=120, check=False
+            [*command, "--contrast", "a", "--dry-run"], capture_output=True, text=True, timeout=600, check=False
         )
         (root / place).chmod(0o755)
     assert done.returncode == 16, done.stderr
@@ -245,7 +245,7 @@ def test_settings_of_pybids_in_the_folder_of_the_call_change_nothing(content: st
     root = study(tmp_path / "bids")
     (root / "pybids_config.json").write_text(content)
     command = [sys.executable, "-m", "sessionfx", root, tmp_path / "out", "participant", "--contrast", "a", "--dry-run"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=root)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, cwd=root)
     assert done.returncode == 0, done.stderr
     assert "2 participants, 4 runs" in done.stdout
 

@@ -1048,7 +1048,7 @@ def test_jobs_that_begin_together_may_share_a_database(tmp_path: Path) -> None:
         subprocess.Popen([sys.executable, "-c", program, root, folder], stdout=subprocess.PIPE, text=True)
         for _ in range(6)
     ]
-    said = [job.communicate(timeout=120)[0] for job in jobs]
+    said = [job.communicate(timeout=600)[0] for job in jobs]
     expected = opened(root, "01")
     assert said == [f"{len(expected.raw_files)} {len(expected.derivative_files)}\n" * 3] * len(jobs)
     assert [Path(name).name for name in databases(folder)] == ["layout_index.sqlite"] * 2
