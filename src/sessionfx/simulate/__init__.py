@@ -22,7 +22,11 @@ null
     Everywhere outside the first two regions the effect is exactly zero for every participant and session.
     Random effects are absent there too, so group tests have their nominal error rate.
 
-Shapes: T volumes, V voxels of the head. Time series are (T, V) arrays in percent of the voxel's baseline.
+surface
+    Where it is asked for, the same runs are there on the cortex too, with the same effects in patches of the mesh about
+    the same centres, and noise that is smooth along the mesh. In grayordinates the mean effect is in both thalami too.
+
+Shapes: T volumes, V voxels of the head, or vertices and voxels of a surface. Time series are (T, V) arrays in percent of the voxel's baseline.
 """
 
 from __future__ import annotations

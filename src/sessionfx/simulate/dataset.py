@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from tqdm import tqdm
 from sessionfx import __version__
 from sessionfx.simulate import signals
 from sessionfx.simulate.confounds import make_confounds
-from sessionfx.simulate.head import ATLAS, Anatomy, atlas_labels, make_anatomy, make_session_mask
-from sessionfx.simulate.options import SimulationOptions, label
+from sessionfx.simulate.cortex import Cortex, make_cortex
+from sessionfx.simulate.head import ATLAS, Anatomy, Tissue, atlas_labels, make_anatomy, make_session_mask
+from sessionfx.simulate.options import SURFACES, SimulationOptions, label
 from sessionfx.simulate.signals import CONDITIONS, EFFECT_REGIONS, stream
+from sessionfx.simulate.surfaces import atlas_files, map_files, mesh_files, series_files
 
 FILES = Path(__file__).parent / "files"
 SPACE = "space-MNI152NLin2009cAsym"
-EXPECTED = f"task-stroop_{SPACE}_contrast-{{}}_stat-effect_statmap.nii.gz"
 REPETITION_TIME = 2.0  # s
 HIGH_PASS = 1 / 128  # Hz; cut-off of fMRIPrep's cosine columns
 _PREPROCESSED = {
@@ -53,34 +55,31 @@ def write_dataset(root: Path, options: SimulationOptions, *, progress: bool) -> 
     else:
         acquisition.unlink()
     runs = [(*scanned, run) for scanned in options.scanned_sessions() for run in range(options.n_runs)]
+    cortices = [make_cortex(name) for name in options.surfaces]
+    for cortex in cortices:
+        _write_truth_of_surface(root / "derivatives/truth", cortex, options)
+    if "fsLR" in options.surfaces:
+        _write_meshes(root / "derivatives/fmriprep", options)
     for key in tqdm(runs, desc="Simulating", unit="run", disable=None if progress else True):
-        _write_run(root, anatomy, options, key)
+        _write_run(root, options, key, anatomy, cortices)
 
 
-def _write_run(root: Path, anatomy: Anatomy, options: SimulationOptions, key: tuple[int, int, int]) -> None:
+def _write_run(
+    root: Path, options: SimulationOptions, key: tuple[int, int, int], anatomy: Anatomy, cortices: Sequence[Cortex]
+) -> None:
     """Simulate the run with these zero-based participant, session and run indices, and write its files."""
     n_volumes = options.n_volumes
     events = signals.make_events(n_volumes * REPETITION_TIME, stream(options, signals.EVENTS, *key))
     times = REPETITION_TIME * (0.5 + np.arange(n_volumes))  # the middle of each volume
     trials = events.drop(columns="response_time")
     design = make_first_level_design_matrix(times, trials, "glover", "cosine", HIGH_PASS)
-    jump = signals.motion_jump(n_volumes, *key)
-    motion_rng = stream(options, signals.MOTION, *key)
-    motion = signals.make_motion(n_volumes, jump, motion_rng)
-    noise_rng = stream(options, signals.NOISE, *key)
-    percent = (
-        signals.make_task_signal(anatomy, design, signals.session_effect(options, *key[:2]))
-        + signals.make_motion_signal(anatomy, motion, jump, motion_rng)
-        + signals.make_drift(anatomy, n_volumes, stream(options, signals.DRIFT, *key))
-        + signals.make_noise(n_volumes, len(anatomy.depth), options.noise_sd, noise_rng)
-    )
-    if options.modulator:
-        percent += signals.make_modulated_signal(anatomy, events, times, signals.modulator_effect(options, *key[:2]))
-    data = anatomy.baseline * (1 + percent / 100)
-    data[0] *= NON_STEADY_STATE_GAIN
+    noise = signals.make_noise(n_volumes, len(anatomy.depth), options.noise_sd, stream(options, signals.NOISE, *key))
+    percent = signals.make_percent(anatomy, options, key, events=events, design=design, noise=noise)
+    data = _intensities(anatomy, percent)
     # The confounds are computed from the numbers that the image file holds.
     stored = np.clip(np.rint(data), 0, np.iinfo(np.int16).max).astype(np.int16)
     mask = make_session_mask(anatomy, stream(options, signals.SESSION_MASK, *key[:2]))
+    motion = signals.make_motion(n_volumes, signals.motion_jump(n_volumes, *key), stream(options, signals.MOTION, *key))
     cosines = design.drop(columns=list(CONDITIONS)).to_numpy()
     confounds, confounds_sidecar = make_confounds(stored.astype(np.float64), anatomy, mask, motion, cosines)
 
@@ -97,6 +96,20 @@ def _write_run(root: Path, anatomy: Anatomy, options: SimulationOptions, key: tu
     _write(f"{preprocessed}_{SPACE}_desc-brain_mask.json", {"Type": "Brain"})
     _write(f"{preprocessed}_desc-confounds_timeseries.tsv", confounds)
     _write(f"{preprocessed}_desc-confounds_timeseries.json", confounds_sidecar)
+    for cortex in cortices:
+        noise_rng = stream(options, signals.CORTICAL_NOISE, SURFACES.index(cortex.name), *key)
+        noise = cortex.spread @ signals.make_noise(n_volumes, len(cortex.coordinates), options.noise_sd, noise_rng).T
+        percent = signals.make_percent(cortex, options, key, events=events, design=design, noise=noise.T)
+        for end, content in series_files(cortex, _intensities(cortex, percent), REPETITION_TIME).items():
+            _write(f"{preprocessed}_{end}", content)
+            _write(f"{preprocessed}_{end.partition('.')[0]}.json", _PREPROCESSED)
+
+
+def _intensities(tissue: Tissue, percent: NDArray[Any]) -> NDArray[Any]:
+    """Return the intensities of a signal of shape (T, V), in percent of the baseline."""
+    data = tissue.baseline * (1 + percent / 100)
+    data[0] *= NON_STEADY_STATE_GAIN
+    return data
 
 
 def _entities(options: SimulationOptions, participant: int, session: int) -> list[str]:
@@ -117,29 +130,61 @@ def _write_participants(root: Path, options: SimulationOptions) -> None:
 
 def _write_truth(root: Path, anatomy: Anatomy, options: SimulationOptions) -> None:
     """Write the region masks, an atlas, the expected effect maps and the participants' true effects."""
-    modulated = {signals.MODULATED_REGION: options.modulator} if options.modulator else {}
-    for region in (*EFFECT_REGIONS, *modulated):
+    for region in _regions_with_effects(options):
         mask = _nifti(anatomy, anatomy.regions[region].astype(np.uint8))
         _write(root / f"{SPACE}_desc-{region}_mask.nii.gz", mask)
     _write(root / f"{SPACE}_atlas-simulated_dseg.nii.gz", _nifti(anatomy, atlas_labels(anatomy)))
     table = pd.DataFrame({"index": range(1, len(ATLAS) + 1), "name": list(ATLAS)})
     _write(root / f"{SPACE}_atlas-simulated_dseg.tsv", table)
-    for session in range(options.n_sessions):
-        maps = {"incongruentMinusCongruent": signals.group_effect(options, session)}
-        for contrast, expected in (maps | ({"responseTime": modulated} if modulated else {})).items():
-            effect = np.zeros(len(anatomy.depth), dtype=np.float32)
-            for region, value in expected.items():
-                effect[anatomy.regions[region]] = value
-            name = "_".join([*_entities(options, 0, session)[1:], EXPECTED.format(contrast)])
-            _write(root / name, _nifti(anatomy, effect))
+    for start, contrast, effect in _expected_effects(anatomy, options):
+        _write(root / f"{start}{SPACE}_contrast-{contrast}_stat-effect_statmap.nii.gz", _nifti(anatomy, effect))
 
     rows = [
         dict(zip(("participant_id", "session_id"), _entities(options, *scanned), strict=False))
         | signals.session_effect(options, *scanned)
-        | ({"responseTime": signals.modulator_effect(options, *scanned)} if modulated else {})
+        | ({"responseTime": signals.modulator_effect(options, *scanned)} if options.modulator else {})
         for scanned in options.scanned_sessions()
     ]
     _write(root / "effects.tsv", pd.DataFrame(rows))
+
+
+def _regions_with_effects(options: SimulationOptions) -> tuple[str, ...]:
+    return (*EFFECT_REGIONS, signals.MODULATED_REGION) if options.modulator else EFFECT_REGIONS
+
+
+def _expected_effects(tissue: Tissue, options: SimulationOptions) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
+    """Yield the start of the name, the contrast and the expected effect (V,) of each session."""
+    for session in range(options.n_sessions):
+        expected = {"incongruentMinusCongruent": signals.group_effect(options, session)}
+        if options.modulator:
+            expected["responseTime"] = {signals.MODULATED_REGION: options.modulator}
+        start = "".join(f"{entity}_" for entity in (*_entities(options, 0, session)[1:], "task-stroop"))
+        for contrast, of_regions in expected.items():
+            effect = np.zeros(len(tissue.coordinates), dtype=np.float32)
+            for region, value in of_regions.items():
+                effect[tissue.regions[region]] = value
+            yield start, contrast, effect
+
+
+def _write_truth_of_surface(root: Path, cortex: Cortex, options: SimulationOptions) -> None:
+    """Write the same of a surface."""
+    files = atlas_files(cortex)
+    for region in _regions_with_effects(options):
+        files |= map_files(cortex, cortex.regions[region].astype(np.float32), "mask", desc=region)
+    for start, contrast, effect in _expected_effects(cortex, options):
+        of_contrast = map_files(cortex, effect, "statmap", contrast=contrast, stat="effect")
+        files |= {f"{start}{end}": content for end, content in of_contrast.items()}
+    for name, content in files.items():
+        _write(root / name, content)
+
+
+def _write_meshes(root: Path, options: SimulationOptions) -> None:
+    """Write the meshes of fsLR for each participant, as fMRIPrep does."""
+    files = mesh_files()
+    for participant in sorted({participant for participant, _ in options.scanned_sessions()}):
+        name = f"sub-{label(participant)}"
+        for end, content in files.items():
+            _write(root / name / "anat" / f"{name}_{end}", content)
 
 
 def _nifti(anatomy: Anatomy, values: NDArray[Any], repetition_time: float | None = None) -> bytes:

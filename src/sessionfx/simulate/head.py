@@ -8,20 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Centres and radii in mm, MNI axes (RAS).
+# Centre and radii of an ellipsoid in mm, MNI axes (RAS)
+Ball = tuple[tuple[float, float, float], tuple[float, float, float]]
 BOUNDING_BOX = ((-72.0, 72.0), (-108.0, 76.0), (-72.0, 84.0))
 BRAIN = ((0.0, -16.0, 6.0), (66.0, 84.0, 70.0))
 VENTRICLE = ((0.0, -20.0, 16.0), (14.0, 30.0, 14.0))
 WHITE_MATTER = (((-26.0, -14.0, 24.0), (13.0, 36.0, 16.0)), ((26.0, -14.0, 24.0), (13.0, 36.0, 16.0)))
 # Far enough apart that 8 mm of smoothing does not carry one region's effect into another.
-REGIONS = {
+REGIONS: dict[str, Ball] = {
     "meanEffect": ((0.0, 18.0, 36.0), (20.0, 20.0, 20.0)),
     "sessionChange": ((-34.0, -48.0, 36.0), (20.0, 20.0, 20.0)),
     "taskOnly": ((0.0, -84.0, 2.0), (22.0, 22.0, 22.0)),
 }
 
 # Of the atlas: those regions by names for people, and others that nothing happens in
-ATLAS = {
+ATLAS: dict[str, Ball] = {
     "Dorsomedial frontal": REGIONS["meanEffect"],
     "Left parietal": REGIONS["sessionChange"],
     "Occipital": REGIONS["taskOnly"],
@@ -39,15 +40,21 @@ BASELINE_INTENSITY = 1000.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Anatomy:
+class Tissue:
+    """Where there is signal; V voxels, vertices or both."""
+
+    coordinates: NDArray[Any]  # (V, 3), mm
+    baseline: NDArray[Any]  # (V,), intensity without task, drift, motion and noise
+    regions: dict[str, NDArray[Any]]  # (V,), true inside each of `REGIONS`
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anatomy(Tissue):
     """The head on the grid of the images; V voxels have signal, in C order."""
 
     affine: NDArray[Any]  # (4, 4), voxel indices to mm, RAS
     head: NDArray[Any]  # (X, Y, Z), true at the V voxels
-    coordinates: NDArray[Any]  # (V, 3), mm
     depth: NDArray[Any]  # (V,), distance from the brain's centre; 1 is its surface
-    baseline: NDArray[Any]  # (V,), intensity without task, drift, motion and noise
-    regions: dict[str, NDArray[Any]]  # (V,), true inside each of `REGIONS`
     csf: NDArray[Any]  # (V,), true in tissue that no region overlaps
     white_matter: NDArray[Any]
 
@@ -65,16 +72,16 @@ def make_anatomy(voxel_size: float) -> Anatomy:
     affine = np.diag([voxel_size, voxel_size, voxel_size, 1.0])
     affine[:3, 3] = [low for low, _ in BOUNDING_BOX]
 
-    head = _distance(grid, *BRAIN) <= HEAD
+    head = distance(grid, *BRAIN) <= HEAD
     coordinates = grid[head]
-    depth = _distance(coordinates, *BRAIN)
-    regions = {name: (_distance(coordinates, *ball) <= 1) & (depth < CORE) for name, ball in REGIONS.items()}
+    depth = distance(coordinates, *BRAIN)
+    regions = {name: (distance(coordinates, *ball) <= 1) & (depth < CORE) for name, ball in REGIONS.items()}
     outside_regions = ~np.any(list(regions.values()), axis=0)
-    csf = _distance(coordinates, *VENTRICLE) <= 1
-    white_matter = np.any([_distance(coordinates, *half) <= 1 for half in WHITE_MATTER], axis=0)
-    x, y, z = coordinates.T
-    texture = 0.08 * np.cos(x / 11) * np.cos(y / 13) + 0.06 * np.cos(z / 12 + x / 40)
-    contrast = texture + 0.25 * csf - 0.06 * white_matter - 0.45 * np.clip((depth - CORE) / (HEAD - CORE), 0, 1)
+    csf = distance(coordinates, *VENTRICLE) <= 1
+    white_matter = np.any([distance(coordinates, *half) <= 1 for half in WHITE_MATTER], axis=0)
+    contrast = (
+        texture(coordinates) + 0.25 * csf - 0.06 * white_matter - 0.45 * np.clip((depth - CORE) / (HEAD - CORE), 0, 1)
+    )
     return Anatomy(
         affine=affine,
         head=head,
@@ -87,15 +94,21 @@ def make_anatomy(voxel_size: float) -> Anatomy:
     )
 
 
+def texture(coordinates: NDArray[Any]) -> NDArray[Any]:
+    """Return how intensities vary smoothly over the head, shape (V,), as a share of the baseline."""
+    x, y, z = coordinates.T
+    return np.asarray(0.08 * np.cos(x / 11) * np.cos(y / 13) + 0.06 * np.cos(z / 12 + x / 40))
+
+
 def atlas_labels(anatomy: Anatomy) -> NDArray[Any]:
     """Return the region of `ATLAS` at each voxel, shape (V,): its number from 1 on, 0 where there is none."""
     labels = np.zeros(len(anatomy.depth), dtype=np.int16)
     for index, ball in enumerate(ATLAS.values(), start=1):
-        labels[(_distance(anatomy.coordinates, *ball) <= 1) & (anatomy.depth < CORE) & (labels == 0)] = index
+        labels[(distance(anatomy.coordinates, *ball) <= 1) & (anatomy.depth < CORE) & (labels == 0)] = index
     return labels
 
 
-def _distance(coordinates: NDArray[Any], centre: tuple[float, ...], radii: tuple[float, ...]) -> NDArray[Any]:
+def distance(coordinates: NDArray[Any], centre: tuple[float, ...], radii: tuple[float, ...]) -> NDArray[Any]:
     """Return the distance from an ellipsoid's centre in units of its radii; 1 is the surface."""
     return np.asarray(np.linalg.norm((coordinates - np.array(centre)) / np.array(radii), axis=-1))
 

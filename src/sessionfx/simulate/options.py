@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+SURFACES = ("fsaverage5", "fsLR")
+
 
 def _number(default: float, least: float, most: float, text: str, unit: str = "") -> Any:
     """Return a field with its limits, help and unit; whole numbers only where the default is one."""
@@ -43,6 +45,7 @@ class SimulationOptions:
     missing: tuple[tuple[str, str], ...] = (("05", "03"),)
     sessions_in_names: bool = True
     write_raw_bold: bool = True
+    surfaces: tuple[str, ...] = ()  # of `SURFACES`; besides the volumes
 
     def __post_init__(self) -> None:
         for item in _numbers():
@@ -54,6 +57,8 @@ class SimulationOptions:
             raise ValueError(
                 f"A dataset without ses- in its names has one session; n_sessions (--sessions) is {self.n_sessions}."
             )
+        if unknown := set(self.surfaces) - set(SURFACES):
+            raise ValueError(f"surfaces (--surface) can be {' or '.join(SURFACES)}; got {', '.join(sorted(unknown))}.")
         if not self.scanned_sessions():
             raise ValueError("missing (--missing) leaves no session of any participant.")
 
@@ -94,6 +99,14 @@ def build_parser() -> argparse.ArgumentParser:
         default=SimulationOptions.missing,
         metavar="PARTICIPANT:SESSION",
         help="sessions that were not scanned; without a value, none is missing (default: 05:03)",
+    )
+    parser.add_argument(
+        "--surface",
+        dest="surfaces",
+        nargs="+",
+        choices=SURFACES,
+        default=(),
+        help="write the series on these surfaces too: GIFTI of fsaverage5, CIFTI of a small stand-in for fsLR",
     )
     for flag, name, text in (
         ("--no-raw-bold", "write_raw_bold", "leave out the raw images; the derivatives remain"),

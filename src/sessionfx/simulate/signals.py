@@ -14,7 +14,7 @@ import pandas as pd
 from nilearn.glm.first_level import compute_regressor
 from numpy.typing import NDArray
 
-from sessionfx.simulate.head import Anatomy
+from sessionfx.simulate.head import Tissue
 from sessionfx.simulate.options import SimulationOptions
 
 CONDITIONS = ("congruent", "incongruent")
@@ -29,7 +29,7 @@ AR1 = 0.4  # correlation of the noise between neighbouring volumes
 # What a stream of random numbers is for. The numbers are arbitrary but part of the data: with the default seed they
 # draw random effects whose means are near their expectation, as a demonstration wants.
 EVENTS, MOTION, NOISE, PARTICIPANT_EFFECT, SESSION_EFFECT, SESSION_MASK, DRIFT, DEMOGRAPHICS = range(1, 9)
-MODULATOR_PARTICIPANT, MODULATOR_SESSION = 9, 10
+MODULATOR_PARTICIPANT, MODULATOR_SESSION, CORTICAL_NOISE = 9, 10, 11
 
 
 def stream(options: SimulationOptions, purpose: int, *indices: int) -> np.random.Generator:
@@ -89,20 +89,45 @@ def make_events(run_duration: float, rng: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame(columns | {"trial_type": order, "response_time": response_time})
 
 
-def make_task_signal(anatomy: Anatomy, design: pd.DataFrame, effect: dict[str, float]) -> NDArray[Any]:
+def make_percent(
+    tissue: Tissue,
+    options: SimulationOptions,
+    key: tuple[int, int, int],
+    *,
+    events: pd.DataFrame,
+    design: pd.DataFrame,
+    noise: NDArray[Any],
+) -> NDArray[Any]:
+    """Return the signal of the run with these participant, session and run indices, shape (T, V), in percent."""
+    jump = motion_jump(len(design), *key)
+    motion_rng = stream(options, MOTION, *key)
+    motion = make_motion(len(design), jump, motion_rng)
+    percent = (
+        make_task_signal(tissue, design, session_effect(options, *key[:2]))
+        + make_motion_signal(tissue, motion, jump, motion_rng)
+        + make_drift(tissue, len(design), stream(options, DRIFT, *key))
+        + noise
+    )
+    if options.modulator:
+        times = design.index.to_numpy()
+        percent += make_modulated_signal(tissue, events, times, modulator_effect(options, *key[:2]))
+    return np.asarray(percent)
+
+
+def make_task_signal(tissue: Tissue, design: pd.DataFrame, effect: dict[str, float]) -> NDArray[Any]:
     """Return the response to the regressors of a design, shape (T, V), in percent.
 
     Half of a region's effect is added to incongruent, half taken from congruent.
     """
-    signal = np.zeros((len(design), len(anatomy.depth)))
+    signal = np.zeros((len(design), len(tissue.coordinates)))
     for condition, sign in zip(CONDITIONS, (-0.5, 0.5), strict=True):
-        for region, inside in anatomy.regions.items():
+        for region, inside in tissue.regions.items():
             weight = COMMON_RESPONSE + sign * effect.get(region, 0.0)
             signal[:, inside] += weight * design[[condition]].to_numpy()
     return signal
 
 
-def make_modulated_signal(anatomy: Anatomy, events: pd.DataFrame, times: NDArray[Any], effect: float) -> NDArray[Any]:
+def make_modulated_signal(tissue: Tissue, events: pd.DataFrame, times: NDArray[Any], effect: float) -> NDArray[Any]:
     """Return what slow responses add at these times (s), shape (T, V), in percent; the effect is in percent per second.
 
     Each trial is as high as its response time is above the mean of its condition.
@@ -111,7 +136,7 @@ def make_modulated_signal(anatomy: Anatomy, events: pd.DataFrame, times: NDArray
     heights = response_time - response_time.groupby(events["trial_type"]).transform("mean")
     trials = events[["onset", "duration"]].assign(height=heights).to_numpy().T
     response, _ = compute_regressor(trials, "glover", times)
-    return np.asarray(effect * response * anatomy.regions[MODULATED_REGION])
+    return np.asarray(effect * response * tissue.regions[MODULATED_REGION])
 
 
 def motion_jump(n_volumes: int, participant: int, session: int, run: int) -> int | None:
@@ -137,30 +162,30 @@ def make_motion(n_volumes: int, jump: int | None, rng: np.random.Generator) -> N
 
 
 def make_motion_signal(
-    anatomy: Anatomy, motion: NDArray[Any], jump: int | None, rng: np.random.Generator
+    tissue: Tissue, motion: NDArray[Any], jump: int | None, rng: np.random.Generator
 ) -> NDArray[Any]:
     """Return what motion does to the signal, shape (T, V), in percent.
 
     Linear in the six parameters, with weights that vary smoothly over the head; a jump darkens its volume.
     """
     percent_per_unit = np.array([[0.8]] * 3 + [[40.0]] * 3)  # percent per mm, percent per rad
-    signal = motion @ (percent_per_unit * _smooth_maps(anatomy, 6, rng))
+    signal = motion @ (percent_per_unit * _smooth_maps(tissue, 6, rng))
     if jump is not None:
-        signal[jump] -= 3.0 + 0.5 * _smooth_maps(anatomy, 1, rng)[0]
+        signal[jump] -= 3.0 + 0.5 * _smooth_maps(tissue, 1, rng)[0]
     return np.asarray(signal)
 
 
-def make_drift(anatomy: Anatomy, n_volumes: int, rng: np.random.Generator) -> NDArray[Any]:
+def make_drift(tissue: Tissue, n_volumes: int, rng: np.random.Generator) -> NDArray[Any]:
     """Return slow scanner drift, shape (T, V), in percent: a straight line and three half-cosines."""
     time = (0.5 + np.arange(n_volumes)) / n_volumes
     shapes = np.stack([time - 0.5, *(np.cos(np.pi * k * time) for k in (1, 2, 3))], axis=1)
     amplitudes = np.array([[0.3], [0.5], [0.3], [0.2]])
-    return np.asarray(shapes @ (amplitudes * (0.5 + 0.5 * _smooth_maps(anatomy, 4, rng))))
+    return np.asarray(shapes @ (amplitudes * (0.5 + 0.5 * _smooth_maps(tissue, 4, rng))))
 
 
-def _smooth_maps(anatomy: Anatomy, n_maps: int, rng: np.random.Generator) -> NDArray[Any]:
+def _smooth_maps(tissue: Tissue, n_maps: int, rng: np.random.Generator) -> NDArray[Any]:
     """Return random maps of shape (n_maps, V), linear in the coordinates, with values of the order of one."""
-    basis = np.column_stack([np.ones(len(anatomy.depth)), anatomy.coordinates / 60.0])
+    basis = np.column_stack([np.ones(len(tissue.coordinates)), tissue.coordinates / 60.0])
     return np.asarray(0.6 * rng.standard_normal((n_maps, 4)) @ basis.T)
 
 
