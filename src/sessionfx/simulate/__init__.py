@@ -26,7 +26,8 @@ surface
     Where it is asked for, the same runs are there on the cortex too, with the same effects in patches of the mesh about
     the same centres, and noise that is smooth along the mesh. In grayordinates the mean effect is in both thalami too.
 
-Shapes: T volumes, V voxels of the head, or vertices and voxels of a surface. Time series are (T, V) arrays in percent of the voxel's baseline.
+Shapes: T volumes, V voxels of the head, or vertices and voxels of a surface. Time series are (T, V) arrays in
+percent of the baseline.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ def write_dataset(root: Path, options: SimulationOptions, *, progress: bool) -> 
     for cortex in cortices:
         _write_truth_of_surface(root / "derivatives/truth", cortex, options)
     if "fsLR" in options.surfaces:
-        _write_meshes(root / "derivatives/fmriprep", options)
+        for file, content in mesh_files().items():
+            _write(root / "derivatives/fmriprep" / file, content)
     for key in tqdm(runs, desc="Simulating", unit="run", disable=None if progress else True):
         _write_run(root, options, key, anatomy, cortices)
 
@@ -176,15 +177,6 @@ def _write_truth_of_surface(root: Path, cortex: Cortex, options: SimulationOptio
         files |= {f"{start}{end}": content for end, content in of_contrast.items()}
     for name, content in files.items():
         _write(root / name, content)
-
-
-def _write_meshes(root: Path, options: SimulationOptions) -> None:
-    """Write the meshes of fsLR for each participant, as fMRIPrep does."""
-    files = mesh_files()
-    for participant in sorted({participant for participant, _ in options.scanned_sessions()}):
-        name = f"sub-{label(participant)}"
-        for end, content in files.items():
-            _write(root / name / "anat" / f"{name}_{end}", content)
 
 
 def _nifti(anatomy: Anatomy, values: NDArray[Any], repetition_time: float | None = None) -> bytes:

@@ -12,14 +12,14 @@ from nibabel.gifti.gifti import GiftiDataArray, GiftiImage, GiftiLabel, GiftiLab
 from numpy.typing import NDArray
 
 from sessionfx.bids.names import file_name
-from sessionfx.simulate.cortex import ENTITIES, MESH_ENTITIES, Cortex, make_meshes
+from sessionfx.simulate.cortex import ENTITIES, Cortex, make_meshes
 from sessionfx.simulate.head import ATLAS
 from sessionfx.space.space import NO_INTENT
 from sessionfx.space.surface import HEMISPHERES, Surface
 
 # Of intensities around 1000: files of so round numbers are half as large
 STEP_OF_INTENSITIES = 1 / 8
-MESHES = {"midthickness": ("white_matter", "pial"), "inflated": ("inflated",)}
+MESHES = {"midthickness": ("white", "pial"), "inflated": ("inflated",)}
 
 
 def series_files(cortex: Cortex, data: NDArray[Any], repetition_time: float) -> dict[str, bytes]:
@@ -72,16 +72,16 @@ def atlas_files(cortex: Cortex) -> dict[str, bytes]:
 
 
 def mesh_files() -> dict[str, bytes]:
-    """Return the meshes of the small fsLR as GIFTI files, by the ends of their names; fsaverage5 is everybody's."""
+    """Return the meshes of the small fsLR as GIFTI files, by their names; everybody has fsaverage5's."""
     files = {}
     for kind, parts in MESHES.items():
-        for (hemisphere, side), mesh in zip(HEMISPHERES.items(), make_meshes("fsLR", *parts), strict=True):
+        for hemisphere, mesh in make_meshes("fsLR", *parts).items():
             arrays = [
                 GiftiDataArray(mesh.coordinates.astype(np.float32), intent="NIFTI_INTENT_POINTSET"),
                 GiftiDataArray(mesh.triangles.astype(np.int32), intent="NIFTI_INTENT_TRIANGLE"),
             ]
-            image = GiftiImage(meta=_structure(side), darrays=arrays)
-            files[file_name({**MESH_ENTITIES, "hemi": hemisphere}, kind, ".surf.gii")] = image.to_bytes()
+            image = GiftiImage(meta=_structure(HEMISPHERES[hemisphere]), darrays=arrays)
+            files[file_name({**ENTITIES["fsLR"], "hemi": hemisphere}, kind, ".surf.gii")] = image.to_bytes()
     return files
 
 
