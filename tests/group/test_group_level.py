@@ -923,7 +923,8 @@ def test_voxels_some_map_lacks_are_left_out_of_all(call: GroupCaller, tmp_path: 
     half[:3] = 0.1
     study.write("01", "01", effect, half)
     study.write("02", "01", study.effects["02", "01"], 0.1 - half)
-    call(study, tmp_path / "none", *QUICK).refused(17, "No voxel has data in all", "--participant-label")
+    refused = call(study, tmp_path / "none", *QUICK, "--min-coverage", 1)
+    refused.refused(17, "No voxel has data in all", "--participant-label", "--min-coverage")
 
 
 def test_other_grid_and_truncated_map_are_named(call: GroupCaller, tmp_path: Path) -> None:

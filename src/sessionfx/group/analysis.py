@@ -27,9 +27,10 @@ from sessionfx.execution import Executor
 from sessionfx.group.answers import GroupEstimates, GroupEstimator, refusals
 from sessionfx.group.calibrated import rates_of
 from sessionfx.group.calibration import calibrate_study
+from sessionfx.group.coverage import core_text
 from sessionfx.group.evidence import summarise_reliability, with_active_regions
 from sessionfx.group.files import GroupFiles, longest_group_name
-from sessionfx.group.influence import Influence, influence_of
+from sessionfx.group.influence import Influence, influence_of, plan_at_core
 from sessionfx.group.judgement import Evidence
 from sessionfx.group.page import GroupPage, contrast_section
 from sessionfx.group.peaks import peaks_of
@@ -484,14 +485,14 @@ class ContrastMaps:
     def _evidence(self) -> Evidence:
         found = self._found
         mean = found.mean if found.reliability else None
-        return with_active_regions(found.evidence, found.reliability, self._stack.complete, mean)
+        return with_active_regions(found.evidence, found.reliability, self._stack.core, mean)
 
     @cached_property
     def _reliability(self) -> Reliability | None:
         found = self._found
         mean = found.mean if found.reliability else None
         smallest = self._analysis.model.cluster_threshold
-        return summarise_reliability(found.reliability, self._stack.complete, mean, smallest)
+        return summarise_reliability(found.reliability, self._stack.core, mean, smallest)
 
     @cached_property
     def _calibration(self) -> pd.DataFrame | None:
@@ -512,10 +513,11 @@ class ContrastMaps:
             If there is nothing to draw from.
         """
         assert self._found  # noqa: S101 - refused before anything is simulated
-        effects = self._stack.complete.sample(RESAMPLED_VOXELS, np.random.default_rng(seed))
+        core = self._stack.core
+        effects = core.sample(RESAMPLED_VOXELS, np.random.default_rng(seed))
         try:
             return calibrate_study(
-                self._stack.layout, self._study.questions,
+                core.layout, self._study.questions,
                 {strategy.name: strategy for strategy in self._analysis.strategies}, self._analysis.options,
                 effects, n_voxels=n_voxels, seed=seed,
             )  # fmt: skip
@@ -524,7 +526,7 @@ class ContrastMaps:
 
     def write_reliability(self) -> None:
         """Write intraclass correlations, where there are any."""
-        self._files.write_reliability(self._reliability, self._stack.complete.mask, self._stack.space)
+        self._files.write_reliability(self._reliability, self._stack.core.mask, self._stack.space)
 
     def write_likeness(self) -> None:
         """Write how like the others' participants' maps are."""
@@ -573,10 +575,11 @@ class ContrastMaps:
         """Write the answer of a strategy, where it has one."""
         answer = next(result for result in self.answers(question).strategies if result.name == strategy)
         self._files.write_answer(question, answer)
-        if answer.plan is not None and answer.stat_map is not None and answer.plan.weighs_participants:
-            stack, map_ordered = self._stack.complete, self._analysis.executor.map_ordered
+        plan = plan_at_core(answer, question, self._stack, self._analysis.options)
+        if plan is not None and answer.stat_map is not None and plan.weighs_participants:
+            stack, map_ordered = self._stack.core, self._analysis.executor.map_ordered
             here = answer.stat_map.within(answer.stat_map.mask & stack.mask)
-            weights = weigh_participants(answer.plan, stack, here.mask, map_ordered)
+            weights = weigh_participants(plan, stack, here.mask, map_ordered)
             self._files.write_weights(question, replace(answer, stat_map=here), weights)
 
     def answers(self, question: Question) -> QuestionResults:
@@ -643,10 +646,13 @@ class ContrastMaps:
             mask=stack.mask,
             space=stack.space,
             coverage=stack.coverage,
+            complete=stack.complete.mask,
+            core=stack.core.mask,
+            core_text=core_text(stack),
             min_coverage=stack.min_coverage,
             questions=tuple(map(self.answers, study.questions)),
             warnings=(
-                *stack.warnings, *self._unanswered_voxels(),
+                *stack.warnings, *filter(None, [core_text(stack)]), *self._unanswered_voxels(),
                 *self._standing_out(), *self._counted_fully(), *unanswered(self.regions.values()),
                 *self._earlier_answers(),
             ),
@@ -745,6 +751,9 @@ class ContrastMaps:
             units=self.results.questions[0].question.effect_units,
             atlases=tuple(self.regions),
             coverage=1.0 if self._stack.complete is self._stack else self._stack.min_coverage,
+            core_maps=None
+            if self._stack.learns_from_all
+            else (len(self._stack.core.layout.participants), len(self._stack.layout.participants)),
         )
 
     def summary(self) -> ContrastSummary:

@@ -40,6 +40,15 @@ from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import suprathreshold, z_threshold
 from sessionfx.wording import place_text, z_text
 
+NOT_EXCHANGED = (
+    "There are no family-wise p values: maps that are not there cannot be exchanged, and no voxel is in every map."
+)
+NO_VARIATION = "No voxel varies over the observations, so there is nothing to test against."
+NOBODY_HAS_ALL = (
+    "Of no voxel do those who have it have every session that this needs, enough participants, and values that vary."
+)
+UNLEARNED = "What it must learn from all voxels is learned from maps that share some, and these cannot tell: {reason}"
+
 
 @dataclass(frozen=True)
 class GroupEstimates:
@@ -94,7 +103,8 @@ class GroupEstimator:
     def estimate(self, questions: Sequence[Question], stack: MapStack, sessions: Sequence[str]) -> GroupEstimates:
         """Estimate all questions by all strategies in two passes over the maps; `sessions` are the study's.
 
-        The first pass gathers the evidence and what plans must know of all voxels, the second one estimates.
+        The first pass gathers the evidence and what plans must know of all voxels from the core maps, the second one
+        estimates.
         """
         (mean,) = resolve_session_contrasts([MEAN], sessions)
         tested = questions[0].tested
@@ -104,17 +114,20 @@ class GroupEstimator:
         if of_mean not in wanted:
             wanted.append(of_mean)
         results = [self._planned(strategy, question, stack.layout) for strategy, question in wanted]
-        pools = distinct_pools([result.plan for result in results if result.plan is not None])
-        # what holds for all voxels is learned from those that all maps have
-        checks = {question.label: ValueCheck.of(stack.layout, question, self.options) for question in questions}
-        likeness = LikenessCheck.of(stack.layout, stack.n_voxels * stack.n_rows)
+        core, learning = stack.core, results
+        if not stack.learns_from_all:
+            learning = [self._of_core(result, stack, *of) for of, result in zip(wanted, results, strict=True)]
+        pools = distinct_pools([result.plan for result in learning if result.plan is not None])
+        checks = {question.label: ValueCheck.of(core.layout, question, self.options) for question in questions}
+        likeness = LikenessCheck.of(core.layout, stack.n_voxels * stack.n_rows)
         evidence, reliability, sums = gather(
-            stack.complete, sessions, (*pools.values(), likeness), self.executor.map_ordered,
+            core, sessions, (*pools.values(), likeness), self.executor.map_ordered,
             {label: check for label, check in checks.items() if check is not None},
         )  # fmt: skip
         *sums, of_maps = sums
         known = dict(zip(pools, sums, strict=True))
-        results = [_informed(result, known) for result in results]
+        learning = [_informed(result, known) for result in learning]
+        results = [_taught(result, of_core) for result, of_core in zip(results, learning, strict=True)]
         planned = [(*of, result.plan) for of, result in zip(wanted, results, strict=True) if result.plan is not None]
         plans: list[Estimator] = [plan for _, _, plan in planned]
         if stack.complete is not stack:
@@ -144,6 +157,8 @@ class GroupEstimator:
         try:
             # maps that are not there cannot be exchanged
             mask = found.stat_map.mask & stack.complete.mask
+            if not mask.any():
+                raise NotEstimableError(NOT_EXCHANGED)
             permutation = stored or self._permute(found.plan, question, stack.complete, mask)
         except NotEstimableError as refusal:
             return replace(found, permutation_refusal=str(refusal))
@@ -164,7 +179,19 @@ class GroupEstimator:
         complete = tuple(with_absence(result, question, self.model) for result in results)
         pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))
         verdict = judge(question, stack.layout, complete, evidence, self.options, rates)
-        return with_coverage(QuestionResults(question, complete, pairs, verdict), stack.complete.mask)
+        return with_coverage(QuestionResults(question, complete, pairs, verdict), stack)
+
+    def _of_core(
+        self, planned: StrategyResult, stack: MapStack, strategy: Strategy, question: Question
+    ) -> StrategyResult:
+        """Plan an answer for the core maps, where a plan learns from them; else it stays."""
+        if planned.plan is None or not planned.plan.pools:
+            return planned
+        of_all = PatternPlan(planned.plan, strategy, stack.layout, question, self.options)
+        try:
+            return replace(planned, plan=of_all.at_rows(stack.core_rows))
+        except NotEstimableError as refusal:
+            return planned.refused(UNLEARNED.format(reason=refusal))
 
     def _planned(self, strategy: Strategy, question: Question, layout: MapLayout) -> StrategyResult:
         """Plan an answer, or say why there is none."""
@@ -180,7 +207,7 @@ class GroupEstimator:
             return planned
         stat_map = StatMap.where_determined(estimate, stack.mask, stack.space)
         if not stat_map.mask.any():
-            return planned.refused("No voxel varies over the observations, so there is nothing to test against.")
+            return planned.refused(NO_VARIATION if stack.complete.n_voxels else NOBODY_HAS_ALL)
         threshold = z_threshold(
             stat_map.estimate.z, self.model.alpha, self.model.correction, two_sided=stat_map.estimate.two_sided
         )
@@ -216,6 +243,19 @@ def _informed(planned: StrategyResult, sums: Mapping[object, NDArray[np.float64]
         return planned
     try:
         return replace(planned, plan=informed(planned.plan, sums))
+    except NotEstimableError as refusal:
+        return planned.refused(str(refusal))
+
+
+def _taught(planned: StrategyResult, of_core: StrategyResult) -> StrategyResult:
+    """Give a plan of all maps what was learned from the core maps."""
+    plan, learned = planned.plan, of_core.plan
+    if plan is None or learned is None or learned.rows == plan.rows or not plan.pools:
+        return of_core
+    if not set(plan.groups) <= set(learned.groups or plan.groups):
+        return planned.refused(UNLEARNED.format(reason="Some group has none of them."))
+    try:
+        return replace(planned, plan=plan.working_as(learned))
     except NotEstimableError as refusal:
         return planned.refused(str(refusal))
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
+from sessionfx.group.core import maps_in_words
 from sessionfx.group.results import QuestionResults
+from sessionfx.group.stack import MapStack
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import suprathreshold
+from sessionfx.wording import listed
 
 # Of the answered voxels; with fewer the sentence is not worth a reader's time unless something is found there
 _NOTABLE_SHARE = 0.01
+_NAMED = 6  # maps
 
 
 def coverage_text(n_voxels: int, n_complete: int, min_coverage: float) -> str:
@@ -24,8 +29,28 @@ def coverage_text(n_voxels: int, n_complete: int, min_coverage: float) -> str:
         return f"All strategies are compared on the {n_voxels:,} voxels that every map has."
     return (
         f"{n_voxels:,} voxels are answered, each with the design of those who have it: those that at least "
-        f"{min_coverage:.0%} of the maps have. {n_complete:,} of them every map has."
+        f"{min_coverage:.0%} of the maps have. "
+        + (f"{n_complete:,} of them every map has." if n_complete else "None of them is in every map.")
     )
+
+
+def core_text(stack: MapStack) -> str:
+    """Say from which maps is learned what holds for all voxels; empty where it is all of them."""
+    if stack.learns_from_all:
+        return ""
+    core, (left_out, names) = stack.core, _outside_core(stack)
+    n_maps = len(stack.layout.participants)
+    return (
+        f"No voxel is in all {n_maps} maps. What holds for all voxels (working correlation, evidence, reliability, "
+        f"calibration, influence) is learned from {n_maps - len(left_out)} maps at the {core.n_voxels:,} voxels that "
+        f"they share; not from {listed(names, most=_NAMED)}."
+    )
+
+
+def _outside_core(stack: MapStack) -> tuple[NDArray[np.intp], list[str]]:
+    """Find the maps that are not learned from, and their names."""
+    rows = np.setdiff1d(np.arange(len(stack.layout.participants)), stack.core_rows)
+    return rows, maps_in_words(stack.layout, rows)
 
 
 def with_participants(clusters: pd.DataFrame, stat_map: StatMap[Estimate | FTest]) -> pd.DataFrame:
@@ -42,27 +67,32 @@ def with_participants(clusters: pd.DataFrame, stat_map: StatMap[Estimate | FTest
     )
 
 
-def with_coverage(results: QuestionResults, complete: NDArray[np.bool_]) -> QuestionResults:
+def with_coverage(results: QuestionResults, stack: MapStack) -> QuestionResults:
     """Add to a verdict how far the answer to report rests on voxels that some maps lack.
 
     Parameters
     ----------
     results : QuestionResults
-    complete : ndarray of bool, 3-D
-        Voxels that every map has.
+    stack : MapStack
+        That was answered.
     """
     best = results.best
     if best is None or best.stat_map is None or best.stat_map.estimate.n is None:
         return results
     stat_map, n = best.stat_map, best.stat_map.estimate.n
-    is_partial = ~complete[stat_map.mask]
+    is_partial = ~stack.complete.mask[stat_map.mask]
     above = suprathreshold(stat_map.estimate.z, best.threshold, two_sided=stat_map.estimate.two_sided)
     n_partial, n_above, both = int(is_partial.sum()), int(above.sum()), int((is_partial & above).sum())
-    facts = {
+    facts: dict[str, Any] = {
         "AnsweredVoxels": len(n), "AnsweredVoxelsThatEveryMapHas": len(n) - n_partial,
         "SuprathresholdVoxelsThatSomeMapsLack": both,
         "SmallestNumberOfParticipantsAtAVoxel": int(n.min()),
     }  # fmt: skip
+    if not stack.learns_from_all:
+        facts |= {
+            "MapsLearnedFrom": len(stack.core.layout.participants), "VoxelsLearnedFrom": stack.core.n_voxels,
+            "MapsNotLearnedFrom": _outside_core(stack)[1],
+        }  # fmt: skip
     text = results.verdict.text
     if both or n_partial >= _NOTABLE_SHARE * len(n):
         text += f" {n_partial:,} of {len(n):,} voxels rest on fewer maps"
@@ -74,4 +104,5 @@ def with_coverage(results: QuestionResults, complete: NDArray[np.bool_]) -> Ques
             at_peak = int(peaks["Participants"].iloc[0])
             if at_peak < n.max():
                 text += f" The first peak has {at_peak} participants."
+    text = " ".join(filter(None, [text, core_text(stack)]))
     return replace(results, verdict=replace(results.verdict, text=text, facts={**results.verdict.facts, **facts}))

@@ -543,7 +543,7 @@ class GroupFiles:
         path = self.influence(question)
         write_text(path, table_text(influence.table))
         content = {
-            "Description": "What the answer to report would be without each participant, at voxels that every map has.",
+            "Description": "What the answer to report would be without each participant.",
             "Strategy": best.name,
             "Threshold": best.threshold if np.isfinite(best.threshold) else None,
             **{name: {"Description": text} for name, text in _INFLUENCE_COLUMNS.items() if name in influence.table},

@@ -21,8 +21,9 @@ from sessionfx.group.results import StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, Plan, Question
-from sessionfx.group.strategies.blocks import as_block
+from sessionfx.group.strategies.blocks import as_block, estimate_plans
 from sessionfx.group.strategies.participant_values import SummaryStatisticsPlan, plan_values
+from sessionfx.group.strategies.patterns import PatternPlan
 from sessionfx.group.weights import weigh_participants
 from sessionfx.statistics.influence import LeaveOneOut
 from sessionfx.statistics.thresholds import suprathreshold
@@ -36,6 +37,10 @@ TOO_MANY = (
     "of each participant."
 )
 WHERE_ALL = "Counted at the {n:,} voxels that every map has, of {of:,} that are answered."
+WHERE_CORE = (
+    "Of the answer from the {n_maps} maps that share most, at the {n:,} voxels that they share, of {of:,} that are "
+    "answered: no voxel is in every map."
+)
 AT_SOME = "Voxels that would be gained are estimated from one of every {step} of those below the threshold."
 
 
@@ -100,15 +105,18 @@ class _Task:
 def influence_of(
     answer: StrategyResult, question: Question, stack: MapStack, options: GroupOptions, map_ordered: MapOrdered
 ) -> Influence:
-    """Find what an answer would be without each participant, at the voxels that every map has."""
-    plan, stat_map = answer.plan, answer.stat_map
+    """Find what an answer would be without each participant, from the core maps at their voxels; see `stack`."""
+    stat_map, plan = answer.stat_map, plan_at_core(answer, question, stack, options)
     if plan is None or stat_map is None:
         return Influence()
-    n_answered, stack = stack.n_voxels, stack.complete
+    whole, stack = stack, stack.core
     two_sided = stat_map.estimate.two_sided
-    volume = np.full(stat_map.mask.shape, np.nan)
-    volume[stat_map.mask] = stat_map.estimate.z
-    z = volume[stack.mask]
+    if whole.learns_from_all:
+        volume = np.full(stat_map.mask.shape, np.nan)
+        volume[stat_map.mask] = stat_map.estimate.z
+        z = volume[stack.mask]
+    else:
+        z = next(estimate_plans([plan], stack, map_ordered)).z
     if not np.isfinite(z).any():
         return Influence()
     closed = _closed_form(question, stack, options, z)
@@ -116,7 +124,10 @@ def influence_of(
     labels = [label for label in stack.layout.unique_participants if f"sub-{label}" in people]
     above = np.isfinite(z) & suprathreshold(np.nan_to_num(z), answer.threshold, two_sided=two_sided)
     chosen, step = np.isfinite(z), 1
-    notes = [WHERE_ALL.format(n=stack.n_voxels, of=n_answered)] if stack.n_voxels < n_answered else []
+    notes = []
+    if stack.n_voxels < whole.n_voxels:
+        where = WHERE_ALL if whole.learns_from_all else WHERE_CORE
+        notes = [where.format(n=stack.n_voxels, of=whole.n_voxels, n_maps=len(stack.layout.participants))]
     refits: tuple[tuple[Plan | None, NDArray[np.int_]], ...] = ()
     if closed is None:
         if len(labels) > MOST_REFITTED:
@@ -145,6 +156,13 @@ def influence_of(
         means = weigh_participants(plan, stack, stat_map.mask, map_ordered).means
         table["mean_weight"] = [means[f"sub-{label}"] for label in labels]
     return Influence(table, " ".join(notes), int(above.sum()), float(z[peak]))
+
+
+def plan_at_core(answer: StrategyResult, question: Question, stack: MapStack, options: GroupOptions) -> Plan | None:
+    """Give an answer's plan for the core maps, with what it learned; None where these cannot answer."""
+    if answer.plan is None or stack.learns_from_all:
+        return answer.plan
+    return PatternPlan(answer.plan, STRATEGIES[answer.name], stack.layout, question, options).of_those(stack.core_rows)
 
 
 def look(

@@ -90,7 +90,7 @@ class ContrastPictures:
 
     def coverage(self) -> Picture:
         """Draw how many maps have each voxel."""
-        n_maps = int(self._results.coverage.max())  # some voxel has them all
+        n_maps = int(self._results.coverage.max())
         somewhere = axial_cuts(self._results.coverage > 0, self._results.space.as_grid(), self.anatomy)
         return somewhere.draw_map(
             self._results.coverage, Scale(vmax=n_maps, unit="maps", two_sided=False), "How many maps cover each voxel",
@@ -276,5 +276,5 @@ def _suprathreshold(answer: StrategyResult) -> NDArray[np.bool_]:
 
 def _volume(results: ContrastResults, values: NDArray[np.float64]) -> NDArray[np.float64]:
     volume = np.full(results.space.shape, np.nan)
-    volume[results.complete] = values
+    volume[results.core] = values
     return volume

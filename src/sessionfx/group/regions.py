@@ -207,12 +207,12 @@ class ContrastRegions:
         Raises
         ------
         LevelError
-            If no region is in every map.
+            If no region is in enough maps.
         """
-        values, estimator = self.measured, self._able_estimator
-        if not (values.coverage == len(values.effects)).any():
+        estimator = self._able_estimator
+        if not self.is_answered.any():
             raise LevelError(
-                f"No region of atlas {self.atlas.label} lies in every map: {listed(self.left_out, most=3)}. Leave "
+                f"No region of atlas {self.atlas.label} lies in enough maps: {listed(self.left_out, most=3)}. Leave "
                 "--atlas out, or give one in the space of the maps."
             )
         declined = {
@@ -222,6 +222,7 @@ class ContrastRegions:
         }
         with self._region_stack() as stack:
             found = estimator.estimate(self.questions, stack, self.sessions)
+            answered = stack
         answers = {}
         for question, results in zip(self.questions, found.results, strict=True):
             of = {**declined, **{result.name: result for result in results}}
@@ -232,7 +233,7 @@ class ContrastRegions:
             )
             verdict = judge(question, self.stack.layout, complete, found.evidence, estimator.options)
             judged = QuestionResults(question, complete, (), verdict)
-            judged = with_coverage(judged, (values.coverage == len(values.effects)).reshape(-1, 1, 1))
+            judged = with_coverage(judged, answered)
             answers[question.label] = replace(judged, verdict=_of_regions(judged.verdict))
         return answers
 

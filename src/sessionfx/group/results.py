@@ -182,6 +182,10 @@ class ContrastResults:
 
     Attributes
     ----------
+    complete, core : ndarray of bool, 3-D
+        Voxels that every map has, and those of the core maps, which are the same where there are any; see `stack`.
+    core_text : str
+        What `coverage.core_text` says.
     min_coverage : float
         Share of the maps that answered voxels have.
     peaks : dict of str to tuple of Peak
@@ -202,6 +206,9 @@ class ContrastResults:
     mask: NDArray[np.bool_]
     space: Space
     coverage: NDArray[np.int_]
+    complete: NDArray[np.bool_]
+    core: NDArray[np.bool_]
+    core_text: str
     questions: tuple[QuestionResults, ...]
     warnings: tuple[str, ...]
     covariate_warnings: tuple[str, ...]
@@ -215,8 +222,3 @@ class ContrastResults:
     remarks: tuple[str, ...] = ()
     influence: dict[str, Influence] = field(default_factory=dict)
     regions: tuple[ContrastRegions, ...] = ()
-
-    @property
-    def complete(self) -> NDArray[np.bool_]:
-        """Voxels that every map has, 3-D; there are some."""
-        return np.asarray(self.mask & (self.coverage == self.coverage.max()))

@@ -9,6 +9,9 @@ answered voxels
 complete voxels
     Those that every map has. What is learned from all voxels at once (evidence, working correlations, resampling,
     calibration) is learned from these.
+core maps
+    All maps where there are complete voxels; else those from which that is learned, at the voxels they share; see
+    `core.core_maps`.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from sessionfx.bids.images import DifferentGridError
 from sessionfx.bids.stat_maps import read_effect, read_sidecar
 from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.execution import in_threads, progress_bar
+from sessionfx.group.core import SEEN_VOXELS, core_maps
 from sessionfx.group.kept import KeptFile, packed, unpacked
 from sessionfx.group.store import BlockStore, check_room, scratch_file
 from sessionfx.group.strategies.base import MapLayout
@@ -71,6 +75,8 @@ class MapStack:
         Which of these are answered.
     min_coverage : float
         The share of maps that an answered voxel needs.
+    rows : ndarray of int, optional
+        Which of the stored maps the N are; all where it is None.
     """
 
     layout: MapLayout
@@ -82,6 +88,7 @@ class MapStack:
     stored_variances: BlockStore | None
     common: NDArray[np.bool_]
     min_coverage: float = 1.0
+    rows: NDArray[np.intp] | None = None
 
     @property
     def n_voxels(self) -> int:
@@ -91,16 +98,47 @@ class MapStack:
     @property
     def n_rows(self) -> int:
         """Rows of the F test over conditions, R; 1 for an ordinary contrast."""
-        return self.stored.n_rows // len(self.layout.participants)
+        return self._n_maps // len(self.layout.participants)
+
+    @property
+    def _n_maps(self) -> int:
+        return self.stored.n_rows if self.rows is None else len(self.rows)
 
     @cached_property
     def complete(self) -> MapStack:
-        """The stack on the complete voxels; itself where all are."""
+        """The stack on the complete voxels, of which there may be none; itself where all are."""
         is_complete = self.coverage[self.mask] == self.stored.n_rows
-        if is_complete.all():
-            return self
+        return self if is_complete.all() else self._at(is_complete)
+
+    @cached_property
+    def core(self) -> MapStack:
+        """The stack on the complete voxels or, where there are none, of the core maps on the voxels that they share."""
+        if self.complete.n_voxels:
+            return self.complete
+        n_maps = len(self.layout.participants)
+        seen = np.isfinite(self.sample(SEEN_VOXELS, np.random.default_rng(0))).reshape(self.n_rows, n_maps, -1)
+        chosen = core_maps(seen.all(axis=0))
+        rows = (np.arange(self.n_rows)[:, None] * n_maps + chosen).ravel()
+        of_core = replace(self, layout=self.layout.at_rows(chosen), rows=rows)
+        return of_core._at(
+            np.concatenate([np.isfinite(of_core.effects(block)).all(axis=0) for block in self.blocks])
+        )  # fmt: skip
+
+    @property
+    def core_rows(self) -> NDArray[np.intp]:
+        """Rows of the layout that the core maps are."""
+        n_core = len(self.core.layout.participants)
+        return np.arange(n_core) if self.core.rows is None else self.core.rows[:n_core]
+
+    @property
+    def learns_from_all(self) -> bool:
+        """Whether the core maps are all maps."""
+        return self.core.rows is None
+
+    def _at(self, chosen: NDArray[np.bool_]) -> MapStack:
+        """Restrict to some of the answered voxels."""
         mask, common = self.mask.copy(), self.common.copy()
-        mask[self.mask] = common[self.common] = is_complete
+        mask[self.mask] = common[self.common] = chosen
         return replace(self, mask=mask, common=common)
 
     @property
@@ -131,7 +169,7 @@ class MapStack:
 
     def at(self, voxels: NDArray[np.intp]) -> NDArray[np.floating]:
         """Read the effects of some answered voxels by their numbers, of shape (N, n)."""
-        found = np.empty((self.stored.n_rows, len(voxels)))
+        found = np.empty((self._n_maps, len(voxels)))
         start = 0
         for block in self.blocks:
             stop = start + int(self.common[block].sum())
@@ -143,6 +181,8 @@ class MapStack:
 
     def _read(self, store: BlockStore, block: slice) -> NDArray[np.floating]:
         common, values = self.common[block], store.read(block)
+        if self.rows is not None:
+            values = values[self.rows]
         return values if common.all() else np.ascontiguousarray(values[:, common])
 
 
@@ -181,7 +221,7 @@ def open_stack(
     Raises
     ------
     LevelError
-        If spaces differ, a map is unreadable, no voxel is complete, or variances are needed and missing.
+        If spaces differ, a map is unreadable, no voxel is in enough maps, or variances are needed and missing.
     OutputError
         If the folder cannot be written, or has no room.
     """
@@ -194,11 +234,11 @@ def open_stack(
         found = None if kept is None else files.enter_context(kept.opened())
         filled = reader.filled(files, kept) if found is None else _Filled.of(folder, *found)
         answered = filled.coverage >= needed
-        complete = filled.coverage == len(maps)
-        if not complete.any():
+        if not answered.any():
+            few = f"all {len(maps)}" if needed == len(maps) else f"{needed} of {len(maps)}"
             raise LevelError(
-                f"No voxel has data in all {len(maps)} maps; {maps[int(np.argmin(filled.sizes))].effect} covers least. "
-                "Leave that participant out with --participant-label, or check its mask."
+                f"No voxel has data in {few} maps; {maps[int(np.argmin(filled.sizes))].effect} covers least. Leave "
+                "that participant out with --participant-label, check its mask, or ask for less with --min-coverage."
             )
         yield MapStack(
             layout=layout,

@@ -139,6 +139,8 @@ class GroupWork:
         In whose regions the questions were answered too.
     coverage : float
         Share of the maps that an answered voxel needs; 1 where all have all.
+    core_maps : (int, int) or None
+        Where no voxel is in all maps: from how many was learned what holds for all voxels, and of how many.
     """
 
     strategies: frozenset[str] = frozenset()
@@ -153,6 +155,7 @@ class GroupWork:
     units: str = EFFECT_UNITS["voxel"]
     atlases: tuple[str, ...] = ()
     coverage: float = 1.0
+    core_maps: tuple[int, int] | None = None
 
     def __or__(self, other: GroupWork) -> GroupWork:
         """Put together what was done for two contrasts."""
@@ -169,6 +172,7 @@ class GroupWork:
             units=self.units,
             atlases=self.atlases or other.atlases,
             coverage=min(self.coverage, other.coverage),
+            core_maps=self.core_maps or other.core_maps,
         )
 
 

@@ -82,11 +82,22 @@ class PatternPlan:
             parts.append((left[fitted.holds], fitted.result.at(fitted.holds), None))
             left = left[~fitted.holds]
         for rows, at in _patterns(has, left):
-            plan = self._of_those(rows)
+            plan = self.of_those(rows)
             if plan is not None:
                 every = (np.arange(len(effects) // n_maps)[:, None] * n_maps + rows).ravel()
                 parts.append((at, plan.estimate(*_part(effects, variances, at, every)), _n_participants(plan)))
         return _put_together(parts, effects.shape[1], is_test=self.question.is_f_test)
+
+    def at_rows(self, rows: NDArray[np.int_]) -> Plan:
+        """Plan the same for some of the maps, which may vary by groups only if all maps do.
+
+        Raises
+        ------
+        NotEstimableError
+            If these cannot answer the question.
+        """
+        variance = "groups" if self.plan.groups else "pooled"
+        return self.strategy.plan(self.layout.at_rows(rows), self.question, replace(self.options, variance=variance))
 
     def _has_sessions(self, has: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Say at which voxels somebody has each session without which another question would be answered."""
@@ -97,12 +108,10 @@ class PatternPlan:
         return np.asarray(np.logical_and.reduce([np.ones(has.shape[1], dtype=bool),
                                       *(has[sessions == session].any(axis=0) for session in needed)]))  # fmt: skip
 
-    def _of_those(self, rows: NDArray[np.int_]) -> Plan | None:
+    def of_those(self, rows: NDArray[np.int_]) -> Plan | None:
         """Plan for some of the maps; None where these cannot answer the question."""
-        layout = self.layout.at_rows(rows)
-        variance = "groups" if self.plan.groups else "pooled"
         try:
-            plan = self.strategy.plan(layout, self.question, replace(self.options, variance=variance))
+            plan = self.at_rows(rows)
             if self.plan.pools:
                 plan = plan.working_as(self.plan)
         except NotEstimableError:
