@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from least_squares import fit_ols
-from sessionfx.statistics.cluster_robust import estimate_robust, inverse_root, robust_contrast, wald_robust
+from sessionfx.statistics.cluster_robust import estimate_robust, robust_contrast, wald_robust
 from sessionfx.statistics.linear_algebra import pseudo_inverse
 from sessionfx.statistics.multivariate import hotelling
 from sessionfx.statistics.resampling import grouped_wild_bootstrap, pooled_resampling, wild_bootstrap
@@ -43,7 +43,7 @@ def refitted(
     whitening = np.zeros((len(design), len(design)))
     for label in dict.fromkeys(participants):
         own = np.nonzero(labels == label)[0]
-        whitening[np.ix_(own, own)] = inverse_root(len(own), ratio)
+        whitening[np.ix_(own, own)] = np.eye(len(own)) - (1 - 1 / np.sqrt(1 + ratio * len(own))) / len(own)
     normal = (whitening @ design).T @ (whitening @ design)
     q = len(constraints)
     kkt = np.block([[normal, constraints.T], [constraints, np.zeros((q, q))]])

@@ -16,7 +16,6 @@ from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.statistics.sign_flips import (
     chance,
     effective_scores,
-    expected_squares,
     outlying,
     random_signs,
     squared_skewness,
@@ -44,8 +43,10 @@ def test_effective_scores_are_those_of_the_model_without_the_regressor_and_blind
     residuals, left = values - nuisance @ (solved @ values), tested - nuisance @ (solved @ tested)
     prepared = effective_scores(tested, nuisance, owners, 0.7)
     assert prepared is not None
-    weights, covariance = prepared
-    np.testing.assert_allclose(covariance, weights @ (np.eye(len(owners)) + 0.7 * same) @ weights.T, atol=1e-12)
+    weights, signs = prepared.of(np.eye(len(owners))), random_signs(9)
+    covariance = weights @ (np.eye(len(owners)) + 0.7 * same) @ weights.T
+    flipped = ((signs @ covariance) * signs).sum(axis=1) / np.trace(covariance)
+    np.testing.assert_allclose(prepared.expected_squares(signs), flipped, rtol=1e-10)
     expected = [left[owners == i] @ inverse[np.ix_(owners == i, owners == i)] @ residuals[owners == i]
                 for i in range(9)]  # fmt: skip
     np.testing.assert_allclose(weights @ values, expected, atol=1e-12)
@@ -61,12 +62,13 @@ def test_standardised_scores_are_squares_of_their_sum_under_each_set_of_signs() 
     rng = np.random.default_rng(2)
     scores, root = rng.normal(size=(10, 5)), rng.normal(size=(10, 10))
     covariance, signs = root @ root.T, random_signs(10, 4)
+    relative = ((signs @ covariance) * signs).sum(axis=1) / np.trace(covariance)
     expected = [
         ((own[:, None] * scores).sum(axis=0) ** 2 / (scores**2).sum(axis=0)).sum()
         / (own @ covariance @ own / np.trace(covariance))
         for own in signs
     ]
-    np.testing.assert_allclose(standardised_scores(scores, expected_squares(covariance, signs), signs), expected)
+    np.testing.assert_allclose(standardised_scores(scores, relative, signs), expected)
     assert chance(np.array([3.0, 1.0, 3.0, 4.0])) == 0.75
 
 
@@ -104,21 +106,21 @@ def test_squared_skewness_is_zero_on_average_without_skewness_and_tends_to_the_t
 
 def test_outliers_are_found_as_often_as_chance_gives_and_named() -> None:
     rng = np.random.default_rng(3)
-    residual = np.eye(15) - 1 / 15
+    residual, free = np.eye(15) - 1 / 15, np.full(15, 14 / 15)
     values = rng.normal(size=(15, 20_000))
     limit = float(stats.t.isf(0.05 / 2 / 15, 13))
-    counts, n_any = outlying(residual @ values, residual, limit)
+    counts, n_any = outlying(residual @ values, free, limit)
     assert n_any / 20_000 == pytest.approx(0.05, abs=0.006)  # four standard errors
     values[4] *= 4
-    counts, n_any = outlying(residual @ values, residual, limit)
+    counts, n_any = outlying(residual @ values, free, limit)
     assert np.argmax(counts) == 4
     assert counts[4] / 20_000 > 0.3
     # the limit is on the t of a participant against the others
     voxel = int(np.argmax(np.abs(values[4])))
     alone, others = values[4, voxel], np.delete(values[:, voxel], 4)
     t = (alone - others.mean()) / (others.std(ddof=1) * np.sqrt(1 + 1 / 14))
-    single, _ = outlying(residual @ values[:, [voxel]], residual, abs(t) - 1e-6)
-    none, _ = outlying(residual @ values[:, [voxel]], residual, abs(t) + 1e-6)
+    single, _ = outlying(residual @ values[:, [voxel]], free, abs(t) - 1e-6)
+    none, _ = outlying(residual @ values[:, [voxel]], free, abs(t) + 1e-6)
     assert (single[4], none[4]) == (1, 0)
 
 

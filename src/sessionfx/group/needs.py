@@ -19,13 +19,13 @@ _READING = 2e-7
 _EVIDENCE = 2e-7
 _ESTIMATING = 1e-8
 _ANSWER = 3e-6
-# Algebra of the design, for the cube of the number of maps
-_ALGEBRA = 4e-11
+# Algebra of the design, for a map and an answer
+_ALGEBRA = 1e-4
 _START = 4.0
-# Bytes: the program with its libraries; volumes of each map that is being read; matrices of maps by maps
+# Bytes: the program with its libraries; volumes of each map that is being read; the algebra of the design, of a map
 _PROGRAM = 3.5e8
 _VOLUMES = 5
-_MATRICES = 6
+_OF_DESIGN = 1e4
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Needs:
         answers = 8 * 4 * n_voxels * n_answers
         return cls(
             disk=answers + (0 if is_kept else size * numbers * (2 if needs_variances else 1)),
-            memory=_PROGRAM + _VOLUMES * 8 * mask.size * n_processes + _MATRICES * 8 * n_maps**2,
-            seconds=_START + seconds + _ALGEBRA * n_maps**3,
+            memory=_PROGRAM + _VOLUMES * 8 * mask.size * n_processes + _OF_DESIGN * n_maps,
+            seconds=_START + seconds + _ALGEBRA * n_maps * n_answers,
         )
 
     def text(self, folder: Path) -> str:

@@ -17,11 +17,11 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.group.judgement import Dropout, ValueEvidence
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question, variance_groups
 from sessionfx.group.strategies.participant_values import plan_participants
-from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of
+from sessionfx.statistics.linear_algebra import column_basis, membership_matrix, rank_of
 from sessionfx.statistics.sign_flips import (
+    EffectiveScores,
     chance,
     effective_scores,
-    expected_squares,
     outlying,
     random_signs,
     squared_skewness,
@@ -105,7 +105,7 @@ class ValueCheck:
         if n < FEWEST or n - rank_of(design) < FEWEST // 2:
             return None
         labels = tuple(str(label).removeprefix("sub-") for label in plan.design_matrix.index)
-        first_rows = [layout.participants.index(label) for label in labels]
+        first_rows = [next(iter(layout.rows_of(label).values())) for label in labels]
         _, groups = variance_groups(layout, question, GroupOptions(variance="groups"), first_rows)
         return cls(plan.combinations, n, labels, design, plan.over_participants, groups)
 
@@ -119,9 +119,9 @@ class ValueCheck:
         return float(np.max(cubes**2 / squares**3))
 
     @cached_property
-    def _residual(self) -> NDArray[np.float64]:
-        """I − XX⁺, once for all blocks."""
-        return np.asarray(np.eye(self.n_participants) - self.design @ pseudo_inverse(self.design))
+    def _basis(self) -> NDArray[np.float64]:
+        """Orthonormal basis of the design, once for all blocks."""
+        return column_basis(self.design)
 
     @cached_property
     def _limit(self) -> float:
@@ -133,15 +133,15 @@ class ValueCheck:
         """Look at some voxels; what is found adds up."""
         values = np.asarray(self.combination @ effects).reshape(-1, self.n_participants, effects.shape[1])
         values = np.ascontiguousarray(values.transpose(1, 0, 2).reshape(self.n_participants, -1))
-        residual = self._residual
-        residuals = residual @ values
+        residuals = values - self._basis @ (self._basis.T @ values)
+        free = 1 - np.square(self._basis).sum(axis=1)
         total = np.einsum("nv,nv->v", residuals, residuals)
         residuals = residuals[:, total > _CONSTANT * np.einsum("nv,nv->v", values, values)]
-        counts, n_any = outlying(residuals, residual, self._limit)
+        counts, n_any = outlying(residuals, free, self._limit)
         residuals /= np.sqrt(np.einsum("nv,nv->v", residuals, residuals))
         signs = random_signs(self.n_participants)
         return Looked(
-            squared_skewness(residuals, signs), counts, n_any, (residuals**2).sum(axis=1) / np.diag(residual),
+            squared_skewness(residuals, signs), counts, n_any, (residuals**2).sum(axis=1) / free,
             residuals.shape[1],
         )  # fmt: skip
 
@@ -180,19 +180,18 @@ class DropoutCheck:
 
     Attributes
     ----------
-    level, change : (ndarray of shape (n, N), ndarray of shape (F,)) or None
-        Weights of the maps in participants' scores, and what is expected of each flipped sum of these; None where these
-        maps cannot tell.
+    level, change : (EffectiveScores, ndarray of shape (F,)) or None
+        Participants' scores, and what is expected of each flipped sum of these; None where these maps cannot tell.
     """
 
-    level: tuple[NDArray[np.float64], NDArray[np.float64]] | None
-    change: tuple[NDArray[np.float64], NDArray[np.float64]] | None
+    level: tuple[EffectiveScores, NDArray[np.float64]] | None
+    change: tuple[EffectiveScores, NDArray[np.float64]] | None
 
     @classmethod
     def of(cls, layout: MapLayout, cells: NDArray[np.float64]) -> DropoutCheck | None:
         """Prepare; None where all, or none, missed as many sessions, or too few participants are there."""
         labels = layout.unique_participants
-        owners = np.array([labels.index(label) for label in layout.participants])
+        owners = membership_matrix(layout.participants).indices
         counts = np.bincount(owners)
         if len(labels) < FEWEST or np.ptp(counts) == 0:
             return None
@@ -219,8 +218,8 @@ class DropoutCheck:
             if prepared is None:
                 found.append(None)
             else:
-                weights, expected = prepared
-                found.append(standardised_scores(weights @ effects, expected, random_signs(len(weights))))
+                scores, expected = prepared
+                found.append(standardised_scores(scores.of(effects), expected, random_signs(len(scores.carried))))
         return tuple(found)
 
     @staticmethod
@@ -233,8 +232,6 @@ class DropoutCheck:
         return Dropout(level, change)
 
 
-def _prepared(
-    scores: tuple[NDArray[np.float64], NDArray[np.float64]] | None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Replace the scores' covariance by what blocks need of it."""
-    return None if scores is None else (scores[0], expected_squares(scores[1], random_signs(len(scores[0]))))
+def _prepared(scores: EffectiveScores | None) -> tuple[EffectiveScores, NDArray[np.float64]] | None:
+    """Add what is expected of the flipped sums."""
+    return None if scores is None else (scores, scores.expected_squares(random_signs(len(scores.carried))))

@@ -15,90 +15,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.linear_algebra import pseudo_inverse, quadratic_form, repeated_blocks
+from sessionfx.statistics.linear_algebra import (
+    ZERO,
+    membership_matrix,
+    moore_penrose_root,
+    pseudo_inverse,
+    quadratic_form,
+    repeated_blocks,
+)
+from sessionfx.statistics.participant_spread import (
+    ParticipantSpread,
+    ScoreWeights,
+    participant_spread,
+    standardising_root,
+)
 
-# Eigenvalues of I − H_ii below this are zero: a participant whose rows the design explains fully (Moore–Penrose).
-_ZERO = 1e-10
 # Participants whose scores have equal variances and equal covariances, relative to these, are exchangeable.
 _EXCHANGEABLE = 1e-8
-# With many participants, eigenvalues of what they share that are left out, relative to what each has of their own: the
-# voxels' degrees of freedom come out wrong by no more than three times this. Not 0.01, which designs can have exactly.
-_NEGLIGIBLE_SHARE = 0.0091
-_MANY_PARTICIPANTS = 100
+# Numbers of pairs of participants that are looked at together
+_PAIRS_TOGETHER = 2**22
 _LEAST_DOF = 1.0
-
-
-@dataclass(frozen=True)
-class ParticipantSpread:
-    """What the degrees of freedom of a voxel need of the design, where participants may vary unequally.
-
-    With variances s_k of the participants (1 under the working model) the variance estimate has the degrees of freedom
-    (ω′s)²/(s′Ts), which for s = 1 are those of the design. A participant's score tells s_k = |u_k|²/E|u_k|². With C
-    the score's covariance s_k² is 1 + 2 tr(C²)/tr(C)² times too large on average, 3 times for a single contrast, and is
-    divided by that in both places.
-
-    Attributes
-    ----------
-    scale : ndarray of shape (Q, Q)
-        Standardises scores: the variance is about the identity under the working model.
-
-    What follows is to be multiplied with |u_k|² of the standardised scores, not yet divided by its expectation.
-
-    share : ndarray of shape (n,)
-        ω, each participant's share in the variance.
-    share_excess : ndarray of shape (n,)
-        What squares of s_k add too much to (ω′s)².
-    own : ndarray of shape (n,)
-        Diagonal of T, divided by how much too large s_k² is.
-    loadings : ndarray of shape (R, n)
-    signs : ndarray of shape (R,)
-        The rest of T is loadings′ diag(signs) loadings.
-    n_responses : int
-        Several have a covariance of their own at each voxel, which the scores show: they are made orthonormal there, so
-        that nothing depends on the units of responses, or on which combinations of them are taken.
-    """
-
-    scale: NDArray[np.float64]
-    share: NDArray[np.float64]
-    share_excess: NDArray[np.float64]
-    own: NDArray[np.float64]
-    loadings: NDArray[np.float64]
-    signs: NDArray[np.float64]
-    n_responses: int = 1
-
-    def degrees_of_freedom(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Find the degrees of freedom of V voxels from their scores of shape (Q, n, V); NaN where no score varies."""
-        q = len(self.scale)
-        if q == 1:  # whose scale takes no part: all is relative to the total
-            spread = np.square(scores[0])
-        else:
-            standard = np.einsum("st,tnv->snv", self.scale, scores)
-            if self.n_responses > 1:
-                standard = _orthonormal(standard.reshape(self.n_responses, -1, scores.shape[2])).reshape(scores.shape)
-            spread = np.einsum("snv,snv->nv", standard, standard)
-        total = self.share @ spread
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spread /= total  # squares of large numbers would overflow
-        shared = (self.signs @ (self.loadings @ spread) ** 2) if len(self.signs) else 0.0
-        np.square(spread, out=spread)
-        return np.asarray(q * (q + 1) * (1 - self.share_excess @ spread) / (self.own @ spread + shared))
-
-
-def _orthonormal(responses: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Make R vectors of each voxel orthonormal, one after the other (Gram and Schmidt); of shape (R, K, V)."""
-    found = responses.copy()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        for s in range(len(found)):
-            found[s] /= np.sqrt(np.einsum("kv,kv->v", found[s], found[s]))
-            for t in range(s + 1, len(found)):
-                found[t] -= np.einsum("kv,kv->v", found[s], found[t]) * found[s]
-    return found
 
 
 @dataclass(frozen=True)
@@ -191,133 +134,118 @@ def robust_contrast(
     n_responses : int, default=1
         R. With several, the values are of shape (R N, V), response by response, and Q contrasts are R Q.
     """
-    constraints = np.atleast_2d(contrast)
-    labels = np.asarray(participants)
-    clusters = [np.nonzero(labels == label)[0] for label in dict.fromkeys(participants)]
-    whitening = np.eye(len(design))
-    working = zip(np.broadcast_to(ratio, len(clusters)), np.broadcast_to(scale, len(clusters)), strict=True)
-    for rows, (own_ratio, own_scale) in zip(clusters, working, strict=True):
-        whitening[np.ix_(rows, rows)] = inverse_root(len(rows), own_ratio) / np.sqrt(own_scale)
-    white = whitening @ design
-    if n_responses > 1:
-        clusters = [np.add.outer(np.arange(n_responses) * len(design), rows).ravel() for rows in clusters]
-        whitening, white, constraints = (
-            repeated_blocks(matrix, n_responses) for matrix in (whitening, white, constraints)
-        )
+    constraints = repeated_blocks(np.atleast_2d(contrast), n_responses)
+    owners = membership_matrix(participants).indices
+    n = int(owners.max()) + 1
+    ratios, scales = (np.broadcast_to(np.asarray(each, dtype=np.float64), n) for each in (ratio, scale))
+    whiten = partial(_whiten, owners, ratios, scales)
+    white = repeated_blocks(whiten(design), n_responses)
     inverse = pseudo_inverse(white)  # M⁻¹X′
     weights = constraints @ inverse
-    residual = np.eye(len(white)) - white @ inverse
-    scores = np.empty((len(constraints), len(clusters), len(white)))
-    own, carried = np.zeros_like(scores), np.empty((*scores.shape[:2], white.shape[1]))
-    for index, rows in enumerate(clusters):
-        adjusted = weights[:, rows] @ _moore_penrose_root(residual[np.ix_(rows, rows)])
-        scores[:, index] = adjusted @ residual[rows]
-        own[:, index, rows] = adjusted @ whitening[np.ix_(rows, rows)]
-        carried[:, index] = adjusted @ white[rows]
-    flat = scores.reshape(-1, len(white))
-    products = (flat @ flat.T).reshape(*scores.shape[:2], *scores.shape[:2]).transpose(0, 2, 1, 3)
-    expected = np.einsum("stii->st", products)
+    scores = _score_weights(white, inverse, weights, np.tile(owners, n_responses))
+    expected = scores.variances.sum(axis=0)
     truth = weights @ weights.T
-    root = _moore_penrose_root(truth / np.abs(truth).max())
+    root = moore_penrose_root(truth / np.abs(truth).max())
     shares = linalg.eigvalsh(root @ expected @ root / np.abs(truth).max())
     seen = float(shares[0])
     # where every participant has coefficients of their own the scores are rounding error, whose dof mean nothing
-    dof = _degrees_of_freedom(products, expected) if seen > _ZERO else float("nan")
-    spread = None
-    if seen > _ZERO and not _is_exchangeable(products):
-        spread = _participant_spread(scores, expected, clusters, n_responses)
-    n_scores = len(constraints) * len(clusters)
+    dof, spread = float("nan"), None
+    if seen > ZERO:
+        dof, is_exchangeable = _degrees_of_freedom(scores, expected)
+        spread = None if is_exchangeable else participant_spread(scores, expected, n_responses)
+
+    def of_maps(columns: NDArray[np.float64]) -> NDArray[np.float64]:  # by the rows before they were whitened
+        apart = columns.reshape(len(columns) * n_responses, -1)
+        return np.asarray(whiten(apart.T).T.reshape(columns.shape))
+
+    places = np.arange(len(weights))[:, None] * n + np.tile(owners, n_responses)
+    columns = np.broadcast_to(np.arange(len(white)), weights.shape)
     return RobustContrast(
-        weights=weights @ whitening,
-        own=sparse.csr_array(own.reshape(n_scores, -1)),
-        carried=carried.reshape(n_scores, -1),
-        coefficients=inverse @ whitening,
+        weights=of_maps(weights),
+        own=sparse.csr_array((of_maps(scores.own).ravel(), (places.ravel(), columns.ravel())),
+                             shape=(len(weights) * n, len(white))),
+        carried=scores.carried.transpose(1, 0, 2).reshape(len(weights) * n, -1),
+        coefficients=of_maps(inverse),
         towards_null=inverse @ weights.T @ linalg.pinv(truth),
         dof=dof,
         expected=expected,
         seen=seen,
         spread=spread,
-    )
+    )  # fmt: skip
 
 
-def inverse_root(n_rows: int, ratio: float) -> NDArray[np.float64]:
-    """Compute (I + λJ)^-½ of shape (n_rows, n_rows); J is all ones."""
-    return np.asarray(np.eye(n_rows) - (1 - 1 / np.sqrt(1 + ratio * n_rows)) / n_rows)
+def _whiten(
+    owners: NDArray[np.int_], ratios: NDArray[np.float64], scales: NDArray[np.float64], columns: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Multiply each participant's rows, in columns of shape (N, K), by (I + λJ)^-½ over the root of the scale."""
+    counts = np.bincount(owners)
+    sums = np.zeros((len(counts), columns.shape[1]))
+    np.add.at(sums, owners, columns)
+    taken = (1 - 1 / np.sqrt(1 + ratios * counts)) / counts
+    return np.asarray((columns - (taken[:, None] * sums)[owners]) / np.sqrt(scales)[owners, None])
 
 
-def _moore_penrose_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute M^-½ of a symmetric matrix with eigenvalues from 0 to 1, on the space where it is not zero."""
-    eigenvalues, vectors = linalg.eigh(matrix)
-    kept = eigenvalues > _ZERO
-    return np.asarray((vectors[:, kept] / np.sqrt(eigenvalues[kept])) @ vectors[:, kept].T)
+def _score_weights(
+    white: NDArray[np.float64],
+    inverse: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    owners: NDArray[np.int_],
+) -> ScoreWeights:
+    """Find the weights of whitened rows in the participants' scores, with the CR2 adjustment."""
+    counts = np.bincount(owners)
+    order = np.argsort(owners, kind="stable")
+    starts = np.cumsum(counts) - counts
+    own = np.empty(weights.shape)
+    carried = np.empty((len(counts), len(weights), white.shape[1]))
+    variances = np.empty((len(counts), len(weights), len(weights)))
+    clusters, members = [], []
+    for count in np.unique(counts):  # those with equally many rows together
+        of_count = np.nonzero(counts == count)[0]
+        rows = order[starts[of_count, None] + np.arange(count)]
+        x, w = white[rows], weights[:, rows].transpose(1, 0, 2)
+        eigenvalues, vectors = np.linalg.eigh(np.eye(count) - x @ inverse[:, rows].transpose(1, 0, 2))
+        w = np.where((eigenvalues > ZERO)[:, None], w @ vectors, 0.0)
+        adjusted = (w / np.sqrt(np.where(eigenvalues > ZERO, eigenvalues, 1.0))[:, None]) @ vectors.transpose(0, 2, 1)
+        own[:, rows] = adjusted.transpose(1, 0, 2)
+        carried[of_count] = adjusted @ x
+        variances[of_count] = w @ w.transpose(0, 2, 1)
+        clusters.append(rows)
+        members.append(of_count)
+    return ScoreWeights(own, carried, inverse, variances, tuple(clusters), tuple(members))
 
 
-def _degrees_of_freedom(products: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
+def _degrees_of_freedom(scores: ScoreWeights, expected: NDArray[np.float64]) -> tuple[float, bool]:
     """Find η with which the variance matrix, standardised, is about a Wishart matrix of that many dof.
 
     η = q(q+1) / Σ_st Var D_st, D = Ω^-½ V Ω^-½, for normal data under the working model (Pustejovsky & Tipton 2018, eq.
     14); for q = 1 that is tr(GG′)² / tr((GG′)²).
+
+    Returns
+    -------
+    eta : float
+    is_exchangeable : bool
+        Whether all participants' scores have one variance and all pairs one covariance.
     """
-    q = len(expected)
-    root = _standardising_root(expected)
-    standard = np.einsum("as,bt,stij->abij", root, root, products)
-    diagonal = np.einsum("ssij->sij", standard)
-    total = np.einsum("sij,tij->", diagonal, diagonal) + np.einsum("stij,stji->", standard, standard)
-    return float(q * (q + 1) / total)
-
-
-def _standardising_root(expected: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(_moore_penrose_root(expected / np.abs(expected).max()) / np.sqrt(np.abs(expected).max()))
-
-
-def _is_exchangeable(products: NDArray[np.float64]) -> bool:
-    """Whether all participants' scores have one variance and all pairs one covariance, of shape (Q, Q, n, n)."""
-    n = products.shape[-1]
-    own = np.einsum("stii->sti", products)
-    others = products[..., ~np.eye(n, dtype=bool)]
+    n, q = scores.carried.shape[:2]
+    root = standardising_root(expected)
+    # of two participants g_i g_j′ = −C_i B B′ C_j′, and B B′ = R′R
+    carried = root @ scores.carried @ linalg.qr(scores.coefficients.T, mode="r")[0][: scores.carried.shape[2]].T
+    own = root @ scores.variances @ root.T
+    total = 0.0
+    least, most = np.full((q, q), np.inf), np.full((q, q), -np.inf)
+    together = max(1, _PAIRS_TOGETHER // (n * q * q))
+    for start in range(0, n, together):
+        part = -np.einsum("isp,jtp->stij", carried[start : start + together], carried, optimize=True)
+        here = np.arange(part.shape[2])
+        part[:, :, here, start + here] = np.nan
+        np.fmin(least, np.fmin.reduce(part, axis=(2, 3), initial=np.inf), out=least)
+        np.fmax(most, np.fmax.reduce(part, axis=(2, 3), initial=-np.inf), out=most)
+        part[:, :, here, start + here] = own[start : start + together].transpose(1, 2, 0)
+        diagonal = np.einsum("ssij->sij", part)
+        total += float((diagonal.sum(axis=0) ** 2).sum() + np.einsum("stij,tsij->", part, part))
     tolerance = _EXCHANGEABLE * np.abs(own).max()
-    return bool(np.ptp(own, axis=-1).max() <= tolerance and np.ptp(others, axis=-1).max(initial=0.0) <= tolerance)
-
-
-def _participant_spread(
-    scores: NDArray[np.float64],
-    expected: NDArray[np.float64],
-    clusters: Sequence[NDArray[np.int_]],
-    n_responses: int,
-) -> ParticipantSpread:
-    """Prepare the degrees of freedom of voxels, from the scores' weights of shape (Q, n, N) on whitened rows."""
-    q, n, _ = scores.shape
-    root = _standardising_root(expected)
-    standard = np.einsum("st,tin->sin", root, scores)
-    bounds = np.cumsum([0, *map(len, clusters)])
-    order = np.concatenate(clusters)
-    ordered = standard[:, :, order]
-    together = np.empty((n, n))
-    for index, rows in enumerate(clusters):
-        # w[s, m, t, p] = Σ_i g_si,m g_ti,p for the maps m of one participant and p of all
-        w = np.tensordot(standard[:, :, rows], ordered, axes=(1, 1))
-        by_map = np.einsum("smtp,smtp->p", w, w) + np.einsum("smtp,tmsp->p", w, w)
-        together[index] = np.add.reduceat(by_map, bounds[:-1])
-    own = np.diag(together).copy()
-    length = np.sqrt(np.where(own > _ZERO * own.max(), own, np.inf))
-    relative = together / length[:, None] / length
-    np.fill_diagonal(relative, 0.0)
-    values, vectors = linalg.eigh((relative + relative.T) / 2)
-    kept = np.abs(values) > (_NEGLIGIBLE_SHARE if n > _MANY_PARTICIPANTS else _ZERO)
-    finite = np.where(np.isfinite(length), length, 0.0)
-    loadings = (vectors[:, kept] * np.sqrt(np.abs(values[kept]))).T * finite
-    covariances = np.einsum("sin,tin->ist", standard, standard)
-    variances = np.einsum("iss->i", covariances)
-    carries = variances > _ZERO * variances.max()
-    inverse_expected = np.where(carries, 1 / np.where(carries, variances, 1.0), 0.0)
-    squares = np.einsum("ist,ist->i", covariances, covariances)
-    inflation = 1 + 2 * np.where(carries, squares / np.where(carries, variances, 1.0) ** 2, 1.0)
-    share = np.add.reduceat(np.einsum("sin,sin->n", ordered, ordered), bounds[:-1]) / q
-    share *= inverse_expected
-    return ParticipantSpread(
-        root, share, share**2 * (1 - 1 / inflation), own / inflation * inverse_expected**2,
-        np.ascontiguousarray(loadings * inverse_expected), np.sign(values[kept]), n_responses=n_responses,
-    )  # fmt: skip
+    is_exchangeable = np.ptp(own, axis=0).max() <= tolerance and (n < 2 or (most - least).max() <= tolerance)
+    return float(q * (q + 1) / total), bool(is_exchangeable)
 
 
 def _voxel_dof(prepared: RobustContrast, scores: NDArray[np.float64]) -> float | NDArray[np.float64]:

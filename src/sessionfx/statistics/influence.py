@@ -14,10 +14,9 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from sessionfx.statistics.estimates import Estimate, t_to_z
-from sessionfx.statistics.linear_algebra import rank_of, scale_columns
+from sessionfx.statistics.linear_algebra import column_basis
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 
 _ALONE = 1e-9  # 1 − h, below which the design needs this participant
@@ -46,8 +45,7 @@ class LeaveOneOut:
 
     @cached_property
     def _leverage(self) -> NDArray[np.float64]:
-        basis = linalg.svd(scale_columns(self.design)[0], full_matrices=False)[0][:, : rank_of(self.design)]
-        return np.asarray(np.square(basis).sum(axis=1))
+        return np.asarray(np.square(column_basis(self.design)).sum(axis=1))
 
     @cached_property
     def _table_of_z(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -10,15 +10,19 @@ another must not take for redundant.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
+from scipy import linalg, sparse
 
 # What rounding leaves of a dependent column is below 1e-12 in designs of this size; an effect that hangs on a ten
 # millionth of a regressor would multiply the noise by as much.
 TOLERANCE = 1e-7
 # The row space of a column that is dependent but for the tolerance is known to a few times as much.
 _ROW_SPACE_TOLERANCE = 10 * TOLERANCE
+# Eigenvalues below this are zero: of I − H_ii, that of a participant whose rows the design explains fully.
+ZERO = 1e-10
 # A covariance whose correlations have a larger condition number is singular.
 _LARGEST_CONDITION = 1e10
 
@@ -90,6 +94,13 @@ def pseudo_inverse(design: NDArray[np.float64]) -> NDArray[np.float64]:
     return inverse
 
 
+def column_basis(design: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Orthonormal basis of what the columns span, of shape (N, R)."""
+    if not design.size:
+        return np.empty((len(design), 0))
+    return np.ascontiguousarray(_singular_vectors(design, scale_columns(design)[0])[0])
+
+
 def repeated_blocks(matrix: NDArray[np.float64], times: int) -> NDArray[np.float64]:
     """Put a matrix on the diagonal of a larger one, several times: ``I ⊗ matrix``; itself for one time."""
     return np.asarray(np.kron(np.eye(times), matrix), dtype=np.float64) if times > 1 else matrix
@@ -123,6 +134,14 @@ def _singular_vectors(
     return left[:, :rank], values[:rank], right[:rank]
 
 
+def membership_matrix(participants: Sequence[str]) -> sparse.csr_array:
+    """Say whose map each of N rows is, by ones in a matrix of shape (N, n); participants as they first appear."""
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(participants))}
+    columns = np.array([numbers[label] for label in participants], dtype=np.intp)
+    n_rows = len(columns)
+    return sparse.csr_array((np.ones(n_rows), (np.arange(n_rows), columns)), shape=(n_rows, len(numbers)))
+
+
 def quadratic_form(effects: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Compute ĉ′V⁻¹ĉ at every voxel.
 
@@ -146,6 +165,13 @@ def quadratic_form(effects: NDArray[np.float64], covariance: NDArray[np.float64]
     solved = np.linalg.solve(correlation[usable], standard[usable][:, :, None])[:, :, 0]
     found[usable] = np.einsum("vs,vs->v", standard[usable], solved)
     return found
+
+
+def moore_penrose_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute M^-½ of a symmetric matrix with eigenvalues from 0 to 1, on the space where it is not zero."""
+    eigenvalues, vectors = linalg.eigh(matrix)
+    kept = eigenvalues > ZERO
+    return np.asarray((vectors[:, kept] / np.sqrt(eigenvalues[kept])) @ vectors[:, kept].T)
 
 
 def log_determinant(matrix: NDArray[np.float64]) -> NDArray[np.float64]:

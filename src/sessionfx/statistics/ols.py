@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg, sparse
+from scipy import sparse
 
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of, scale_columns
+from sessionfx.statistics.linear_algebra import column_basis, membership_matrix, pseudo_inverse
 
-_WITHIN = 1e-9  # of a unit vector that lies in a space, what rounding may leave outside
+_WITHIN = 1e-9  # of a column's largest number, what is rounding where it does not differ within participants
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class OlsContrasts:
     weights : ndarray of shape (Q, N)
         The estimates are weights @ y.
     basis : ndarray of shape (N, R)
-        Orthonormal basis of what the design spans, without the participants' means where it spans these.
+        Orthonormal basis of what the design spans, without the participants' means where these are taken out first.
     means : csr_array of shape (n, N) or None
-        The sums of each participant's maps over the root of their number, where the design spans them: time for
+        The sums of each participant's maps over the root of their number, where each has an indicator: time for
         residuals then grows with N, not with n N.
     dof : float
         N − rank X.
@@ -80,9 +80,7 @@ class OlsContrasts:
         return f, float(len(effects)), self.dof
 
 
-def prepare_ols(
-    design: NDArray[np.float64], contrasts: NDArray[np.float64], participants: Sequence[str] = ()
-) -> OlsContrasts:
+def prepare_ols(design: NDArray[np.float64], contrasts: NDArray[np.float64]) -> OlsContrasts:
     """Compute what depends on the design alone.
 
     Parameters
@@ -91,7 +89,33 @@ def prepare_ols(
         Any rank below N.
     contrasts : ndarray of shape (P,) or (Q, P)
         Estimable.
-    participants : sequence of N str, optional
+
+    Raises
+    ------
+    ValueError
+        If no degrees of freedom are left.
+    """
+    basis = column_basis(design)
+    dof = len(design) - basis.shape[1]
+    if dof < 1:
+        raise ValueError("no degrees of freedom are left for the error")
+    return OlsContrasts(np.atleast_2d(contrasts) @ pseudo_inverse(design), basis, None, float(dof))
+
+
+def prepare_within(
+    design: NDArray[np.float64], contrasts: NDArray[np.float64], participants: Sequence[str]
+) -> OlsContrasts:
+    """Prepare a design beside an indicator for each participant, in memory that grows with N.
+
+    The indicators are taken out of the other columns first (Frisch & Waugh 1933, doi:10.2307/1907330).
+
+    Parameters
+    ----------
+    design : ndarray of shape (N, P)
+        The other columns.
+    contrasts : ndarray of shape (P,) or (Q, P)
+        Estimable from what differs within participants.
+    participants : sequence of N str
         Whose map each row is.
 
     Raises
@@ -99,20 +123,18 @@ def prepare_ols(
     ValueError
         If no degrees of freedom are left.
     """
-    rank = rank_of(design)
-    dof = design.shape[0] - rank
+    memberships = membership_matrix(participants)
+    means = sparse.csr_array(memberships.T / np.sqrt(memberships.sum(axis=0))[:, None])
+    found = prepare_ols(within_participants(design, participants), contrasts)
+    dof = found.dof - means.shape[0]
     if dof < 1:
         raise ValueError("no degrees of freedom are left for the error")
-    weights = np.atleast_2d(contrasts) @ pseudo_inverse(design)
-    basis = np.ascontiguousarray(linalg.svd(scale_columns(design)[0], full_matrices=False)[0][:, :rank])
-    means = None
-    labels = list(dict.fromkeys(participants))
-    if labels and len(labels) <= rank:
-        units = np.array([[float(owner == label) for owner in participants] for label in labels])
-        units /= np.sqrt(units.sum(axis=1, keepdims=True))
-        inside = units @ basis
-        if len(labels) - (inside**2).sum() <= _WITHIN * len(labels):
-            means = sparse.csr_array(units)
-            # the directions of the span that are orthogonal to all participants' means
-            basis = np.ascontiguousarray(basis @ linalg.qr(inside.T)[0][:, len(labels) :])
-    return OlsContrasts(weights, basis, means, float(dof))
+    return replace(found, means=means, dof=dof)
+
+
+def within_participants(columns: NDArray[np.float64], participants: Sequence[str]) -> NDArray[np.float64]:
+    """Take each participant's means out of columns of shape (N, P); exactly 0 where only rounding is left."""
+    memberships = membership_matrix(participants)
+    left = columns - memberships @ ((memberships.T @ columns) / memberships.sum(axis=0)[:, None])
+    left[:, np.abs(left).max(axis=0, initial=0.0) <= _WITHIN * np.abs(columns).max(axis=0, initial=0.0)] = 0.0
+    return np.asarray(left)

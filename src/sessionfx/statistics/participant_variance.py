@@ -10,7 +10,7 @@ Shapes: N maps, P regressors, V voxels, G distinct eigenvalues.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse, special
 
-from sessionfx.statistics.linear_algebra import log_determinant, pseudo_inverse, rank_of, scale_columns
+from sessionfx.statistics.linear_algebra import column_basis, log_determinant, membership_matrix, pseudo_inverse
 
 # Eigenvalues closer than this, relative to the most maps of a participant, are one: counts have no finer structure.
 _EQUAL_EIGENVALUES = 1e-9
+# Of the largest singular value: what is smaller is rounding. Keeping more is as right, and slower.
+_ROUNDING = 1e-13
 # κ = log(1 + λ n_max) is searched: equal steps of it are about equal steps of the intraclass correlation at both ends.
 _GRID_POINTS = 25
 _GRID_LIMIT = 1e5  # λ at the grid's upper end, an intraclass correlation of 0.99999
@@ -43,25 +45,22 @@ class ParticipantSpectrum:
         Distinct ξ, ascending.
     multiplicities : ndarray of shape (G,)
         How many dimensions each has; together m.
-    bases : tuple of ndarray of shape (N, multiplicity)
-        Orthonormal basis of each eigenspace.
+    eigenspaces : tuple of Eigenspace
+        Of the positive eigenvalues. That of zero is what they leave of the residual space.
     inverse : ndarray of shape (P, N)
         X⁺.
-    memberships : ndarray of shape (N, n)
+    memberships : csr_array of shape (N, n)
         Z, one column of zeros and ones per participant.
     fitted_basis : ndarray of shape (N, rank X)
         Orthonormal basis of the space that X spans.
-    sums : dict of int to _ParticipantSums
-        For the eigenspaces that are nearly all of the sums of participants with equally many maps.
     """
 
     eigenvalues: NDArray[np.float64]
     multiplicities: NDArray[np.float64]
-    bases: tuple[NDArray[np.float64], ...]
+    eigenspaces: tuple[Eigenspace, ...]
     inverse: NDArray[np.float64]
-    memberships: NDArray[np.float64]
+    memberships: sparse.csr_array
     fitted_basis: NDArray[np.float64]
-    sums: dict[int, _ParticipantSums]
 
     @property
     def n_residual(self) -> int:
@@ -91,21 +90,31 @@ class ParticipantSpectrum:
             Sums that are rounding error beside the data are exactly 0.
         """
         total = np.einsum("nv,nv->v", values, values)
-        found = np.empty((len(self.bases), values.shape[1]))
-        # The largest of the other spaces is what all leave: cheaper, and as good unless most of the total cancels.
-        rest = max((index for index in range(len(found)) if index not in self.sums), key=self._size, default=-1)
-        for index, basis in enumerate(self.bases):
-            if index in self.sums:
-                whole, found[index] = self.sums[index].squares(values)
-                self._renew(found, index, whole, values)
-            elif index != rest:
-                _sum_squares(basis.T @ values, found[index])
-        if rest >= 0:
-            others = [index for index in range(len(found)) if index != rest]
-            found[rest] = total - _sum_squares(self.fitted_basis.T @ values) - found[others].sum(axis=0)
-            self._renew(found, rest, total, values)
+        found = np.empty((len(self.eigenvalues), values.shape[1]))
+        n_zero = len(found) - len(self.eigenspaces)
+        for index, space in enumerate(self.eigenspaces, n_zero):
+            whole, found[index] = space.squares(values)
+            cancelled = np.nonzero(found[index] <= _CANCELLED * whole)[0]
+            if len(cancelled):
+                found[index, cancelled] = _sum_squares(space.part(values[:, cancelled]))
+        if n_zero:
+            # what the others leave: cheaper than its own basis, and as good unless most of the total cancels
+            found[0] = total - _sum_squares(self.fitted_basis.T @ values) - found[1:].sum(axis=0)
+            cancelled = np.nonzero(found[0] <= _CANCELLED * total)[0]
+            if len(cancelled):
+                found[0, cancelled] = _sum_squares(self.parts(values[:, cancelled])[0])
         found[found <= (np.finfo(float).eps * len(values)) ** 2 * total] = 0.0
         return found
+
+    def parts(self, values: NDArray[np.floating]) -> list[NDArray[np.float64]]:
+        """Project voxels of shape (N, V) on each of the G eigenspaces."""
+        found = [space.part(values) for space in self.eigenspaces]
+        if len(found) == len(self.eigenvalues):
+            return found
+        rest = values - self.fitted_basis @ (self.fitted_basis.T @ values)
+        for part in found:
+            rest -= part
+        return [rest, *found]
 
     def products(self, responses: NDArray[np.floating]) -> NDArray[np.float64]:
         """Sum the products of the coordinates of every two of R responses over each eigenspace.
@@ -119,7 +128,7 @@ class ParticipantSpectrum:
         ndarray of shape (R, R, G, V)
         """
         r = len(responses)
-        found = np.empty((r, r, len(self.bases), responses.shape[2]))
+        found = np.empty((r, r, len(self.eigenvalues), responses.shape[2]))
         for s in range(r):
             found[s, s] = self.squares(responses[s])
         for s, t in combinations(range(r), 2):
@@ -127,56 +136,45 @@ class ParticipantSpectrum:
             found[s, t] = found[t, s] = (both - found[s, s] - found[t, t]) / 2
         return found
 
-    def _size(self, index: int) -> float:
-        return float(self.multiplicities[index])
-
-    def _renew(
-        self, found: NDArray[np.float64], index: int, whole: NDArray[np.float64], values: NDArray[np.floating]
-    ) -> None:
-        """Compute from the basis itself what is a small difference of large sums."""
-        cancelled = np.nonzero(found[index] <= _CANCELLED * whole)[0]
-        if len(cancelled):
-            found[index, cancelled] = _sum_squares(self.bases[index].T @ values[:, cancelled])
-
 
 @dataclass(frozen=True)
-class _ParticipantSums:
-    """An eigenspace as all scaled sums of n participants but for R directions, in time that grows with N and not N².
+class Eigenspace:
+    """An eigenspace in memory and time that grow with N: sums of participants but for some directions, and vectors.
 
     Attributes
     ----------
-    scaled : csr_array of shape (n, N)
-        The sum of each participant's c maps over √c: an orthonormal basis of a space that holds the eigenspace.
+    sums : csr_array of shape (n, N)
+        The sum over √c of the c maps of each participant who has as many as the eigenvalue says; (0, N) if nobody has.
     other : ndarray of shape (R, n)
-        Orthonormal basis, in these coordinates, of what of that space does not belong to the eigenspace.
+        Orthonormal, in these coordinates: what does not belong to the eigenspace.
+    vectors : ndarray of shape (N, K)
+        Further orthonormal vectors that do.
     """
 
-    scaled: sparse.csr_array
+    sums: sparse.csr_array
     other: NDArray[np.float64]
+    vectors: NDArray[np.float64]
 
-    @classmethod
-    def of(cls, basis: NDArray[np.float64], value: float, memberships: NDArray[np.float64]) -> _ParticipantSums | None:
-        """Find this form of an eigenspace with a basis of shape (N, m) and its eigenvalue; None where there is none."""
-        counts = memberships.sum(axis=0)
-        members = np.abs(counts - value) <= _EQUAL_EIGENVALUES * counts.max()
-        n, m = int(members.sum()), basis.shape[1]
-        if n < m or n - m > m / 2:
-            return None
-        scaled = memberships[:, members].T / np.sqrt(value)
-        inside = scaled @ basis
-        if m - (inside**2).sum() > _EQUAL_EIGENVALUES * m:
-            return None
-        return cls(sparse.csr_array(scaled), np.ascontiguousarray(linalg.qr(inside)[0][:, m:].T))
+    @property
+    def dimensions(self) -> int:
+        """Its multiplicity."""
+        return int(self.sums.shape[0] - len(self.other) + self.vectors.shape[1])
 
     def squares(self, values: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Sum the squares of all scaled sums, and those of the eigenspace, both of shape (V,)."""
-        sums = self.scaled @ values
-        whole = _sum_squares(sums)
+        """Sum the squares of all that is computed, and of the coordinates in the eigenspace, both of shape (V,)."""
+        sums = self.sums @ values
+        whole = _sum_squares(sums) + _sum_squares(self.vectors.T @ values)
         return whole, whole - _sum_squares(self.other @ sums)
 
+    def part(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Project voxels of shape (N, V) on it."""
+        sums = self.sums @ values
+        sums -= self.other.T @ (self.other @ sums)
+        return np.asarray(self.sums.T @ sums + self.vectors @ (self.vectors.T @ values))
 
-def _sum_squares(coordinates: NDArray[np.float64], out: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    return np.asarray(np.einsum("jv,jv->v", coordinates, coordinates, out=out))
+
+def _sum_squares(coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.einsum("jv,jv->v", coordinates, coordinates))
 
 
 def participant_spectrum(design: NDArray[np.float64], participants: Sequence[str]) -> ParticipantSpectrum:
@@ -193,6 +191,12 @@ def participant_spectrum(design: NDArray[np.float64], participants: Sequence[str
     ------
     ValueError
         If the residual space is empty.
+
+    Notes
+    -----
+    The positive eigenvalues of S ZZ′ S are those of Z′SZ = D − BB′, D the diagonal matrix of the participants' numbers
+    of maps and B = Z′Q for a basis Q of X. Of the participants with c maps each, combinations that are orthogonal to
+    their rows of B have the eigenvalue c. What is left has as many dimensions as these rows' ranks add up to.
     """
     # strategies and evidence ask for the same few designs again and again
     return _spectrum(np.ascontiguousarray(design, dtype=np.float64).tobytes(), design.shape, tuple(participants))
@@ -201,37 +205,77 @@ def participant_spectrum(design: NDArray[np.float64], participants: Sequence[str
 @lru_cache(maxsize=12)
 def _spectrum(content: bytes, shape: tuple[int, int], participants: tuple[str, ...]) -> ParticipantSpectrum:
     design = np.frombuffer(content).reshape(shape)
-    order = {label: column for column, label in enumerate(dict.fromkeys(participants))}
-    memberships = np.zeros((len(participants), len(order)))
-    memberships[np.arange(len(participants)), [order[label] for label in participants]] = 1.0
-    rank = rank_of(design)
+    fitted = column_basis(design)
+    rank = fitted.shape[1]
     if rank >= len(design):
         raise ValueError("the design leaves no residual space")
-    left = linalg.svd(scale_columns(design)[0])[0] if design.size else np.eye(len(design))
-    residual_basis = left[:, rank:]
-    projected = residual_basis.T @ memberships
-    eigenvalues, vectors = linalg.eigh(projected @ projected.T)
+    memberships = membership_matrix(participants)
+    counts = memberships.sum(axis=0)
+    shared = memberships.T @ fitted
+    members = {count: np.nonzero(counts == count)[0] for count in np.unique(counts).tolist()}
+    others = {count: _spanned(shared[rows]) for count, rows in members.items()}
+    vectors = list(_mixed(others, members, shared, memberships, fitted))
+    values = np.array([value for value, _ in vectors])
     # not relative to the largest eigenvalue: all are zero but for rounding where the design spans the participants
-    negligible = _EQUAL_EIGENVALUES * memberships.sum(axis=0).max()
-    bounds = np.nonzero(np.diff(eigenvalues) > negligible)[0] + 1
-    groups = np.split(np.arange(len(eigenvalues)), bounds)
-    distinct = np.array([eigenvalues[group].mean() for group in groups])
-    distinct[np.abs(distinct) <= negligible] = 0.0
-    bases = tuple(np.ascontiguousarray(residual_basis @ vectors[:, group]) for group in groups)
-    sums = {
-        index: found
-        for index, (basis, value) in enumerate(zip(bases, distinct, strict=True))
-        if value > 0 and (found := _ParticipantSums.of(basis, float(value), memberships)) is not None
-    }
+    negligible = _EQUAL_EIGENVALUES * counts.max()
+    whole = {count for count, rows in members.items() if len(rows) > others[count].shape[1]}
+    ordered = np.sort([*whole, *values[values > negligible]])
+    eigenvalues, eigenspaces = [], []
+    for group in np.split(ordered, np.nonzero(np.diff(ordered) > negligible)[0] + 1) if len(ordered) else []:
+        own = [count for count in whole if group[0] <= count <= group[-1]]
+        rows = members[own[0]] if own else np.empty(0, dtype=int)
+        inside = [vector for value, vector in vectors if group[0] <= value <= group[-1]]
+        eigenspaces.append(
+            Eigenspace(
+                sparse.csr_array(memberships[:, rows].T / np.sqrt(own[0] if own else 1.0)),
+                np.ascontiguousarray(others[own[0]].T) if own else np.empty((0, 0)),
+                np.column_stack(inside) if inside else np.empty((len(design), 0)),
+            )
+        )
+        eigenvalues.append(float(own[0]) if own else float(group.mean()))
+    multiplicities = [float(space.dimensions) for space in eigenspaces]
+    n_zero = len(design) - rank - sum(multiplicities)
+    if n_zero:
+        eigenvalues, multiplicities = [0.0, *eigenvalues], [n_zero, *multiplicities]
     return ParticipantSpectrum(
-        eigenvalues=distinct,
-        multiplicities=np.array([float(len(group)) for group in groups]),
-        bases=bases,
+        eigenvalues=np.array(eigenvalues),
+        multiplicities=np.array(multiplicities),
+        eigenspaces=tuple(eigenspaces),
         inverse=pseudo_inverse(design),
         memberships=memberships,
-        fitted_basis=np.ascontiguousarray(left[:, :rank]),
-        sums=sums,
+        fitted_basis=fitted,
     )
+
+
+def _spanned(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Orthonormal basis of what columns span, with directions in which they are hardly more than rounding."""
+    left, sizes, _ = linalg.svd(columns, full_matrices=False)
+    return np.asarray(left[:, sizes > _ROUNDING * sizes.max(initial=0.0)])
+
+
+def _mixed(
+    others: Mapping[float, NDArray[np.float64]],
+    members: Mapping[float, NDArray[np.int_]],
+    shared: NDArray[np.float64],
+    memberships: sparse.csr_array,
+    fitted: NDArray[np.float64],
+) -> Iterator[tuple[float, NDArray[np.float64]]]:
+    """Find the eigenvalues, and vectors of shape (N,), of what participants have beside the eigenvalue c."""
+    bases = [(count, members[count], basis) for count, basis in others.items() if basis.shape[1]]
+    if not bases:
+        return
+    sizes = [basis.shape[1] for _, _, basis in bases]
+    inside = np.concatenate([basis.T @ shared[rows] for _, rows, basis in bases])
+    values, combined = linalg.eigh(np.diag(np.repeat([count for count, _, _ in bases], sizes)) - inside @ inside.T)
+    of_participants = np.zeros((memberships.shape[1], len(values)))
+    for (_, rows, basis), part in zip(bases, np.split(combined, np.cumsum(sizes)[:-1]), strict=True):
+        of_participants[rows] = basis @ part
+    vectors = memberships @ of_participants
+    for _ in range(2):  # twice is enough
+        vectors -= fitted @ (fitted.T @ vectors)
+    lengths = np.linalg.norm(vectors, axis=0)
+    lengths[lengths == 0] = 1.0
+    yield from zip(values.tolist(), (vectors / lengths).T, strict=True)
 
 
 def deviance(

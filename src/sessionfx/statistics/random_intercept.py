@@ -52,12 +52,11 @@ def spectral_contrast(spectrum: ParticipantSpectrum, contrast: NDArray[np.float6
     """Bring an estimable contrast of shape (P,) into spectral form."""
     weights = contrast @ spectrum.inverse
     by_participant = spectrum.memberships.T @ weights
-    shared = spectrum.memberships @ by_participant
-    loadings = [basis.T @ shared for basis in spectrum.bases]
+    corrections = np.hstack(spectrum.parts((spectrum.memberships @ by_participant)[:, None])).T
     return MixedContrast(
         weights,
-        np.array([basis @ loading for basis, loading in zip(spectrum.bases, loadings, strict=True)]),
-        np.array([loading @ loading for loading in loadings]),
+        np.ascontiguousarray(corrections),
+        np.einsum("gn,gn->g", corrections, corrections),
         float(weights @ weights),
         float(by_participant @ by_participant),
     )

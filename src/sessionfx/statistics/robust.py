@@ -32,10 +32,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import linalg
 
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of, scale_columns
+from sessionfx.statistics.linear_algebra import column_basis, pseudo_inverse, rank_of
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 
 FloatArray = NDArray[np.float64]
@@ -202,7 +201,7 @@ def prepare_m_estimate(kind: MEstimator, design: FloatArray, contrast: FloatArra
     contrast : ndarray of shape (P,)
         Estimable.
     """
-    basis = linalg.svd(scale_columns(design)[0], full_matrices=False)[0][:, : rank_of(design)]
+    basis = column_basis(design)
     return RobustContrast(kind, prepare_ols(design, contrast), np.ascontiguousarray(basis))
 
 

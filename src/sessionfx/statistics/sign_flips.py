@@ -10,10 +10,12 @@ Shapes: n participants, V voxels, F sets of signs, of which the first is that of
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from sessionfx.statistics.linear_algebra import pseudo_inverse
 
@@ -110,7 +112,7 @@ def standardised_scores(
     scores : ndarray of shape (n, V)
         Effective scores, whose signs may be flipped (Hemerik, Goeman & Finos 2020, doi:10.1111/rssb.12369).
     expected : ndarray of shape (F,)
-        See `expected_squares`.
+        See `EffectiveScores.expected_squares`.
     signs : ndarray of shape (F, n)
 
     Returns
@@ -122,15 +124,53 @@ def standardised_scores(
     return np.asarray(((signs @ standard) ** 2).sum(axis=1) / expected)
 
 
-def expected_squares(covariance: NDArray[np.float64], signs: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Find the expected squares, of shape (F,), of flipped sums of scores, relative to the sum of their variances."""
-    return np.asarray(((signs @ covariance) * signs).sum(axis=1) / np.trace(covariance))
+@dataclass(frozen=True)
+class EffectiveScores:
+    """Scores of n participants from N maps: what their own maps say, less what the nuisance carries.
+
+    Attributes
+    ----------
+    own : csr_array of shape (n, N)
+    carried : ndarray of shape (n, P)
+    coefficients : ndarray of shape (P, N)
+        Of the nuisance.
+    memberships : csr_array of shape (N, n)
+        Whose map each is.
+    ratio : float
+        λ of the working covariance.
+    """
+
+    own: sparse.csr_array
+    carried: NDArray[np.float64]
+    coefficients: NDArray[np.float64]
+    memberships: sparse.csr_array
+    ratio: float
+
+    def of(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Compute the scores of V voxels, of shape (n, V)."""
+        return np.asarray(self.own @ values - self.carried @ (self.coefficients @ values))
+
+    def expected_squares(self, signs: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Find the expected squares, of shape (F,), of flipped sums of scores, relative to the sum of their variances.
+
+        Under the working covariance I + λZZ′ of the maps, Z saying whose map each is.
+        """
+        found, total = np.zeros(len(signs)), 0.0
+        for own, coefficients, share in (
+            (self.own, self.coefficients, 1.0),
+            (sparse.csr_array(self.own @ self.memberships), self.coefficients @ self.memberships, self.ratio),
+        ):
+            found += share * np.square(signs @ own - (signs @ self.carried) @ coefficients).sum(axis=1)
+            crossed = float((self.carried * (own @ coefficients.T)).sum())
+            squares = np.einsum("np,pq,nq->", self.carried, coefficients @ coefficients.T, self.carried, optimize=True)
+            total += share * float(own.power(2).sum() - 2 * crossed + squares)
+        return np.asarray(found / total)
 
 
 def effective_scores(
     tested: NDArray[np.float64], nuisance: NDArray[np.float64], owners: NDArray[np.int_], ratio: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """Find the weights of maps in participants' scores for a regressor, in the model without it.
+) -> EffectiveScores | None:
+    """Find the participants' scores for a regressor, in the model without it.
 
     The regressor is made orthogonal to the nuisance under the working covariance, I + λJ of each participant's maps:
     a score then does not change with the error of the nuisance's estimates.
@@ -146,9 +186,8 @@ def effective_scores(
 
     Returns
     -------
-    weights : ndarray of shape (n, N)
-    covariance : ndarray of shape (n, n)
-        Of the scores, under the working covariance. Instead of both None where the nuisance explains the regressor.
+    EffectiveScores or None
+        None where the nuisance explains the regressor.
     """
     counts = np.bincount(owners)
 
@@ -162,24 +201,20 @@ def effective_scores(
     left = tested - nuisance @ (solve @ (of_nuisance.T @ tested))
     if left @ left <= _CONSTANT * (tested @ tested):
         return None
-    own = np.zeros((len(counts), len(owners)))
-    own[owners, np.arange(len(owners))] = weighted(left[:, None])[:, 0]
-    weights = own - (own @ nuisance) @ (solve @ of_nuisance.T)
-    sums = np.zeros((len(weights), len(counts)))
-    np.add.at(sums.T, owners, weights.T)
-    return weights, weights @ weights.T + ratio * sums @ sums.T
+    shape, rows = (len(counts), len(owners)), np.arange(len(owners))
+    own = sparse.csr_array((weighted(left[:, None])[:, 0], (owners, rows)), shape=shape)
+    memberships = sparse.csr_array((np.ones(len(owners)), (rows, owners)), shape=shape[::-1])
+    return EffectiveScores(own, own @ nuisance, solve @ of_nuisance.T, memberships, ratio)
 
 
-def outlying(
-    residuals: NDArray[np.float64], residual: NDArray[np.float64], limit: float
-) -> tuple[NDArray[np.int_], int]:
+def outlying(residuals: NDArray[np.float64], free: NDArray[np.float64], limit: float) -> tuple[NDArray[np.int_], int]:
     """Count the voxels in which each participant lies beyond a limit on externally studentised residuals.
 
     Parameters
     ----------
     residuals : ndarray of shape (n, V)
-    residual : ndarray of shape (n, n)
-        I − XX⁺.
+    free : ndarray of shape (n,)
+        Diagonal of I − XX⁺.
     limit : float
         On |t| with n − rank − 1 degrees of freedom.
 
@@ -189,7 +224,6 @@ def outlying(
     n_any : int
         Voxels in which somebody does.
     """
-    free = np.diag(residual)
     dof = round(free.sum())
     variance = np.einsum("nv,nv->v", residuals, residuals) / dof
     squared = residuals**2 / np.where(free > _CONSTANT, free, np.inf)[:, None] / variance

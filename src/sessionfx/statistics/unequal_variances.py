@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.linear_algebra import pseudo_inverse, quadratic_form
+from sessionfx.statistics.linear_algebra import column_basis, pseudo_inverse, quadratic_form
 
 # Of a participant's variance, what is zero but for rounding
 _ZERO = 1e-10
@@ -33,13 +33,13 @@ class GroupedContrast:
     ----------
     weights : ndarray of shape (n,)
         The estimate is weights @ y.
-    residual : ndarray of shape (n, n)
-        I − XX⁺.
+    basis : ndarray of shape (n, R)
+        Orthonormal, of what the design spans.
     labels : tuple of K str
     members : csr_array of shape (K, n)
         Ones where a participant is in a group.
     free : ndarray of shape (K,)
-        Degrees of freedom of each group's variance: its participants' part of the trace of `residual`.
+        Degrees of freedom of each group's variance: its participants' part of the trace of I − XX⁺.
     carried : ndarray of shape (K,)
         Sum of squared weights of each group's participants.
     unseen : tuple of str
@@ -50,7 +50,7 @@ class GroupedContrast:
     """
 
     weights: NDArray[np.float64]
-    residual: NDArray[np.float64]
+    basis: NDArray[np.float64]
     labels: tuple[str, ...]
     members: sparse.csr_array
     free: NDArray[np.float64]
@@ -66,7 +66,7 @@ class GroupedContrast:
 
     def residuals(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
         """Take out what the design explains of voxels of shape (n, V); exactly 0 where only rounding is left."""
-        left = self.residual @ values
+        left = values - self.basis @ (self.basis.T @ values)
         squares = np.einsum("nv,nv->v", left, left)
         total = np.einsum("nv,nv->v", values, values)
         left[:, squares <= (np.finfo(float).eps * len(values)) ** 2 * total] = 0.0
@@ -183,24 +183,31 @@ def grouped_contrast(
         With unbiased variances where the design has nothing but the groups, or they vary equally.
     """
     labels = list(dict.fromkeys(groups))
-    inverse = pseudo_inverse(design)
-    weights = contrast @ inverse
+    weights = contrast @ pseudo_inverse(design)
     weights = np.where(np.abs(weights) > _ZERO * np.abs(weights).max(initial=0.0), weights, 0.0)
-    residual = np.eye(len(design)) - design @ inverse
+    basis = column_basis(design)
     members = np.array([[float(own == label) for own in groups] for label in labels])
-    free, carried = members @ np.diag(residual), members @ weights**2
+    free, carried = members @ (1 - np.square(basis).sum(axis=1)), members @ weights**2
     free = np.where(free > _ZERO * len(design), free, 0.0)
     unseen = tuple(label for label, left, weight in zip(labels, free, carried, strict=True) if weight and not left)
-    factor = members.T @ np.where(free > 0, carried / np.where(free > 0, free, 1.0), 0.0)
-    form = (residual * factor) @ residual  # v = y′(form)y
+    factor = np.where(free > 0, carried / np.where(free > 0, free, 1.0), 0.0)
+    # v = y′(form)y, form = RFR with R = I − QQ′ and F the factor of each participant's group: for participants i of g
+    # and j of h it is Q_i A_gh Q_j′, A_gh = Q′FQ − (F_g + F_h) I, and F_g more where i is j
+    of_groups = np.einsum("gn,np,nq->gpq", members, basis, basis)
+    middle = np.einsum("g,gpq->pq", factor, of_groups)
+    among = middle - np.add.outer(factor, factor)[..., None, None] * np.eye(len(middle))
+    carrying = np.einsum("ggpq,gpq->g", among, of_groups)
+    together = np.einsum("ghpq,hqr,ghrs,gsp->gh", among, of_groups, among, of_groups, optimize=True)
+    counts = members.sum(axis=1)
+    together[np.diag_indices(len(labels))] += counts * factor**2 + 2 * factor * carrying
     return GroupedContrast(
         weights=weights,
-        residual=residual,
+        basis=basis,
         labels=tuple(labels),
         members=sparse.csr_array(members),
         free=free,
         carried=carried,
         unseen=unseen,
-        share=members @ np.diag(form),
-        together=members @ form**2 @ members.T,
+        share=counts * factor + carrying,
+        together=together,
     )

@@ -17,6 +17,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
@@ -96,11 +97,14 @@ class MapLayout:
 
     def rows_of(self, participant: str) -> dict[str, int]:
         """Row of each session of a participant."""
-        return {
-            session: row
-            for row, (owner, session) in enumerate(zip(self.participants, self.sessions, strict=True))
-            if owner == participant
-        }
+        return dict(self._rows.get(participant, {}))
+
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, int]]:
+        found: dict[str, dict[str, int]] = {}
+        for row, (participant, session) in enumerate(zip(self.participants, self.sessions, strict=True)):
+            found.setdefault(participant, {})[session] = row
+        return found
 
     def complete_rows(self, sessions: Sequence[str]) -> NDArray[np.int_]:
         """Rows of the maps of each participant who has all of some sessions, of shape (n, S)."""

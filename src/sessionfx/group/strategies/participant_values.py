@@ -7,7 +7,7 @@ and meta-analysis test them, and they show what such tests assume (`group.partic
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -101,13 +101,13 @@ class SummaryStatisticsPlan(ParticipantPlan):
 
     Attributes
     ----------
-    combination : ndarray of shape (n, N)
-        Weight of each map in each participant's value.
+    combination : csr_array of shape (n, N)
+        Weight of each map in each participant's value; none of them is 0.
     precision_weighted : bool
         Whether the weights are replaced by the maps' precisions (means only).
     """
 
-    combination: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    combination: sparse.csr_array = field(default_factory=lambda: sparse.csr_array((0, 0)))
     precision_weighted: bool = False
 
     @cached_property
@@ -117,10 +117,10 @@ class SummaryStatisticsPlan(ParticipantPlan):
             return grouped_test(self.design_matrix.to_numpy(), self.contrast, self.groups)
         return prepare_ols(self.design_matrix.to_numpy(), self.contrast)
 
-    @cached_property
+    @property
     def combinations(self) -> sparse.csr_array:
         """One value of each participant, which needs the participant's maps alone."""
-        return sparse.csr_array(self.combination)
+        return self.combination
 
     @property
     def uses_variances(self) -> bool:
@@ -145,12 +145,10 @@ class SummaryStatisticsPlan(ParticipantPlan):
             return np.asarray(self.combinations @ effects)
         if variances is None:
             raise ValueError("precision weights need the maps' variances")
-        values = np.empty((len(self.combination), effects.shape[1]))
-        for value, weights in zip(values, self.combination, strict=True):
-            inputs = [
-                Estimate(effects[row].astype(float), variances[row].astype(float), 0.0)
-                for row in np.nonzero(weights)[0]
-            ]
+        values = np.empty((len(self.design_matrix), effects.shape[1]))
+        of_each = np.split(self.combination.indices, self.combination.indptr[1:-1])
+        for value, rows in zip(values, of_each, strict=True):
+            inputs = [Estimate(effects[row].astype(float), variances[row].astype(float), 0.0) for row in rows]
             value[:] = average(inputs, "precision", "sum").effect
         return values
 
@@ -170,7 +168,7 @@ class SummaryStatisticsPlan(ParticipantPlan):
         if self.precision_weighted:
             with np.errstate(divide="ignore", invalid="ignore"):  # variances of zero: undetermined voxels
                 return np.asarray(1 / ((self.combination != 0).astype(float) @ (1 / variances)))
-        return np.asarray(self.combination**2 @ variances)
+        return np.asarray(self.combination.power(2) @ variances)
 
     def effective_n(self, question: Question) -> float:
         """Find 1 / c′(X′X)⁻¹c; see `Plan.effective_n`."""
@@ -479,9 +477,7 @@ def plan_over_participants(
         If the model does not determine the contrast over participants, or leaves no error.
     """
     asked = question.sessions
-    combination = np.zeros((len(combinations), len(layout.participants)))
-    for row, weights in zip(combination, combinations.values(), strict=True):
-        row[list(weights)] = list(weights.values())
+    combination = _combination_matrix(combinations.values(), len(layout.participants))
     first_rows = [next(iter(weights)) for weights in combinations.values()]
     between = layout.between(first_rows)
     names, values = layout.adjusting_covariates(asked)
@@ -519,6 +515,14 @@ def plan_over_participants(
         precision_weighted=precision,
         groups=groups,
     )
+
+
+def _combination_matrix(combinations: Iterable[dict[int, float]], n_maps: int) -> sparse.csr_array:
+    """Put the weights of each participant's maps into a row."""
+    rows = [[(row, weight) for row, weight in weights.items() if weight] for weights in combinations]
+    numbers = np.repeat(np.arange(len(rows)), list(map(len, rows)))
+    columns, weights = np.array([place for own in rows for place in own]).T
+    return sparse.csr_array((weights, (numbers, columns.astype(int))), shape=(len(rows), n_maps))
 
 
 def check_over_participants(design: pd.DataFrame, contrast: NDArray[np.float64]) -> None:

@@ -19,6 +19,7 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.group.judgement import Evidence, Judgement
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, PartialMaps, Plan, Question
 from sessionfx.group.strategies.designs import (
+    SessionDesign,
     complete_participants,
     difference_contrasts,
     session_design,
@@ -27,16 +28,16 @@ from sessionfx.group.strategies.designs import (
 from sessionfx.group.strategies.strategy import ORDINARY, UNEQUAL_TIMES, Assumptions, Grounds, Strategy
 from sessionfx.group.validity import NEGLIGIBLE_ICC, POOLED_MEAN, WITHOUT_SPHERICITY
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.linear_algebra import independent_columns, rank_of
+from sessionfx.statistics.linear_algebra import independent_columns, is_estimable, rank_of
 from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
-from sessionfx.statistics.ols import OlsContrasts, prepare_ols
+from sessionfx.statistics.ols import OlsContrasts, prepare_ols, prepare_within, within_participants
 from sessionfx.statistics.partial_coverage import (
     Fitted,
     complete_values,
     epsilon,
     ordinary,
-    within_participants,
 )
+from sessionfx.statistics.partial_coverage import within_participants as fitted_within
 from sessionfx.wording import minus
 
 POOLING = (
@@ -64,6 +65,8 @@ NO_F_TEST_OVER_CONDITIONS = (
     "The session model tests one contrast over conditions at a time here; marginal and summary-statistics test "
     "several, however these co-vary."
 )
+# With more participants their indicators are not written out: their means are taken out of the other columns
+MOST_INDICATORS = 500
 _WITHIN = 1e-9  # of a design's largest part within participants, what is rounding
 LINEAR_CODE = (
     "The subject effect is one straight line over the order of the participants' labels; the result changes when they "
@@ -81,10 +84,13 @@ class SessionModelPlan(Plan):
         Of each row.
     n_common : int
         Columns that are no participant's own; the first ones.
+    is_within : bool
+        Whether what differs within participants determines the contrast, and their indicators can be taken out first.
     """
 
     participants: tuple[str, ...] = ()
     n_common: int = field(default=0, kw_only=True)
+    is_within: bool = field(default=False, kw_only=True)
 
     no_resampling: ClassVar[str] = (
         "There are no family-wise p values: maps of one participant are not exchangeable one by one, and an error "
@@ -94,7 +100,10 @@ class SessionModelPlan(Plan):
     @cached_property
     def prepared(self) -> OlsContrasts:
         """The contrast, ready for any number of voxels."""
-        return prepare_ols(self.design_matrix.to_numpy(), self.contrast, self.participants)
+        if self.is_within:
+            common = self.design_matrix.iloc[:, : self.n_common].to_numpy()
+            return prepare_within(common, self.contrast[..., : self.n_common], self.participants)
+        return prepare_ols(self.design_matrix.to_numpy(), self.contrast)
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Estimate the contrast by OLS, see `Plan.estimate`."""
@@ -102,7 +111,7 @@ class SessionModelPlan(Plan):
 
     def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
         """Estimate by OLS at each voxel; see `Plan.estimate_apart`."""
-        matrix, contrast = self.design_matrix.to_numpy(), self.contrast
+        matrix, contrast = self.design_matrix.iloc[:, : self.n_common].to_numpy(), self.contrast
         if self.details["SubjectEffect"] == "none":
             design = maps.arranged(matrix)
             flat = design.reshape(-1, design.shape[2])
@@ -112,7 +121,7 @@ class SessionModelPlan(Plan):
             return found._replace(result=replace(found.result, n=maps.cells.n_participants))
         if self.details["SubjectEffect"] != "indicator":  # a line over those who are there
             return None
-        design = maps.arranged(matrix[:, : self.n_common])
+        design = maps.arranged(matrix)
         counts = (maps.rows >= 0).sum(axis=1)
         deviations = np.where((maps.rows >= 0)[:, :, None], design - design.sum(axis=1, keepdims=True)
                               / counts[:, None, None], 0.0)  # fmt: skip
@@ -122,7 +131,7 @@ class SessionModelPlan(Plan):
         asked = contrast[..., : self.n_common]
         if not np.allclose(asked @ kept.T @ kept, asked):
             return None
-        return within_participants(maps.cells, design @ kept.T, asked @ kept.T)
+        return fitted_within(maps.cells, design @ kept.T, asked @ kept.T)
 
 
 @dataclass(frozen=True)
@@ -248,18 +257,11 @@ class SessionModel(Strategy):
         subject_effect = resolve_subject_effect(options.subject_effect, asked)
         design = session_design(layout, question, options.session_covariate_effect)
         n_before = design.matrix.shape[1]
-        whole = design.with_columns(_subject_columns(layout, subject_effect))
-        whole.check(
-            "too few participants have these sessions, or covariates cannot be told apart from sessions."
-            if subject_effect == "none"
-            else f"with subject effect '{subject_effect}', it cannot be told apart from the participants' own levels "
-            "(too few participants have more than one of these sessions, or it is about the participants themselves), "
-            "or covariates cannot be told apart from sessions."
-        )
-        # indicators that the columns before them explain are left out; the contrast does not touch them
-        kept = independent_columns(whole.matrix.to_numpy())
-        if any(column not in kept for column in range(n_before) if np.any(np.atleast_2d(whole.contrast)[:, column])):
-            kept = list(range(whole.matrix.shape[1]))
+        is_within = subject_effect == "indicator" and _is_within(design, layout)
+        if is_within and len(layout.unique_participants) > MOST_INDICATORS:
+            whole, kept = _within(design, layout), list(range(n_before))
+        else:
+            whole, kept = _with_subjects(design, layout, subject_effect)
         matrix, contrast = whole.matrix.iloc[:, kept], whole.contrast[..., kept]
         n_sessions = len([session for session in asked.sessions if session in layout.sessions])
         common: tuple[pd.DataFrame, NDArray[np.float64], tuple[int, ...], dict[str, str], str] = (
@@ -274,7 +276,9 @@ class SessionModel(Strategy):
         details = {"SubjectEffect": subject_effect, **design.details}
         n_common = sum(column < n_before for column in kept)
         if asked.kind != "any":
-            return SessionModelPlan(*common, warnings, details, layout.participants, n_common=n_common)
+            return SessionModelPlan(
+                *common, warnings, details, layout.participants, n_common=n_common, is_within=is_within
+            )
         if subject_effect != "indicator":
             return SessionTestPlan(*common, warnings, details, layout.participants, n_common=n_common)
         complete, between = complete_participants(layout, asked)
@@ -290,7 +294,46 @@ class SessionModel(Strategy):
             complete,
             between,
             n_common=n_common,
+            is_within=is_within,
         )
+
+
+def _with_subjects(design: SessionDesign, layout: MapLayout, subject_effect: str) -> tuple[SessionDesign, list[int]]:
+    """Add the columns of a subject effect, and say which columns are kept.
+
+    Raises
+    ------
+    NotEstimableError
+        If they do not determine the contrast, or leave no error.
+    """
+    whole = design.with_columns(_subject_columns(layout, subject_effect))
+    whole.check(
+        "too few participants have these sessions, or covariates cannot be told apart from sessions."
+        if subject_effect == "none"
+        else f"with subject effect '{subject_effect}', it cannot be told apart from the participants' own levels "
+        "(too few participants have more than one of these sessions, or it is about the participants themselves), "
+        "or covariates cannot be told apart from sessions."
+    )
+    # indicators that the columns before them explain are left out; the contrast does not touch them
+    kept = independent_columns(whole.matrix.to_numpy())
+    n_before = design.matrix.shape[1]
+    if any(column not in kept for column in range(n_before) if np.any(np.atleast_2d(whole.contrast)[:, column])):
+        kept = list(range(whole.matrix.shape[1]))
+    return whole, kept
+
+
+def _is_within(design: SessionDesign, layout: MapLayout) -> bool:
+    """Whether what differs within participants determines the contrast and leaves error."""
+    within = within_participants(design.matrix.to_numpy(), layout.participants)
+    is_determined = all(is_estimable(within, row) for row in np.atleast_2d(design.contrast))
+    return is_determined and len(within) > len(layout.unique_participants) + rank_of(within)
+
+
+def _within(design: SessionDesign, layout: MapLayout) -> SessionDesign:
+    """Take the participants' means out of the columns, which answers as indicators would."""
+    columns = within_participants(design.matrix.to_numpy(), layout.participants)
+    matrix = pd.DataFrame(columns, index=design.matrix.index, columns=design.matrix.columns)
+    return replace(design, matrix=matrix)
 
 
 def _judge_pairs(asked: SessionContrast, layout: MapLayout, pooled: Judgement | None) -> Judgement:
