@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
+from nibabel.cifti2 import BrainModelAxis
+from nibabel.gifti import GiftiDataArray, GiftiImage
 from PIL import Image
 
+from sessionfx.bids.meshes import find_meshes, mesh_beside, read_mesh, with_meshes
 from sessionfx.report.brain import canvas_for
 from sessionfx.report.canvas import Canvas, Scale
 from sessionfx.report.nilearn_files import fsaverage5_arrays
 from sessionfx.report.style import DIVERGING
-from sessionfx.report.surface_views import Cortex, lay_out, project
+from sessionfx.report.surface_views import Cortex, depth_of_folds, lay_out, project
+from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.mesh import Mesh
 from sessionfx.space.surface import Surface
 
@@ -112,7 +118,7 @@ def test_coarser_surfaces_show_all_their_vertices_and_finer_ones_say_what_they_s
     assert set(coarse.features.ravel()) == {-1, *range(2 * 642)}
     fine = fsaverage(40962, name="fsaverage6")
     equal = fsaverage()
-    assert "Of 40,962 vertices of hemi-L those 10,242 are drawn" in fine.form
+    assert "Of 40,962 vertices of a hemisphere 10,242 are drawn" in fine.form
     np.testing.assert_array_equal(
         np.where(fine.features >= N, fine.features - 40962 + N, fine.features), equal.features
     )
@@ -134,3 +140,51 @@ def test_a_mesh_without_folds_or_flat_map_is_drawn_in_plain_grey(inflated: Mesh)
     view = lay_out({"L": Cortex(inflated)})
     assert set(view.vertices.ravel()) - {-1} <= set(range(N))
     assert len(set(view.vertices.ravel())) > 0.97 * N
+
+
+def grayordinates() -> Grayordinates:
+    """All but a wall of 100 vertices of each hemisphere, and voxels below."""
+    cortex = [BrainModelAxis.from_surface(np.arange(100, N), N, name=f"Cortex{side}") for side in ("Left", "Right")]
+    below = BrainModelAxis.from_mask(np.ones((8, 8, 6)), affine=np.diag([4.0, 4, 4, 1]), name="THALAMUS_LEFT")
+    return Grayordinates(cortex[0] + cortex[1] + below)
+
+
+def test_grayordinates_are_drawn_on_their_meshes_with_voxels_as_cuts_below() -> None:
+    bare = grayordinates()
+    mask = np.ones(bare.shape, dtype=bool)
+    assert canvas_for(bare, mask) is None
+    space = with_meshes(bare, find_meshes({"space": "fsaverage5"}, []))
+    canvas = canvas_for(space, mask)
+    assert canvas is not None
+    seen = set(canvas.features.ravel()) - {-1}
+    voxels = set(range(2 * (N - 100), len(mask)))
+    assert len(seen & voxels) > len(voxels) / 2
+    assert len(seen - voxels) > N
+    mask[[*voxels]] = False
+    without = canvas_for(space, mask)
+    assert without is not None
+    assert not set(without.features.ravel()) & voxels
+    assert without.features.shape[0] < canvas.features.shape[0]
+    left = without.features[: without.features.shape[0] // 3, : without.features.shape[1] // 4]
+    assert left[left >= 0].min() >= 0
+    assert left.max() < N - 100, "the left hemisphere is the first structure"
+
+
+def test_folds_are_found_from_the_mesh(inflated: Mesh) -> None:
+    """As FreeSurfer's depth has them."""
+    mesh = read_mesh(find_meshes({"space": "fsaverage5"}, [])["L"])
+    assert np.corrcoef(depth_of_folds(mesh), fsaverage5_arrays("sulc_left")[0])[0, 1] > 0.6
+
+
+def test_what_is_inflated_beside_a_mesh_is_found(tmp_path: Path, inflated: Mesh) -> None:
+    arrays = [
+        GiftiDataArray(inflated.coordinates.astype(np.float32), intent="NIFTI_INTENT_POINTSET"),
+        GiftiDataArray(inflated.triangles.astype(np.int32), intent="NIFTI_INTENT_TRIANGLE"),
+    ]
+    for kind in ("midthickness", "inflated"):
+        nib.save(GiftiImage(darrays=arrays), tmp_path / f"sub-01_hemi-L_{kind}.surf.gii")
+    mesh = read_mesh((tmp_path / "sub-01_hemi-L_midthickness.surf.gii",))
+    found = mesh_beside(mesh, "inflated")
+    assert found is not None
+    assert found.sources == (tmp_path / "sub-01_hemi-L_inflated.surf.gii",)
+    assert mesh_beside(mesh, "flat") is None

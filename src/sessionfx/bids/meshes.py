@@ -148,6 +148,23 @@ def with_meshes(space: Space, found: MeshFiles) -> Space:
     return space.with_meshes({label: read_mesh(paths) for label, paths in found.items()})
 
 
+def mesh_beside(mesh: Mesh, kind: str) -> Mesh | None:
+    """Read the surface of another kind that a dataset has beside the file of a mesh; None where there is none.
+
+    Raises
+    ------
+    ParticipantError
+        If it cannot be read.
+    """
+    name = mesh.sources[0].name
+    start, _, suffix = name.rpartition("_") if name.endswith(".surf.gii") else name.rpartition(".")
+    path = mesh.sources[0].with_name(f"{start}_{kind}.surf.gii" if name.endswith(".surf.gii") else f"{start}.{kind}")
+    if not suffix or not path.is_file():
+        return None
+    other = read_mesh((path,))
+    return other if len(other.coordinates) == len(mesh.coordinates) else None
+
+
 @lru_cache(maxsize=4)
 def read_mesh(paths: tuple[Path, ...]) -> Mesh:
     """Read the mesh of a hemisphere; of several surfaces, which have the same triangles, the mean.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sessionfx.report.canvas import BoolArray, Canvas
-from sessionfx.report.mosaic import Anatomy, axial_cuts
+import numpy as np
+
+from sessionfx.report.canvas import BoolArray, Canvas, stacked
+from sessionfx.report.mosaic import Anatomy, axial_cuts, template
 from sessionfx.report.surface_views import surface_views
+from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.grid import Grid
 from sessionfx.space.space import Space
 from sessionfx.space.surface import Surface
@@ -29,4 +32,14 @@ def canvas_for(
     """
     if isinstance(space, Grid):
         return axial_cuts(mask, space, anatomy, peaks)
-    return surface_views(space, mask) if isinstance(space, Surface) else None
+    if isinstance(space, Surface):
+        return surface_views(space, mask)
+    assert isinstance(space, Grayordinates)  # noqa: S101 - there are no others
+    cortex = surface_views(space, mask)
+    features, grid = space.at_voxels()
+    inside = (features >= 0) & mask[features]
+    if cortex is None or not inside.any():
+        return cortex
+    cuts = axial_cuts(inside, grid, template(), peaks)
+    below = Canvas(np.where(cuts.features >= 0, features.ravel()[cuts.features], -1), cuts.under, cuts.form)
+    return stacked(cortex, below)

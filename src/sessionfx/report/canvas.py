@@ -169,6 +169,17 @@ class Canvas:
         return _beside(pixels, np.full((len(pixels), _BAR, 3), 255, dtype=np.uint8), alt, caption)
 
 
+def stacked(upper: Canvas, lower: Canvas) -> Canvas:
+    """Put one picture above another, of features of the same space."""
+    parts = [
+        (np.pad(part.features, ((0, 0), (0, WIDTH - part.features.shape[1])), constant_values=-1),
+         np.pad(part.under, ((0, 0), (0, WIDTH - part.under.shape[1])), constant_values=1))
+        for part in (upper, lower)
+    ]  # fmt: skip
+    features, under = (np.vstack(halves) for halves in zip(*parts, strict=True))
+    return Canvas(features, under, upper.form + lower.form)
+
+
 def _beside(pixels: FloatArray, bar: Pixels, alt: str, caption: str) -> Picture:
     """Put a colour bar at the right."""
     return as_webp(np.hstack([(np.clip(pixels, 0, 1) * 255).astype(np.uint8), bar]), alt, caption)

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from sessionfx.bids.meshes import mesh_beside, read_mesh
 from sessionfx.report.canvas import LABEL, PAPER, WIDTH, BoolArray, Canvas, label_strip
 from sessionfx.report.nilearn_files import fsaverage5_arrays
+from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.mesh import Mesh
 from sessionfx.space.surface import HEMISPHERES, Surface
 
+FORM = "The cortex from four sides, and laid flat where it can be; darker grey is in the folds. "
 _GAP = 6  # pixels around each view
 _FINER = 2  # pixels of the grey levels, which are averaged, along each side of one of the picture
 _LIGHT = 0.3  # of the grey level, from what faces the viewer to what is seen from the side
 _FOLDS = 0.13  # of grey levels, from the depth of folds
+_N_DRAWN = 10_242  # of a hemisphere of fsaverage5
 _N_VERTICES = {10 * 4**level + 2 for level in range(8)}  # of fsaverage and its coarser kin
+_SMOOTHINGS = 8  # of the depth of folds
 _OTHER_SIDE = {"lateral": "medial", "medial": "lateral"}
 
 # To the viewer and up, in the left hemisphere's axes: right, front and top are positive
@@ -95,14 +101,32 @@ def project(mesh: Mesh, side: str, scale: float, depth: NDArray[np.floating] | N
     grey = np.full(len(seen), PAPER) if depth is None else PAPER - _FOLDS * (1 + np.tanh(2 * depth))
     triangles = mesh.triangles
     if side != "flat":
-        first, second, third = (seen[triangles[:, corner]] for corner in range(3))
-        normals = np.cross(second - first, third - first)
-        normals *= np.sign(((first - seen.mean(axis=0)) * normals).sum())  # a positive volume has them point outwards
-        sums = np.stack([np.bincount(triangles.ravel(), np.repeat(axis, 3), len(seen)) for axis in normals.T])
-        facing = np.abs(sums[2]) / np.maximum(np.linalg.norm(sums, axis=0), 1e-12)
-        grey *= 1 - _LIGHT * (1 - facing)
-        triangles = triangles[normals[:, 2] > 0]  # those at the back need not be filled
+        of_triangles, of_vertices = _normals(seen, triangles)
+        grey *= 1 - _LIGHT * (1 - np.abs(of_vertices[:, 2]))
+        triangles = triangles[of_triangles[:, 2] > 0]  # those at the back need not be filled
     return View(*_rasterise(seen, triangles, grey, (rows, columns)))
+
+
+def _normals(
+    places: NDArray[np.floating], triangles: NDArray[np.integer]
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Give vectors that point outwards: of triangles, as long as they are large; of vertices, of length 1."""
+    first, second, third = (places[triangles[:, corner]] for corner in range(3))
+    normals = np.cross(second - first, third - first)
+    normals *= np.sign(((first - places.mean(axis=0)) * normals).sum())  # then the volume is positive
+    sums = np.stack([np.bincount(triangles.ravel(), np.repeat(axis, 3), len(places)) for axis in normals.T], axis=1)
+    return normals, sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+
+
+def depth_of_folds(mesh: Mesh) -> NDArray[np.floating]:
+    """Find how far the neighbours of each vertex lie outwards, smoothed: positive in sulci, with a spread of 1/2."""
+    neighbours = mesh.adjacency.astype(float)
+    shares = neighbours.multiply(1 / np.maximum(neighbours.sum(axis=1), 1)[:, None]).tocsr()
+    _, normals = _normals(mesh.coordinates, mesh.triangles)
+    depth = ((shares @ mesh.coordinates - mesh.coordinates) * normals).sum(axis=1)
+    for _ in range(_SMOOTHINGS):
+        depth = (depth + shares @ depth) / 2
+    return np.asarray(depth / max(2 * float(depth.std()), 1e-12))
 
 
 def _rasterise(
@@ -207,19 +231,38 @@ def _fsaverage5(labels: tuple[str, ...]) -> View:
     return lay_out(cortices)
 
 
-def surface_views(space: Surface, mask: BoolArray) -> Canvas | None:
-    """Look at the vertices of a mask, of fsaverage or one of its coarser kin; None for other surfaces.
+@lru_cache(maxsize=2)
+def _of_files(files: tuple[tuple[str, tuple[Path, ...]], ...]) -> View:
+    """Lay out meshes that were read, or what is inflated and flat beside them."""
+    cortices = {}
+    for label, paths in files:
+        mesh = read_mesh(paths)
+        inflated, flat = (mesh_beside(mesh, kind) for kind in ("inflated", "flat"))
+        cortices[label] = Cortex(inflated or mesh, flat, depth_of_folds(mesh))
+    return lay_out(cortices)
 
-    All of them number their vertices alike, the finer ones after those of the coarser.
+
+def surface_views(space: Surface | Grayordinates, mask: BoolArray) -> Canvas | None:
+    """Look at the vertices of a mask; None where there is no mesh.
+
+    Fsaverage and its coarser kin are drawn on fsaverage5: all of them number their vertices alike, the finer ones after
+    those of the coarser. Others, and finer ones where they have meshes, are drawn on the space's.
     """
-    if not space.name.startswith("fsaverage") or not set(space.vertices.values()) <= _N_VERTICES:
+    features, form = {label: space.at_vertices(label) for label in HEMISPHERES if label in space.hemispheres}, FORM
+    files = tuple((label, space.meshes[label].sources) for label in features if label in space.meshes)
+    is_drawable = bool(features) and len(files) == len(features) and all(paths for _, paths in files)
+    sizes = {len(own) for own in features.values()}
+    is_fsaverage = isinstance(space, Surface) and space.name.startswith("fsaverage") and sizes <= _N_VERTICES
+    is_finer = max(sizes, default=0) > _N_DRAWN
+    if is_fsaverage and not (is_finer and is_drawable):
+        view = _fsaverage5(tuple(features))
+        for label, own in features.items():
+            places = fsaverage5_arrays(f"sphere_{HEMISPHERES[label]}")[0]
+            features[label] = own[KDTree(places[: len(own)]).query(places)[1]]
+        form += f"Of {max(sizes):,} vertices of a hemisphere {_N_DRAWN:,} are drawn. " if is_finer else ""
+    elif is_drawable:
+        view = _of_files(files)
+    else:
         return None
-    view = _fsaverage5(tuple(space.vertices))
-    features, form = [], "The inflated surface from four sides, and laid flat; darker grey is in the folds. "
-    for label, n_vertices in space.vertices.items():
-        places = fsaverage5_arrays(f"sphere_{HEMISPHERES[label]}")[0]
-        features.append(space.part(label).start + KDTree(places[:n_vertices]).query(places)[1])
-        if n_vertices > len(places):
-            form += f"Of {n_vertices:,} vertices of hemi-{label} those {len(places):,} are drawn that fsaverage5 has. "
-    feature = np.concatenate(features)[view.vertices]
-    return Canvas(np.where((view.vertices >= 0) & mask[feature], feature, -1), view.under, form)
+    feature = np.concatenate([*features.values()])[view.vertices]
+    return Canvas(np.where((view.vertices >= 0) & (feature >= 0) & mask[feature], feature, -1), view.under, form)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sessionfx.space.grid import Grid
 from sessionfx.space.mesh import Mesh, check_meshes, neighbours
 from sessionfx.space.space import NO_INTENT, Intent, Space
 
@@ -78,6 +79,21 @@ class Grayordinates(Space):
         """Name of each structure (that of a hemisphere L or R), and the places of its features on the axis."""
         names = self.axis.name
         return tuple((_HEMISPHERES.get(name, name), np.flatnonzero(names == name)) for name in dict.fromkeys(names))
+
+    def at_vertices(self, hemisphere: str) -> NDArray[np.intp]:
+        """Give the feature at each vertex of a hemisphere, by its place on the axis; -1 where there is none."""
+        features = np.full(self.hemispheres[hemisphere], -1)
+        for label, places in self.structures:
+            if label == hemisphere:
+                features[self.axis.vertex[places]] = places
+        return features
+
+    def at_voxels(self) -> tuple[NDArray[np.intp], Grid]:
+        """Give the feature at each voxel of the grid, by its place on the axis; -1 where there is none."""
+        places = np.flatnonzero(~self.is_on_surface)
+        features = np.full(self.axis.volume_shape or (1, 1, 1), -1)
+        features[tuple(self.axis.voxel[places].T)] = places
+        return features, Grid(features.shape, np.eye(4) if self.axis.affine is None else self.axis.affine)
 
     @cached_property
     def adjacency(self) -> csr_array | None:

@@ -97,6 +97,10 @@ class Surface(Space):
             start += n_vertices
         raise KeyError(hemisphere)
 
+    def at_vertices(self, hemisphere: str) -> NDArray[np.intp]:
+        """Give the feature at each vertex of a hemisphere, by its place on the axis."""
+        return np.arange(self.shape[0])[self.part(hemisphere)]
+
     def place(self, index: int) -> dict[str, Any]:
         """Give the `hemisphere` of a vertex, and its number there, from 0."""
         label = next(label for label in self.vertices if index < self.part(label).stop)
