@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,12 +22,18 @@ settings.register_profile("fast", max_examples=20)  # make test-fast
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whole programs are slow: tests that call one need no mark of their own."""
+    """Whole programs are slow, and four of five cases of tests that have many: they need no mark of their own."""
+    cases: Counter[str] = Counter()
     for item in items:
         code = getattr(getattr(item, "function", None), "__code__", None)
         fixtures, names = set(getattr(item, "fixturenames", ())), set(code.co_names if code else ())
         if fixtures & (PROGRAM | FINISHED) or names & PROGRAM:
             item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("many"):
+            test = item.nodeid.partition("[")[0]
+            if cases[test] % 5:
+                item.add_marker(pytest.mark.slow)
+            cases[test] += 1
 
 
 @pytest.fixture(scope="session")

@@ -268,6 +268,7 @@ def test_smooth_maps_leave_little_doubt_of_a_valid_test(n: int, k: int) -> None:
 # What is drawn -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_participant_keeps_spread_and_covariance() -> None:
     """Unbiased, although residuals of a group of three mix what its participants vary."""
     study = Study(everyone(9, 2), patients(3, 6))

@@ -101,6 +101,7 @@ def test_two_groups_with_a_covariance_each_are_compared_as_krishnamoorthy_and_yu
     assert_are(found, answer_of_r("Krishnamoorthy & Yu", "group", "any", "a - b"))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("sessions", "group"), MARGINAL_WITH_AGE)
 def test_wald_test_of_least_squares_is_clubsandwichs(sessions: str, group: str) -> None:
     made, maps = study(AGE)
@@ -114,6 +115,7 @@ def test_wald_test_of_least_squares_is_clubsandwichs(sessions: str, group: str) 
     )
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("method", "variance"), [("marginal, pooled", "pooled"), ("marginal, groups", "auto")])
 @pytest.mark.parametrize(
     ("model", "sessions", "group"),

@@ -315,6 +315,7 @@ def test_participants_without_a_value_are_left_out_and_named_everywhere(call: Gr
     assert_maps(output, "summaryStatistics", ols(y, x, np.array([0, 1.0])), covariate="age")
 
 
+@pytest.mark.slow
 def test_session_covariates_adjust_and_serve_as_time(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     output = call.done(
         study, tmp_path / "out", "--session-contrast", "ses-02 - ses-01", "--session-contrast", "linear(days)",
@@ -497,6 +498,7 @@ def test_permutations_and_calibration_follow_the_seed(call: GroupCaller, tmp_pat
     assert not [name for name in changed if not re.search("FWE|calibration|validity", name)]
 
 
+@pytest.mark.slow
 def test_reliability_maps_are_the_analysis_of_variance(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, missing=())
     output = call.done(study, tmp_path / "out", *QUICK)
@@ -978,6 +980,7 @@ def test_killed_run_leaves_nothing_half_done(tmp_path: Path) -> None:
 # Bugs of their own ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_permutations_of_a_map_without_background(call: GroupCaller, tmp_path: Path) -> None:
     """A region of interest can fill its grid, down to one voxel."""
     study = make_study(tmp_path, shape=(1, 1, 1))
@@ -1008,6 +1011,7 @@ def test_voxels_that_vary_by_rounding_alone_are_not_significant(call: GroupCalle
     assert (group_map(output, "marginal", "F", "any").reshape(6, 6, 6)[:5] > 0).all()
 
 
+@pytest.mark.slow
 def test_work_dir_is_made_and_stays_out_of_the_input(call: GroupCaller, tmp_path: Path, study: GroupStudy) -> None:
     work = tmp_path / "new" / "work"
     output = call.done(study, tmp_path / "out", *QUICK, "--work-dir", str(work))

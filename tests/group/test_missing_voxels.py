@@ -80,6 +80,7 @@ CASES = [
 ]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("text", "group", "variance", "name"), CASES)
 def test_a_voxel_is_answered_as_if_its_maps_were_all(
     text: str, group: GroupContrast | None, variance: str, name: str

@@ -83,12 +83,14 @@ def assert_are(found: Estimate, asked: tuple[str, ...], tolerance: float, tolera
     np.testing.assert_allclose(p_of(found), expected["p"], rtol=10 * max(tolerance, tolerance_of_dof))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("asked", asked_of("Satterthwaite", "Kenward-Roger"), ids="-".join)
 def test_mixed_is_lmertests_and_pbkrtests(asked: tuple[str, ...]) -> None:
     method, *question = asked
     assert_are(answer("mixed", *question, mixed_dof=method.lower()), asked, 1e-6, 1e-6)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("asked", asked_of("marginal, pooled", "marginal, groups"), ids="-".join)
 def test_marginal_is_clubsandwich_on_whitened_maps(asked: tuple[str, ...]) -> None:
     """Working covariances from the maps, and degrees of freedom of each voxel, included."""
@@ -97,6 +99,7 @@ def test_marginal_is_clubsandwich_on_whitened_maps(asked: tuple[str, ...]) -> No
     assert_are(found, asked, 1e-8, 1e-8)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("asked", asked_of("CR2, least squares"), ids="-".join)
 def test_least_squares_with_cr2_are_clubsandwichs(asked: tuple[str, ...]) -> None:
     _, model, sessions, group = asked
@@ -111,11 +114,13 @@ def test_least_squares_with_cr2_are_clubsandwichs(asked: tuple[str, ...]) -> Non
     assert_are(estimate_robust(replace(prepared, spread=None), effects), asked, 1e-9, 1e-9)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("asked", asked_of("lm"), ids="-".join)
 def test_session_model_is_lm_with_indicators_of_participants(asked: tuple[str, ...]) -> None:
     assert_are(answer("session-model", *asked[1:]), asked, 1e-9, 1e-12)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("asked", asked_of("lm of values", "t.test"), ids="-".join)
 def test_values_of_participants_are_compared_by_lm_and_welch(asked: tuple[str, ...]) -> None:
     method, *question = asked

@@ -127,6 +127,7 @@ def test_regions_have_a_verdict_of_their_own(output: Path) -> None:
     assert sidecar["Strategies"].keys() == {"session-model", "summary-statistics", "marginal", "mixed"}
 
 
+@pytest.mark.slow
 def test_another_grid_is_taken_by_the_nearest_voxel_and_counted(study: GroupStudy, tmp_path: Path) -> None:
     """Voxels of half the size, of which eight lie in each of the maps'."""
     fine = blobs().repeat(2, 0).repeat(2, 1).repeat(2, 2)
@@ -141,6 +142,7 @@ def test_another_grid_is_taken_by_the_nearest_voxel_and_counted(study: GroupStud
     assert "584 voxels of regions there, 73 here" in sidecar["AtlasOnTheMaps"]
 
 
+@pytest.mark.slow
 def test_a_region_that_a_map_has_not_is_named_and_left_out(tmp_path: Path) -> None:
     study = empty_study(tmp_path)
     rng = np.random.default_rng(3)
@@ -170,6 +172,7 @@ def test_a_region_that_a_map_has_not_is_named_and_left_out(tmp_path: Path) -> No
     assert found.loc["Elsewhere", "n_participants"] == 5
 
 
+@pytest.mark.slow
 def test_who_needs_variances_says_so(study: GroupStudy, tmp_path: Path) -> None:
     atlas = write_atlas(tmp_path, blobs(), NAMES)
     assert group(study, tmp_path / "out", "--atlas", str(atlas), "--session-contrast", "mean", "--strategy", "meta",
@@ -179,6 +182,7 @@ def test_who_needs_variances_says_so(study: GroupStudy, tmp_path: Path) -> None:
     assert "participant level with the same --atlas" in sidecar["Strategies"]["meta"]["Reason"]
 
 
+@pytest.mark.slow
 def test_regions_are_tasks_of_their_own(study: GroupStudy, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A second call has nothing to do; another atlas adds tables, and a changed one replaces them."""
     asked = ("--session-contrast", "mean", "--strategy", "marginal")
@@ -239,11 +243,13 @@ def study_of_r(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+@pytest.mark.slow
 def test_the_table_is_what_r_reads(study_of_r: Path) -> None:
     found, expected = values_of(study_of_r), pd.read_csv(R_TABLES / "maps.tsv", sep="\t")
     pd.testing.assert_frame_equal(found[list(expected)], expected, rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["mixed", "summary-statistics"])
 @pytest.mark.parametrize("sessions", ["mean", "ses-03 - ses-01"])
 def test_answers_are_those_of_r(study_of_r: Path, strategy: str, sessions: str) -> None:

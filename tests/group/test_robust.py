@@ -71,6 +71,7 @@ def test_trimmed_means_have_the_answers_of_r(design: str) -> None:
     assert_is(prepare_trimmed(*DESIGNS[design]).estimate(values_of_r()), answers("trimmed", design))
 
 
+@pytest.mark.slow
 def test_r_gives_the_stored_answers(tmp_path: Path) -> None:
     assert_r_gives_the_stored_answers(R_TABLES, tmp_path, rtol=1e-6)
 

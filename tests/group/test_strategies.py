@@ -492,6 +492,7 @@ def test_fixed_effects_with_covariates_is_a_plain_regression(
             assert ours.dof == dof
 
 
+@pytest.mark.slow
 @given(st.integers(2, 12), st.integers(2, 6), st.integers(0, 2**32 - 1))
 @examples(25)
 def test_balanced_marginal_is_fixed_effects_for_groups_of_equal_size(size: int, k: int, seed: int) -> None:

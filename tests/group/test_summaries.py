@@ -179,6 +179,7 @@ def test_other_analyses_and_foreign_files_are_not_among_the_answers(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_where_no_answer_can_be_read_the_table_has_its_columns(
     study: GroupStudy, call: GroupCaller, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -192,6 +193,7 @@ def test_where_no_answer_can_be_read_the_table_has_its_columns(
     assert len(answers_of(output)) == 0
 
 
+@pytest.mark.slow
 def test_a_damaged_verdict_is_named(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:
     output = call.done(study, tmp_path / "out", "--contrast", CONTRAST, *QUICK)
     (verdict,) = (output / "group").glob("*_validity.json")

@@ -479,6 +479,7 @@ def test_texts_are_whole_sentences(name: str) -> None:
                 assert f"{STRATEGIES[strategy].title} is not to be trusted: {judgement.reason}" in found.text
 
 
+@pytest.mark.slow
 def test_verdict_can_be_written_as_json() -> None:
     import json
 

@@ -43,6 +43,7 @@ def test_there_are_many_distinct_ones_of_every_kind():
     assert set(repositories) >= {"demidenm/openneuro_glmfitlins", "cpp-lln-lab/bidspm", "bids-standard/model-zoo"}
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("line", LINES, ids=source)
 def test_each_loads_or_is_refused_in_a_sentence(line: dict[str, Any]):
     if not line["refusal"]:
@@ -53,6 +54,7 @@ def test_each_loads_or_is_refused_in_a_sentence(line: dict[str, Any]):
     assert str(refused.value).split(line["source"])[1].lstrip(", :") == line["refusal"]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("line", LOADED, ids=source)
 def test_contrasts_are_those_of_pybids(line: dict[str, Any]):
     """Names, conditions and weights of the nodes on the path, as pybids' own graph has them."""
@@ -89,6 +91,7 @@ def test_contrasts_are_those_of_pybids(line: dict[str, Any]):
             assert ours[name] == (conditions, tuple(tuple(map(float, row)) for row in rows), test), name
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("line", LOADED, ids=source)
 def test_contrasts_mean_the_same_as_options(line: dict[str, Any]):
     """What would be typed is read back with the weights of the model, to the last bit."""
@@ -98,6 +101,7 @@ def test_contrasts_mean_the_same_as_options(line: dict[str, Any]):
         assert typed.row_weights == (contrast.rows or (contrast.weights,))
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("line", LOADED, ids=source)
 def test_what_loads_is_a_model_of_the_schema(line: dict[str, Any]):
     schema = pytest.importorskip("bsmschema.models")

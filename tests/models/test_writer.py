@@ -74,6 +74,7 @@ def test_options_to_a_model_and_back_are_the_same(options: Options) -> None:
     assert written_model(read) == content
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("line", LINES, ids=lambda line: str(line["source"]))
 def test_a_model_is_written_as_it_is_read(line: dict[str, Any]) -> None:
     try:
@@ -83,6 +84,7 @@ def test_a_model_is_written_as_it_is_read(line: dict[str, Any]) -> None:
     assert parse_model(json.loads(json.dumps(model_content(model))), "m_smdl.json") == model
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(
     "line", [line for line in LINES if not line["refusal"]][::3], ids=lambda line: str(line["source"])
 )

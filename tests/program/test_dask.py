@@ -306,16 +306,19 @@ def test_scheduler_without_dask_is_refused(dataset: Path, tmp_path: Path, capfd:
     assert "--scheduler needs --executor dask" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_dask_without_scheduler_is_refused(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments(dataset, tmp_path / "out"), "--executor", "dask"]) == 2
     assert "--executor dask needs --scheduler" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_is_no_address_is_refused(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments(dataset, tmp_path / "out"), *on_dask("headnode")]) == 2
     assert "'headnode' is neither slurm nor an address" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_absent_extra_is_named_with_its_command(
     dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

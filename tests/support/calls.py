@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,16 +17,19 @@ QUICK = ("--session-contrast", "mean", "--strategy", "summary-statistics")
 
 
 def tree_state(root: Path) -> dict[str, str]:
-    """Digest and time of every file below a folder by its name; folders, links and pipes count too."""
+    """Time and content of every file below a folder by its name; folders, links and pipes count too."""
     state = {}
-    for path in root.rglob("*"):
-        if path.is_symlink():
-            state[str(path.relative_to(root))] = f"link to {path.readlink()}"
-        elif path.is_file():
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            state[str(path.relative_to(root))] = f"{path.stat().st_mtime_ns} {digest}"
-        else:
-            state[str(path.relative_to(root))] = "no file"
+    for folder, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            found = path.lstat()
+            if stat.S_ISLNK(found.st_mode):
+                content = f"link to {path.readlink()}"
+            elif stat.S_ISREG(found.st_mode):
+                content = f"{found.st_mtime_ns} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+            else:
+                content = "no file"
+            state[str(path)[len(str(root)) :]] = content
     return state
 
 

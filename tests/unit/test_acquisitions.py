@@ -106,6 +106,7 @@ def test_names_that_differ_in_padding_only_stand_for_one_run(tmp_path: Path) -> 
         select_among(tmp_path, [image("_run-1"), image("_run-01")])
 
 
+@pytest.mark.slow
 def test_a_filter_named_keeps_what_the_users_filter_chose(tmp_path: Path) -> None:
     files = [
         image(f"_rec-{rec}_echo-{echo}", desc=desc)

@@ -144,6 +144,7 @@ def _inverse_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("working", WORKING)
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("sessions", SINGLE)
@@ -182,6 +183,7 @@ def test_either_root_keeps_the_rate() -> None:
     assert rates[0] == pytest.approx(rates[1], abs=0.002)
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("working", WORKING)
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_test_of_any_difference_is_clubsandwichs_htz(group: str, working: str) -> None:

@@ -36,6 +36,7 @@ def false_positives(estimate: Estimate, alpha: float) -> float:
     return float(np.mean(2 * stats.t.sf(np.abs(estimate.t), estimate.dof) <= alpha))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dofs", "sds", "one_per_mille"),
     [
@@ -71,6 +72,7 @@ def test_a_difference_of_sessions_keeps_the_nominal_rate() -> None:
     assert 0.045 <= false_positives(weighted_sum(sessions, [-1, 1]), 0.05) <= 0.056
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dofs", "sds", "bound"),
     [((5, 200), (1, 3), 0.056), ((50, 50), (1, 1), 0.057), ((100,) * 4, (1,) * 4, 0.055), ((20,) * 4, (1,) * 4, 0.073)],

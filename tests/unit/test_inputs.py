@@ -987,6 +987,7 @@ def test_choosing_among_all_participants_takes_time_in_proportion_to_their_numbe
     assert calls[1] < 2.1 * calls[0]
 
 
+@pytest.mark.slow
 def test_a_database_is_of_all_participants_and_trusted_until_it_is_removed(tmp_path: Path) -> None:
     root, folder = many(tmp_path / "bids", ["01", "02"]), tmp_path / "kept"
     first = opened(root, "02", database_dir=folder)

@@ -115,6 +115,7 @@ def test_dof_of_a_session_lie_between_those_of_a_run_and_the_sum(small_output: P
     assert min(expected) <= inside.min() < inside.max() <= sum(expected) * (1 + 1e-12)
 
 
+@pytest.mark.slow
 def test_confounds_that_others_explain_cost_no_degrees_of_freedom(small_dataset: Path) -> None:
     """The slow drifts of fMRIPrep are among those of the model."""
     (run, *_) = runs_of(small_dataset, "01", "01")

@@ -68,6 +68,7 @@ def test_hemispheres_are_found_as_all_versions_name_them(tmp_path: Path, ending:
     assert (run.name, run.mask, run.problem) == ("sub-01_task-a", None, None)
 
 
+@pytest.mark.slow
 def test_volumes_are_meant_unless_a_surface_is_asked_for(tmp_path: Path) -> None:
     root = tree(tmp_path, VOLUME, *NEW, CIFTI)
     selection = select(root)

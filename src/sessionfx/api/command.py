@@ -30,6 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
     add("--session-sd", type=float, nargs="+", default=(), metavar="SD",
         help="standard deviation of each session's maps over participants (1)")  # fmt: skip
     add("--missing", type=float, default=0.0, metavar="SHARE", help="share of maps missing at random (%(default)s)")
+    add("--dropout", type=float, default=0.0, metavar="SHARE",
+        help="share of participants who leave, in turn before session two, three, … (%(default)s)")  # fmt: skip
     add("--contrasts", nargs="+", default=("mean",), metavar="CONTRAST",
         help="session contrasts as for sessionfx: mean, linear, any, 'ses-02 - ses-01' (mean)")  # fmt: skip
     add("--voxels", type=int, default=2000, dest="n_voxels", metavar="N", help="simulated studies (%(default)s)")

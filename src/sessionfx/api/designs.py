@@ -21,7 +21,7 @@ from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_DESIGN = ["participants", "sessions", "icc", "missing"]
+_DESIGN = ["participants", "sessions", "icc", "missing", "dropout"]
 _FOUND = ["effect", "power_0.05", "power_0.001", "rate_0.05", "rate_0.05_lower", "rate_0.05_upper", "reason"]
 
 
@@ -59,6 +59,7 @@ def power(
     icc: float = 0.5,
     session_sd: Sequence[float] = (),
     missing: float = 0.0,
+    dropout: float = 0.0,
     contrasts: Sequence[str] = ("mean",),
     n_voxels: int = 2000,
     seed: int = 0,
@@ -82,6 +83,8 @@ def power(
         Standard deviation over participants of the maps of each session; empty for 1.
     missing : float, default=0
         Share of maps that are missing at random. Every participant has one at least.
+    dropout : float, default=0
+        Share of participants who leave, in turn before the second session, the third, and so on; instead of `missing`.
     contrasts : sequence of str, default=('mean',)
         Session contrasts as on the command line: `mean`, `linear`, `any`, `ses-03 - ses-01`.
     n_voxels : int, default=2000
@@ -92,8 +95,8 @@ def power(
     Returns
     -------
     DataFrame
-        One row for each design, contrast and strategy: `participants`, `sessions`, `icc`, `missing`, `contrast`,
-        `strategy`, `effect`, shares of studies with p ≤ .05 and ≤ .001 (`power_0.05`, `power_0.001`), the
+        One row for each design, contrast and strategy: `participants`, `sessions`, `icc`, `missing`, `dropout`,
+        `contrast`, `strategy`, `effect`, shares of studies with p ≤ .05 and ≤ .001 (`power_0.05`, `power_0.001`), the
         false-positive rate `rate_0.05` with its 95 % interval, and `reason` where a strategy declines. Power of a
         strategy that finds too much where nothing is, is bought.
 
@@ -111,8 +114,9 @@ def power(
     """
     tables = []
     for n, k in product(np.atleast_1d(participants).tolist(), np.atleast_1d(sessions).tolist()):
-        _check(n, k, icc=icc, session_sd=session_sd, missing=missing, n_voxels=n_voxels, effect=effect, seed=seed)
-        attends = _attends(n, k, missing, seed)
+        _check(n, k, icc=icc, session_sd=session_sd, missing=missing, dropout=dropout, n_voxels=n_voxels,
+               effect=effect, seed=seed)  # fmt: skip
+        attends = _leaving(n, k, dropout) if dropout else _attends(n, k, missing, seed)
         sd = np.array(list(session_sd) or [1.0] * k)
         noise = _Noise(attends, (icc + (1 - icc) * np.eye(k)) * np.outer(sd, sd))
         labels = tuple(f"{index + 1:02d}" for index in range(k))
@@ -123,7 +127,8 @@ def power(
         found = calibrate(
             layout, questions, strategies, GroupOptions(), noise, n_voxels=n_voxels, seed=seed, size=effect
         )  # fmt: skip
-        tables.append(found.assign(participants=n, sessions=k, icc=icc, missing=missing, contrast=found["question"]))
+        design = {"participants": n, "sessions": k, "icc": icc, "missing": missing, "dropout": dropout}
+        tables.append(found.assign(**design, contrast=found["question"]))
     return pd.concat(tables, ignore_index=True)[[*_DESIGN, "contrast", "strategy", *_FOUND]]
 
 
@@ -166,6 +171,7 @@ def _check(
     icc: float,
     session_sd: Sequence[float],
     missing: float,
+    dropout: float,
     n_voxels: int,
     effect: float | None,
     seed: int,
@@ -175,11 +181,14 @@ def _check(
         f"participants must be whole numbers from 2 on; got {n}": n < 2 or n != int(n),
         f"sessions must be whole numbers from 1 on; got {k}": k < 1 or k != int(k),
         f"icc must be from 0 to below 1; got {icc}": not 0 <= icc < 1,
-        f"session-sd needs {k} positive numbers, one for each session; got {list(session_sd)}": bool(session_sd)
+        f"session-sd needs {k} positive numbers, one for each session; got {list(session_sd)}": len(session_sd) > 0
         and (len(session_sd) != k or not all(0 < value < np.inf for value in session_sd)),
         f"missing must be a share from 0 to {1 - 1 / max(k, 1):.2g}, so that everyone has a map; got {missing}": not (
             missing >= 0 and round(missing * n * k) <= n * (k - 1)
         ),
+        f"dropout must be a share from 0 to 1 and needs two sessions; got {dropout}": not 0 <= dropout <= 1
+        or (dropout > 0 and k < 2),
+        "missing and dropout cannot be asked for together": missing > 0 and dropout > 0,
         f"voxels must be 1 or more; got {n_voxels}": n_voxels < 1,
         f"effect must be a finite number; got {effect}": effect is not None and not np.isfinite(effect),
         f"seed must not be negative; got {seed}": seed < 0,
@@ -196,4 +205,12 @@ def _attends(n: int, k: int, missing: float, seed: int) -> NDArray[np.bool_]:
     kept = rng.integers(k, size=n)
     others = np.flatnonzero(np.arange(k) != kept[:, None])
     attends.ravel()[rng.permutation(others)[: round(missing * n * k)]] = False
+    return attends
+
+
+def _leaving(n: int, k: int, share: float) -> NDArray[np.bool_]:
+    """Say who has which session, of shape (n, k), where some leave: the first before the second session."""
+    attends = np.ones((n, k), dtype=bool)
+    for participant in range(round(share * n)):
+        attends[participant, 1 + participant % (k - 1) :] = False
     return attends
