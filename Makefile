@@ -42,7 +42,11 @@ demo: $(VENV)/.runtime ## simulate a small multi-session dataset, analyse it, sa
 	@echo "The report: $(abspath $(DEMO))/sessionfx/group.html"
 	@echo "A participant: $(abspath $(DEMO))/sessionfx/sub-01.html"
 
-test: $(VENV)/.dev lint ## set up and run the whole suite
+$(VENV)/.data: $(VENV)/.runtime
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps brainspace==0.1.20 # for its real series on fsaverage5 alone
+	@touch $@
+
+test: $(VENV)/.dev $(VENV)/.data lint ## set up and run the whole suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(VENV)/.dev ## the suite without whole-program tests
