@@ -392,6 +392,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
 def test_a_call_that_cannot_be_is_refused_in_words_before_anything_is_written(study: Study, case: Refused) -> None:
     places = {

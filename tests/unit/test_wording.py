@@ -29,11 +29,11 @@ def test_labels_to_choose_from_are_counted() -> None:
 
 
 def test_levels_are_counted() -> None:
-    levels = [f"g{number % 500}" for number in range(1000)]
-    covariates = code_covariates([str(number) for number in range(1000)], {"group": levels})
+    levels = [f"g{number % 60}" for number in range(120)]
+    covariates = code_covariates([str(number) for number in range(120)], {"group": levels})
     (warning,) = [warning for warning in covariates.warnings if warning.startswith("group: categorical")]
-    assert warning.endswith("g39 2 and 460 more)")
-    with pytest.raises(CommandLineError, match=r"the levels 'g0', .* and 460 more\. Name levels, such as 'g1 - g0'"):
+    assert warning.endswith("g39 2 and 20 more)")
+    with pytest.raises(CommandLineError, match=r"the levels 'g0', .* and 20 more\. Name levels, such as 'g1 - g0'"):
         resolve_group_contrasts(["group"], covariates)
 
 
