@@ -184,6 +184,7 @@ def test_many_indicators_are_not_written_out_and_answer_alike(monkeypatch: pytes
             np.testing.assert_allclose(found.f, plain.test(values)[0], rtol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_responses", [1, 2])
 def test_what_participants_share_is_found_without_all_pairs_of_them(
     n_responses: int, monkeypatch: pytest.MonkeyPatch

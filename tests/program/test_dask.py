@@ -35,6 +35,7 @@ from sessionfx.statistics.estimates import Estimate
 dask = pytest.importorskip("dask", reason="Dask is not installed: pip install 'sessionfx[dask]'")
 distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install 'sessionfx[dask]'")
 
+pytestmark = pytest.mark.slow  # a cluster starts in seconds
 SOURCE = Path(__file__).parents[2] / "src"
 
 
@@ -182,7 +183,6 @@ def test_what_a_function_raises_is_raised_here(executor: DaskExecutor) -> None:
     assert "crash_on_three" in "".join(traceback.format_exception(raised.value))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
 @pytest.mark.parametrize("fixed_effects", ["equal", "precision"])
 def test_blocks_of_voxels_give_the_same_bits_as_here(executor: DaskExecutor, strategy: str, fixed_effects: str) -> None:
@@ -209,7 +209,6 @@ def test_nothing_is_left_in_the_output_folder(cluster: Any, tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_three_workers_work_at_the_same_time(tmp_path: Path) -> None:
     with (
         distributed.LocalCluster(
@@ -224,14 +223,12 @@ def test_three_workers_work_at_the_same_time(tmp_path: Path) -> None:
 # lost workers
 
 
-@pytest.mark.slow
 def test_a_unit_whose_worker_dies_once_is_tried_again(executor: DaskExecutor, tmp_path: Path) -> None:
     units = work.in_turn(work.die_once, *((number, tmp_path / "mark") for number in range(6)))
     done = list(executor.run_units(units))
     assert {each.unit.name: each.result for each in done} == {f"unit-{number}": number for number in range(6)}
 
 
-@pytest.mark.slow
 def test_a_unit_that_kills_its_workers_fails_alone(executor: DaskExecutor) -> None:
     units = work.in_turn(work.die_on_three, *work.numbers(*range(6)))
     done = {each.unit.name: each for each in executor.run_units(units)}
@@ -241,7 +238,6 @@ def test_a_unit_that_kills_its_workers_fails_alone(executor: DaskExecutor) -> No
     assert "killed again and again, most likely because memory ran out" in failures["unit-3"]
 
 
-@pytest.mark.slow
 def test_an_item_that_kills_its_workers_stops_the_call_in_words(executor: DaskExecutor) -> None:
     with pytest.raises(ExecutorError, match="killed again and again at the same block of voxels"):
         list(executor.map_ordered(work.die_on_three, [(3,)]))
@@ -250,7 +246,6 @@ def test_an_item_that_kills_its_workers_stops_the_call_in_words(executor: DaskEx
 # the whole program
 
 
-@pytest.mark.slow
 def test_both_levels_make_the_same_files_as_on_one_machine(
     cluster: Any, dataset: Path, local_output: Path, tmp_path: Path
 ) -> None:
@@ -261,7 +256,6 @@ def test_both_levels_make_the_same_files_as_on_one_machine(
     assert results(tmp_path / "out") == results(local_output)
 
 
-@pytest.mark.slow
 def test_two_threads_of_the_linear_algebra_make_the_same_files_as_on_one_machine(
     cluster: Any, dataset: Path, tmp_path: Path
 ) -> None:
@@ -272,7 +266,6 @@ def test_two_threads_of_the_linear_algebra_make_the_same_files_as_on_one_machine
     assert results(tmp_path / "there") == results(tmp_path / "here")
 
 
-@pytest.mark.slow
 def test_workers_killed_in_the_middle_leave_no_trace_in_the_results(
     cluster: Any, dataset: Path, local_output: Path, tmp_path: Path
 ) -> None:
@@ -287,7 +280,6 @@ def test_workers_killed_in_the_middle_leave_no_trace_in_the_results(
     assert results(output) == results(local_output)
 
 
-@pytest.mark.slow
 def test_sigterm_ends_the_call_with_a_code_of_its_own(cluster: Any, dataset: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     command = [sys.executable, "-m", "sessionfx", *arguments(dataset, output), *on_dask(cluster.scheduler_address)]
@@ -300,25 +292,21 @@ def test_sigterm_ends_the_call_with_a_code_of_its_own(cluster: Any, dataset: Pat
 # in words
 
 
-@pytest.mark.slow
 def test_scheduler_without_dask_is_refused(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments(dataset, tmp_path / "out"), "--scheduler", "tcp://127.0.0.1:8786"]) == 2
     assert "--scheduler needs --executor dask" in capfd.readouterr().err
 
 
-@pytest.mark.slow
 def test_dask_without_scheduler_is_refused(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments(dataset, tmp_path / "out"), "--executor", "dask"]) == 2
     assert "--executor dask needs --scheduler" in capfd.readouterr().err
 
 
-@pytest.mark.slow
 def test_what_is_no_address_is_refused(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*arguments(dataset, tmp_path / "out"), *on_dask("headnode")]) == 2
     assert "'headnode' is neither slurm nor an address" in capfd.readouterr().err
 
 
-@pytest.mark.slow
 def test_absent_extra_is_named_with_its_command(
     dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,7 +315,6 @@ def test_absent_extra_is_named_with_its_command(
     assert "pip install 'sessionfx[dask]'" in capfd.readouterr().err
 
 
-@pytest.mark.slow
 def test_slurm_without_sbatch_is_refused(
     dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -336,7 +323,6 @@ def test_slurm_without_sbatch_is_refused(
     assert "needs the command sbatch" in capfd.readouterr().err
 
 
-@pytest.mark.slow
 def test_unreachable_scheduler_is_one_paragraph(dataset: Path, tmp_path: Path) -> None:
     done = run_command(*arguments(dataset, tmp_path / "out"), *on_dask("tcp://127.0.0.1:9"))
     assert done.returncode == 69
@@ -344,7 +330,6 @@ def test_unreachable_scheduler_is_one_paragraph(dataset: Path, tmp_path: Path) -
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_workers_that_do_not_see_the_input_say_which_folder(cluster: Any, tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     message = refusal(cluster.scheduler_address, Requirements(tmp_path, (absent,), n_threads=1))
@@ -352,7 +337,6 @@ def test_workers_that_do_not_see_the_input_say_which_folder(cluster: Any, tmp_pa
     assert "on a file system that all share" in message
 
 
-@pytest.mark.slow
 def test_another_folder_under_the_same_path_is_not_taken_for_the_output_folder(tmp_path: Path) -> None:
     elsewhere = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*elsewhere, "mount", "-t", "tmpfs", "none", tmp_path], capture_output=True).returncode:
@@ -362,7 +346,6 @@ def test_another_folder_under_the_same_path_is_not_taken_for_the_output_folder(t
         assert f"cannot see {tmp_path} as it is here" in refusal(address, Requirements(tmp_path, (), n_threads=1))
 
 
-@pytest.mark.slow
 def test_workers_of_another_version_are_refused(dataset: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(SOURCE / "sessionfx", other / "sessionfx", ignore=shutil.ignore_patterns("__pycache__"))
@@ -377,7 +360,6 @@ def test_workers_of_another_version_are_refused(dataset: Path, tmp_path: Path) -
     assert not list((tmp_path / "out").glob("sub-*"))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("misfit", ["scheduler", "worker"])
 def test_installation_without_this_programs_functions_is_refused(tmp_path: Path, misfit: str) -> None:
     (tmp_path / "sessionfx").mkdir()
@@ -393,7 +375,6 @@ def test_installation_without_this_programs_functions_is_refused(tmp_path: Path,
     assert "has sessionfx 0.0.1 installed, and here it is" in message
 
 
-@pytest.mark.slow
 def test_workers_with_several_threads_are_refused(tmp_path: Path) -> None:
     with scheduler() as (address, _), process(*worker_command(address, "--nthreads=3")):
         message = refusal(address, Requirements(tmp_path, (), n_threads=1))
@@ -401,7 +382,6 @@ def test_workers_with_several_threads_are_refused(tmp_path: Path) -> None:
     assert "--nthreads 1" in message
 
 
-@pytest.mark.slow
 def test_a_misfit_that_comes_later_is_named_and_given_no_work(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -429,7 +409,6 @@ def test_a_misfit_that_comes_later_is_named_and_given_no_work(
     assert sentence.endswith("It is given no work.")
 
 
-@pytest.mark.slow
 def test_waiting_for_workers_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = f"{SOURCE}:{Path(__file__).parents[1] / 'support'}"
     with (
@@ -447,7 +426,6 @@ def test_waiting_for_workers_is_said(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert f"Dask scheduler {address} has no workers; waiting for them." in capfd.readouterr().err
 
 
-@pytest.mark.slow
 def test_lost_scheduler_ends_the_call_in_words(dataset: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with (
@@ -463,7 +441,6 @@ def test_lost_scheduler_ends_the_call_in_words(dataset: Path, tmp_path: Path) ->
     assert "Traceback" not in said
 
 
-@pytest.mark.slow
 def test_an_address_that_accepts_and_never_answers_is_given_up(dataset: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
@@ -473,7 +450,6 @@ def test_an_address_that_accepts_and_never_answers_is_given_up(dataset: Path, tm
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_an_encrypted_address_without_certificates_is_refused_in_one_paragraph(dataset: Path, tmp_path: Path) -> None:
     """Dask's client, which never came to be, speaks when it is destroyed."""
     done = run_command(*arguments(dataset, tmp_path / "out"), *on_dask("tls://127.0.0.1:1"))
@@ -482,7 +458,6 @@ def test_an_encrypted_address_without_certificates_is_refused_in_one_paragraph(d
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.slow
 def test_a_scheduler_that_stops_answering_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with scheduler() as (address, head), DaskExecutor(address, Requirements(tmp_path, (), n_threads=1)) as executor:
         monkeypatch.setattr("sessionfx.execution.dask._ANSWER_SECONDS", 3.0)

@@ -41,6 +41,7 @@ def true_map(root: Path, space: str, ending: str, start: str = "") -> np.ndarray
     return read_surfaces(sorted((root / "derivatives/truth").glob(f"{start}*space-{space}_*{ending}.*"))).data[0]
 
 
+@pytest.mark.slow
 def test_series_are_found_and_read_as_fmripreps(dataset: Path) -> None:
     for space, extension, n_features in (("fsaverage5", ".gii", 20_484), ("fsLR", ".dscalar.nii", 5_096)):
         selection = select(dataset, space=space)

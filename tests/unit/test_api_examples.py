@@ -76,7 +76,7 @@ def differs(found, published):
     return abs(found - published) > 4 * (2 * max(published * (1 - published), 0.001) / 2000) ** 0.5 + 0.0005
 
 
-@pytest.mark.many
+@pytest.mark.slow
 @pytest.mark.parametrize("icc", [0.0, 0.5, 0.9])
 @pytest.mark.parametrize("k", [2, 3, 5])
 @pytest.mark.parametrize("kind", ["compound symmetry", "unequal variances", "unbalanced", "dropout"])

@@ -149,6 +149,7 @@ def grayordinates() -> Grayordinates:
     return Grayordinates(cortex[0] + cortex[1] + below)
 
 
+@pytest.mark.slow
 def test_grayordinates_are_drawn_on_their_meshes_with_voxels_as_cuts_below() -> None:
     bare = grayordinates()
     mask = np.ones(bare.shape, dtype=bool)
