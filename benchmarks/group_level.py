@@ -95,8 +95,11 @@ def write_study(folder: Path, pool: Path, n_participants: int) -> tuple[Path, Pa
     return raw, maps
 
 
-def draw_maps(pool: Path, n_participants: int = _DRAWN_PARTICIPANTS) -> None:
-    """Draw smooth maps: a level of each participant, noise of each session, and an effect in three places."""
+def draw_maps(pool: Path, n_participants: int = _DRAWN_PARTICIPANTS, step: int = 1) -> None:
+    """Draw smooth maps: a level of each participant, noise of each session, and an effect in three places.
+
+    Of every so many voxels in each direction one is written.
+    """
     pool.mkdir(parents=True)
     rng = np.random.default_rng(0)
     mask = brain_mask()
@@ -111,7 +114,9 @@ def draw_maps(pool: Path, n_participants: int = _DRAWN_PARTICIPANTS) -> None:
             values = 0.5 * level + 0.5 * _noise(rng) + (0.6 + 0.15 * order) * effect
             variance = 0.1 * np.exp(0.3 * _noise(rng))
             for statistic, volume in (("effect", values), ("variance", variance)):
-                image = nib.Nifti1Image(np.where(mask, volume, 0.0), AFFINE)
+                image = nib.Nifti1Image(
+                    np.where(mask, volume, 0.0)[::step, ::step, ::step], AFFINE @ np.diag([step, step, step, 1])
+                )
                 nib.save(image, pool / f"{number}_{session}_{statistic}.nii.gz")
 
 

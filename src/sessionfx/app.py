@@ -52,7 +52,12 @@ def run(options: Options) -> int:
         memory_gb=options.execution.mem_gb,
         verbose=options.execution.verbose,
         output_dir=options.output_dir,
-        inputs=(options.bids_dir, *options.selection.derivatives),
+        # workers elsewhere read the maps of the group level in the work folder
+        inputs=(
+            options.bids_dir,
+            *options.selection.derivatives,
+            *([options.execution.work_dir] if options.execution.work_dir and "group" in options.levels else []),
+        ),
     ) as executor:
         # what one level needs takes a second to import, and the other has no use for it
         if "participant" in options.levels:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import pickle
+import shutil
 import struct
 import subprocess
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -25,7 +28,7 @@ from sessionfx.errors import LevelError, OutputError
 from sessionfx.execution import in_threads
 from sessionfx.group.stack import attendance, open_stack
 from sessionfx.group.store import BlockStore, scratch_file
-from sessionfx.group.strategies.blocks import VOXELS_PER_BLOCK, block_width, blocks_of
+from sessionfx.group.strategies.blocks import VOXELS_PER_BLOCK, as_block, block_width, blocks_of
 
 # In threads -------------------------------------------------------------------------------------------------
 
@@ -269,3 +272,26 @@ def test_a_map_that_claims_another_size_is_refused_before_it_is_read(
     assert str(path) in error
     assert "--participant-label" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_who_is_elsewhere_reads_blocks_from_the_file(study: GroupStudy, is_kept: bool, tmp_path: Path) -> None:
+    maps = find_first_level_maps([study.maps]).maps
+    covariates = Covariates.none(attendance(maps))
+    with open_stack(
+        maps, covariates, tmp_path, needs_variances=True, min_coverage=0.8, is_kept=is_kept, is_shared=True
+    ) as stack:
+        for part in (stack, stack.complete, replace(stack, rows=np.array([0, 3, 4]))):
+            for block in part.blocks:
+                sent = pickle.dumps(part.handed_out(block, with_variances=True))
+                assert len(sent) < 40_000
+                effects, variances = pickle.loads(sent)  # noqa: S301
+                np.testing.assert_array_equal(as_block(effects), part.effects(block))
+                np.testing.assert_array_equal(as_block(variances), part.variances(block))
+        if is_kept:  # another call may keep its own meanwhile
+            (kept,) = tmp_path.iterdir()
+            shutil.copy(kept, tmp_path / "other")
+            (tmp_path / "other").replace(kept)
+            with pytest.raises(OutputError, match="was replaced by another call"):
+                as_block(effects)
+    assert len(list(tmp_path.iterdir())) == is_kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -26,10 +27,13 @@ from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.cli import main
 from sessionfx.errors import ExecutorError, OutputError
 from sessionfx.execution import Unit, limited_threads
-from sessionfx.execution.dask import DaskExecutor, Requirements
+from sessionfx.execution.dask import DaskExecutor, Requirements, _DaskWorkers
+from sessionfx.group.stack import MapStack
+from sessionfx.group.store import BlockStore, scratch_file
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.group.strategies.blocks import VOXELS_PER_BLOCK, MapsInMemory, estimate_in_blocks
+from sessionfx.space.grid import Grid
 from sessionfx.statistics.estimates import Estimate
 
 dask = pytest.importorskip("dask", reason="Dask is not installed: pip install 'sessionfx[dask]'")
@@ -201,6 +205,40 @@ def test_blocks_of_voxels_give_the_same_bits_as_here(executor: DaskExecutor, str
     assert there.effect.tobytes() == here.effect.tobytes()
     assert there.variance.tobytes() == here.variance.tobytes()
     assert np.asarray(there.dof).tobytes() == np.asarray(here.dof).tobytes()
+
+
+def test_what_a_block_of_many_maps_sends_is_small_and_its_answers_are_the_same_bits(
+    executor: DaskExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sessions, n = ("01", "02"), 1500
+    layout = MapLayout(tuple(f"{label:04d}" for label in range(n) for _ in sessions), sessions * n)
+    question = Question(resolve_session_contrasts(["mean"], sessions)[0])
+    plan = STRATEGIES["summary-statistics"].plan(layout, question, GroupOptions())
+    values = np.random.default_rng(4).normal(size=(2 * n, 200)) + 1
+    sizes: list[int] = []
+    submit = _DaskWorkers.submit_item
+
+    def measured(self: _DaskWorkers, function: Any, item: tuple[Any, ...]) -> Any:
+        sizes.append(len(pickle.dumps((function, item))))
+        return submit(self, function, item)
+
+    monkeypatch.setattr(_DaskWorkers, "submit_item", measured)
+    with scratch_file(tmp_path, is_shared=True) as file:
+        store = BlockStore(file, tmp_path, *values.shape, 64)
+        store.write(0, values)
+        store.share()
+        place = np.ones((200, 1, 1), dtype=bool)
+        maps = MapStack(layout, place, Grid(place.shape, np.eye(4)), 2 * n * place, (), store, None, place.ravel())
+        with limited_threads(1):
+            here = estimate_in_blocks(plan, MapsInMemory(values))[1]
+        there = estimate_in_blocks(plan, maps, executor.map_ordered)[1]
+    assert len(sizes) == 4
+    assert max(sizes) < 10_000
+    assert isinstance(here, Estimate)
+    assert isinstance(there, Estimate)
+    assert there.effect.tobytes() == here.effect.tobytes()
+    assert there.variance.tobytes() == here.variance.tobytes()
+    assert list(tmp_path.glob("*")) == list(tmp_path.glob(".sessionfx-*"))  # the executor's own
 
 
 def test_nothing_is_left_in_the_output_folder(cluster: Any, tmp_path: Path) -> None:

@@ -130,6 +130,11 @@ class Executor(ABC):
     def memory_gb(self) -> float | None:
         """Memory that one unit may use (GB); None where that is not known beforehand."""
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether items are worked on by other processes, which then read files by their names."""
+        return False
+
     def at_a_time(self, need_gb: float) -> int | None:
         """Say how many units that need so much memory each (GB) run at a time; None where that is not known."""
         return None

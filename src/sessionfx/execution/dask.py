@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import importlib
 import os
+import pickle
 import tempfile
 import threading
 import time
@@ -17,7 +18,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,11 @@ class DaskExecutor(Executor):
             self._client = _connect(address)
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Its workers read files by their names."""
+        return True
+
+    @property
     def memory_gb(self) -> float | None:
         """The smallest memory limit of the workers there are."""
         if self._client is None:
@@ -106,9 +112,9 @@ class DaskExecutor(Executor):
 
     def map_ordered(self, function: Callable[..., Result], items: Iterable[tuple[Any, ...]], /) -> Iterator[Result]:
         """Work on every item as a task; see `Executor.map_ordered`."""
-        with self._workers(None, alone=False) as workers:
+        with self._workers(None, alone=False) as workers, _written(function, self._requirements.output_dir) as shared:
             try:
-                yield from in_order(partial(workers.submit_item, function), items, workers.room, workers.item_result)
+                yield from in_order(partial(workers.submit_item, shared), items, workers.room, workers.item_result)
             except WorkerKilledError:
                 raise ExecutorError(
                     f"{self._name}: workers were killed again and again at the same block of voxels, most likely "
@@ -261,6 +267,42 @@ class _Item:
     arguments: tuple[Any, ...]
 
 
+@dataclass(frozen=True)
+class _Written:
+    """A function with its first arguments, in a file: each worker reads once what all items have in common."""
+
+    path: Path
+
+    def __call__(self, *arguments: Any) -> Any:
+        return _read_function(self.path)(*arguments)
+
+
+@lru_cache(maxsize=2)
+def _read_function(path: Path) -> Callable[..., Any]:
+    deadline = time.monotonic() + _SEE_SECONDS
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    found: Callable[..., Any] = pickle.loads(path.read_bytes())  # noqa: S301 - written by the call that has the item
+    return found
+
+
+@contextlib.contextmanager
+def _written(function: Callable[..., Result], folder: Path) -> Iterator[Callable[..., Result]]:
+    """Put a function that has arguments into a file while it is worked with; any other stays as it is."""
+    if not isinstance(function, partial):
+        yield function
+        return
+    content, path = pickle.dumps(function, protocol=pickle.HIGHEST_PROTOCOL), _make_probe(folder)
+    try:
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise _unwritable(folder, error) from None
+        yield _Written(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def _work_on(item: _Item, n_threads: int) -> Any:
     with limited_threads(n_threads):
         return item.function(*item.arguments)
@@ -343,11 +385,15 @@ def _make_probe(output_dir: Path) -> Path:
     try:
         descriptor, path = tempfile.mkstemp(prefix=".sessionfx-", dir=output_dir)
     except OSError as error:
-        raise OutputError(
-            f"The output folder {output_dir} cannot be written ({error.strerror}). Check space and permissions."
-        ) from None
+        raise _unwritable(output_dir, error) from None
     os.close(descriptor)
     return Path(path)
+
+
+def _unwritable(output_dir: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"The output folder {output_dir} cannot be written ({error.strerror}). Check space and permissions."
+    )
 
 
 def _connect(address: str) -> Any:

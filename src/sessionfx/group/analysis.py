@@ -439,6 +439,7 @@ def _open(study: ContrastStudy, _values: Mapping[str, Any]) -> Iterator[Contrast
             n_threads=analysis.execution.nprocs,
             min_coverage=study.min_coverage,
             is_kept=analysis.execution.work_dir is not None,
+            is_shared=analysis.executor.is_elsewhere,
         ) as stack,
     ):
         yield ContrastMaps(study, stack, Spool(answers, folder))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -88,12 +89,13 @@ def gather(
     # of studies so large that blocks are narrower than the step, some blocks have no voxel that is looked at
     every = max(1, inquiry.step // max(block.stop - block.start for block in stack.blocks))
     brief = replace(inquiry, dropout=None, checks=())
+    both = partial(look, (brief, inquiry), tuple(plans))
     blocks = (
-        (brief if number % every else inquiry, tuple(plans), stack.effects(block))
+        (number % every == 0, *stack.handed_out(block, with_variances=False)[:1])
         for number, block in enumerate(stack.blocks)
     )
     # added one after the other, so that the last bit does not depend on who computed the parts
-    for number, (found, products, n_voxels, of_plans, sample) in enumerate(map_ordered(look, blocks)):
+    for number, (found, products, n_voxels, of_plans, sample) in enumerate(map_ordered(both, blocks)):
         for name, part in found.items():
             parts.setdefault(name, []).append(part)
         covariance += products
@@ -287,9 +289,9 @@ class _Inquiry:
 
 
 def look(
-    inquiry: _Inquiry, plans: Sequence[Pooling], effects: NDArray[np.floating]
+    inquiries: tuple[_Inquiry, _Inquiry], plans: Sequence[Pooling], is_sample: bool, effects: NDArray[np.floating]
 ) -> tuple[dict[str, NDArray[np.float64]], NDArray[np.float64], int, list[NDArray[np.float64]], Sample]:
-    """Look at a block; a function of a module travels to other processes.
+    """Look at a block, by the second inquiry if it is in the sample; a function of a module travels to other processes.
 
     Returns
     -------
@@ -302,7 +304,7 @@ def look(
         Of the plans.
     sample : (dropout or None, tuple of Looked)
     """
-    whole = as_block(effects)
+    inquiry, whole = inquiries[is_sample], as_block(effects)
     values = side_by_side(whole, len(inquiry.cells))
     found: dict[str, NDArray[np.float64]] = {}
     if inquiry.spectra:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ def influence_of(
     peak = int(np.nanargmax(np.abs(z) if two_sided else z))
     chosen[peak] = True
     task = _Task(answer.threshold, two_sided, closed, refits)
-    found = list(map_ordered(look, _blocks(task, stack, plan, z, chosen, peak)))
+    found = list(map_ordered(partial(look, task), _blocks(stack, plan, z, chosen, peak)))
     lost, gained, largest, at_peak = (np.array(parts) for parts in zip(*found, strict=True))
     peaks = np.nansum(at_peak, axis=0) + np.where(np.isnan(at_peak).all(axis=0), np.nan, 0.0)
     known = np.where(np.isnan(peaks), np.nan, 1.0)
@@ -169,10 +170,11 @@ def look(
     task: _Task,
     effects: NDArray[np.floating],
     variances: NDArray[np.floating] | None,
+    here: NDArray[np.bool_],
     z: NDArray[np.float64],
     peak: int,
 ) -> tuple[list[int], list[int], list[float], list[float]]:
-    """Look at a block, of each participant; a function of a module travels to other processes.
+    """Look at some voxels of a block, of each participant; a function of a module travels to other processes.
 
     Returns
     -------
@@ -184,7 +186,9 @@ def look(
     """
     lost, gained, largest, at_peak = [], [], [], []
     above = suprathreshold(z, task.threshold, two_sided=task.two_sided)
-    for other in task.without_each(as_block(effects), None if variances is None else as_block(variances)):
+    effects = as_block(as_block(effects)[:, here])
+    variances = None if variances is None else as_block(as_block(variances)[:, here])
+    for other in task.without_each(effects, variances):
         without = np.full(z.shape, np.nan) if other is None else other
         still = suprathreshold(np.nan_to_num(without), task.threshold, two_sided=task.two_sided)
         lost.append(int((above & ~still).sum()))
@@ -195,7 +199,7 @@ def look(
 
 
 def _blocks(
-    task: _Task, stack: MapStack, plan: Plan, z: NDArray[np.float64], chosen: NDArray[np.bool_], peak: int
+    stack: MapStack, plan: Plan, z: NDArray[np.float64], chosen: NDArray[np.bool_], peak: int
 ) -> Iterator[tuple[Any, ...]]:
     """Give what `look` takes of each block with chosen voxels."""
     start = 0
@@ -203,9 +207,8 @@ def _blocks(
         stop = start + int(stack.common[block].sum())
         here = chosen[start:stop]
         if here.any():
-            variances = stack.variances(block)[:, here] if plan.uses_variances else None
             place = int(np.count_nonzero(chosen[start:peak])) if start <= peak < stop else -1
-            yield task, stack.effects(block)[:, here], variances, z[start:stop][here], place
+            yield *stack.handed_out(block, with_variances=plan.uses_variances), here, z[start:stop][here], place
         start = stop
 
 

@@ -34,7 +34,7 @@ from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.execution import in_threads, progress_bar
 from sessionfx.group.core import SEEN_VOXELS, core_maps
 from sessionfx.group.kept import KeptFile, packed, unpacked
-from sessionfx.group.store import BlockStore, check_room, scratch_file
+from sessionfx.group.store import BlockStore, StoredBlock, check_room, scratch_file
 from sessionfx.group.strategies.base import MapLayout
 from sessionfx.group.strategies.blocks import block_width
 from sessionfx.space.described import describe, described
@@ -179,11 +179,25 @@ class MapStack:
             start = stop
         return found
 
-    def _read(self, store: BlockStore, block: slice) -> NDArray[np.floating]:
-        common, values = self.common[block], store.read(block)
+    def handed_out(
+        self, block: slice, *, with_variances: bool
+    ) -> tuple[NDArray[np.floating] | StoredBlock, NDArray[np.floating] | StoredBlock | None]:
+        """Give effects and variances of a block to who may be elsewhere: where they are, if that can be read there."""
+        stores = self.stored, self.stored_variances if with_variances else None
+        found = [None if store is None else self._of(store, block) for store in stores]
+        effects, variances = (np.asarray(part) if part and not part.store.is_shared else part for part in found)
+        assert effects is not None  # noqa: S101 - there always are
+        return effects, variances
+
+    def _of(self, store: BlockStore, block: slice) -> StoredBlock:
+        common, rows = self.common[block], None
         if self.rows is not None:
-            values = values[self.rows]
-        return values if common.all() else np.ascontiguousarray(values[:, common])
+            rows = np.zeros(store.n_rows, dtype=bool)
+            rows[self.rows] = True
+        return StoredBlock(store, block, None if common.all() else common, rows)
+
+    def _read(self, store: BlockStore, block: slice) -> NDArray[np.floating]:
+        return np.asarray(self._of(store, block))
 
 
 @contextmanager
@@ -197,6 +211,7 @@ def open_stack(
     n_threads: int = 1,
     min_coverage: float = 1.0,
     is_kept: bool = False,
+    is_shared: bool = False,
 ) -> Iterator[MapStack]:
     """Read the maps of a contrast and restrict them to the voxels that enough of them have.
 
@@ -217,6 +232,8 @@ def open_stack(
         Share of the maps that a voxel needs.
     is_kept : bool, default=False
         Whether what is read stays in the folder, for a later call with the same maps; see `kept`.
+    is_shared : bool, default=False
+        Whether other processes, which see the folder, are to read blocks themselves.
 
     Raises
     ------
@@ -228,11 +245,13 @@ def open_stack(
     layout = layout_of(maps, covariates, times)
     maps = _row_by_row(maps)
     needed = maps_needed(min_coverage, len(maps))
-    reader = _Reader(maps, folder, needs_variances, needed, n_threads)
+    reader = _Reader(maps, folder, needs_variances, needed, n_threads, is_shared)
     kept = KeptFile.of(maps, folder, needs_variances, needed) if is_kept else None
     with ExitStack() as files:
         found = None if kept is None else files.enter_context(kept.opened())
         filled = reader.filled(files, kept) if found is None else _Filled.of(folder, *found)
+        if is_shared:
+            filled.share(kept)
         answered = filled.coverage >= needed
         if not answered.any():
             few = f"all {len(maps)}" if needed == len(maps) else f"{needed} of {len(maps)}"
@@ -328,6 +347,12 @@ class _Filled:
         """Bytes in the file."""
         return (self.variances or self.effects).stop
 
+    def share(self, kept: KeptFile | None) -> None:
+        """Let other processes read the file."""
+        for store in (self.effects, self.variances):
+            if store is not None:
+                store.share(None if kept is None else kept.path)
+
     def about(self) -> dict[str, Any]:
         """Say what is in the file, to be kept with it."""
         return {
@@ -351,6 +376,7 @@ class _Reader:
     needs_variances: bool
     needed: int
     n_threads: int
+    is_shared: bool
 
     def filled(self, files: ExitStack, kept: KeptFile | None) -> _Filled:
         """Read all maps into a file, at the voxels that enough of them have."""
@@ -363,7 +389,7 @@ class _Reader:
         while True:
             finish = None
             if kept is None:
-                file = files.enter_context(scratch_file(self.folder))
+                file = files.enter_context(scratch_file(self.folder, is_shared=self.is_shared))
             else:
                 file, finish = files.enter_context(kept.written())
             filled = _Filled.empty(

@@ -13,12 +13,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sessionfx.bids.writing import TEMPORARY_PREFIX
 from sessionfx.errors import OutputError
 
 
@@ -45,13 +48,53 @@ class BlockStore:
         self, file: IO[Any], folder: Path, n_rows: int, n_columns: int, width: int,
         dtype: type[np.floating] = np.float64, *, start: int = 0,
     ) -> None:  # fmt: skip
-        self._file = file
+        self._file: IO[Any] | None = file
+        self._path: Path | None = None
+        self._number = 0
+        self._width = width
+        self._n_columns = n_columns
         self._folder = folder
         self._start = start
         self.n_rows = n_rows
         self.dtype = np.dtype(dtype)
         self.stop = start + n_rows * n_columns * self.dtype.itemsize
-        self.blocks = [slice(start, min(start + width, n_columns)) for start in range(0, n_columns, width)]
+
+    @property
+    def blocks(self) -> list[slice]:
+        """Blocks of columns."""
+        starts = range(0, self._n_columns, self._width)
+        return [slice(start, min(start + self._width, self._n_columns)) for start in starts]
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes can read it."""
+        return self._path is not None
+
+    def share(self, path: Path | None = None) -> None:
+        """Let other processes read it, by the path of the file if that is not the name under which it was opened."""
+        assert self._file is not None  # noqa: S101 - where it was written
+        self._path = Path(path or self._file.name).absolute()
+        self._number = os.fstat(self._file.fileno()).st_ino
+        with contextlib.suppress(OSError):  # not every file system knows it
+            os.fsync(self._file.fileno())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Go to other processes as the name of the file, and what tells it from another one."""
+        assert self._path is not None  # noqa: S101 - only what is shared is sent
+        with contextlib.suppress(OSError):
+            os.utime(self._path)  # a file that is in use is not left over
+        return {**self.__dict__, "_file": None}
+
+    @contextmanager
+    def _descriptor(self) -> Iterator[int]:
+        if self._file is not None:
+            yield self._file.fileno()
+            return
+        assert self._path is not None  # noqa: S101 - see `__getstate__`
+        with self._path.open("rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_ino != self._number:
+                raise OSError(0, f"{self._path.name} was replaced by another call")
+            yield file.fileno()
 
     def write(self, row: int, values: NDArray[np.floating]) -> None:
         """Write rows that follow each other: many small pieces would take longer than what is in them.
@@ -85,26 +128,57 @@ class BlockStore:
         """Write or read until nothing is left: the system may do a part only."""
         left = content.reshape(-1).view(np.uint8).data
         try:
-            while left:
-                done = transfer(self._file.fileno(), left, place)
-                if not done:
-                    raise OSError(0, "it was cut off")
-                left, place = left[done:], place + done
+            with self._descriptor() as descriptor:
+                while left:
+                    done = transfer(descriptor, left, place)
+                    if not done:
+                        raise OSError(0, "it was cut off")
+                    left, place = left[done:], place + done
         except OSError as error:
             raise unusable(self._folder, error) from None
 
 
+@dataclass(frozen=True)
+class StoredBlock:
+    """Where a block is, for who is to compute with it; as an array it is read.
+
+    Attributes
+    ----------
+    store : BlockStore
+    block : slice
+    columns, rows : ndarray of bool, or None
+        Which of its columns, and of the store's rows, it has; all where it is None.
+    """
+
+    store: BlockStore
+    block: slice
+    columns: NDArray[np.bool_] | None
+    rows: NDArray[np.bool_] | None
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[np.floating]:
+        """Read it."""
+        values = self.store.read(self.block)
+        if self.rows is not None:
+            values = values[self.rows]
+        if self.columns is not None:
+            values = values[:, self.columns]
+        return np.ascontiguousarray(values, dtype=dtype)
+
+
 @contextmanager
-def scratch_file(folder: Path) -> Iterator[IO[Any]]:
+def scratch_file(folder: Path, *, is_shared: bool = False) -> Iterator[IO[Any]]:
     """Open a file without a name, which is gone with the process however that ends.
+
+    Where others are to read it, it has a name until it is closed, and what a killed process left is removed later.
 
     Raises
     ------
     OutputError
         If the folder cannot be written.
     """
+    make = partial(tempfile.NamedTemporaryFile, prefix=TEMPORARY_PREFIX) if is_shared else tempfile.TemporaryFile
     try:
-        file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115 - opening alone is tried
+        file = make(dir=folder, buffering=0)
     except OSError as error:
         raise unusable(folder, error) from None
     with _closed(file):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +51,8 @@ def weigh_participants(
     plan: Plan, stack: MapStack, mask: NDArray[np.bool_], map_ordered: MapOrdered
 ) -> ParticipantWeights:
     """Find the weights at the voxels of an answer, whose 3-D mask is given, block by block."""
-    blocks = (
-        (plan, stack.effects(block), stack.variances(block) if plan.uses_variances else None) for block in stack.blocks
-    )
-    percent = np.concatenate(list(map_ordered(percent_of, blocks)), axis=1)
+    blocks = (stack.handed_out(block, with_variances=plan.uses_variances) for block in stack.blocks)
+    percent = np.concatenate(list(map_ordered(partial(percent_of, plan), blocks)), axis=1)
     participants = tuple(str(name) for name in plan.design_matrix.index)
     return ParticipantWeights(participants, percent[:, mask[stack.mask]])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
@@ -57,8 +58,8 @@ class Maps(Protocol):
     def effects(self, block: slice) -> NDArray[np.floating]:
         """Read the effects of a block's voxels, of shape (N, v)."""
 
-    def variances(self, block: slice) -> NDArray[np.floating]:
-        """Read the sampling variances of a block's voxels, of shape (N, v)."""
+    def handed_out(self, block: slice, *, with_variances: bool) -> tuple[Any, Any]:
+        """Give effects, and variances or None, to who computes with them, as what `as_block` takes."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,10 @@ class MapsInMemory:
         """Blocks of neighbouring voxels."""
         return blocks_of(*self.effect.shape)
 
-    def effects(self, block: slice) -> NDArray[np.floating]:
-        """Effects of some voxels."""
-        return self.effect[:, block]
-
-    def variances(self, block: slice) -> NDArray[np.floating]:
-        """Variances of some voxels."""
-        assert self.variance is not None  # noqa: S101 - asked for only where they were given
-        return self.variance[:, block]
+    def handed_out(self, block: slice, *, with_variances: bool) -> tuple[Any, Any]:
+        """Effects, and variances or None, of some voxels."""
+        assert self.variance is not None or not with_variances  # noqa: S101 - asked for only where they were given
+        return self.effect[:, block], self.variance[:, block] if self.variance is not None and with_variances else None
 
 
 def block_width(n_maps: int) -> int:
@@ -119,8 +116,8 @@ def estimate_in_blocks(
         If the plan learns from the voxels that it cannot answer.
     """
     pools = distinct_pools([plan])
-    items = ((tuple(pools.values()), maps.effects(block)) for block in maps.blocks)
-    parts = list(map_ordered(pooled_sums, items)) if pools else []
+    items = (maps.handed_out(block, with_variances=False)[:1] for block in maps.blocks)
+    parts = list(map_ordered(partial(pooled_sums, tuple(pools.values())), items)) if pools else []
     # one after the other, so that the last bit of the sum does not depend on who computed the parts
     sums = [sum(of_blocks[1:], of_blocks[0]) for of_blocks in zip(*parts, strict=True)]
     ready = informed(plan, dict(zip(pools, sums, strict=True)))
@@ -137,12 +134,9 @@ def estimate_plans(
     uses_variances = any(plan.uses_variances for plan in plans)
     blocks = maps.blocks
 
-    def items() -> Iterator[tuple[Any, ...]]:
-        for block in blocks:
-            yield tuple(plans), maps.effects(block), maps.variances(block) if uses_variances else None
-
+    items = (maps.handed_out(block, with_variances=uses_variances) for block in blocks)
     together = max(1, VOXELS_PER_BLOCK // (blocks[0].stop - blocks[0].start))
-    results: Iterator[list[Any]] = iter(map_ordered(estimate, items()))
+    results: Iterator[list[Any]] = iter(map_ordered(partial(estimate, tuple(plans)), items))
     chunks = []
     while part := list(islice(results, together)):
         chunks.append([keep(type(found[0]).joined(found)) for found in zip(*part, strict=True)])
@@ -172,7 +166,7 @@ def informed(plan: Plan, sums: Mapping[object, NDArray[np.float64]]) -> Plan:
 
 
 def as_block(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Bring the maps of a block into the type and memory layout that everyone computes with."""
+    """Bring the maps of a block, which may have to be read, into the type and memory layout everyone computes with."""
     return np.ascontiguousarray(values, dtype=np.float64)
 
 
