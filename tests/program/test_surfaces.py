@@ -22,7 +22,17 @@ from sessionfx.bids.surfaces import read_surfaces
 from sessionfx.cli import main
 from sessionfx.options import FirstLevelModel as Model
 from sessionfx.participant.run import analyse_run
-from surfaces import N_VERTICES, WALL, brain_models, mesh_of, opened_in_nilearn, surface_study, values
+from surfaces import (
+    N_VERTICES,
+    WALL,
+    brain_models,
+    mesh_of,
+    opened_in_nilearn,
+    patch,
+    surface_study,
+    values,
+    write_surface,
+)  # fmt: skip
 
 CONTRAST = "go - stop"
 F_TEST = "F:any = go; stop"
@@ -179,6 +189,37 @@ def test_the_page_shows_maps_of_fsaverage(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_smoothing_along_a_mesh_of_the_dataset(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was reached is in sidecars and on the page; another mesh is another result."""
+    root = surface_study(tmp_path / "study", sessions=("1",))
+    asked = ["--smoothing-fwhm", "6"]
+    assert analyse(root, tmp_path / "out", "fsaverage5", *asked) == 1
+    assert "10242 vertices, and the data have 50" in capsys.readouterr().err.replace("\n", " ")
+    for side, hemi in enumerate("LR"):
+        path = root / f"derivatives/fmriprep/hemi-{hemi}_space-fsaverage5_midthickness.surf.gii"
+        write_surface(path, patch(5 + side, 10, seed=side))
+    assert analyse(root, tmp_path / "out", "fsaverage5", *asked) == 0
+    design = tmp_path / "out/sub-01/ses-1/func/sub-01_ses-1_task-a_space-fsaverage5_design.json"
+    facts = json.loads(design.read_text())
+    assert 3 < facts["SmoothingReachedFwhmMm"] < 8 and set(facts["SmoothingSteps"]) == {"L", "R"}
+    assert facts["SmoothingMeshes"][0] == "bids:fmriprep:hemi-L_space-fsaverage5_midthickness.surf.gii"
+    assert facts["ModelParameters"]["SmoothingFwhmMm"] == 6
+    assert "voxel" not in design.read_text()
+    effect, _ = files_of(map_path(tmp_path / "out", "fsaverage5", "effect", session="1"))
+    sidecar = json.loads(effect.with_suffix(".json").read_text())
+    assert sidecar["InputSmoothing"][0]["SmoothingReachedFwhmMm"] == facts["SmoothingReachedFwhmMm"]
+    assert "voxel" not in effect.with_suffix(".json").read_text()
+    page = (tmp_path / "out/sub-01.html").read_text()
+    assert "smoothed to a FWHM of (mm)" in page and "smoothed along its mesh" in page
+    before = effect.read_bytes()
+    assert analyse(root, tmp_path / "out", "fsaverage5", *asked) == 0
+    assert "finished before, skipped" in capsys.readouterr().err
+    write_surface(path.with_name(path.name.replace("hemi-R", "hemi-L")), patch(10, 5, seed=3))
+    assert analyse(root, tmp_path / "out", "fsaverage5", *asked) == 0
+    assert effect.read_bytes() != before
+
+
+@pytest.mark.slow
 def test_a_finished_study_is_skipped(study: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = times(output, "sub-01/**/*")
     assert analyse(study, output, "fsaverage5") == 0
@@ -190,8 +231,12 @@ def test_what_is_declined_is_said_before_anything_is_written(
     study: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     start = [study, tmp_path / "out", "participant", "--space", "fsaverage5"]
-    called = call_main(capsys, [*start, "--smoothing-fwhm", "4"], study)
-    called.refused(2, "--smoothing-fwhm smooths volumes", "leave it out")
+    on_fslr = [study, tmp_path / "out", "participant", "--space", "fsLR", "--smoothing-fwhm", "4"]
+    call_main(capsys, on_fslr, study).refused(
+        2,
+        "--smoothing-fwhm smooths along the surface, and of sub-01 no mesh of fsLR is there",
+        "hemi-L_space-fsLR_den-32k_midthickness.surf.gii",
+    )
     (tmp_path / "regions.nii").touch()
     called = call_main(capsys, [*start, "--atlas", tmp_path / "regions.nii"], study)
     called.refused(2, "--atlas names regions of volumes")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from sessionfx.space.surface import HEMISPHERES
 
 # Files of each hemisphere, L or R; of several the coordinates are averaged
 MeshFiles = Mapping[str, tuple[Path, ...]]
+NO_MESHES: MeshFiles = {}
 # The surface of a hemisphere in a place, by hemisphere and kind
 _Found = Mapping[tuple[str, str], Path]
 
@@ -165,7 +165,6 @@ def mesh_beside(mesh: Mesh, kind: str) -> Mesh | None:
     return other if len(other.coordinates) == len(mesh.coordinates) else None
 
 
-@lru_cache(maxsize=4)
 def read_mesh(paths: tuple[Path, ...]) -> Mesh:
     """Read the mesh of a hemisphere; of several surfaces, which have the same triangles, the mean.
 
@@ -205,10 +204,10 @@ def _read(path: Path) -> Mesh:
 
 
 def missing_mesh(entities: Mapping[str, str | None]) -> str:
-    """Say in sentences that a mesh is missing and which files provide it."""
+    """Say that a mesh is missing, and which files provide it; the start of the first sentence is left to the caller."""
     space, density = _template(entities)
     of_density = f"_den-{density}" if density else ""
-    start = f"No mesh of {space} is there. Put "
+    start = f"no mesh of {space} is there. Put "
     if space == "fsnative":
         return f"{start}the participants' own, sub-…_hemi-L_midthickness.surf.gii and that of hemi-R, into their anat/."
     template = "fsaverage" if space in _TEMPLATES else space

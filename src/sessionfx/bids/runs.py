@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from sessionfx.bids.acquisitions import DEFAULT_BOLD_FILTER, acquired_entities, one_per_acquisition
 from sessionfx.bids.choosing import RUNS, check_labels, choose_entities, matches_filter, of_each_task, read_filters
 from sessionfx.bids.dataset import Dataset, IndexedFile, indexed_file, participants_of, subfolders
+from sessionfx.bids.meshes import MeshFiles, find_meshes
 from sessionfx.bids.names import (
     DERIVATIVE_ENTITIES,
     GIFTI,
@@ -72,6 +73,8 @@ class RunInputs:
         The user's own, where they are asked for.
     other_hemisphere : Path or None
         Where `bold` is that of the left one, and both are analysed.
+    meshes : mapping of str to tuple of Path
+        Of the hemispheres of a surface, where there are any.
     metadata : dict
         JSON fields of the run, inherited (raw dataset first, derivatives over it).
     problem : str or None
@@ -90,6 +93,7 @@ class RunInputs:
     warnings: tuple[str, ...] = ()
     regressors: Path | None = None
     other_hemisphere: Path | None = None
+    meshes: MeshFiles = field(default_factory=dict)
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -213,6 +217,7 @@ def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
     order = order_sessions(sessions, wanted, dataset.raw)
     place = {label: number for number, label in enumerate(order.labels)}
     gatherer = _Gatherer(dataset, read_filters(options.bids_filter_file))
+    meshes_of = cache(partial(find_meshes, entities, dataset.derivatives))
     runs: dict[str, list[RunInputs]] = {}
     for file in sorted(
         chosen, key=lambda file: (place.get(file.entities.get("ses", ""), -1), natural_key(file.path.name))
@@ -220,6 +225,8 @@ def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
         run = gatherer.gather(file)
         if file.extension.endswith(GIFTI) and options.hemi is None:
             run = _with_other_hemisphere(run, others)
+        if _is_on_surface(file):
+            run = replace(run, meshes=meshes_of(run.participant))
         runs.setdefault(file.entities["sub"], []).append(run)
     if not runs:
         raise NothingMatchesError(

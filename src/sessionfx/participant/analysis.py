@@ -171,6 +171,7 @@ def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> I
             *(file_state(path) for path in (run.bold, run.mask, run.events, run.confounds, sidecar_of(run.confounds))),
             *([file_state(run.regressors)] if run.regressors else []),
             *([file_state(run.other_hemisphere)] if run.other_hemisphere else []),
+            *(file_state(path) for paths in run.meshes.values() for path in paths if model.smoothing_fwhm),
         ]
         for run in runs
     }

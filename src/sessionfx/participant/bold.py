@@ -1,9 +1,12 @@
-"""Reading a run: volumes go straight into an array of in-mask signals, smoothed on the way where asked for."""
+"""Reading a run: volumes go straight into an array of in-mask signals, smoothed on the way where asked for.
+
+Smoothing along surfaces is in `participant.smoothing`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings
@@ -13,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.bids.images import bounds_of, grid_of, open_image, read_mask, read_volumes, series_length
+from sessionfx.bids.meshes import NO_MESHES, MeshFiles, with_meshes
 from sessionfx.bids.names import SURFACE_SERIES
 from sessionfx.bids.surfaces import SurfaceSeries, read_surfaces
 from sessionfx.errors import ParticipantError
+from sessionfx.participant.smoothing import SurfaceSmoother
 from sessionfx.space.grid import Grid
 from sessionfx.space.space import Space
 
@@ -40,6 +45,8 @@ class RunData:
         Features of the brain mask, or of the space, before leaving any out.
     warnings : tuple of str
         What was left out and why.
+    smoothing : dict
+        Of surfaces that were smoothed, for sidecars: steps, and the FWHM that was reached.
     """
 
     signal: NDArray[np.floating]
@@ -48,6 +55,7 @@ class RunData:
     space: Space
     n_brain: int
     warnings: tuple[str, ...]
+    smoothing: dict[str, Any] = field(default_factory=dict)
 
 
 def open_series(path: Path, *further: Path) -> Any:
@@ -71,7 +79,9 @@ def open_series(path: Path, *further: Path) -> Any:
     return image
 
 
-def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | None) -> RunData:
+def read_run(
+    image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | None, meshes: MeshFiles = NO_MESHES
+) -> RunData:
     """Read a preprocessed run.
 
     Of surfaces, which need no mask, a vertex or grayordinate is used when its data are finite and vary over time: the
@@ -89,6 +99,8 @@ def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | 
         whole series is held in memory.
     smoothing_fwhm : float or None
         Full width at half maximum of the Gaussian (mm).
+    meshes : mapping of str to tuple of Path
+        Of the hemispheres, along which surfaces are smoothed.
 
     Raises
     ------
@@ -96,7 +108,8 @@ def read_run(image: Any, bold: Path, mask: Path | None, smoothing_fwhm: float | 
         If a file cannot be read, the grids differ, or no voxel is left.
     """
     if isinstance(image, SurfaceSeries):
-        return _surface_data(image, bold)
+        data = _surface_data(image, bold)
+        return data if smoothing_fwhm is None else _smoothed(data, meshes, smoothing_fwhm)
     grid = grid_of(image)
     warnings: list[str] = []
     volumes: Iterable[NDArray[Any]] = read_volumes(image, bold)
@@ -153,6 +166,26 @@ def _surface_data(series: SurfaceSeries, bold: Path) -> RunData:
         raise ParticipantError(f"{bold}: none of the {features} has finite, varying data. Check this run.")
     signal = values if used.all() else values[:, used]
     return RunData(signal, used, signal.mean(axis=0), series.space, used.size, ())
+
+
+def _smoothed(data: RunData, meshes: MeshFiles, fwhm: float) -> RunData:
+    """Smooth surfaces in place, and say how far that went."""
+    # equal spaces may have other meshes, and maps travel without
+    space = with_meshes(data.space, meshes)
+    if not space.has_meshes:
+        raise ParticipantError(f"The meshes of {space} are not there, along which they would be smoothed.")
+    smoother = SurfaceSmoother(space, data.mask, fwhm)
+    smoother.smooth(data.signal)
+    warnings = list(data.warnings)
+    if smoother.reached_fwhm == 0:
+        warnings.append(
+            f"Vertices are so far apart that a FWHM of {fwhm:g} mm is less than one step along the surface: vertices "
+            "are not smoothed."
+        )
+    reached = {} if smoother.reached_fwhm is None else {
+        "SmoothingReachedFwhmMm": round(smoother.reached_fwhm, 2), "SmoothingSteps": smoother.steps,
+    }  # fmt: skip
+    return replace(data, mean=data.signal.mean(axis=0), warnings=tuple(warnings), smoothing=reached)
 
 
 def _voxel_order(mask: NDArray[np.bool_]) -> NDArray[np.intp]:

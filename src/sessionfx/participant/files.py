@@ -150,7 +150,8 @@ class FirstLevelFiles:
             **dict(zip(fitted.mean.space.counted, (fitted.n_brain, int(fitted.mask.sum())), strict=True)),
             "Notes": list(fitted.warnings),
             "LeftOutContrasts": {**_left_out_before(path), **fitted.left_out},
-            "ModelParameters": model_parameters(self.model),
+            **self._smoothing_fields(fitted),
+            "ModelParameters": model_parameters(self.model, self.extension),
             "Software": SOFTWARE,
         }
         # BIDS knows no quotation marks, which names of conditions may hold
@@ -176,6 +177,7 @@ class FirstLevelFiles:
             "Description": "Estimate of one run.",
             "Sources": self._uris(_source_files(fitted.run)),
             **self._contrast_fields(contrast),
+            **self._smoothing_fields(fitted),
             "NumberOfInputs": 1,
         }
         write_statmaps(
@@ -206,6 +208,7 @@ class FirstLevelFiles:
             "NumberOfInputs": len(used),
             "InputDegreesOfFreedom": [fitted.estimates[contrast.label].estimate.typical_dof for fitted in used],
             **self._dof_fields(len(used)),
+            **({"InputSmoothing": [fitted.smoothing for fitted in used]} if used[0].smoothing else {}),
             **({"LeftOutInputs": left_out} if left_out else {}),
         }
         folder = self.output_dir / func_folder(participant, session or None)
@@ -282,8 +285,17 @@ class FirstLevelFiles:
             "ContrastWeights": contrast.row_weights if contrast.is_f_test else contrast.weights,
             **of_rows,
             "FixedEffectsWeighting": self.model.fixed_effects,
-            "ModelParameters": model_parameters(self.model),
+            "ModelParameters": model_parameters(self.model, self.extension),
         }
+
+    def _smoothing_fields(self, fitted: FittedRun) -> dict[str, Any]:
+        """Say how a surface was smoothed, and along which meshes."""
+        if not fitted.smoothing:
+            return {}
+        files = [path for paths in fitted.run.meshes.values() for path in paths]
+        uris = zip(files, self._uris(files), strict=True)
+        names = ["/".join(path.parts[-2:]) if uri.startswith("file:") else uri for path, uri in uris]
+        return {**fitted.smoothing, "SmoothingMeshes": names}
 
     def _dof_fields(self, n_inputs: int) -> dict[str, str]:
         if n_inputs < 2:

@@ -16,6 +16,7 @@ from sessionfx.bids.atlas import read_atlases
 from sessionfx.bids.dataset import dataset_links, find_derivative_roots, open_dataset, preprocessing_programs
 from sessionfx.bids.derivatives import check_output_place, prepare_output
 from sessionfx.bids.images import open_image
+from sessionfx.bids.meshes import missing_mesh
 from sessionfx.bids.names import (
     GIFTI,
     STATMAP_SUFFIX,
@@ -233,10 +234,16 @@ def _check_surfaces(selections: Iterable[RunSelection], options: Options) -> Non
     if options.group.atlas:
         raise CommandLineError(f"--atlas names regions of volumes, and space {spaces[0]} is on surfaces. Leave it out.")
     if options.first_level.smoothing_fwhm:
-        raise CommandLineError(
-            f"--smoothing-fwhm smooths volumes, and space {spaces[0]} is on surfaces. Smooth them beforehand along "
-            "the surface and choose them with --bids-filter-file, or leave it out."
-        )
+        _check_meshes(selections)
+
+
+def _check_meshes(selections: Iterable[RunSelection]) -> None:
+    """Refuse to smooth surfaces of which a mesh is missing."""
+    for selection in selections:
+        for run in selection.every_run if selection.map_extension != Grid.extension else ():
+            if not run.meshes:
+                why = f"of sub-{run.participant} {missing_mesh(selection.entities)}"
+                raise CommandLineError(f"--smoothing-fwhm smooths along the surface, and {why} Or leave it out.")
 
 
 def _check_f_tests(contrasts: Sequence[Contrast], weighting: str) -> None:

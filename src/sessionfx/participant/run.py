@@ -24,21 +24,27 @@ from sessionfx.participant.regions import RunRegions, fit_regions
 from sessionfx.participant.regressors import read_regressors
 from sessionfx.participant.timing import Timing, run_timing
 from sessionfx.participant.variables import modelled_run
+from sessionfx.space.grayordinates import Grayordinates
+from sessionfx.space.grid import Grid
 from sessionfx.space.space import Space
 from sessionfx.space.stat_map import StatMap
+from sessionfx.space.surface import Surface
 from sessionfx.statistics.linear_algebra import independent_columns, is_estimable
 from sessionfx.wording import listed
 
+# by the extension of their maps
+_SPACES: dict[str, type[Space]] = {space.extension: space for space in (Grid, Surface, Grayordinates)}
 # in sidecars
 _SCALINGS = {
-    "voxel": "percent of each voxel's mean over time",
-    "grand-mean": "percent of the mean over voxels and time",
+    "voxel": "percent of each {feature}'s mean over time",
+    "grand-mean": "percent of the mean over {features} and time",
     "none": "none",
 }
 
 
-def model_parameters(model: FirstLevelModel) -> dict[str, Any]:
-    """Name the options that make the maps of a run, for sidecars."""
+def model_parameters(model: FirstLevelModel, extension: str = Grid.extension) -> dict[str, Any]:
+    """Name the options that make the maps of a run, for sidecars of files of an extension."""
+    space = _SPACES[extension]
     of_events = {
         "ConditionsFrom": list(model.condition_column),
         "Recodes": list(model.recode),
@@ -65,7 +71,7 @@ def model_parameters(model: FirstLevelModel) -> dict[str, Any]:
             )
             if value is not None
         },
-        "SignalScaling": _SCALINGS[model.signal_scaling],
+        "SignalScaling": _SCALINGS[model.signal_scaling].format(feature=space.feature, features=space.features),
         **({} if model.recipe is None else {"StatsModel": model.recipe.parameters()}),
     }
 
@@ -98,6 +104,8 @@ class FittedRun:
         What a reader should know.
     regions : dict of str to RunRegions
         By the label of an atlas.
+    smoothing : dict
+        Of `RunData`.
     """
 
     run: RunInputs
@@ -113,6 +121,7 @@ class FittedRun:
     dof: float
     warnings: tuple[str, ...]
     regions: dict[str, RunRegions] = field(default_factory=dict)
+    smoothing: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -171,7 +180,7 @@ def analyse_run(
             f"{run.name} has {n_volumes} volumes for {len(kept)} regressors, so nothing is left to estimate the noise. "
             "Choose fewer --confounds or a lower --high-pass, or leave this run out."
         )
-    data = read_run(image, run.bold, run.mask, model.smoothing_fwhm)
+    data = read_run(image, run.bold, run.mask, model.smoothing_fwhm, run.meshes)
     warnings.extend(data.warnings)
     low = int((data.mean < 1).sum())
     if low and model.signal_scaling == "voxel":
@@ -205,6 +214,7 @@ def analyse_run(
         dof=float(n_volumes - len(kept)),
         warnings=tuple(warnings),
         regions=fit_regions(data, atlases, matrix, vectors, model),
+        smoothing=data.smoothing,
     )
 
 

@@ -25,10 +25,11 @@ from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.wording import counted
 
 # of `Space.counted`
-_COUNTED = {
+_OF_SPACES = {
     "BrainMaskVoxels": "brain mask (voxels)", "FittedVoxels": "fitted (voxels)",
     "Vertices": "vertices", "FittedVertices": "fitted (vertices)",
     "Grayordinates": "grayordinates", "FittedGrayordinates": "fitted (grayordinates)",
+    "SmoothingReachedFwhmMm": "smoothed to a FWHM of (mm)",
 }  # fmt: skip
 
 
@@ -72,7 +73,7 @@ def _render_runs(results: ParticipantResults, place: str) -> str:
             "events": len(run.events),
             "regressors": run.design.shape[1],
             "degrees of freedom": run.facts["DegreesOfFreedom"],
-            **{title: run.facts[field] for field, title in _COUNTED.items() if field in run.facts},
+            **{title: run.facts[field] for field, title in _OF_SPACES.items() if field in run.facts},
         }
         for run in runs
     ]

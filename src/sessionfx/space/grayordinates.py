@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from sessionfx.space.grid import Grid
 from sessionfx.space.mesh import Mesh, check_meshes, neighbours
-from sessionfx.space.space import NO_INTENT, Intent, Space
+from sessionfx.space.space import NO_INTENT, Intent, Space, Structure
 
 if TYPE_CHECKING:
     from nibabel.cifti2.cifti2_axes import BrainModelAxis
@@ -35,6 +35,7 @@ class Grayordinates(Space):
     axis: BrainModelAxis
     meshes: Mapping[str, Mesh] = field(default_factory=dict, compare=False, repr=False)
 
+    feature: ClassVar[str] = "grayordinate"
     features: ClassVar[str] = "grayordinates"
     extension: ClassVar[str] = ".dscalar.nii"
     counted: ClassVar[tuple[str, str]] = ("Grayordinates", "FittedGrayordinates")
@@ -75,17 +76,24 @@ class Grayordinates(Space):
         return replace(self, meshes=check_meshes(meshes, self.hemispheres, str(self)))
 
     @cached_property
-    def structures(self) -> tuple[tuple[str, NDArray[np.intp]], ...]:
-        """Name of each structure (that of a hemisphere L or R), and the places of its features on the axis."""
-        names = self.axis.name
-        return tuple((_HEMISPHERES.get(name, name), np.flatnonzero(names == name)) for name in dict.fromkeys(names))
+    def structures(self) -> tuple[Structure, ...]:
+        """Hemispheres, and structures of voxels, in the order of the axis."""
+        axis, found = self.axis, []
+        for name in dict.fromkeys(axis.name):
+            places, label = np.flatnonzero(axis.name == name), _HEMISPHERES.get(name, name)
+            if name in axis.nvertices:
+                found.append(Structure(label, places, axis.vertex[places]))
+            else:
+                sizes = np.sqrt((axis.affine[:3, :3] ** 2).sum(axis=0))
+                found.append(Structure(label, places, axis.voxel[places], sizes))
+        return tuple(found)
 
     def at_vertices(self, hemisphere: str) -> NDArray[np.intp]:
         """Give the feature at each vertex of a hemisphere, by its place on the axis; -1 where there is none."""
         features = np.full(self.hemispheres[hemisphere], -1)
-        for label, places in self.structures:
-            if label == hemisphere:
-                features[self.axis.vertex[places]] = places
+        for structure in self.structures:
+            if structure.name == hemisphere:
+                features[structure.numbers] = structure.places
         return features
 
     def at_voxels(self) -> tuple[NDArray[np.intp], Grid]:
@@ -104,26 +112,15 @@ class Grayordinates(Space):
         if not self.has_meshes:
             return None
         pairs = [
-            places[self._edges(label, places) if label in self.hemispheres else self._faces(places)]
-            for label, places in self.structures
+            structure.places[_faces(structure.numbers) if structure.voxel_size is not None else self._edges(structure)]
+            for structure in self.structures
         ]
         return neighbours(np.vstack(pairs), len(self.axis))
 
-    def _edges(self, label: str, places: NDArray[np.intp]) -> NDArray[np.intp]:
+    def _edges(self, structure: Structure) -> NDArray[np.intp]:
         """Find the vertices of a hemisphere that are features and have an edge in common, of shape (N, 2)."""
-        own = self.meshes[label].adjacency[self.axis.vertex[places]][:, self.axis.vertex[places]].tocoo()
-        return np.column_stack(own.coords)
-
-    def _faces(self, places: NDArray[np.intp]) -> NDArray[np.intp]:
-        """Find the voxels of a structure that have a face in common, of shape (N, 2)."""
-        box = np.full(np.ptp(self.axis.voxel[places], axis=0) + 1, -1)
-        box[tuple((self.axis.voxel[places] - self.axis.voxel[places].min(axis=0)).T)] = np.arange(len(places))
-        pairs = [
-            np.stack([along[:-1].ravel(), along[1:].ravel()], axis=1)
-            for along in (np.moveaxis(box, axis, 0) for axis in range(3))
-        ]
-        found = np.vstack(pairs)
-        return found[(found >= 0).all(axis=1)]
+        own = self.meshes[structure.name].adjacency[structure.numbers][:, structure.numbers]
+        return np.column_stack(own.tocoo().coords)
 
     @cached_property
     def sizes(self) -> NDArray[np.float64] | None:
@@ -131,11 +128,10 @@ class Grayordinates(Space):
         if not self.has_meshes:
             return None
         sizes = np.empty(len(self.axis))
-        for label, places in self.structures:
-            is_surface = label in self.hemispheres
-            sizes[places] = (
-                self.meshes[label].areas[self.axis.vertex[places]]
-                if is_surface
+        for structure in self.structures:
+            sizes[structure.places] = (
+                self.meshes[structure.name].areas[structure.numbers]
+                if structure.voxel_size is None
                 else abs(np.linalg.det(self.axis.affine[:3, :3]))
             )
         return sizes
@@ -161,3 +157,15 @@ class Grayordinates(Space):
         image.set_data_dtype(rows.dtype)
         image.nifti_header.set_intent("NIFTI_INTENT_CONNECTIVITY_DENSE_SCALARS")
         return {"": image.to_bytes()}
+
+
+def _faces(voxels: NDArray[np.integer]) -> NDArray[np.intp]:
+    """Find the voxels of v, of shape (v, 3), that have a face in common, of shape (N, 2)."""
+    box = np.full(np.ptp(voxels, axis=0) + 1, -1)
+    box[tuple((voxels - voxels.min(axis=0)).T)] = np.arange(len(voxels))
+    pairs = [
+        np.stack([along[:-1].ravel(), along[1:].ravel()], axis=1)
+        for along in (np.moveaxis(box, axis, 0) for axis in range(3))
+    ]
+    found = np.vstack(pairs)
+    return found[(found >= 0).all(axis=1)]

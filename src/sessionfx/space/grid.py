@@ -27,12 +27,14 @@ class Grid(Space):
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
 
+    feature: ClassVar[str] = "voxel"
     features: ClassVar[str] = "voxels"
     extension: ClassVar[str] = ".nii.gz"
     counted: ClassVar[tuple[str, str]] = ("BrainMaskVoxels", "FittedVoxels")
     size_unit: ClassVar[str] = "mm³"
     meshes: ClassVar[Mapping[str, Mesh]] = {}
     hemispheres: ClassVar[Mapping[str, int]] = {}
+    structures: ClassVar[tuple[()]] = ()
     adjacency: ClassVar[None] = None
 
     def same_as(self, other: Space) -> bool:

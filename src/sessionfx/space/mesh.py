@@ -70,8 +70,9 @@ def check_meshes(meshes: Mapping[str, Mesh], vertices: Mapping[str, int], space:
     for label, n_vertices in vertices.items():
         if label in meshes and len(meshes[label].coordinates) != n_vertices:
             files = " and ".join(map(str, meshes[label].sources)) or f"the mesh of hemi-{label}"
+            has = "have" if len(meshes[label].sources) > 1 else "has"
             raise ParticipantError(
-                f"{files} has {len(meshes[label].coordinates)} vertices, and the data have {n_vertices} ({space}). "
+                f"{files} {has} {len(meshes[label].coordinates)} vertices, and the data have {n_vertices} ({space}). "
                 "Provide the mesh that the data were sampled to."
             )
     return {label: meshes[label] for label in vertices if label in meshes}

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -24,6 +25,29 @@ if TYPE_CHECKING:
     from sessionfx.space.grid import Grid
     from sessionfx.space.mesh import Mesh
 
+
+@dataclass(frozen=True)
+class Structure:
+    """A hemisphere, or a structure of voxels below the cortex, on the axis of features.
+
+    Attributes
+    ----------
+    name : str
+        Of a hemisphere L or R.
+    places : ndarray of int, shape (v,)
+        Of its v features in the flattened array.
+    numbers : ndarray of int, shape (v,) or (v, 3)
+        Which vertices of the mesh, or voxels of the grid, these are.
+    voxel_size : ndarray of shape (3,), or None
+        In mm; None of vertices.
+    """
+
+    name: str
+    places: NDArray[np.intp]
+    numbers: NDArray[np.integer]
+    voxel_size: NDArray[np.float64] | None = None
+
+
 # What values are, by nibabel's name of the NIfTI intent code, and its parameters
 Intent = tuple[str, tuple[float, ...]]
 NO_INTENT: Intent = ("none", ())
@@ -34,8 +58,8 @@ class Space(ABC):
 
     Attributes
     ----------
-    features : str
-        What they are called, in the plural.
+    feature, features : str
+        What they are called, one and several.
     extension : str
         Of files of maps.
     most_precise : type
@@ -47,6 +71,7 @@ class Space(ABC):
         Of `sizes`, in words.
     """
 
+    feature: ClassVar[str]
     features: ClassVar[str]
     extension: ClassVar[str]
     most_precise: ClassVar[type[np.floating]] = np.float64
@@ -98,6 +123,11 @@ class Space(ABC):
     @abstractmethod
     def hemispheres(self) -> Mapping[str, int]:
         """How many vertices the surface of each hemisphere, L or R, has, with those that are no features."""
+
+    @property
+    @abstractmethod
+    def structures(self) -> tuple[Structure, ...]:
+        """What the axis of features is made of; nothing is said of a voxel grid."""
 
     @property
     @abstractmethod

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.space.mesh import Mesh, check_meshes
-from sessionfx.space.space import NO_INTENT, Intent, Space
+from sessionfx.space.space import NO_INTENT, Intent, Space, Structure
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -37,6 +37,7 @@ class Surface(Space):
     vertices: Mapping[str, int]
     meshes: Mapping[str, Mesh] = field(default_factory=dict, compare=False, repr=False)
 
+    feature: ClassVar[str] = "vertex"
     features: ClassVar[str] = "vertices"
     extension: ClassVar[str] = ".gii"
     # GIFTI has no double precision
@@ -64,6 +65,14 @@ class Surface(Space):
     def hemispheres(self) -> Mapping[str, int]:
         """The vertices of each hemisphere."""
         return self.vertices
+
+    @property
+    def structures(self) -> tuple[Structure, ...]:
+        """The hemispheres."""
+        return tuple(
+            Structure(label, np.arange(n_vertices) + self.part(label).start, np.arange(n_vertices))
+            for label, n_vertices in self.vertices.items()
+        )
 
     @property
     def is_on_surface(self) -> NDArray[np.bool_]:
