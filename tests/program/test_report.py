@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_participant_page_shows_runs_designs_coverage_and_every_map(small_output
     assert sum(alt.startswith("Design matrix") for alt in pictures) == 6
     assert sum(alt.startswith("Correlation") for alt in pictures) == 6
     assert any("sessions cover" in alt for alt in pictures)
-    n_maps = 3 + 5  # sessions, and session contrasts
+    n_maps = 3 + 4  # sessions, and session contrasts; the linear trend is that of ses-03 - ses-01
     assert sum(alt.startswith("z map") for alt in pictures) == n_maps
     assert sum(alt.startswith("Effect map") for alt in pictures) == n_maps
 
@@ -174,6 +175,22 @@ def test_participant_page_is_drawn_from_memory_without_reading_a_file(tmp_path: 
     }  # fmt: skip
     assert len([element for element in tree.iter() if element.tag == "script"]) == 1  # the page's own
     assert f"{HOSTILE} was noted." in text_of(page)
+
+
+@pytest.mark.slow
+def test_maps_of_the_same_z_are_shown_once_by_the_names_of_all(tmp_path: Path) -> None:
+    results = results_in_memory(None)
+    mean = results.combined["mean"]
+    half = replace(mean.estimate, effect=mean.estimate.effect / 2, variance=mean.estimate.variance / 4)
+    combined = {"mean": mean, "other": results.sessions["1"], "linear": replace(mean, estimate=half)}
+    page = write_page(replace(results, combined=combined), tmp_path)
+    alts = [image.get("alt", "") for image in parse(page).iter("img")]
+    of_z = [alt for alt in alts if alt.startswith("z map")]
+    assert [name in alt for alt, name in zip(of_z, ("mean; linear has the same z", "other"), strict=False)] == [
+        True,
+        True,
+    ]
+    assert len(of_z) == 4
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ from sessionfx.report.style import Picture
 from sessionfx.report.tables import threshold_words, titled
 from sessionfx.space.stat_map import StatMap, map_summary, position
 from sessionfx.statistics.thresholds import z_threshold
-from sessionfx.wording import counted
+from sessionfx.wording import counted, listed
 
 # of `Space.counted`
 _OF_SPACES = {
@@ -124,7 +124,7 @@ def _render_contrast(results: ParticipantResults, place: str) -> str:
         return render("participant_contrast.html.j2", **page, summary=summary, maps=[], coverage=None, groups=[])
     questions = {asked.label: asked.text for asked in results.session_contrasts}
     groups = {
-        "Sessions combined": {_question(label, questions): stat_map for label, stat_map in combined.items()},
+        "Sessions combined": _distinct({_question(label, questions): stat_map for label, stat_map in combined.items()}),
         "Sessions" if any(sessions) else "Runs combined": {
             f"ses-{session}" if session else "all runs": stat_map for session, stat_map in sessions.items()
         },
@@ -156,6 +156,27 @@ def _render_contrast(results: ParticipantResults, place: str) -> str:
         summary += f" No estimate in session(s) {', '.join(missing)}."
     coverage = pictures.coverage() if pictures else None
     return render("participant_contrast.html.j2", **page, summary=summary, maps=rows, coverage=coverage, groups=shown)
+
+
+def _distinct(maps: Mapping[str, StatMap[Any]]) -> dict[str, StatMap[Any]]:
+    """Show maps of the same z once, with the names of all: the linear trend of three sessions is last - first."""
+    found: list[tuple[list[str], StatMap[Any]]] = []
+    for name, stat_map in maps.items():
+        z = stat_map.estimate.z
+        for names, earlier in found:
+            other = earlier.estimate.z
+            if other.shape == z.shape and np.allclose(other, z, rtol=0, atol=1e-6):
+                names.append(name)
+                break
+        else:
+            found.append(([name], stat_map))
+    return {_shared_name(*names): kept for names, kept in found}
+
+
+def _shared_name(first: str, *others: str) -> str:
+    if not others:
+        return first
+    return f"{first}; {listed(others)} {'has' if len(others) == 1 else 'have'} the same z"
 
 
 def _question(label: str, questions: Mapping[str, str]) -> str:
