@@ -16,9 +16,10 @@ from PIL import Image
 from sessionfx.bids.meshes import find_meshes, mesh_beside, read_mesh, with_meshes
 from sessionfx.report.brain import canvas_for
 from sessionfx.report.canvas import Canvas, Scale
+from sessionfx.report.cortex import Hemisphere, Hemispheres, depth_of_folds
 from sessionfx.report.nilearn_files import fsaverage5_arrays
 from sessionfx.report.style import DIVERGING
-from sessionfx.report.surface_views import Cortex, depth_of_folds, lay_out, project
+from sessionfx.report.surface_views import lay_out, project
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.mesh import Mesh
 from sessionfx.space.surface import Surface
@@ -74,7 +75,7 @@ def test_every_pixel_has_a_vertex_that_lies_there(
 ) -> None:
     """Within an edge of a triangle, on the side that faces the viewer."""
     scale = 1.1
-    view = project(inflated, side, scale)
+    view = project(inflated, side, scale, np.ones(N))
     rows, columns = np.nonzero(view.vertices >= 0)
     found = inflated.coordinates[view.vertices[rows, columns]]
     for places, (axis, sign) in ((columns, across), (rows, down)):
@@ -91,7 +92,9 @@ def test_pixels_are_those_of_the_mesh_in_front() -> None:
     near, far = (np.column_stack([np.full(4, x), square]) for x in (-5.0, 5.0))
     faces = np.array([[0, 1, 2], [0, 2, 3]])
     mesh = Mesh(np.vstack([near, far]), np.vstack([faces, faces[:, ::-1] + 4]))
-    outside, inside = (set(project(mesh, side, 2.0).vertices.ravel()) - {-1} for side in ("lateral", "medial"))
+    outside, inside = (
+        set(project(mesh, side, 2.0, np.ones(8)).vertices.ravel()) - {-1} for side in ("lateral", "medial")
+    )
     assert {frozenset(outside), frozenset(inside)} == {frozenset(range(4)), frozenset(range(4, 8))}
     assert outside == {0, 1, 2, 3}
 
@@ -137,7 +140,7 @@ def test_other_surfaces_are_not_drawn(space: Surface) -> None:
 
 
 def test_a_mesh_without_folds_or_flat_map_is_drawn_in_plain_grey(inflated: Mesh) -> None:
-    view = lay_out({"L": Cortex(inflated)})
+    view = lay_out(Hemispheres({"L": Hemisphere(inflated)}))
     assert set(view.vertices.ravel()) - {-1} <= set(range(N))
     assert len(set(view.vertices.ravel())) > 0.97 * N
 
