@@ -19,10 +19,12 @@ from nilearn.datasets import load_mni152_brain_mask, load_mni152_template
 from scipy.ndimage import gaussian_filter
 
 from properties import examples
+from sessionfx.report.cortex import cortex_of
 from sessionfx.report.nilearn_files import niivue_script, packed_niivue
 from sessionfx.report.page import assemble_page, section_path, write_section
-from sessionfx.report.viewer import ViewerMap, viewer_data
+from sessionfx.report.viewer import ViewerMap, surface_viewer_data, viewer_data
 from sessionfx.space.grid import Grid
+from sessionfx.space.surface import Surface
 
 SHAPE = (9, 7, 6)
 AFFINE = np.array([[-3.0, 0, 0, 12], [0, 3, 0, -9], [0, 0, 3, -6], [0, 0, 0, 1]])
@@ -56,7 +58,11 @@ def section_of(*maps: ViewerMap) -> str:
 
 
 def data_of(*maps: ViewerMap) -> dict[str, Any]:
-    document = html5lib.HTMLParser(namespaceHTMLElements=False).parseFragment(section_of(*maps))
+    return data_in(section_of(*maps))
+
+
+def data_in(section: str) -> dict[str, Any]:
+    document = html5lib.HTMLParser(namespaceHTMLElements=False).parseFragment(section)
     return json.loads(document.find(".//script[@class='viewer-data']").text)
 
 
@@ -215,3 +221,26 @@ def test_a_page_without_viewer_has_nothing_of_it(tmp_path: Path) -> None:
     allowed = re.search('script-src ([^;]*)">', page)
     assert allowed is not None
     assert allowed.group(1).count("sha256-") == page.count("<script>")
+
+
+def whole_numbers(text: str) -> np.ndarray:
+    return np.frombuffer(inflated(text), dtype=np.uint8).reshape(4, -1).T.copy().view("<i4")[:, 0]
+
+
+def test_surfaces_unpack_to_their_mesh_and_the_features_at_its_vertices() -> None:
+    space = Surface("fsaverage4", {"L": 2562, "R": 2562})
+    cortex = cortex_of(space)
+    assert cortex is not None
+    values = np.random.default_rng(0).normal(0, 3, space.shape)
+    values[:50] = np.nan
+    data = data_in(surface_viewer_data([viewer_map(values)], cortex))
+    assert data["shape"] == [5124, 1, 1]
+    np.testing.assert_array_equal(np.cumsum(whole_numbers(data["features"])), cortex.features)
+    for packed, part in zip(data["hemispheres"], cortex.hemispheres.parts.values(), strict=True):
+        points = whole_numbers(packed["points"]).reshape(-1, 3) * data["pointStep"]
+        np.testing.assert_allclose(points, part.inflated.coordinates, atol=data["pointStep"] / 2 + 1e-5)
+        triangles = np.cumsum(whole_numbers(packed["triangles"])).reshape(-1, 3)
+        np.testing.assert_array_equal(triangles, part.inflated.triangles)
+        assert len(inflated(packed["grey"])) == len(points)
+    bits = np.frombuffer(inflated(data["masks"][0]), dtype=np.uint8)
+    np.testing.assert_array_equal(np.unpackbits(bits, bitorder="little")[:5124], np.isfinite(values))

@@ -20,13 +20,16 @@ from isal import isal_zlib
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from sessionfx.report.cortex import Cortex
 from sessionfx.report.page import render
 from sessionfx.space.grid import Grid
+from sessionfx.space.surface import HEMISPHERES
 
 _KNEE = 200  # fine steps: |z| 2
 _COARSE = 5  # fine steps in a coarse one
 _Z_STEP = 0.01  # two decimals, as in the tables
 _MOST_STEPS = 30_000  # codes are 16-bit integers
+_POINT_STEP = 0.02  # mm between places of vertices
 _MARGIN = 10.0  # mm of anatomy shown around the voxels that have values
 _EMPTY = 0.02  # of the largest value: anatomy that is nothing but background
 # Grey levels of the anatomy as in the static pictures, which leaves the colours visible; 0 is empty
@@ -43,7 +46,7 @@ class ViewerMap:
         Unique in its section; `data-viewer-map` names it.
     session_contrast, strategy : str
         For people; the choices of the two lists.
-    values : ndarray, shape (X, Y, Z)
+    values : ndarray, shape (X, Y, Z) of volumes, (V,) of surfaces
         NaN where there is no value.
     threshold : float
         On |value|, which is suprathreshold at or above it; may be infinite.
@@ -84,18 +87,55 @@ def viewer_data(
     -------
     Markup
     """
-    known = [np.isfinite(stat_map.values) for stat_map in maps]
-    box = _box(np.logical_or.reduce(known))
+    box = _box(np.logical_or.reduce([np.isfinite(stat_map.values) for stat_map in maps]))
     affine = _moved(np.asarray(grid.affine), box)
-    shape = known[0][box].shape
+    packed = _packed_maps([(stat_map, stat_map.values[box]) for stat_map in maps])
+    under = _packed_anatomy(np.asarray(anatomy), np.asarray(anatomy_affine, dtype=float), affine, packed["shape"])
+    return _rendered({**packed, "affine": affine[:3].tolist(), "anatomy": under}, is_surface=False)
+
+
+def surface_viewer_data(maps: Sequence[ViewerMap], cortex: Cortex) -> Markup:
+    """Make the HTML of one section's viewer of surfaces; see `viewer_data`.
+
+    Elements with `data-viewer-at="N 0 0"` open it at feature N of the axis. To the script the maps are
+    a volume of V × 1 × 1.
+
+    Parameters
+    ----------
+    maps : sequence of ViewerMap
+        Of one space, at least one.
+    cortex : Cortex
+        On which they are shown.
+    """
+    hemispheres = [
+        {
+            "name": HEMISPHERES[label],
+            "points": _as_text(_byte_planes(np.rint(part.inflated.coordinates / _POINT_STEP))),
+            "triangles": _as_text(_byte_planes(np.diff(part.inflated.triangles.ravel(), prepend=0))),
+            "grey": _as_text(np.rint(255 * part.grey).astype(np.uint8).tobytes()),
+        }
+        for label, part in cortex.hemispheres.parts.items()
+    ]
+    shown = {
+        "affine": np.eye(4)[:3].tolist(),
+        "features": _as_text(_byte_planes(np.diff(cortex.features, prepend=0))),
+        "pointStep": _POINT_STEP,
+        "hemispheres": hemispheres,
+    }
+    packed = _packed_maps([(stat_map, stat_map.values.reshape(-1, 1, 1)) for stat_map in maps])
+    return _rendered({**packed, **shown}, is_surface=True)
+
+
+def _packed_maps(maps: Sequence[tuple[ViewerMap, NDArray[np.floating[Any]]]]) -> dict[str, Any]:
+    """Pack maps with their values, of one shape (X, Y, Z)."""
+    shape = maps[0][1].shape
     masks, codes = _Stored(), _Stored()
     described = []
-    for stat_map, mask in zip(maps, known, strict=True):
-        inside = mask[box]
-        values = stat_map.values[box][inside]
-        step = _step(values, stat_map.unit)
+    for stat_map, volume in maps:
+        inside = np.isfinite(volume)
+        step = _step(volume[inside], stat_map.unit)
         whole = np.zeros(shape, dtype=np.int16)
-        whole[inside] = _codes(values, stat_map.threshold, step)
+        whole[inside] = _codes(volume[inside], stat_map.threshold, step)
         described.append(
             {
                 "key": stat_map.key,
@@ -109,20 +149,27 @@ def viewer_data(
                 "codes": codes.add(_packed(whole, inside)),
             }
         )
-    data = {
+    return {
         "shape": shape,
-        "affine": affine[:3].tolist(),
         "knee": _KNEE,
         "coarse": _COARSE,
         "colours": _colours(),
-        "anatomy": _packed_anatomy(np.asarray(anatomy), np.asarray(anatomy_affine, dtype=float), affine, shape),
         "masks": masks.texts,
         "codes": codes.texts,
         "maps": described,
     }
+
+
+def _rendered(data: dict[str, Any], *, is_surface: bool) -> Markup:
     # `<` would end the script; everything else is text to HTML there
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    return Markup(render("viewer.html.j2", data=Markup(text)))  # noqa: S704 - rendered and escaped
+    html = render("viewer.html.j2", data=Markup(text), is_surface=is_surface)  # noqa: S704 - rendered and escaped
+    return Markup(html)  # noqa: S704
+
+
+def _byte_planes(whole: NDArray[Any]) -> bytes:
+    """Put whole numbers in a row as 32-bit integers: all lowest bytes first, all highest last."""
+    return whole.ravel().astype("<i4").view(np.uint8).reshape(-1, 4).T.tobytes()
 
 
 class _Stored:

@@ -5,6 +5,7 @@
 const FAINTEST = 0.55; // the most of its colour that a value below the threshold has, as in the static pictures
 const SLICES = 3, SURFACE = 4; // niivue's names for what it shows
 const NO_WEBGL = "This browser draws nothing in 3-D (it has no WebGL 2), so the viewer stays closed. The pictures and tables of this page show the same maps.";
+const GAP = 4, DEGREES = 180 / Math.PI; // mm between the midline and a hemisphere
 const KEYS = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowDown: [1, -1], ArrowUp: [1, 1], PageDown: [2, -1], PageUp: [2, 1] };
 
 function bytesOf(text) {
@@ -61,6 +62,30 @@ function nifti(shape, affine, datatype, voxels) {
   return buffer;
 }
 
+// 32-bit integers of which all lowest bytes stand first
+function wholeNumbers(bytes) {
+  const n = bytes.length / 4;
+  return Int32Array.from({ length: n }, (_, i) => bytes[i] | (bytes[n + i] << 8) | (bytes[2 * n + i] << 16) | (bytes[3 * n + i] << 24));
+}
+
+function summed(steps) {
+  for (let i = 1; i < steps.length; i++) steps[i] += steps[i - 1];
+  return steps;
+}
+
+// Where a mesh points at a vertex, of length 1
+function outwards({ points, triangles }, vertex) {
+  const sum = [0, 0, 0], at = (corner, axis) => points[3 * corner + axis];
+  for (let t = 0; t < triangles.length; t += 3) {
+    const [a, b, c] = triangles.subarray(t, t + 3);
+    if (a !== vertex && b !== vertex && c !== vertex) continue;
+    const u = [0, 1, 2].map((axis) => at(b, axis) - at(a, axis)), v = [0, 1, 2].map((axis) => at(c, axis) - at(a, axis));
+    for (let axis = 0; axis < 3; axis++) sum[axis] += u[(axis + 1) % 3] * v[(axis + 2) % 3] - u[(axis + 2) % 3] * v[(axis + 1) % 3];
+  }
+  const length = Math.hypot(...sum) || 1;
+  return sum.map((value) => value / length);
+}
+
 function inverted([[a, b, c, p], [d, e, f, q], [g, h, i, r]]) {
   const det = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g);
   const rows = [[e * i - f * h, c * h - b * i, b * f - c * e], [f * g - d * i, a * i - c * g, c * d - a * f],
@@ -84,6 +109,8 @@ function niivueOfPage() {
 }
 
 class Viewer {
+  label = "Slices through the brain. Arrow keys, Page Up and Page Down move the crosshair.";
+  howTo = "Click into a slice, type a place, or use the arrow keys, Page Up and Page Down on the picture.";
   static open; // browsers keep few WebGL contexts: one viewer is open at a time
 
   constructor(root) {
@@ -154,7 +181,7 @@ class Viewer {
       const niivue = await niivueOfPage();
       const canvas = document.createElement("canvas");
       canvas.setAttribute("role", "application");
-      canvas.setAttribute("aria-label", "Slices through the brain. Arrow keys, Page Up and Page Down move the crosshair.");
+      canvas.setAttribute("aria-label", this.label);
       canvas.addEventListener("keydown", (event) => this.press(event));
       stage.replaceChildren(canvas);
       const nv = new niivue.Niivue({
@@ -163,18 +190,22 @@ class Viewer {
         clipPlaneHotKey: "", cycleClipPlaneHotKey: "", viewModeHotKey: "", dragAndDropEnabled: false, logLevel: "error", scrollRequiresFocus: true,
       });
       await nv.attachToCanvas(canvas, false);
-      const { anatomy, shape, affine } = this.data;
-      nv.addVolume(await niivue.NVImage.new(nifti(anatomy.shape, anatomy.affine, 2, anatomy.voxels), "anatomy.nii", "gray", 1, null, 0, 255));
-      this.colours = new Uint32Array(shape[0] * shape[1] * shape[2]);
-      this.layer = await niivue.NVImage.new(nifti(shape, affine, 2304, this.colours), "map.nii");
-      nv.addVolume(this.layer);
-      nv.setSliceType(this.find("render").checked ? SURFACE : SLICES);
-      nv.onLocationChange = (place) => this.map && this.moveTo(this.centre(place.mm));
+      await this.addScene(nv, niivue);
       this.nv = nv;
       status.textContent = "";
     } catch (error) {
       this.fail(`The viewer cannot be shown here (${error.message}). The pictures and tables of this page show the same maps.`);
     }
+  }
+
+  async addScene(nv, niivue) {
+    const { anatomy, shape, affine } = this.data;
+    nv.addVolume(await niivue.NVImage.new(nifti(anatomy.shape, anatomy.affine, 2, anatomy.voxels), "anatomy.nii", "gray", 1, null, 0, 255));
+    this.colours = new Uint32Array(shape[0] * shape[1] * shape[2]);
+    this.layer = await niivue.NVImage.new(nifti(shape, affine, 2304, this.colours), "map.nii");
+    nv.addVolume(this.layer);
+    nv.setSliceType(this.find("render").checked ? SURFACE : SLICES);
+    nv.onLocationChange = (place) => this.map && this.moveTo(this.centre(place.mm));
   }
 
   fail(sentence) {
@@ -187,14 +218,9 @@ class Viewer {
     const data = JSON.parse(this.find("data").textContent);
     data.toVoxel = inverted(data.affine);
     data.palette = bytesOf(data.colours);
-    const { anatomy } = data;
-    const grey = decoded(await unpacked(anatomy.codes), anatomy.shape, () => true);
-    anatomy.voxels = new Uint8Array(anatomy.shape[0] * anatomy.shape[1] * anatomy.shape[2]);
-    forEachVoxel(anatomy.shape, (voxel, i) => {
-      if (grey[i]) anatomy.voxels[voxel] = anatomy.darkest + anatomy.greyStep * (grey[i] - 1);
-    });
+    await this.readUnder(data);
     this.data = data;
-    const [contrast, strategy, threshold, opacity, render] = ["contrast", "strategy", "threshold", "opacity", "render"].map(this.find);
+    const [contrast, strategy, threshold, opacity] = ["contrast", "strategy", "threshold", "opacity"].map(this.find);
     contrast.append(...Array.from(new Set(data.maps.map((map) => map.sessionContrast)), (name) => new Option(name)));
     contrast.addEventListener("change", () => {
       const others = data.maps.filter((map) => map.sessionContrast === contrast.value);
@@ -206,6 +232,19 @@ class Viewer {
       this.paint();
     });
     opacity.addEventListener("input", () => this.paint());
+    this.listen();
+  }
+
+  async readUnder({ anatomy }) {
+    const grey = decoded(await unpacked(anatomy.codes), anatomy.shape, () => true);
+    anatomy.voxels = new Uint8Array(anatomy.shape[0] * anatomy.shape[1] * anatomy.shape[2]);
+    forEachVoxel(anatomy.shape, (voxel, i) => {
+      if (grey[i]) anatomy.voxels[voxel] = anatomy.darkest + anatomy.greyStep * (grey[i] - 1);
+    });
+  }
+
+  listen() {
+    const render = this.find("render");
     render.addEventListener("change", () => {
       this.nv.setSliceType(render.checked ? SURFACE : SLICES);
       this.paint();
@@ -235,7 +274,7 @@ class Viewer {
     low.textContent = map.volume.lowest < 0 ? written(-map.vmax, this.digits(map)) : "0";
     high.textContent = `${written(map.vmax, this.digits(map))} ${map.unit}`;
     const exact = `${written(this.data.knee * map.step, this.digits(map)).replace(/\.0*$/, "")}`;
-    this.find("note").textContent = `Click into a slice, type a place, or use the arrow keys, Page Up and Page Down on the picture. ` +
+    this.find("note").textContent = `${this.howTo} ` +
       `Values of size ${exact} ${map.unit} or more agree with the files to ${written(map.step, this.digits(map))} ${map.unit}, ` +
       `smaller ones to ${written(this.data.coarse * map.step, this.digits(map))}. ` +
       `Values below the threshold are faint.`;
@@ -314,10 +353,8 @@ class Viewer {
 
   // The values of every strategy at the crosshair
   tell() {
-    const voxel = this.voxelAt(this.mm);
-    this.inputs().forEach((input, axis) => (input.value = Math.round(10 * this.mm[axis]) / 10));
-    const table = this.find("values");
-    table.caption.textContent = `${this.map.sessionContrast} at ${placeText(this.mm)} mm`;
+    const voxel = this.voxelAt(this.mm), table = this.find("values");
+    table.caption.textContent = `${this.map.sessionContrast} at ${this.tellPlace()}`;
     table.tBodies[0].replaceChildren(...this.data.maps.filter((map) => map.sessionContrast === this.map.sessionContrast).map((map) => {
       const code = this.codeAt(voxel, map), row = document.createElement("tr"), name = document.createElement("th");
       name.scope = "row";
@@ -330,6 +367,11 @@ class Viewer {
     }));
   }
 
+  tellPlace() {
+    this.inputs().forEach((input, axis) => (input.value = Math.round(10 * this.mm[axis]) / 10));
+    return `${placeText(this.mm)} mm`;
+  }
+
   colourOf(value, map) {
     const { palette } = this.data, i = 3 * Math.min(255, Math.max(0, Math.floor((value / map.vmax + 1) * 128)));
     return palette[i] | (palette[i + 1] << 8) | (palette[i + 2] << 16);
@@ -339,20 +381,25 @@ class Viewer {
     const { map, threshold } = this, { codes, has, lowest, highest } = map.volume;
     const limit = threshold === Infinity ? map.vmax : threshold;
     const least = threshold === Infinity ? Infinity : this.leastCode(threshold, map);
-    const hidesRest = this.find("render").checked; // faint values would be fog around the surface
+    const hidesRest = this.find("render")?.checked; // faint values would be fog around the surface
     const colour = (code) => {
       const value = this.valueOf(code, map);
       const faint = hidesRest ? 0 : FAINTEST * Math.min(1, Math.abs(value) / limit) ** 2;
       return (this.colourOf(value, map) | (Math.round(255 * (Math.abs(code) >= least ? 1 : faint)) << 24)) >>> 0;
     };
     const table = Uint32Array.from({ length: highest - lowest + 1 }, (_, i) => colour(lowest + i));
-    forEachVoxel(this.data.shape, (voxel, i) => (this.colours[voxel] = has(voxel) ? table[codes[i] - lowest] : 0));
-    this.layer.img.set(new Uint8Array(this.colours.buffer));
-    this.layer.opacity = Number(this.find("opacity").value);
-    this.nv.refreshLayers(this.layer, 1);
+    this.fill((voxel, i) => (has(voxel) ? table[codes[i] - lowest] : 0), Number(this.find("opacity").value));
     this.nv.drawScene();
     this.find("shown").textContent = threshold === Infinity ? "none passed" : `${written(threshold, this.digits(map))} ${map.unit}`;
     this.paintBar(colour);
+  }
+
+  // Give every voxel its colour, by its number and where its code is
+  fill(colourAt, opacity) {
+    forEachVoxel(this.data.shape, (voxel, i) => (this.colours[voxel] = colourAt(voxel, i)));
+    this.layer.img.set(new Uint8Array(this.colours.buffer));
+    this.layer.opacity = opacity;
+    this.nv.refreshLayers(this.layer, 1);
   }
 
   paintBar(colour) {
@@ -365,5 +412,116 @@ class Viewer {
   }
 }
 
-for (const root of document.querySelectorAll(".viewer")) new Viewer(root);
+// Both hemispheres, whose vertices are a volume of one row: a place is [feature, 0, 0]
+class SurfaceViewer extends Viewer {
+  label = "The cortex. Arrow keys turn it.";
+  howTo = "Drag to turn the cortex, click on it, type a vertex, or use the arrow keys on the picture.";
+
+  async readUnder(data) {
+    data.of = summed(wholeNumbers(await unpacked(data.features)));
+    let start = 0;
+    for (const [number, part] of data.hemispheres.entries()) {
+      part.points = Float32Array.from(wholeNumbers(await unpacked(part.points)), (whole) => whole * data.pointStep);
+      part.triangles = Uint32Array.from(summed(wholeNumbers(await unpacked(part.triangles))));
+      part.grey = await unpacked(part.grey);
+      part.start = start;
+      start += part.grey.length;
+      // inner sides towards each other
+      const x = part.points.filter((_, i) => i % 3 === 0), shift = part.name === "left" ? -GAP - Math.max(...x) : GAP - Math.min(...x);
+      for (let i = 0; i < part.points.length; i += 3) part.points[i] += shift;
+      this.find("hemisphere").append(new Option(part.name, number));
+    }
+    this.find("both").parentElement.hidden = data.hemispheres.length < 2;
+  }
+
+  async addScene(nv, niivue) {
+    for (const part of this.data.hemispheres) {
+      const rgba = new Uint8Array(4 * part.grey.length).fill(255);
+      part.mesh = new niivue.NVMesh(part.points, part.triangles, part.name, rgba, 1, true, nv.gl);
+      nv.addMesh(part.mesh);
+      nv.setMeshShader(part.mesh.id, "Matte");
+    }
+    nv.setSliceType(SURFACE);
+    const { clientWidth, clientHeight } = this.find("stage");
+    nv.setScale(Math.min(1.4, Math.max(1, clientWidth / clientHeight)));
+    nv.onLocationChange = ({ mm }) => this.map && mm && this.moveToVertex(this.nearest(mm));
+  }
+
+  listen() {
+    const [hemisphere, vertex, both] = ["hemisphere", "vertex", "both"].map(this.find);
+    for (const input of [hemisphere, vertex]) input.addEventListener("change", () => {
+      const part = this.data.hemispheres[hemisphere.value], number = vertex.valueAsNumber;
+      if (number >= 0 && number < part.grey.length) this.turnTo(part.start + Math.floor(number));
+    });
+    both.addEventListener("change", () => this.showBoth(both.checked));
+  }
+
+  partOf(vertex) {
+    return this.data.hemispheres.findLast((part) => part.start <= vertex);
+  }
+
+  nearest([x, y, z]) {
+    let best = 0, least = Infinity;
+    for (const { points, start, mesh } of this.data.hemispheres) if (mesh.visible) for (let i = 0; i < points.length; i += 3) {
+      const distance = (points[i] - x) ** 2 + (points[i + 1] - y) ** 2 + (points[i + 2] - z) ** 2;
+      if (distance < least) [best, least] = [start + i / 3, distance];
+    }
+    return best;
+  }
+
+  moveTo(place) {
+    this.turnTo(Math.max(0, this.data.of.indexOf(place[0])));
+  }
+
+  moveToVertex(vertex) {
+    const part = this.partOf(vertex), i = 3 * (vertex - part.start);
+    this.vertex = vertex;
+    this.mm = [this.data.of[vertex], 0, 0];
+    this.nv.scene.crosshairPos = this.nv.mm2frac(part.points.slice(i, i + 3), 0, true);
+    this.nv.drawScene();
+    this.tell();
+  }
+
+  // Turn the vertex to the reader; the other hemisphere is hidden where it is in front
+  turnTo(vertex) {
+    const part = this.partOf(vertex), [x, y, z] = outwards(part, vertex - part.start);
+    this.showBoth((part.name === "left" ? x : -x) < 0.4, part);
+    this.nv.setRenderAzimuthElevation(Math.atan2(-x, -y) * DEGREES, Math.max(-80, Math.min(80, Math.asin(z) * DEGREES)));
+    this.moveToVertex(vertex);
+  }
+
+  showBoth(both, own = this.partOf(this.vertex)) {
+    this.find("both").checked = both;
+    for (const part of this.data.hemispheres) part.mesh.visible = both || part === own;
+    this.nv.drawScene();
+  }
+
+  press(event) {
+    const key = KEYS[event.key];
+    if (!key) return;
+    event.preventDefault();
+    const [axis, sign] = key, { renderAzimuth, renderElevation } = this.nv.scene;
+    this.nv.setRenderAzimuthElevation(renderAzimuth + (axis === 0 ? 10 * sign : 0), renderElevation + (axis > 0 ? 10 * sign : 0));
+  }
+
+  tellPlace() {
+    const part = this.partOf(this.vertex), number = this.vertex - part.start;
+    this.find("hemisphere").value = this.data.hemispheres.indexOf(part);
+    this.find("vertex").value = number;
+    return `vertex ${number} of the ${part.name} hemisphere`;
+  }
+
+  fill(colourAt, opacity) {
+    const first = 1 + 3 * (this.data.shape[0] + 1); // where the first code is; see decoded
+    for (const { grey, mesh, start } of this.data.hemispheres) {
+      grey.forEach((level, i) => {
+        const feature = this.data.of[start + i], rgba = feature < 0 ? 0 : colourAt(feature, first + feature), share = ((rgba >>> 24) / 255) * opacity;
+        for (let c = 0; c < 3; c++) mesh.rgba255[4 * i + c] = level * (1 - share) + ((rgba >>> (8 * c)) & 255) * share;
+      });
+      mesh.updateMesh(this.nv.gl);
+    }
+  }
+}
+
+for (const root of document.querySelectorAll(".viewer")) new (root.querySelector(".viewer-hemisphere") ? SurfaceViewer : Viewer)(root);
 })();
