@@ -443,8 +443,14 @@ class SurfaceViewer extends Viewer {
     }
     nv.setSliceType(SURFACE);
     const { clientWidth, clientHeight } = this.find("stage");
-    nv.setScale(Math.min(1.4, Math.max(1, clientWidth / clientHeight)));
+    nv.setScale(Math.min(1.25, Math.max(1, clientWidth / clientHeight)));
     nv.onLocationChange = ({ mm }) => this.map && mm && this.moveToVertex(this.nearest(mm));
+    // niivue finds what is seen at a place when it is clicked twice; once does too, where nothing was dragged
+    let pressed = [NaN, NaN];
+    nv.canvas.addEventListener("pointerdown", ({ clientX, clientY }) => (pressed = [clientX, clientY]));
+    nv.canvas.addEventListener("click", (event) => {
+      if (Math.hypot(event.clientX - pressed[0], event.clientY - pressed[1]) < 3) nv.resetBriCon(event);
+    });
   }
 
   listen() {
