@@ -81,6 +81,7 @@ def test_every_map_has_files_of_its_form_and_a_sidecar(output: Path, space: str,
                 sidecar = json.loads(file.with_name(f"{file.name.partition('.')[0]}.json").read_text())
                 assert sidecar["StatisticType"] == statistic
     assert not [*output.rglob("*.nii.gz")], "no volumes, no mean image"
+    assert not [path.name for path in output.rglob("*statmap.json") if "voxel" in path.read_text()]
 
 
 @pytest.mark.slow

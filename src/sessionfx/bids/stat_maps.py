@@ -35,8 +35,8 @@ _DESCRIPTIONS = {
     "effects": "Estimates of the rows of an F test, a volume for each of RowsContrast; 0 outside the mask",
     "covariance": "Sampling variances and covariances of these estimates, a volume for each of CovarianceVolumes; "
     "0 outside the mask",
-    "dof": "Degrees of freedom of the error at each voxel; 0 outside the mask",
-    "n": "Number of participants at each voxel; 0 outside the mask",
+    "dof": "Degrees of freedom of the error at each {feature}; 0 outside the mask",
+    "n": "Number of participants at each {feature}; 0 outside the mask",
 }
 _F_DESCRIPTIONS = {
     "z": "Normal deviate with the same upper-tail p as F; 0 outside the mask",
@@ -83,7 +83,9 @@ def write_statmaps(
     space = stat_map.space
     values = result.maps()
     named = _DESCRIPTIONS | ({} if result.two_sided else _F_DESCRIPTIONS)
-    descriptions = {statistic: text.format(features=space.features) for statistic, text in named.items()}
+    descriptions = {
+        statistic: text.format(feature=space.feature, features=space.features) for statistic, text in named.items()
+    }
     dof = dof_fields(result, space.features)
     squared = f"({units})^2"
     units_of = {"effect": units, "variance": squared, "effects": units, "covariance": squared}
