@@ -18,7 +18,10 @@ from sessionfx.group.strategies.base import MapLayout
 from sessionfx.statistics.likeness import FEWEST, Profiles, profiles_of, sums_of
 from sessionfx.wording import percent
 
-_COMPARED_VOXELS = 20_000
+# Voxels in which maps are compared. With many participants fewer, so that time grows little: neighbours are alike, and
+# what is far from chance in some thousand voxels is not asked more precisely
+_COMPARED_VOXELS, _FEWEST_VOXELS = 20_000, 4_000
+_MANY_PARTICIPANTS = 500
 _FEWEST_COMPARED = 3
 
 
@@ -71,7 +74,8 @@ class LikenessCheck:
         """Look at some thousand of the voxels."""
         numbers = {label: number for number, label in enumerate(layout.unique_participants)}
         owners = np.array([numbers[label] for label in layout.participants])
-        return cls(layout, owners, max(1, n_voxels // _COMPARED_VOXELS))
+        n_compared = max(_COMPARED_VOXELS * min(1.0, _MANY_PARTICIPANTS / len(numbers)), _FEWEST_VOXELS)
+        return cls(layout, owners, max(1, int(n_voxels / n_compared)))
 
     def pooled_sums(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
         """Sum up what profiles need of the maps of a block; the sums of blocks add up."""

@@ -111,19 +111,22 @@ def sums_of(values: FloatArray, owners: NDArray[np.int_]) -> FloatArray:
     np.add.at(means, owners, values)
     means /= counts[:, None]
     others, middle, deviation = _others(means)
-    own = np.concatenate([means, values])
-    beside = np.concatenate([others, others[owners]])
-    usable = deviation > 0
-    z = np.abs(own - middle) / np.where(usable, deviation, 1.0)
-    return np.column_stack(
+    limit = np.where(deviation > 0, EXTREME * deviation, np.inf)
+    sums, squares = others.sum(axis=1), np.einsum("nv,nv->n", others, others)
+    return np.concatenate(
         [
-            np.full(len(own), values.shape[1]),
-            own.sum(axis=1),
-            np.einsum("mv,mv->m", own, own),
-            beside.sum(axis=1),
-            np.einsum("mv,mv->m", beside, beside),
-            np.einsum("mv,mv->m", own, beside),
-            ((z > EXTREME) & usable).sum(axis=1),
+            np.column_stack(
+                [
+                    np.full(len(own), values.shape[1]),
+                    own.sum(axis=1),
+                    np.einsum("mv,mv->m", own, own),
+                    sums[of],
+                    squares[of],
+                    np.einsum("mv,mv->m", own, others[of]),
+                    (np.abs(own - middle) > limit).sum(axis=1),
+                ]
+            )
+            for own, of in ((means, slice(None)), (values, owners))
         ]
     )
 
