@@ -17,6 +17,7 @@ from sessionfx.cli import main
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
+from sessionfx.group.strategies.marginal import COUNTED_FULLY
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.robust import MEstimator, prepare_m_estimate, prepare_trimmed
 
@@ -122,19 +123,135 @@ def test_a_group_that_has_lost_its_weight_leaves_no_answer() -> None:
     assert np.isfinite(found.z).all()
 
 
+# Of all maps ------------------------------------------------------------------------------------------------
+
+
+def with_outlying(study: Study, seed: int, n_voxels: int = 40) -> NDArray[np.float64]:
+    maps = study.maps(seed, n_voxels=n_voxels)
+    maps[:2] += 6.0
+    return maps
+
+
+@pytest.mark.parametrize("contrast", ["mean", "ses-02 - ses-01", "linear"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_complete_data_it_is_the_estimate_over_participants_values(kind: str, contrast: str) -> None:
+    study = Study(everyone(14, 3))
+    maps, question = with_outlying(study, 8), study.question(contrast)
+    (values, of_values), (plan, found) = (
+        study.answer(name, question, maps, robust=kind) for name in ("summary-statistics", "marginal")
+    )
+    assert isinstance(found, Estimate)
+    assert isinstance(of_values, Estimate)
+    np.testing.assert_allclose(found.effect, of_values.effect, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(found.variance, of_values.variance, rtol=1e-6)
+    np.testing.assert_allclose(found.dof, of_values.dof, rtol=1e-6)
+    np.testing.assert_allclose(plan.participant_weights(maps, None), values.participant_weights(maps, None), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_covariates_leave_estimates_and_weights_those_of_participants_values(kind: str) -> None:
+    study = Study(everyone(14, 2), {"age": [float(number**2 % 11) for number in range(14)]})
+    maps, question = with_outlying(study, 9), study.question("mean", "age")
+    (values, of_values), (plan, found) = (
+        study.answer(name, question, maps, robust=kind) for name in ("summary-statistics", "marginal")
+    )
+    np.testing.assert_allclose(found.effect, of_values.effect, rtol=1e-6, atol=1e-8)  # type: ignore[union-attr]
+    np.testing.assert_allclose(plan.participant_weights(maps, None), values.participant_weights(maps, None), atol=1e-6)
+
+
+def dense(
+    kind: MEstimator, contrast: NDArray[np.float64], design: NDArray[np.float64], owners: NDArray[np.str_],
+    y: NDArray[np.float64], ratio: float,
+) -> tuple[float, float, NDArray[np.float64]]:  # fmt: skip
+    """Solve the weighted estimating equations of one voxel, participant by participant: estimate, variance, weights."""
+    labels = list(dict.fromkeys(owners))
+    covariance = np.where(owners[:, None] == owners, ratio, 0.0) + np.eye(len(y))
+    inverse = np.linalg.inv(covariance)
+    information = np.linalg.inv(design.T @ inverse @ design)
+    hat = np.eye(len(y)) - design @ information @ design.T @ inverse
+
+    def root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        values, vectors = np.linalg.eigh(matrix)
+        return np.asarray((vectors / np.sqrt(values)) @ vectors.T)
+
+    scores = []
+    for label in labels:
+        own = owners == label
+        white = root(covariance[np.ix_(own, own)])
+        adjusted = white @ root(white @ (hat @ covariance @ hat.T)[np.ix_(own, own)] @ white) @ white
+        scores.append((own, contrast @ information @ design[own].T @ adjusted))
+    whole = np.array([score @ hat[own] for own, score in scores])
+    v = np.array([row @ covariance @ row for row in whole])
+    limit = {"huber": 1.345, "bisquare": 4.685}[kind]
+
+    def weigh(u: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+        limit = {"huber": 1.345, "bisquare": 4.685}[name]
+        return np.minimum(1, limit / np.abs(u)) if name == "huber" else np.clip(1 - (u / limit) ** 2, 0, None) ** 2
+
+    beta = information @ design.T @ inverse @ y
+    for name in ("huber", kind):
+        for _ in range(300):
+            u = np.array([score @ (y - design @ beta)[own] for own, score in scores]) / np.sqrt(v)
+            scale = np.median(np.abs(u)) / 0.6745
+            weights = weigh(u / scale, name)
+            of_maps = np.array([weights[labels.index(owner)] for owner in owners])
+            beta = np.linalg.solve(
+                design.T @ (of_maps[:, None] * inverse) @ design, design.T @ (of_maps[:, None] * inverse) @ y
+            )
+    u = u / scale
+    inside = np.abs(u) <= limit
+    slope = inside if kind == "huber" else np.where(inside, (1 - (u / limit) ** 2) * (1 - 5 * (u / limit) ** 2), 0)
+    a, n = slope @ v / v.sum(), len(labels)
+    variance = (v * (weights * u) ** 2).sum() * ((1 + (1 - a) / a / n) * scale / a) ** 2
+    ordinary = ((whole @ y) ** 2).sum()
+    return float(contrast @ beta), max(variance, (ordinary + n * variance) / (1 + n)), weights
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_with_missing_sessions_it_solves_the_weighted_estimating_equations(kind: MEstimator) -> None:
+    attends = everyone(13, 3)
+    attends[[1, 4, 7, 9], [0, 2, 0, 1]] = False
+    study = Study(attends)
+    maps, question = with_outlying(study, 10, 6), study.question("ses-03 - ses-01")
+    plan = STRATEGIES["marginal"].plan(study.layout, question, GroupOptions(robust=kind)).with_ratio(0.8)  # type: ignore[attr-defined]
+    found, weights = plan.estimate(maps, None), plan.participant_weights(maps, None)
+    for voxel in range(maps.shape[1]):
+        effect, variance, own = dense(
+            kind, plan.contrast, plan.design_matrix.to_numpy(), np.array(study.layout.participants), maps[:, voxel], 0.8
+        )
+        np.testing.assert_allclose(found.effect[voxel], effect, rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(found.variance[voxel], variance, rtol=1e-6)
+        np.testing.assert_allclose(weights[:, voxel], own, atol=1e-6)
+
+
+def test_tests_of_several_contrasts_count_all_fully_and_say_so() -> None:
+    study = Study(everyone(16, 3))
+    question = study.question("any")
+    plan, robust = (STRATEGIES["marginal"].plan(study.layout, question, GroupOptions(robust=kind))
+                    for kind in ("none", "huber"))  # fmt: skip
+    assert not robust.weighs_participants
+    assert set(robust.warnings) - set(plan.warnings) == {COUNTED_FULLY}
+
+
 # Rates ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["huber", "bisquare", "trimmed"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*(("summary-statistics", kind) for kind in ("huber", "bisquare", "trimmed")),
+     *(("marginal", kind) for kind in KINDS)],
+)  # fmt: skip
 @pytest.mark.parametrize("outlying", [False, True], ids=["normal", "outlying"])
-def test_rates_are_nominal_from_the_fewest_participants_on(kind: str, outlying: bool) -> None:
-    study = Study(everyone(8, 2))
+def test_rates_are_nominal_from_the_fewest_participants_on(name: str, kind: str, outlying: bool) -> None:
+    attends = everyone(8, 2)
+    attends[[1, 4], [0, 1]] = name == "summary-statistics"
+    study = Study(attends)
     spread = np.ones(8)
     if outlying:
         spread[0] = 10.0
     maps = study.maps(7, participant_sd=spread)
-    _, found = study.answer("summary-statistics", study.question("mean"), maps, robust=kind)
+    _, found = study.answer(name, study.question("mean"), maps, robust=kind)
     p = p_of(found)
     assert (p < 0.05).mean() < 0.058 + 4 * np.sqrt(0.05 / len(p))
     assert (p < 0.001).mean() < 0.002 + 4 * np.sqrt(0.001 / len(p))
@@ -189,7 +306,7 @@ def test_the_robust_answer_is_the_one_to_report_and_others_stay_as_they_are() ->
     maps = study.maps(9, n_voxels=300)
     verdict, _ = study.verdict(study.question("mean"), maps, robust="huber")
     assert verdict.recommended[0] == "summary-statistics"
-    for name in ("session-model", "marginal", "mixed"):
+    for name in ("session-model", "mixed"):
         _, plain = study.answer(name, study.question("mean"), maps)
         _, robust = study.answer(name, study.question("mean"), maps, robust="huber")
         np.testing.assert_array_equal(plain.z, robust.z)
@@ -214,7 +331,10 @@ def test_weights_are_written_and_the_page_says_who_counts_fully(tmp_path: Path) 
         "--robust",
         "huber",
     ]
-    assert main([*call, "--strategy", "summary-statistics", "marginal", "--permutations", "20", "--nprocs", "1"]) == 0
+    assert (
+        main([*call, "--strategy", "summary-statistics", "marginal", "mixed", "--permutations", "20", "--nprocs", "1"])
+        == 0
+    )
     weights = read(group_path(output, "summaryStatistics", "weight", desc="participants"))
     sidecar = strict_json(
         output
@@ -228,6 +348,13 @@ def test_weights_are_written_and_the_page_says_who_counts_fully(tmp_path: Path) 
     np.testing.assert_array_equal(smallest, weights.reshape(-1, 13).min(axis=1))
     assert group_map(output, "summaryStatistics", "weight", desc="belowHalf").max() >= 1
     page = text_of(output / "group.html")
-    assert "Marginal model still counts all participants fully" in page
+    assert "Mixed model still counts all participants fully" in page
+    names = [f"sub-{number:02d}" for number in range(1, 14)]
+    (path,) = (output / "group").glob("*_strategy-marginal_stat-weight_desc-smallest_statmap.json")
+    of_marginal = strict_json(path)
+    assert of_marginal["Participants"] == names
+    assert of_marginal["MeanWeights"] == pytest.approx(sidecar["MeanWeights"], abs=0.02)  # complete, no covariates
+    found = group_map(output, "marginal", "effect"), group_map(output, "summaryStatistics", "effect")
+    np.testing.assert_allclose(*found, rtol=1e-5)
     assert "no family-wise p values with --robust" in page
     assert "Huber's weights" in page

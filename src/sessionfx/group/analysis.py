@@ -690,7 +690,7 @@ class ContrastMaps:
     def _counted_fully(self) -> list[str]:
         """Say which strategies `--robust` leaves as they are."""
         robust = self._analysis.model.robust
-        others = [strategy.title for strategy in self._analysis.strategies if not strategy.takes_robust]
+        others = [strategy.title for strategy in self._analysis.strategies if robust not in strategy.takes_robust]
         if robust == "none" or not others:
             return []
         return [f"--robust {robust}: {joined(others)} still {'counts' if len(others) == 1 else 'count'} all "

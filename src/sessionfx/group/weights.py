@@ -53,7 +53,8 @@ def weigh_participants(
     """Find the weights at the voxels of an answer, whose 3-D mask is given, block by block."""
     blocks = (stack.handed_out(block, with_variances=plan.uses_variances) for block in stack.blocks)
     percent = np.concatenate(list(map_ordered(partial(percent_of, plan), blocks)), axis=1)
-    participants = tuple(str(name) for name in plan.design_matrix.index)
+    # rows are participants or their maps
+    participants = tuple(dict.fromkeys(str(name).partition("_")[0] for name in plan.design_matrix.index))
     return ParticipantWeights(participants, percent[:, mask[stack.mask]])
 
 

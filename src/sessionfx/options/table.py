@@ -248,8 +248,9 @@ SECTIONS = {
                help="whether session covariates, time included, have an effect within and another one between "
                "participants (split), or one that mixes both (mixture)"),
         Option(name="robust", value=Choice(("none", "huber", "bisquare", "trimmed")),
-               help="summary-statistics counts outlying participants less at each voxel (Huber's or Tukey's bisquare "
-               "weights), or leaves out the largest and smallest fifth (trimmed); other strategies count all fully"),
+               help="summary-statistics and marginal count outlying participants less at each voxel (Huber's or "
+               "Tukey's bisquare weights), or summary-statistics leaves out the largest and smallest fifth (trimmed); "
+               "other strategies count all fully"),
         Option(name="covariates", takes=Takes.SEVERAL, metavar="COLUMN",
                help="columns of participants.tsv: numbers are centred, other values are groups; 'group:age' is the "
                "interaction of two that are named too"),

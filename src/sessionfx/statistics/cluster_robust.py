@@ -104,6 +104,11 @@ class RobustContrast:
         carried = self.carried**2 @ (self.coefficients**2).sum(axis=1)
         return np.asarray((own + carried).reshape(len(self.weights), -1).max(axis=1))
 
+    def rounding(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Find what rounding can leave of the variance of each contrast, of shape (Q, V), at voxels (N, V)."""
+        squares = np.einsum("nv,nv->v", values, values)
+        return np.outer(self.largest, (np.finfo(float).eps * len(values)) ** 2 * squares)
+
 
 def robust_contrast(
     design: NDArray[np.float64],
@@ -138,8 +143,8 @@ def robust_contrast(
     owners = membership_matrix(participants).indices
     n = int(owners.max()) + 1
     ratios, scales = (np.broadcast_to(np.asarray(each, dtype=np.float64), n) for each in (ratio, scale))
-    whiten = partial(_whiten, owners, ratios, scales)
-    white = repeated_blocks(whiten(design), n_responses)
+    whitened = partial(whiten, owners, ratios, scales)
+    white = repeated_blocks(whitened(design), n_responses)
     inverse = pseudo_inverse(white)  # M⁻¹X′
     weights = constraints @ inverse
     scores = _score_weights(white, inverse, weights, np.tile(owners, n_responses))
@@ -156,7 +161,7 @@ def robust_contrast(
 
     def of_maps(columns: NDArray[np.float64]) -> NDArray[np.float64]:  # by the rows before they were whitened
         apart = columns.reshape(len(columns) * n_responses, -1)
-        return np.asarray(whiten(apart.T).T.reshape(columns.shape))
+        return np.asarray(whitened(apart.T).T.reshape(columns.shape))
 
     places = np.arange(len(weights))[:, None] * n + np.tile(owners, n_responses)
     columns = np.broadcast_to(np.arange(len(white)), weights.shape)
@@ -174,7 +179,7 @@ def robust_contrast(
     )  # fmt: skip
 
 
-def _whiten(
+def whiten(
     owners: NDArray[np.int_], ratios: NDArray[np.float64], scales: NDArray[np.float64], columns: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Multiply each participant's rows, in columns of shape (N, K), by (I + λJ)^-½ over the root of the scale."""
@@ -248,7 +253,7 @@ def _degrees_of_freedom(scores: ScoreWeights, expected: NDArray[np.float64]) -> 
     return float(q * (q + 1) / total), bool(is_exchangeable)
 
 
-def _voxel_dof(prepared: RobustContrast, scores: NDArray[np.float64]) -> float | NDArray[np.float64]:
+def voxel_dof(prepared: RobustContrast, scores: NDArray[np.float64]) -> float | NDArray[np.float64]:
     """Take the smaller degrees of freedom: those of the design, or those of each voxel."""
     if prepared.spread is None:
         return prepared.dof
@@ -274,14 +279,8 @@ def estimate_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> E
     """
     scores = prepared.scores_of(values)
     variance = np.einsum("nv,nv->v", scores[0], scores[0])
-    variance[variance <= _rounding(prepared, values)[0]] = 0.0
-    return Estimate(prepared.weights[0] @ values, variance, _voxel_dof(prepared, scores))
-
-
-def _rounding(prepared: RobustContrast, values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Find what rounding can leave of the variance of each contrast, of shape (Q, V)."""
-    squares = np.einsum("nv,nv->v", values, values)
-    return np.outer(prepared.largest, (np.finfo(float).eps * len(values)) ** 2 * squares)
+    variance[variance <= prepared.rounding(values)[0]] = 0.0
+    return Estimate(prepared.weights[0] @ values, variance, voxel_dof(prepared, scores))
 
 
 def wald_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> FTest:
@@ -302,8 +301,8 @@ def wald_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> FTest
     effects = prepared.weights @ values
     scores = prepared.scores_of(values)
     covariance = np.einsum("siv,tiv->vst", scores, scores)
-    varies = (np.einsum("vss->sv", covariance) > _rounding(prepared, values)).all(axis=0)
+    varies = (np.einsum("vss->sv", covariance) > prepared.rounding(values)).all(axis=0)
     covariance[~varies] = 0.0
-    eta = _voxel_dof(prepared, scores)
+    eta = voxel_dof(prepared, scores)
     dof = eta - q + 1
     return FTest(dof / (eta * q) * quadratic_form(effects, covariance), float(q), dof)

@@ -26,6 +26,7 @@ Shapes: n participants, P columns, R their rank, V voxels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -46,11 +47,11 @@ TRIMMED_SHARE = 0.2  # at either end
 _MOST_STEPS = 100
 _CONVERGED = 1e-8  # of a step, in scales
 # Of the standard deviation: where more than half of the participants fit exactly, the scale is not taken to be 0
-_SMALLEST_SCALE = 1e-6
+SMALLEST_SCALE = 1e-6
 # Of weighted sums of squares in the directions of the design: below, all who show one of them have lost their weight
 _UNDETERMINED = 1e-6
 # Mean ψ′ can be 0 or below with the bisquare, where nearly all residuals are large
-_SMALLEST_SLOPE = 1e-3
+SMALLEST_SLOPE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,8 @@ class RobustContrast:
         coefficients, is_determined = self._fit(own)
         n, rank = self.basis.shape
         scaled, scale = self._scaled(own, coefficients)
-        influence, slope = _influence(self.kind, scaled), _slope(self.kind, scaled)
-        mean_slope = np.maximum(slope.mean(axis=1), _SMALLEST_SLOPE)
+        influence, slope = influence_of(self.kind, scaled), slope_of(self.kind, scaled)
+        mean_slope = np.maximum(slope.mean(axis=1), SMALLEST_SLOPE)
         inflation = 1 + rank / n * (1 - mean_slope) / mean_slope
         squares = np.square(influence) @ (1 - self._leverage) / (n - rank)
         squared_error = squares * (inflation * scale / mean_slope) ** 2
@@ -104,46 +105,21 @@ class RobustContrast:
         """Give the weights of participants, of shape (n, V)."""
         own = np.ascontiguousarray(values.T)
         scaled, _ = self._scaled(own, self._fit(own)[0])
-        return np.asarray(_weights(self.kind, scaled).T)
+        return np.asarray(weights_of(self.kind, scaled).T)
 
     def _scaled(self, values: FloatArray, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Divide residuals by √(1 − h) and by the scale, of shape (V, n); and give the scale, of shape (V,)."""
-        residuals = (values - coefficients @ self.basis.T) / np.sqrt(np.maximum(1 - self._leverage, _SMALLEST_SCALE))
-        left_out = self.basis.shape[1] - 1
-        sizes = np.sort(np.abs(residuals), axis=1)[:, left_out:]
-        middle = sizes.shape[1] // 2
-        median = (sizes[:, middle] + sizes[:, (sizes.shape[1] - 1) // 2]) / 2
-        smallest = _SMALLEST_SCALE * values.std(axis=1)
-        scale = np.maximum(median / _MAD_OF_NORMAL, np.where(smallest > 0, smallest, 1.0))
+        residuals = (values - coefficients @ self.basis.T) / np.sqrt(np.maximum(1 - self._leverage, SMALLEST_SCALE))
+        scale = scale_of(residuals, self.basis.shape[1] - 1, SMALLEST_SCALE * values.std(axis=1))
         return residuals / scale[:, None], scale
 
     def _fit(self, values: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Find coefficients of the basis, of shape (V, R), and where the weights determine them."""
-        coefficients = values @ self.basis
-        if self.kind == "bisquare":
-            # its minimum is not the only one: it is sought from Huber's
-            coefficients, _ = self._iterate("huber", values, coefficients)
-        return self._iterate(self.kind, values, coefficients)
-
-    def _iterate(self, kind: MEstimator, values: FloatArray, start: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-        found, rank = start.copy(), start.shape[1]
-        is_determined = np.ones(len(values), dtype=bool)
-        left = np.arange(len(values))
-        for _ in range(_MOST_STEPS):
-            own = values[left]
-            scaled, scale = self._scaled(own, found[left])
-            weights = _weights(kind, scaled)
-            squares = (weights @ self._products).reshape(-1, rank, rank)
-            smallest = np.linalg.eigvalsh(squares)[:, 0] if rank > 1 else squares[:, 0, 0]
-            is_determined[left] = smallest > _UNDETERMINED
-            squares[smallest <= _UNDETERMINED] = np.eye(rank)
-            new = np.linalg.solve(squares, ((weights * own) @ self.basis)[..., None])[..., 0]
-            step = np.abs(new - found[left]).max(axis=1)
-            found[left] = new
-            left = left[is_determined[left] & (step > _CONVERGED * scale)]
-            if not len(left):
-                break
-        return found, is_determined
+        return reweighted(
+            self.kind, values @ self.basis, self._products,
+            lambda left, found: self._scaled(values[left], found),
+            lambda left, weights: (weights * values[left]) @ self.basis,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -227,12 +203,69 @@ def prepare_trimmed(design: FloatArray, contrast: FloatArray) -> TrimmedContrast
     return TrimmedContrast(weights, groups)
 
 
+def reweighted(
+    kind: MEstimator,
+    start: FloatArray,
+    products: FloatArray,
+    scaled: Callable[[NDArray[np.intp], FloatArray], tuple[FloatArray, FloatArray]],
+    moments: Callable[[NDArray[np.intp], FloatArray], FloatArray],
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Find M estimates by iteratively reweighted least squares.
+
+    Parameters
+    ----------
+    kind : {'huber', 'bisquare'}
+    start : ndarray of shape (V, R)
+        Coefficients of an orthonormal basis by least squares.
+    products : ndarray of shape (n, R R)
+        Of the basis' columns, of each participant.
+    scaled : callable
+        Gives the scaled residuals (v, n) and the scale (v,) of voxels by their numbers, with some coefficients.
+    moments : callable
+        Gives the right side of the normal equations (v, R) of voxels by their numbers, with weights of shape (v, n).
+
+    Returns
+    -------
+    coefficients : ndarray of shape (V, R)
+    is_determined : ndarray of bool, shape (V,)
+        Where the weights determine them.
+    """
+    found, rank = start.copy(), start.shape[1]
+    if kind == "bisquare":
+        # its minimum is not the only one: it is sought from Huber's
+        found, _ = reweighted("huber", start, products, scaled, moments)
+    is_determined = np.ones(len(start), dtype=bool)
+    left = np.arange(len(start))
+    for _ in range(_MOST_STEPS):
+        residuals, scale = scaled(left, found[left])
+        weights = weights_of(kind, residuals)
+        squares = (weights @ products).reshape(-1, rank, rank)
+        smallest = np.linalg.eigvalsh(squares)[:, 0] if rank > 1 else squares[:, 0, 0]
+        is_determined[left] = smallest > _UNDETERMINED
+        squares[smallest <= _UNDETERMINED] = np.eye(rank)
+        new = np.linalg.solve(squares, moments(left, weights)[..., None])[..., 0]
+        step = np.abs(new - found[left]).max(axis=1)
+        found[left] = new
+        left = left[is_determined[left] & (step > _CONVERGED * scale)]
+        if not len(left):
+            break
+    return found, is_determined
+
+
+def scale_of(residuals: FloatArray, n_left_out: int, smallest: FloatArray) -> FloatArray:
+    """Give the scale of residuals of shape (V, n) without so many of the smallest; 1 where it cannot be told."""
+    sizes = np.sort(np.abs(residuals), axis=1)[:, n_left_out:]
+    middle = sizes.shape[1] // 2
+    median = (sizes[:, middle] + sizes[:, (sizes.shape[1] - 1) // 2]) / 2
+    return np.asarray(np.maximum(median / _MAD_OF_NORMAL, np.where(smallest > 0, smallest, 1.0)))
+
+
 def _n_trimmed(n: int) -> int:
     """Say how many of n participants are left out at either end."""
     return int(TRIMMED_SHARE * n + 1e-9)
 
 
-def _weights(kind: MEstimator, scaled: FloatArray) -> FloatArray:
+def weights_of(kind: MEstimator, scaled: FloatArray) -> FloatArray:
     """ψ(u) / u."""
     limit = _TUNING[kind]
     if kind == "huber":
@@ -240,12 +273,12 @@ def _weights(kind: MEstimator, scaled: FloatArray) -> FloatArray:
     return np.asarray(np.square(1 - np.minimum(np.square(scaled / limit), 1.0)))
 
 
-def _influence(kind: MEstimator, scaled: FloatArray) -> FloatArray:
+def influence_of(kind: MEstimator, scaled: FloatArray) -> FloatArray:
     """ψ(u)."""
-    return scaled * _weights(kind, scaled)
+    return scaled * weights_of(kind, scaled)
 
 
-def _slope(kind: MEstimator, scaled: FloatArray) -> FloatArray:
+def slope_of(kind: MEstimator, scaled: FloatArray) -> FloatArray:
     """ψ′(u)."""
     squares = np.square(scaled / _TUNING[kind])
     if kind == "huber":

@@ -9,9 +9,10 @@ missing sessions and very unequal variances together its false positives rise (`
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Self
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import ClassVar, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,8 @@ from sessionfx.group.strategies.base import (
     variance_groups,
 )
 from sessionfx.group.strategies.designs import MAIN_EFFECTS, MIXTURE, session_design
+from sessionfx.group.strategies.robust_values import FEWEST, NAMES, NO_RESAMPLING, too_few
+from sessionfx.group.strategies.robust_values import NO_BAYES_FACTOR as NO_ROBUST_BAYES_FACTOR
 from sessionfx.group.strategies.strategy import FEW_DOF, Assumptions, Grounds, Strategy
 from sessionfx.statistics.cluster_robust import RobustContrast, estimate_robust, robust_contrast, wald_robust
 from sessionfx.statistics.estimates import Estimate, FTest
@@ -41,6 +44,8 @@ from sessionfx.statistics.participant_variance import (
     participant_spectrum,
 )
 from sessionfx.statistics.resampling import WildBootstrap, wild_bootstrap
+from sessionfx.statistics.robust import MEstimator
+from sessionfx.statistics.robust_clusters import RobustClusters, prepare_robust_clusters
 from sessionfx.wording import counted
 
 DIFFERENT_PEOPLE = (
@@ -56,6 +61,7 @@ FEW_OF_ALL = 1 / 4
 # An F test over three groups of which one, of three or four against twice 20, varies three times as much has 5.7 to
 # 6.5 % and 5 ‰ at 5 to 8 degrees of freedom; groups of six have 4.6 % and 0.8 ‰ at most (20,000 voxels each)
 FEW_DOF_OF_F = 8.0
+COUNTED_FULLY = "--robust: a test of several contrasts counts all participants fully."
 UNSEEN = (
     "This contrast rests in part on maps that the model fits exactly, such as those of the only participant with a "
     "session or with a level of a covariate. Cluster-robust errors cannot see how much these vary, and would be too "
@@ -260,6 +266,76 @@ class MarginalPlan(Plan):
         return effects
 
 
+@dataclass(frozen=True)
+class RobustMarginalPlan(MarginalPlan):
+    """The same with participants weighed by what they add to the contrast; see `statistics.robust_clusters`.
+
+    Attributes
+    ----------
+    robust : {'huber', 'bisquare'}
+    clusters : RobustClusters or None
+        What `with_ratio` prepares.
+    """
+
+    robust: MEstimator = field(default="huber", kw_only=True)
+    clusters: RobustClusters | None = field(default=None, kw_only=True)
+
+    weighs_participants: ClassVar[bool] = True
+
+    def with_ratio(
+        self,
+        ratio: float,
+        ratios: NDArray[np.float64] | None = None,
+        variances: NDArray[np.float64] | None = None,
+        *,
+        needs_dof: bool = True,
+    ) -> Self:
+        """Prepare the contrast, and the weights where this is the final working correlation; see `MarginalPlan`."""
+        found = super().with_ratio(ratio, ratios, variances, needs_dof=needs_dof)
+        if not needs_dof:
+            return found
+        assert found.prepared is not None and found.working is not None  # noqa: S101 - just prepared
+        n = len(dict.fromkeys(self.participants))
+        working = np.full(n, ratio), np.ones(n)
+        if found.working.by_group:
+            own = np.array([found.working.by_group[label] for label in self.groups])
+            working = own[:, 0], own[:, 1]
+        clusters = prepare_robust_clusters(
+            self.robust, found.prepared, self.design_matrix.to_numpy(), self.participants, self.contrast, working
+        )
+        n_carrying = int((clusters.variances > 0).sum())
+        if n_carrying < FEWEST:
+            raise NotEstimableError(too_few(n_carrying))
+        return replace(
+            found, clusters=clusters, description=f"{found.description.removesuffix('.')}, by {NAMES[self.robust]}."
+        )
+
+    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate:
+        """Estimate with weights of participants; see `Plan.estimate`."""
+        assert self.clusters is not None  # noqa: S101 - `plan` prepares it
+        return self.clusters.estimate(np.asarray(effects, dtype=float))
+
+    def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
+        """Have no way but one by one; see `Plan.estimate_apart`."""
+        return None
+
+    def participant_weights(
+        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
+    ) -> NDArray[np.float64]:
+        """Give the weights of participants, 0 to 1; see `Plan.participant_weights`."""
+        assert self.clusters is not None  # noqa: S101 - `plan` prepares it
+        return self.clusters.weights(np.asarray(effects, dtype=float))
+
+    def effective_n(self, question: Question) -> float:
+        """Decline; see `Plan.effective_n`."""
+        raise NotEstimableError(NO_ROBUST_BAYES_FACTOR)
+
+    @cached_property
+    def resampling(self) -> WildBootstrap:
+        """Decline; see `Plan.resampling`."""
+        raise NotEstimableError(NO_RESAMPLING)
+
+
 def _by_group(
     groups: tuple[str, ...], ratios: NDArray[np.float64] | None, variances: NDArray[np.float64] | None
 ) -> dict[str, object]:
@@ -322,6 +398,7 @@ class Marginal(Strategy):
     full_title = "Marginal model (GEE, sandwich errors)"
     preference = 1
     is_robust = True
+    takes_robust = ("huber", "bisquare")
     assumptions = Assumptions(
         values="maps are normal",
         spread=(
@@ -398,6 +475,12 @@ class Marginal(Strategy):
         )
         if options.variance != "pooled":
             text += " Groups of participants that were compared, or of unequal size, had a working covariance each."
+        if options.robust in self.takes_robust:
+            text += (
+                f" In single contrasts participants were weighed by {NAMES[options.robust]} of their scores {{cite}}, "
+                "so that outlying ones count less."
+            )
+            return text, ("bell_mccaffrey", "pustejovsky", "preisser")
         return text, ("bell_mccaffrey", "pustejovsky")
 
     def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> MarginalPlan:
@@ -406,13 +489,21 @@ class Marginal(Strategy):
         design.check("too few participants have these sessions, or covariates cannot be told apart from sessions.")
         groups, spectra = _working_groups(layout, question, options, design.matrix.to_numpy())
         unpaired = question.sessions.is_within_participant and not _has_pairs(layout)
-        start = MarginalPlan(
-            design.matrix, design.contrast, tuple(range(len(layout.participants))), details=design.details,
+        is_robust = options.robust in self.takes_robust
+        kind: Callable[..., MarginalPlan] = MarginalPlan
+        known = [*([DIFFERENT_PEOPLE] if unpaired else []), *design.warnings]
+        if is_robust and question.is_f_test:
+            known.append(COUNTED_FULLY)
+        elif is_robust:
+            kind = partial(RobustMarginalPlan, robust=cast("MEstimator", options.robust))
+        start = kind(
+            design.matrix, design.contrast, tuple(range(len(layout.participants))),
+            details=design.details | ({} if kind is MarginalPlan else {"RobustEstimate": options.robust}),
             participants=layout.participants,
             spectrum=participant_spectrum(design.matrix.to_numpy(), layout.participants),
             groups=groups,
             group_spectra=spectra,
-            known=(*([DIFFERENT_PEOPLE] if unpaired else []), *design.warnings),
+            known=tuple(known),
             n_tested=len(question.tested),
         )  # fmt: skip
         # where the working correlation is to be estimated, the degrees of freedom that it gives decide

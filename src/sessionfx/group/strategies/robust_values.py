@@ -79,6 +79,14 @@ class RobustValuesPlan(SummaryStatisticsPlan):
         raise NotEstimableError(NO_RESAMPLING)
 
 
+def too_few(n: int) -> str:
+    """Say that so many participants are too few."""
+    return (
+        f"{counted(n, 'participant')} can answer, too few to tell an outlying one from the others: robust estimates "
+        f"(--robust) need at least {FEWEST}."
+    )
+
+
 def plan_robust_values(layout: MapLayout, question: Question, options: GroupOptions) -> RobustValuesPlan:
     """Plan one value per participant and a robust estimate over them.
 
@@ -103,10 +111,7 @@ def plan_robust_values(layout: MapLayout, question: Question, options: GroupOpti
     robust = RobustValuesPlan(**of_values, robust=options.robust)
     n = len(plan.design_matrix)
     if n < FEWEST:
-        raise NotEstimableError(
-            f"{counted(n, 'participant')} can answer, too few to tell an outlying one from the others: robust "
-            f"estimates (--robust) need at least {FEWEST}."
-        )
+        raise NotEstimableError(too_few(n))
     if is_trimmed:
         try:
             prepared = robust.robust_contrast

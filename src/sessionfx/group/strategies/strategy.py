@@ -109,8 +109,8 @@ class Strategy(ABC):
     cancels_levels : bool
         Whether it compares sessions within each participant who has them, so that who misses sessions does not matter
         as long as it goes with the participant's level alone.
-    takes_robust : bool
-        Whether `--robust` makes it count outlying participants less.
+    takes_robust : tuple of str
+        Kinds of `--robust` that make it count outlying participants less.
     compared_with : tuple of str
         Names of strategies with which its answer is always drawn side by side.
     """
@@ -123,7 +123,7 @@ class Strategy(ABC):
     is_default: ClassVar[bool] = True
     is_robust: ClassVar[bool] = False
     cancels_levels: ClassVar[bool] = False
-    takes_robust: ClassVar[bool] = False
+    takes_robust: ClassVar[tuple[str, ...]] = ()
     compared_with: ClassVar[tuple[str, ...]] = ()
 
     @property

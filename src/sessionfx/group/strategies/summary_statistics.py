@@ -31,7 +31,7 @@ class SummaryStatistics(Strategy):
     preference = 2
     is_robust = True
     cancels_levels = True
-    takes_robust = True
+    takes_robust = ("huber", "bisquare", "trimmed")
     assumptions = Assumptions(
         values="participants' values are normal",
         spread="may differ without covariates; with them they are equal, at least within groups (--variance)",
