@@ -212,6 +212,7 @@ def test_smoothing_along_a_mesh_of_the_dataset(tmp_path: Path, capsys: pytest.Ca
     assert "voxel" not in effect.with_suffix(".json").read_text()
     page = (tmp_path / "out/sub-01.html").read_text()
     assert "smoothed to a FWHM of (mm)" in page and "smoothed along its mesh" in page
+    assert 'alt="z map, ses-1"' in page, "on the same mesh"
     before = effect.read_bytes()
     assert analyse(root, tmp_path / "out", "fsaverage5", *asked) == 0
     assert "finished before, skipped" in capsys.readouterr().err

@@ -421,6 +421,7 @@ class ParticipantMaps:
             thresholds=analysis.thresholds,
             methods=analysis.methods(self.runs),
             units=analysis.model.effect_units,
+            meshes=self.runs[0].meshes,
         )
 
     @cached_property

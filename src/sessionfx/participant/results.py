@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.event_model import parse_event_model
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.images import read_volume
+from sessionfx.bids.meshes import MeshFiles
 from sessionfx.bids.reading import UnreadableFileError, read_json_object, read_text
 from sessionfx.bids.runs import RunInputs
 from sessionfx.errors import ParticipantError
@@ -112,6 +113,8 @@ class ParticipantResults:
     methods : MethodsText
     units : str
         Of effects.
+    meshes : mapping of str to tuple of Path
+        On which surfaces are drawn, by hemisphere.
     """
 
     participant: str
@@ -125,6 +128,7 @@ class ParticipantResults:
     thresholds: GroupModel
     methods: MethodsText
     units: str = EFFECT_UNITS["voxel"]
+    meshes: MeshFiles = field(default_factory=dict)
 
 
 def read_reference(path: Path) -> NDArray[np.floating] | None:

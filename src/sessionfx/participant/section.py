@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from numpy.typing import NDArray
 
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.bids.meshes import with_meshes
+from sessionfx.errors import ParticipantError
 from sessionfx.participant.page import contrast_section, runs_section
 from sessionfx.participant.results import ParticipantResults, RunSummary
 from sessionfx.report.brain import canvas_for
@@ -192,7 +195,10 @@ def _canvas(results: ParticipantResults) -> tuple[NDArray[np.integer], Canvas | 
     if reference is not None and reference.shape == first.space.shape and np.isfinite(reference).any():
         anatomy = Anatomy(reference, first.grid.affine)
     peaks = [_peak(stat_map) for stat_map in [*results.combined.values(), *results.sessions.values()]]
-    return counts, canvas_for(first.space, counts > 0, anatomy, [peak["z"] for peak in peaks if "z" in peak])
+    space = first.space
+    with suppress(ParticipantError):  # of another surface, or unreadable: there are numbers without
+        space = with_meshes(space, results.meshes)
+    return counts, canvas_for(space, counts > 0, anatomy, [peak["z"] for peak in peaks if "z" in peak])
 
 
 class _MapPictures:
