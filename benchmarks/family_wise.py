@@ -19,6 +19,7 @@ from scipy import ndimage, special
 from sessionfx.ask.covariates import GroupContrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
+from sessionfx.group.neighbours import neighbours_in
 from sessionfx.group.permutation import CLUSTER_FORMING_P, check_symmetry, neg_log10_family_wise_p, permute_block
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
@@ -154,7 +155,7 @@ def false_positives(situation: Situation, n_studies: int, n_draws: int, seed: in
         except NotEstimableError:
             continue
         block = permute_block(
-            values, resampling, _MASK, n_draws, np.random.SeedSequence((seed, study)),
+            values, resampling, neighbours_in(_MASK, None), n_draws, np.random.SeedSequence((seed, study)),
             resampling.threshold(FORMING_P), True,
         )  # fmt: skip
         n_answered += 1

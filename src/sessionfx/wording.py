@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 # Names that a reader still looks through; a list of 100,000 would hide the sentence it stands in
@@ -129,6 +129,19 @@ def place_text(x: float, y: float, z: float) -> str:
     '34, −56, 0'
     """
     return ", ".join(minus(str(round(coordinate))) for coordinate in (x, y, z))
+
+
+def where_text(place: Mapping[str, Any], unit: str = " mm") -> str:
+    """Say in words where a feature lies; see `Space.place`.
+
+    Examples
+    --------
+    >>> where_text({"x": 34.0, "y": -56.0, "z": -0.2}), where_text({"hemisphere": "L", "vertex": 12})
+    ('34, −56, 0 mm', 'L, vertex 12')
+    """
+    part = place.get("hemisphere") or place.get("structure")
+    where = f"vertex {place['vertex']}" if "vertex" in place else place_text(place["x"], place["y"], place["z"]) + unit
+    return f"{part}, {where}" if part else where
 
 
 def format_number(value: Any) -> str:

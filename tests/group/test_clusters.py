@@ -12,7 +12,8 @@ from nilearn.reporting import get_clusters_table
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table
+from sessionfx.group.clusters import cluster_columns, clusters_table
+from sessionfx.space.grid import Grid
 
 MNI = np.array([[2.0, 0, 0, -40], [0, 2.0, 0, -50], [0, 0, 2.0, -30], [0, 0, 0, 1]])
 OBLIQUE = np.array([[-2.3, 0.2, 0.1, 33], [0.15, 2.4, -0.3, -51], [0.1, 0.25, 3.1, -20], [0, 0, 0, 1]])
@@ -82,5 +83,5 @@ def test_voxels_at_the_threshold_count_towards_the_size_only() -> None:
 
 def test_a_map_without_clusters_has_the_columns_alone() -> None:
     table = assert_same(np.zeros((5, 5, 5), dtype=np.float32) + 0.5, MNI, 1.0, 0, True)
-    assert list(table.columns) == list(CLUSTER_COLUMNS)
+    assert list(table.columns) == cluster_columns(Grid)
     assert table.empty

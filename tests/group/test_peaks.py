@@ -60,7 +60,7 @@ def answered(stack: Any, threshold: float) -> QuestionResults:
 def test_sessions_at_the_peaks_are_those_of_the_maps() -> None:
     stack, effects, keys = study()
     found = peaks_of(answered(stack, 4.5), stack)
-    assert [peak.place for peak in found] == [(6.0, 6.0, 6.0), (15.0, 18.0, 12.0)]
+    assert [tuple(peak.place.values()) for peak in found] == [(6.0, 6.0, 6.0), (15.0, 18.0, 12.0)]
     for peak, voxel in zip(found, ((2, 2, 2), (5, 6, 4)), strict=True):
         column = int(np.flatnonzero(np.flatnonzero(stack.mask) == np.ravel_multi_index(voxel, SHAPE))[0])
         expected = pd.DataFrame(keys).assign(value=effects[:, column]).pivot_table("value", 0, 1, dropna=False)
@@ -134,7 +134,7 @@ def test_the_table_of_clusters_has_the_effect_at_each_peak_with_its_interval() -
     answer = results.strategies[0]
     assert answer.stat_map is not None
     table = with_intervals(answer.clusters, answer.stat_map)
-    peaks = {peak.place: peak for peak in peaks_of(results, stack)}
+    peaks = {tuple(peak.place.values()): peak for peak in peaks_of(results, stack)}
     assert len(table) >= 2
     for row in table.to_dict("records"):
         peak = peaks[row["X"], row["Y"], row["Z"]]

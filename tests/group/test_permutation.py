@@ -18,6 +18,7 @@ from least_squares import fit_ols
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
 from sessionfx.execution import LocalExecutor
+from sessionfx.group.neighbours import neighbours_in
 from sessionfx.group.permutation import (
     BLOCK_SIZE,
     SKEWED_P,
@@ -74,7 +75,9 @@ def run(values: NDArray, design: NDArray, contrast: NDArray, n_permutations: int
 
 def block_of(values: NDArray, resampling: Resampling, size: int, seed: int, tfce: bool = True, mask: NDArray = MASK):
     child = np.random.SeedSequence(seed)
-    return permute_block(values, resampling, mask, size, child, resampling.threshold(FORMING_P), tfce)
+    return permute_block(
+        values, resampling, neighbours_in(mask, None), size, child, resampling.threshold(FORMING_P), tfce
+    )
 
 
 def intercept(n: int) -> tuple[NDArray, NDArray]:
@@ -262,7 +265,9 @@ def test_p_counts_the_null_maxima_of_all_blocks_together() -> None:
     result = run(values, *intercept(n), n_permutations, seed=5)
     counts = dict.fromkeys(STATISTICS, 0)
     for size, child in zip((BLOCK_SIZE, BLOCK_SIZE, 13), np.random.SeedSequence(5).spawn(3), strict=True):
-        block = permute_block(values, resampling, MASK, size, child, resampling.threshold(FORMING_P), True)
+        block = permute_block(
+            values, resampling, neighbours_in(MASK, None), size, child, resampling.threshold(FORMING_P), True
+        )
         for name in STATISTICS:
             assert block.null_maxima[name].shape == (size,)
             reached = block.null_maxima[name][:, None] >= block.observed[name] * (1 - TIE_TOLERANCE)

@@ -16,7 +16,7 @@ from calls import QUICK, GroupCaller
 from group_study import AFFINE, CONTRAST, SPACE, GroupStudy, make_study, read, strict_json
 from sessionfx.bids.tables import table_text
 from sessionfx.errors import LevelError
-from sessionfx.group.clusters import CLUSTER_COLUMNS
+from sessionfx.group.clusters import cluster_columns
 from sessionfx.group.files import _peaks
 from sessionfx.group.summaries import COLUMNS, findings, write_summaries
 from sessionfx.report.tables import titled
@@ -233,7 +233,7 @@ def test_the_last_lines_on_the_screen_say_what_was_found(study: GroupStudy, call
 def test_peaks_of_clusters_come_by_height_and_with_their_regions() -> None:
     rows = [[1, 2.0, 4.0, -6.0, np.float32(3.5), 64, "Cuneus"], ["1a", 8.0, 4.0, -6.0, np.float32(3.4), "", ""],
             [2, 0.0, 0.0, 0.0, np.float32(-5.25), 128, ""]]  # fmt: skip
-    clusters = pd.DataFrame(rows, columns=[*CLUSTER_COLUMNS, "Region"])
+    clusters = pd.DataFrame(rows, columns=[*cluster_columns(Grid), "Region"])
     expected = [
         {"x": 0.0, "y": 0.0, "z": 0.0, "peak_z": -5.25, "cluster_size_mm3": 128, "region": ""},
         {"x": 2.0, "y": 4.0, "z": -6.0, "peak_z": 3.5, "cluster_size_mm3": 64, "region": "Cuneus"},

@@ -242,8 +242,6 @@ def test_what_is_declined_is_said_before_anything_is_written(
     (tmp_path / "regions.nii").touch()
     called = call_main(capsys, [*start, "--atlas", tmp_path / "regions.nii"], study)
     called.refused(2, "--atlas names regions of volumes")
-    called = call_main(capsys, [study, tmp_path / "out", "participant", "group", "--space", "fsaverage5"], study)
-    called.refused(2, "the group level takes volumes only")
     own = [f"derivatives/fmriprep/{FUNC}_hemi-{hemi}_space-fsnative_bold.func.gii" for hemi in "LR"]
     native = make_tree(tmp_path / "native", {f"{FUNC}_events.tsv": EVENTS, **dict.fromkeys(own, "")})
     called = call_main(capsys, [native, tmp_path / "out", "participant", "group", "--space", "fsnative"], native)
@@ -271,14 +269,6 @@ def test_a_hemisphere_alone_is_analysed_or_its_absence_said(tmp_path: Path, caps
     assert analyse(root, tmp_path / "left", "fsaverage5", "--hemi", "L", "--no-report") == 0
     maps = {path.name for path in (tmp_path / "left").rglob("*statmap.gii")}
     assert maps and all("_hemi-L_space-fsaverage5_" in name for name in maps)
-
-
-@pytest.mark.slow
-def test_the_group_level_says_that_maps_are_on_surfaces(
-    study: Path, output: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    called = call_main(capsys, [study, output, "group", "--space", "fsLR"], study)
-    called.refused(17, "fsLR, fsaverage5 are on surfaces", "volumes only")
 
 
 @pytest.mark.slow

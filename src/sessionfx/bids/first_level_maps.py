@@ -16,21 +16,33 @@ from pathlib import Path
 from typing import Any
 
 from sessionfx.ask.contrasts import Contrast, selected_f_tests, selected_labels
-from sessionfx.bids.choosing import MAPS, TOGETHER, check_labels, choose_entities, matches_filter, of_each_task
+from sessionfx.bids.choosing import (
+    DEFAULT_SPACE,
+    MAPS,
+    TOGETHER,
+    check_labels,
+    choose_entities,
+    matches_filter,
+    of_each_task,
+)
 from sessionfx.bids.dataset import IndexedFile, indexed_file
 from sessionfx.bids.names import (
     EFFECT_STATISTICS,
+    GIFTI,
     LONG_NAMES,
     STATMAP_SUFFIX,
     SURFACE_MAPS,
     WITHOUT,
     comparable_label,
     file_name,
+    files_of,
 )
 from sessionfx.bids.reading import walk
 from sessionfx.bids.session_order import SessionOrder, order_sessions
 from sessionfx.errors import CommandLineError, DatasetError, LevelError, NothingMatchesError
 from sessionfx.options import Selection
+from sessionfx.space.grid import Grid
+from sessionfx.space.surface import HEMISPHERES
 from sessionfx.wording import counted, listed, natural_key, session_names
 
 OWN_DESC = "fixedEffects"
@@ -41,7 +53,9 @@ _DATASET_NODES = ("dataset", "group", "study")
 # Folders in which no maps lie
 _OTHER_FOLDERS = ("figures", "log", "logs", "sourcedata", "group")
 # Entities that say what a map is of; in the others maps of one thing may differ
-_SUBJECT_MATTER = ("sub", "ses", "task", "space", "cohort", "res", "contrast", "stat")
+_SUBJECT_MATTER = ("sub", "ses", "task", "hemi", "space", "cohort", "res", "contrast", "stat")
+_EXTENSIONS = (Grid.extension, ".nii", *SURFACE_MAPS)
+NATIVE = "fsnative"  # the surface of each participant's own
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,7 @@ class FirstLevelMap:
     entities : dict of str to str
         Of its name.
     effect : Path
+        Of the files of both hemispheres the name of both together; see `effect_files`.
     variance : Path or None
     root : Path
         The derivative folder it was found in.
@@ -73,6 +88,26 @@ class FirstLevelMap:
     def of_rows(self) -> tuple[FirstLevelMap, ...]:
         """Itself, and the maps of the further rows."""
         return self, *self.further
+
+    @property
+    def effect_files(self) -> tuple[Path, ...]:
+        """The file of the effect, or those of both hemispheres."""
+        return files_of(self.effect)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files of effect and variance."""
+        return (*self.effect_files, *(files_of(self.variance) if self.variance is not None else ()))
+
+    @property
+    def extension(self) -> str:
+        """Of files of results in the same space."""
+        return next((found for found in SURFACE_MAPS if self.effect.name.endswith(found)), Grid.extension)
+
+    @property
+    def is_on_surface(self) -> bool:
+        """Whether it is no volume."""
+        return self.extension != Grid.extension
 
     @property
     def participant(self) -> str:
@@ -107,19 +142,16 @@ class FoundMaps:
     Attributes
     ----------
     maps : tuple of FirstLevelMap
-        Of sessions, and of participants whose maps belong to no session.
+        Of sessions, and of participants whose maps belong to no session; of hemispheres one by one.
     participants : dict of str to str
         Why a participant with a folder may have no such map, by label.
     f_tests : frozenset of str
         Labels of F tests within participants, which have no effect map.
-    surfaces : frozenset of str
-        Spaces of maps on surfaces, which no group model takes.
     """
 
     maps: tuple[FirstLevelMap, ...]
     participants: Mapping[str, str]
     f_tests: frozenset[str] = frozenset()
-    surfaces: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -129,7 +161,7 @@ class MapSelection:
     Attributes
     ----------
     entities : dict
-        task, space, cohort and res of the outputs.
+        task, space, cohort and res of the outputs, and den and hemi where they have one.
     order : SessionOrder
         Study sessions in time order.
     maps : dict of str to tuple of FirstLevelMap
@@ -168,7 +200,6 @@ def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] |
     maps: list[FirstLevelMap] = []
     participants: dict[str, str] = {}
     f_tests: set[str] = set()
-    surfaces: set[str] = set()
     for root in roots:
         try:
             paths = list(walk(root, lambda entry: entry.name not in _OTHER_FOLDERS and not entry.name.startswith(".")))
@@ -177,10 +208,7 @@ def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] |
         for path in paths:
             below = path.relative_to(root).parts
             owner = next((part[4:] for part in below[:-1] if part.startswith("sub-")), None)
-            file = indexed_file(path, root) if f"_{STATMAP_SUFFIX}.nii" in path.name else None
-            if path.name.endswith(tuple(f"_{STATMAP_SUFFIX}{extension}" for extension in SURFACE_MAPS)):
-                named = indexed_file(path, root)
-                surfaces.add(named.entities.get("space", WITHOUT) if named else WITHOUT)
+            file = indexed_file(path, root) if f"_{STATMAP_SUFFIX}." in path.name else None
             if owner is not None:
                 participants.setdefault(owner, "has no first-level map")
             if file is not None and _is_map_of(file, ("F",)):
@@ -193,7 +221,7 @@ def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] |
                 participants[file.entities["sub"]] = "has no map that passes the filter"
             elif "sessions" not in file.entities and _node_level(below) not in _DATASET_NODES:
                 maps.append(_described(file, below))
-    return FoundMaps(tuple(maps), participants, frozenset(f_tests), frozenset(surfaces))
+    return FoundMaps(tuple(maps), participants, frozenset(f_tests))
 
 
 def _is_map_of(file: IndexedFile, statistics: Sequence[str]) -> bool:
@@ -201,7 +229,8 @@ def _is_map_of(file: IndexedFile, statistics: Sequence[str]) -> bool:
     entities = file.entities
     return (
         file.suffix == STATMAP_SUFFIX
-        and file.extension in (".nii.gz", ".nii")
+        and file.extension in _EXTENSIONS
+        and (file.extension != GIFTI or "hemi" in entities)
         and entities.get("stat") in statistics
         and "sub" in entities
         and "contrast" in entities
@@ -288,19 +317,17 @@ def select_maps(
         If several tasks, spaces or resolutions exist and none is named, two maps stand for the same thing, or a
         contrast asked for is an F test.
     """
-    spaces = {stat_map.entities.get("space") for stat_map in found.maps}
-    is_asked = options.space in found.surfaces - spaces or options.den is not None or options.hemi is not None
-    if found.surfaces and (is_asked or not found.maps):
-        raise LevelError(
-            f"The first-level maps of {listed(sorted(found.surfaces))} are on surfaces, and the group level takes "
-            "volumes only. Run the participant level on volumes too (--space), or choose these."
-        )
     if not found.maps:
         raise LevelError(
             f"There are no first-level maps in {listed(searched)}. Run the participant level first, "
             "or name a folder that has maps with --derivatives."
         )
-    chosen, entities = choose_entities(found.maps, MAPS, options)
+    chosen, entities = choose_entities(_of_one_form(found.maps, options), MAPS, options)
+    _check_form(chosen, entities)
+    if options.hemi is None:
+        chosen = _whole(chosen)
+    else:
+        entities["hemi"] = options.hemi
     contrasts, sessions, participants = (
         {getattr(stat_map, what) for stat_map in chosen} - {""} for what in ("contrast", "session", "participant")
     )
@@ -329,6 +356,8 @@ def select_maps(
         }
         if kept:
             entering[label] = kept
+            if options.hemi is None:
+                _check_whole(kept)
     if not entering:
         raise NothingMatchesError(
             "No participant chosen has a map of these sessions and contrasts. Choose others with --participant-label, "
@@ -336,6 +365,74 @@ def select_maps(
         )
     warnings = (*order.warnings, *_mixtures([stat_map for maps in entering.values() for stat_map in maps]))
     return MapSelection(entities, order, entering, absent, warnings)
+
+
+def _of_one_form(maps: Sequence[FirstLevelMap], options: Selection) -> list[FirstLevelMap]:
+    """Keep the maps that a hemisphere, a density or a space can mean: names may lack a space, and agree with any."""
+    if options.space != NATIVE:
+        maps = [stat_map for stat_map in maps if stat_map.entities.get("space") != NATIVE] or maps
+    if options.hemi is not None:
+        maps = [stat_map for stat_map in maps if stat_map.entities.get("hemi") == options.hemi]
+        if not maps:
+            raise NothingMatchesError(f"--hemi {options.hemi}: no first-level map is of that hemisphere alone.")
+    if options.den not in (None, WITHOUT):
+        maps = [stat_map for stat_map in maps if stat_map.is_on_surface] or maps
+    space = options.space or DEFAULT_SPACE
+    forms = {stat_map.is_on_surface for stat_map in maps if stat_map.entities.get("space") == space}
+    return [stat_map for stat_map in maps if not forms or stat_map.is_on_surface in forms]
+
+
+def _check_form(chosen: Iterable[FirstLevelMap], entities: Mapping[str, str | None]) -> None:
+    """Refuse maps of several forms, which may hold the same results, and those of which no two can be compared."""
+    if entities["space"] == NATIVE:
+        raise LevelError(
+            f"{NATIVE} is a surface of each participant's own, which no group level can compare. Run the participant "
+            "level on another space too, such as fsaverage, and choose it with --space."
+        )
+    forms = sorted({stat_map.extension.removeprefix(".") for stat_map in chosen})
+    if len(forms) > 1:
+        filters = " or ".join(json.dumps({"maps": {"extension": form}}) for form in forms)
+        raise CommandLineError(
+            f"There are first-level maps of several forms: {listed(forms)}. Choose one with --space, or with "
+            f"--bids-filter-file, the file holding {filters}."
+        )
+
+
+def _whole(maps: Iterable[FirstLevelMap]) -> list[FirstLevelMap]:
+    """Make the maps of two hemispheres one; those of which one is there alone stay as they are."""
+    whole: list[FirstLevelMap] = []
+    hemispheres: dict[Path, dict[str, FirstLevelMap]] = {}
+    for stat_map in maps:
+        if "hemi" in stat_map.entities and stat_map.extension == GIFTI:
+            hemispheres.setdefault(_of_both(stat_map.effect), {})[stat_map.entities["hemi"]] = stat_map
+        else:
+            whole.append(stat_map)
+    for effect, parts in hemispheres.items():
+        if tuple(part.effect for _, part in sorted(parts.items())) != files_of(effect):
+            whole += parts.values()
+            continue
+        first, variances = parts["L"], [part.variance for part in parts.values()]
+        entities = {key: label for key, label in first.entities.items() if key != "hemi"}
+        variance = _of_both(variances[0]) if variances[0] is not None and None not in variances else None
+        whole.append(replace(first, entities=entities, effect=effect, variance=variance))
+    return whole
+
+
+def _of_both(path: Path) -> Path:
+    """Name the files of both hemispheres as one."""
+    return path.with_name("_".join(part for part in path.name.split("_") if not part.startswith("hemi-")))
+
+
+def _check_whole(maps: Iterable[FirstLevelMap]) -> None:
+    """Refuse maps of one hemisphere, as those of others may be of the other one."""
+    alone = next((stat_map for stat_map in maps if "hemi" in stat_map.entities), None)
+    if alone is not None:
+        hemi = alone.entities["hemi"]
+        other = next(path for path in files_of(_of_both(alone.effect)) if path != alone.effect)
+        raise CommandLineError(
+            f"{alone.effect} is of the {HEMISPHERES.get(hemi, hemi)} hemisphere alone ({other.name} is not there). "
+            f"Analyse that one with --hemi {hemi}, or leave sub-{alone.participant} out with --participant-label."
+        )
 
 
 def with_f_tests(selection: MapSelection, f_tests: Sequence[Contrast]) -> MapSelection:

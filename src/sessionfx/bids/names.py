@@ -149,7 +149,7 @@ _OUTPUT_FOLDER = re.compile(
 )
 _TOP_FILE = re.compile(r"dataset_description\.json|\.bidsignore|[^/]*\.html")
 _RECORDED_FILE = re.compile(
-    r"[A-Za-z0-9+_-]+_(?:statmap|boldref|mask)\.nii\.gz|[A-Za-z0-9+_-]+_statmap\.(?:dscalar\.nii|gii)"
+    r"[A-Za-z0-9+_-]+_(?:statmap|boldref|mask)\.nii\.gz|[A-Za-z0-9+_-]+_(?:statmap|mask)\.(?:dscalar\.nii|gii)"
     r"|[A-Za-z0-9+_-]+_(?:statmap|mask|design|validity|section|metrics|clusters)\.json"
     r"|[A-Za-z0-9+_-]+_(?:design|metrics|clusters)\.tsv|[A-Za-z0-9+_-]+_log\.txt"
 )

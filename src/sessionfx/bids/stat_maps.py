@@ -23,8 +23,6 @@ from sessionfx.space.space import Intent, Space
 from sessionfx.space.stat_map import EstimateMap, StatMap
 from sessionfx.statistics.estimates import Dof, Estimate, FTest, Result, WaldTest
 
-EXTENSION = Grid.extension  # of maps of the group level
-
 _DESCRIPTIONS = {
     "effect": "Contrast estimate; 0 outside the mask",
     "variance": "Sampling variance of the contrast estimate; above 0 exactly at the {features} of the mask",
@@ -252,7 +250,7 @@ def _read_maps(path: Path) -> tuple[NDArray[np.float64], Space]:
     return series.data, series.space
 
 
-def _read_map(
+def read_map(
     path: Path, expected: Space | None = None, owner: str = "", *, lends: str = ""
 ) -> tuple[NDArray[np.float64], Space]:
     """Read a file of one map and its space, which must be the one expected, the owner's; see `read_volume`."""
@@ -272,7 +270,7 @@ def _read_dof(path: Path, dof_path: Path | None, mask: NDArray[np.bool_], space:
     dof = sidecar.get("DegreesOfFreedom")
     if dof_path is not None and "DegreesOfFreedomAre" in sidecar:
         try:
-            return _read_map(dof_path, space, str(path))[0][mask]
+            return read_map(dof_path, space, str(path))[0][mask]
         except DifferentGridError as error:
             raise ParticipantError(f"{error} Remake the maps.") from None
     return float(dof) if isinstance(dof, int | float) else float("nan")
@@ -295,11 +293,11 @@ def read_effect(
     DifferentGridError
         If the effect does not lie in the space expected, which is the owner's.
     """
-    effect, space = _read_map(effect_path, expected, owner, lends="effect" if lends else "")
+    effect, space = read_map(effect_path, expected, owner, lends="effect" if lends else "")
     if variance_path is None:
         return effect, None, np.isfinite(effect) & (effect != 0), space
     try:
-        variance, _ = _read_map(variance_path, space, str(effect_path), lends="variance" if lends else "")
+        variance, _ = read_map(variance_path, space, str(effect_path), lends="variance" if lends else "")
     except DifferentGridError as error:
         raise ParticipantError(f"{error} Remake the maps.") from None
     return effect, variance, np.isfinite(effect) & np.isfinite(variance) & (variance > 0), space

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
 
 import nibabel as nib
 import numpy as np
-from nibabel.cifti2.cifti2 import Cifti2HeaderError, Cifti2Image
+from nibabel.cifti2.cifti2 import Cifti2HeaderError
 from nibabel.cifti2.cifti2_axes import BrainModelAxis
+from nibabel.cifti2.parse_cifti2 import Cifti2Extension, Cifti2Parser
 from nibabel.gifti.parse_gifti_fast import GiftiParseError
 from nibabel.spatialimages import HeaderDataError
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from sessionfx.bids.images import READ_ERRORS, unreadable
@@ -27,7 +30,7 @@ from sessionfx.space.surface import HEMISPHERES, Surface
 # What nibabel raises for contents that make no sense
 CONTENT_ERRORS = (
     *READ_ERRORS, ExpatError, GiftiParseError, Cifti2HeaderError, HeaderDataError, LookupError, TypeError,
-    ArithmeticError, AttributeError, AssertionError,
+    ArithmeticError, AttributeError, AssertionError, WrapStructError,
 )  # fmt: skip
 
 
@@ -94,14 +97,44 @@ def _read_cifti(path: Path) -> SurfaceSeries:
     with open_input(path):
         pass
     try:
-        image: Any = nib.load(path)
-        if not isinstance(image, Cifti2Image):
+        image: Any = nib.Nifti2Image.from_filename(path)
+        header = next(
+            (extension for extension in image.header.extensions if extension.get_code() == Cifti2Extension.code), None
+        )
+        if header is None:
             raise ParticipantError(f"{path} is no CIFTI-2 image. Convert it, or remove it.")
-        rows, models = (image.header.get_axis(axis) for axis in (0, 1))
-        values = np.asarray(image.dataobj, dtype=np.float64)
+        rows, models = _axes(header.content)
+        values = np.asarray(image.dataobj, dtype=np.float64).reshape(image.shape[-2:])
     except CONTENT_ERRORS as error:
         raise unreadable(path, error) from None
-    if not isinstance(models, BrainModelAxis):
+    if models is None:
         raise ParticipantError(f"{path} has no axis of brain models. Provide a dense series or dense scalars.")
+    if values.shape[1] != len(models):
+        raise unreadable(path, ValueError(f"{values.shape[1]} values for {len(models)} grayordinates"))
     step = float(getattr(rows, "step", 0.0)) if getattr(rows, "unit", "") == "SECOND" else 0.0
     return SurfaceSeries(values, Grayordinates(models), step if step > 0 else None)
+
+
+def _axes(header: bytes) -> tuple[Any, BrainModelAxis | None]:
+    """Read the axis of the rows of a CIFTI file, and its brain models.
+
+    These take a second to parse and are the same in all files of a study, so that they are parsed once.
+    """
+    start = header.rfind(b"<MatrixIndicesMap", 0, max(header.find(b"CIFTI_INDEX_TYPE_BRAIN_MODELS"), 0))
+    if start < 0:
+        return None, None
+    end = b"</MatrixIndicesMap>"
+    stop = header.index(end, start) + len(end)
+    return _axis(header[:start] + header[stop:], 0), _brain_models(header[start:stop])
+
+
+@lru_cache(maxsize=4)
+def _brain_models(text: bytes) -> BrainModelAxis | None:
+    found = _axis(b'<CIFTI Version="2"><Matrix>' + text + b"</Matrix></CIFTI>", 1)
+    return found if isinstance(found, BrainModelAxis) else None
+
+
+def _axis(header: bytes, number: int) -> Any:
+    parser: Any = Cifti2Parser()
+    parser.parse(string=header)
+    return parser.header.get_axis(number)

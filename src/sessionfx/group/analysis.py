@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.covariate_tables import read_covariates
 from sessionfx.bids.first_level_maps import FirstLevelMap, MapSelection
+from sessionfx.bids.meshes import MeshFiles, missing_mesh, with_meshes
 from sessionfx.bids.names import check_name_length, file_name
 from sessionfx.bids.region_tables import region_table_beside
 from sessionfx.bids.stat_maps import read_sidecar, units_in
@@ -78,6 +79,8 @@ class GroupAnalysis:
         Where blocks of voxels and of permutations are computed.
     atlases : tuple of Atlas
         Whose regions are answered too, and are the names of peaks.
+    meshes : mapping of str to tuple of Path
+        Of the hemispheres of a surface, where they are found; see `find_meshes`.
     """
 
     model: GroupModel
@@ -90,6 +93,7 @@ class GroupAnalysis:
     links: dict[str, Path]
     executor: Executor
     atlases: tuple[Atlas, ...] = ()
+    meshes: MeshFiles = field(default_factory=dict)
 
     @property
     def strategies(self) -> tuple[Strategy, ...]:
@@ -234,9 +238,7 @@ class ContrastStudy:
     def sources(self) -> dict[str, str]:
         """Fingerprints of the first-level maps and of the covariates."""
         maps = [
-            [found.key, file_state(found.effect), file_state(found.variance)]
-            for of_contrasts in self.maps
-            for found in of_contrasts.of_rows
+            [found.key, *map(file_state, found.files)] for of_contrasts in self.maps for found in of_contrasts.of_rows
         ]
         covariates = self.covariates
         values = sorted(covariates.session_values.items())
@@ -273,7 +275,8 @@ class ContrastStudy:
         """List the tasks: what takes longest first, as it is kept at once."""
         model, files = self.analysis.model, self.files
         sources = tuple(self.sources)
-        common = [__version__, self.analysis.selection.entities, self.left_out]
+        meshes = [file_state(path) for paths in self.analysis.meshes.values() for path in paths]
+        common = [__version__, self.analysis.selection.entities, self.left_out, *meshes]
         atlases = [file_state(path) for atlas in self.analysis.atlases for path in atlas.files]
         shown = [self.min_coverage, model.alpha, model.correction, model.cluster_threshold, *atlases]
         reliability = Task(
@@ -442,7 +445,8 @@ def _open(study: ContrastStudy, _values: Mapping[str, Any]) -> Iterator[Contrast
             is_shared=analysis.executor.is_elsewhere,
         ) as stack,
     ):
-        yield ContrastMaps(study, stack, Spool(answers, folder))
+        space = with_meshes(stack.space, analysis.meshes) if analysis.meshes else stack.space
+        yield ContrastMaps(study, replace(stack, space=space), Spool(answers, folder))
 
 
 class ContrastMaps:
@@ -653,7 +657,7 @@ class ContrastMaps:
             min_coverage=stack.min_coverage,
             questions=tuple(map(self.answers, study.questions)),
             warnings=(
-                *stack.warnings, *filter(None, [core_text(stack)]), *self._unanswered_voxels(),
+                *stack.warnings, *filter(None, [core_text(stack)]), *self._unanswered_voxels(), *self._without_mesh(),
                 *self._standing_out(), *self._counted_fully(), *unanswered(self.regions.values()),
                 *self._earlier_answers(),
             ),
@@ -678,6 +682,14 @@ class ContrastMaps:
             f"Only voxels that all maps have are answered: with {study.planned_one_by_one} each pattern of missing "
             f"maps needs a design of its own, which takes long. --min-coverage {DEFAULT_COVERAGE:g} answers {n:,} more."
         ]
+
+    def _without_mesh(self) -> list[str]:
+        """Say why there are no clusters on a surface."""
+        space = self._stack.space
+        if space.has_meshes:
+            return []
+        missing = missing_mesh(self._analysis.selection.entities)
+        return [f"No clusters of {space.features} are listed, and nothing is drawn: {missing}"]
 
     def _standing_out(self) -> list[str]:
         """Name maps that are to be looked at before the group is trusted."""

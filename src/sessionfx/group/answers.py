@@ -17,7 +17,7 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.execution import Executor, in_threads
 from sessionfx.group.absence import with_absence
 from sessionfx.group.calibrated import Rates
-from sessionfx.group.clusters import CLUSTER_COLUMNS, clusters_table, with_intervals
+from sessionfx.group.clusters import cluster_columns, clusters_table, mesh_clusters_table, with_intervals
 from sessionfx.group.coverage import with_coverage, with_participants
 from sessionfx.group.evidence import gather
 from sessionfx.group.judgement import Evidence
@@ -34,11 +34,12 @@ from sessionfx.group.strategies.patterns import PatternPlan
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.group.verdict import judge
 from sessionfx.options import GroupModel
+from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import suprathreshold, z_threshold
-from sessionfx.wording import place_text, z_text
+from sessionfx.wording import where_text, z_text
 
 NOT_EXCHANGED = (
     "There are no family-wise p values: maps that are not there cannot be exchanged, and no voxel is in every map."
@@ -234,7 +235,7 @@ class GroupEstimator:
             check_symmetry(values, resampling, self.model.random_seed)
         return permute(
             values, resampling, mask, n_permutations=self.model.permutations, seed=self.model.random_seed,
-            executor=self.executor, description=question.text,
+            executor=self.executor, description=question.text, space=stack.space,
         )  # fmt: skip
 
 
@@ -270,18 +271,20 @@ def _compare(a: StrategyResult, b: StrategyResult) -> PairResult:
 
 
 def cluster_table(stat_map: StatMap[Any], threshold: float, minimum_voxels: int) -> pd.DataFrame:
-    """Make a table of the clusters of a z map, with nilearn's columns; sub-peaks have letters.
+    """Make a table of the clusters of a z map, of volumes with nilearn's columns; sub-peaks have letters.
 
     The threshold is on |z|, or on z for an F test. Clusters of fewer voxels than the minimum are not listed.
     """
     z, two_sided = stat_map.estimate.z, stat_map.estimate.two_sided
     if not np.isfinite(threshold) or not suprathreshold(z, threshold, two_sided=two_sided).any():
-        return pd.DataFrame(columns=list(CLUSTER_COLUMNS))
+        return pd.DataFrame(columns=cluster_columns(stat_map.space))
+    if not isinstance(stat_map.space, Grid):
+        return mesh_clusters_table(stat_map, threshold, smallest=minimum_voxels)
     volume = np.zeros(stat_map.space.shape, dtype=np.float32)
     volume[stat_map.mask] = z
     # voxels strictly above the threshold are kept, and FDR thresholds are values that occur
     just_below = float(np.nextafter(np.float32(threshold), np.float32(0)))
-    return clusters_table(volume, stat_map.grid.affine, just_below, minimum_voxels=minimum_voxels, two_sided=two_sided)
+    return clusters_table(volume, stat_map.space.affine, just_below, minimum_voxels=minimum_voxels, two_sided=two_sided)
 
 
 def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
@@ -317,15 +320,18 @@ def finding(results: QuestionResults) -> str:
     if best is None or best.stat_map is None:
         return f"{results.question.text}: no strategy of this call can be recommended."
     summary, tests = map_summary(best.stat_map, best.threshold), best.equivalence
+    features = best.stat_map.space.features
     equivalent = f", {tests.mask.sum()} equivalent to zero {tests.within(results.question.units)}" if tests else ""
     peak = peak_of(summary)
-    at_peak = f"peak z {z_text(peak['peak_z'])} at {place_text(peak['x'], peak['y'], peak['z'])} mm"
-    counts = f"{summary['n_above']} of {summary['n_voxels']} voxels are suprathreshold, {at_peak}{equivalent}."
+    at_peak = f"peak z {z_text(peak['peak_z'])} at {where_text(peak)}"
+    counts = f"{summary['n_above']} of {summary[f'n_{features}']} {features} are suprathreshold, {at_peak}{equivalent}."
     care = f" With care: {results.verdict.strategies[best.name].reason}" if results.verdict.with_care else ""
     return f"{results.question.text}: {best.title} is recommended; {counts}{care}"
 
 
-def peak_of(summary: Mapping[str, Any]) -> dict[str, float]:
-    """Give the place (mm) and z of the largest |z| of a map, of an F test of the largest z, from its `map_summary`."""
+def peak_of(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the place and z of the largest |z| of a map, of an F test of the largest z, from its `map_summary`."""
     side = "smallest" if -summary.get("smallest_z", np.inf) > summary["largest_z"] else "largest"
-    return {**{axis: summary[f"{side}_at_{axis}"] for axis in "xyz"}, "peak_z": summary[f"{side}_z"]}
+    start = f"{side}_at_"
+    place = {key.removeprefix(start): value for key, value in summary.items() if key.startswith(start)}
+    return {**place, "peak_z": summary[f"{side}_z"]}

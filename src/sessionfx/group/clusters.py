@@ -9,6 +9,7 @@ the effect at each peak has its interval.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import product
 from string import ascii_lowercase
 from typing import Any
@@ -19,11 +20,14 @@ from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from sessionfx.group.neighbours import clusters_in
+from sessionfx.space.grid import Grid
+from sessionfx.space.space import Space
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.intervals import interval
 
-CLUSTER_COLUMNS = ("Cluster ID", "X", "Y", "Z", "Peak Stat", "Cluster Size (mm3)")
+SIZES = {"mm²": "Cluster Size (mm2)", "mm³": "Cluster Size (mm3)"}
 INTERVAL_COLUMNS = ("Effect", "Standard Error", "Effect Lower 95", "Effect Upper 95")
 _SHOWN_PEAKS = 4
 _PEAK_DISTANCE = 8.0  # mm, nilearn's
@@ -78,7 +82,51 @@ def clusters_table(
                 name = f"{number}{ascii_lowercase[index - 1]}" if index else number
                 size = "" if index else int(sizes[cluster] * voxel_volume)
                 rows.append([name, x[index], y[index], z[index], heights[place] * np.float32(sign), size])
-    return pd.DataFrame(rows, columns=list(CLUSTER_COLUMNS))
+    return pd.DataFrame(rows, columns=cluster_columns(Grid))
+
+
+def cluster_columns(space: Space | type[Space]) -> list[str]:
+    """Name the columns of a table of clusters in a space: what it calls a place has a capital letter."""
+    sizes = [column for unit, column in SIZES.items() if unit in space.size_unit]
+    return ["Cluster ID", *map(str.capitalize, space.place_keys), "Peak Stat", *sizes]
+
+
+def mesh_clusters_table(stat_map: StatMap[Any], threshold: float, *, smallest: int = 0) -> pd.DataFrame:
+    """List the clusters of features that touch on a mesh, with the peak of each; see `Neighbours`.
+
+    Parameters
+    ----------
+    stat_map : StatMap
+        Of no voxel grid.
+    threshold : float
+        On |z|, or on z for an F test.
+    smallest : int, default=0
+        Clusters of fewer features are not listed.
+
+    Returns
+    -------
+    DataFrame
+        The highest peak comes first, negative ones after all positive ones; empty without a mesh.
+    """
+    space, z, two_sided = stat_map.space, stat_map.estimate.z, stat_map.estimate.two_sided
+    places = np.flatnonzero(stat_map.mask)
+    sizes = np.ones(len(stat_map.mask)) if space.sizes is None else space.sizes
+    rows: list[dict[str, Any]] = []
+    for sign in (1, -1) if two_sided else (1,):
+        chosen = np.zeros(len(stat_map.mask), dtype=bool)
+        chosen[places[sign * z >= threshold]] = True
+        labels = clusters_in(space, chosen)[places]
+        found = [np.flatnonzero(labels == label) for label in range(1, labels.max(initial=0) + 1)]
+        for own in sorted(found, key=lambda own: -float((sign * z[own]).max())):
+            if len(own) < smallest:
+                continue
+            peak = own[np.argmax(sign * z[own])]
+            column = SIZES["mm²" if space.is_on_surface[places[peak]] else "mm³"]
+            size = round(float(sizes[places[own]].sum()), 1)
+            where = {key.capitalize(): value for key, value in space.place(int(places[peak])).items()}
+            rows.append({"Cluster ID": len(rows) + 1, **where, "Peak Stat": z[peak], column: size})
+    table = pd.DataFrame(rows, columns=cluster_columns(space))
+    return table.astype({"Vertex": "Int64"})
 
 
 def with_intervals(table: pd.DataFrame, stat_map: StatMap[Any]) -> pd.DataFrame:
@@ -89,7 +137,7 @@ def with_intervals(table: pd.DataFrame, stat_map: StatMap[Any]) -> pd.DataFrame:
     estimate = stat_map.estimate
     if not isinstance(estimate, Estimate):
         return table
-    rows, inside = voxels_at(table[["X", "Y", "Z"]].to_numpy(dtype=np.float64), stat_map)
+    rows, inside = rows_at(table, stat_map)
     effect, variance, dof = (
         np.where(inside, np.broadcast_to(values, estimate.effect.shape)[rows], np.nan)
         for values in (estimate.effect, estimate.variance, estimate.dof)
@@ -98,18 +146,31 @@ def with_intervals(table: pd.DataFrame, stat_map: StatMap[Any]) -> pd.DataFrame:
     return table.assign(**dict(zip(INTERVAL_COLUMNS, columns, strict=True)))
 
 
-def voxels_at(places: NDArray[np.float64], stat_map: StatMap[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Find the rows of a map's values at places of shape (n, 3) in mm, and which of them are inside its mask."""
-    voxels = np.rint(apply_affine(np.linalg.inv(stat_map.grid.affine), places)).astype(np.intp).reshape(-1, 3)
-    inside = stat_map.mask[tuple(voxels.T)]
-    flat = np.ravel_multi_index(tuple(voxels.T), stat_map.space.shape)
-    rows = np.searchsorted(np.flatnonzero(stat_map.mask), flat)
+def rows_at(table: pd.DataFrame, stat_map: StatMap[Any]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Find the values of a map at the peaks of a table, by their numbers, and which peaks are inside its mask."""
+    features = np.array([stat_map.space.index_of(place) for place in places_of(table)], dtype=np.intp)
+    inside = stat_map.mask.ravel()[features]
+    rows = np.searchsorted(np.flatnonzero(stat_map.mask), features)
     return np.where(inside, rows, 0), inside
+
+
+def places_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Say where the peaks of a table are; see `Space.place`."""
+    keys = [key for key in ("hemisphere", "structure", "vertex", "x", "y", "z") if key.capitalize() in table]
+    return [
+        {key: row[key.capitalize()] for key in keys if pd.notna(row[key.capitalize()])}
+        for row in table.to_dict("records")
+    ]
+
+
+def sizes_of(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """Give the size of a cluster by its unit, from a row of the table; none of a sub-peak."""
+    return {unit: row[name] for unit, name in SIZES.items() if name in row and pd.notna(row[name]) and row[name] != ""}
 
 
 def highest_peaks(table: pd.DataFrame, most: int) -> pd.DataFrame:
     """Take the rows of the clusters with the largest |z|, at most so many, without sub-peaks, which have no size."""
-    peaks = table[table["Cluster Size (mm3)"] != ""]
+    peaks = table[np.array([bool(sizes_of(row)) for row in table.to_dict("records")], dtype=bool)]
     order = np.argsort(-np.abs(peaks["Peak Stat"].to_numpy(np.float64)), kind="stable")
     return peaks.iloc[order[:most]]
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
+from sessionfx.group.clusters import rows_at
 from sessionfx.group.core import maps_in_words
 from sessionfx.group.results import QuestionResults
 from sessionfx.group.stack import MapStack
@@ -23,12 +23,12 @@ _NOTABLE_SHARE = 0.01
 _NAMED = 6  # maps
 
 
-def coverage_text(n_voxels: int, n_complete: int, min_coverage: float) -> str:
-    """Say how many voxels are answered, and how many of them all maps have."""
+def coverage_text(n_voxels: int, n_complete: int, min_coverage: float, features: str) -> str:
+    """Say how many voxels (or what features are called) are answered, and how many of them all maps have."""
     if n_complete == n_voxels:
-        return f"All strategies are compared on the {n_voxels:,} voxels that every map has."
+        return f"All strategies are compared on the {n_voxels:,} {features} that every map has."
     return (
-        f"{n_voxels:,} voxels are answered, each with the design of those who have it: those that at least "
+        f"{n_voxels:,} {features} are answered, each with the design of those who have it: those that at least "
         f"{min_coverage:.0%} of the maps have. "
         + (f"{n_complete:,} of them every map has." if n_complete else "None of them is in every map.")
     )
@@ -58,13 +58,9 @@ def with_participants(clusters: pd.DataFrame, stat_map: StatMap[Estimate | FTest
     n = stat_map.estimate.n
     if n is None or clusters.empty:
         return clusters
-    volume = stat_map.volume(n)
-    places = clusters[["X", "Y", "Z"]].to_numpy(dtype=float)
-    voxels = np.rint(apply_affine(np.linalg.inv(stat_map.grid.affine), places)).astype(np.intp)
-    at_peaks = [volume[tuple(voxel)] for voxel in voxels]  # the middle of a flat top may lie beside the mask
-    return clusters.assign(
-        Participants=pd.array([None if np.isnan(found) else int(found) for found in at_peaks], "Int64")
-    )
+    rows, inside = rows_at(clusters, stat_map)  # the middle of a flat top may lie beside the mask
+    at_peaks = [int(n[row]) if is_inside else None for row, is_inside in zip(rows, inside, strict=True)]
+    return clusters.assign(Participants=pd.array(at_peaks, "Int64"))
 
 
 def with_coverage(results: QuestionResults, stack: MapStack) -> QuestionResults:

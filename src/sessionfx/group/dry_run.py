@@ -70,7 +70,7 @@ def group_text(analysis: GroupAnalysis) -> str:
             lines.append(f"  without some session: {listed_labels(incomplete, _NAMES_SHOWN)}")
         lines += [f"  sub-{label} is left out: it {why}" for label, why in analysis.absent(contrast).items()]
         if len(of_participant) <= LISTED_PARTICIPANTS:
-            lines += [f"  {file.effect}" for file in files]
+            lines += [f"  {path}" for file in files for path in file.effect_files]
     return "\n".join([f"Would analyse {place_of(selection.entities)} at the group level:", *lines])
 
 

@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from sessionfx.execution import MapOrdered
 from sessionfx.group.judgement import Evidence
+from sessionfx.group.neighbours import clusters_in
 from sessionfx.group.participant_evidence import DropoutCheck, Looked, ValueCheck, voxel_step
 from sessionfx.group.results import Reliability, StrategyResult
 from sessionfx.group.stack import MapStack
@@ -158,9 +158,9 @@ def summarise_reliability(
     """
     if not maps:
         return None
-    nowhere = dict.fromkeys("xyz", np.nan)
+    nowhere = dict.fromkeys(stack.space.place_keys, np.nan)
     regions: list[tuple[dict[str, Any], NDArray[np.bool_]]] = [
-        ({"region": "all voxels", **nowhere}, np.ones(stack.n_voxels, dtype=bool))
+        ({"region": f"all {stack.space.features}", **nowhere}, np.ones(stack.n_voxels, dtype=bool))
     ]
     if mean is not None and mean.stat_map is not None:
         mean_map = mean.stat_map
@@ -168,7 +168,7 @@ def summarise_reliability(
         z[mean_map.mask] = mean_map.estimate.z
         found = []
         for sign, words in ((1, "positive"), (-1, "negative")):
-            labels = ndimage.label(sign * z >= mean.threshold)[0][stack.mask]
+            labels = clusters_in(stack.space, sign * z >= mean.threshold)[stack.mask]
             sizes = np.bincount(labels)
             sizes[0] = 0
             for label in np.nonzero(sizes >= max(smallest_cluster, SMALLEST_REGION))[0]:
@@ -183,7 +183,7 @@ def summarise_reliability(
         regions += [(described, region) for _, described, region in found[:LISTED_REGIONS]]
     rows = []
     for described, region in regions:
-        row = {**described, "n_voxels": int(region.sum())}
+        row = {**described, f"n_{stack.space.features}": int(region.sum())}
         for quantity, values in maps.items():
             inside = values[region]
             inside = inside[np.isfinite(inside)]
@@ -191,7 +191,8 @@ def summarise_reliability(
             names = (f"{quantity}_q25", f"{quantity}_median", f"{quantity}_q75")
             row |= dict(zip(names, map(float, quartiles), strict=True))
         rows.append(row)
-    return Reliability(maps, pd.DataFrame(rows))
+    summary = pd.DataFrame(rows)
+    return Reliability(maps, summary.astype({"vertex": "Int64"}) if "vertex" in summary else summary)
 
 
 def _spectrum(design: NDArray[np.float64], layout: MapLayout) -> ParticipantSpectrum | None:

@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from sessionfx.ask.covariates import Covariates
 from sessionfx.bids.derivatives import SOFTWARE, bids_uri
 from sessionfx.bids.first_level_maps import FirstLevelMap, MapSelection
-from sessionfx.bids.images import read_volume
-from sessionfx.bids.names import STATISTICS, STATMAP_SUFFIX, file_name
+from sessionfx.bids.names import STATISTICS, STATMAP_SUFFIX, file_name, files_of
 from sessionfx.bids.reading import UnreadableFileError, read_text
 from sessionfx.bids.stat_maps import (
-    EXTENSION,
     dof_fields,
+    read_map,
     read_sidecar,
     sidecar_path,
     statmap_paths,
     units_in,
+    with_sidecars,
     write_statmap,
     write_statmaps,
 )
@@ -33,7 +33,7 @@ from sessionfx.bids.tables import table_text
 from sessionfx.bids.writing import write_json, write_map, write_text
 from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.group.answers import finding, peak_of
-from sessionfx.group.clusters import INTERVAL_COLUMNS, highest_peaks
+from sessionfx.group.clusters import INTERVAL_COLUMNS, highest_peaks, places_of, sizes_of
 from sessionfx.group.likeness import Likeness, likeness_table
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import Plan, Question
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 PEAK_INTERVALS = (
     "Not corrected for the choice of the place: at a peak, chosen because z is large, intervals lie too far from 0."
 )
+_POWERS = str.maketrans("²³", "23")
 # Peaks of clusters in the JSON; the table of clusters has all
 _MOST_PEAKS = 10
 _LIKENESS_COLUMNS = {
@@ -128,6 +129,18 @@ class GroupFiles:
         return read_sidecar(self.maps[0].effect)
 
     @property
+    def _extension(self) -> str:
+        return self.maps[0].extension
+
+    def _paths(self, entities: Mapping[str, str | None], statistics: Iterable[str]) -> dict[str, Path]:
+        return statmap_paths(self.folder, entities, statistics, self._extension)
+
+    def _sources(self, rows: Iterable[int] | None = None) -> list[str]:
+        """Name the files of the maps, or of those of some rows."""
+        maps = self.maps if rows is None else [found for row in rows for found in self.maps[row].of_rows]
+        return [bids_uri(path, self.links, self.output_dir) for found in maps for path in found.effect_files]
+
+    @property
     def contrast_text(self) -> str:
         """The first-level contrast as it was written, or else its label."""
         test = self.selection.f_tests.get(self.contrast)
@@ -152,9 +165,13 @@ class GroupFiles:
         """Files of the answer of a strategy that a reader opens, by what they are called on the page."""
         entities = self._of_strategy(question, strategy)
         shown = [name for name in ("z", "effect", "F", "t") if name in statistics]
-        maps = statmap_paths(self.folder, entities, shown)
+        maps = {name: files_of(path) for name, path in self._paths(entities, shown).items()}
         return {
-            **{f"{name} map": path for name, path in maps.items()},
+            **{
+                f"{name} map" + (f" ({side})" if len(paths) > 1 else ""): path
+                for name, paths in maps.items()
+                for side, path in zip(("left", "right"), paths, strict=False)
+            },
             "clusters": self._clusters_path(entities),
             "design": self._design_path(entities),
             "answers": self._table_path(self._entities(question), "answers"),
@@ -164,16 +181,16 @@ class GroupFiles:
     def outputs_of_answer(self, question: Question, strategy: str) -> tuple[Path, ...]:
         """Paths of all files that may be made of the answer of a strategy, by its label in file names."""
         entities = self._of_strategy(question, strategy)
-        maps = [*statmap_paths(self.folder, entities, (*STATISTICS, "F", "dof", "n", "log10BF10")).values(),
+        maps = [*self._paths(entities, (*STATISTICS, "F", "dof", "n", "log10BF10")).values(),
                 *self._equivalence_paths(entities), *self._weights_paths(entities).values()]  # fmt: skip
         design = self._design_path(entities)
         tables = [design, self._clusters_path(entities)]
-        return (*maps, *map(sidecar_path, maps), *tables, *(table.with_suffix(".json") for table in tables))
+        return (*with_sidecars(maps), *tables, *(table.with_suffix(".json") for table in tables))
 
     def outputs_of_permutation(self, question: Question, strategy: str) -> tuple[Path, ...]:
         """Paths of all family-wise p maps of a strategy."""
         maps = [self._permutation_path(self._of_strategy(question, strategy), kind) for kind in FAMILY_WISE]
-        return (*maps, *map(sidecar_path, maps))
+        return tuple(with_sidecars(maps))
 
     def agreement(self, question: Question) -> Path:
         """Path of the table of how answers agree."""
@@ -187,7 +204,7 @@ class GroupFiles:
     def outputs_of_reliability(self) -> tuple[Path, ...]:
         """Paths of the maps of reliability and their summary."""
         maps = [self._reliability_path(name) for name in _RELIABILITY]
-        return (self._table_path(self._whole, "reliability"), *maps, *map(sidecar_path, maps))
+        return (self._table_path(self._whole, "reliability"), *with_sidecars(maps))
 
     def influence(self, question: Question) -> Path:
         """Path of the table of what the answer to report would be without each participant."""
@@ -213,21 +230,21 @@ class GroupFiles:
 
     def _equivalence_paths(self, entities: Mapping[str, str | None]) -> tuple[Path, Path]:
         return (
-            self.folder / file_name({**entities, "stat": "z", "desc": "equivalence"}, STATMAP_SUFFIX, EXTENSION),
-            self.folder / file_name({**entities, "desc": "equivalence"}, "mask", EXTENSION),
+            self._map_path(entities, "z", "equivalence"),
+            self.folder / file_name({**entities, "desc": "equivalence"}, "mask", self._extension),
         )
 
     def _weights_paths(self, entities: Mapping[str, str | None]) -> dict[str, Path]:
-        return {
-            desc: self.folder / file_name({**entities, "stat": "weight", "desc": desc}, STATMAP_SUFFIX, EXTENSION)
-            for desc in ("participants", "smallest", "belowHalf")
-        }
+        return {desc: self._map_path(entities, "weight", desc) for desc in ("participants", "smallest", "belowHalf")}
 
     def _permutation_path(self, entities: Mapping[str, str | None], kind: str) -> Path:
-        return self.folder / file_name({**entities, "stat": "p", "desc": kind}, STATMAP_SUFFIX, EXTENSION)
+        return self._map_path(entities, "p", kind)
 
     def _reliability_path(self, name: str) -> Path:
-        return self.folder / file_name({**self._whole, "stat": name, "desc": "reliability"}, STATMAP_SUFFIX, EXTENSION)
+        return self._map_path(self._whole, name, "reliability")
+
+    def _map_path(self, entities: Mapping[str, str | None], statistic: str, desc: str) -> Path:
+        return self.folder / file_name({**entities, "stat": statistic, "desc": desc}, STATMAP_SUFFIX, self._extension)
 
     def _design_path(self, entities: Mapping[str, str | None]) -> Path:
         return self.folder / file_name(entities, "design", ".tsv")
@@ -257,7 +274,7 @@ class GroupFiles:
     def _answer_row(self, answer: StrategyResult, results: QuestionResults) -> dict[str, Any]:
         """Say in a row of the table of answers what was asked, and what a strategy finds."""
         question, recommended = results.question, results.verdict.recommended
-        z_map = statmap_paths(self.folder, self._of_strategy(question, answer.label), ["z"])["z"]
+        z_map = self._paths(self._of_strategy(question, answer.label), ["z"])["z"]
         return {
             "first_level_contrast": self.contrast,
             "session_contrast": question.sessions.text,
@@ -267,7 +284,7 @@ class GroupFiles:
             "correction": self.model.correction,
             "alpha": self.model.alpha,
             **absence_summary(answer),
-            "z_map": None if answer.stat_map is None else self._relative(z_map),
+            "z_map": None if answer.stat_map is None else " ".join(map(self._relative, files_of(z_map))),
         }
 
     def _describe_result(self, results: QuestionResults) -> dict[str, Any] | None:
@@ -277,27 +294,33 @@ class GroupFiles:
             return None
         estimate, entities = best.stat_map.estimate, self._of_strategy(results.question, best.label)
         row, statistic = answer_summary(best, results.verdict), "effect" if estimate.two_sided else "F"
+        features = best.stat_map.space.features
         files = {
-            **statmap_paths(self.folder, entities, (statistic, "z")),
+            **self._paths(entities, (statistic, "z")),
             "clusters": self._clusters_path(entities),
             "design": self._design_path(entities),
         }
         return {
             "Strategy": best.name,
             "Valid": row["valid"],
-            "Files": {name: self._relative(path) for name, path in files.items()},
+            "Files": {name: self._named(path) for name, path in files.items()},
             "NumberOfParticipants": row["n_participants"],
             "NumberOfMaps": row["n_maps"],
             **dof_fields(estimate),
-            "NumberOfVoxels": row["n_voxels"],
+            f"NumberOf{features.capitalize()}": row[f"n_{features}"],
             "Threshold": best.threshold if np.isfinite(best.threshold) else None,
             "ThresholdIsOn": "|z|" if estimate.two_sided else "z",
             "MultipleComparisonsCorrection": self.model.correction,
             "ErrorRate": self.model.alpha,
-            "SuprathresholdVoxels": row["n_above"],
+            f"Suprathreshold{features.capitalize()}": row["n_above"],
             "Peak": peak_of(row),
             "ClusterPeaks": _peaks(best.clusters),
         }
+
+    def _named(self, path: Path) -> str | list[str]:
+        """Name a file, or those of both hemispheres."""
+        names = [self._relative(file) for file in files_of(path)]
+        return names if len(names) > 1 else names[0]
 
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.output_dir).as_posix()
@@ -324,8 +347,8 @@ class GroupFiles:
         question : Question
         strategy : str
             Its label in file names.
-        mask : ndarray of bool, 3-D
-            Voxels of the answer.
+        mask : ndarray of bool, of the space's shape
+            Where the answer is.
 
         Returns
         -------
@@ -336,11 +359,11 @@ class GroupFiles:
         values = {}
         for kind in FAMILY_WISE:
             path = self._permutation_path(self._of_strategy(question, strategy), kind)
-            if not path.exists():
+            if not all(file.exists() for file in files_of(path)):
                 continue
             try:
                 sidecar = read_sidecar(path)
-                values[kind] = -np.log10(read_volume(path)[0][mask])
+                values[kind] = -np.log10(read_map(path)[0][mask])
                 missing = [field for field in PERMUTATION_FIELDS if field not in sidecar]
             except (ParticipantError, IndexError) as error:
                 raise _damaged(path, error) from None
@@ -363,11 +386,7 @@ class GroupFiles:
         left_out = {**self.selection.absent.get(self.contrast, {}), **self.covariates.left_out, **plan.left_out}
         return {
             "Description": plan.description,
-            "Sources": [
-                bids_uri(found.effect, self.links, self.output_dir)
-                for row in plan.rows
-                for found in self.maps[row].of_rows
-            ],
+            "Sources": self._sources(plan.rows),
             **self._contrast_fields,
             "SessionContrast": question.sessions.text,
             **question.sessions.order_fields,
@@ -472,7 +491,8 @@ class GroupFiles:
             path: {**content, "Description": f"{sidecar['Description']} {text}"} for path, text in texts.items()
         }
         write_statmap(of_z, tests.z, stat_map.mask, stat_map.space, {**described[of_z], "StatisticType": "z"})
-        write_json(sidecar_path(of_mask), {**described[of_mask], "Type": "ROI"})
+        for file in files_of(of_mask):
+            write_json(sidecar_path(file), {**described[of_mask], "Type": "ROI"})
         write_map(of_mask, tests.mask, stat_map.mask, stat_map.space, dtype=np.uint8)
 
     def _write_bayes_factors(
@@ -484,7 +504,7 @@ class GroupFiles:
         sidecar: dict[str, Any],
     ) -> None:
         of_covariate = " of two standard deviations of the covariate" if question.group.covariate else ""
-        path = self.folder / file_name({**entities, "stat": "log10BF10"}, STATMAP_SUFFIX, EXTENSION)
+        path = self._paths(entities, ["log10BF10"])["log10BF10"]
         content = {
             **sidecar,
             "Description": f"{sidecar['Description']} Decimal logarithm of the Bayes factor for an effect against "
@@ -523,14 +543,13 @@ class GroupFiles:
                 "MeanWeights": weights.means,
                 "Software": SOFTWARE,
             }
-            write_json(sidecar_path(paths[desc]), content)
+            for file in files_of(paths[desc]):
+                write_json(sidecar_path(file), content)
             write_map(
-                paths[desc],
-                values,
-                stat_map.mask,
-                stat_map.space,
+                paths[desc], values, stat_map.mask, stat_map.space,
                 dtype=np.uint8 if desc == "participants" else np.float32,
-            )
+                names=weights.participants if desc == "participants" else (desc,),
+            )  # fmt: skip
 
     def write_agreement(self, results: QuestionResults) -> None:
         """Write how the answers to one question agree, pair by pair."""
@@ -561,7 +580,7 @@ class GroupFiles:
             "Description": "Participants' maps beside the median of the other participants, in voxels all over the "
             "brain: the mean over a participant's maps (session n/a), then each map.",
             **{column: {"Description": text} for column, text in _LIKENESS_COLUMNS.items()},
-            "Sources": [bids_uri(found.effect, self.links, self.output_dir) for found in self.maps],
+            "Sources": self._sources(),
             "Software": SOFTWARE,
         }
         write_json(self.likeness.with_suffix(".json"), content)
@@ -577,7 +596,7 @@ class GroupFiles:
                 "Description": f"{words}; 0 outside the mask.",
                 "StatisticType": name,
                 **({"Units": units.format(units_in(self._first_sidecar))} if units else {}),
-                "Sources": [bids_uri(found.effect, self.links, self.output_dir) for found in self.maps],
+                "Sources": self._sources(),
                 "NumberOfInputs": len(self.maps),
                 "NumberOfParticipants": len({found.participant for found in self.maps}),
                 "Software": SOFTWARE,
@@ -601,7 +620,8 @@ def longest_group_name(selection: MapSelection, contrast: str, question: Questio
         "stat": "p",
         "desc": max(FAMILY_WISE, key=len),
     }
-    return file_name(entities, STATMAP_SUFFIX, EXTENSION)
+    extension = selection.maps[contrast][0].extension
+    return files_of(Path(file_name(entities, STATMAP_SUFFIX, extension)))[0].name
 
 
 def _entities(selection: MapSelection, contrast: str, question: Question) -> dict[str, str | None]:
@@ -701,9 +721,13 @@ def describe_clusters(clusters: pd.DataFrame, units: str) -> dict[str, Any]:
     effects = ("Effect at the peak", "Standard error of the effect", "Lower end", "Upper end")
     columns = {
         "Cluster ID": {"Description": "Number of the cluster; a letter marks a further peak of it."},
+        "Hemisphere": {"Description": "Hemisphere of the peak, L or R."},
+        "Structure": {"Description": "Structure of the peak, as CIFTI calls it."},
+        "Vertex": {"Description": "Number of the peak's vertex in its hemisphere, from 0; n/a of voxels."},
         **{axis: {"Description": f"{axis.lower()} of the peak.", "Units": "mm"} for axis in "XYZ"},
         "Peak Stat": {"Description": "z at the peak."},
         "Cluster Size (mm3)": {"Description": "Volume of the cluster.", "Units": "mm^3"},
+        "Cluster Size (mm2)": {"Description": "Area of the cluster.", "Units": "mm^2"},
         "Participants": {"Description": "How many have a value at the peak."},
         "Region": {"Description": "Name of the atlas' region at the peak."},
     }
@@ -715,12 +739,13 @@ def describe_clusters(clusters: pd.DataFrame, units: str) -> dict[str, Any]:
 
 def _peaks(clusters: pd.DataFrame) -> list[dict[str, Any]]:
     """List the peaks of the clusters with the largest |z|."""
+    peaks = highest_peaks(clusters, _MOST_PEAKS)
     return [
         {
-            **{axis: float(row[axis.upper()]) for axis in "xyz"},
+            **place,
             "peak_z": round(float(row["Peak Stat"]), 4),
-            "cluster_size_mm3": int(row["Cluster Size (mm3)"]),
+            **{f"cluster_size_{unit.translate(_POWERS)}": size for unit, size in sizes_of(row).items()},
             **({"region": row["Region"]} if "Region" in row else {}),
         }
-        for row in highest_peaks(clusters, _MOST_PEAKS).to_dict("records")
+        for place, row in zip(places_of(peaks), peaks.to_dict("records"), strict=True)
     ]

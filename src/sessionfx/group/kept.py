@@ -52,8 +52,7 @@ class KeptFile:
         kinds = {key: value for key, value in maps[0].entities.items() if key not in {"sub", "ses", "contrast"}}
         name = f"sessionfx_contrast-{maps[0].contrast}_{fingerprint([roots, contrasts, kinds])[:12]}.maps"
         states = [
-            [source.key, *map(file_state, (source.effect, source.variance, sidecar_path(source.effect)))]
-            for source in maps
+            [source.key, *map(file_state, (*source.files, sidecar_path(source.effect_files[0])))] for source in maps
         ]
         return cls(folder / name, fingerprint([__version__, states, *reading]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import or_
@@ -12,8 +13,9 @@ from sessionfx.bids.choosing import read_filters
 from sessionfx.bids.dataset import dataset_links, subfolders
 from sessionfx.bids.derivatives import prepare_output
 from sessionfx.bids.first_level_maps import MapSelection, find_first_level_maps, select_tasks
+from sessionfx.bids.meshes import MeshFiles, find_meshes
 from sessionfx.bids.writing import remove_stale_temporaries
-from sessionfx.errors import DatasetError, LevelError
+from sessionfx.errors import CommandLineError, DatasetError, LevelError
 from sessionfx.execution import Executor, limited_threads, say, show_progress
 from sessionfx.group.analysis import ContrastSummary, GroupAnalysis, check_questions, contrast_study
 from sessionfx.group.dry_run import group_text
@@ -123,8 +125,8 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> list[GroupAnaly
             raise DatasetError(f"--derivatives {folder} does not exist. Correct the path.")
     map_filter = read_filters(wanted.bids_filter_file).get("maps")
     found = find_first_level_maps([root for root in roots if root.is_dir()], map_filter)
-    if not (found.maps or found.surfaces or wanted.derivatives):
-        roots += [raw / "derivatives" / name for name in subfolders(raw / "derivatives")]
+    if not (found.maps or wanted.derivatives):
+        roots += _derivatives(raw)
         found = find_first_level_maps(roots[1:], map_filter)
     selections, left_out = select_tasks(found, wanted, roots, raw)
     for task, why in left_out.items():
@@ -138,6 +140,7 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> list[GroupAnaly
     links = dataset_links(raw, foreign)
     analyses = []
     for selection in selections:
+        meshes = _meshes(selection, [*roots, *_derivatives(raw)], has_atlas=bool(atlases))
         session_contrasts = asked_of_sessions(options.group, selection)
         check_questions(selection, session_contrasts, raw, options.group)
         analyses.append(
@@ -152,9 +155,24 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> list[GroupAnaly
                 links=links,
                 executor=executor,
                 atlases=atlases,
+                meshes=meshes,
             )
         )
     return analyses
+
+
+def _derivatives(raw: Path) -> list[Path]:
+    return [raw / "derivatives" / name for name in subfolders(raw / "derivatives")]
+
+
+def _meshes(selection: MapSelection, roots: Sequence[Path], *, has_atlas: bool) -> MeshFiles:
+    """Find the meshes of maps on a surface; regions of an atlas are those of volumes."""
+    if not any(found.is_on_surface for maps in selection.maps.values() for found in maps):
+        return {}
+    space = selection.entities["space"]
+    if has_atlas:
+        raise CommandLineError(f"--atlas names regions of volumes, and space {space} is on surfaces. Leave it out.")
+    return find_meshes(selection.entities, roots)
 
 
 def _of_several(selection: MapSelection) -> MapSelection:

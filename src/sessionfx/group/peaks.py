@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
-from sessionfx.group.clusters import highest_peaks
+from sessionfx.group.clusters import highest_peaks, rows_at
 from sessionfx.group.results import Peak, QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies.base import MapLayout, Question
@@ -35,21 +34,18 @@ def peaks_of(results: QuestionResults, stack: MapStack) -> tuple[Peak, ...]:
     if answer is None or answer.stat_map is None:
         return ()
     stat_map, z = answer.stat_map, answer.stat_map.estimate.z
-    voxels = _peak_voxels(answer)
-    is_suprathreshold = bool(len(voxels))
+    own = _peak_rows(answer)
+    is_suprathreshold = bool(len(own))
     if not is_suprathreshold:
-        largest = np.argmax(np.abs(z) if stat_map.estimate.two_sided else z)
-        voxels = np.argwhere(stat_map.mask)[[largest]]
-    flat = np.ravel_multi_index(tuple(voxels.T), stat_map.space.shape)
-    own = np.searchsorted(np.flatnonzero(stat_map.mask), flat)
-    effects = stack.at(np.searchsorted(np.flatnonzero(stack.mask), flat))
-    places = apply_affine(stat_map.grid.affine, voxels)
+        own = np.array([np.argmax(np.abs(z) if stat_map.estimate.two_sided else z)])
+    features = np.flatnonzero(stat_map.mask)[own]
+    effects = stack.at(np.searchsorted(np.flatnonzero(stack.mask), features))
     found = []
-    for number, (place, at) in enumerate(zip(places, own, strict=True)):
+    for number, (feature, at) in enumerate(zip(features, own, strict=True)):
         tables = by_participant(stack, effects[:, number])
         found.append(
             Peak(
-                (float(place[0]), float(place[1]), float(place[2])), float(z[at]), is_suprathreshold,
+                stat_map.space.place(int(feature)), float(z[at]), is_suprathreshold,
                 tables, *_interval(stat_map.estimate, at), sessions_at(stack.layout, results.question, tables),
             )
         )  # fmt: skip
@@ -95,14 +91,13 @@ def effect_names(layout: MapLayout, question: Question) -> list[str]:
     return [" ".join(filter(None, [*row, session])) for row in rows for session in sessions]
 
 
-def _peak_voxels(answer: StrategyResult) -> NDArray[np.intp]:
-    """Find the voxels of the first clusters' peaks, of shape (n, 3); the middle of a flat top may lie beside it."""
+def _peak_rows(answer: StrategyResult) -> NDArray[np.intp]:
+    """Find the first clusters' peaks among the values of an answer; the middle of a flat top may lie beside them."""
     assert answer.stat_map is not None  # noqa: S101 - the caller has it
     if answer.clusters.empty:
-        return np.empty((0, 3), dtype=np.intp)
-    places = highest_peaks(answer.clusters, SHOWN_PEAKS)[["X", "Y", "Z"]].to_numpy(dtype=float)
-    voxels = np.rint(apply_affine(np.linalg.inv(answer.stat_map.grid.affine), places)).astype(np.intp)
-    return np.asarray([voxel for voxel in voxels if answer.stat_map.mask[tuple(voxel)]]).reshape(-1, 3)
+        return np.empty(0, dtype=np.intp)
+    rows, inside = rows_at(highest_peaks(answer.clusters, SHOWN_PEAKS), answer.stat_map)
+    return rows[inside]
 
 
 def _interval(estimate: object, at: int) -> tuple[float | None, tuple[float, float] | None]:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from sessionfx.errors import NotEstimableError, SessionFXError
+from sessionfx.group.neighbours import Neighbours, neighbours_in
+from sessionfx.space.space import Space
 from sessionfx.statistics.resampling import Resampling, WildBootstrap, summed_skewness
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ BLOCK_SIZE = 50
 TIE_TOLERANCE = 1e-5
 # Two-sided for t
 CLUSTER_FORMING_P = 0.001
-# Of Smith & Nichols (2009, doi:10.1016/j.neuroimage.2008.03.061), with clusters of voxels that share a face
-TFCE = {"E": 0.5, "H": 2.0, "connectivity": 6}
 # Values as skewed as at most one in a hundred studies of symmetric ones are not resampled by signs. Flips of lognormal
 # and exponential values gave 60 to 100 % false positives for their mean (8 to 40 participants, 2,560 voxels).
 SKEWED_P = 0.01
@@ -62,14 +61,14 @@ class PermutationResult:
         Uncorrected, by the statistic's degrees of freedom in the design; two-sided for t.
     neg_log10_p : dict of str to ndarray of shape (V,)
         −log₁₀ of family-wise p: `voxelFWE` (maximum |t| or F), `clusterSizeFWE` and `clusterMassFWE` (0 outside
-        clusters), `tfceFWE`.
+        clusters), `tfceFWE`; only the first one where no mesh says what clusters are.
     smallest_p : float
         No p below it can come out: the larger of 1/(N+1) and the share of all distinct resamplings that always give
         the observed |t| (for flips 2/2ⁿ, as flipping everybody only changes the sign of t).
     warning : str
         A sentence where the distinct ones are so few that they, and not N, limit p; else empty.
-    mask : ndarray of bool, 3-D
-        The V voxels.
+    mask : ndarray of bool, of the space's shape
+        The V features.
     """
 
     n_permutations: int
@@ -97,6 +96,7 @@ def permute(
     seed: int,
     executor: Executor,
     description: str,
+    space: Space | None = None,
     cluster_forming_p: float = CLUSTER_FORMING_P,
     tfce: bool = True,
 ) -> PermutationResult:
@@ -110,7 +110,7 @@ def permute(
         As `resampling` takes them, finite and varying at each of the V voxels of `mask`, in the order of its true
         elements.
     resampling : Resampling
-    mask : ndarray of bool, 3-D
+    mask : ndarray of bool, of the space's shape
     n_permutations : int
         At least 1.
     seed : int
@@ -120,6 +120,8 @@ def permute(
         the statistic in single precision.
     description : str
         What the progress bar shows.
+    space : Space, optional
+        Which says what clusters are; a voxel grid where none is given.
     cluster_forming_p : float, default=0.001
     tfce : bool, default=True
         Whether to compute threshold-free cluster enhancement, which takes most of the time.
@@ -141,6 +143,10 @@ def permute(
     the degrees of freedom of the design. Where these differ between voxels the map of z is another one; but the test
     is valid at any value that does not depend on the data, and this one needs no map of z for every resampling.
 
+    On a mesh the size of a cluster is its area, and its mass what exceeds the threshold times the area, summed over
+    its vertices; a voxel of grayordinates counts as a vertex of mean area. The extent of a cluster in TFCE is its
+    number of features, with the exponents that Workbench's `-metric-tfce` and FSL's `randomise --T2` have for surfaces.
+
     Maps of F are tested as √F, so that a test of one contrast enhances |t|.
     """
     from sessionfx.execution import Unit, progress_bar
@@ -151,12 +157,13 @@ def permute(
         raise ValueError("at least one permutation is needed")
     sizes = [min(BLOCK_SIZE, n_permutations - done) for done in range(0, n_permutations, BLOCK_SIZE)]
     threshold = resampling.threshold(cluster_forming_p)
+    neighbours = neighbours_in(mask, space)
     seeds = np.random.SeedSequence(seed).spawn(len(sizes))
     units = [
         Unit(
             name=f"{description}, permutations from {BLOCK_SIZE * index + 1}",
             function=permute_block,
-            arguments=(values, resampling, mask, size, block_seed, threshold, tfce),
+            arguments=(values, resampling, neighbours, size, block_seed, threshold, tfce),
         )
         for index, (size, block_seed) in enumerate(zip(sizes, seeds, strict=True))
     ]
@@ -187,7 +194,7 @@ def permute(
         cluster_forming_p=cluster_forming_p,
         neg_log10_p=neg_log10_p,
         smallest_p=smallest_p,
-        warning=_warning(resampling, n_permutations),
+        warning=_warning(resampling, n_permutations, has_clusters=neighbours is not None),
         mask=mask,
     )
 
@@ -245,7 +252,7 @@ def memory_of_a_block(values: NDArray[np.floating], mask: NDArray[np.bool_]) -> 
 def permute_block(
     values: NDArray[np.floating],
     resampling: Resampling,
-    mask: NDArray[np.bool_],
+    neighbours: Neighbours | None,
     n_permutations: int,
     seed: np.random.SeedSequence,
     threshold: float,
@@ -262,43 +269,41 @@ def permute_block(
     parts = [resampling.statistic(part, draws).astype(np.float32) for part in _parts(values)]
     maps = np.concatenate(parts, axis=1)
     del parts
-    # Clusters do not reach out of the mask: the box around it is enough, and a brain fills half of a usual image.
-    box = tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(mask))
-    inside = mask[box]
+    of_map = partial(_statistics, neighbours=neighbours, threshold=threshold, two_sided=resampling.two_sided, tfce=tfce)
     observed = {
-        name: statistic[inside].astype(np.float64)
-        for name, statistic in _statistics(maps[0], inside, threshold, resampling.two_sided, tfce)
+        name: np.asarray(statistic if neighbours is None else neighbours.features(statistic), dtype=np.float64)
+        for name, statistic in of_map(maps[0])
     }
     null_maxima: dict[str, list[float]] = {name: [] for name in observed}
     for values_of_map in maps[1:]:
-        for name, statistic in _statistics(values_of_map, inside, threshold, resampling.two_sided, tfce):
+        for name, statistic in of_map(values_of_map):
             null_maxima[name].append(float(statistic.max()))
     return _Block(observed, {name: np.array(maxima) for name, maxima in null_maxima.items()})
 
 
 def _statistics(
-    values: NDArray[np.float32], inside: NDArray[np.bool_], threshold: float, two_sided: bool, tfce: bool
+    values: NDArray[np.float32], neighbours: Neighbours | None, threshold: float, two_sided: bool, tfce: bool
 ) -> Iterator[tuple[str, NDArray[np.floating]]]:
-    """Give every statistic of a map of shape (V,), not negative, as a volume of the box that `inside` is."""
-    from tfce import tfce as enhanced
-
-    volume = np.zeros(inside.shape, dtype=np.float32, order="F")  # the order in which TFCE goes through it
-    volume[inside] = values
-    heights = np.abs(volume)
+    """Give every statistic of a map of shape (V,), not negative, arranged as neighbours are."""
+    if neighbours is None:
+        yield "voxelFWE", np.abs(values)
+        return
+    arranged = neighbours.arranged(values)
+    heights = np.abs(arranged)
     yield "voxelFWE", heights
-    size, mass = np.zeros_like(volume), np.zeros_like(volume)
+    size, mass = np.zeros_like(heights), np.zeros_like(heights)
     suprathreshold = heights > threshold
-    signs = (volume > 0, volume < 0) if two_sided else (True,)
+    signs = (arranged > 0, arranged < 0) if two_sided else (True,)
     for part in (suprathreshold & sign for sign in signs):
         if part.any():
-            labels, _ = ndimage.label(part)  # voxels that share a face
-            own = labels[part]
-            size[part] = np.bincount(own)[own]
-            mass[part] = np.bincount(own, heights[part] - np.float32(threshold))[own]
+            own, areas = neighbours.labels(part), neighbours.sizes(part)
+            above = heights[part] - np.float32(threshold)
+            size[part] = np.bincount(own, areas)[own]
+            mass[part] = np.bincount(own, above if areas is None else above * areas)[own]
     yield "clusterSizeFWE", size
     yield "clusterMassFWE", mass
     if tfce:
-        yield "tfceFWE", np.abs(enhanced(volume, two_sided=two_sided, **TFCE))
+        yield "tfceFWE", np.abs(neighbours.enhanced(arranged, two_sided=two_sided))
 
 
 def neg_log10_family_wise_p(
@@ -332,8 +337,10 @@ _DISTINCT = {
 }
 
 
-def _warning(resampling: Resampling, n_permutations: int) -> str:
+def _warning(resampling: Resampling, n_permutations: int, *, has_clusters: bool) -> str:
     warnings = []
+    if not has_clusters:
+        warnings.append("Without a mesh there are no clusters and no TFCE, only the largest statistic.")
     if isinstance(resampling, WildBootstrap) and resampling.has_groups and resampling.smallest_group < FEW_IN_A_GROUP:
         warnings.append(
             f"The smallest group has {resampling.smallest_group} participants: where it varies more than the others, "

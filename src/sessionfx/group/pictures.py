@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sessionfx.group.clusters import places_of
 from sessionfx.group.peaks import effect_names, shown_first
 from sessionfx.group.results import ContrastResults, QuestionResults, StrategyResult
 from sessionfx.group.strategies import STRATEGIES
+from sessionfx.report.brain import canvas_for
 from sessionfx.report.canvas import MOST_OF_EFFECTS, Canvas, Scale
 from sessionfx.report.charts import SessionPanel, draw_agreement, draw_design_matrix, draw_distribution, draw_sessions
-from sessionfx.report.mosaic import FORM as _FORM
-from sessionfx.report.mosaic import axial_cuts, template
+from sessionfx.report.mosaic import template
 from sessionfx.report.style import Picture
 from sessionfx.report.viewer import ViewerMap
+from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import suprathreshold
-from sessionfx.wording import place_text, z_text
+from sessionfx.wording import where_text, z_text
 
 # Both, only the answer to report, only the other one: they differ in grey by their outlines (none, black, white)
 BOTH, ONLY_FIRST, ONLY_OTHER = "#1b7837", "#56B4E9", "#E69F00"
@@ -34,9 +36,7 @@ _ICC_CAPTIONS = {
     "icc1": "Reliability of one session of one participant; differences between sessions count as error. Regions where "
     "the mean is suprathreshold were chosen from the same data, and favour voxels in which participants differ little.",
 }
-_MAP_CAPTION = _FORM + (
-    "Outlined: beyond the threshold, black above zero and white below; what is below the threshold is faint."
-)
+_MAP_CAPTION = "Outlined: beyond the threshold, black above zero and white below; what is below the threshold is faint."
 
 _PARTIAL = " The green line is around voxels that some maps lack, which --min-coverage 1 would not show."
 
@@ -76,8 +76,8 @@ class ContrastPictures:
         self.designs: dict[Any, Picture] = {}
 
     @cached_property
-    def _whole(self) -> Canvas:
-        return axial_cuts(self._results.mask, self._results.space.as_grid(), self.anatomy)
+    def _whole(self) -> Canvas | None:
+        return canvas_for(self._results.space, self._results.mask, self.anatomy)
 
     @property
     def _has_partial(self) -> bool:
@@ -88,25 +88,29 @@ class ContrastPictures:
         """Answered voxels that some maps lack, where there are any."""
         return self._results.mask & ~self._results.complete if self._has_partial else None
 
-    def coverage(self) -> Picture:
-        """Draw how many maps have each voxel."""
+    def coverage(self) -> Picture | None:
+        """Draw how many maps have each feature."""
         n_maps = int(self._results.coverage.max())
-        somewhere = axial_cuts(self._results.coverage > 0, self._results.space.as_grid(), self.anatomy)
+        somewhere = canvas_for(self._results.space, self._results.coverage > 0, self.anatomy)
+        if somewhere is None:
+            return None
         return somewhere.draw_map(
-            self._results.coverage, Scale(vmax=n_maps, unit="maps", two_sided=False), "How many maps cover each voxel",
-            f"{_FORM}" + (f"Answered where at least {self._results.min_coverage:.0%} of the maps have data."
+            self._results.coverage, Scale(vmax=n_maps, unit="maps", two_sided=False),
+            f"How many maps cover the {self._results.space.features}",
+            somewhere.form + (f"Answered where at least {self._results.min_coverage:.0%} of the maps have data."
                           if self._has_partial else "Strategies are compared where every map has data."),
         )  # fmt: skip
 
     def reliability(self) -> list[Picture]:
         """Draw the intraclass correlations, where there are enough participants for a map of them."""
-        results = self._results
-        if results.reliability is None or len(results.layout.unique_participants) < _FEWEST_FOR_RELIABILITY:
+        results, canvas = self._results, self._whole
+        are_few = len(results.layout.unique_participants) < _FEWEST_FOR_RELIABILITY
+        if canvas is None or results.reliability is None or are_few:
             return []
         return [
-            self._whole.draw_map(
+            canvas.draw_map(
                 _volume(results, results.reliability.maps[name]), Scale(vmax=1.0, unit="ICC"), f"Map of {title}",
-                _FORM + _ICC_CAPTIONS[name],
+                canvas.form + _ICC_CAPTIONS[name],
             )
             for name, title in ICC_TITLES.items()
         ]  # fmt: skip
@@ -125,10 +129,10 @@ class QuestionPictures:
         self._peaks = results.peaks[question.question.label]
         self._answered = [answer for answer in question.strategies if answer.stat_map is not None]
         self._first = shown_first(question)
-        heights = [peak.place[2] for peak in self._peaks]
+        heights = [float(peak.place["z"]) for peak in self._peaks if "z" in peak.place]
         if self._first is not None:
-            heights += [float(height) for height in self._first.clusters.get("Z", ())]
-        self._canvas = axial_cuts(results.mask, results.space.as_grid(), contrast.anatomy, heights)
+            heights += [place["z"] for place in places_of(self._first.clusters) if "z" in place]
+        self._canvas = canvas_for(results.space, results.mask, contrast.anatomy, heights)
         self._partial = contrast.partial
         self._designs = contrast.designs
 
@@ -145,6 +149,9 @@ class QuestionPictures:
 
     def maps(self) -> Iterator[ShownMap]:
         """Draw z, effect and difference from the answer to report, of every answer; that one comes first."""
+        canvas = self._canvas
+        if canvas is None:
+            return
         found = [_located(answer).estimate for answer in self._answered]
         effects = [estimate.effect for estimate in found if isinstance(estimate, Estimate)]
         effect_scale = Scale.of(effects, self._question.question.units, share=MOST_OF_EFFECTS)
@@ -153,20 +160,19 @@ class QuestionPictures:
         for answer in sorted(self._answered, key=lambda answer: answer is not self._first):
             stat_map, heading = _located(answer), f"{answer.title}, {self._text}"
             passes = "" if np.isfinite(answer.threshold) else "No voxel passes the threshold. "
-            z = self._canvas.draw_map(
+            caption = passes + canvas.form + _MAP_CAPTION + (_PARTIAL if self._partial is not None else "")
+            z = canvas.draw_map(
                 stat_map.volume(stat_map.estimate.z), self._z_scale.with_threshold(answer.threshold),
-                f"z map, {heading}", passes + _MAP_CAPTION + (_PARTIAL if self._partial is not None else ""),
-                outlined=self._partial,
+                f"z map, {heading}", caption, outlined=self._partial,
             )  # fmt: skip
             yield ShownMap(answer.name, "z", z)
             if isinstance(stat_map.estimate, Estimate):
                 effect = stat_map.volume(stat_map.estimate.effect)
-                yield ShownMap(
-                    answer.name, "effect", self._canvas.draw_map(effect, effect_scale, f"Effect map, {heading}", _FORM)
-                )
+                drawn = canvas.draw_map(effect, effect_scale, f"Effect map, {heading}", canvas.form)
+                yield ShownMap(answer.name, "effect", drawn)
             if self._first is not None and answer is not self._first:
                 words = f"z of {self._first.title} minus z of {answer.title}, {self._text}"
-                drawn = self._canvas.draw_map(differences[answer.name], difference_scale, words, f"{_FORM}{words}.")
+                drawn = canvas.draw_map(differences[answer.name], difference_scale, words, f"{canvas.form}{words}.")
                 yield ShownMap(answer.name, "difference", drawn)
 
     def _difference_of_z(self, answer: StrategyResult) -> NDArray[np.float64]:
@@ -175,7 +181,7 @@ class QuestionPictures:
 
     def differences(self) -> Iterator[Difference]:
         """Draw where the answer to report and each other one are suprathreshold: both, only one."""
-        if self._first is None or self._first.stat_map is None:
+        if self._first is None or self._first.stat_map is None or self._canvas is None:
             return
         first = _suprathreshold(self._first)
         for answer in self._answered:
@@ -196,7 +202,7 @@ class QuestionPictures:
             return None
         panels = [
             SessionPanel(
-                f"{place_text(*peak.place)}: z = {z_text(peak.z)}", peak.effects,
+                f"{where_text(peak.place, '')}: z = {z_text(peak.z)}", peak.effects,
                 {} if peak.estimate is None or peak.interval is None else {self._text: (peak.estimate, *peak.interval)},
                 None if self._question.question.group.label else peak.sessions,
             )
@@ -213,14 +219,14 @@ class QuestionPictures:
     def equivalence(self) -> Picture | None:
         """Draw where the answer to report is equivalent to zero."""
         best = self._first
-        if best is None or best.stat_map is None or best.equivalence is None:
+        if best is None or best.stat_map is None or best.equivalence is None or self._canvas is None:
             return None
         tests = best.equivalence
         scale = Scale.of([tests.z.clip(min=0)], "z", [tests.threshold], two_sided=False)
         return self._canvas.draw_map(
             best.stat_map.volume(tests.z.clip(min=0)), scale.with_threshold(tests.threshold),
             f"{best.title}, {self._text}: equivalence to zero within ±{tests.bound:g}",
-            f"{_FORM}z of the larger p of the two one-sided tests; outlined where it passes the threshold.",
+            f"{self._canvas.form}z of the larger p of the two one-sided tests; outlined where it passes the threshold.",
         )  # fmt: skip
 
     def distribution(self) -> Picture | None:
@@ -251,7 +257,9 @@ class QuestionPictures:
         return self._designs[key]
 
     def for_viewer(self) -> list[ViewerMap]:
-        """Give the z maps of all answers to the viewer, with the colours of the pictures."""
+        """Give the z maps of all answers to the viewer, which shows volumes, with the colours of the pictures."""
+        if not isinstance(self._results.space, Grid):
+            return []
         return [
             ViewerMap(
                 key=f"{self._question.question.label} {answer.name}", session_contrast=self._text,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -131,12 +132,12 @@ class QuestionResults:
 
 @dataclass(frozen=True)
 class Peak:
-    """The maps at one voxel.
+    """The maps at one feature.
 
     Attributes
     ----------
-    place : tuple of float
-        x, y, z in mm.
+    place : mapping of str to float, int or str
+        See `Space.place`.
     z : float
         Of the answer to report.
     is_suprathreshold : bool
@@ -151,7 +152,7 @@ class Peak:
         all at once; an F test over participants has none.
     """
 
-    place: tuple[float, float, float]
+    place: Mapping[str, Any]
     z: float
     is_suprathreshold: bool
     effects: NDArray[np.float64]

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from sessionfx.group.answers import peak_of
 from sessionfx.group.calibrated import LIMITS
-from sessionfx.group.clusters import INTERVAL_COLUMNS
+from sessionfx.group.clusters import INTERVAL_COLUMNS, places_of, sizes_of
 from sessionfx.group.coverage import coverage_text
 from sessionfx.group.evidence_tables import evidence_tables
 from sessionfx.group.files import PEAK_INTERVALS, GroupFiles, absence_summary, answer_summary
@@ -30,7 +31,7 @@ from sessionfx.report.methods import MethodsText
 from sessionfx.report.mosaic import Anatomy
 from sessionfx.report.page import Contents, render, write_section
 from sessionfx.report.tables import threshold_words, titled
-from sessionfx.report.viewer import viewer_data
+from sessionfx.report.viewer import ViewerMap, viewer_data
 from sessionfx.space.stat_map import map_summary
 from sessionfx.wording import (
     counted,
@@ -39,8 +40,8 @@ from sessionfx.wording import (
     joined,
     listed,
     number,
-    place_text,
     weights_text,
+    where_text,
     z_text,
 )
 
@@ -113,7 +114,6 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
         drawn = pictures.question(results.questions[asked])
         questions.append(_question(results, results.questions[asked], same, drawn, model, files))
         viewer_maps += drawn.for_viewer()
-    under = pictures.anatomy or Anatomy(results.mask.astype(np.float32), results.space.as_grid().affine)
     html = render(
         "group_contrast.html.j2",
         title=files.contrast_text,
@@ -122,7 +122,7 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
         warnings=_page_warnings(results),
         covariates=results.covariate_warnings,
         questions=questions,
-        viewer=viewer_data(viewer_maps, under.values, under.affine, results.space.as_grid()) if viewer_maps else "",
+        viewer=_viewer(results, pictures, viewer_maps),
         trust=_trust(results),
         assumptions=_assumptions(results),
         evidence=evidence_tables(results),
@@ -143,6 +143,14 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
     ]  # fmt: skip
     title = f"{files.contrast_text}" + (f" ({place})" if place else "")
     write_section(contrast_section(files.output_dir, results.entities, results.contrast), title, html, contents)
+
+
+def _viewer(results: ContrastResults, pictures: ContrastPictures, maps: Sequence[ViewerMap]) -> str:
+    if not maps:
+        return ""
+    grid = results.space.as_grid()
+    under = pictures.anatomy or Anatomy(results.mask.astype(np.float32), grid.affine)
+    return viewer_data(maps, under.values, under.affine, grid)
 
 
 # What holds for the contrast
@@ -168,7 +176,9 @@ def _people(results: ContrastResults) -> str:
 
 def _summary(results: ContrastResults) -> str:
     order = results.questions[0].question.sessions.order_text if results.questions else ""
-    text = coverage_text(int(results.mask.sum()), int(results.complete.sum()), results.min_coverage)
+    text = coverage_text(
+        int(results.mask.sum()), int(results.complete.sum()), results.min_coverage, results.space.features
+    )
     return text + (f" Order of the sessions in time: {order}." if order else "")
 
 
@@ -249,9 +259,10 @@ def _reliability(results: ContrastResults, pictures: ContrastPictures) -> dict[s
     parts = {"icc31": "ICC(3,1)", "icc1": "ICC(1)", "between": "variance between", "within": "within"}
     rows = []
     for record in results.reliability.summary.to_dict("records"):
-        peak = [record[axis] for axis in "xyz"]
-        at_peak = "" if np.isnan(peak[0]) else f", peak at {place_text(*peak)} mm"
-        row = {"region": record["region"] + at_peak, "voxels": record["n_voxels"]}
+        peak = {key: record[key] for key in results.space.place_keys if pd.notna(record.get(key))}
+        at_peak = f", peak at {where_text(peak)}" if peak else ""
+        features = results.space.features
+        row = {"region": record["region"] + at_peak, features: record[f"n_{features}"]}
         for name, title in parts.items():
             quartiles = [format_number(record[f"{name}_{part}"]) for part in ("median", "q25", "q75")]
             row[f"{title}: median (quartiles)"] = f"{quartiles[0]} ({quartiles[1]} to {quartiles[2]})"
@@ -408,11 +419,13 @@ def _figures_text(answer: StrategyResult, model: GroupModel) -> str:
     assert answer.stat_map is not None  # noqa: S101 - the caller looked
     summary = map_summary(answer.stat_map, answer.threshold)
     peak, statistic = peak_of(summary), "|z|" if answer.stat_map.estimate.two_sided else "z"
-    largest = f"the peak is z = {z_text(peak['peak_z'])} at {place_text(peak['x'], peak['y'], peak['z'])} mm"
+    largest = f"the peak is z = {z_text(peak['peak_z'])} at {where_text(peak)}"
+    features = answer.stat_map.space.features
+    there = f"{summary[f'n_{features}']:,} {features}"
     if not summary["n_above"]:
-        return f"No voxel of {summary['n_voxels']:,} is suprathreshold ({threshold_words(model)}); {largest}."
+        return f"None of {there} is suprathreshold ({threshold_words(model)}); {largest}."
     return (
-        f"{summary['n_above']:,} of {summary['n_voxels']:,} voxels have {statistic} ≥ {z_text(answer.threshold)} "
+        f"{summary['n_above']:,} of {there} have {statistic} ≥ {z_text(answer.threshold)} "
         f"({threshold_words(model)}); {largest}."
     )
 
@@ -428,14 +441,17 @@ def _links(files: GroupFiles, asked: QuestionResults, first: StrategyResult | No
 def _clusters(first: StrategyResult | None, asked: QuestionResults) -> list[dict[str, Any]]:
     if first is None:
         return []
+    shown = first.clusters.head(SHOWN_CLUSTERS)
     return [
         {
-            "number": row["Cluster ID"], "z": z_text(row["Peak Stat"]), "size": row["Cluster Size (mm3)"],
-            "effect": _effect_text(row),
-            "place": place_text(row["X"], row["Y"], row["Z"]), "region": row.get("Region"),
-            "at": f"{row['X']:.3f} {row['Y']:.3f} {row['Z']:.3f}", "map": f"{asked.question.label} {first.name}",
+            "number": row["Cluster ID"], "z": z_text(row["Peak Stat"]),
+            "size": next(iter(sizes_of(row).values()), ""), "unit": next(iter(sizes_of(row)), ""),
+            "peak": _peak_title(place),
+            "effect": _effect_text(row), "place": where_text(place, ""), "region": row.get("Region"),
+            "at": "" if "vertex" in place else " ".join(f"{place[axis]:.3f}" for axis in "xyz"),
+            "map": f"{asked.question.label} {first.name}",
         }
-        for row in first.clusters.head(SHOWN_CLUSTERS).to_dict("records")
+        for place, row in zip(places_of(shown), shown.to_dict("records"), strict=True)
     ]  # fmt: skip
 
 
@@ -451,7 +467,7 @@ def _session_rows(peaks: Sequence[Peak], names: Sequence[str]) -> list[dict[str,
     """Show the estimate of each session at the peaks, with its intervals."""
     return [
         {
-            "peak (x, y, z in mm)": place_text(*peak.place), "session": name, "effect": number(effect),
+            _peak_title(peak.place): where_text(peak.place, ""), "session": name, "effect": number(effect),
             "95 % interval": interval_text(*own), "of all sessions at once": interval_text(*together),
         }
         for peak in peaks if peak.sessions is not None and len(names) > 1
@@ -459,6 +475,10 @@ def _session_rows(peaks: Sequence[Peak], names: Sequence[str]) -> list[dict[str,
             names, peak.sessions.effect, peak.sessions.of_each, peak.sessions.of_all, strict=True
         )
     ]  # fmt: skip
+
+
+def _peak_title(place: Mapping[str, Any]) -> str:
+    return "peak" if "vertex" in place or "structure" in place else "peak (x, y, z in mm)"
 
 
 def _absence(

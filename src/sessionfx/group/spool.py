@@ -67,7 +67,8 @@ class Spool:
     def keep_map(self, stat_map: StatMap[R]) -> StatMap[R]:
         """Put a map away, with its z; see `keep`."""
         stat_map.estimate.z  # noqa: B018 - is kept with it
-        return _KeptMap(partial(self._recent, self.keep(stat_map)))
+        # the space, with its meshes, is that of all maps
+        return _KeptMap(partial(self._recent, self.keep((stat_map.estimate, stat_map.mask))), stat_map.space)
 
     def _read(self, start: int, size: int) -> Any:
         content = bytearray(size)
@@ -95,25 +96,21 @@ class Spool:
 class _KeptMap(StatMap[R]):
     """A map that is read when it is asked for."""
 
-    _read: Callable[[], StatMap[R]]
+    _read: Callable[[], tuple[R, NDArray[np.bool_]]]
 
-    def __init__(self, read: Callable[[], StatMap[R]]) -> None:
+    def __init__(self, read: Callable[[], tuple[R, NDArray[np.bool_]]], space: Space) -> None:
         object.__setattr__(self, "_read", read)
+        object.__setattr__(self, "space", space)
 
     @property
     def estimate(self) -> R:
         """See `StatMap`."""
-        return self._read().estimate
+        return self._read()[0]
 
     @property
     def mask(self) -> NDArray[np.bool_]:
         """See `StatMap`."""
-        return self._read().mask
-
-    @property
-    def space(self) -> Space:
-        """See `StatMap`."""
-        return self._read().space
+        return self._read()[1]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Go to other processes as an ordinary map."""

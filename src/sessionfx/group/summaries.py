@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
+from sessionfx.bids.dataset import as_list
 from sessionfx.bids.derivatives import SOFTWARE
 from sessionfx.bids.names import file_name, parse_name
 from sessionfx.bids.reading import UnreadableFileError, read_json_object, read_text
@@ -32,6 +33,11 @@ _OF_VERDICT = (
     "SessionContrast", "GroupContrast", "Verdict", "Finding", "Recommended", "RecommendedWithCare", "Result",
 )  # fmt: skip
 _BF = "Bayes factor for an effect against none"
+_FEATURES = ("voxels", "vertices", "grayordinates")
+_PLACES: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("hemisphere", "Hemisphere", {}), ("structure", "Structure", {}), ("vertex", "Number of the vertex", {}),
+    *((axis, axis, {"Units": "mm"}) for axis in "xyz"),
+)  # fmt: skip
 # Of the table of answers, in their order
 COLUMNS: dict[str, dict[str, Any]] = {
     # not `contrast`: pybids takes that for the entity of the same name, with another value
@@ -48,7 +54,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "n_participants": {"Description": "Participants who entered"},
     "n_maps": {"Description": "First-level maps that entered"},
     "dof": {"Description": "Degrees of freedom of t, or of the error of F; median over voxels"},
-    "n_voxels": {"Description": "Voxels of the map"},
+    **{f"n_{features}": {"Description": f"{features.capitalize()} of the map"} for features in _FEATURES},
     "threshold": {
         "Description": "On |z|, two-sided; for F on z. inf where the false discovery rate is reached nowhere"
     },
@@ -56,9 +62,9 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "alpha": {"Description": "Error rate of the threshold"},
     "n_above": {"Description": "Voxels at or above the threshold"},
     "largest_z": {"Description": "Largest z"},
-    **{f"largest_at_{axis}": {"Description": f"{axis} of the largest z", "Units": "mm"} for axis in "xyz"},
+    **{f"largest_at_{key}": {"Description": f"{text} of the largest z", **units} for key, text, units in _PLACES},
     "smallest_z": {"Description": "Smallest z; n/a for F"},
-    **{f"smallest_at_{axis}": {"Description": f"{axis} of the smallest z", "Units": "mm"} for axis in "xyz"},
+    **{f"smallest_at_{key}": {"Description": f"{text} of the smallest z", **units} for key, text, units in _PLACES},
     "reason": {"Description": "Why declined, or why an estimate has no family-wise p values although asked for"},
     "equivalence_bound": {"Description": "Effects within plus or minus this are practically zero"},
     "equivalence_threshold": {"Description": "On the z of the equivalence map"},
@@ -87,7 +93,7 @@ def findings(verdicts: Sequence[Path]) -> Iterator[str]:
         try:
             lines = [content["Finding"]]
             if content["Result"] is not None:
-                lines.append(f"  {content['Result']['Files']['z']}")
+                lines += [f"  {file}" for file in as_list(content["Result"]["Files"]["z"])]
         except (KeyError, TypeError):
             raise LevelError(f"{path} is damaged. Run the group level again with --force.") from None
         yield from lines

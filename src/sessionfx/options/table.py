@@ -151,8 +151,8 @@ SECTIONS = {
         Option(name="task", aliases=("--task-id", "-t"), value=Label("task"), takes=Takes.SEVERAL, metavar="TASK",
                help="tasks, each analysed by itself", otherwise="every task with runs and events, or with maps"),
         Option(name="space", value=Label("space"), metavar="SPACE",
-               help="space (MNI152NLin2009cAsym is taken where several exist; fsaverage5, fsLR, fsnative and other "
-               "surfaces at the participant level); none: files without space-"),
+               help="space (MNI152NLin2009cAsym is taken where several exist; fsaverage5, fsLR and other "
+               "surfaces; fsnative at the participant level); none: files without space-"),
         Option(name="res", value=Label("res"), metavar="RES",
                help="resolution entity of that space; none: without it"),
         Option(name="den", aliases=("--density",), value=Label("den"), metavar="DEN",

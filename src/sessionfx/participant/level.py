@@ -15,6 +15,7 @@ from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.atlas import read_atlases
 from sessionfx.bids.dataset import dataset_links, find_derivative_roots, open_dataset, preprocessing_programs
 from sessionfx.bids.derivatives import check_output_place, prepare_output
+from sessionfx.bids.first_level_maps import NATIVE
 from sessionfx.bids.images import open_image
 from sessionfx.bids.meshes import missing_mesh
 from sessionfx.bids.names import (
@@ -222,14 +223,10 @@ def _check_surfaces(selections: Iterable[RunSelection], options: Options) -> Non
     spaces = [selection.entities["space"] for selection in selections if selection.map_extension != Grid.extension]
     if not spaces:
         return
-    if "group" in options.levels:
-        why = (
-            "is a surface of each participant's own, which no group level can compare"
-            if spaces[0] == "fsnative"
-            else "is on surfaces, and the group level takes volumes only"
-        )
+    if "group" in options.levels and spaces[0] == NATIVE:
         raise CommandLineError(
-            f"--space {spaces[0]} {why}. Ask for the participant level alone, or choose a volume with --space."
+            f"--space {NATIVE} is a surface of each participant's own, which no group level can compare. Ask for the "
+            "participant level alone, or choose another with --space."
         )
     if options.group.atlas:
         raise CommandLineError(f"--atlas names regions of volumes, and space {spaces[0]} is on surfaces. Leave it out.")

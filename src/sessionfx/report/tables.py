@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sessionfx.options import GroupModel
-from sessionfx.wording import place_text
+from sessionfx.wording import place_text, where_text
 
 # How columns of tables are called for people; in files they have the short names.
 TITLES = {
@@ -37,8 +37,7 @@ def titled(record: Mapping[str, Any]) -> dict[str, Any]:
             row[TITLES[f"{start}_at"]] = place_text(*(record[f"{start}_at_{axis}"] for axis in "xyz"))
         elif axis in ("hemisphere", "structure"):
             place = {key: record[f"{start}_at_{key}"] for key in ("vertex", *"xyz") if f"{start}_at_{key}" in record}
-            where = f"vertex {place['vertex']}" if "vertex" in place else f"{place_text(**place)} mm"
-            row[TITLES[f"{start}_at"].replace("at x, y, z (mm)", "where")] = f"{value}, {where}"
+            row[TITLES[f"{start}_at"].replace("at x, y, z (mm)", "where")] = where_text({axis: value, **place})
     return row
 
 

@@ -40,6 +40,7 @@ class Grayordinates(Space):
     extension: ClassVar[str] = ".dscalar.nii"
     counted: ClassVar[tuple[str, str]] = ("Grayordinates", "FittedGrayordinates")
     size_unit: ClassVar[str] = "mm² on the cortex, mm³ below it"
+    place_keys: ClassVar[tuple[str, ...]] = ("structure", "vertex", "x", "y", "z")
 
     @property
     def shape(self) -> tuple[int]:
@@ -51,7 +52,8 @@ class Grayordinates(Space):
 
     def same_as(self, other: Space) -> bool:
         """Whether both list the same vertices and voxels."""
-        return isinstance(other, Grayordinates) and bool(self.axis == other.axis)
+        # files of a study that are read one after the other share their axis, of which a comparison takes long
+        return isinstance(other, Grayordinates) and (self.axis is other.axis or bool(self.axis == other.axis))
 
     def difference_from(self, other: Space) -> str:
         """Say in words in what they differ from another space; empty where they do not."""
@@ -144,6 +146,15 @@ class Grayordinates(Space):
             return {**start, "vertex": int(where)}
         x, y, z = (float(row[:3] @ where + row[3]) for row in self.axis.affine[:3])
         return {**start, "x": x, "y": y, "z": z}
+
+    def index_of(self, place: Mapping[str, Any]) -> int:
+        """Find a vertex by its structure and number, a voxel by its coordinates."""
+        if "vertex" in place:
+            is_it = self.axis.vertex == place["vertex"]
+        else:
+            voxel = np.linalg.inv(self.axis.affine) @ (place["x"], place["y"], place["z"], 1.0)
+            is_it = (self.axis.voxel == np.rint(voxel[:3])).all(axis=1)
+        return int(np.flatnonzero(is_it & (self.axis.name == f"CIFTI_STRUCTURE_{place['structure']}"))[0])
 
     def encoded(
         self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()

@@ -32,6 +32,7 @@ class Grid(Space):
     extension: ClassVar[str] = ".nii.gz"
     counted: ClassVar[tuple[str, str]] = ("BrainMaskVoxels", "FittedVoxels")
     size_unit: ClassVar[str] = "mm³"
+    place_keys: ClassVar[tuple[str, ...]] = ("x", "y", "z")
     meshes: ClassVar[Mapping[str, Mesh]] = {}
     hemispheres: ClassVar[Mapping[str, int]] = {}
     structures: ClassVar[tuple[()]] = ()
@@ -78,6 +79,11 @@ class Grid(Space):
         # what is 0 but for rounding is 0
         coordinates = np.round(self.affine[:3, :3] @ voxel + self.affine[:3, 3], 4) + 0.0
         return {axis: float(coordinate) for axis, coordinate in zip("xyz", coordinates, strict=True)}
+
+    def index_of(self, place: Mapping[str, Any]) -> int:
+        """Find the voxel at a place, or nearest to it."""
+        voxel = np.linalg.inv(self.affine) @ (place["x"], place["y"], place["z"], 1.0)
+        return int(np.ravel_multi_index(tuple(np.rint(voxel[:3]).astype(np.intp)), self.shape))
 
     def image(self, values: NDArray[Any], intent: Intent = NO_INTENT) -> Nifti1Image:
         """Make an array of its shape, or of N volumes along a further axis, a NIfTI image."""

@@ -69,6 +69,8 @@ class Space(ABC):
         were fitted.
     size_unit : str
         Of `sizes`, in words.
+    place_keys : tuple of str
+        What `place` can give.
     """
 
     feature: ClassVar[str]
@@ -77,6 +79,7 @@ class Space(ABC):
     most_precise: ClassVar[type[np.floating]] = np.float64
     counted: ClassVar[tuple[str, str]]
     size_unit: ClassVar[str]
+    place_keys: ClassVar[tuple[str, ...]]
 
     if TYPE_CHECKING:  # a dataclass would take it for the default of its field
 
@@ -99,6 +102,10 @@ class Space(ABC):
     @abstractmethod
     def place(self, index: int) -> dict[str, Any]:
         """Say where a feature lies, by its place in the flattened array: coordinates (mm), or part and number."""
+
+    @abstractmethod
+    def index_of(self, place: Mapping[str, Any]) -> int:
+        """Find a feature by its `place`; in a voxel grid the one nearest to it."""
 
     @abstractmethod
     def encoded(

@@ -44,6 +44,7 @@ class Surface(Space):
     most_precise: ClassVar[type[np.floating]] = np.float32
     counted: ClassVar[tuple[str, str]] = ("Vertices", "FittedVertices")
     size_unit: ClassVar[str] = "mm²"
+    place_keys: ClassVar[tuple[str, ...]] = ("hemisphere", "vertex")
 
     @property
     def shape(self) -> tuple[int]:
@@ -114,6 +115,10 @@ class Surface(Space):
         """Give the `hemisphere` of a vertex, and its number there, from 0."""
         label = next(label for label in self.vertices if index < self.part(label).stop)
         return {"hemisphere": label, "vertex": index - self.part(label).start}
+
+    def index_of(self, place: Mapping[str, Any]) -> int:
+        """Find a vertex by its hemisphere and number."""
+        return int(self.part(place["hemisphere"]).start + place["vertex"])
 
     def encoded(
         self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()
