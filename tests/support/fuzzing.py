@@ -38,7 +38,7 @@ from sessionfx.simulate import SimulationOptions, simulate_dataset
 
 CONTRAST = "incongruent - congruent"
 EXIT_CODES = {0, 1, 2, 16, 17, 18, 69, 73}
-SECONDS = 20  # of one call; the slowest takes a second on an idle machine
+SECONDS = 300  # of one call; the slowest takes a second on an idle machine
 ADDRESS_SPACE = 3 * 2**30  # that a call may take beyond what the process has
 # sub-01 to sub-04 have one session, one run each, which is damaged; sub-05 has both and stays whole
 MISSING = (("01", "02"), ("02", "02"), ("03", "01"), ("04", "01"))
