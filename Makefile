@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 UPSTREAM = git+https://github.com/nilearn/nilearn git+https://github.com/bids-standard/pybids
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast coverage test-minimum test-upstream test-container lint format validity family-wise bench boutiques docs release-check clean
+.PHONY: help demo demo-surface test test-fast coverage test-minimum test-upstream test-container lint format validity family-wise bench boutiques docs release-check clean
 
 help: ## list these tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,14 @@ demo: $(VENV)/.runtime ## simulate a small multi-session dataset, analyse it, sa
 	@echo
 	@echo "The report: $(abspath $(DEMO))/sessionfx/group.html"
 	@echo "A participant: $(abspath $(DEMO))/sessionfx/sub-01.html"
+
+demo-surface: $(VENV)/.runtime ## the same on the surface fsaverage5, one run per session
+	@test -d $(DEMO)/surface-bids || $(BIN)/sessionfx-simulate $(DEMO)/surface-bids --surface fsaverage5 --runs 1 --volumes 100
+	$(BIN)/sessionfx $(DEMO)/surface-bids $(DEMO)/surface participant group --space fsaverage5 --confounds scrub \
+	  --contrast 'incongruent - congruent'
+	@echo
+	@echo "The report: $(abspath $(DEMO))/surface/group.html"
+	@echo "A participant: $(abspath $(DEMO))/surface/sub-01.html"
 
 $(VENV)/.data: $(VENV)/.runtime
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps brainspace==0.1.20 # for its real series on fsaverage5 alone
