@@ -27,7 +27,7 @@ class GroupPage:
             self.output_dir / "group.html",
             _figures(self.output_dir),
             title="Group results",
-            lead="Every strategy answers the same session contrast on the same voxels.",
+            lead="Every strategy answers the same session contrast on the same voxels or vertices.",
         )
 
 
