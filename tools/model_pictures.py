@@ -51,7 +51,8 @@ class Study:
 
     def design(self, *options: str) -> pd.DataFrame:
         """Give the design matrix of the run; the index is the volumes' times (s)."""
-        table = pd.read_csv(self.analysed(*options) / f"{RUN}_design.tsv", sep="\t")
+        (path,) = self.analysed(*options).glob(f"{RUN}_*design.tsv")
+        table = pd.read_csv(path, sep="\t")
         return table.set_index(1.0 + 2.0 * np.arange(len(table)))  # StartTime and RepetitionTime of the simulation
 
     def effect(self, scaling: str) -> Any:

@@ -756,7 +756,7 @@ def test_voxels_that_are_constant_or_not_finite_are_left_out_and_counted(
     mask = np.asarray(nib.load(study.mask()).dataobj) > 0
     mask[spoiled] = False
     assert np.array_equal(variance > 0, mask)
-    design = json.loads((study.out / _func(RUN) / f"{RUN}_design.json").read_text())
+    design = json.loads((study.out / _func(RUN) / f"{RUN}_space-{SPACE}_design.json").read_text())
     assert design["FittedVoxels"] == mask.sum() == design["BrainMaskVoxels"] - 6
 
 
@@ -767,7 +767,7 @@ def test_the_json_wins_over_a_contradicting_header_with_a_warning(
     set_header_repetition_time(study.bold(), 3.0)
     study.done()
     require(study.log(), (RUN, "3 s", "2 s", "JSON"))
-    design = json.loads((study.out / _func(RUN) / f"{RUN}_design.json").read_text())
+    design = json.loads((study.out / _func(RUN) / f"{RUN}_space-{SPACE}_design.json").read_text())
     assert design["RepetitionTime"] == 2.0
     assert maps_of(study.out, "sub-01") == intact_maps["sub-01"]
 
@@ -847,7 +847,7 @@ def test_quotation_marks_in_a_condition_go_through_to_the_page(study: Study) -> 
         path.write_text(path.read_text().replace("\tincongruent", '\t"in'))
     options, contrast = ("--participant-label", "01", "--session-contrast=mean"), '`"in` - congruent'
     study.done(*options, contrast=contrast, report=True)
-    design = (study.out / _func(RUN) / f"{RUN}_design.tsv").read_text().splitlines()[0].split("\t")
+    design = (study.out / _func(RUN) / f"{RUN}_space-{SPACE}_design.tsv").read_text().splitlines()[0].split("\t")
     assert design[:2] == ['"in', "congruent"]
     again = study.call(*options, "--reports-only", contrast=contrast, report=True)
     assert again.code == 0, again.error

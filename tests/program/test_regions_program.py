@@ -63,7 +63,7 @@ def of_nilearn(dataset: Path, output: Path, run: int) -> tuple[np.ndarray, np.nd
     masker = NiftiLabelsMasker(atlas_of(dataset), mask_img=nib.Nifti1Image(mask.astype(np.int8), bold.affine),
                                standardize=None)  # fmt: skip
     series = masker.fit_transform(nib.Nifti1Image(percent, bold.affine))
-    design = table_of(output / FUNC / f"{name}_design.tsv")
+    design = table_of(output / FUNC / f"{name}_{SPACE}_design.tsv")
     weights = np.zeros(design.shape[1])
     weights[[list(design).index("incongruent"), list(design).index("congruent")]] = 1, -1
     found = compute_contrast(*run_glm(series, design.to_numpy(), noise_model="ar1"), weights, stat_type="t")

@@ -53,7 +53,14 @@ def signal(n: int, *, seed: int) -> np.ndarray:
     return 1000 + 10 * noise
 
 
-def surface_study(root: Path, *, sessions: tuple[str, ...] = ("1", "2"), n: Mapping[str, int] = N_VERTICES) -> Path:
+def surface_study(
+    root: Path,
+    *,
+    sessions: tuple[str, ...] = ("1", "2"),
+    n: Mapping[str, int] = N_VERTICES,
+    space: str = "fsaverage5",
+    wall: int = WALL,
+) -> Path:
     """Write the study: fsaverage5 and fsLR; the wall is NaN on the left, and constant on the right."""
     describe(root, "surfaces")
     prep = derivatives(root / "derivatives" / "fmriprep", "fMRIPrep", "23.1.3")
@@ -64,8 +71,8 @@ def surface_study(root: Path, *, sessions: tuple[str, ...] = ("1", "2"), n: Mapp
         write(root / f"{start}_bold.json", json.dumps({"RepetitionTime": TR}))
         for side, (hemi, n_vertices) in enumerate(n.items()):
             series = signal(n_vertices, seed=10 * number + side)
-            series[:, :WALL] = np.nan if hemi == "L" else 0.0
-            write_gifti(prep / f"{start}_hemi-{hemi}_space-fsaverage5_bold.func.gii", series)
+            series[:, :wall] = np.nan if hemi == "L" else 0.0
+            write_gifti(prep / f"{start}_hemi-{hemi}_space-{space}_bold.func.gii", series)
         models = brain_models()
         path = prep / f"{start}_space-fsLR_den-91k_bold.dtseries.nii"
         write_cifti(path, signal(len(models), seed=100 + number), models)

@@ -11,16 +11,18 @@ import pandas as pd
 import pytest
 from nilearn.glm.contrasts import compute_contrast
 from nilearn.glm.first_level import FirstLevelModel, mean_scaling, run_glm
-from nilearn.surface import PolyData, SurfaceImage
+from nilearn.surface import InMemoryMesh, PolyData, PolyMesh, SurfaceImage
 
 from bids_trees import EVENTS, make_tree, only_run, select
 from real_layouts import N_VOLUMES
 from sessionfx.ask.contrasts import parse_contrast
+from sessionfx.bids.meshes import read_mesh
 from sessionfx.bids.names import files_of, parse_name
 from sessionfx.bids.surfaces import read_surfaces
 from sessionfx.errors import CommandLineError, NothingMatchesError, ParticipantError
 from sessionfx.options import FirstLevelModel as Model
 from sessionfx.participant.bold import open_series, read_run
+from sessionfx.participant.files import FirstLevelFiles
 from sessionfx.participant.run import FittedRun, analyse_run
 from sessionfx.participant.timing import run_timing
 from sessionfx.space.surface import Surface
@@ -30,11 +32,13 @@ from surfaces import (
     WALL,
     brain_models,
     mesh_of,
+    patch,
     signal,
     surface_study,
     values,
     write_cifti,
     write_gifti,
+    write_surface,
 )
 
 CONTRAST = parse_contrast("go - stop")
@@ -82,6 +86,27 @@ def test_volumes_are_meant_unless_a_surface_is_asked_for(tmp_path: Path) -> None
         select(root, space="fsaverage")
     with pytest.raises(NothingMatchesError, match="all on surfaces: fsLR, fsaverage5"):
         select(tree(tmp_path / "surfaces", *NEW, CIFTI))
+
+
+def test_sessions_of_another_form_are_none_of_the_study(tmp_path: Path) -> None:
+    """Where neither names a space."""
+    of_session = "derivatives/fmriprep/sub-01/ses-{0}/func/sub-01_ses-{0}_task-a{1}"
+    volumes = [of_session.format(session, "_desc-preproc_bold.nii.gz") for session in "12"]
+    surfaces = [of_session.format(session, "_bold.dtseries.nii") for session in "23"]
+    root = tree(tmp_path, *volumes, *surfaces)
+    assert select(root).sessions == ("1", "2")
+
+
+def test_designs_of_two_spaces_are_two_files(tmp_path: Path) -> None:
+    root = tree(tmp_path, VOLUME, VOLUME.replace("MNI152NLin2009cAsym", "T1w"), *NEW)
+    names = set()
+    for space in ("MNI152NLin2009cAsym", "T1w", "fsaverage5"):
+        selection = select(root, space=space)
+        files = FirstLevelFiles(tmp_path / "out", selection.entities, {}, Model(), selection.map_extension)
+        names.add(files.design(selection.every_run[0]).name)
+    assert names == {
+        f"sub-01_task-a_space-{space}_design.tsv" for space in ("MNI152NLin2009cAsym", "T1w", "fsaverage5")
+    }
 
 
 def test_of_several_densities_or_forms_one_is_to_be_chosen(tmp_path: Path) -> None:
@@ -225,6 +250,40 @@ def test_a_run_equals_first_level_model(tmp_path: Path, n_vertices: dict[str, in
         "effect_size": ours.estimate.effect, "effect_variance": ours.estimate.variance, "z_score": ours.estimate.z
     }.items():  # fmt: skip
         assert_same(value, values(found[name]).ravel()[fitted.mask])
+
+
+@pytest.mark.parametrize(
+    ("space", "mesh"),
+    [
+        ("fsnative", "sub-01/ses-1/anat/sub-01_ses-1_hemi-{}_midthickness.surf.gii"),
+        ("fsaverage6", "tpl-fsaverage/tpl-fsaverage_hemi-{}_den-41k_midthickness.surf.gii"),
+    ],
+)
+def test_a_smoothed_run_equals_first_level_model(tmp_path: Path, space: str, mesh: str) -> None:
+    """Where all vertices have data, as nilearn lets the wall in."""
+    meshes = {"L": patch(14, 16, seed=1), "R": patch(15, 17, seed=2)}
+    root = surface_study(
+        tmp_path, sessions=("1",), n={hemi: len(own.coordinates) for hemi, own in meshes.items()}, space=space, wall=0
+    )
+    for hemi, own in meshes.items():
+        write_surface(root / "derivatives" / "fmriprep" / mesh.format(hemi), own)
+    fitted = fitted_run(root, space, smoothing_fwhm=5.0)
+    series = read_surfaces(fitted.run.images)
+    assert isinstance(series.space, Surface) and fitted.smoothing["SmoothingSteps"] == {"L": 1, "R": 1}
+    sides = {"L": "left", "R": "right"}
+    parts = {side: series.data[:, series.space.part(hemi)].T for hemi, side in sides.items()}
+    read = {hemi: read_mesh(fitted.run.meshes[hemi]) for hemi in sides}
+    poly = PolyMesh(
+        **{side: InMemoryMesh(read[hemi].coordinates, read[hemi].triangles) for hemi, side in sides.items()}
+    )
+    theirs = FirstLevelModel(
+        mask_img=SurfaceImage(poly, PolyData(**{side: np.ones(len(part), bool) for side, part in parts.items()})),
+        smoothing_fwhm=5.0, noise_model="ar1", signal_scaling=0, minimize_memory=False,
+    ).fit(SurfaceImage(poly, PolyData(**parts)), design_matrices=fitted.design.matrix.reset_index(drop=True))  # fmt: skip
+    found = theirs.compute_contrast(CONTRAST.expression, output_type="all")
+    ours = fitted.estimates[CONTRAST.label].estimate
+    for name, value in {"effect_size": ours.effect, "effect_variance": ours.variance, "z_score": ours.z}.items():
+        assert_same(value, values(found[name]).ravel())
 
 
 def test_a_cifti_run_equals_run_glm(study: Path) -> None:

@@ -193,7 +193,7 @@ def test_times_in_the_raw_json_alone_reach_outputs_and_page_and_changed_ones_red
     assert "volume timing: 60 times from 0.0 to 138.0 s" in planned.stdout, planned.stdout + planned.stderr
     done = run_command(*call)
     assert done.returncode == 0, done.stderr
-    facts = json.loads((tmp_path / "out" / f"{start}_design.json").read_text())
+    facts = json.loads((tmp_path / "out" / f"{start}_space-MNI152NLin2009cAsym_design.json").read_text())
     assert facts["RepetitionTime"] is None
     assert facts["VolumeTiming"] == times
     assert facts["RunDuration"] == 140

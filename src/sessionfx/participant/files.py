@@ -107,15 +107,14 @@ class FirstLevelFiles:
     def design(self, run: RunInputs) -> Path:
         """Path of a run's design matrix.
 
-        For a contrast over tasks it is one more, beside that of the task by itself, which has its own record. On
-        surfaces it names the space, as do the maps: the file beside it says how many vertices were fitted.
+        It names the space, as do the maps: the file beside it says how many features were fitted. For a contrast over
+        tasks it is one more, beside that of the task by itself, which has its own record.
         """
         folder = self.output_dir / func_folder(run.participant, run.session or None)
         task = run.entities["task"]
         is_alone = self.entities["task"] in (None, task)
         over_tasks = {} if is_alone else {"task": self.entities["task"], "desc": task}
-        of_space = {} if self.extension == Grid.extension else {**self.entities, "task": task}
-        return folder / file_name({**run.entities, **of_space, **over_tasks}, "design", ".tsv")
+        return folder / file_name({**run.entities, **self.entities, "task": task, **over_tasks}, "design", ".tsv")
 
     def reference(self, participant: str) -> Path:
         """Path of a participant's mean image, the background of pictures."""
