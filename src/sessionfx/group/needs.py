@@ -22,10 +22,10 @@ _ANSWER = 3e-6
 # Algebra of the design, for a map and an answer
 _ALGEBRA = 1e-4
 _START = 4.0
-# Bytes: the program with its libraries; volumes of each map that is being read; the algebra of the design, of a map
+# Bytes: the program with its libraries; volumes of each map that is being read; what is known of a map and the design
 _PROGRAM = 3.5e8
 _VOLUMES = 5
-_OF_DESIGN = 1e4
+_OF_MAP = 3e4
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Needs:
         answers = 8 * 4 * n_voxels * n_answers
         return cls(
             disk=answers + (0 if is_kept else size * numbers * (2 if needs_variances else 1)),
-            memory=_PROGRAM + _VOLUMES * 8 * mask.size * n_processes + _OF_DESIGN * n_maps,
+            memory=_PROGRAM + _VOLUMES * 8 * mask.size * n_processes + _OF_MAP * n_maps,
             seconds=_START + seconds + _ALGEBRA * n_maps * n_answers,
         )
 
