@@ -20,7 +20,6 @@ from sessionfx.report.charts import SessionPanel, draw_agreement, draw_design_ma
 from sessionfx.report.mosaic import template
 from sessionfx.report.style import Picture
 from sessionfx.report.viewer import ViewerMap
-from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import suprathreshold
@@ -257,8 +256,8 @@ class QuestionPictures:
         return self._designs[key]
 
     def for_viewer(self) -> list[ViewerMap]:
-        """Give the z maps of all answers to the viewer, which shows volumes, with the colours of the pictures."""
-        if not isinstance(self._results.space, Grid):
+        """Give the z maps of all answers to the viewer, with the colours of the pictures."""
+        if self._canvas is None:
             return []
         return [
             ViewerMap(

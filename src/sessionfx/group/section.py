@@ -27,12 +27,16 @@ from sessionfx.group.strategies.base import MapLayout, Plan
 from sessionfx.group.strategies.strategy import assumptions_table
 from sessionfx.options import GroupModel
 from sessionfx.report.charts import draw_calibration, draw_participants
+from sessionfx.report.cortex import cortex_of
 from sessionfx.report.methods import MethodsText
 from sessionfx.report.mosaic import Anatomy
 from sessionfx.report.page import Contents, render, write_section
 from sessionfx.report.tables import threshold_words, titled
-from sessionfx.report.viewer import ViewerMap, viewer_data
+from sessionfx.report.viewer import ViewerMap, surface_viewer_data, viewer_data
+from sessionfx.space.grayordinates import Grayordinates
+from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import map_summary
+from sessionfx.space.surface import Surface
 from sessionfx.wording import (
     counted,
     format_number,
@@ -148,6 +152,10 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
 def _viewer(results: ContrastResults, pictures: ContrastPictures, maps: Sequence[ViewerMap]) -> str:
     if not maps:
         return ""
+    if isinstance(results.space, Surface | Grayordinates):
+        cortex = cortex_of(results.space)
+        assert cortex is not None  # noqa: S101 - maps were drawn on it
+        return surface_viewer_data(maps, cortex)
     grid = results.space.as_grid()
     under = pictures.anatomy or Anatomy(results.mask.astype(np.float32), grid.affine)
     return viewer_data(maps, under.values, under.affine, grid)
@@ -448,11 +456,20 @@ def _clusters(first: StrategyResult | None, asked: QuestionResults) -> list[dict
             "size": next(iter(sizes_of(row).values()), ""), "unit": next(iter(sizes_of(row)), ""),
             "peak": _peak_title(place),
             "effect": _effect_text(row), "place": where_text(place, ""), "region": row.get("Region"),
-            "at": "" if "vertex" in place else " ".join(f"{place[axis]:.3f}" for axis in "xyz"),
+            "at": _viewer_place(first, place),
             "map": f"{asked.question.label} {first.name}",
         }
         for place, row in zip(places_of(shown), shown.to_dict("records"), strict=True)
     ]  # fmt: skip
+
+
+def _viewer_place(first: StrategyResult, place: Mapping[str, Any]) -> str:
+    """Say where the viewer shows a peak: in mm, of a vertex by its number; it has no voxels below the cortex."""
+    assert first.stat_map is not None  # noqa: S101 - it has peaks
+    space = first.stat_map.space
+    if isinstance(space, Grid):
+        return " ".join(f"{place[axis]:.3f}" for axis in "xyz")
+    return f"{space.index_of(place)} 0 0" if "vertex" in place else ""
 
 
 def _effect_text(row: Mapping[Any, Any]) -> str | None:
