@@ -216,7 +216,8 @@ def find_floor(root: Path, form: str, fwhm: float) -> float:
     smoother = SurfaceSmoother(with_meshes(space, run.meshes), np.ones(space.shape, dtype=bool), fwhm) if fwhm else None
     started = time.perf_counter()
     if form == "fsaverage5":
-        signal = np.hstack([np.stack(nib.load(path).agg_data()) for path in run.images]).astype(np.float64)
+        arrays = [np.stack([array.data for array in nib.load(path).darrays]) for path in run.images]
+        signal = np.hstack(arrays).astype(np.float64)
     else:
         signal = np.asarray(nib.load(run.bold).dataobj, dtype=np.float64)
     if smoother is not None:
