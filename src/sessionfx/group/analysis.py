@@ -767,6 +767,7 @@ class ContrastMaps:
             core_maps=None
             if self._stack.learns_from_all
             else (len(self._stack.core.layout.participants), len(self._stack.layout.participants)),
+            space=self._stack.space,
         )
 
     def summary(self) -> ContrastSummary:
@@ -777,7 +778,7 @@ class ContrastMaps:
             *results.warnings, *results.covariate_warnings, *left_out,
             *refusals(self._study.contrast, results.questions),
         )  # fmt: skip
-        return ContrastSummary(warnings, self._work())
+        return ContrastSummary(tuple(map(self._stack.space.in_words, warnings)), self._work())
 
 
 def _covariates(maps: Sequence[FirstLevelMap], raw: Path, model: GroupModel) -> Covariates:

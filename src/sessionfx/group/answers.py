@@ -180,7 +180,8 @@ class GroupEstimator:
         complete = tuple(with_absence(result, question, self.model) for result in results)
         pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))
         verdict = judge(question, stack.layout, complete, evidence, self.options, rates)
-        return with_coverage(QuestionResults(question, complete, pairs, verdict), stack)
+        judged = with_coverage(QuestionResults(question, complete, pairs, verdict), stack)
+        return replace(judged, verdict=judged.verdict.in_words(stack.space.in_words))
 
     def _of_core(
         self, planned: StrategyResult, stack: MapStack, strategy: Strategy, question: Question

@@ -26,9 +26,8 @@ from sessionfx.execution import in_threads
 from sessionfx.group.absence import with_absence
 from sessionfx.group.answers import GroupEstimator
 from sessionfx.group.coverage import with_coverage
-from sessionfx.group.judgement import Judgement
 from sessionfx.group.peaks import by_participant, sessions_at, shown_first
-from sessionfx.group.results import QuestionResults, StrategyResult, Verdict
+from sessionfx.group.results import QuestionResults, StrategyResult
 from sessionfx.group.stack import MapStack, maps_needed
 from sessionfx.group.store import BlockStore, scratch_file
 from sessionfx.group.strategies.base import Question
@@ -234,7 +233,7 @@ class ContrastRegions:
             verdict = judge(question, self.stack.layout, complete, found.evidence, estimator.options)
             judged = QuestionResults(question, complete, (), verdict)
             judged = with_coverage(judged, answered)
-            answers[question.label] = replace(judged, verdict=_of_regions(judged.verdict))
+            answers[question.label] = replace(judged, verdict=judged.verdict.in_words(_of_regions))
         return answers
 
     @contextmanager
@@ -287,13 +286,9 @@ class ContrastRegions:
         return tuple(panels)
 
 
-def _of_regions(verdict: Verdict) -> Verdict:
-    """Call voxels regions in the sentences of a verdict: that is what they are here."""
-    strategies = {
-        name: Judgement(judgement.valid, judgement.reason.replace("voxel", "region"))
-        for name, judgement in verdict.strategies.items()
-    }
-    return replace(verdict, text=verdict.text.replace("voxel", "region"), strategies=strategies)
+def _of_regions(text: str) -> str:
+    """Call voxels regions: that is what they are here."""
+    return text.replace("voxel", "region")
 
 
 def with_interval(estimate: Estimate) -> NDArray[np.float64]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,6 +112,13 @@ class Verdict:
     def with_care(self) -> bool:
         """Whether the first choice is judged to be no more than conditionally valid."""
         return bool(self.recommended) and self.strategies[self.recommended[0]].valid != "yes"
+
+    def in_words(self, rename: Callable[[str], str]) -> Verdict:
+        """Change the words of its sentences: call voxels what they are in other spaces, and in regions."""
+        strategies = {
+            name: Judgement(judgement.valid, rename(judgement.reason)) for name, judgement in self.strategies.items()
+        }
+        return replace(self, text=rename(self.text), strategies=strategies)
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,8 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
         for question in questions
     ]  # fmt: skip
     title = f"{files.contrast_text}" + (f" ({place})" if place else "")
-    write_section(contrast_section(files.output_dir, results.entities, results.contrast), title, html, contents)
+    path = contrast_section(files.output_dir, results.entities, results.contrast)
+    write_section(path, title, results.space.in_words(html), contents)
 
 
 def _viewer(results: ContrastResults, pictures: ContrastPictures, maps: Sequence[ViewerMap]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -13,6 +13,7 @@ from sessionfx.options import FirstLevelModel, GroupModel
 from sessionfx.options.groups import EFFECT_UNITS
 from sessionfx.report.page import render
 from sessionfx.report.references import Citations
+from sessionfx.space.space import Space
 from sessionfx.wording import quoted
 
 
@@ -141,6 +142,8 @@ class GroupWork:
         Share of the maps that an answered voxel needs; 1 where all have all.
     core_maps : (int, int) or None
         Where no voxel is in all maps: from how many was learned what holds for all voxels, and of how many.
+    space : Space or None
+        Of the maps; None of voxels.
     """
 
     strategies: frozenset[str] = frozenset()
@@ -156,6 +159,7 @@ class GroupWork:
     atlases: tuple[str, ...] = ()
     coverage: float = 1.0
     core_maps: tuple[int, int] | None = None
+    space: Space | None = None
 
     def __or__(self, other: GroupWork) -> GroupWork:
         """Put together what was done for two contrasts."""
@@ -173,6 +177,7 @@ class GroupWork:
             atlases=self.atlases or other.atlases,
             coverage=min(self.coverage, other.coverage),
             core_maps=self.core_maps or other.core_maps,
+            space=self.space or other.space,
         )
 
 
@@ -191,7 +196,8 @@ def group_methods(model: GroupModel, strategies: Sequence[tuple[str, tuple[str, 
     MethodsText
         Paragraphs and references.
     """
-    return _fill("group_methods.txt", model=model, strategies=strategies, work=work, quoted=quoted)
+    text = _fill("group_methods.txt", model=model, strategies=strategies, work=work, quoted=quoted)
+    return text if work.space is None else replace(text, paragraphs=tuple(map(work.space.in_words, text.paragraphs)))
 
 
 def _fill(template: str, **values: Any) -> MethodsText:

@@ -9,6 +9,7 @@ feature
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Structure:
 # What values are, by nibabel's name of the NIfTI intent code, and its parameters
 Intent = tuple[str, tuple[float, ...]]
 NO_INTENT: Intent = ("none", ())
+_VOXELS = re.compile(r"\bvoxels?\b")
 
 
 class Space(ABC):
@@ -90,6 +92,10 @@ class Space(ABC):
         @property
         def meshes(self) -> Mapping[str, Mesh]:
             """Of hemispheres, L or R, where they are known."""
+
+    def in_words(self, text: str) -> str:
+        """Say of these features what a text says of voxels."""
+        return _VOXELS.sub(lambda found: self.features if found[0].endswith("s") else self.feature, text)
 
     @abstractmethod
     def same_as(self, other: Space) -> bool:
