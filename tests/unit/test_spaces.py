@@ -189,3 +189,15 @@ def test_neighbours_among_grayordinates_share_an_edge_or_within_a_structure_a_fa
 def test_voxels_have_the_volume_of_the_grid() -> None:
     assert GRID.adjacency is None and GRID.sizes.shape == (60,)
     np.testing.assert_allclose(GRID.sizes, 8)
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ("grid", "No voxel of 3 voxels; see --signal-scaling and voxelFWE."),
+        ("surface", "No vertex of 3 vertices; see --signal-scaling and voxelFWE."),
+        ("grayordinates", "No grayordinate of 3 grayordinates; see --signal-scaling and voxelFWE."),
+    ],
+)
+def test_sentences_on_voxels_are_said_of_what_a_space_has(space: str, said: str) -> None:
+    assert SPACES[space].in_words("No voxel of 3 voxels; see --signal-scaling and voxelFWE.") == said

@@ -454,7 +454,8 @@ def _clusters(first: StrategyResult | None, asked: QuestionResults) -> list[dict
     return [
         {
             "number": row["Cluster ID"], "z": z_text(row["Peak Stat"]),
-            "size": next(iter(sizes_of(row).values()), ""), "unit": next(iter(sizes_of(row)), ""),
+            "size": next((f"{size:,.0f}" for size in sizes_of(row).values()), ""),
+            "unit": next(iter(sizes_of(row)), ""),
             "peak": _peak_title(place),
             "effect": _effect_text(row), "place": where_text(place, ""), "region": row.get("Region"),
             "at": _viewer_place(first, place),
