@@ -194,10 +194,10 @@ def test_voxels_have_the_volume_of_the_grid() -> None:
 @pytest.mark.parametrize(
     ("space", "said"),
     [
-        ("grid", "No voxel of 3 voxels; see --signal-scaling and voxelFWE."),
-        ("surface", "No vertex of 3 vertices; see --signal-scaling and voxelFWE."),
-        ("grayordinates", "No grayordinate of 3 grayordinates; see --signal-scaling and voxelFWE."),
+        ("grid", "Voxels: no voxel of 3 voxels; see --signal-scaling and voxelFWE."),
+        ("surface", "Vertices: no vertex of 3 vertices; see --signal-scaling and voxelFWE."),
+        ("grayordinates", "Grayordinates: no grayordinate of 3 grayordinates; see --signal-scaling and voxelFWE."),
     ],
 )
 def test_sentences_on_voxels_are_said_of_what_a_space_has(space: str, said: str) -> None:
-    assert SPACES[space].in_words("No voxel of 3 voxels; see --signal-scaling and voxelFWE.") == said
+    assert SPACES[space].in_words("Voxels: no voxel of 3 voxels; see --signal-scaling and voxelFWE.") == said

@@ -42,6 +42,8 @@ _F_DESCRIPTIONS = {
 }
 # The next level computes from these: what it gives must not depend on whether they were read back from files.
 _FULL_PRECISION = ("effect", "variance", "dof", "effects", "covariance")
+# Fields of a sidecar that say of voxels what holds in every space
+_SENTENCES = ("Description", "SignalScaling", "Caution")
 # Names of the NIfTI intent codes
 _INTENTS = {
     "effect": "estimate", "variance": "estimate", "effects": "estimate", "covariance": "estimate",
@@ -128,8 +130,9 @@ def write_statmap(
         Of the sidecar; its StatisticType decides how the map is kept.
     """
     statistic = content["StatisticType"]
+    said = {field: space.in_words(content[field]) for field in _SENTENCES if field in content}
     for file in files_of(path):
-        write_json(sidecar_path(file), dict(content))
+        write_json(sidecar_path(file), {**content, **said})
     write_map(
         path, values, mask, space,
         outside=1.0 if statistic == "p" else 0.0,

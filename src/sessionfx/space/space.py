@@ -52,7 +52,7 @@ class Structure:
 # What values are, by nibabel's name of the NIfTI intent code, and its parameters
 Intent = tuple[str, tuple[float, ...]]
 NO_INTENT: Intent = ("none", ())
-_VOXELS = re.compile(r"\bvoxels?\b")
+_VOXELS = re.compile(r"\b[Vv]oxels?\b")
 
 
 class Space(ABC):
@@ -95,7 +95,12 @@ class Space(ABC):
 
     def in_words(self, text: str) -> str:
         """Say of these features what a text says of voxels."""
-        return _VOXELS.sub(lambda found: self.features if found[0].endswith("s") else self.feature, text)
+
+        def named(found: re.Match[str]) -> str:
+            name = self.features if found[0].endswith("s") else self.feature
+            return name.capitalize() if found[0][0].isupper() else name
+
+        return _VOXELS.sub(named, text)
 
     @abstractmethod
     def same_as(self, other: Space) -> bool:
