@@ -21,6 +21,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 # section: script and its arguments
 SECTIONS = {
     "run-level": ["run_level.py"],
+    "surface-runs": ["surface_run.py"],
     "whole-analysis": ["whole_analysis.py"],
     "group-level": ["group_level.py"],
     "group-scale": ["group_scale.py"],

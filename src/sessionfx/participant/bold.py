@@ -161,7 +161,8 @@ def read_run(
 
 def _surface_data(series: SurfaceSeries, bold: Path) -> RunData:
     values, features = series.data, series.space.features
-    used = np.isfinite(values).all(axis=0) & (values != values[0]).any(axis=0)
+    lowest, highest = values.min(axis=0), values.max(axis=0)  # NaN stays
+    used = np.isfinite(lowest) & np.isfinite(highest) & (highest > lowest)
     if not used.any():
         raise ParticipantError(f"{bold}: none of the {features} has finite, varying data. Check this run.")
     signal = values if used.all() else values[:, used]
