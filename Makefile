@@ -51,8 +51,8 @@ demo-surface: $(VENV)/.runtime ## the same on the surface fsaverage5, one run pe
 	@echo "A participant: $(abspath $(DEMO))/surface/sub-01.html"
 
 $(VENV)/.data: $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps brainspace==0.1.20 # for its real series on fsaverage5 alone
-	@touch $@
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps brainspace==0.1.20 && touch $@ \
+	  || echo "brainspace cannot be installed: the tests of its real series on fsaverage5 are skipped."
 
 test: $(VENV)/.dev $(VENV)/.data lint ## set up and run the whole suite
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
