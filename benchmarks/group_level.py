@@ -61,7 +61,9 @@ def brain_mask() -> NDArray[np.bool_]:
     return np.asarray(distance <= 1)
 
 
-def write_study(folder: Path, pool: Path, n_participants: int) -> tuple[Path, Path]:
+def write_study(
+    folder: Path, pool: Path, n_participants: int, *, space: str = SPACE, extension: str = ".nii.gz"
+) -> tuple[Path, Path]:
     """Write a raw dataset of names only and first-level maps of three sessions of each participant.
 
     Parameters
@@ -70,6 +72,9 @@ def write_study(folder: Path, pool: Path, n_participants: int) -> tuple[Path, Pa
     pool : Path
         Of `draw_maps`; the maps are links to its files.
     n_participants : int
+    space : str
+        With further entities.
+    extension : str
 
     Returns
     -------
@@ -85,13 +90,13 @@ def write_study(folder: Path, pool: Path, n_participants: int) -> tuple[Path, Pa
     sidecar = json.dumps({"Contrast": "a - b", "ContrastWeights": {"a": 1.0, "b": -1.0}, "DegreesOfFreedom": 180.0})
     for number in range(n_participants):
         for session in SESSIONS:
-            name = f"sub-{number + 1:04d}_ses-{session}_task-x_space-{SPACE}_contrast-aMinusB"
+            name = f"sub-{number + 1:04d}_ses-{session}_task-x_space-{space}_contrast-aMinusB"
             target = maps / f"sub-{number + 1:04d}" / f"ses-{session}" / "func"
             target.mkdir(parents=True)
             for statistic in ("effect", "variance"):
-                path = target / f"{name}_stat-{statistic}_desc-fixedEffects_statmap.nii.gz"
-                path.symlink_to(pool / f"{number % _DRAWN_PARTICIPANTS}_{session}_{statistic}.nii.gz")
-                path.with_name(path.name.removesuffix(".nii.gz") + ".json").write_text(sidecar, encoding="utf-8")
+                path = target / f"{name}_stat-{statistic}_desc-fixedEffects_statmap{extension}"
+                path.symlink_to(pool / f"{number % _DRAWN_PARTICIPANTS}_{session}_{statistic}{extension}")
+                path.with_name(path.name.removesuffix(extension) + ".json").write_text(sidecar, encoding="utf-8")
     return raw, maps
 
 

@@ -1,10 +1,12 @@
 """Measure how the group level grows with participants and session contrasts, and what a kept file of maps saves.
 
-    python benchmarks/group_scale.py [--participants 20 200] [--sessions 3] [--calls 3] [--step 1] [--folder FOLDER]
+    python benchmarks/group_scale.py [--participants 20 200] [--sessions 3] [--calls 3] [--step 1]
+        [--grayordinates] [--folder FOLDER]
 
 Maps as in `group_level.py`, a tenth of the sessions missing; further participants are links to the files of the first
 20, so that no file is read less. Every call is a fresh process without pages, with two processes and `--work-dir`. With
-`--step 2` maps have an eighth of the voxels.
+`--step 2` maps have an eighth of the voxels. With `--grayordinates` maps are single-precision dense scalars of the 91k
+grayordinates on a made-up mesh.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import nibabel as nib
 import numpy as np
 from group_level import brain_mask, draw_maps, write_study
 from harness import measure
+from nibabel.cifti2 import ScalarAxis
+from surface_run import GRAYORDINATES, grayordinates, write_meshes
 
 MISSING = 0.1
 # What is asked: the first call reads the maps, the second one finds them kept
@@ -31,7 +35,7 @@ CALLS = {
     "all default ones, maps kept": [],
 }
 COLUMNS = (
-    "participants × sessions", "maps", "voxels", "call",
+    "participants × sessions", "maps", "voxels or grayordinates", "call",
     "wall (s)", "CPU (s)", "peak memory (MB)", "kept (GB)", "CPU per map, bare reads",
 )  # fmt: skip
 
@@ -51,24 +55,47 @@ def leave_out(maps: Path, seed: int = 4) -> int:
 
 def bare_read(pool: Path, n_maps: int = 20) -> float:
     """Measure the processor time (s) of reading an effect map with nibabel and nothing else."""
-    paths = sorted(pool.glob("*_effect.nii.gz"))[:n_maps]
+    paths = sorted(pool.glob("*_effect.*"))[:n_maps]
     started = time.process_time()
     for path in paths:
         np.asanyarray(nib.load(path).dataobj)
     return (time.process_time() - started) / len(paths)
 
 
+def draw_grayordinates(pool: Path, n_participants: int = 20) -> int:
+    """Draw maps of grayordinates: a level of each participant, noise of each session; return how many there are."""
+    pool.mkdir(parents=True)
+    rng, axis = np.random.default_rng(0), grayordinates()
+    for number in range(n_participants):
+        level = rng.standard_normal(len(axis))
+        for session in ("01", "02", "03"):
+            noise, log_variance = rng.standard_normal((2, len(axis)))
+            for statistic, values in (
+                ("effect", 0.5 * (level + noise)),
+                ("variance", 0.1 * np.exp(0.3 * log_variance)),
+            ):
+                image = nib.Cifti2Image(values.astype(np.float32)[None], (ScalarAxis([statistic]), axis))
+                image.set_data_dtype(np.float32)
+                nib.save(image, pool / f"{number}_{session}_{statistic}.dscalar.nii")
+    return len(axis)
+
+
 def measure_scale(
-    folder: Path, numbers: Sequence[int], n_sessions: int, n_calls: int, step: int
+    folder: Path, numbers: Sequence[int], n_sessions: int, n_calls: int, step: int, *, on_surface: bool
 ) -> Iterator[list[str]]:
     """Measure the first calls for each number of participants; rows of the table."""
     pool = folder / "pool"
-    draw_maps(pool, step=step)
-    n_voxels = brain_mask()[::step, ::step, ::step].sum()
+    if on_surface:
+        n_features, kind = draw_grayordinates(pool), {"space": GRAYORDINATES, "extension": ".dscalar.nii"}
+    else:
+        draw_maps(pool, step=step)
+        n_features, kind = brain_mask()[::step, ::step, ::step].sum(), {}
     for number in numbers:
         study, work = folder / f"study-{number}", folder / "work"
         work.mkdir()
-        raw, maps = write_study(study, pool, number)
+        raw, maps = write_study(study, pool, number, **kind)
+        if on_surface:
+            write_meshes(maps)
         for session in maps.glob("sub-*/ses-*"):
             if int(session.name.removeprefix("ses-")) > n_sessions:
                 shutil.rmtree(session)
@@ -80,7 +107,7 @@ def measure_scale(
             found = measure([*command, *(part for contrast in asked for part in ("--session-contrast", contrast))])
             kept = sum(path.stat().st_size for path in work.iterdir()) / 1e9
             yield [
-                f"{number} × {n_sessions}", str(n_maps), f"{n_voxels:,}", call,
+                f"{number} × {n_sessions}", str(n_maps), f"{n_features:,}", call,
                 f"{found.wall:.0f}", f"{found.cpu:.0f}", f"{found.peak:.0f}",
                 f"{kept:.2f}", f"{found.cpu / n_maps / floor:.1f}",
             ]  # fmt: skip
@@ -96,10 +123,14 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=3, choices=(2, 3))
     parser.add_argument("--calls", type=int, default=3, choices=(1, 2, 3))
     parser.add_argument("--step", type=int, default=1)
+    parser.add_argument("--grayordinates", action="store_true")
     parser.add_argument("--folder", type=Path, help="where there is room for the kept maps (a temporary one)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        found = measure_scale(Path(folder), arguments.participants, arguments.sessions, arguments.calls, arguments.step)
+        found = measure_scale(
+            Path(folder), arguments.participants, arguments.sessions, arguments.calls, arguments.step,
+            on_surface=arguments.grayordinates,
+        )  # fmt: skip
         for line in itertools.chain([COLUMNS, ["---:", "---:", "---:", "---", *["---:"] * 5]], found):
             print(f"| {' | '.join(line)} |", flush=True)
     return 0

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 VOLUMES = 300
 PRODUCT_COLUMNS = 31
+GRAYORDINATES = "fsLR_den-91k"
 N_VERTICES = 10_242
 # Vertices of a hemisphere of fsLR, those that are no medial wall, and voxels of structures: the 91k grayordinates
 N_FSLR, N_CORTEX = 32_492, {"LEFT": 29_696, "RIGHT": 29_716}
@@ -93,12 +94,16 @@ def make_surfaces(root: Path) -> Path:
     axis = grayordinates()
     image = Cifti2Image(_series(len(axis), rng), (SeriesAxis(0, REPETITION_TIME, VOLUMES), axis))
     nib.save(image, _start(root).with_name(f"{_start(root).name}_space-fsLR_den-91k_bold.dtseries.nii"))
+    write_meshes(root / "derivatives" / "fmriprep")
+    return root
+
+
+def write_meshes(folder: Path) -> None:
+    """Write a made-up mesh of each hemisphere of fsLR."""
     for hemi in "LR":
         coordinates, triangles = _sheet(N_FSLR)
         arrays = [GiftiDataArray(coordinates, intent="pointset"), GiftiDataArray(triangles, intent="triangle")]
-        name = f"hemi-{hemi}_space-fsLR_den-32k_midthickness.surf.gii"
-        nib.save(GiftiImage(darrays=arrays), root / "derivatives" / "fmriprep" / name)
-    return root
+        nib.save(GiftiImage(darrays=arrays), folder / f"hemi-{hemi}_space-fsLR_den-32k_midthickness.surf.gii")
 
 
 def grayordinates() -> BrainModelAxis:

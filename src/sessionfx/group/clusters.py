@@ -109,6 +109,7 @@ def mesh_clusters_table(stat_map: StatMap[Any], threshold: float, *, smallest: i
         The highest peak comes first, negative ones after all positive ones; empty without a mesh.
     """
     space, z, two_sided = stat_map.space, stat_map.estimate.z, stat_map.estimate.two_sided
+    is_on_surface = space.is_on_surface
     places = np.flatnonzero(stat_map.mask)
     sizes = np.ones(len(stat_map.mask)) if space.sizes is None else space.sizes
     rows: list[dict[str, Any]] = []
@@ -116,12 +117,13 @@ def mesh_clusters_table(stat_map: StatMap[Any], threshold: float, *, smallest: i
         chosen = np.zeros(len(stat_map.mask), dtype=bool)
         chosen[places[sign * z >= threshold]] = True
         labels = clusters_in(space, chosen)[places]
-        found = [np.flatnonzero(labels == label) for label in range(1, labels.max(initial=0) + 1)]
+        order = np.argsort(labels, kind="stable")
+        found = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)[1 if (labels == 0).any() else 0 :]
         for own in sorted(found, key=lambda own: -float((sign * z[own]).max())):
             if len(own) < smallest:
                 continue
             peak = own[np.argmax(sign * z[own])]
-            column = SIZES["mm²" if space.is_on_surface[places[peak]] else "mm³"]
+            column = SIZES["mm²" if is_on_surface[places[peak]] else "mm³"]
             size = round(float(sizes[places[own]].sum()), 1)
             where = {key.capitalize(): value for key, value in space.place(int(places[peak])).items()}
             rows.append({"Cluster ID": len(rows) + 1, **where, "Peak Stat": z[peak], column: size})

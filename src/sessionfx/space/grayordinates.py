@@ -68,10 +68,10 @@ class Grayordinates(Space):
         """The vertices of each hemisphere, the medial wall's too; of another surface by its structure."""
         return {_HEMISPHERES.get(name, name): int(n_vertices) for name, n_vertices in self.axis.nvertices.items()}
 
-    @property
+    @cached_property
     def is_on_surface(self) -> NDArray[np.bool_]:
         """Which are vertices."""
-        return np.asarray(self.axis.surface_mask)
+        return np.isin(self.axis.name, list(self.axis.nvertices))  # nibabel's own mask asks for each by itself
 
     def with_meshes(self, meshes: Mapping[str, Mesh]) -> Grayordinates:
         """Give the grayordinates with meshes; see `check_meshes`."""
