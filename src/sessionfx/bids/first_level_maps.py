@@ -53,7 +53,7 @@ _DATASET_NODES = ("dataset", "group", "study")
 # Folders in which no maps lie
 _OTHER_FOLDERS = ("figures", "log", "logs", "sourcedata", "group")
 # Entities that say what a map is of; in the others maps of one thing may differ
-_SUBJECT_MATTER = ("sub", "ses", "task", "hemi", "space", "cohort", "res", "contrast", "stat")
+_SUBJECT_MATTER = ("sub", "ses", "task", "space", "cohort", "res", "contrast", "stat")
 _EXTENSIONS = (Grid.extension, ".nii", *SURFACE_MAPS)
 NATIVE = "fsnative"  # the surface of each participant's own
 
@@ -125,6 +125,11 @@ class FirstLevelMap:
         return self.entities["contrast"]
 
     @property
+    def hemisphere(self) -> str | None:
+        """The hemisphere of a file that has one of a surface; other files may have the entity for something else."""
+        return self.entities.get("hemi") if self.extension == GIFTI else None
+
+    @property
     def key(self) -> tuple[str, str, str]:
         """Contrast, participant and session: one map each enters a group model."""
         return self.contrast, self.participant, self.session
@@ -132,7 +137,8 @@ class FirstLevelMap:
     @property
     def others(self) -> dict[str, str]:
         """The entities in which maps of one thing may differ (`acq`, `desc`, …), in comparable form."""
-        return {key: comparable_label(key, label) for key, label in self.entities.items() if key not in _SUBJECT_MATTER}
+        known = (*_SUBJECT_MATTER, "hemi") if self.hemisphere else _SUBJECT_MATTER
+        return {key: comparable_label(key, label) for key, label in self.entities.items() if key not in known}
 
 
 @dataclass(frozen=True)
@@ -372,7 +378,7 @@ def _of_one_form(maps: Sequence[FirstLevelMap], options: Selection) -> list[Firs
     if options.space != NATIVE:
         maps = [stat_map for stat_map in maps if stat_map.entities.get("space") != NATIVE] or maps
     if options.hemi is not None:
-        maps = [stat_map for stat_map in maps if stat_map.entities.get("hemi") == options.hemi]
+        maps = [stat_map for stat_map in maps if stat_map.hemisphere == options.hemi]
         if not maps:
             raise NothingMatchesError(f"--hemi {options.hemi}: no first-level map is of that hemisphere alone.")
     if options.den not in (None, WITHOUT):
@@ -403,8 +409,8 @@ def _whole(maps: Iterable[FirstLevelMap]) -> list[FirstLevelMap]:
     whole: list[FirstLevelMap] = []
     hemispheres: dict[Path, dict[str, FirstLevelMap]] = {}
     for stat_map in maps:
-        if "hemi" in stat_map.entities and stat_map.extension == GIFTI:
-            hemispheres.setdefault(_of_both(stat_map.effect), {})[stat_map.entities["hemi"]] = stat_map
+        if stat_map.hemisphere:
+            hemispheres.setdefault(_of_both(stat_map.effect), {})[stat_map.hemisphere] = stat_map
         else:
             whole.append(stat_map)
     for effect, parts in hemispheres.items():
@@ -425,7 +431,7 @@ def _of_both(path: Path) -> Path:
 
 def _check_whole(maps: Iterable[FirstLevelMap]) -> None:
     """Refuse maps of one hemisphere, as those of others may be of the other one."""
-    alone = next((stat_map for stat_map in maps if "hemi" in stat_map.entities), None)
+    alone = next((stat_map for stat_map in maps if stat_map.hemisphere), None)
     if alone is not None:
         hemi = alone.entities["hemi"]
         other = next(path for path in files_of(_of_both(alone.effect)) if path != alone.effect)
