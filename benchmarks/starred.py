@@ -237,7 +237,7 @@ class _Stack(MapsInMemory):
         super().__init__(maps)
         self.__dict__ |= {"layout": layout, "mask": np.ones((maps.shape[1], 1, 1), dtype=bool)}
         self.__dict__ |= {"space": Grid(self.mask.shape, np.eye(4)), "n_voxels": maps.shape[1], "n_rows": 1}
-        self.__dict__ |= {"complete": self}
+        self.__dict__ |= {"complete": self, "core": self, "learns_from_all": True}
 
 
 class _HereOnly:
