@@ -35,7 +35,7 @@ from sessionfx.report.tables import threshold_words, titled
 from sessionfx.report.viewer import ViewerMap, surface_viewer_data, viewer_data
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.grid import Grid
-from sessionfx.space.stat_map import map_summary
+from sessionfx.space.stat_map import map_summary, same_z
 from sessionfx.space.surface import Surface
 from sessionfx.wording import (
     counted,
@@ -316,10 +316,7 @@ def _are_the_same(a: QuestionResults, b: QuestionResults) -> bool:
     maps = [(first.stat_map, second.stat_map) for first, second in zip(a.strategies, b.strategies, strict=True)]
     return any(first is not None for first, _ in maps) and all(
         (first is None and second is None)
-        or (
-            first is not None and second is not None and first.estimate.z.shape == second.estimate.z.shape
-            and np.allclose(first.estimate.z, second.estimate.z, rtol=0, atol=1e-6)
-        )
+        or (first is not None and second is not None and same_z(first, second))
         for first, second in maps
     )  # fmt: skip
 

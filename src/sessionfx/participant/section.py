@@ -23,7 +23,7 @@ from sessionfx.report.mosaic import Anatomy
 from sessionfx.report.page import render, write_section
 from sessionfx.report.style import Picture
 from sessionfx.report.tables import threshold_words, titled
-from sessionfx.space.stat_map import StatMap, map_summary, position
+from sessionfx.space.stat_map import StatMap, map_summary, position, same_z
 from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.wording import counted, listed
 
@@ -162,13 +162,11 @@ def _render_contrast(results: ParticipantResults, place: str) -> str:
 
 
 def _distinct(maps: Mapping[str, StatMap[Any]]) -> dict[str, StatMap[Any]]:
-    """Show maps of the same z once, with the names of all: the linear trend of three sessions is last - first."""
+    """Show maps of the same z once, with the names of all."""
     found: list[tuple[list[str], StatMap[Any]]] = []
     for name, stat_map in maps.items():
-        z = stat_map.estimate.z
         for names, earlier in found:
-            other = earlier.estimate.z
-            if other.shape == z.shape and np.allclose(other, z, rtol=0, atol=1e-6):
+            if same_z(earlier, stat_map):
                 names.append(name)
                 break
         else:

@@ -87,6 +87,12 @@ def on_common_voxels(maps: Sequence[StatMap[R]], names: Sequence[str]) -> list[S
     return [stat_map.within(common) for stat_map in maps]
 
 
+def same_z(first: StatMap[Any], second: StatMap[Any]) -> bool:
+    """Whether two maps say the same, as of the linear trend of three sessions and the last less the first."""
+    z, other = first.estimate.z, second.estimate.z
+    return z.shape == other.shape and np.allclose(z, other, rtol=0, atol=1e-6)
+
+
 def position(mask: NDArray[np.bool_], space: Space, index: int) -> dict[str, Any]:
     """Say where an in-mask feature lies; see `Space.place`."""
     return space.place(int(np.flatnonzero(mask)[index]))

@@ -9,7 +9,7 @@ missing sessions and very unequal variances together its false positives rise (`
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import ClassVar, Self, cast
@@ -86,6 +86,13 @@ class WorkingCovariance:
 
     ratio: float
     by_group: dict[str, tuple[float, float]]
+
+    def of_each(self, groups: Sequence[str], n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give ratio and relative variance within of each of n participants, whose groups count where these differ."""
+        if not self.by_group:
+            return np.full(n, self.ratio), np.ones(n)
+        own = np.array([self.by_group[label] for label in groups])
+        return own[:, 0], own[:, 1]
 
 
 @dataclass(frozen=True)
@@ -168,10 +175,7 @@ class MarginalPlan(Plan):
     def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
         """Estimate with the design of each voxel and one working covariance; see `Plan.estimate_apart`."""
         assert self.working is not None  # noqa: S101 - `plan` gives it
-        n = len(maps.rows)
-        ratio, scale = np.full(n, self.working.ratio), np.ones(n)
-        if self.working.by_group:
-            ratio, scale = np.array([self.working.by_group[label] for label in self.groups]).T
+        ratio, scale = self.working.of_each(self.groups, len(maps.rows))
         design = maps.arranged(self.design_matrix.to_numpy())
         of_contrast = 2 * design.shape[2] * len(np.atleast_2d(self.contrast))
         white = maps.shared(whitened, design, ratio, scale)
@@ -295,11 +299,7 @@ class RobustMarginalPlan(MarginalPlan):
         if not needs_dof:
             return found
         assert found.prepared is not None and found.working is not None  # noqa: S101 - just prepared
-        n = len(dict.fromkeys(self.participants))
-        working = np.full(n, ratio), np.ones(n)
-        if found.working.by_group:
-            own = np.array([found.working.by_group[label] for label in self.groups])
-            working = own[:, 0], own[:, 1]
+        working = found.working.of_each(self.groups, len(set(self.participants)))
         clusters = prepare_robust_clusters(
             self.robust, found.prepared, self.design_matrix.to_numpy(), self.participants, self.contrast, working
         )
