@@ -12,7 +12,7 @@ from sessionfx.ask.contrasts import parse_contrasts
 from sessionfx.ask.covariates import INTERCEPT
 from sessionfx.ask.expressions import split_name
 from sessionfx.ask.session_contrasts import check_specification
-from sessionfx.bids.dataset import check_raw_dataset
+from sessionfx.bids.dataset import RAW, check_raw_dataset
 from sessionfx.bids.derivatives import check_output_place
 from sessionfx.errors import CommandLineError, DatasetError, OutputError
 from sessionfx.execution import open_executor, say
@@ -43,7 +43,7 @@ def run(options: Options) -> int:
     _check_dependencies(options)
     contrasts = parse_contrasts(options.selection.contrast) if "participant" in options.levels else ()
     raw = check_raw_dataset(options.bids_dir, skip_validation=options.selection.skip_bids_validation)
-    check_output_place(options.output_dir, {"raw": raw})
+    check_output_place(options.output_dir, {RAW: raw})
     code = 0
     with open_executor(
         scheduler=options.execution.scheduler,

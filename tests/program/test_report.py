@@ -119,7 +119,7 @@ def test_refusals_are_sentences_in_the_report_and_rows_in_the_metrics(
 HOSTILE = '<script>alert("x")</script> & $x$'
 
 
-def results_in_memory(reference: np.ndarray | None) -> ParticipantResults:
+def results_in_memory(behind: np.ndarray | None) -> ParticipantResults:
     """Results of a participant with two sessions, of which no file exists."""
     rng = np.random.default_rng(8)
     mask = rng.random((6, 7, 5)) < 0.8
@@ -149,7 +149,7 @@ def results_in_memory(reference: np.ndarray | None) -> ParticipantResults:
     return ParticipantResults(
         participant="01", entities={"task": "x", "space": "y", "res": None}, runs=runs,
         contrast=Contrast("c", HOSTILE, {HOSTILE: 1.0}), session_contrasts=tuple(questions),
-        sessions={"1": estimate(), "2": estimate()}, combined={"mean": estimate()}, reference=reference,
+        sessions={"1": estimate(), "2": estimate()}, combined={"mean": estimate()}, background=None if behind is None else (behind, grid),
         thresholds=GroupModel(), methods=MethodsText(("What was done.",), ()),
     )  # fmt: skip
 
@@ -200,10 +200,9 @@ def test_equal_results_make_equal_pages(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reference", [None, np.ones((2, 2, 2)), np.full((6, 7, 5), np.nan)])
-def test_maps_are_drawn_on_paper_where_no_mean_image_fits(reference: np.ndarray | None, tmp_path: Path) -> None:
+def test_maps_are_drawn_on_paper_where_the_mean_image_is_empty(tmp_path: Path) -> None:
     plain = write_page(results_in_memory(None), tmp_path / "plain")
-    other = write_page(results_in_memory(reference), tmp_path / "other")
+    other = write_page(results_in_memory(np.full((6, 7, 5), np.nan)), tmp_path / "other")
     assert other.read_bytes() == plain.read_bytes()
 
 
@@ -220,7 +219,7 @@ def test_a_mean_image_that_is_not_there_is_none(tmp_path: Path, small_output: Pa
     (path,) = (small_output / "sub-01" / "figures").glob("*_boldref.nii.gz")
     found = read_reference(path)
     assert found is not None
-    assert np.isfinite(found).any()
+    assert np.isfinite(found[0]).any()
 
 
 @pytest.mark.slow

@@ -45,6 +45,7 @@ _IS_READ = re.compile(rf"{_NAME_READ}\Z").match
 # Folders in which no runs lie are passed over, and those that were put aside (func.old, .trash)
 _FOLDER_READ = r"(?!(?:figures|log)(?:/|\Z))[^/.]+"
 _DATATYPES = ("anat", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "perf", "pet")
+RAW = "raw"  # the raw dataset in BIDS URIs
 _DATABASE = "layout_index.sqlite"  # pybids' name
 # pybids would read a file of this name in every folder, layout_config.json by default: there can be none
 _NO_CONFIGURATION = f"{os.devnull}/none"
@@ -117,7 +118,7 @@ class Dataset:
 
 def dataset_links(raw: Path, derivatives: Sequence[Path]) -> dict[str, Path]:
     """Give every input dataset a name for BIDS URIs: `raw`, and derivatives by their folder's name."""
-    links = {"raw": raw}
+    links = {RAW: raw}
     for root in derivatives:
         base = re.sub(r"[^a-zA-Z0-9_-]", "", root.name) or "derivatives"
         name, count = base, 2

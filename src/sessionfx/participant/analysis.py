@@ -12,13 +12,12 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sessionfx import __version__
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.bids.anatomy import AnatomyFiles, Background, find_anatomy, read_anatomy
 from sessionfx.bids.atlas import Atlas
+from sessionfx.bids.dataset import RAW
 from sessionfx.bids.names import entity_string, files_of
 from sessionfx.bids.runs import RunInputs
 from sessionfx.bids.stat_maps import as_kept, read_estimate, read_wald_test
@@ -238,6 +237,8 @@ def _mean_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Ite
 
 def _page_tasks(participant: str, results: Sequence[Task], analysis: ParticipantAnalysis) -> Iterator[Task]:
     """List the sections of the page."""
+    roots = [root for name, root in analysis.links.items() if name != RAW]
+    anatomy = find_anatomy(participant, analysis.entities, roots) if analysis.is_volumes else None
     for contrast in analysis.contrasts if analysis.has_pages else ():
         shown = [
             task for task in results
@@ -248,11 +249,15 @@ def _page_tasks(participant: str, results: Sequence[Task], analysis: Participant
             name=f"draw {contrast.label}",
             kind="page",
             fingerprint=fingerprint(
-                [[task.fingerprint for task in shown], analysis.thresholds.alpha, analysis.thresholds.correction]
+                [
+                    [task.fingerprint for task in shown],
+                    [analysis.thresholds.alpha, analysis.thresholds.correction],
+                    [file_state(path) for path in anatomy or ()],
+                ]
             ),
             inputs=tuple(task.name for task in shown),
             outputs=(runs_section(*place), contrast_section(*place, contrast.label)),
-            run=partial(ParticipantMaps.draw, contrast=contrast),
+            run=partial(ParticipantMaps.draw, contrast=contrast, anatomy=anatomy),
         )
 
 
@@ -285,7 +290,8 @@ class ParticipantMaps:
         self._combined: dict[str, dict[str, tuple[StatMap[Any], dict[str, float]]]] = {}
         self._warnings: tuple[str, ...] = ()
         self._is_logged = self._has_reference = self._are_runs_drawn = False
-        self._reference: NDArray[np.floating] | None = None
+        self._reference: Background | None = None
+        self._anatomy: Background | None = None
 
     def summary(self) -> tuple[str, ...]:
         """Give the warnings of the log that was written.
@@ -395,20 +401,31 @@ class ParticipantMaps:
         path = self.analysis.files.reference(self.participant)
         self._reference = self.analysis.files.write_reference(path, [means[run.name] for run in self.runs])
 
-    def draw(self, contrast: Contrast) -> None:
+    def draw(self, contrast: Contrast, anatomy: AnatomyFiles | None) -> None:
         """Draw the sections of a contrast and of the runs."""
         from sessionfx.participant.section import draw_contrast, draw_runs  # with what draws; see --no-report
 
-        results = self._results(contrast)
+        results = self._results(contrast, anatomy)
         if not self._are_runs_drawn:
             self._are_runs_drawn = True
             draw_runs(results, self.analysis.output_dir)
         draw_contrast(results, self.analysis.output_dir)
 
-    def _results(self, contrast: Contrast) -> ParticipantResults:
+    def _background(self, anatomy: AnatomyFiles | None) -> tuple[Background | None, tuple[str, ...]]:
+        """Read the anatomy, or the mean image where there is none; and what a reader should know of that."""
+        warnings: tuple[str, ...] = ()
+        if anatomy is not None and self._anatomy is None:
+            try:
+                self._anatomy = read_anatomy(anatomy)
+            except ParticipantError as error:
+                warnings = (f"The mean image of the runs is behind the maps, as the anatomy cannot be shown: {error}",)
+        if self._anatomy is None and self._reference is None:
+            self._reference = read_reference(self.analysis.files.reference(self.participant))
+        return (self._reference if self._anatomy is None else self._anatomy), warnings
+
+    def _results(self, contrast: Contrast, anatomy: AnatomyFiles | None) -> ParticipantResults:
         analysis = self.analysis
-        if self._reference is None:
-            self._reference = read_reference(analysis.files.reference(self.participant))
+        background, warnings = self._background(anatomy)
         return ParticipantResults(
             participant=self.participant,
             entities=analysis.entities,
@@ -417,7 +434,8 @@ class ParticipantMaps:
             session_contrasts=analysis.session_contrasts,
             sessions=self.sessions(contrast),
             combined={label: stat_map for label, (stat_map, _) in self.combined(contrast).items()},
-            reference=self._reference,
+            background=background,
+            warnings=warnings,
             thresholds=analysis.thresholds,
             methods=analysis.methods(self.runs),
             units=analysis.model.effect_units,

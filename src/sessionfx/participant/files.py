@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.bids.anatomy import Background
 from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.derivatives import SOFTWARE, bids_uri
 from sessionfx.bids.names import (
@@ -159,16 +160,16 @@ class FirstLevelFiles:
         write_json(path.with_suffix(".json"), facts)
         return facts
 
-    def write_reference(self, path: Path, means: Sequence[MeanImage]) -> NDArray[np.floating]:
-        """Write the mean over time of a participant's runs, and return it (3-D, 0 where no run has data)."""
-        grid = means[0].space
+    def write_reference(self, path: Path, means: Sequence[MeanImage]) -> Background:
+        """Write the mean over time of a participant's runs, and return it (0 where no run has data)."""
+        grid = means[0].space.as_grid()
         images = [mean.values for mean in means if mean.space.shape == grid.shape]  # noqa: PD011
         counts = np.sum([np.isfinite(image) for image in images], axis=0)
         total: NDArray[np.float64] = np.sum([np.nan_to_num(image) for image in images], axis=0)
         mean = np.divide(total, counts, where=counts > 0, out=np.zeros_like(total)).astype(np.float32)
         mask = counts > 0
         write_map(path, mean[mask], mask, grid)
-        return np.asarray(mean)
+        return mean, grid
 
     def write_run_maps(self, fitted: FittedRun, contrast: Contrast) -> None:
         """Write the maps of one run."""

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.event_model import parse_event_model
 from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.bids.anatomy import Background
 from sessionfx.bids.images import read_volume
 from sessionfx.bids.meshes import MeshFiles
 from sessionfx.bids.reading import UnreadableFileError, read_json_object, read_text
@@ -106,11 +105,13 @@ class ParticipantResults:
     session_contrasts : tuple of SessionContrast
     sessions, combined : dict
         Maps by session, or session contrast label.
-    reference : ndarray, 3-D, or None
-        The participant's mean image, drawn behind maps of the same shape.
+    background : pair of ndarray, 3-D, and Grid, or None
+        The participant's anatomy or mean image, drawn behind maps wherever it lies.
     thresholds : GroupModel
         Of which error rate and correction are those of the pictures.
     methods : MethodsText
+    warnings : tuple of str
+        What a reader should know besides those of the runs.
     units : str
         Of effects.
     meshes : mapping of str to tuple of Path
@@ -124,13 +125,14 @@ class ParticipantResults:
     session_contrasts: tuple[SessionContrast, ...]
     sessions: Mapping[str, StatMap[Any]]
     combined: Mapping[str, StatMap[Any]]
-    reference: NDArray[np.floating] | None
+    background: Background | None
     thresholds: GroupModel
     methods: MethodsText
+    warnings: tuple[str, ...] = ()
     units: str = EFFECT_UNITS["voxel"]
     meshes: MeshFiles = field(default_factory=dict)
 
 
-def read_reference(path: Path) -> NDArray[np.floating] | None:
+def read_reference(path: Path) -> Background | None:
     """Read a participant's mean image back from the output folder; None where there is none."""
-    return read_volume(path)[0] if path.is_file() else None
+    return read_volume(path) if path.is_file() else None

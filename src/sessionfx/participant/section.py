@@ -109,7 +109,7 @@ def _draw_design(run: RunSummary) -> list[Picture]:
 def _warnings(results: ParticipantResults) -> list[str]:
     """Say what a reader should know of the runs behind a contrast."""
     label = results.contrast.label
-    warnings = [f"{run.name}: {note}" for run in results.runs for note in run.facts["Notes"]]
+    warnings = [*results.warnings, *(f"{run.name}: {note}" for run in results.runs for note in run.facts["Notes"])]
     return warnings + [
         f"{run.name} is left out: {run.facts['LeftOutContrasts'][label]}."
         for run in results.runs
@@ -189,9 +189,10 @@ def _canvas(results: ParticipantResults) -> tuple[NDArray[np.integer], Canvas | 
     """Count the sessions that have each feature, and give the picture on which maps are drawn, if there is one."""
     first = next(iter(results.sessions.values()))
     counts = np.sum([stat_map.mask for stat_map in results.sessions.values()], axis=0)
-    reference, anatomy = results.reference, None
-    if reference is not None and reference.shape == first.space.shape and np.isfinite(reference).any():
-        anatomy = Anatomy(reference, first.grid.affine)
+    anatomy = None
+    if results.background is not None and np.isfinite(results.background[0]).any():
+        values, grid = results.background
+        anatomy = Anatomy(values, grid.affine)
     peaks = [_peak(stat_map) for stat_map in [*results.combined.values(), *results.sessions.values()]]
     space = first.space
     with suppress(ParticipantError):  # of another surface, or unreadable: there are numbers without
