@@ -24,7 +24,7 @@ import nibabel as nib
 import numpy as np
 from group_level import brain_mask, draw_maps, write_study
 from harness import measure
-from nibabel.cifti2 import ScalarAxis
+from nibabel.cifti2 import BrainModelAxis, ScalarAxis
 from surface_run import GRAYORDINATES, grayordinates, write_meshes
 
 MISSING = 0.1
@@ -66,6 +66,7 @@ def draw_grayordinates(pool: Path, n_participants: int = 20) -> int:
     """Draw maps of grayordinates: a level of each participant, noise of each session; return how many there are."""
     pool.mkdir(parents=True)
     rng, axis = np.random.default_rng(0), grayordinates()
+    headers = {statistic: _header(statistic, axis) for statistic in ("effect", "variance")}
     for number in range(n_participants):
         level = rng.standard_normal(len(axis))
         for session in ("01", "02", "03"):
@@ -74,10 +75,16 @@ def draw_grayordinates(pool: Path, n_participants: int = 20) -> int:
                 ("effect", 0.5 * (level + noise)),
                 ("variance", 0.1 * np.exp(0.3 * log_variance)),
             ):
-                image = nib.Cifti2Image(values.astype(np.float32)[None], (ScalarAxis([statistic]), axis))
-                image.set_data_dtype(np.float32)
-                nib.save(image, pool / f"{number}_{session}_{statistic}.dscalar.nii")
+                content = headers[statistic] + values.astype("<f4").tobytes()
+                (pool / f"{number}_{session}_{statistic}.dscalar.nii").write_bytes(content)
     return len(axis)
+
+
+def _header(name: str, axis: BrainModelAxis) -> bytes:
+    """Make what stands before the values in a file of dense scalars: nibabel takes half a second for it."""
+    image = nib.Cifti2Image(np.zeros((1, len(axis)), dtype=np.float32), (ScalarAxis([name]), axis))
+    image.set_data_dtype(np.float32)
+    return image.to_bytes()[: -4 * len(axis)]
 
 
 def measure_scale(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
@@ -12,7 +11,6 @@ from xml.parsers.expat import ExpatError
 import nibabel as nib
 import numpy as np
 from nibabel.cifti2.cifti2 import Cifti2HeaderError
-from nibabel.cifti2.cifti2_axes import BrainModelAxis
 from nibabel.cifti2.parse_cifti2 import Cifti2Extension, Cifti2Parser
 from nibabel.gifti.parse_gifti_fast import GiftiParseError
 from nibabel.spatialimages import HeaderDataError
@@ -23,7 +21,7 @@ from sessionfx.bids.images import READ_ERRORS, unreadable
 from sessionfx.bids.names import GIFTI, parse_name
 from sessionfx.bids.reading import open_input
 from sessionfx.errors import ParticipantError
-from sessionfx.space.grayordinates import Grayordinates
+from sessionfx.space.grayordinates import Grayordinates, grayordinates_of
 from sessionfx.space.space import Space
 from sessionfx.space.surface import HEMISPHERES, Surface
 
@@ -103,38 +101,28 @@ def _read_cifti(path: Path) -> SurfaceSeries:
         )
         if header is None:
             raise ParticipantError(f"{path} is no CIFTI-2 image. Convert it, or remove it.")
-        rows, models = _axes(header.content)
+        rows, space = _axes(header.content)
         values = np.asarray(image.dataobj, dtype=np.float64).reshape(image.shape[-2:])
     except CONTENT_ERRORS as error:
         raise unreadable(path, error) from None
-    if models is None:
+    if space is None:
         raise ParticipantError(f"{path} has no axis of brain models. Provide a dense series or dense scalars.")
-    if values.shape[1] != len(models):
-        raise unreadable(path, ValueError(f"{values.shape[1]} values for {len(models)} grayordinates"))
+    if (values.shape[1],) != space.shape:
+        raise unreadable(path, ValueError(f"{values.shape[1]} values for {space.shape[0]} grayordinates"))
     step = float(getattr(rows, "step", 0.0)) if getattr(rows, "unit", "") == "SECOND" else 0.0
-    return SurfaceSeries(values, Grayordinates(models), step if step > 0 else None)
+    return SurfaceSeries(values, space, step if step > 0 else None)
 
 
-def _axes(header: bytes) -> tuple[Any, BrainModelAxis | None]:
+def _axes(header: bytes) -> tuple[Any, Grayordinates | None]:
     """Read the axis of the rows of a CIFTI file, and its brain models.
 
-    These take a second to parse and are the same in all files of a study, so that they are parsed once.
+    These take long to parse and are the same in all files of a study, so that they are parsed once.
     """
     start = header.rfind(b"<MatrixIndicesMap", 0, max(header.find(b"CIFTI_INDEX_TYPE_BRAIN_MODELS"), 0))
     if start < 0:
         return None, None
     end = b"</MatrixIndicesMap>"
     stop = header.index(end, start) + len(end)
-    return _axis(header[:start] + header[stop:], 0), _brain_models(header[start:stop])
-
-
-@lru_cache(maxsize=4)
-def _brain_models(text: bytes) -> BrainModelAxis | None:
-    found = _axis(b'<CIFTI Version="2"><Matrix>' + text + b"</Matrix></CIFTI>", 1)
-    return found if isinstance(found, BrainModelAxis) else None
-
-
-def _axis(header: bytes, number: int) -> Any:
     parser: Any = Cifti2Parser()
-    parser.parse(string=header)
-    return parser.header.get_axis(number)
+    parser.parse(string=header[:start] + header[stop:])
+    return parser.header.get_axis(0), grayordinates_of(header[start:stop])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nibabel.cifti2.cifti2_axes import BrainModelAxis
     from scipy.sparse import csr_array
 
+_MATRIX = b'<CIFTI Version="2.0"><Matrix>%b</Matrix></CIFTI>'
 _HEMISPHERES = {"CIFTI_STRUCTURE_CORTEX_LEFT": "L", "CIFTI_STRUCTURE_CORTEX_RIGHT": "R"}
 
 
@@ -30,10 +31,13 @@ class Grayordinates(Space):
     axis : BrainModelAxis
     meshes : mapping of str to Mesh
         Of all vertices of hemispheres, where they are known; equal grayordinates may have others.
+    known_models : bytes
+        `models`, of those that were read; nibabel takes half a second to write them anew.
     """
 
     axis: BrainModelAxis
     meshes: Mapping[str, Mesh] = field(default_factory=dict, compare=False, repr=False)
+    known_models: bytes = field(default=b"", compare=False, repr=False)
 
     feature: ClassVar[str] = "grayordinate"
     features: ClassVar[str] = "grayordinates"
@@ -41,6 +45,15 @@ class Grayordinates(Space):
     counted: ClassVar[tuple[str, str]] = ("Grayordinates", "FittedGrayordinates")
     size_unit: ClassVar[str] = "mm² on the cortex, mm³ below it"
     place_keys: ClassVar[tuple[str, ...]] = ("structure", "vertex", "x", "y", "z")
+
+    @cached_property
+    def models(self) -> bytes:
+        """The axis in the XML of CIFTI files, as their second one."""
+        return self.known_models or self.axis.to_mapping(1).to_xml()
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Go to other processes as XML, a tenth of the arrays, which these parse once."""
+        return _with_meshes, (self.models, self.meshes)
 
     @property
     def shape(self) -> tuple[int]:
@@ -160,14 +173,42 @@ class Grayordinates(Space):
         self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()
     ) -> dict[str, bytes]:
         """Make a CIFTI file of scalars; what they are is told by their names alone."""
-        from nibabel.cifti2.cifti2 import Cifti2Image
         from nibabel.cifti2.cifti2_axes import ScalarAxis
+        from nibabel.cifti2.parse_cifti2 import Cifti2Extension
+        from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
-        rows = values.T.reshape(-1, len(self.axis))
-        image = Cifti2Image(rows, (ScalarAxis(names or [""] * len(rows)), self.axis))
-        image.set_data_dtype(rows.dtype)
-        image.nifti_header.set_intent("NIFTI_INTENT_CONNECTIVITY_DENSE_SCALARS")
-        return {"": image.to_bytes()}
+        rows = values.T.reshape(1, 1, 1, 1, -1, len(self.axis))
+        scalars = ScalarAxis(names or [""] * rows.shape[4]).to_mapping(0).to_xml()
+        header = Nifti2Header()
+        header.set_data_dtype(rows.dtype)
+        header.set_intent("NIFTI_INTENT_CONNECTIVITY_DENSE_SCALARS")
+        header.extensions.append(Cifti2Extension.from_bytes(_MATRIX % (scalars + self.models)))
+        return {"": Nifti2Image(rows, None, header).to_bytes()}
+
+
+@lru_cache(maxsize=4)
+def grayordinates_of(models: bytes) -> Grayordinates:
+    """Parse the brain models of a CIFTI file, once where all files have the same.
+
+    Parameters
+    ----------
+    models : bytes
+        See `Grayordinates.models`.
+
+    Raises
+    ------
+    Exception
+        Of several kinds, by nibabel, if they make no sense.
+    """
+    from nibabel.cifti2.parse_cifti2 import Cifti2Parser
+
+    parser: Any = Cifti2Parser()
+    parser.parse(string=_MATRIX % models)
+    return Grayordinates(parser.header.get_axis(1), known_models=models)
+
+
+def _with_meshes(models: bytes, meshes: Mapping[str, Mesh]) -> Grayordinates:
+    return replace(grayordinates_of(models), meshes=meshes)
 
 
 def _faces(voxels: NDArray[np.integer]) -> NDArray[np.intp]:
