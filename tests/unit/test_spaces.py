@@ -8,12 +8,12 @@ import pickle
 import nibabel as nib
 import numpy as np
 import pytest
-from nibabel.cifti2 import BrainModelAxis
+from nibabel.cifti2 import BrainModelAxis, ScalarAxis
 
 from sessionfx.errors import ParticipantError
 from sessionfx.report.tables import titled
 from sessionfx.space.described import describe, described
-from sessionfx.space.grayordinates import Grayordinates
+from sessionfx.space.grayordinates import Grayordinates, grayordinates_of
 from sessionfx.space.grid import Grid
 from sessionfx.space.mesh import Mesh
 from sessionfx.space.space import Space
@@ -50,6 +50,44 @@ def test_a_space_is_the_same_as_itself_in_another_process_and_no_other(name: str
 @pytest.mark.parametrize("name", SPACES)
 def test_a_space_is_read_back_from_its_description(name: str) -> None:
     assert SPACES[name].same_as(described(json.loads(json.dumps(describe(SPACES[name])))))
+
+
+@pytest.mark.parametrize("kind", ["all", "vertices", "voxels", "apart"])
+def test_brain_models_are_read_as_nibabel_reads_them(kind: str) -> None:
+    axis = brain_models()
+    axis = {"all": axis, "vertices": axis[:100], "voxels": axis[100:], "apart": axis[[0, 7, 44, 45, 60, 101, 107]]}[
+        kind
+    ]
+    space = grayordinates_of(Grayordinates(axis).models.replace(b"><", b">\n  <"))
+    assert space.axis == axis
+    assert space.axis.nvertices == axis.nvertices and space.axis.volume_shape == axis.volume_shape
+    assert grayordinates_of(space.models) is space and space.models == space.known_models
+
+
+@pytest.mark.parametrize(
+    ("said", "changed"),
+    [
+        (b'MatrixDimension="1"', b'MatrixDimension="0,1"'), (b"</BrainModel>", b""), (b'IndexCount="45"', b""),
+        (b'IndexCount="45"', b'IndexCount="44"'), (b'IndexOffset="45"', b'IndexOffset="46"'), (b">5 6 ", b">5 six "),
+        (b"CORTEX_LEFT", b"CORTEX_LEFTISH"), (b"TYPE_VOXELS", b"TYPE_VERTICES"), (b">5 6 ", b">-5 6 "),
+        (b"2,2,2", b"2,2"), (b"<Volume", b"<Volumes"), (b"0 0 1\n", b"0 1\n"), (b'SurfaceNumberOfVertices="50"', b""),
+    ],
+)  # fmt: skip
+def test_brain_models_that_make_no_sense_are_refused(said: bytes, changed: bytes) -> None:
+    assert said in GRAYORDINATES.models
+    with pytest.raises((ValueError, LookupError)):
+        grayordinates_of(GRAYORDINATES.models.replace(said, changed))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_files_of_grayordinates_are_those_that_nibabel_writes(dtype: type[np.floating]) -> None:
+    """Byte by byte, though their axis is written once."""
+    values = np.random.default_rng(0).normal(size=(GRAYORDINATES.shape[0], 2)).astype(dtype)
+    names = ("faces > houses", "öffnen")
+    image = nib.Cifti2Image(np.ascontiguousarray(values.T), (ScalarAxis(names), GRAYORDINATES.axis))
+    image.nifti_header.set_intent("NIFTI_INTENT_CONNECTIVITY_DENSE_SCALARS")
+    for space in (GRAYORDINATES, grayordinates_of(GRAYORDINATES.models)):
+        assert space.encoded(values, names=names)[""] == image.to_bytes()
 
 
 def test_surfaces_differ_in_their_name_or_their_number_of_vertices() -> None:
