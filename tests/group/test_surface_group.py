@@ -11,7 +11,13 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from mne import spatial_tris_adjacency
+from mne.stats import combine_adjacency, permutation_cluster_1samp_test
+from mne.stats.cluster_level import _find_clusters
+from nilearn.datasets import load_fsaverage
 from nilearn.glm.second_level import SecondLevelModel
+from nilearn.mass_univariate import permuted_ols
+from scipy import sparse
 
 from calls import call_main, contents, redone, times
 from sessionfx.bids.first_level_maps import find_first_level_maps, select_maps
@@ -23,6 +29,7 @@ from sessionfx.group.neighbours import neighbours_in
 from sessionfx.group.permutation import PermutationResult, permute, permute_block
 from sessionfx.options import Selection
 from sessionfx.space.grayordinates import Grayordinates
+from sessionfx.space.mesh import Mesh
 from sessionfx.space.space import Space
 from sessionfx.space.stat_map import StatMap
 from sessionfx.space.surface import Surface
@@ -313,31 +320,90 @@ def test_clusters_are_features_that_touch_of_one_sign(name: str) -> None:
 # Permutation
 
 
-def tfce_by_steps(values: np.ndarray, adjacency: np.ndarray, *, n_steps: int = 20_000) -> np.ndarray:
-    """Sum over many heights what the integral is: extent × height²; from the middle of each step."""
-    enhanced = np.zeros(len(values))
-    for sign in (1, -1):
-        heights = np.clip(sign * values, 0, None)
-        step = heights.max() / n_steps
-        levels = np.unique(heights)
-        # clusters change only where a value is passed
-        for low, high in zip(np.r_[0, levels[:-1]], levels, strict=True):
-            between = np.arange(int(low / step), int(high / step) + 1) * step + step / 2
-            weight = (between[(between >= low) & (between < high)] ** 2).sum() * step
-            for cluster in components(adjacency, heights >= high) if high > 0 else ():
-                enhanced[list(cluster)] += len(cluster) * weight
-    return enhanced
+PATCHES = (*SPACES, "patch of fsaverage5")
 
 
-@pytest.mark.parametrize("name", SPACES)
-def test_the_enhancement_on_a_mesh_is_the_integral(name: str) -> None:
-    stat_map = z_map(SPACES[name], seed=3)
-    mask, z = stat_map.mask, stat_map.estimate.z
-    neighbours = neighbours_in(mask, stat_map.space)
-    enhanced = neighbours.enhanced(z.astype(np.float32), two_sided=True)
-    adjacency = stat_map.space.adjacency.toarray()[np.ix_(mask, mask)]
-    np.testing.assert_allclose(np.abs(enhanced), tfce_by_steps(z, adjacency), rtol=2e-3, atol=2e-3)
+def some_features(name: str) -> tuple[Space, np.ndarray]:
+    """A space, and some of its features: of fsaverage5 those of the left hemisphere around one."""
+    if name in SPACES:
+        return SPACES[name], np.random.default_rng(3).random(SPACES[name].shape) > 0.05
+    half = load_fsaverage("fsaverage5")["pial"].parts["left"]
+    mesh = Mesh(np.asarray(half.coordinates, dtype=float), np.asarray(half.faces))
+    space = Surface("fsaverage5", {"L": len(mesh.coordinates)}, {"L": mesh})
+    return space, np.linalg.norm(mesh.coordinates - mesh.coordinates[5000], axis=1) < 25
+
+
+def mne_adjacency(space: Space, mask: np.ndarray) -> sparse.coo_array:
+    """Neighbours on meshes, and in the block of voxels, as mne finds them."""
+    parts = [sparse.csr_array(spatial_tris_adjacency(mesh.triangles, verbose=False)) for mesh in space.meshes.values()]
+    if isinstance(space, Grayordinates):
+        parts = [*(part[WALL:, WALL:] for part in parts), combine_adjacency(3, 3, 3)]
+    return sparse.coo_array(sparse.block_diag(parts, format="csr")[mask][:, mask])
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_the_enhancement_on_a_mesh_is_the_limit_of_that_of_mne(name: str) -> None:
+    """Which adds up steps: its error goes to zero with them."""
+    space, mask = some_features(name)
+    z = np.random.default_rng(4).normal(size=mask.sum()) * 1.5
+    enhanced = neighbours_in(mask, space).enhanced(z.astype(np.float32), two_sided=True)
     np.testing.assert_array_equal(np.sign(enhanced), np.sign(z))
+    adjacency, errors = mne_adjacency(space, mask), []
+    for n_steps in (10, 100, 1000):
+        steps = {"start": 0, "step": np.abs(z).max() / n_steps, "h_power": 2, "e_power": 1}
+        _, theirs = _find_clusters(z, steps, adjacency=adjacency)
+        errors.append(np.abs(np.abs(enhanced) - theirs).max() / theirs.max())
+    assert errors[2] < 0.002
+    assert errors[2] < 0.2 * errors[1] < 0.04 * errors[0]
+
+
+def few_participants(n_features: int) -> np.ndarray:
+    """Values of six, whose signs can be flipped in 32 ways that give different |t|."""
+    return np.random.default_rng(6).normal(size=(6, n_features)) + 0.4
+
+
+def all_null_maxima(values: np.ndarray, space: Space, mask: np.ndarray, statistic: str) -> np.ndarray:
+    """The largest statistics of so many random flips that all are among them, in order."""
+    resampling = pooled_resampling(np.ones((6, 1)), np.ones(1))
+    neighbours, seed = neighbours_in(mask, space), np.random.SeedSequence(1)
+    block = permute_block(values, resampling, neighbours, 400, seed, resampling.threshold(0.05), True)
+    ascending = np.sort(block.null_maxima[statistic])
+    return ascending[np.diff(ascending, prepend=0) > 1e-5 * ascending]
+
+
+def test_the_null_maxima_of_the_enhancement_are_those_of_mne() -> None:
+    mask = np.ones(SURFACE.shape, dtype=bool)
+    values = few_participants(mask.size)
+    ours = all_null_maxima(values, SURFACE, mask, "tfceFWE")
+    steps = {"start": 0, "step": 0.05, "h_power": 2, "e_power": 1}
+    *_, theirs = permutation_cluster_1samp_test(
+        values, steps, n_permutations=1000, adjacency=mne_adjacency(SURFACE, mask), verbose=False
+    )
+    assert len(ours) == len(theirs) == 32
+    np.testing.assert_allclose(ours, np.sort(theirs), rtol=0.02)
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_the_largest_statistics_are_those_of_nilearn(name: str) -> None:
+    """Whatever it draws: with six participants all flips come up on both sides."""
+    space, mask = some_features(name)
+    values = few_participants(int(mask.sum()))
+    theirs = permuted_ols(
+        np.ones((6, 1)), values, model_intercept=False, n_perm=400, two_sided_test=True, random_state=1,
+        output_type="dict",
+    )  # fmt: skip
+    ascending = np.sort(theirs["h0_max_t"].ravel())
+    expected = ascending[np.diff(ascending, prepend=0) > 1e-5 * ascending]
+    ours = all_null_maxima(values, space, mask, "voxelFWE")
+    assert len(ours) == 32
+    np.testing.assert_allclose(ours, expected, rtol=1e-5)
+    found = permute(
+        values, pooled_resampling(np.ones((6, 1)), np.ones(1)), mask, n_permutations=2000, seed=5,
+        executor=LocalExecutor(1, n_threads=1), description="permutations", space=space, tfce=False,
+    )  # fmt: skip
+    # what going through all flips gives
+    exact = (expected[:, None] >= np.abs(theirs["t"].ravel()) * (1 - 1e-5)).mean(axis=0)
+    np.testing.assert_allclose(10 ** -found.neg_log10_p["voxelFWE"], exact, atol=0.05)
 
 
 def resampled(space: Space | None, mask: np.ndarray, values: np.ndarray) -> PermutationResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
@@ -113,6 +114,7 @@ def _read_cifti(path: Path) -> SurfaceSeries:
     return SurfaceSeries(values, space, step if step > 0 else None)
 
 
+@lru_cache(maxsize=8)
 def _axes(header: bytes) -> tuple[Any, Grayordinates | None]:
     """Read the axis of the rows of a CIFTI file, and its brain models.
 
