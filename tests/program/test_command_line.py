@@ -262,6 +262,7 @@ def test_levels_run_in_their_own_order(levels: list[str], expected: tuple[str, .
         (["--no-such-option"], ["--no-such-option"]),
         (["session"], ["'session'", "participant", "group"]),
         (["--no-report", "--reports-only"], ["--no-report", "--reports-only"]),
+        (["--force", "--reports-only"], ["--force", "--reports-only", "drawn anew"]),
         (["--force=yes"], ["--force"]),
     ],
 )
@@ -315,7 +316,7 @@ def positive(largest: float) -> st.SearchStrategy[float]:
 
 @st.composite
 def any_options(draw: st.DrawFn) -> Options:
-    reports = draw(st.sampled_from([{}, {"no_report": True}, {"reports_only": True}]))
+    reports = draw(st.sampled_from([{}, {"no_report": True}, {"reports_only": True, "force": False}]))
     fields = {
         "participant_label": several(LABELS),
         "session_label": several(LABELS),

@@ -154,6 +154,11 @@ def _check_together(options: Execution) -> None:
     """Refuse options that need or exclude each other."""
     if options.no_report and options.reports_only:
         raise CommandLineError("--no-report and --reports-only exclude each other. Give one of them.")
+    if options.force and options.reports_only:
+        raise CommandLineError(
+            "--force and --reports-only exclude each other: the one computes all maps again, the other none. Pages are "
+            "drawn anew with --reports-only alone."
+        )
     if options.scheduler is not None and options.executor != "dask":
         raise CommandLineError("--scheduler needs --executor dask. Give both, or neither to compute on this machine.")
     if options.executor == "dask" and options.scheduler is None:
