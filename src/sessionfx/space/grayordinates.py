@@ -163,12 +163,14 @@ class Grayordinates(Space):
 
     def index_of(self, place: Mapping[str, Any]) -> int:
         """Find a vertex by its structure and number, a voxel by its coordinates."""
+        name = f"CIFTI_STRUCTURE_{place['structure']}"
+        own = next(structure for structure in self.structures if structure.name == _HEMISPHERES.get(name, name))
         if "vertex" in place:
-            is_it = self.axis.vertex == place["vertex"]
+            is_it = own.numbers == place["vertex"]
         else:
             voxel = np.linalg.inv(self.axis.affine) @ (place["x"], place["y"], place["z"], 1.0)
-            is_it = (self.axis.voxel == np.rint(voxel[:3])).all(axis=1)
-        return int(np.flatnonzero(is_it & (self.axis.name == f"CIFTI_STRUCTURE_{place['structure']}"))[0])
+            is_it = (own.numbers == np.rint(voxel[:3])).all(axis=1)
+        return int(own.places[np.flatnonzero(is_it)[0]])
 
     def encoded(
         self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()
