@@ -1,4 +1,4 @@
-"""F tests over participants, sessions and both: the answers of R (tests/data/f_tests)."""
+"""F tests over participants, sessions, conditions, and these together: the answers of R (tests/data/f_tests)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from array_study import Study
 from r_scripts import assert_r_gives_the_stored_answers
 from sessionfx.group.strategies import STRATEGIES
-from sessionfx.group.strategies.base import GroupOptions
-from sessionfx.group.strategies.marginal import MarginalPlan
+from sessionfx.group.strategies.base import GroupOptions, Question
+from sessionfx.group.strategies.marginal import MarginalPlan, WorkingCovariance
 from sessionfx.statistics.cluster_robust import wald_robust
 from sessionfx.statistics.estimates import FTest
 
 R_TABLES = Path(__file__).parents[1] / "data" / "f_tests"
 VOXELS = range(1, 7)
+BOTH = "x and y"  # two first-level contrasts, tested together
 SESSIONS = {"mean": "mean", "difference": "ses-03 - ses-01", "any": "any"}
 GROUPS = {
     "intercept": "intercept",
@@ -32,6 +33,14 @@ AGE = "group + age"
 OVER_PARTICIPANTS = [(s, g) for g in ("groups", "groups and age") for s in SESSIONS]
 MARGINAL = [(s, g) for s, g in [("any", "intercept"), *OVER_PARTICIPANTS] if g != "groups and age"]
 MARGINAL_WITH_AGE = [("any", "intercept"), *OVER_PARTICIPANTS]
+LEAST_SQUARES = [
+    *(pytest.param("x", s, g, marks=pytest.mark.many) for s, g in MARGINAL_WITH_AGE),
+    *(
+        pytest.param(BOTH, s, g, marks=pytest.mark.slow)
+        for g in ("intercept", "groups", "groups and age")
+        for s in SESSIONS
+    ),
+]
 
 
 @cache
@@ -47,7 +56,8 @@ def answer_of_r(method: str, model: str, sessions: str, group: str, maps: str = 
 
 
 @cache
-def study(model: str) -> tuple[Study, NDArray[np.float64]]:
+def study(model: str, maps: str = "x") -> tuple[Study, NDArray[np.float64]]:
+    """Make the study, and its maps of shape (N, V); of two contrasts (2 N, V), contrast by contrast."""
     table = pd.read_csv(R_TABLES / "maps.tsv", sep="\t", dtype={"participant": str, "session": str})
     people = table.drop_duplicates("participant")
     there = table["there"].to_numpy() == 1
@@ -57,7 +67,13 @@ def study(model: str) -> tuple[Study, NDArray[np.float64]]:
     made = Study(
         there.reshape(len(people), -1), covariates, interactions=(("group", "age"),) if model == "group * age" else ()
     )
-    return made, table.loc[there, [f"x{voxel}" for voxel in VOXELS]].to_numpy()
+    columns = [[f"{contrast}{voxel}" for voxel in VOXELS] for contrast in maps.split(" and ")]
+    return made, np.concatenate([table.loc[there, of_contrast].to_numpy() for of_contrast in columns])
+
+
+def asked(made: Study, sessions: str, group: str, maps: str = "x") -> Question:
+    question = made.question(SESSIONS[sessions], GROUPS.get(group, group))
+    return replace(question, tested=("x", "y")) if maps == BOTH else question
 
 
 def assert_are(found: object, expected: pd.DataFrame) -> None:
@@ -84,35 +100,38 @@ def test_values_of_participants_have_the_analyses_of_variance_of_r(
     sessions: str, method: str, model: str, group: str, variance: str
 ) -> None:
     made, maps = study(model)
-    question = made.question(SESSIONS[sessions], GROUPS[group])
-    _, found = made.answer("summary-statistics", question, maps, variance=variance)
+    _, found = made.answer("summary-statistics", asked(made, sessions, group), maps, variance=variance)
     assert_are(found, answer_of_r(method, model, sessions, group))
 
 
-def test_hotellings_test_is_the_multivariate_test_of_car() -> None:
-    made, maps = study(AGE)
-    _, found = made.answer("summary-statistics", made.question("any"), maps, variance="pooled")
-    assert_are(found, answer_of_r("Pillai", AGE, "any", "intercept"))
+VECTORS = [("x", "any"), *((BOTH, sessions) for sessions in SESSIONS)]
 
 
-def test_two_groups_with_a_covariance_each_are_compared_as_krishnamoorthy_and_yu_do() -> None:
-    made, maps = study("group")
-    _, found = made.answer("summary-statistics", made.question("any", "a - b"), maps)
-    assert_are(found, answer_of_r("Krishnamoorthy & Yu", "group", "any", "a - b"))
+@pytest.mark.parametrize(("of", "sessions"), VECTORS)
+def test_hotellings_test_is_the_multivariate_test_of_car(of: str, sessions: str) -> None:
+    """Of `any` over conditions: does any session differ in any condition, however all these differences correlate."""
+    made, maps = study(AGE, of)
+    _, found = made.answer("summary-statistics", asked(made, sessions, "intercept", of), maps, variance="pooled")
+    assert_are(found, answer_of_r("Pillai", AGE, sessions, "intercept", of))
 
 
-@pytest.mark.many
-@pytest.mark.parametrize(("sessions", "group"), MARGINAL_WITH_AGE)
-def test_wald_test_of_least_squares_is_clubsandwichs(sessions: str, group: str) -> None:
-    made, maps = study(AGE)
-    plan = STRATEGIES["marginal"].plan(made.layout, made.question(SESSIONS[sessions], GROUPS[group]), GroupOptions())
+@pytest.mark.parametrize(("of", "sessions"), VECTORS)
+def test_two_groups_with_a_covariance_each_are_compared_as_krishnamoorthy_and_yu_do(of: str, sessions: str) -> None:
+    made, maps = study("group", of)
+    _, found = made.answer("summary-statistics", asked(made, sessions, "a - b", of), maps)
+    assert_are(found, answer_of_r("Krishnamoorthy & Yu", "group", sessions, "a - b", of))
+
+
+@pytest.mark.parametrize(("of", "sessions", "group"), LEAST_SQUARES)
+def test_wald_test_of_least_squares_is_clubsandwichs(of: str, sessions: str, group: str) -> None:
+    made, maps = study(AGE, of)
+    plan = STRATEGIES["marginal"].plan(made.layout, asked(made, sessions, group, of), GroupOptions())
     assert isinstance(plan, MarginalPlan)
-    prepared = plan.with_ratio(0.0).prepared
+    prepared = plan.with_working(WorkingCovariance(0.0)).prepared
     assert prepared is not None
     # with the degrees of freedom of the design, as there
-    assert_are(
-        wald_robust(replace(prepared, spread=None), maps), answer_of_r("HTZ, least squares", AGE, sessions, group)
-    )
+    expected = answer_of_r("HTZ, least squares", AGE, sessions, group, of)
+    assert_are(wald_robust(replace(prepared, spread=None), maps), expected)
 
 
 @pytest.mark.many
@@ -126,9 +145,23 @@ def test_marginal_is_clubsandwich_on_whitened_maps(
 ) -> None:
     """Working covariances from the maps, and degrees of freedom of each voxel, included."""
     made, maps = study(model)
-    question = made.question(SESSIONS[sessions], GROUPS[group])
-    _, found = made.answer("marginal", question, maps, variance=variance)
+    _, found = made.answer("marginal", asked(made, sessions, group), maps, variance=variance)
     assert_are(found, answer_of_r(method, model, sessions, group))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "variance"), [("marginal, pooled", "pooled"), ("marginal, groups", "auto")])
+@pytest.mark.parametrize("group", ["intercept", "groups"])
+@pytest.mark.parametrize("sessions", SESSIONS)
+def test_marginal_over_conditions_and_sessions_together_is_that_of_r(
+    sessions: str, group: str, method: str, variance: str
+) -> None:
+    made, maps = study(AGE, BOTH)
+    _, found = made.answer("marginal", asked(made, sessions, group, BOTH), maps, variance=variance)
+    assert isinstance(found, FTest)
+    expected = answer_of_r(method, AGE, sessions, group, BOTH)
+    np.testing.assert_allclose(found.f, expected["f"], rtol=1e-6)
+    np.testing.assert_allclose(np.broadcast_to(found.dof, len(expected)), expected["dof"], rtol=1e-6)
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from sessionfx.group.stack import MapStack, attendance, open_stack
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, PartialMaps, Plan, Question
 from sessionfx.group.strategies.blocks import MapsInMemory, estimate_plans
+from sessionfx.group.strategies.marginal import WorkingCovariance
 from sessionfx.group.strategies.patterns import PatternPlan
 from sessionfx.statistics.estimates import Estimate
 
@@ -68,7 +69,8 @@ def planned(name: str, layout: MapLayout, question: Question, options: GroupOpti
     if not plan.pools:
         return plan
     k = len(set(plan.groups))
-    return plan.with_ratio(RATIO, np.linspace(0.3, 1.0, k), np.linspace(1.0, 2.0, k)) if k else plan.with_ratio(RATIO)  # type: ignore[attr-defined]
+    working = WorkingCovariance.of_groups(RATIO, plan.groups, np.linspace(0.3, 1.0, k), np.linspace(1.0, 2.0, k))
+    return plan.with_working(working)  # type: ignore[attr-defined]
 
 
 CASES = [

@@ -16,7 +16,7 @@ from r_scripts import assert_r_gives_the_stored_answers
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
 from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
-from sessionfx.group.strategies.marginal import MarginalPlan
+from sessionfx.group.strategies.marginal import MarginalPlan, WorkingCovariance
 from sessionfx.statistics.cluster_robust import estimate_robust
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.meta_analysis import pymare_stats
@@ -108,7 +108,7 @@ def test_least_squares_with_cr2_are_clubsandwichs(asked: tuple[str, ...]) -> Non
     question = made.question(SESSIONS.get(sessions, sessions), group)
     plan = STRATEGIES["marginal"].plan(made.layout, question, options)
     assert isinstance(plan, MarginalPlan)
-    prepared = plan.with_ratio(0.0).prepared
+    prepared = plan.with_working(WorkingCovariance(0.0)).prepared
     assert prepared is not None
     # with the degrees of freedom of the design, as there
     assert_are(estimate_robust(replace(prepared, spread=None), effects), asked, 1e-9, 1e-9)

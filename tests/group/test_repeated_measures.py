@@ -18,7 +18,7 @@ from properties import examples
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
-from sessionfx.group.strategies.marginal import MarginalPlan
+from sessionfx.group.strategies.marginal import MarginalPlan, WorkingCovariance
 from sessionfx.statistics.cluster_robust import estimate_robust, robust_contrast
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.participant_variance import (
@@ -155,7 +155,7 @@ def test_strategies_give_the_answers_of_r(case: str, contrast: str) -> None:
 
     plan = STRATEGIES["marginal"].plan(layout, asked, GroupOptions())
     assert isinstance(plan, MarginalPlan)
-    independent = plan.with_ratio(0.0)
+    independent = plan.with_working(WorkingCovariance(0.0))
     marginal = independent.estimate(data.effects, None)
     np.testing.assert_allclose(marginal.effect, expected["cr_est"], rtol=1e-10)
     np.testing.assert_allclose(np.sqrt(marginal.variance), expected["cr_se"], rtol=1e-10)

@@ -17,7 +17,7 @@ from sessionfx.cli import main
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
-from sessionfx.group.strategies.marginal import COUNTED_FULLY
+from sessionfx.group.strategies.marginal import COUNTED_FULLY, WorkingCovariance
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.robust import MEstimator, prepare_m_estimate, prepare_trimmed
 
@@ -213,7 +213,11 @@ def test_with_missing_sessions_it_solves_the_weighted_estimating_equations(kind:
     attends[[1, 4, 7, 9], [0, 2, 0, 1]] = False
     study = Study(attends)
     maps, question = with_outlying(study, 10, 6), study.question("ses-03 - ses-01")
-    plan = STRATEGIES["marginal"].plan(study.layout, question, GroupOptions(robust=kind)).with_ratio(0.8)  # type: ignore[attr-defined]
+    plan = (
+        STRATEGIES["marginal"]
+        .plan(study.layout, question, GroupOptions(robust=kind))
+        .with_working(WorkingCovariance(0.8))
+    )  # type: ignore[attr-defined]
     found, weights = plan.estimate(maps, None), plan.participant_weights(maps, None)
     for voxel in range(maps.shape[1]):
         effect, variance, own = dense(

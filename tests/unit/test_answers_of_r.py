@@ -15,7 +15,7 @@ from scipy import linalg, stats
 from array_study import Study, p_of
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, Question
-from sessionfx.group.strategies.marginal import MarginalPlan
+from sessionfx.group.strategies.marginal import MarginalPlan, WorkingCovariance
 from sessionfx.statistics.cluster_robust import wald_robust
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.unequal_variances import grouped_contrast
@@ -90,9 +90,9 @@ def marginal_plan(study: Study, question: Question, working: str) -> MarginalPla
     plan = STRATEGIES["marginal"].plan(study.layout, question, GroupOptions())
     assert isinstance(plan, MarginalPlan)
     if working == "plain":
-        return plan.with_ratio(0.0)
+        return plan.with_working(WorkingCovariance(0.0))
     spread = [SPREAD[name] for name in "abc"] if working == "unequal" else [1.0] * 3
-    return plan.with_ratio(RATIO, np.full(3, RATIO), np.square(spread))
+    return plan.with_working(WorkingCovariance.of_groups(RATIO, plan.groups, np.full(3, RATIO), np.square(spread)))
 
 
 class ClubSandwich:

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import quadratic_form
-from sessionfx.statistics.participant_variance import LARGEST_RATIO
+from sessionfx.statistics.participant_variance import (
+    GRID_LIMIT,
+    GRID_POINTS,
+    LARGEST_RATIO,
+    Slopes,
+    refined_ratio,
+)
+from sessionfx.statistics.random_intercept import KENWARD_ROGER, kenward_roger, satterthwaite
 
 Array = NDArray[np.float64]
 # Eigenvalue of a Gram matrix of columns of unit length from which its design has full rank beyond doubt: the rule of
@@ -258,9 +265,6 @@ _ZERO = 1e-10
 
 # A random intercept for each participant -------------------------------------------------------------------------
 
-_GRID_POINTS, _GRID_LIMIT = 25, 1e5  # as in `participant_variance`
-_STEPS, _STEP_TOLERANCE = 60, 1e-11
-
 
 class _Profile(NamedTuple):
     """The restricted likelihood at one λ of each voxel, and what follows from it."""
@@ -269,10 +273,7 @@ class _Profile(NamedTuple):
     inverse: Array  # (X′V⁻¹X)⁻¹
     coefficients: Array
     squares: Array  # y′Py
-    first: Array  # derivative of y′Py, relative to it
-    second: Array
-    penalty_1: Array  # tr Z′PZ
-    penalty_2: Array  # tr (Z′PZ)²
+    slopes: Slopes
     deviance: Array
 
 
@@ -340,8 +341,8 @@ class _Moments:
         deviance = self.n_residual * np.log(squares) - (self.numbers * np.log(g)).sum(axis=1)
         deviance += np.linalg.slogdet(gram)[1]
         return _Profile(
-            ratio=ratio, inverse=inverse, coefficients=b, squares=squares, first=first / squares,
-            second=second / squares, penalty_1=penalty_1, penalty_2=penalty_2, deviance=deviance,
+            ratio=ratio, inverse=inverse, coefficients=b, squares=squares,
+            slopes=Slopes(first / squares, second / squares, penalty_1, penalty_2), deviance=deviance,
         )  # fmt: skip
 
 
@@ -400,14 +401,14 @@ def fit_mixed(cells: Cells, design: Array) -> MixedFit:
     holds = regular & (m >= 2) & (moments.total > cells.rounding)
     at = np.nonzero(holds)[0]
     chosen = moments.at(at)
-    at_zero = chosen.profile(np.zeros(len(at)))
+    at_zero = chosen.profile(np.zeros(len(at))).slopes
     spread = at_zero.penalty_2 / m[at] - (at_zero.penalty_1 / m[at]) ** 2
     ratio, is_single = _ratios(chosen)
     holds[at] = (spread > _REGULAR * chosen.most**2) & is_single
     return MixedFit(at, chosen, chosen.profile(ratio), ordinary_fit[at], holds, cells.n_participants)
 
 
-def mixed(fit: MixedFit, contrast: Array, *, kenward_roger: bool) -> Fitted:
+def mixed(fit: MixedFit, contrast: Array, dof_method: str) -> Fitted:
     """Estimate a contrast of shape (P,); see `random_intercept.estimate_mixed`.
 
     Variance and degrees of freedom are Kenward and Roger's, or else Satterthwaite's.
@@ -415,53 +416,29 @@ def mixed(fit: MixedFit, contrast: Array, *, kenward_roger: bool) -> Fitted:
     effect, variance, dof = np.full(len(fit.n), np.nan), np.full(len(fit.n), np.nan), np.ones(len(fit.n))
     if len(fit.at):
         effect[fit.at] = (fit.ordinary + fit.profile.coefficients) @ contrast
-        variance[fit.at], dof[fit.at] = _of_contrast(fit.moments, fit.profile, contrast, kenward_roger=kenward_roger)
+        variance[fit.at], dof[fit.at] = _of_contrast(fit.moments, fit.profile, contrast, dof_method)
     return Fitted(Estimate(effect, variance, dof, n=fit.n), fit.holds)
 
 
 def _ratios(moments: _Moments) -> tuple[Array, NDArray[np.bool_]]:
     """Find λ by REML, and say whether the deviance has one minimum only on the grid; see `estimate_ratio`."""
     most = moments.most
-    top = np.log1p(_GRID_LIMIT * most)
-    nodes = np.linspace(0.0, 1.0, _GRID_POINTS)[:, None] * top
+    top = np.log1p(GRID_LIMIT * most)
+    nodes = np.linspace(0.0, 1.0, GRID_POINTS)[:, None] * top
     grid = np.stack([moments.profile(np.expm1(node) / most).deviance for node in nodes])
     padded = np.pad(grid, ((1, 1), (0, 0)), constant_values=np.inf)
     is_single = ((grid <= padded[:-2]) & (grid < padded[2:])).sum(axis=0) == 1
     start = grid.argmin(axis=0)
     bounds = np.vstack([nodes, np.log1p(LARGEST_RATIO * most)])
     every = np.arange(len(most))
-    low, kappa, high = bounds[np.maximum(start - 1, 0), every], bounds[start, every], bounds[start + 1, every]
-    active = every
-    for _ in range(_STEPS):
-        at = kappa[active]
-        own = moments.at(active)
-        slope, curvature = _by_kappa(own, at)
-        rising = slope > 0
-        high[active[rising]], low[active[~rising]] = at[rising], at[~rising]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            step = at - slope / curvature
-        inside = (curvature > 0) & (step > low[active]) & (step < high[active])
-        new = np.where(inside, step, (low[active] + high[active]) / 2)
-        at_zero = rising & (at == 0)
-        kappa[active] = np.where(at_zero, 0.0, new)
-        moving = (np.abs(new - at) > _STEP_TOLERANCE) & (high[active] - low[active] > _STEP_TOLERANCE)
-        active = active[moving & ~at_zero]
-        if not len(active):
-            break
-    return np.expm1(kappa) / most, is_single
+    found = refined_ratio(
+        lambda voxels, ratio: moments.at(voxels).profile(ratio).slopes, moments.n_residual, most,
+        (bounds[np.maximum(start - 1, 0), every], bounds[start, every], bounds[start + 1, every]),
+    )  # fmt: skip
+    return found, is_single
 
 
-def _by_kappa(moments: _Moments, kappa: Array) -> tuple[Array, Array]:
-    """First and second derivative of the deviance by κ = log(1 + λ n_max)."""
-    most, m = moments.most, moments.n_residual
-    found = moments.profile(np.expm1(kappa) / most)
-    jacobian = np.exp(kappa) / most
-    slope = m * found.first + found.penalty_1
-    curvature = m * (found.second - found.first**2) - found.penalty_2
-    return slope * jacobian, curvature * jacobian**2 + slope * jacobian
-
-
-def _of_contrast(moments: _Moments, found: _Profile, contrast: Array, *, kenward_roger: bool) -> tuple[Array, Array]:
+def _of_contrast(moments: _Moments, found: _Profile, contrast: Array, dof_method: str) -> tuple[Array, Array]:
     """Find variance and degrees of freedom of a contrast; see `random_intercept`."""
     m, ratio = moments.n_residual, found.ratio
     g = 1 / (1 + ratio[:, None] * moments.counts)
@@ -470,25 +447,19 @@ def _of_contrast(moments: _Moments, found: _Profile, contrast: Array, *, kenward
     of_count = np.einsum("vp,vkpq,vq->vk", z, moments.of_sums, z)
     dispersion = found.squares / m
     slope = (g**2 * of_count).sum(axis=1)
-    if not kenward_roger:
-        log_slope = slope / relative
-        ratio_ratio, ratio_scale = m * found.second - found.penalty_2, -m * found.first
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spread = (log_slope**2 * m - 2 * log_slope * ratio_scale + ratio_ratio) / (ratio_ratio * m - ratio_scale**2)
-            return dispersion * relative, np.where(ratio > 0, 1 / spread, m)
+    if dof_method != KENWARD_ROGER:
+        return dispersion * relative, satterthwaite(m, ratio, found.slopes, slope / relative)
+    _, _, penalty_1, penalty_2 = found.slopes
     information = (
-        found.penalty_2 / 2, (found.penalty_1 - ratio * found.penalty_2) / 2,
-        (m - 2 * ratio * found.penalty_1 + ratio**2 * found.penalty_2) / 2,
+        penalty_2 / 2, (penalty_1 - ratio * penalty_2) / 2,
+        (m - 2 * ratio * penalty_1 + ratio**2 * penalty_2) / 2,
     )  # fmt: skip
-    determinant = information[0] * information[2] - information[1] ** 2
-    covariance = (information[2] / determinant, -information[1] / determinant, information[0] / determinant)
     moved = np.einsum("vk,vkpq,vq->vp", g**2, moments.of_sums, z)
     cubed = (moments.counts * g**3 * of_count).sum(axis=1) - np.einsum("vp,vpq,vq->v", moved, found.inverse, moved)
     own = np.einsum("vp,vpq,vq->v", z, moments.gram, z)
     own += ((moments.counts * (ratio[:, None] * g) ** 2 - 2 * ratio[:, None] * g) * of_count).sum(axis=1)
-    adjusted = relative + 2 * cubed * (covariance[0] - 2 * ratio * covariance[1] + ratio**2 * covariance[2])
-    squared = covariance[0] * slope**2 + 2 * covariance[1] * slope * own + covariance[2] * own**2
-    return dispersion * adjusted, 2 * relative**2 / squared
+    adjusted, dof = kenward_roger(ratio, information, relative, (cubed, slope, own))
+    return dispersion * adjusted, dof
 
 
 # Cluster-robust errors -------------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ Shapes: N maps, P regressors, V voxels, G distinct eigenvalues.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,8 @@ _EQUAL_EIGENVALUES = 1e-9
 # Of the largest singular value: what is smaller is rounding. Keeping more is as right, and slower.
 _ROUNDING = 1e-13
 # κ = log(1 + λ n_max) is searched: equal steps of it are about equal steps of the intraclass correlation at both ends.
-_GRID_POINTS = 25
-_GRID_LIMIT = 1e5  # λ at the grid's upper end, an intraclass correlation of 0.99999
+GRID_POINTS = 25
+GRID_LIMIT = 1e5  # λ at the grid's upper end, an intraclass correlation of 0.99999
 LARGEST_RATIO = 1e8
 _NEWTON_STEPS = 60
 _NEWTON_TOLERANCE = 1e-11  # of κ
@@ -323,7 +324,7 @@ def estimate_ratio(spectrum: ParticipantSpectrum, squares: NDArray[np.float64]) 
             ratio = (between / within - 1) / spectrum.eigenvalues[1]
         return np.asarray(np.clip(np.nan_to_num(ratio, nan=0.0, posinf=LARGEST_RATIO), 0.0, LARGEST_RATIO))
     n_max = spectrum.largest_participant
-    nodes = np.linspace(0.0, np.log1p(_GRID_LIMIT * n_max), _GRID_POINTS)
+    nodes = np.linspace(0.0, np.log1p(GRID_LIMIT * n_max), GRID_POINTS)
     ratios = np.expm1(nodes) / n_max
     weights = 1 / (1 + np.outer(ratios, spectrum.eigenvalues))
     penalty = np.log1p(np.outer(ratios, spectrum.eigenvalues)) @ spectrum.multiplicities
@@ -343,74 +344,84 @@ def estimate_ratio(spectrum: ParticipantSpectrum, squares: NDArray[np.float64]) 
         chosen = rank_within == rank
         where, start = voxels[chosen], index_of[chosen]
         part = squares[:, where]
-        found = _refine(spectrum, part, bounds[np.maximum(start - 1, 0)], bounds[start], bounds[start + 1])
+        found = refined_ratio(
+            partial(profile_slopes, spectrum, part), spectrum.n_residual, n_max,
+            (bounds[np.maximum(start - 1, 0)], bounds[start], bounds[start + 1]),
+        )  # fmt: skip
         value = deviance(spectrum, part, found)
         better = value < lowest[where]
         best[where[better]], lowest[where[better]] = found[better], value[better]
     return best
 
 
-def _refine(
-    spectrum: ParticipantSpectrum,
-    squares: NDArray[np.float64],
-    lower: NDArray[np.float64],
-    start: NDArray[np.float64],
-    upper: NDArray[np.float64],
+class Slopes(NamedTuple):
+    """What derivatives of the deviance by λ are made of, at one λ of each voxel, with R = y′Py; of shape (V,)."""
+
+    first: NDArray[np.float64]  # R′/R
+    second: NDArray[np.float64]  # R″/R
+    penalty_1: NDArray[np.float64]  # tr Z′PZ
+    penalty_2: NDArray[np.float64]  # tr (Z′PZ)²
+
+
+def refined_ratio(
+    slopes: Callable[[NDArray[np.intp], NDArray[np.float64]], Slopes],
+    n_residual: float | NDArray[np.float64],
+    n_max: float | NDArray[np.float64],
+    bracket: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
 ) -> NDArray[np.float64]:
-    """Newton's method on κ within [lower, upper], with bisection where a step would leave the bracket."""
-    n_max = spectrum.largest_participant
-    kappa, low, high = start.copy(), lower.copy(), upper.copy()
+    """Find λ at the minimum in each voxel's bracket, by Newton's method on κ, or bisection where a step leaves it.
+
+    Parameters
+    ----------
+    slopes : callable
+        Takes the indices of voxels and a λ of each.
+    n_residual, n_max : float or ndarray of shape (V,)
+        m and the most maps of a participant.
+    bracket : (ndarray, ndarray, ndarray)
+        Lower end, start and upper end of κ, of shape (V,).
+    """
+    low, kappa, high = (ends.copy() for ends in bracket)
+    m, most = np.broadcast_to(n_residual, kappa.shape), np.broadcast_to(n_max, kappa.shape)
     active = np.arange(len(kappa))
     for _ in range(_NEWTON_STEPS):
         at = kappa[active]
-        slope, curvature = _derivatives(spectrum, squares[:, active], at, n_max)
+        jacobian = np.exp(at) / most[active]  # dλ/dκ, which is also d²λ/dκ²
+        first, second, penalty_1, penalty_2 = slopes(active, np.expm1(at) / most[active])
+        by_ratio = m[active] * first + penalty_1
+        by_ratio_2 = m[active] * (second - first**2) - penalty_2
+        slope, curvature = by_ratio * jacobian, by_ratio_2 * jacobian**2 + by_ratio * jacobian
         rising = slope > 0
         high[active[rising]], low[active[~rising]] = at[rising], at[~rising]
         with np.errstate(divide="ignore", invalid="ignore"):
             step = at - slope / curvature
         inside = (curvature > 0) & (step > low[active]) & (step < high[active])
         new = np.where(inside, step, (low[active] + high[active]) / 2)
-        kappa[active] = new
         # at the lower bound 0 bisection would take long to say so: a rising deviance at 0 is a minimum there
-        moving = (np.abs(new - at) > _NEWTON_TOLERANCE) & (high[active] - low[active] > _NEWTON_TOLERANCE)
         at_zero = rising & (at == 0)
-        kappa[active[at_zero]] = 0.0
+        kappa[active] = np.where(at_zero, 0.0, new)
+        moving = (np.abs(new - at) > _NEWTON_TOLERANCE) & (high[active] - low[active] > _NEWTON_TOLERANCE)
         active = active[moving & ~at_zero]
         if not len(active):
             break
     return np.expm1(kappa) / n_max
 
 
-def _derivatives(
-    spectrum: ParticipantSpectrum, squares: NDArray[np.float64], kappa: NDArray[np.float64], n_max: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """First and second derivative of the deviance with respect to κ."""
-    jacobian = np.exp(kappa) / n_max  # dλ/dκ, which is also d²λ/dκ²
-    ratio = np.expm1(kappa) / n_max
-    xi = spectrum.eigenvalues[:, None]
-    shrunk = 1 / (1 + ratio * xi)
-    first, second, penalty_1, penalty_2 = profile_terms(spectrum, squares, shrunk)
-    m = spectrum.n_residual
-    by_ratio = m * first + penalty_1
-    by_ratio_2 = m * (second - first**2) - penalty_2
-    return by_ratio * jacobian, by_ratio_2 * jacobian**2 + by_ratio * jacobian
-
-
-def profile_terms(
-    spectrum: ParticipantSpectrum, squares: NDArray[np.float64], shrunk: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """R′/R, R″/R of R = Σ η²/(1+λξ), and Σ ξ/(1+λξ), Σ ξ²/(1+λξ)², for `shrunk` = 1/(1+λξ) of shape (G, V)."""
-    xi = spectrum.eigenvalues[:, None]
-    scaled = xi * shrunk
-    terms = squares * shrunk
+def profile_slopes(
+    spectrum: ParticipantSpectrum,
+    squares: NDArray[np.float64],
+    voxels: NDArray[np.intp] | slice,
+    ratio: NDArray[np.float64],
+) -> Slopes:
+    """Find the slopes of some voxels, whose λ is given: R = Σ η²/(1+λξ), the traces Σ (ξ/(1+λξ))^k."""
+    shrunk = 1 / (1 + ratio * spectrum.eigenvalues[:, None])
+    scaled = spectrum.eigenvalues[:, None] * shrunk
+    terms = squares[:, voxels] * shrunk
     total = np.maximum(terms.sum(axis=0), np.finfo(float).tiny)
     terms *= scaled
     first = -terms.sum(axis=0) / total
     terms *= scaled
     second = 2 * terms.sum(axis=0) / total
-    penalty_1 = spectrum.multiplicities @ scaled
-    penalty_2 = spectrum.multiplicities @ scaled**2
-    return first, second, penalty_1, penalty_2
+    return Slopes(first, second, spectrum.multiplicities @ scaled, spectrum.multiplicities @ scaled**2)
 
 
 # One working correlation for all voxels: its profile deviance is summed over voxels at these nodes of κ and

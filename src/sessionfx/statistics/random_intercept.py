@@ -13,13 +13,14 @@ Kenward & Roger's (1997, doi:10.2307/2533558) with their adjusted variance, from
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.participant_variance import ParticipantSpectrum, estimate_ratio, profile_terms
+from sessionfx.statistics.participant_variance import ParticipantSpectrum, Slopes, estimate_ratio, profile_slopes
 
 SATTERTHWAITE = "satterthwaite"
 KENWARD_ROGER = "kenward-roger"
@@ -107,23 +108,27 @@ def estimate_mixed(
     b2 = contrast.squares[:, None]
     relative = contrast.own + ratio * contrast.shared - ratio**2 * (b2 * shrunk).sum(axis=0)
     if dof_method == KENWARD_ROGER:
-        relative, dof = _kenward_roger(spectrum, contrast, ratio, shrunk, relative)
+        relative, dof = _by_expected_information(spectrum, contrast, ratio, shrunk, relative)
     else:
         slope = contrast.shared - ratio * (b2 * shrunk * (1 + shrunk)).sum(axis=0)
-        dof = _satterthwaite(spectrum, squares, ratio, shrunk, slope / relative)
+        dof = satterthwaite(
+            spectrum.n_residual, ratio, profile_slopes(spectrum, squares, slice(None), ratio), slope / relative
+        )
     return Estimate(effect, dispersion * relative, dof), ratio
 
 
-def _satterthwaite(
-    spectrum: ParticipantSpectrum,
-    squares: NDArray[np.float64],
+def satterthwaite(
+    n_residual: float | NDArray[np.float64],
     ratio: NDArray[np.float64],
-    shrunk: NDArray[np.float64],
+    slopes: Slopes,
     log_slope: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Compute dof = 2f²/(g′Ag) with A = 2 H⁻¹, H the Hessian of the deviance in (λ, log σ²), g the gradient of f."""
-    m = float(spectrum.n_residual)
-    first, second, _, penalty_2 = profile_terms(spectrum, squares, shrunk)
+    """Compute dof = 2f²/(g′Ag) with A = 2 H⁻¹, H the Hessian of the deviance in (λ, log σ²), g the gradient of f.
+
+    Given are m, λ at the optimum with its slopes there, and h′/h of the contrast, each of shape (V,).
+    """
+    m = np.asarray(n_residual, dtype=float)
+    first, second, _, penalty_2 = slopes
     # at the optimum Σ η²/(1+λξ) = m σ²
     ratio_ratio = m * second - penalty_2
     ratio_scale = -m * first
@@ -135,7 +140,7 @@ def _satterthwaite(
     return np.where(ratio > 0, dof, m)
 
 
-def _kenward_roger(
+def _by_expected_information(
     spectrum: ParticipantSpectrum,
     contrast: MixedContrast,
     ratio: NDArray[np.float64],
@@ -150,12 +155,27 @@ def _kenward_roger(
     xi = spectrum.eigenvalues[:, None]
     m = spectrum.multiplicities
     information = (m @ (xi * shrunk) ** 2 / 2, m @ (xi * shrunk**2) / 2, m @ shrunk**2 / 2)
-    determinant = information[0] * information[2] - information[1] ** 2
-    covariance = (information[2] / determinant, -information[1] / determinant, information[0] / determinant)
     b2 = contrast.squares[:, None]
     cubed = (b2 * shrunk**3).sum(axis=0)
-    adjusted = relative + 2 * cubed * (covariance[0] - 2 * ratio * covariance[1] + ratio**2 * covariance[2])
     shared = contrast.shared - 2 * ratio * (b2 * shrunk).sum(axis=0) + ratio**2 * (b2 * xi * shrunk**2).sum(axis=0)
     own = contrast.own + ratio**2 * (b2 * shrunk**2).sum(axis=0)
+    return kenward_roger(ratio, information, relative, (cubed, shared, own))
+
+
+def kenward_roger(
+    ratio: NDArray[np.float64],
+    information: Sequence[NDArray[np.float64]],
+    relative: NDArray[np.float64],
+    of_contrast: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Adjust h(λ) and find the dof, each of shape (V,).
+
+    Given are λ, the expected information on (λσ², σ²) as its first, mixed and second part in units of σ², h(λ), and of
+    the contrast T, w′ZZ′w and w′w.
+    """
+    cubed, shared, own = of_contrast
+    determinant = information[0] * information[2] - information[1] ** 2
+    covariance = (information[2] / determinant, -information[1] / determinant, information[0] / determinant)
+    adjusted = relative + 2 * cubed * (covariance[0] - 2 * ratio * covariance[1] + ratio**2 * covariance[2])
     squared = covariance[0] * shared**2 + 2 * covariance[1] * shared * own + covariance[2] * own**2
     return adjusted, 2 * relative**2 / squared

@@ -85,7 +85,29 @@ class WorkingCovariance:
     """
 
     ratio: float
-    by_group: dict[str, tuple[float, float]]
+    by_group: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @classmethod
+    def of_groups(
+        cls, ratio: float, groups: Sequence[str], ratios: NDArray[np.float64], variances: NDArray[np.float64]
+    ) -> WorkingCovariance:
+        """Name the K ratios and variances of groups, which are given in the order in which they first appear."""
+        pairs = zip(ratios.tolist(), variances.tolist(), strict=True)
+        return cls(ratio, dict(zip(dict.fromkeys(groups), pairs, strict=True)))
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """For the sidecar."""
+        found: dict[str, object] = {"WorkingCorrelation": self.ratio / (1 + self.ratio)}
+        if self.by_group:
+            ratios, variances = np.array(list(self.by_group.values())).T
+            total = variances * (1 + ratios)
+            for name, values in (
+                ("WorkingCorrelationByGroup", ratios / (1 + ratios)),
+                ("RelativeWorkingStandardDeviationByGroup", np.sqrt(total / total.min())),
+            ):
+                found[name] = dict(zip(self.by_group, values.tolist(), strict=True))
+        return found
 
     def of_each(self, groups: Sequence[str], n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Give ratio and relative variance within of each of n participants, whose groups count where these differ."""
@@ -157,20 +179,20 @@ class MarginalPlan(Plan):
         n_common = pooled.n_sums
         ratio = pooled.estimate(sums[:n_common])
         if not self.groups:
-            return self.with_ratio(ratio)
-        ratios, variances = self._pooled_groups.estimate(sums[n_common:], ratio)
-        return self.with_ratio(ratio, ratios, variances)
+            return self.with_working(WorkingCovariance(ratio))
+        of_groups = self._pooled_groups.estimate(sums[n_common:], ratio)
+        return self.with_working(WorkingCovariance.of_groups(ratio, self.groups, *of_groups))
 
     def working_as(self, other: Plan) -> Self:
         """Work with the covariance of another plan; see `Plan.working_as`."""
         assert isinstance(other, MarginalPlan) and other.working is not None  # noqa: S101 - of the same strategy
         working = other.working
         if not working.by_group:
-            return replace(self, groups=()).with_ratio(working.ratio)
+            return replace(self, groups=()).with_working(working)
         group_of = dict(zip(dict.fromkeys(other.participants), other.groups, strict=True))
         groups = tuple(group_of[participant] for participant in dict.fromkeys(self.participants))
-        own = np.array([working.by_group[label] for label in dict.fromkeys(groups)])
-        return replace(self, groups=groups).with_ratio(working.ratio, own[:, 0], own[:, 1])
+        own = {label: working.by_group[label] for label in dict.fromkeys(groups)}
+        return replace(self, groups=groups).with_working(WorkingCovariance(working.ratio, own))
 
     def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
         """Estimate with the design of each voxel and one working covariance; see `Plan.estimate_apart`."""
@@ -181,22 +203,12 @@ class MarginalPlan(Plan):
         white = maps.shared(whitened, design, ratio, scale)
         return in_parts(lambda voxels: robust(white.at(voxels), self.contrast), maps.cells.has.shape, of_contrast)
 
-    def with_ratio(
-        self,
-        ratio: float,
-        ratios: NDArray[np.float64] | None = None,
-        variances: NDArray[np.float64] | None = None,
-        *,
-        needs_dof: bool = True,
-    ) -> Self:
-        """Prepare the contrast with a working correlation.
+    def with_working(self, working: WorkingCovariance, *, needs_dof: bool = True) -> Self:
+        """Prepare the contrast with a working covariance.
 
         Parameters
         ----------
-        ratio : float
-            Variance between over variance within participants.
-        ratios, variances : ndarray of shape (K,), optional
-            Of each group: this ratio, and the variance within participants relative to the first group.
+        working : WorkingCovariance
         needs_dof : bool
             Whether too few degrees of freedom are refused.
 
@@ -205,14 +217,9 @@ class MarginalPlan(Plan):
         NotEstimableError
             If too few participants carry the contrast, or part of it is carried by one alone.
         """
-        own_ratio: float | NDArray[np.float64] = ratio
-        own_scale: float | NDArray[np.float64] = 1.0
-        if ratios is not None and variances is not None:
-            order = list(dict.fromkeys(self.groups))
-            index = [order.index(label) for label in self.groups]
-            own_ratio, own_scale = ratios[index], variances[index]
+        ratio, scale = working.of_each(self.groups, len(set(self.participants)))
         prepared = robust_contrast(
-            self.design_matrix.to_numpy(), self.participants, self.contrast, own_ratio, own_scale,
+            self.design_matrix.to_numpy(), self.participants, self.contrast, ratio, scale,
             n_responses=self.n_responses,
         )  # fmt: skip
         q = len(prepared.weights)
@@ -222,21 +229,17 @@ class MarginalPlan(Plan):
             raise NotEstimableError(
                 f"Too few participants carry this contrast: {max(prepared.dof - q + 1, 0.0):.1f} degrees of freedom."
             )
-        correlation = ratio / (1 + ratio)
-        by_group: dict[str, tuple[float, float]] = {}
-        if ratios is not None and variances is not None:
-            pairs = zip(ratios.tolist(), variances.tolist(), strict=True)
-            by_group = dict(zip(dict.fromkeys(self.groups), pairs, strict=True))
         dof = prepared.dof - q + 1
         few = (f"With {dof:.1f} degrees of freedom its p values are approximate.",) if dof < FEW_DOF else ()
+        details = working.fields
         return replace(
             self,
             prepared=prepared,
-            working=WorkingCovariance(ratio, by_group),
+            working=working,
             warnings=(*self.known, *few),
-            description=f"{_description(self)}, working correlation {correlation:.2f}"
-            + (", with a variance and a correlation of its own for each group." if ratios is not None else "."),
-            details={**self.details, "WorkingCorrelation": correlation, **_by_group(self.groups, ratios, variances)},
+            description=f"{_description(self)}, working correlation {details['WorkingCorrelation']:.2f}"
+            + (", with a variance and a correlation of its own for each group." if working.by_group else "."),
+            details={**self.details, **details},
         )
 
     def effective_n(self, question: Question) -> float:
@@ -278,7 +281,7 @@ class RobustMarginalPlan(MarginalPlan):
     ----------
     robust : {'huber', 'bisquare'}
     clusters : RobustClusters or None
-        What `with_ratio` prepares.
+        What `with_working` prepares.
     """
 
     robust: MEstimator = field(default="huber", kw_only=True)
@@ -286,23 +289,16 @@ class RobustMarginalPlan(MarginalPlan):
 
     weighs_participants: ClassVar[bool] = True
 
-    def with_ratio(
-        self,
-        ratio: float,
-        ratios: NDArray[np.float64] | None = None,
-        variances: NDArray[np.float64] | None = None,
-        *,
-        needs_dof: bool = True,
-    ) -> Self:
-        """Prepare the contrast, and the weights where this is the final working correlation; see `MarginalPlan`."""
-        found = super().with_ratio(ratio, ratios, variances, needs_dof=needs_dof)
+    def with_working(self, working: WorkingCovariance, *, needs_dof: bool = True) -> Self:
+        """Prepare the contrast, and the weights where this is the final working covariance; see `MarginalPlan`."""
+        found = super().with_working(working, needs_dof=needs_dof)
         if not needs_dof:
             return found
-        assert found.prepared is not None and found.working is not None  # noqa: S101 - just prepared
-        working = found.working.of_each(self.groups, len(set(self.participants)))
+        assert found.prepared is not None  # noqa: S101 - just prepared
         clusters = prepare_robust_clusters(
-            self.robust, found.prepared, self.design_matrix.to_numpy(), self.participants, self.contrast, working
-        )
+            self.robust, found.prepared, self.design_matrix.to_numpy(), self.participants, self.contrast,
+            working.of_each(self.groups, len(set(self.participants))),
+        )  # fmt: skip
         n_carrying = int((clusters.variances > 0).sum())
         if n_carrying < FEWEST:
             raise NotEstimableError(too_few(n_carrying))
@@ -334,22 +330,6 @@ class RobustMarginalPlan(MarginalPlan):
     def resampling(self) -> WildBootstrap:
         """Decline; see `Plan.resampling`."""
         raise NotEstimableError(NO_RESAMPLING)
-
-
-def _by_group(
-    groups: tuple[str, ...], ratios: NDArray[np.float64] | None, variances: NDArray[np.float64] | None
-) -> dict[str, object]:
-    """Fields for the sidecar."""
-    if ratios is None or variances is None:
-        return {}
-    labels = list(dict.fromkeys(groups))
-    total = variances * (1 + ratios)
-    return {
-        "WorkingCorrelationByGroup": dict(zip(labels, (ratios / (1 + ratios)).tolist(), strict=True)),
-        "RelativeWorkingStandardDeviationByGroup": dict(
-            zip(labels, np.sqrt(total / total.min()).tolist(), strict=True)
-        ),
-    }
 
 
 def _working_groups(
@@ -507,4 +487,4 @@ class Marginal(Strategy):
             n_tested=len(question.tested),
         )  # fmt: skip
         # where the working correlation is to be estimated, the degrees of freedom that it gives decide
-        return start.with_ratio(0.0, needs_dof=not start.pools)
+        return start.with_working(WorkingCovariance(0.0), needs_dof=not start.pools)

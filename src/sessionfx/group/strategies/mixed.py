@@ -73,9 +73,8 @@ class MixedPlan(Plan):
 
     def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
         """Estimate by REML at each voxel with its own design; see `Plan.estimate_apart`."""
-        design, is_kenward_roger = maps.arranged(self.design_matrix.to_numpy()), self.dof_method == KENWARD_ROGER
-        fit = maps.shared(fit_mixed, design)
-        return mixed(fit, self.contrast, kenward_roger=is_kenward_roger)
+        fit = maps.shared(fit_mixed, maps.arranged(self.design_matrix.to_numpy()))
+        return mixed(fit, self.contrast, self.dof_method)
 
 
 class Mixed(Strategy):
