@@ -181,7 +181,11 @@ def test_a_stack_holds_what_enough_maps_have(
 
 
 @pytest.mark.slow
-def test_the_program_answers_voxels_that_enough_maps_have(study: GroupStudy, tmp_path: Path) -> None:
+def test_the_program_answers_voxels_that_enough_maps_have(
+    study: GroupStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # some blocks of voxels that all maps have, others that some lack
+    monkeypatch.setattr("sessionfx.group.strategies.blocks.VOXELS_PER_BLOCK", 64)
     asked = ["--derivatives", str(study.maps), "--session-contrast", "mean", "--strategy", "summary-statistics",
              "--permutations", "20", "--nprocs", "1", "--no-report"]  # fmt: skip
     for share in ("1", "0.7"):
@@ -206,6 +210,8 @@ def test_the_program_answers_voxels_that_enough_maps_have(study: GroupStudy, tmp
     assert (n[n > 0] == np.isfinite(means).sum(axis=0)[n > 0]).all()
     resampled = group_map(tmp_path / "0.7", "summaryStatistics", "p", desc="voxelFWE")
     assert (resampled[~complete] == 1).all()
+    of_strict = group_map(tmp_path / "1", "summaryStatistics", "p", desc="voxelFWE")
+    assert np.allclose(resampled[complete], of_strict[complete], rtol=1e-10)
     verdict = (tmp_path / "0.7" / "group").glob("*sessions-mean_validity.json")
     assert "rest on fewer maps" in next(verdict).read_text(encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise, permutations, product
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -24,11 +25,15 @@ from sessionfx.group.permutation import (
     SKEWED_P,
     TIE_TOLERANCE,
     PermutationResult,
+    Values,
     check_symmetry,
+    memory_of_a_block,
     neg_log10_family_wise_p,
+    part_width,
     permute,
     permute_block,
 )
+from sessionfx.group.store import BlockStore, scratch_file
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.space.grid import Grid
@@ -362,6 +367,38 @@ def test_many_participants_are_limited_by_the_number_of_permutations_alone() -> 
     result = run(smooth_values(14, seed=12, effect=3.0), *intercept(14), 60, tfce=False)
     assert (result.n_possible, result.smallest_p, result.warning) == (2**14, 1 / 61, "")
     assert 10 ** -result.neg_log10_p["voxelFWE"].max() == pytest.approx(1 / 61)
+
+
+@pytest.mark.parametrize("n_processes", [1, 2])
+def test_values_on_disk_give_the_same_bytes_as_in_memory(n_processes: int, tmp_path: Path) -> None:
+    shape = (14, 15, 13)
+    values = np.random.default_rng(4).normal(size=(600, int(np.prod(shape)))).astype(np.float32)
+    design, contrast = intercept(len(values))
+
+    def found(values: Values, executor: LocalExecutor) -> PermutationResult:
+        check_symmetry(values, pooled_resampling(design, contrast), 3)
+        return permute(
+            values, pooled_resampling(design, contrast), np.ones(shape, bool), n_permutations=70, seed=3,
+            executor=executor, description="permutations",
+        )  # fmt: skip
+
+    assert part_width(len(values)) < values.shape[1] / 20
+    with scratch_file(tmp_path, is_shared=True) as file:
+        parts = np.array_split(values, 7, axis=1)
+        store = BlockStore.of_columns(file, tmp_path, parts, values.shape[1], part_width(len(values)))
+        store.share()
+        on_disk = found(store, LocalExecutor(n_processes, n_threads=1))
+    in_memory = found(values, LocalExecutor(1, n_threads=1))
+    for name, neg_log10_p in in_memory.neg_log10_p.items():
+        np.testing.assert_array_equal(on_disk.neg_log10_p[name], neg_log10_p)
+
+
+def test_memory_of_values_on_disk_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
+    mask, needed = np.ones((100, 100, 25), bool), []
+    with scratch_file(tmp_path) as file:
+        for n in (50, 10_000):
+            needed.append(memory_of_a_block(BlockStore(file, tmp_path, n, mask.sum(), part_width(n)), mask))
+    assert needed[1] < needed[0] + 0.05 < 0.6  # GB
 
 
 @pytest.mark.parametrize(("small", "is_said"), [(8, True), (10, False)])

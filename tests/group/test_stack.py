@@ -88,6 +88,19 @@ def test_blocks_hold_what_rows_were_written(
         assert os.fstat(file.fileno()).st_size == rows.nbytes
 
 
+@pytest.mark.parametrize("sizes", [(23,), (4, 4, 15), (1, 0, 9, 3, 10), (20, 3)])
+def test_columns_that_come_in_any_parts_are_stored_in_blocks(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(9, 23)).astype(np.float32)
+    parts = np.split(values, np.cumsum(sizes)[:-1], axis=1)
+    with scratch_file(tmp_path, is_shared=True) as file:
+        store = BlockStore.of_columns(file, tmp_path, parts, 23, 4)
+        store.share()
+        elsewhere = pickle.loads(pickle.dumps(store))  # noqa: S301
+        assert (elsewhere.shape, elsewhere.dtype) == (values.shape, values.dtype)
+        np.testing.assert_array_equal(np.hstack([elsewhere.read(block) for block in elsewhere.blocks]), values)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_file_that_was_cut_off_is_an_error_and_no_zeros(tmp_path: Path) -> None:
     with scratch_file(tmp_path) as file:
         store = BlockStore(file, tmp_path, 2, 5, 5)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,11 @@ from sessionfx.group.evidence import gather
 from sessionfx.group.judgement import Evidence
 from sessionfx.group.likeness import Likeness, LikenessCheck
 from sessionfx.group.participant_evidence import ValueCheck
-from sessionfx.group.permutation import PermutationResult, check_symmetry, permute
+from sessionfx.group.permutation import PermutationResult, Values, check_symmetry, part_width, permute
 from sessionfx.group.results import PairResult, QuestionResults, StrategyResult
 from sessionfx.group.spool import Spool
 from sessionfx.group.stack import MapStack
+from sessionfx.group.store import BlockStore, scratch_file
 from sessionfx.group.strategies import REFERENCE, STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
 from sessionfx.group.strategies.blocks import Estimator, distinct_pools, estimate_plans, in_memory, informed
@@ -222,22 +224,40 @@ class GroupEstimator:
         return replace(planned, stat_map=stat_map, threshold=threshold, clusters=clusters)
 
     def _permute(self, plan: Plan, question: Question, stack: MapStack, mask: NDArray[np.bool_]) -> PermutationResult:
-        resampling, chosen = plan.resampling, mask[stack.mask]
-        values = np.concatenate(
-            [
-                plan.resampled_values(stack.effects(block), stack.variances(block) if plan.uses_variances else None)[
-                    :, chosen[block]
-                ]
-                for block in stack.blocks
-            ],
-            axis=1,
-        )
-        if not question.sessions.is_within_participant:  # sessions that are exchanged make differences symmetric
-            check_symmetry(values, resampling, self.model.random_seed)
-        return permute(
-            values, resampling, mask, n_permutations=self.model.permutations, seed=self.model.random_seed,
-            executor=self.executor, description=question.text, space=stack.space,
-        )  # fmt: skip
+        resampling = plan.resampling
+        with self._resampled_values(plan, stack, mask) as values:
+            if not question.sessions.is_within_participant:  # sessions that are exchanged make differences symmetric
+                check_symmetry(values, resampling, self.model.random_seed)
+            return permute(
+                values, resampling, mask, n_permutations=self.model.permutations, seed=self.model.random_seed,
+                executor=self.executor, description=question.text, space=stack.space,
+            )  # fmt: skip
+
+    @contextmanager
+    def _resampled_values(self, plan: Plan, stack: MapStack, mask: NDArray[np.bool_]) -> Iterator[Values]:
+        """Bring what a plan resamples at the voxels of a mask, of shape (N, V), onto disk where answers go there."""
+        chosen = mask[stack.mask]
+        parts = _resampled_blocks(plan, stack, chosen)
+        if self.spool is None:
+            yield np.concatenate(list(parts), axis=1)
+            return
+        with scratch_file(self.spool.folder, is_shared=True) as file:
+            first = next(parts)
+            store = BlockStore.of_columns(
+                file, self.spool.folder, chain([first], parts), int(chosen.sum()), part_width(len(first))
+            )
+            store.share()
+            yield store
+
+
+def _resampled_blocks(plan: Plan, stack: MapStack, chosen: NDArray[np.bool_]) -> Iterator[NDArray[np.floating]]:
+    """Give what a plan resamples at some of the answered voxels, block by block."""
+    start = 0
+    for block in stack.blocks:
+        values = plan.resampled_values(stack.effects(block), stack.variances(block) if plan.uses_variances else None)
+        stop = start + values.shape[1]
+        yield values[:, chosen[start:stop]]
+        start = stop
 
 
 def _informed(planned: StrategyResult, sums: Mapping[object, NDArray[np.float64]]) -> StrategyResult:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from sessionfx.errors import NotEstimableError, SessionFXError
 from sessionfx.group.neighbours import Neighbours, neighbours_in
+from sessionfx.group.store import BlockStore
 from sessionfx.space.space import Space
 from sessionfx.statistics.resampling import Resampling, WildBootstrap, summed_skewness
 
@@ -87,8 +88,12 @@ class _Block:
     null_maxima: dict[str, NDArray[np.float64]]
 
 
+# Values of shape (N, V) in memory, or on disk in blocks of `part_width(N)` voxels, which other processes can read
+Values = NDArray[np.floating] | BlockStore
+
+
 def permute(
-    values: NDArray[np.floating],
+    values: Values,
     resampling: Resampling,
     mask: NDArray[np.bool_],
     *,
@@ -106,7 +111,7 @@ def permute(
 
     Parameters
     ----------
-    values : ndarray of shape (N, V)
+    values : ndarray or BlockStore, of shape (N, V)
         As `resampling` takes them, finite and varying at each of the V voxels of `mask`, in the order of its true
         elements.
     resampling : Resampling
@@ -116,8 +121,8 @@ def permute(
     seed : int
         Not negative.
     executor : Executor
-        Where blocks of resamplings are computed. Each needs the memory of `values` twice, and `BLOCK_SIZE` maps of
-        the statistic in single precision.
+        Where blocks of resamplings are computed. Each needs `BLOCK_SIZE` maps of the statistic in single precision,
+        and twice the memory of `values` where these are not on disk.
     description : str
         What the progress bar shows.
     space : Space, optional
@@ -199,12 +204,12 @@ def permute(
     )
 
 
-def check_symmetry(values: NDArray[np.floating], resampling: Resampling, seed: int) -> None:
+def check_symmetry(values: Values, resampling: Resampling, seed: int) -> None:
     """Make sure that values whose signs are to be flipped may be symmetric, by their mean skewness over voxels.
 
     Parameters
     ----------
-    values : ndarray of shape (N, V)
+    values : ndarray or BlockStore, of shape (N, V)
         As `resampling` takes them.
     resampling : Resampling
     seed : int
@@ -220,7 +225,7 @@ def check_symmetry(values: NDArray[np.floating], resampling: Resampling, seed: i
     signs = np.where(np.random.default_rng(seed).random((_SKEWNESS_FLIPS + 1, n)) < 0.5, -1.0, 1.0)
     signs[0] = 1.0
     skewness = np.zeros(len(signs))
-    for part in _parts(values):
+    for _, part in _parts(values):
         skewness += summed_skewness(resampling.contributions(part), signs)
     # flips that repeat the data, or all of them, tie: with 8 participants there are two in 199, which say nothing
     larger = np.abs(skewness[1:]) > abs(skewness[0]) * (1 + TIE_TOLERANCE)
@@ -235,22 +240,36 @@ def check_symmetry(values: NDArray[np.floating], resampling: Resampling, seed: i
         )
 
 
-def _parts(values: NDArray[np.floating]) -> Iterator[NDArray[np.float64]]:
+def part_width(n_rows: int) -> int:
+    """Say how many voxels of so many values are worked on at a time."""
+    return max(64, _VALUES_AT_A_TIME // n_rows // 64 * 64)
+
+
+def _parts(values: Values) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """Cut values of shape (N, V) into voxels that are worked on at a time."""
-    width = max(64, _VALUES_AT_A_TIME // len(values) // 64 * 64)
-    for start in range(0, values.shape[1], width):
-        yield np.ascontiguousarray(values[:, start : start + width], dtype=np.float64)
+    if isinstance(values, BlockStore):
+        cut = ((block, values.read(block)) for block in values.blocks)
+    else:
+        width, n_voxels = part_width(len(values)), values.shape[1]
+        blocks = [slice(start, min(start + width, n_voxels)) for start in range(0, n_voxels, width)]
+        cut = ((block, values[:, block]) for block in blocks)
+    for block, part in cut:
+        yield block, np.ascontiguousarray(part, dtype=np.float64)
 
 
-def memory_of_a_block(values: NDArray[np.floating], mask: NDArray[np.bool_]) -> float:
+def memory_of_a_block(values: Values, mask: NDArray[np.bool_]) -> float:
     """Bound the memory (GB) that a block of resamplings of values of shape (N, V) needs."""
-    maps = 2 * (BLOCK_SIZE + 1) * values.shape[1] * np.dtype(np.float32).itemsize
+    n_rows, n_voxels = values.shape
+    maps = (BLOCK_SIZE + 1) * n_voxels * np.dtype(np.float32).itemsize
     volumes = 32 * mask.size  # labels, heights, the enhanced map and its tree
-    return BASE_GB + float(2 * values.nbytes + maps + volumes) / 1e9
+    # as they come and as they are used
+    held = 0 if isinstance(values, BlockStore) else 2 * values.nbytes
+    worked_on = 8 * (n_rows + BLOCK_SIZE) * part_width(n_rows) * np.dtype(np.float64).itemsize
+    return BASE_GB + float(held + worked_on + maps + volumes) / 1e9
 
 
 def permute_block(
-    values: NDArray[np.floating],
+    values: Values,
     resampling: Resampling,
     neighbours: Neighbours | None,
     n_permutations: int,
@@ -266,9 +285,9 @@ def permute_block(
         By statistic: absolute observed values of shape (V,), null maxima of shape (n_permutations,).
     """
     draws = resampling.draws(np.random.default_rng(seed), n_permutations)
-    parts = [resampling.statistic(part, draws).astype(np.float32) for part in _parts(values)]
-    maps = np.concatenate(parts, axis=1)
-    del parts
+    maps = np.empty((len(draws), values.shape[1]), dtype=np.float32)
+    for block, part in _parts(values):
+        maps[:, block] = resampling.statistic(part, draws)
     of_map = partial(_statistics, neighbours=neighbours, threshold=threshold, two_sided=resampling.two_sided, tfce=tfce)
     observed = {
         name: np.asarray(statistic if neighbours is None else neighbours.features(statistic), dtype=np.float64)

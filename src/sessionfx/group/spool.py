@@ -38,7 +38,7 @@ class Spool:
 
     def __init__(self, file: IO[Any], folder: Path) -> None:
         self._file = file
-        self._folder = folder
+        self.folder = folder
         self._stop = 0
         self._held: OrderedDict[int, Any] = OrderedDict()
         self._lock = threading.Lock()
@@ -61,7 +61,7 @@ class Spool:
                 done = os.pwrite(self._file.fileno(), left, place)
                 left, place = left[done:], place + done
         except OSError as error:
-            raise unusable(self._folder, error) from None
+            raise unusable(self.folder, error) from None
         return partial(self._read, start, len(content))
 
     def keep_map(self, stat_map: StatMap[R]) -> StatMap[R]:
@@ -76,7 +76,7 @@ class Spool:
         while left:
             done = os.preadv(self._file.fileno(), [left], place)
             if not done:
-                raise unusable(self._folder, OSError(0, "it was cut off"))
+                raise unusable(self.folder, OSError(0, "it was cut off"))
             left, place = left[done:], place + done
         return pickle.loads(content)  # noqa: S301 - written by this process, into a file without a name
 

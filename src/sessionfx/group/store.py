@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -58,6 +58,35 @@ class BlockStore:
         self.n_rows = n_rows
         self.dtype = np.dtype(dtype)
         self.stop = start + n_rows * n_columns * self.dtype.itemsize
+
+    @classmethod
+    def of_columns(
+        cls, file: IO[Any], folder: Path, parts: Iterable[NDArray[np.floating]], n_columns: int, width: int
+    ) -> BlockStore:
+        """Fill a file with arrays of shape (N, v) beside each other, never holding more than two blocks of either.
+
+        Raises
+        ------
+        OutputError
+            If the folder is full.
+        """
+        coming = iter(parts)
+        left = next(coming)
+        store = cls(file, folder, len(left), n_columns, width, dtype=left.dtype.type)
+        check_room(folder, store.stop, "values to be resampled")
+        for block in store.blocks:
+            n_wanted, held = block.stop - block.start, [left]
+            while sum(part.shape[1] for part in held) < n_wanted:
+                held.append(next(coming))
+            whole = np.concatenate(held, axis=1) if len(held) > 1 else left
+            store._whole(os.pwrite, np.ascontiguousarray(whole[:, :n_wanted]), store._place(block, 0))
+            left = whole[:, n_wanted:]
+        return store
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and W."""
+        return self.n_rows, self._n_columns
 
     @property
     def blocks(self) -> list[slice]:
