@@ -163,14 +163,34 @@ class Grayordinates(Space):
 
     def index_of(self, place: Mapping[str, Any]) -> int:
         """Find a vertex by its structure and number, a voxel by its coordinates."""
-        name = f"CIFTI_STRUCTURE_{place['structure']}"
-        own = next(structure for structure in self.structures if structure.name == _HEMISPHERES.get(name, name))
+        numbers, features = self._in_order[f"CIFTI_STRUCTURE_{place['structure']}"]
         if "vertex" in place:
-            is_it = own.numbers == place["vertex"]
+            number = place["vertex"]
         else:
-            voxel = np.linalg.inv(self.axis.affine) @ (place["x"], place["y"], place["z"], 1.0)
-            is_it = (own.numbers == np.rint(voxel[:3])).all(axis=1)
-        return int(own.places[np.flatnonzero(is_it)[0]])
+            voxel = self._to_voxels @ (place["x"], place["y"], place["z"], 1.0)
+            number = np.ravel_multi_index(tuple(np.rint(voxel[:3]).astype(int)), self.axis.volume_shape)
+        return int(features[np.searchsorted(numbers, number)])
+
+    @cached_property
+    def _in_order(self) -> dict[str, tuple[NDArray[np.integer], NDArray[np.intp]]]:
+        """The vertices, or voxels of the flattened grid, of each structure in their order, and which features they are.
+
+        In a map are thousands of clusters, whose peaks would each be compared with all features.
+        """
+        found = {}
+        for name in dict.fromkeys(self.axis.name):
+            features = np.flatnonzero(self.axis.name == name)
+            numbers = (
+                self.axis.vertex[features] if name in self.axis.nvertices
+                else np.ravel_multi_index(tuple(self.axis.voxel[features].T), self.axis.volume_shape)
+            )  # fmt: skip
+            order = np.argsort(numbers, kind="stable")
+            found[str(name)] = (numbers[order], features[order])
+        return found
+
+    @cached_property
+    def _to_voxels(self) -> NDArray[np.float64]:
+        return np.asarray(np.linalg.inv(self.axis.affine))
 
     def encoded(
         self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()
