@@ -156,18 +156,18 @@ def write_out(text: str) -> None:
     try:
         print(printable(text), flush=True)
     except BrokenPipeError:
-        give_up("stdout")
+        _give_up_output()
         sys.exit(NO_READER)
     except OSError as error:
-        give_up("stdout")
+        _give_up_output()
         raise OutputError(
             f"Standard output cannot be written ({error.strerror}). Check where it is redirected to."
         ) from None
 
 
-def give_up(stream_name: str) -> None:
-    """Send what is still to be written to a standard stream nowhere: its reader is gone."""
+def _give_up_output() -> None:
+    """Send what is still to be written to standard output nowhere: its reader is gone."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, getattr(sys, stream_name).fileno())
+        os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)

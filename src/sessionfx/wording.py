@@ -74,11 +74,10 @@ def session_names(labels: Iterable[str]) -> str:
     return listed([f"ses-{label}" for label in labels])
 
 
-def lines_text(lines: Sequence[int], *, most: int = 3) -> str:
+def lines_text(lines: Iterable[Any]) -> str:
     """Name lines of a file: `line 4`, `lines 4 and 7`, `lines 4, 5, 6 and 12 more`."""
-    shown = [str(line) for line in lines[:most]]
-    if len(lines) > most:
-        return f"lines {', '.join(shown)} and {len(lines) - most} more"
+    numbers = [str(int(line)) for line in lines]
+    shown = [*numbers[:3], f"{len(numbers) - 3} more"] if len(numbers) > 3 else numbers
     return f"line{'s' * (len(shown) > 1)} {joined(shown)}"
 
 

@@ -7,7 +7,7 @@ import multiprocessing
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Collection, Iterator
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -49,11 +49,9 @@ def show_progress(
             yield step.advance
 
 
-def progress_bar(items: Iterable[Item], description: str, unit: str, total: int | None = None) -> Iterator[Item]:
-    """Yield items and show progress over them; they have a length, or a total is given."""
-    if total is None and isinstance(items, Sized):
-        total = len(items)
-    with show_progress(description, unit, total) as advance:
+def progress_bar(items: Collection[Item], description: str, unit: str) -> Iterator[Item]:
+    """Yield items and show progress over them."""
+    with show_progress(description, unit, len(items)) as advance:
         for item in items:
             yield item
             advance()

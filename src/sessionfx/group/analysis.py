@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -271,28 +272,29 @@ class ContrastStudy:
             is_here=True,
         )
 
+    def _task(self, what: str, made_from: Any, outputs: Iterable[Path], run: Callable[..., None], **more: Any) -> Task:
+        """Describe a task, which is made from the first-level maps and covariates unless other inputs are given."""
+        return Task(
+            name=f"{self.contrast} {what}", fingerprint=fingerprint(made_from), outputs=tuple(outputs), run=run,
+            **({"inputs": tuple(self.sources)} | more),
+        )  # fmt: skip
+
     def _tasks(self) -> Iterator[Task]:
         """List the tasks: what takes longest first, as it is kept at once."""
         model, files = self.analysis.model, self.files
-        sources = tuple(self.sources)
+        of_maps, state_of_maps = next(iter(self.sources.items()))
         meshes = [file_state(path) for paths in self.analysis.meshes.values() for path in paths]
         common = [__version__, self.analysis.selection.entities, self.left_out, *meshes]
         atlases = [file_state(path) for atlas in self.analysis.atlases for path in atlas.files]
         shown = [self.min_coverage, model.alpha, model.correction, model.cluster_threshold, *atlases]
-        reliability = Task(
-            name=f"{self.contrast} reliability",
-            fingerprint=fingerprint([self.sources[sources[0]], common, shown]),
-            inputs=sources[:1],
-            outputs=files.outputs_of_reliability(),
-            run=ContrastMaps.write_reliability,
-        )
-        likeness = Task(
-            name=f"{self.contrast} likeness",
-            fingerprint=fingerprint([self.sources[sources[0]], common]),
-            inputs=sources[:1],
-            outputs=(self.files.likeness, self.files.likeness.with_suffix(".json")),
-            run=ContrastMaps.write_likeness,
-        )
+        reliability = self._task(
+            "reliability", [state_of_maps, common, shown], files.outputs_of_reliability(),
+            ContrastMaps.write_reliability, inputs=(of_maps,),
+        )  # fmt: skip
+        likeness = self._task(
+            "likeness", [state_of_maps, common], (files.likeness, files.likeness.with_suffix(".json")),
+            ContrastMaps.write_likeness, inputs=(of_maps,),
+        )  # fmt: skip
         answers = {question.label: list(self._answers(question, [common, shown])) for question in self.questions}
         calibration = list(self._calibration(answers))
         permutations = {question.label: list(self._permutations(question, common)) for question in self.questions}
@@ -303,20 +305,17 @@ class ContrastStudy:
                                                                               *calibration])
         ]  # fmt: skip
         results = [
-            *calibration, *(task for tasks in permutations.values() for task in tasks), reliability, likeness,
-            *(task for tasks in answers.values() for task in tasks), *comparisons,
+            *calibration, *itertools.chain.from_iterable(permutations.values()), reliability, likeness,
+            *itertools.chain.from_iterable(answers.values()), *comparisons,
             *(task for atlas in self.analysis.atlases for task in self._regions(atlas, common)),
         ]  # fmt: skip
         yield from results
         if not self.analysis.execution.no_report:
-            yield Task(
-                name=f"{self.contrast} draw",
-                kind="page",
-                fingerprint=fingerprint([task.fingerprint for task in results]),
-                inputs=(*sources, *(task.name for task in results)),
-                outputs=(contrast_section(self.analysis.output_dir, self.analysis.selection.entities, self.contrast),),
-                run=ContrastMaps.draw,
-            )
+            section = contrast_section(self.analysis.output_dir, self.analysis.selection.entities, self.contrast)
+            yield self._task(
+                "draw", [task.fingerprint for task in results], [section], ContrastMaps.draw, kind="page",
+                inputs=(*self.sources, *(task.name for task in results)),
+            )  # fmt: skip
 
     @cached_property
     def _estimates(self) -> dict[str, str]:
@@ -338,52 +337,38 @@ class ContrastStudy:
         model = self.analysis.model
         for strategy in self.analysis.strategies:
             estimates = self._estimates[self.estimates_source(question, strategy)]
-            yield Task(
-                name=f"{self.contrast} answer {question.label} by {strategy.name}",
-                fingerprint=fingerprint([estimates, common, model.equivalence, model.bayes_factor]),
-                inputs=tuple(self.sources),
-                outputs=self.files.outputs_of_answer(question, strategy.label),
-                run=partial(ContrastMaps.write_answer, question=question, strategy=strategy.name),
-            )
+            yield self._task(
+                f"answer {question.label} by {strategy.name}",
+                [estimates, common, model.equivalence, model.bayes_factor],
+                self.files.outputs_of_answer(question, strategy.label),
+                partial(ContrastMaps.write_answer, question=question, strategy=strategy.name),
+            )  # fmt: skip
 
     def _permutations(self, question: Question, common: list[Any]) -> Iterator[Task]:
         model = self.analysis.model
         for strategy in self.analysis.strategies if model.permutations else ():
             source = self.estimates_source(question, strategy)
-            yield Task(
-                name=f"{self.contrast} permute {question.label} by {strategy.name}",
-                fingerprint=fingerprint([self._estimates[source], common, model.permutations, model.random_seed]),
-                inputs=(*self.sources, source),
-                outputs=self.files.outputs_of_permutation(question, strategy.label),
-                run=partial(ContrastMaps.write_permutation, question=question, strategy=strategy.name),
-                is_costly=True,
-            )
+            yield self._task(
+                f"permute {question.label} by {strategy.name}",
+                [self._estimates[source], common, model.permutations, model.random_seed],
+                self.files.outputs_of_permutation(question, strategy.label),
+                partial(ContrastMaps.write_permutation, question=question, strategy=strategy.name),
+                inputs=(*self.sources, source), is_costly=True,
+            )  # fmt: skip
 
     def _comparisons(self, question: Question, answers: Sequence[Task], judged_by: Sequence[Task]) -> Iterator[Task]:
-        inputs = (*self.sources, *(task.name for task in answers))
+        files, inputs = self.files, (*self.sources, *(task.name for task in answers))
         of_answers = [task.fingerprint for task in answers]
-        yield Task(
-            name=f"{self.contrast} compare {question.label}",
-            fingerprint=fingerprint(of_answers),
-            inputs=inputs,
-            outputs=(self.files.agreement(question),),
-            run=partial(ContrastMaps.write_agreement, question=question),
-        )
-        yield Task(
-            name=f"{self.contrast} judge {question.label}",
-            fingerprint=fingerprint([of_answers, [task.fingerprint for task in judged_by]]),
-            inputs=inputs,
-            outputs=self.files.outputs_of_verdict(question),
-            run=partial(ContrastMaps.write_verdict, question=question),
-        )
-        path = self.files.influence(question)
-        yield Task(
-            name=f"{self.contrast} influence {question.label}",
-            fingerprint=fingerprint([of_answers, [task.fingerprint for task in judged_by]]),
-            inputs=inputs,
-            outputs=(path, path.with_suffix(".json")),
-            run=partial(ContrastMaps.write_influence, question=question),
-        )
+        judged = [of_answers, [task.fingerprint for task in judged_by]]
+        influence = files.influence(question)
+        for what, made_from, outputs, run in (
+            ("compare", of_answers, [files.agreement(question)], ContrastMaps.write_agreement),
+            ("judge", judged, files.outputs_of_verdict(question), ContrastMaps.write_verdict),
+            ("influence", judged, [influence, influence.with_suffix(".json")], ContrastMaps.write_influence),
+        ):
+            yield self._task(
+                f"{what} {question.label}", made_from, outputs, partial(run, question=question), inputs=inputs
+            )
 
     def _regions(self, atlas: Atlas, common: list[Any]) -> Iterator[Task]:
         """List the values of an atlas' regions, and the answers to each question in them."""
@@ -392,39 +377,29 @@ class ContrastStudy:
             file_state(region_table_beside(of_row, atlas.label)) for found in self.maps for of_row in found.of_rows
         ]
         values = [*self.sources.values(), common, atlas.digest, tables]
-        inputs = tuple(self.sources)
-        yield Task(
-            name=f"{self.contrast} regions of {atlas.label}",
-            fingerprint=fingerprint(values),
-            inputs=inputs,
-            outputs=files.with_sidecar(files.values),
-            run=partial(ContrastMaps.write_region_values, atlas=atlas.label),
-        )
+        yield self._task(
+            f"regions of {atlas.label}", values, files.with_sidecar(files.values),
+            partial(ContrastMaps.write_region_values, atlas=atlas.label),
+        )  # fmt: skip
         shown = [model.alpha, model.correction, model.equivalence, model.bayes_factor]
         for question in self.questions:
             estimates = [
                 self._estimates[self.estimates_source(question, strategy)] for strategy in self.analysis.strategies
             ]
-            yield Task(
-                name=f"{self.contrast} regions of {atlas.label} answer {question.label}",
-                fingerprint=fingerprint([values, estimates, shown]),
-                inputs=inputs,
-                outputs=files.with_sidecar(files.answers(question)),
-                run=partial(ContrastMaps.write_region_answers, question=question, atlas=atlas.label),
-            )
+            yield self._task(
+                f"regions of {atlas.label} answer {question.label}", [values, estimates, shown],
+                files.with_sidecar(files.answers(question)),
+                partial(ContrastMaps.write_region_answers, question=question, atlas=atlas.label),
+            )  # fmt: skip
 
     def _calibration(self, answers: Mapping[str, Sequence[Task]]) -> Iterator[Task]:
         model = self.analysis.model
         if model.calibrate:
             of_answers = [task.fingerprint for tasks in answers.values() for task in tasks]
-            yield Task(
-                name=f"{self.contrast} calibration",
-                fingerprint=fingerprint([of_answers, model.calibrate, model.random_seed]),
-                inputs=tuple(self.sources),
-                outputs=(self.files.calibration,),
-                run=ContrastMaps.write_calibration,
-                is_costly=True,
-            )
+            yield self._task(
+                "calibration", [of_answers, model.calibrate, model.random_seed], [self.files.calibration],
+                ContrastMaps.write_calibration, is_costly=True,
+            )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -396,7 +396,7 @@ def _rows(events: Mapping[str, Variable]) -> tuple[pd.DataFrame, list[str]]:
         if missing.any():
             warnings.append(
                 f"{int(missing.sum())} of {len(rows)} rows have no value for '{shortened(name)}' (n/a) and are no "
-                f"events of it ({lines_text([int(line) for line in rows.index[missing]])})."
+                f"events of it ({lines_text(rows.index[missing])})."
             )
         rows = rows[~missing & (rows["amplitude"] != 0)]
         incomplete = rows[["onset", "duration"]].isna().any(axis="columns")

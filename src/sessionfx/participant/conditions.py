@@ -171,4 +171,4 @@ def _names_in(written: pd.Series, path: Path, warnings: list[str]) -> pd.Series:
 
 def lines_of(rows: pd.DataFrame | pd.Series) -> str:
     """Name the lines of rows."""
-    return lines_text([int(line) for line in rows.index])
+    return lines_text(rows.index)

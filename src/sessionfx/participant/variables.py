@@ -87,7 +87,7 @@ def _of_events(path: Path) -> tuple[dict[str, Variable], list[str]]:
     if repeated.any():
         warnings.append(
             f"{path.name}: {int(repeated.sum())} rows repeat another and are counted once "
-            f"({lines_text([int(line) for line in table.index[repeated]])})."
+            f"({lines_text(table.index[repeated])})."
         )
         table = table[~repeated]
     onset, duration = (numeric_column(table, column, path, allow_missing=True) for column in ("onset", "duration"))

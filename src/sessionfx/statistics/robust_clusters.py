@@ -80,9 +80,7 @@ class RobustClusters:
 
     def estimate(self, values: FloatArray) -> Estimate:
         """Estimate the contrast at voxels of shape (N, V); no variance where the weights leave it undetermined."""
-        coefficients, is_determined = self._fit(values)
-        scores, floor = self._scores(values), self._floor(values)
-        scaled, scale = self._scaled(scores, floor, coefficients)
+        coefficients, is_determined, scaled, scale, floor = self._fit(values)
         share = self.variances / self.variances.sum()
         influence, slope = influence_of(self.kind, scaled), slope_of(self.kind, scaled)
         mean_slope = np.maximum(slope @ share, SMALLEST_SLOPE)
@@ -101,19 +99,8 @@ class RobustClusters:
 
     def weights(self, values: FloatArray) -> FloatArray:
         """Give the weights of participants, of shape (n, V)."""
-        coefficients, _ = self._fit(values)
-        return np.asarray(weights_of(self.kind, self._scaled(
-            self._scores(values), self._floor(values), coefficients)[0]).T)  # fmt: skip
-
-    def _scores(self, values: FloatArray) -> FloatArray:
-        """Compute scores without what coefficients take from them, of shape (V, n)."""
-        return np.ascontiguousarray((self.prepared.own @ values).T)
-
-    def _floor(self, values: FloatArray) -> FloatArray:
-        """Give the smallest scale of each voxel, 0 where nothing varies."""
-        squares = np.square(self.prepared.scores_of(values)[0]).sum(axis=0)
-        varies = squares > self.prepared.rounding(values)[0]
-        return np.where(varies, SMALLEST_SCALE * np.sqrt(squares / self.variances.sum()), 0.0)
+        _, _, scaled, _, _ = self._fit(values)
+        return np.asarray(weights_of(self.kind, scaled).T)
 
     def _scaled(self, scores: FloatArray, floor: FloatArray, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
         carries = self.variances > 0
@@ -122,16 +109,33 @@ class RobustClusters:
         scale = scale_of(standard[:, carries], self.n_constraints - 1, floor)
         return standard / scale[:, None], scale
 
-    def _fit(self, values: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-        """Find coefficients of the basis, of shape (V, R), and where the weights determine them."""
+    def _fit(self, values: FloatArray) -> tuple[FloatArray, NDArray[np.bool_], FloatArray, FloatArray, FloatArray]:
+        """Fit voxels of shape (N, V).
+
+        Returns
+        -------
+        coefficients : ndarray of shape (V, R)
+            Of the basis.
+        is_determined : ndarray of bool, shape (V,)
+            Where the weights determine them.
+        scaled : ndarray of shape (V, n)
+            Scores over their standard deviation and the scale.
+        scale, floor : ndarray of shape (V,)
+            The scale, and the smallest that it may be: 0 where nothing varies.
+        """
         n, rank = self.carried.shape
         moments = np.ascontiguousarray((self.moments @ values).reshape(n, rank, -1).transpose(2, 0, 1))
-        scores, floor = self._scores(values), self._floor(values)
-        return reweighted(
+        squares = np.square(self.prepared.scores_of(values)[0]).sum(axis=0)
+        varies = squares > self.prepared.rounding(values)[0]
+        floor = np.where(varies, SMALLEST_SCALE * np.sqrt(squares / self.variances.sum()), 0.0)
+        # without what coefficients take from them
+        scores = np.ascontiguousarray((self.prepared.own @ values).T)
+        coefficients, is_determined = reweighted(
             self.kind, moments.sum(axis=1), self.products,
             lambda left, found: self._scaled(scores[left], floor[left], found),
             lambda left, weights: np.einsum("vn,vnr->vr", weights, moments[left]),
         )  # fmt: skip
+        return coefficients, is_determined, *self._scaled(scores, floor, coefficients), floor
 
 
 def prepare_robust_clusters(

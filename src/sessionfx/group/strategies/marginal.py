@@ -135,8 +135,8 @@ class MarginalPlan(Plan):
         What `informed` found.
     """
 
-    participants: tuple[str, ...] = ()
-    spectrum: ParticipantSpectrum | None = None
+    participants: tuple[str, ...] = field(kw_only=True)
+    spectrum: ParticipantSpectrum = field(kw_only=True)
     prepared: RobustContrast | None = None
     group_spectra: tuple[ParticipantSpectrum, ...] = ()
     known: tuple[str, ...] = ()
@@ -145,7 +145,7 @@ class MarginalPlan(Plan):
     @property
     def pools(self) -> bool:
         """Whether there is a working correlation to estimate."""
-        return self.spectrum is not None and self.spectrum.separates
+        return self.spectrum.separates
 
     @property
     def pool_key(self) -> object:
@@ -168,13 +168,11 @@ class MarginalPlan(Plan):
 
     def pooled_sums(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
         """Sum the profile REML over voxels; see `Plan.pooled_sums`."""
-        assert self.spectrum is not None  # noqa: S101 - `plan` gives it
         common = PooledRatio(self.spectrum, self.n_responses).sums(effects)
         return np.concatenate([common, self._pooled_groups.sums(effects)]) if self.groups else common
 
     def informed(self, sums: NDArray[np.float64]) -> Self:
         """Estimate the working covariance and prepare the contrast with it; see `Plan.informed`."""
-        assert self.spectrum is not None  # noqa: S101 - only a plan with sums is informed
         pooled = PooledRatio(self.spectrum, self.n_responses)
         n_common = pooled.n_sums
         ratio = pooled.estimate(sums[:n_common])
