@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from sessionfx import __version__
 from sessionfx.ask.covariates import Covariates, resolve_group_contrasts
@@ -36,7 +35,6 @@ from sessionfx.group.influence import Influence, influence_of, plan_at_core
 from sessionfx.group.judgement import Evidence
 from sessionfx.group.page import GroupPage, contrast_section
 from sessionfx.group.peaks import peaks_of
-from sessionfx.group.permutation import PermutationResult
 from sessionfx.group.region_files import RegionFiles
 from sessionfx.group.regions import ContrastRegions, unanswered
 from sessionfx.group.results import ContrastResults, QuestionResults, Reliability, StrategyResult
@@ -526,26 +524,11 @@ class ContrastMaps:
             result = self._estimate(question, strategy)
             if self._analysis.model.permutations and result.stat_map is not None:
                 resampled = result.stat_map.mask & self._stack.complete.mask
-                stored = self._stored(question, result.label, resampled)
+                stored = self._files.read_permutation(question, result.label, resampled)
                 # what was declined left nothing, and is declined again
                 result = self._estimator.with_permutation(result, question, self._stack, stored)
             self._complete[key] = result
         return self._complete[key]
-
-    def _stored(self, question: Question, label: str, mask: NDArray[np.bool_]) -> PermutationResult | None:
-        sidecar, values = self._files.read_permutation(question, label, mask)
-        if not values:
-            return None
-        return PermutationResult(
-            n_permutations=sidecar["NumberOfPermutations"],
-            n_possible=sidecar["NumberOfDistinctPermutations"],
-            scheme=sidecar["PermutationScheme"],
-            cluster_forming_p=sidecar["ClusterFormingP"],
-            neg_log10_p=values,
-            smallest_p=sidecar["SmallestAttainableP"],
-            warning=sidecar["PermutationNote"],
-            mask=mask,
-        )
 
     def _estimate(self, question: Question, strategy: str) -> StrategyResult:
         at = self._study.questions.index(question)

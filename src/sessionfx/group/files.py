@@ -35,6 +35,7 @@ from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.group.answers import finding, peak_of
 from sessionfx.group.clusters import INTERVAL_COLUMNS, highest_peaks, places_of, sizes_of
 from sessionfx.group.likeness import Likeness, likeness_table
+from sessionfx.group.permutation import PermutationResult
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import Plan, Question
 from sessionfx.options import GroupModel
@@ -79,10 +80,15 @@ _INFLUENCE_COLUMNS = {
 MOST_WEIGHT_VOLUMES = 200
 # Of family-wise p values
 FAMILY_WISE = ("voxelFWE", "clusterSizeFWE", "clusterMassFWE", "tfceFWE")
-PERMUTATION_FIELDS = (
-    "NumberOfPermutations", "NumberOfDistinctPermutations", "PermutationScheme", "ClusterFormingP",
-    "SmallestAttainableP", "PermutationNote",
-)  # fmt: skip
+# Fields of their sidecars, and of `PermutationResult`
+_PERMUTATION_FIELDS = {
+    "NumberOfPermutations": "n_permutations",
+    "NumberOfDistinctPermutations": "n_possible",
+    "PermutationScheme": "scheme",
+    "ClusterFormingP": "cluster_forming_p",
+    "SmallestAttainableP": "smallest_p",
+    "PermutationNote": "warning",
+}
 _RELIABILITY = {
     "icc1": ("ICC(1): reliability of one session, differences between sessions counting as error", None),
     "icc31": ("ICC(3,1): consistency of participants over sessions", None),
@@ -337,10 +343,8 @@ class GroupFiles:
         except (UnreadableFileError, ValueError) as error:
             raise _damaged(path, error) from None
 
-    def read_permutation(
-        self, question: Question, strategy: str, mask: NDArray[np.bool_]
-    ) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
-        """Read the permutation of a finished answer back.
+    def read_permutation(self, question: Question, strategy: str, mask: NDArray[np.bool_]) -> PermutationResult | None:
+        """Read the permutation of a finished answer back, where it has one.
 
         Parameters
         ----------
@@ -349,11 +353,6 @@ class GroupFiles:
             Its label in file names.
         mask : ndarray of bool, of the space's shape
             Where the answer is.
-
-        Returns
-        -------
-        sidecar : dict
-        neg_log10_p : dict of str to ndarray of shape (V,)
         """
         sidecar: dict[str, Any] = {}
         values = {}
@@ -364,12 +363,15 @@ class GroupFiles:
             try:
                 sidecar = read_sidecar(path)
                 values[kind] = -np.log10(read_map(path)[0][mask])
-                missing = [field for field in PERMUTATION_FIELDS if field not in sidecar]
+                missing = [field for field in _PERMUTATION_FIELDS if field not in sidecar]
             except (ParticipantError, IndexError) as error:
                 raise _damaged(path, error) from None
             if missing:
                 raise _damaged(sidecar_path(path), f"{missing[0]} is missing")
-        return sidecar, values
+        if not values:
+            return None
+        known = {name: sidecar[field] for field, name in _PERMUTATION_FIELDS.items()}
+        return PermutationResult(**known, neg_log10_p=values, mask=mask)
 
     @property
     def _whole(self) -> dict[str, str | None]:
@@ -452,11 +454,7 @@ class GroupFiles:
                 "StatisticType": "p",
                 "NumberOfPermutations": permutation.n_permutations,
                 "RandomSeed": self.model.random_seed,
-                "NumberOfDistinctPermutations": permutation.n_possible,
-                "PermutationScheme": permutation.scheme,
-                "ClusterFormingP": permutation.cluster_forming_p,
-                "SmallestAttainableP": permutation.smallest_p,
-                "PermutationNote": permutation.warning,
+                **{field: getattr(permutation, name) for field, name in _PERMUTATION_FIELDS.items()},
                 "Software": SOFTWARE,
             }
             path = self._permutation_path(self._of_strategy(question, result.label), kind)
@@ -657,12 +655,11 @@ def answer_summary(answer: StrategyResult, verdict: Verdict) -> dict[str, Any]:
     valid = verdict.strategies[answer.name].valid
     if answer.plan is None or answer.stat_map is None:
         return {"strategy": answer.name, "status": "declined", "valid": valid, "reason": answer.refusal}
-    participants = {name.split("_")[0] for name in answer.plan.design_matrix.index}
     return {
         "strategy": answer.name,
         "status": "estimated",
         "valid": valid,
-        "n_participants": len(participants),
+        "n_participants": len(answer.plan.participant_names),
         "n_maps": answer.plan.n_maps,
         **map_summary(answer.stat_map, answer.threshold),
         "reason": answer.permutation_refusal,

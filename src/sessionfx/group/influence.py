@@ -121,7 +121,7 @@ def influence_of(
     if not np.isfinite(z).any():
         return Influence()
     closed = _closed_form(question, stack, options, z)
-    people = {str(name).partition("_")[0] for name in (closed[0] if closed else plan).design_matrix.index}
+    people = (closed[0] if closed else plan).participant_names
     labels = [label for label in stack.layout.unique_participants if f"sub-{label}" in people]
     above = np.isfinite(z) & suprathreshold(np.nan_to_num(z), answer.threshold, two_sided=two_sided)
     chosen, step = np.isfinite(z), 1

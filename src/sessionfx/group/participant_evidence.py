@@ -104,7 +104,7 @@ class ValueCheck:
         n = len(design)
         if n < FEWEST or n - rank_of(design) < FEWEST // 2:
             return None
-        labels = tuple(str(label).removeprefix("sub-") for label in plan.design_matrix.index)
+        labels = tuple(name.removeprefix("sub-") for name in plan.participant_names)
         first_rows = [next(iter(layout.rows_of(label).values())) for label in labels]
         _, groups = variance_groups(layout, question, GroupOptions(variance="groups"), first_rows)
         return cls(plan.combinations, n, labels, design, plan.over_participants, groups)

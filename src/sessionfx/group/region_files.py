@@ -156,8 +156,7 @@ def _counts(regions: ContrastRegions, answer: StrategyResult, plan: Plan) -> dic
     assert answer.stat_map is not None  # noqa: S101 - the caller looked
     n = answer.stat_map.estimate.n
     if n is None:
-        n_participants = len({str(name).split("_")[0] for name in plan.design_matrix.index})
-        return {"n_participants": n_participants, "n_maps": plan.n_maps}
+        return {"n_participants": len(plan.participant_names), "n_maps": plan.n_maps}
     found = regions.measured
     is_complete = (found.coverage == len(found.effects))[answer.stat_map.mask[:, 0, 0]]
     n_maps = pd.array([plan.n_maps if complete else None for complete in is_complete], "Int64")

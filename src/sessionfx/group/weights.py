@@ -53,9 +53,7 @@ def weigh_participants(
     """Find the weights at the voxels of an answer, whose 3-D mask is given, block by block."""
     blocks = (stack.handed_out(block, with_variances=plan.uses_variances) for block in stack.blocks)
     percent = np.concatenate(list(map_ordered(partial(percent_of, plan), blocks)), axis=1)
-    # rows are participants or their maps
-    participants = tuple(dict.fromkeys(str(name).partition("_")[0] for name in plan.design_matrix.index))
-    return ParticipantWeights(participants, percent[:, mask[stack.mask]])
+    return ParticipantWeights(plan.participant_names, percent[:, mask[stack.mask]])
 
 
 def percent_of(plan: Plan, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> NDArray[np.uint8]:

@@ -402,6 +402,11 @@ class Plan(ABC):
     no_resampling: ClassVar[str] = ""  # why there are no family-wise p values
 
     @property
+    def participant_names(self) -> tuple[str, ...]:
+        """Participants of the design's rows, each once: `sub-01`."""
+        return tuple(dict.fromkeys(str(name).partition("_")[0] for name in self.design_matrix.index))
+
+    @property
     def n_maps(self) -> int:
         """Number of maps that are used, of all contrasts."""
         return len(self.rows) * max(self.n_tested, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -43,7 +43,7 @@ class MetaPlan(Plan):
         How the maps of a participant become one value.
     """
 
-    participants: SummaryStatisticsPlan | None = None
+    participants: SummaryStatisticsPlan = field(kw_only=True)
 
     no_resampling: ClassVar[str] = (
         "There are no family-wise p values: its variance between participants is searched for at every voxel, which "
@@ -58,7 +58,6 @@ class MetaPlan(Plan):
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate:
         """Combine, then estimate the contrast over participants; see `Plan.estimate`."""
-        assert self.participants is not None  # noqa: S101 - `plan` prepares it
         if variances is None:
             raise ValueError("a meta-analysis needs the maps' variances")
         return meta_regression(

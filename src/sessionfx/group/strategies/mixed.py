@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -48,9 +48,9 @@ class MixedPlan(Plan):
     dof_method : {'satterthwaite', 'kenward-roger'}
     """
 
-    spectrum: ParticipantSpectrum | None = None
-    prepared: MixedContrast | None = None
-    dof_method: str = "satterthwaite"
+    spectrum: ParticipantSpectrum = field(kw_only=True)
+    prepared: MixedContrast = field(kw_only=True)
+    dof_method: str = field(kw_only=True)
 
     no_resampling: ClassVar[str] = (
         "There are no family-wise p values: its errors rest on a model of the sessions, which resampling participants "
@@ -65,7 +65,6 @@ class MixedPlan(Plan):
         self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None, shared: dict[object, Any]
     ) -> Estimate | FTest:
         """Share the variances with the contrasts of the same design; see `Plan.estimate_beside`."""
-        assert self.spectrum is not None and self.prepared is not None  # noqa: S101 - `plan` prepares them
         key = id(self.spectrum)
         if key not in shared:
             shared[key] = squares_and_ratio(self.spectrum, effects)

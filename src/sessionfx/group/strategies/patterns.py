@@ -70,7 +70,7 @@ class PatternPlan:
             at = np.nonzero(complete)[0]
             if _COMPLETE not in shared:
                 shared[_COMPLETE] = *_part(effects, variances, at), {}
-            parts.append((at, self.plan.estimate_beside(*shared[_COMPLETE]), _n_participants(self.plan)))
+            parts.append((at, self.plan.estimate_beside(*shared[_COMPLETE]), len(self.plan.participant_names)))
         left = np.nonzero(~complete & self._has_sessions(has))[0]
         fitted = None
         if len(left) and not (self.question.tested or self.layout.session_covariate_names):
@@ -85,7 +85,7 @@ class PatternPlan:
             plan = self.of_those(rows)
             if plan is not None:
                 every = (np.arange(len(effects) // n_maps)[:, None] * n_maps + rows).ravel()
-                parts.append((at, plan.estimate(*_part(effects, variances, at, every)), _n_participants(plan)))
+                parts.append((at, plan.estimate(*_part(effects, variances, at, every)), len(plan.participant_names)))
         return _put_together(parts, effects.shape[1], is_test=self.question.is_f_test)
 
     def at_rows(self, rows: NDArray[np.int_]) -> Plan:
@@ -140,11 +140,6 @@ def _part(
         None if values is None else np.ascontiguousarray(values[rows][:, voxels]) for values in (effects, variances)
     ]
     return cast("tuple[NDArray[np.float64], NDArray[np.float64] | None]", tuple(found))
-
-
-def _n_participants(plan: Plan) -> int:
-    """Count the participants that a plan uses."""
-    return len({str(name).partition("_")[0] for name in plan.design_matrix.index})
 
 
 def _put_together(parts: Sequence[_Part], n_voxels: int, *, is_test: bool) -> Estimate | FTest:
