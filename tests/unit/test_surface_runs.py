@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,14 +18,16 @@ from nilearn.surface import InMemoryMesh, PolyData, PolyMesh, SurfaceImage
 from bids_trees import EVENTS, make_tree, only_run, select
 from real_layouts import N_VOLUMES
 from sessionfx.ask.contrasts import parse_contrast
-from sessionfx.bids.meshes import read_mesh
+from sessionfx.bids.meshes import read_mesh, with_meshes
 from sessionfx.bids.names import files_of, parse_name
 from sessionfx.bids.surfaces import read_surfaces
 from sessionfx.errors import CommandLineError, NothingMatchesError, ParticipantError
 from sessionfx.options import FirstLevelModel as Model
+from sessionfx.participant import bold
 from sessionfx.participant.bold import open_series, read_run
 from sessionfx.participant.files import FirstLevelFiles
 from sessionfx.participant.run import FittedRun, analyse_run
+from sessionfx.participant.smoothing import SurfaceSmoother
 from sessionfx.participant.timing import run_timing
 from sessionfx.space.surface import Surface
 from surfaces import (
@@ -284,6 +288,44 @@ def test_a_smoothed_run_equals_first_level_model(tmp_path: Path, space: str, mes
     ours = fitted.estimates[CONTRAST.label].estimate
     for name, value in {"effect_size": ours.effect, "effect_variance": ours.variance, "z_score": ours.z}.items():
         assert_same(value, values(found[name]).ravel())
+
+
+def test_runs_share_the_set_up_of_their_smoothing_until_a_mesh_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[SurfaceSmoother] = []
+
+    class Counted(SurfaceSmoother):
+        def __init__(self, *setting: Any) -> None:
+            super().__init__(*setting)
+            made.append(self)
+
+    monkeypatch.setattr(bold, "SurfaceSmoother", Counted)
+    root = surface_study(tmp_path, n={"L": 14 * 16, "R": 15 * 17}, space="fsnative", wall=0)
+    left, right = (
+        root / f"derivatives/fmriprep/sub-01/ses-1/anat/sub-01_ses-1_hemi-{hemi}_midthickness.surf.gii" for hemi in "LR"
+    )
+    write_surface(left, patch(14, 16, seed=1))
+    write_surface(right, patch(15, 17, seed=2))
+    runs = select(root, space="fsnative").runs["01"]
+
+    def smoothed(fwhm: float) -> list[np.ndarray]:
+        return [read_run(open_series(*run.images), run.bold, run.mask, fwhm, run.meshes).signal for run in runs]
+
+    first, second = smoothed(5.0)
+    assert len(made) == 1
+    for run, ours in zip(runs, (first, second), strict=True):
+        series = read_surfaces(run.images)
+        SurfaceSmoother(with_meshes(series.space, run.meshes), np.ones(series.space.shape, bool), 5.0).smooth(
+            series.data
+        )
+        np.testing.assert_array_equal(ours, series.data)
+    smoothed(9.0)
+    assert len(made) == 2
+    write_surface(left, replace(patch(14, 16, seed=1), coordinates=patch(14, 16, seed=1).coordinates / 2))
+    again, _ = smoothed(5.0)
+    assert len(made) == 3
+    assert not np.array_equal(again, first)
 
 
 def test_a_cifti_run_equals_run_glm(study: Path) -> None:

@@ -5,8 +5,10 @@ Smoothing along surfaces is in `participant.smoothing`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from warnings import catch_warnings
@@ -21,8 +23,10 @@ from sessionfx.bids.names import SURFACE_SERIES
 from sessionfx.bids.surfaces import SurfaceSeries, read_surfaces
 from sessionfx.errors import ParticipantError
 from sessionfx.participant.smoothing import SurfaceSmoother
+from sessionfx.space.described import describe, described
 from sessionfx.space.grid import Grid
 from sessionfx.space.space import Space
+from sessionfx.tasks.records import file_state, fingerprint
 
 # Where a Gaussian is cut off (standard deviations), as nilearn's smoothing does
 _TRUNCATED_AT = 4.0
@@ -171,11 +175,9 @@ def _surface_data(series: SurfaceSeries, bold: Path) -> RunData:
 
 def _smoothed(data: RunData, meshes: MeshFiles, fwhm: float) -> RunData:
     """Smooth surfaces in place, and say how far that went."""
-    # equal spaces may have other meshes, and maps travel without
-    space = with_meshes(data.space, meshes)
-    if not space.has_meshes:
-        raise ParticipantError(f"The meshes of {space} are not there, along which they would be smoothed.")
-    smoother = SurfaceSmoother(space, data.mask, fwhm)
+    state = fingerprint([file_state(path) for paths in meshes.values() for path in paths])
+    space, mask = json.dumps(describe(data.space)), np.ascontiguousarray(data.mask).tobytes()
+    smoother = _smoother(space, mask, tuple(sorted(meshes.items())), state, fwhm)
     smoother.smooth(data.signal)
     warnings = list(data.warnings)
     if smoother.reached_fwhm == 0:
@@ -187,6 +189,18 @@ def _smoothed(data: RunData, meshes: MeshFiles, fwhm: float) -> RunData:
         "SmoothingReachedFwhmMm": round(smoother.reached_fwhm, 2), "SmoothingSteps": smoother.steps,
     }  # fmt: skip
     return replace(data, mean=data.signal.mean(axis=0), warnings=tuple(warnings), smoothing=reached)
+
+
+@lru_cache(maxsize=2)
+def _smoother(
+    description: str, mask: bytes, meshes: tuple[tuple[str, tuple[Path, ...]], ...], state: str, fwhm: float
+) -> SurfaceSmoother:
+    """Set up smoothing once for the runs of a participant; the state tells whether the files of meshes are others."""
+    # equal spaces may have other meshes, and maps travel without
+    space = with_meshes(described(json.loads(description)), dict(meshes))
+    if not space.has_meshes:
+        raise ParticipantError(f"The meshes of {space} are not there, along which they would be smoothed.")
+    return SurfaceSmoother(space, np.frombuffer(mask, dtype=bool), fwhm)
 
 
 def _voxel_order(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
