@@ -17,6 +17,7 @@ pybids samples them first, which stretches time.
 from __future__ import annotations
 
 import fnmatch
+import operator
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,9 @@ from sessionfx.wording import did_you_mean, lines_text, listed, quoted, shortene
 
 GLOB = re.compile(r"[*?\[]")
 _QUERY = re.compile(r"\s*(?P<name>.+?)\s*(?P<sign>==|!=|<=|>=|<|>)\s*(?P<value>.+?)\s*\Z")
+_COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
 _WHOLE = re.compile(r"[+-]?\d+\Z")
 # What a response of several columns adds to a variable's name
 _SUFFIXES = {"derivative": "_derivative", "dispersion": "_dispersion"}
@@ -592,22 +596,13 @@ def _compared(variable: Variable, sign: str, value: str, query: str) -> pd.Serie
     if variable.is_text:
         if sign not in ("==", "!="):
             raise TransformationError(f"the query '{shortened(query)}' asks whether text is larger. Ask with == or !=.")
-        equal: pd.Series = amplitude == value
-        return (equal if sign == "==" else ~equal) & amplitude.notna()
-    number = _number_in(value)
-    if np.isnan(number):
+        compared: str | float = value
+    elif np.isnan(compared := _number_in(value)):
         raise TransformationError(
             f"the query '{shortened(query)}' compares numbers with '{shortened(value)}'. Give a number."
         )
-    signs: dict[str, Callable[[pd.Series], pd.Series]] = {
-        "==": lambda values: values == number,
-        "!=": lambda values: values != number,
-        "<": lambda values: values < number,
-        "<=": lambda values: values <= number,
-        ">": lambda values: values > number,
-        ">=": lambda values: values >= number,
-    }
-    return signs[sign](amplitude) & amplitude.notna()
+    keeps: pd.Series = _COMPARISONS[sign](amplitude, compared)
+    return keeps & amplitude.notna()
 
 
 _OF_ONE: dict[str, Callable[[str, Variable, Mapping[str, Any]], Variable]] = {

@@ -273,7 +273,7 @@ def _differences(options: Options, events: WrittenEvents) -> list[str]:
         said.append(
             "Volumes that are not in a steady state have regressors of their own where the confounds have them."
         )
-    if any(name in first_level.confounds for name in ("compcor",)):
+    if "compcor" in first_level.confounds:
         said.append("The columns of --confounds compcor depend on each table and are not in X.")
     if first_level.fixed_effects == "precision":
         said.append("Runs and sessions are averaged with weights of precision; FitLins averages equally.")

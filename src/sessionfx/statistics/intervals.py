@@ -48,11 +48,9 @@ class SessionIntervals:
     of_all: NDArray[np.float64]
 
 
-def interval(
-    effect: ArrayLike, variance: ArrayLike, dof: ArrayLike, level: float = LEVEL
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def interval(effect: ArrayLike, variance: ArrayLike, dof: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Find the ends of the t interval of each of some estimates, whose arrays go together by broadcasting."""
-    half = stats.t.isf((1 - level) / 2, dof) * np.sqrt(variance)
+    half = stats.t.isf((1 - LEVEL) / 2, dof) * np.sqrt(variance)
     return np.asarray(effect - half), np.asarray(effect + half)
 
 
@@ -60,7 +58,6 @@ def session_intervals(
     effects: NDArray[np.floating],
     between: NDArray[np.floating] | None = None,
     weights: NDArray[np.floating] | None = None,
-    level: float = LEVEL,
 ) -> SessionIntervals:
     """Estimate each session at one place (a voxel, a region), with intervals pointwise and simultaneous.
 
@@ -72,7 +69,6 @@ def session_intervals(
         Constant and centred covariates of the participants; a constant alone if not given.
     weights : ndarray of shape (P,), optional
         Of the group contrast; the first column alone (the mean over participants) if not given.
-    level : float, default=0.95
 
     Returns
     -------
@@ -93,11 +89,10 @@ def session_intervals(
     quantile = np.nan
     if known.any():
         standard = scores[:, known] / error[known]
-        quantile = largest_t_quantile(standard.T @ standard, float(dof[known].min()), level)
+        quantile = largest_t_quantile(standard.T @ standard, float(dof[known].min()))
     together = effect - quantile * error, effect + quantile * error
-    return SessionIntervals(
-        effect, error, dof, np.column_stack(interval(effect, error**2, dof, level)), np.column_stack(together)
-    )
+    alone = interval(effect, error**2, dof)
+    return SessionIntervals(effect, error, dof, np.column_stack(alone), np.column_stack(together))
 
 
 def _least_squares(
@@ -125,8 +120,8 @@ def _least_squares(
     return float(own @ values), scores, float((counts @ free) ** 2 / spread)
 
 
-def largest_t_quantile(correlation: NDArray[np.float64], dof: float, level: float = LEVEL) -> float:
-    """Find what the largest |t| of several estimates stays below with a probability of `level`.
+def largest_t_quantile(correlation: NDArray[np.float64], dof: float) -> float:
+    """Find what the largest |t| of several estimates stays below with a probability of 95 %.
 
     Parameters
     ----------
@@ -134,7 +129,6 @@ def largest_t_quantile(correlation: NDArray[np.float64], dof: float, level: floa
         Of the estimates, of any rank.
     dof : float
         Any positive number, or infinite.
-    level : float, default=0.95
 
     Returns
     -------
@@ -143,7 +137,7 @@ def largest_t_quantile(correlation: NDArray[np.float64], dof: float, level: floa
         R²/d has an F distribution, so that P(max |T| ≤ q) is a mean of F probabilities over directions, taken at a
         fixed sequence of them (Sobol's): the same number at every call.
     """
-    one, all_together = (float(stats.t.isf((1 - level) / 2 / number, dof)) for number in (1, len(correlation)))
+    one, all_together = (float(stats.t.isf((1 - LEVEL) / 2 / number, dof)) for number in (1, len(correlation)))
     values, vectors = np.linalg.eigh(correlation)
     kept = values > _ZERO * values.max()
     n_dimensions = int(kept.sum())
@@ -155,8 +149,8 @@ def largest_t_quantile(correlation: NDArray[np.float64], dof: float, level: floa
     def excess(quantile: float) -> float:
         squares = (quantile / largest) ** 2
         if np.isinf(dof):
-            return float(special.chdtr(n_dimensions, squares).mean()) - level
-        return float(special.fdtr(n_dimensions, dof, squares / n_dimensions).mean()) - level
+            return float(special.chdtr(n_dimensions, squares).mean()) - LEVEL
+        return float(special.fdtr(n_dimensions, dof, squares / n_dimensions).mean()) - LEVEL
 
     if excess(all_together) <= 0:  # as close to Bonferroni's as the sum can tell
         return all_together

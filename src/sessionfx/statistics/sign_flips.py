@@ -40,10 +40,10 @@ def random_signs(n: int, n_flips: int = N_FLIPS) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=8)
-def random_halves(n: int, n_halves: int = _HALVES) -> NDArray[np.float64]:
-    """Draw halves of participants, of shape (n_halves, n): ones for the first half, zeros for the second."""
+def random_halves(n: int) -> NDArray[np.float64]:
+    """Draw halves of participants, of shape (H, n): ones for the first half, zeros for the second."""
     rng = np.random.default_rng([_SEED, n, 2])
-    return np.array([rng.permutation(n) < n // 2 for _ in range(n_halves)], dtype=float)
+    return np.array([rng.permutation(n) < n // 2 for _ in range(_HALVES)], dtype=float)
 
 
 def chance(statistic: NDArray[np.float64]) -> float:
