@@ -136,11 +136,21 @@ def where_text(place: Mapping[str, Any], unit: str = " mm") -> str:
     Examples
     --------
     >>> where_text({"x": 34.0, "y": -56.0, "z": -0.2}), where_text({"hemisphere": "L", "vertex": 12})
-    ('34, −56, 0 mm', 'L, vertex 12')
+    ('34, −56, 0 mm', 'left hemisphere, vertex 12')
+    >>> where_text({"structure": "THALAMUS_LEFT", "x": -12.0, "y": -24.0, "z": 12.0})
+    'left thalamus, −12, −24, 12 mm'
     """
-    part = place.get("hemisphere") or place.get("structure")
+    part = _part_text(place)
     where = f"vertex {place['vertex']}" if "vertex" in place else place_text(place["x"], place["y"], place["z"]) + unit
     return f"{part}, {where}" if part else where
+
+
+def _part_text(place: Mapping[str, Any]) -> str:
+    """Name a hemisphere, or a structure of CIFTI, whose names end with their side; empty in a voxel grid."""
+    if "hemisphere" in place:
+        return {"L": "left hemisphere", "R": "right hemisphere"}.get(place["hemisphere"], str(place["hemisphere"]))
+    *words, last = str(place.get("structure", "")).lower().split("_")
+    return " ".join([last, *words] if last in ("left", "right") else [*words, last])
 
 
 def format_number(value: Any) -> str:

@@ -49,7 +49,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         for name, vertex in (("outermost", OUTERMOST), ("innermost", INNERMOST))
     )
     folder = tmp_path_factory.mktemp("page")
-    html = f"<h2>Contrast</h2>{surface_viewer_data(MAPS, cortex)}{jumps}"
+    html = f"{surface_viewer_data(MAPS, cortex)}{jumps}"
     write_section(section_path(folder / "figures", "section"), "Contrast", html)
     path: Path = folder / "group.html"
     assemble_page(path, folder / "figures", title="Group", lead="Made maps")

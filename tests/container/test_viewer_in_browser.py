@@ -77,7 +77,7 @@ def write_page(folder: Path, *sections: str) -> Path:
         write_section(
             section_path(folder / "figures", f"section-{number}"),
             f"Contrast {number}",
-            f"<h2>Contrast {number}</h2>{html}",
+            html,
         )
     assemble_page(folder / "group.html", folder / "figures", title="Group", lead="Made maps")
     return folder / "group.html"

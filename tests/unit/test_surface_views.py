@@ -19,7 +19,7 @@ from sessionfx.report.canvas import Canvas, Scale
 from sessionfx.report.cortex import Hemisphere, Hemispheres, depth_of_folds
 from sessionfx.report.nilearn_files import fsaverage5_arrays
 from sessionfx.report.style import DIVERGING
-from sessionfx.report.surface_views import lay_out, project
+from sessionfx.report.surface_views import HEIGHT, lay_out, project
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.mesh import Mesh
 from sessionfx.space.surface import Surface
@@ -42,9 +42,16 @@ def fsaverage(n_vertices: int = N, labels: str = "LR", name: str = "fsaverage5")
 
 
 def sides_of(canvas: Canvas) -> dict[str, Any]:
-    """The views of the first row, of equal width."""
-    row = canvas.features[: canvas.features.shape[0] * 2 // 5]
-    return dict(zip(("L lateral", "L medial", "R medial", "R lateral"), np.array_split(row, 4, axis=1), strict=True))
+    """The views of the columns with two in them: the first, and that after both dorsal views."""
+    is_seen = (canvas.features >= 0).any(axis=0)
+    edges = np.flatnonzero(np.diff(is_seen.astype(int), prepend=0, append=0)).reshape(-1, 2)
+    found = {}
+    for label, (start, stop) in (("L", edges[0]), ("R", edges[3])):
+        half = len(canvas.features) // 2
+        found[f"{label} lateral"], found[f"{label} medial"] = (
+            canvas.features[rows, start:stop] for rows in (slice(half), slice(half, None))
+        )
+    return found
 
 
 @pytest.mark.parametrize(("hemisphere", "side"), [("L", "left"), ("R", "right")])
@@ -129,7 +136,8 @@ def test_coarser_surfaces_show_all_their_vertices_and_finer_ones_say_what_they_s
 
 def test_a_hemisphere_alone_is_drawn_as_large_as_with_the_other() -> None:
     alone, both = fsaverage(labels="R"), fsaverage()
-    assert alone.features.shape[1] == both.features.shape[1]
+    assert len(alone.features) == pytest.approx(len(both.features), abs=2)
+    assert alone.features.shape[1] < both.features.shape[1]
     n_seen = (both.features >= N).sum()
     assert (alone.features >= 0).sum() == pytest.approx(n_seen, rel=0.02)
 
@@ -168,10 +176,19 @@ def test_grayordinates_are_drawn_on_their_meshes_with_voxels_as_cuts_below() -> 
     without = canvas_for(space, mask)
     assert without is not None
     assert not set(without.features.ravel()) & voxels
-    assert without.features.shape[0] < canvas.features.shape[0]
-    left = without.features[: without.features.shape[0] // 3, : without.features.shape[1] // 4]
-    assert left[left >= 0].min() >= 0
-    assert left.max() < N - 100, "the left hemisphere is the first structure"
+    assert without.features.shape[1] < canvas.features.shape[1]
+    assert sides_of(without)["L lateral"].max() < N - 100, "the left hemisphere is the first structure"
+
+
+@pytest.mark.slow
+def test_a_window_of_1280_by_800_pixels_has_room_for_all_views() -> None:
+    """Of a surface, and of grayordinates with their cuts: beside a colour bar, no wider than the text."""
+    space = with_meshes(grayordinates(), find_meshes({"space": "fsaverage5"}, []))
+    below = canvas_for(space, np.ones(space.shape, dtype=bool))
+    assert below is not None
+    for canvas in (fsaverage(), below):
+        assert len(canvas.features) <= 1.1 * HEIGHT
+        assert canvas.features.shape[1] + 112 <= 1232
 
 
 def test_folds_are_found_from_the_mesh(inflated: Mesh) -> None:

@@ -198,7 +198,7 @@ def test_24_smooth_maps_at_2_mm_take_5_megabytes_at_most() -> None:
 
 def page_with(folder: Path, *sections: str) -> str:
     for number, section in enumerate(sections):
-        write_section(section_path(folder / "figures", f"section-{number}"), "Contrast", f"<h2>Contrast</h2>{section}")
+        write_section(section_path(folder / "figures", f"section-{number}"), "Contrast", section)
     assemble_page(folder / "group.html", folder / "figures", title="Group", lead="Made maps")
     return (folder / "group.html").read_text(encoding="utf-8")
 

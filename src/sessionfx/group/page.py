@@ -38,7 +38,7 @@ def contrast_section(output_dir: Path, entities: Mapping[str, str | None], contr
 
 def write_group_refusal(output_dir: Path, entities: Mapping[str, str | None], refusal: str) -> None:
     """Say in the report why there is no group analysis."""
-    html = render("group_refusal.html.j2", title="No group analysis", sentence=refusal)
+    html = render("group_refusal.html.j2", sentence=refusal)
     write_section(_refusal_section(output_dir, entities), "No group analysis", html)
     GroupPage(output_dir).assemble()
 

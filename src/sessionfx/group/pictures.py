@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -201,7 +201,7 @@ class QuestionPictures:
             return None
         panels = [
             SessionPanel(
-                f"{where_text(peak.place, '')}: z = {z_text(peak.z)}", peak.effects,
+                _panel_title(peak.place, peak.z), peak.effects,
                 {} if peak.estimate is None or peak.interval is None else {self._text: (peak.estimate, *peak.interval)},
                 None if self._question.question.group.label else peak.sessions,
             )
@@ -267,6 +267,11 @@ class QuestionPictures:
             )
             for answer in sorted(self._answered, key=lambda answer: answer is not self._first)
         ]  # fmt: skip
+
+
+def _panel_title(place: Mapping[str, Any], z: float) -> str:
+    """Say where a peak is and its z, in two lines where parts of the brain have names."""
+    return f"{where_text(place, '')}{': ' if set(place) == set('xyz') else chr(10)}z = {z_text(z)}"
 
 
 def _located(answer: StrategyResult) -> StatMap[Estimate | FTest]:

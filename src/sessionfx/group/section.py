@@ -12,7 +12,7 @@ import pandas as pd
 
 from sessionfx.group.answers import peak_of
 from sessionfx.group.calibrated import LIMITS
-from sessionfx.group.clusters import INTERVAL_COLUMNS, places_of, sizes_of
+from sessionfx.group.clusters import INTERVAL_COLUMNS, SIZES, places_of, sizes_of
 from sessionfx.group.coverage import coverage_text
 from sessionfx.group.evidence_tables import evidence_tables
 from sessionfx.group.files import PEAK_INTERVALS, GroupFiles, absence_summary, answer_summary
@@ -31,7 +31,7 @@ from sessionfx.report.cortex import cortex_of
 from sessionfx.report.methods import MethodsText
 from sessionfx.report.mosaic import Anatomy
 from sessionfx.report.page import Contents, render, write_section
-from sessionfx.report.tables import threshold_words, titled
+from sessionfx.report.tables import place_words, threshold_words, titled
 from sessionfx.report.viewer import ViewerMap, surface_viewer_data, viewer_data
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.grid import Grid
@@ -111,7 +111,7 @@ _RESAMPLED = (
 
 def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsText, files: GroupFiles) -> None:
     """Draw the section about a contrast."""
-    place = " · ".join(f"{key} {label}" for key, label in results.entities.items() if label)
+    place = place_words(results.entities, results.space)
     pictures = ContrastPictures(results)
     questions, viewer_maps = [], []
     for asked, same in _distinct(results.questions).items():
@@ -120,8 +120,7 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
         viewer_maps += drawn.for_viewer()
     html = render(
         "group_contrast.html.j2",
-        title=files.contrast_text,
-        facts=" · ".join(filter(None, [place, _people(results), f"{threshold_words(model)}, {_sides(results)}"])),
+        facts=f"{_people(results)} · {threshold_words(model)}, {_sides(results)}",
         summary=_summary(results),
         warnings=_page_warnings(results),
         covariates=results.covariate_warnings,
@@ -147,7 +146,7 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
     ]  # fmt: skip
     title = f"{files.contrast_text}" + (f" ({place})" if place else "")
     path = contrast_section(files.output_dir, results.entities, results.contrast)
-    write_section(path, title, results.space.in_words(html), contents)
+    write_section(path, title, results.space.in_words(html), contents, topic=files.contrast_text)
 
 
 def _viewer(results: ContrastResults, pictures: ContrastPictures, maps: Sequence[ViewerMap]) -> str:
@@ -347,6 +346,7 @@ def _question(
         "first": first.title if first else "",
         "clusters": _clusters(first, asked),
         "n_clusters": len(first.clusters) if first else 0,
+        "size_unit": _size_unit(first) if first else "",
         "sessions": pictures.sessions(),
         "regions": region_sections(results.regions, asked.question, files, model),
         "intervals": _session_rows(results.peaks[label], effect_names(results.layout, asked.question)),
@@ -448,11 +448,11 @@ def _clusters(first: StrategyResult | None, asked: QuestionResults) -> list[dict
     if first is None:
         return []
     shown = first.clusters.head(SHOWN_CLUSTERS)
+    is_mixed = _size_unit(first) == ""
     return [
         {
             "number": row["Cluster ID"], "z": z_text(row["Peak Stat"]),
-            "size": next((f"{size:,.0f}" for size in sizes_of(row).values()), ""),
-            "unit": next(iter(sizes_of(row)), ""),
+            "size": next((f"{size:,.0f} {unit * is_mixed}".rstrip() for unit, size in sizes_of(row).items()), ""),
             "peak": _peak_title(place),
             "effect": _effect_text(row), "place": where_text(place, ""), "region": row.get("Region"),
             "at": _viewer_place(first, place),
@@ -460,6 +460,12 @@ def _clusters(first: StrategyResult | None, asked: QuestionResults) -> list[dict
         }
         for place, row in zip(places_of(shown), shown.to_dict("records"), strict=True)
     ]  # fmt: skip
+
+
+def _size_unit(first: StrategyResult) -> str:
+    """Name the unit of all sizes of clusters; empty where areas and volumes need one each."""
+    units = [unit for unit, column in SIZES.items() if column in first.clusters]
+    return units[0] if len(units) == 1 else ""
 
 
 def _viewer_place(first: StrategyResult, place: Mapping[str, Any]) -> str:

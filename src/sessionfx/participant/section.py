@@ -22,8 +22,11 @@ from sessionfx.report.charts import draw_design_correlation, draw_design_matrix,
 from sessionfx.report.mosaic import Anatomy
 from sessionfx.report.page import render, write_section
 from sessionfx.report.style import Picture
-from sessionfx.report.tables import threshold_words, titled
+from sessionfx.report.tables import place_words, threshold_words, titled
+from sessionfx.space.grayordinates import Grayordinates
+from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap, map_summary, position, same_z
+from sessionfx.space.surface import Surface
 from sessionfx.statistics.thresholds import z_threshold
 from sessionfx.wording import counted, listed
 
@@ -38,16 +41,15 @@ _OF_SPACES = {
 
 def draw_runs(results: ParticipantResults, output_dir: Path) -> None:
     """Draw the section about the runs."""
-    place = _place(results)
     path = runs_section(output_dir, results.participant, results.entities)
-    write_section(path, f"Runs: {place}", _render_runs(results, place))
+    write_section(path, f"Runs ({_place(results)})", _render_runs(results))
 
 
 def draw_contrast(results: ParticipantResults, output_dir: Path) -> None:
     """Draw the section about a contrast."""
-    place, label = _place(results), results.contrast.label
-    path = contrast_section(output_dir, results.participant, results.entities, label)
-    write_section(path, f"{_title(results.contrast)} ({place})", _render_contrast(results, place))
+    title = _title(results.contrast)
+    path = contrast_section(output_dir, results.participant, results.entities, results.contrast.label)
+    write_section(path, f"{title} ({_place(results)})", _render_contrast(results), topic=title)
 
 
 def _title(contrast: Contrast) -> str:
@@ -56,7 +58,9 @@ def _title(contrast: Contrast) -> str:
 
 
 def _place(results: ParticipantResults) -> str:
-    return " · ".join(f"{key} {label}" for key, label in results.entities.items() if label)
+    facts = results.runs[0].facts if results.runs else {}
+    space = next((space for space in (Surface, Grayordinates) if space.counted[0] in facts), Grid)
+    return place_words(results.entities, space)
 
 
 def _order(session_contrasts: Sequence[SessionContrast]) -> str:
@@ -65,7 +69,7 @@ def _order(session_contrasts: Sequence[SessionContrast]) -> str:
     return f" Order of the study's sessions in time: {order}." if order else ""
 
 
-def _render_runs(results: ParticipantResults, place: str) -> str:
+def _render_runs(results: ParticipantResults) -> str:
     runs = results.runs
     records = [
         {
@@ -87,7 +91,6 @@ def _render_runs(results: ParticipantResults, place: str) -> str:
     n_sessions = len({run.session for run in runs if run.session})
     return render(
         "participant_runs.html.j2",
-        title=f"Runs ({place})",
         summary=counted(len(runs), "run")
         + (f" in {counted(n_sessions, 'session')}." if n_sessions else ".")
         + _order(results.session_contrasts),
@@ -117,10 +120,10 @@ def _warnings(results: ParticipantResults) -> list[str]:
     ]
 
 
-def _render_contrast(results: ParticipantResults, place: str) -> str:
+def _render_contrast(results: ParticipantResults) -> str:
     contrast, sessions, combined = results.contrast, results.sessions, results.combined
     page: dict[str, object] = {
-        "title": _title(contrast), "facts": place, "warnings": _warnings(results), "is_f_test": contrast.is_f_test,
+        "warnings": _warnings(results), "is_f_test": contrast.is_f_test,
     }  # fmt: skip
     if not sessions:
         summary = "This contrast cannot be estimated from any run of this participant; see the warnings."

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sessionfx.report.canvas import BoolArray, Canvas, stacked
+from sessionfx.report.canvas import BoolArray, Canvas, side_by_side
 from sessionfx.report.mosaic import Anatomy, axial_cuts, template
 from sessionfx.report.surface_views import surface_views
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.grid import Grid
 from sessionfx.space.space import Space
 from sessionfx.space.surface import Surface
+
+_WIDTH_BELOW = 300  # pixels of the cuts through what is below the cortex
 
 
 def canvas_for(
@@ -40,6 +42,6 @@ def canvas_for(
     inside = (features >= 0) & mask[features]
     if cortex is None or not inside.any():
         return cortex
-    cuts = axial_cuts(inside, grid, template(), peaks)
+    cuts = axial_cuts(inside, grid, template(), peaks, n_rows=3, width=_WIDTH_BELOW)
     below = Canvas(np.where(cuts.features >= 0, features.ravel()[cuts.features], -1), cuts.under, cuts.form)
-    return stacked(cortex, below)
+    return side_by_side(cortex, below)

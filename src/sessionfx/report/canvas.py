@@ -169,15 +169,19 @@ class Canvas:
         return _beside(pixels, np.full((len(pixels), _BAR, 3), 255, dtype=np.uint8), alt, caption)
 
 
-def stacked(upper: Canvas, lower: Canvas) -> Canvas:
-    """Put one picture above another, of features of the same space."""
-    parts = [
-        (np.pad(part.features, ((0, 0), (0, WIDTH - part.features.shape[1])), constant_values=-1),
-         np.pad(part.under, ((0, 0), (0, WIDTH - part.under.shape[1])), constant_values=1))
-        for part in (upper, lower)
-    ]  # fmt: skip
-    features, under = (np.vstack(halves) for halves in zip(*parts, strict=True))
-    return Canvas(features, under, upper.form + lower.form)
+def side_by_side(left: Canvas, right: Canvas) -> Canvas:
+    """Put one picture beside another, of features of the same space, each in the middle of the height."""
+    height = max(len(left.under), len(right.under))
+    parts = []
+    for part in (left, right):
+        above = (height - len(part.under)) // 2
+        rows = (above, height - len(part.under) - above)
+        parts.append((
+            np.pad(part.features, (rows, (0, 0)), constant_values=-1),
+            np.pad(part.under, (rows, (0, 0)), constant_values=1),
+        ))  # fmt: skip
+    features, under = (np.hstack(halves) for halves in zip(*parts, strict=True))
+    return Canvas(features, under, left.form + right.form)
 
 
 def _beside(pixels: FloatArray, bar: Pixels, alt: str, caption: str) -> Picture:

@@ -383,13 +383,15 @@ def draw_sessions(
     n_columns = min(2, len(panels))
     n_rows = math.ceil(len(panels) / n_columns)
     width, height, below = 4.1 / n_columns - 0.25, 1.6, 0.12 + room(names)
-    figure = sheet(title, 4.4, n_rows * (height + 0.24) + below, plain(unit, 50))
+    headings = [[plain(line, 60 // n_columns) for line in panel.title.split("\n")] for panel in panels]
+    above = 0.1 + 0.14 * max(map(len, headings))
+    figure = sheet(title, 4.4, n_rows * (height + above) + below, plain(unit, 50))
     for index, panel in enumerate(panels):
         row, column = divmod(index, n_columns)
-        x, y = 0.5 + column * (width + 0.25), below + (n_rows - 1 - row) * (height + 0.24)
+        x, y = 0.5 + column * (width + 0.25), below + (n_rows - 1 - row) * (height + above)
         axes = place(figure, x, y, width, height, sharey=figure.axes[0] if index else None)
         axes.set_xlim(-0.5, max(at.values()) + 0.5)
-        axes.set_title(plain(panel.title, 52 // n_columns), pad=3)
+        axes.set_title("\n".join(headings[index]), pad=3)
         axes.tick_params(labelleft=column == 0)
         name(axes, names if index + n_columns >= len(panels) else (), below=True)
         _draw_place(axes, panel, at)

@@ -1,4 +1,4 @@
-"""Volumes on anatomy: a row of axial cuts through chosen places.
+"""Volumes on anatomy: rows of axial cuts through chosen places.
 
 Everything is sampled in world coordinates (mm), so that maps, anatomy and oblique grids need no common grid; left is
 drawn on the left.
@@ -19,7 +19,9 @@ from sessionfx.report.nilearn_files import mni_template
 from sessionfx.space.grid import Grid
 
 N_CUTS = 7
+_CUTS_IN_ROW = 3  # of several
 FORM = "Cuts are labelled by their height in mm; left is left. "
+_GAP = 3  # pixels between cuts
 _CUTS_APART = 7.0  # mm
 _MARGIN = 5.0  # mm around the mask at least
 
@@ -82,7 +84,15 @@ def choose_cuts(peaks: Sequence[float], low: float, high: float, n_cuts: int = N
     return tuple(sorted(chosen))
 
 
-def axial_cuts(mask: BoolArray, grid: Grid, anatomy: Anatomy | None = None, peaks: Sequence[float] = ()) -> Canvas:
+def axial_cuts(
+    mask: BoolArray,
+    grid: Grid,
+    anatomy: Anatomy | None = None,
+    peaks: Sequence[float] = (),
+    *,
+    n_rows: int = 1,
+    width: int = WIDTH,
+) -> Canvas:
     """Cut through the voxels of a mask.
 
     Parameters
@@ -94,14 +104,35 @@ def axial_cuts(mask: BoolArray, grid: Grid, anatomy: Anatomy | None = None, peak
         Plain grey without.
     peaks : sequence of float, default: ()
         Heights (mm) through which cuts should go, the most important first.
+    n_rows : int, default=1
+        Of cuts: seven in one, three in each of several.
+    width : int
+        Pixels of a row.
     """
     places = np.argwhere(mask) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
     low, high = places.min(axis=0), places.max(axis=0)
-    cuts = choose_cuts(peaks, float(low[2]), float(high[2]))
+    in_row = N_CUTS if n_rows == 1 else _CUTS_IN_ROW
+    cuts = choose_cuts(peaks, float(low[2]), float(high[2]), n_rows * in_row)
     # voxels reach half their size beyond their centres
     margin = np.maximum(_MARGIN, np.abs(grid.affine[:3, :3]).sum(axis=1) / 2 + 1)
     low, high = low - margin, high + margin
-    columns = WIDTH // len(cuts)
+    rows = [
+        _row_of_cuts(cuts[start : start + in_row], mask, grid, anatomy, (low, high), width // in_row)
+        for start in range(0, len(cuts), in_row)
+    ]
+    return Canvas(np.vstack([features for features, _ in rows]), np.vstack([under for _, under in rows]), FORM)
+
+
+def _row_of_cuts(
+    cuts: Sequence[float],
+    mask: BoolArray,
+    grid: Grid,
+    anatomy: Anatomy | None,
+    box: tuple[NDArray[np.float64], NDArray[np.float64]],
+    columns: int,
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Cut at heights, each so many pixels wide, within a box (mm): features and grey levels, labelled."""
+    low, high = box
     step = float(high[0] - low[0]) / columns  # mm per pixel
     rows = min(max(int((high[1] - low[1]) / step), 8), 400)
     x = low[0] + (np.arange(columns) + 0.5) * step
@@ -117,9 +148,11 @@ def axial_cuts(mask: BoolArray, grid: Grid, anatomy: Anatomy | None = None, peak
     else:
         under = map_coordinates(anatomy.grey, _indices(world, anatomy.affine), order=1, cval=1.0).astype(np.float32)
     width = len(cuts) * columns
+    between = np.arange(width) % columns >= columns - _GAP
+    features[:, between], under[:, between] = -1, 1
     texts = [((n + 0.5) * columns, f"z = {round(cut)}") for n, cut in enumerate(cuts)]
     labels = label_strip([*texts, (8, "L"), (width - 8, "R")], width)
-    return Canvas(np.pad(features, ((0, LABEL), (0, 0)), constant_values=-1), np.vstack([under, labels]), FORM)
+    return np.pad(features, ((0, LABEL), (0, 0)), constant_values=-1), np.vstack([under, labels])
 
 
 def _indices(world: FloatArray, affine: NDArray[np.float64]) -> FloatArray:

@@ -68,6 +68,7 @@ def _environment() -> Environment:
         finalize=_without_controls,
     )
     environment.filters["figure"] = format_number
+    environment.filters["without"] = lambda title, topic: title.removeprefix(topic).strip(" ()") or title
     return environment
 
 
@@ -83,7 +84,7 @@ def section_path(folder: Path, name: str) -> Path:
     return folder / f"{name}{SECTION_SUFFIX}"
 
 
-def write_section(path: Path, title: str, html: str, contents: Sequence[Contents] = ()) -> None:
+def write_section(path: Path, title: str, html: str, contents: Sequence[Contents] = (), *, topic: str = "") -> None:
     """Keep a section of a page.
 
     Parameters
@@ -93,11 +94,13 @@ def write_section(path: Path, title: str, html: str, contents: Sequence[Contents
     title : str
         For the table of contents.
     html : str
-        Rendered section; `SECTION-ID` in it stands for its id in the page.
+        Rendered section under its heading; `SECTION-ID` in it stands for its id in the page.
     contents : sequence of Contents
         Its parts, for the table of contents.
+    topic : str, default=""
+        Sections of one topic, as a contrast in several spaces, name each other.
     """
-    write_json(path, {"title": title, "html": html, "contents": [asdict(part) for part in contents]})
+    write_json(path, {"title": title, "html": html, "contents": [asdict(part) for part in contents], "topic": topic})
 
 
 def is_whole_page(path: Path, folder: Path) -> bool:
@@ -136,19 +139,23 @@ def _assemble(path: Path, folder: Path, title: str, lead: str) -> None:
     made_of = _made_of(files)
     for number, file in enumerate(files, start=1):
         name = f"section-{number}"
-        section: dict[str, Any] = {"id": name, "title": file.name.removesuffix(SECTION_SUFFIX), "contents": []}
+        title_of_file = file.name.removesuffix(SECTION_SUFFIX)
+        section: dict[str, Any] = {"id": name, "title": title_of_file, "contents": [], "topic": ""}
         try:
             content = read_json_object(file, largest=_LARGEST_SECTION)
             if not _is_section(content):
                 raise UnreadableFileError(f"{file} is no section of a page.")
         except UnreadableFileError as error:
             remark = f"{error} It is made anew when this analysis is run again."
-            sections.append({**section, "html": Markup("<h2>{}</h2>\n<p>{}</p>").format(section["title"], remark)})
+            sections.append({**section, "html": Markup("<p>{}</p>").format(remark)})
             continue
         # Sections were rendered by `render`, which escapes; they are not escaped twice.
         html = Markup(content["html"].replace("SECTION-ID", name))  # noqa: S704
         parts = _named(content["contents"], name)
-        sections.append({**section, "title": content["title"], "html": html, "contents": parts})
+        sections.append({**section, **content, "html": html, "contents": parts})
+    for section in sections:
+        others = [other for other in sections if other["topic"] and other is not section]
+        section["elsewhere"] = [other for other in others if other["topic"] == section["topic"]]
     niivue = Markup(packed_niivue()) if any(_VIEWER in section["html"] for section in sections) else None  # noqa: S704
     page = render("page.html.j2", title=title, lead=lead, sections=sections, version=__version__, niivue=niivue)
     write_text(path, _allowing_only_own_scripts(page, niivue is not None).rstrip("\n") + "\n" + made_of)
@@ -171,6 +178,7 @@ def _is_section(content: dict[str, Any]) -> bool:
     return (
         isinstance(content.get("title"), str)
         and isinstance(content.get("html"), str)
+        and isinstance(content.get("topic"), str)
         and _are_contents(content.get("contents"))
     )
 

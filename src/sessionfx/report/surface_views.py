@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.report.canvas import LABEL, WIDTH, BoolArray, Canvas, label_strip
+from sessionfx.report.canvas import LABEL, BoolArray, Canvas, label_strip
 from sessionfx.report.cortex import Hemisphere, Hemispheres, cortex_of, normals_of
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.mesh import Mesh
 from sessionfx.space.surface import HEMISPHERES, Surface
 
 FORM = "The cortex from four sides, and laid flat where it can be; darker grey is in the folds. "
+HEIGHT = 340  # pixels of all views together: what is above and they fit into a window
 _GAP = 6  # pixels around each view
 _FINER = 2  # pixels of the grey levels, which are averaged, along each side of one of the picture
 _LIGHT = 0.3  # of the grey level, from what faces the viewer to what is seen from the side
@@ -32,11 +34,14 @@ _SIDES = {
     "dorsal": ((0, 0, 1), (0, 1, 0)),
     "ventral": ((0, 0, -1), (0, 1, 0)),
 }
-# Left to right; each pair of views has its inner sides together
-_ORDER = (
-    ("L", "lateral"), ("L", "medial"), ("R", "medial"), ("R", "lateral"),
-    ("L", "dorsal"), ("R", "dorsal"), ("R", "ventral"), ("L", "ventral"), ("L", "flat"), ("R", "flat"),
-)  # fmt: skip
+# Columns of rows of views, left to right and from above
+_COLUMNS = (
+    ((("L", "lateral"),), (("L", "medial"),)),
+    ((("L", "dorsal"), ("R", "dorsal")),),
+    ((("R", "lateral"),), (("R", "medial"),)),
+    ((("R", "ventral"), ("L", "ventral")),),
+    ((("L", "flat"),), (("R", "flat"),)),
+)
 
 
 @dataclass(frozen=True)
@@ -126,47 +131,63 @@ def _barycentric(corners: NDArray[np.floating]) -> list[list[NDArray[np.floating
 
 @lru_cache(maxsize=2)
 def lay_out(hemispheres: Hemispheres) -> View:
-    """Put the views of hemispheres beside each other in labelled rows as wide as pictures are."""
+    """Put the views of hemispheres beside each other, those from one side in columns, with what they show under them.
+
+    All that is inflated has one scale.
+    """
     cortices = hemispheres.parts
-    length = max(float(np.ptp(cortex.inflated.coordinates[:, 1])) for cortex in cortices.values())
-    scale = (WIDTH / 4 - 2 * _GAP - 1) / length
-    rows: list[list[tuple[View, str]]] = [[]]
-    for label, side in _ORDER:
-        if label not in cortices or (side == "flat" and cortices[label].flat is None):
-            continue
-        view = _view(cortices[label], label, side, scale)
-        before = 0 if label == next(iter(cortices)) else len(cortices["L"].inflated.coordinates)
-        view = View(np.where(view.vertices >= 0, view.vertices + before, -1), view.under)
-        if sum(other.under.shape[1] for other, _ in rows[-1]) + view.under.shape[1] > WIDTH:
-            rows.append([])
-        rows[-1].append((view, f"{HEMISPHERES[label]}, {side}"))
-    drawn = [_row(row) for row in rows]
-    return View(np.vstack([row.vertices for row in drawn]), np.vstack([row.under for row in drawn]))
+    room = HEIGHT // 2 - LABEL - 2 * _GAP  # of one of two views in a column
+    scale = room / max(float(np.ptp(cortex.inflated.coordinates[:, 2])) for cortex in cortices.values())
+    first = next(iter(cortices))
+    columns = []
+    for column in _COLUMNS:
+        rows = []
+        for places in column:
+            views = []
+            for label, side in places:
+                if label in cortices and (side != "flat" or cortices[label].flat is not None):
+                    view = _view(cortices[label], label, side, scale, room)
+                    before = 0 if label == first else len(cortices[first].inflated.coordinates)
+                    vertices = np.where(view.vertices >= 0, view.vertices + before, -1)
+                    views.append(_labelled(View(vertices, view.under), f"{HEMISPHERES[label]}, {side}"))
+            if views:
+                rows.append(_joined(views, axis=1))
+        if rows:
+            columns.append(_joined(rows, axis=0))
+    return _joined(columns, axis=1)
 
 
-def _view(cortex: Hemisphere, label: str, side: str, scale: float) -> View:
-    """Look at a hemisphere; laid flat it is as high as it is long from above."""
+def _view(cortex: Hemisphere, label: str, side: str, scale: float, room: int) -> View:
+    """Look at a hemisphere; laid flat it fills the room (pixels)."""
     if side == "flat":
         assert cortex.flat is not None  # noqa: S101 - the caller looked
-        height = np.ptp(cortex.flat.coordinates[:, 1])
-        return project(cortex.flat, side, scale * np.ptp(cortex.inflated.coordinates[:, 1]) / height, cortex.grey)
+        return project(cortex.flat, side, room / np.ptp(cortex.flat.coordinates[:, 1]), cortex.grey)
     return project(cortex.inflated, _OTHER_SIDE.get(side, side) if label == "R" else side, scale, cortex.grey)
 
 
-def _row(views: Sequence[tuple[View, str]]) -> View:
-    """Put views beside each other, with what they show under them."""
-    height = max(view.under.shape[0] for view, _ in views)
-    vertices, under = np.full((height + LABEL, WIDTH), -1), np.ones((height + LABEL, WIDTH), dtype=np.float32)
-    texts, start = [], 0
-    for view, text in views:
-        n_rows, n_columns = view.under.shape
-        top = (height - n_rows) // 2
-        place = slice(top, top + n_rows), slice(start, start + n_columns)
-        vertices[place], under[place] = view.vertices, view.under
-        texts.append((start + n_columns / 2, text))
-        start += n_columns
-    under[height:] = label_strip(texts, WIDTH)
-    return View(vertices, under)
+def _labelled(view: View, text: str) -> View:
+    """Write under a view what it shows."""
+    n_columns = view.under.shape[1]
+    strip = label_strip([(n_columns / 2, text)], n_columns)
+    return View(
+        np.pad(view.vertices, ((0, LABEL), (0, 0)), constant_values=-1), np.vstack([view.under, strip])
+    )  # fmt: skip
+
+
+def _joined(views: Sequence[View], axis: int) -> View:
+    """Put views below each other (axis 0) or beside each other (1), each in the middle."""
+    across = max(view.under.shape[1 - axis] for view in views)
+
+    def padded(pixels: NDArray[Any], value: float) -> NDArray[Any]:
+        rest = across - pixels.shape[1 - axis]
+        widths = [(0, 0), (0, 0)]
+        widths[1 - axis] = (rest // 2, rest - rest // 2)
+        return np.pad(pixels, widths, constant_values=value)
+
+    return View(
+        np.concatenate([padded(view.vertices, -1) for view in views], axis),
+        np.concatenate([padded(view.under, 1) for view in views], axis),
+    )  # fmt: skip
 
 
 def surface_views(space: Surface | Grayordinates, mask: BoolArray) -> Canvas | None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sessionfx.options import GroupModel
+from sessionfx.space.space import Space
 from sessionfx.wording import place_text, where_text
 
 # How columns of tables are called for people; in files they have the short names.
@@ -39,6 +40,13 @@ def titled(record: Mapping[str, Any]) -> dict[str, Any]:
             place = {key: record[f"{start}_at_{key}"] for key in ("vertex", *"xyz") if f"{start}_at_{key}" in record}
             row[TITLES[f"{start}_at"].replace("at x, y, z (mm)", "where")] = where_text({axis: value, **place})
     return row
+
+
+def place_words(entities: Mapping[str, str | None], space: Space | type[Space]) -> str:
+    """Say which analysis this is: task, kind and label of the space, and whatever else tells it from others."""
+    return " · ".join(
+        f"{space.kind if key == 'space' else key} {label}" for key, label in entities.items() if label
+    )  # fmt: skip
 
 
 def threshold_words(model: GroupModel) -> str:

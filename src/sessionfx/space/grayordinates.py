@@ -42,6 +42,7 @@ class Grayordinates(Space):
 
     feature: ClassVar[str] = "grayordinate"
     features: ClassVar[str] = "grayordinates"
+    kind: ClassVar[str] = "grayordinates"
     extension: ClassVar[str] = ".dscalar.nii"
     counted: ClassVar[tuple[str, str]] = ("Grayordinates", "FittedGrayordinates")
     size_unit: ClassVar[str] = "mm² on the cortex, mm³ below it"

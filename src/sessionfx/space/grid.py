@@ -29,6 +29,7 @@ class Grid(Space):
 
     feature: ClassVar[str] = "voxel"
     features: ClassVar[str] = "voxels"
+    kind: ClassVar[str] = "volume"
     extension: ClassVar[str] = ".nii.gz"
     counted: ClassVar[tuple[str, str]] = ("BrainMaskVoxels", "FittedVoxels")
     size_unit: ClassVar[str] = "mm³"

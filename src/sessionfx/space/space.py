@@ -62,6 +62,8 @@ class Space(ABC):
     ----------
     feature, features : str
         What they are called, one and several.
+    kind : str
+        What a page calls the space, before its label.
     extension : str
         Of files of maps.
     most_precise : type
@@ -77,6 +79,7 @@ class Space(ABC):
 
     feature: ClassVar[str]
     features: ClassVar[str]
+    kind: ClassVar[str]
     extension: ClassVar[str]
     most_precise: ClassVar[type[np.floating]] = np.float64
     counted: ClassVar[tuple[str, str]]

@@ -39,6 +39,7 @@ class Surface(Space):
 
     feature: ClassVar[str] = "vertex"
     features: ClassVar[str] = "vertices"
+    kind: ClassVar[str] = "surface"
     extension: ClassVar[str] = ".gii"
     # GIFTI has no double precision
     most_precise: ClassVar[type[np.floating]] = np.float32
