@@ -135,7 +135,8 @@ def influence_of(
             return Influence(note=TOO_MANY)
         chosen, step = _some(chosen, above)
         notes += [AT_SOME.format(step=step)] if step > 1 else []
-        refits = tuple(_without(label, answer.name, plan, question, stack, options) for label in labels)
+        of_some = PatternPlan(plan, STRATEGIES[answer.name], stack.layout, question, options)
+        refits = tuple(_without(label, of_some, stack.n_rows) for label in labels)
     peak = int(np.nanargmax(np.abs(z) if two_sided else z))
     chosen[peak] = True
     task = _Task(answer.threshold, two_sided, closed, refits)
@@ -241,17 +242,13 @@ def _some(chosen: NDArray[np.bool_], above: NDArray[np.bool_]) -> tuple[NDArray[
     return some | above, step
 
 
-def _without(
-    label: str, name: str, plan: Plan, question: Question, stack: MapStack, options: GroupOptions
-) -> tuple[Plan | None, NDArray[np.int_]]:
+def _without(label: str, of_some: PatternPlan, n_rows: int) -> tuple[Plan | None, NDArray[np.int_]]:
     """Plan the same without a participant; with the rows of the others' maps, of all rows of an F test."""
-    layout = stack.layout
-    rows = np.nonzero(np.array(layout.participants) != label)[0]
-    every = (np.arange(stack.n_rows)[:, None] * len(layout.participants) + rows).ravel()
-    variance = "groups" if plan.groups else "pooled"
+    participants = np.array(of_some.layout.participants)
+    rows = np.nonzero(participants != label)[0]
+    every = (np.arange(n_rows)[:, None] * len(participants) + rows).ravel()
     try:
-        found = STRATEGIES[name].plan(layout.at_rows(rows), question, replace(options, variance=variance))
-        return found.working_as(plan) if plan.pools else found, every
+        return of_some.working_at_rows(rows), every
     except NotEstimableError:
         return None, every
 

@@ -99,6 +99,11 @@ class PatternPlan:
         variance = "groups" if self.plan.groups else "pooled"
         return self.strategy.plan(self.layout.at_rows(rows), self.question, replace(self.options, variance=variance))
 
+    def working_at_rows(self, rows: NDArray[np.int_]) -> Plan:
+        """Plan the same for some of the maps, with what was learned from all; see `at_rows`."""
+        plan = self.at_rows(rows)
+        return plan.working_as(self.plan) if self.plan.pools else plan
+
     def _has_sessions(self, has: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Say at which voxels somebody has each session without which another question would be answered."""
         asked = self.question.sessions
@@ -111,9 +116,7 @@ class PatternPlan:
     def of_those(self, rows: NDArray[np.int_]) -> Plan | None:
         """Plan for some of the maps; None where these cannot answer the question."""
         try:
-            plan = self.at_rows(rows)
-            if self.plan.pools:
-                plan = plan.working_as(self.plan)
+            plan = self.working_at_rows(rows)
         except NotEstimableError:
             return None
         is_same_model = plan.details.get("CovariateEffects") == self.plan.details.get("CovariateEffects")
