@@ -31,6 +31,7 @@ class Result(ABC):
     """A statistic at V voxels; a frozen dataclass whose arrays have voxels along their last axis."""
 
     dof: Dof
+    n: NDArray[np.float64] | None
     two_sided: bool  # whether large negative z count as much as large positive ones
 
     @property
@@ -72,6 +73,10 @@ class Result(ABC):
                 for name, found in columns.items()
             }
         )
+
+    def _counts(self) -> dict[str, NDArray[np.float64]]:
+        """Give degrees of freedom and participants where they differ between voxels."""
+        return {name: own for name, own in (("dof", self.dof), ("n", self.n)) if isinstance(own, np.ndarray)}
 
     def _values(self) -> dict[str, Any]:
         return {attribute.name: getattr(self, attribute.name) for attribute in fields(cast(Any, self))}
@@ -124,7 +129,7 @@ class Estimate(Result):
     def maps(self) -> dict[str, NDArray[np.float64]]:
         """Effect, variance, t, z, p, and the dof where they differ between voxels."""
         found = {"effect": self.effect, "variance": self.variance, "t": self.t, "z": self.z, "p": self.p}
-        return found | _dof_map(self.dof) | _n_map(self.n)
+        return found | self._counts()
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,7 @@ class FTest(Result):
 
     def maps(self) -> dict[str, NDArray[np.float64]]:
         """F, z, p, and the degrees of freedom where they differ between voxels."""
-        return {"F": self.f, "z": self.z, "p": self.p} | _dof_map(self.dof) | _n_map(self.n)
+        return {"F": self.f, "z": self.z, "p": self.p} | self._counts()
 
 
 @dataclass(frozen=True)
@@ -209,14 +214,6 @@ def symmetric_matrices(pairs: NDArray[np.float64], n_rows: int) -> NDArray[np.fl
     matrices = np.empty((pairs.shape[1], n_rows, n_rows))
     matrices[:, first, second] = matrices[:, second, first] = pairs.T
     return matrices
-
-
-def _dof_map(dof: Dof) -> dict[str, NDArray[np.float64]]:
-    return {"dof": dof} if isinstance(dof, np.ndarray) else {}
-
-
-def _n_map(n: NDArray[np.float64] | None) -> dict[str, NDArray[np.float64]]:
-    return {} if n is None else {"n": n}
 
 
 def t_to_z(t: NDArray[np.float64], dof: Dof) -> NDArray[np.float64]:
