@@ -642,7 +642,7 @@ def agreement_table(pairs: Sequence[PairResult]) -> pd.DataFrame:
             **(asdict(pair.agreement) if pair.agreement else {}),
             "threshold_a": pair.a.threshold,
             "threshold_b": pair.b.threshold,
-            "reason": pair.refusal,
+            "reason": pair.refusal or None,
         }
         for pair in pairs
     ]
@@ -662,7 +662,7 @@ def answer_summary(answer: StrategyResult, verdict: Verdict) -> dict[str, Any]:
         "n_participants": len(answer.plan.participant_names),
         "n_maps": answer.plan.n_maps,
         **map_summary(answer.stat_map, answer.threshold),
-        "reason": answer.permutation_refusal,
+        "reason": answer.permutation_refusal or None,
     }
 
 
