@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from sessionfx.group.strategies.base import MapLayout, Question
+from sessionfx.statistics.participant_blocks import ParticipantBlocks
 
 
 def compound_symmetry(n_sessions: int, icc: float) -> NDArray[np.float64]:
@@ -41,13 +42,15 @@ class NormalNoise:
         """Session of each map."""
         return [self.sessions.index(session) for session in self.layout.sessions]
 
-    def covariance_of_maps(self) -> NDArray[np.float64]:
-        owners = np.array(self.layout.participants)
-        return np.where(owners[:, None] == owners, self.covariance[np.ix_(self.places, self.places)], 0.0)
+    def covariance_of_maps(self) -> ParticipantBlocks:
+        owners = np.unique(self.layout.participants, return_inverse=True)[1]
+        return ParticipantBlocks.of_sessions(owners, np.array(self.places), self.covariance)
 
     @cached_property
     def _root(self) -> NDArray[np.float64]:
-        values, vectors = linalg.eigh(self.covariance_of_maps())
+        owners = np.array(self.layout.participants)
+        whole = np.where(owners[:, None] == owners, self.covariance[np.ix_(self.places, self.places)], 0.0)
+        values, vectors = linalg.eigh(whole)
         return np.asarray((vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
 
     def draw(self, n_voxels: int, rng: np.random.Generator) -> NormalDraw:
@@ -59,8 +62,11 @@ class NormalDraw:
     source: NormalNoise
     noise: NDArray[np.float64]
 
-    def null_maps(self, question: Question) -> NDArray[np.float64]:
+    def null_maps(self, question: Question, voxels: slice = slice(None)) -> NDArray[np.float64]:
         means, weights = self.source.means, np.array(question.sessions.weights)
         if means is None:
-            return self.noise.copy()
-        return self.noise + (means - weights * (weights @ means) / (weights @ weights))[self.source.places][:, None]
+            return self.noise[:, voxels].copy()
+        return (
+            self.noise[:, voxels]
+            + (means - weights * (weights @ means) / (weights @ weights))[self.source.places][:, None]
+        )

@@ -17,6 +17,7 @@ from sessionfx.errors import CommandLineError
 from sessionfx.group.calibration import calibrate
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
+from sessionfx.statistics.participant_blocks import ParticipantBlocks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,8 +32,8 @@ class _Maps:
 
     maps: NDArray[np.float64]
 
-    def null_maps(self, question: Question) -> NDArray[np.float64]:
-        return self.maps.copy()
+    def null_maps(self, question: Question, voxels: slice = slice(None)) -> NDArray[np.float64]:
+        return self.maps[:, voxels].copy()
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,9 @@ class _Noise:
         draws = rng.standard_normal((*self.attends.shape, n_voxels))
         return _Maps(np.asarray((np.linalg.cholesky(self.covariance) @ draws)[np.nonzero(self.attends)]))
 
-    def covariance_of_maps(self) -> NDArray[np.float64]:
+    def covariance_of_maps(self) -> ParticipantBlocks:
         owners, places = np.nonzero(self.attends)
-        return np.where(owners[:, None] == owners, self.covariance[np.ix_(places, places)], 0.0)
+        return ParticipantBlocks.of_sessions(owners, places, self.covariance)
 
 
 def power(

@@ -53,6 +53,8 @@ from sessionfx.wording import joined, listed, quoted
 
 # Real voxels that a calibration draws from: several times as many as smooth maps have independent places
 RESAMPLED_VOXELS = 6_000
+# With thousands of maps fewer, so that all of them have at most so many numbers
+_RESAMPLED_VALUES = 2**24
 _REFUSALS_NAMED = 6
 DEFAULT_COVERAGE = 0.7  # share of the maps that an answered voxel needs
 _REMARKS_NAMED = 6
@@ -492,7 +494,8 @@ class ContrastMaps:
         """
         assert self._found  # noqa: S101 - refused before anything is simulated
         core = self._stack.core
-        effects = core.sample(RESAMPLED_VOXELS, np.random.default_rng(seed))
+        n_sampled = max(1, min(RESAMPLED_VOXELS, _RESAMPLED_VALUES // (core.n_rows * len(core.layout.participants))))
+        effects = core.sample(n_sampled, np.random.default_rng(seed))
         try:
             return calibrate_study(
                 core.layout, self._study.questions,

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import linalg, special, stats
+from scipy import special, stats
 
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.residuals import StudyNoise, direction_of
@@ -32,6 +32,7 @@ from sessionfx.group.strategies.participant_values import plan_participants
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import pseudo_inverse, repeated_blocks
+from sessionfx.statistics.participant_blocks import ParticipantBlocks
 
 ESTIMATED = "estimated"
 DECLINED = "declined"
@@ -39,8 +40,10 @@ DECLINED = "declined"
 ALPHAS = (0.05, 0.001)
 NONCENTRALITY = 3.0
 
-# Voxels simulated at a time: for 500 maps 16 MB, and large enough for matrix products to run at full speed.
-_VOXELS_TOGETHER = 4096
+# Voxels drawn at a time, fewer where maps are so many that they have more numbers than this
+_VOXELS_TOGETHER, _VALUES_DRAWN = 4096, 2**24
+# Numbers of which maps are made at a time: 16 MB, and large enough for matrix products to run at full speed
+_VALUES_TOGETHER = 2**21
 _NORMAL_95 = 1.96
 # Skewness of residuals in the direction of the others'; in smooth normal maps it was below 0.07, and 0.3 for lognormal
 # values of skewness 1.7 of six participants
@@ -54,8 +57,8 @@ _NEEDS_VARIANCES = (
 class NullMaps(Protocol):
     """A draw of null voxels."""
 
-    def null_maps(self, question: Question) -> NDArray[np.float64]:
-        """Give maps of shape (N, V) in which nothing is that the question asks about."""
+    def null_maps(self, question: Question, voxels: slice = slice(None)) -> NDArray[np.float64]:
+        """Give maps of shape (N, V), of some voxels, in which nothing is that the question asks about."""
 
 
 class Noise(Protocol):
@@ -64,7 +67,7 @@ class Noise(Protocol):
     def draw(self, n_voxels: int, rng: np.random.Generator) -> NullMaps:
         """Draw a block of voxels."""
 
-    def covariance_of_maps(self) -> NDArray[np.float64]:
+    def covariance_of_maps(self) -> ParticipantBlocks:
         """Covariance of all maps, of shape (N, N)."""
 
 
@@ -129,17 +132,19 @@ class _Trial:
         """Who estimates the maps with the effect."""
         return [tally for *_, tally in self.tallies if tally is not None]
 
-    def go_through(self, drawn: NullMaps, *, counting: bool) -> None:
-        """Let plans learn from a block of voxels, or count what they find in it."""
+    def go_through(self, drawn: NullMaps, n_voxels: int, *, counting: bool) -> None:
+        """Let plans learn from a block of so many voxels, or count what they find in it."""
         users = [[tally for tally in group if counting or tally.plan.pools] for group in (self.at_null, self.at_effect)]
         if not any(users):
             return
-        effects = drawn.null_maps(self.question)
-        for group, means in zip(users, (None, self.added), strict=True):
-            if means is not None:
-                effects += means[:, None]
-            for tally in group:
-                (tally.count if counting else tally.learn)(effects)
+        together = max(64, _VALUES_TOGETHER // len(self.added))
+        for start in range(0, n_voxels, together):
+            effects = drawn.null_maps(self.question, slice(start, min(start + together, n_voxels)))
+            for group, means in zip(users, (None, self.added), strict=True):
+                if means is not None:
+                    effects += means[:, None]
+                for tally in group:
+                    (tally.count if counting else tally.learn)(effects)
 
 
 def two_sided_p(result: Estimate | FTest) -> NDArray[np.float64]:
@@ -221,15 +226,17 @@ def calibrate(
         _prepare(layout, question, strategies, options, of_maps, power=power, size=size) for question in questions
     ]
     everyone = [tally for trial in trials for tally in (*trial.at_null, *trial.at_effect)]
+    together = max(1, min(_VOXELS_TOGETHER, _VALUES_DRAWN // of_maps.n_maps))
     passes = [False, True] if any(tally.plan.pools for tally in everyone) else [True]
-    steps = [(counting, start) for counting in passes for start in range(0, n_voxels, _VOXELS_TOGETHER)]
+    steps = [(counting, start) for counting in passes for start in range(0, n_voxels, together)]
     for counting, start in progress_bar(steps, "Calibration", "block"):
         if counting and start == 0:
             for tally in everyone:
                 tally.learned()
-        drawn = noise.draw(min(_VOXELS_TOGETHER, n_voxels - start), np.random.default_rng([seed, start]))
+        n_drawn = min(together, n_voxels - start)
+        drawn = noise.draw(n_drawn, np.random.default_rng([seed, start]))
         for trial in trials:
-            trial.go_through(drawn, counting=counting)
+            trial.go_through(drawn, n_drawn, counting=counting)
     for trial in trials:
         for row, at_null, at_effect in trial.tallies:
             row |= _rates(at_null, at_effect, n_voxels)
@@ -243,7 +250,7 @@ def _prepare(
     question: Question,
     strategies: Mapping[str, Strategy],
     options: GroupOptions,
-    of_maps: NDArray[np.float64],
+    of_maps: ParticipantBlocks,
     *,
     power: bool,
     size: float | None,
@@ -371,7 +378,7 @@ def binomial_interval(count: int, total: int, level: float = 0.95) -> tuple[floa
     return lower, upper
 
 
-def _effect(layout: MapLayout, question: Question, of_maps: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+def _effect(layout: MapLayout, question: Question, of_maps: ParticipantBlocks) -> tuple[float, NDArray[np.float64]]:
     """Find the true effect that power is found for, and the pattern of shape (N,) it has over the maps.
 
     The effect is NaN where the design cannot answer the question at all.
@@ -390,7 +397,7 @@ def _effect(layout: MapLayout, question: Question, of_maps: NDArray[np.float64])
     elif asked.time is None:
         named = asked.weights_for(present) if asked.weights else None
         if named is None:
-            return np.nan, np.zeros(len(of_maps))
+            return np.nan, np.zeros(of_maps.n_maps)
         weights = np.array([named.get(session, 0.0) for session in present])
         pattern = pattern / (weights @ weights)
     try:
@@ -398,11 +405,11 @@ def _effect(layout: MapLayout, question: Question, of_maps: NDArray[np.float64])
         true = np.kron(of_row, np.kron(differences, rows @ first / (first @ first)))
         length = float(true @ np.linalg.solve(covariance, true))
     except (NotEstimableError, np.linalg.LinAlgError):
-        return np.nan, np.zeros(len(of_maps))
+        return np.nan, np.zeros(of_maps.n_maps)
     return NONCENTRALITY / np.sqrt(length), np.kron(of_row, pattern * share)
 
 
-def _reference_covariance(layout: MapLayout, question: Question, of_maps: NDArray[np.float64]) -> NDArray[np.float64]:
+def _reference_covariance(layout: MapLayout, question: Question, of_maps: ParticipantBlocks) -> NDArray[np.float64]:
     """Compute the true covariance, of shape (Q, Q), of the estimator that noncentrality refers to.
 
     Raises
@@ -420,8 +427,7 @@ def _reference_covariance(layout: MapLayout, question: Question, of_maps: NDArra
         design = session_design(layout, question)
         design.check("the maps do not determine it.")
         whole = repeated_blocks(design.matrix.to_numpy(), n_tested)
-        whitened = linalg.solve_triangular(linalg.cholesky(of_maps, lower=True), whole, lower=True)
+        whitened = of_maps.whitened(whole)
         weights = repeated_blocks(np.atleast_2d(design.contrast), n_tested) @ pseudo_inverse(whitened)
         return np.asarray(weights @ weights.T)
-    weights = repeated_blocks(weights, n_tested)
-    return np.asarray(weights @ of_maps @ weights.T)
+    return of_maps.quadratic(repeated_blocks(weights, n_tested))

@@ -21,6 +21,8 @@ Four things need care, because residuals of few participants are not errors:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -31,7 +33,8 @@ from sessionfx.ask.session_contrasts import trend_direction
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies.base import MapLayout, Question
 from sessionfx.group.strategies.designs import session_design
-from sessionfx.statistics.linear_algebra import pseudo_inverse, repeated_blocks
+from sessionfx.statistics.linear_algebra import column_basis, pseudo_inverse, repeated_blocks
+from sessionfx.statistics.participant_blocks import ParticipantBlocks, symmetric_root
 
 # Rounds of estimating covariances and scales in turn; steps of the covariances' iteration, which ends when the last one
 # changed less than this share of the largest variance
@@ -41,8 +44,9 @@ _CLASSES, _VOXELS_OF_CLASS = 8, 1000
 # Fitted effects count where their variance over voxels exceeds chance by this share of it; in smooth maps, with some
 # hundred independent places, chance alone makes up less
 _NOTABLE_EFFECT = 0.25
-# Of the largest eigenvalue; what is smaller is rounding
+# Of squares, and of what the model leaves; what is smaller is rounding
 _RANK = 1e-9
+_TOGETHER = 2**21  # numbers that are computed at a time, of some maps with all
 
 
 class StudyNoise:
@@ -66,37 +70,44 @@ class StudyNoise:
         self.layout = layout
         labels = layout.unique_participants
         self._n_rows = len(effects) // len(layout.participants)
-        self._owner = np.tile([labels.index(label) for label in layout.participants], self._n_rows)
-        own = self._owner[:, None] == self._owner[None, :]
-        design = repeated_blocks(_general_design(layout), self._n_rows)
-        hat = design @ pseudo_inverse(design)
-        residual_maker = np.eye(len(hat)) - hat
+        number_of = {label: number for number, label in enumerate(labels)}
+        self._owner = np.tile([number_of[label] for label in layout.participants], self._n_rows)
+        own = ParticipantBlocks.identity(self._owner)
+        # all that the model fits is this basis times some coordinates
+        self._basis = repeated_blocks(column_basis(_general_design(layout)), self._n_rows)
         values = np.asarray(effects, dtype=np.float64)
-        residuals = residual_maker @ values
-        squares = (residuals**2).sum(axis=0)
-        varies = squares > _RANK * (values**2).sum(axis=0)
+        fitted = self._basis.T @ values
+        residuals = self._basis @ fitted
+        np.subtract(values, residuals, out=residuals)
+        squares = np.einsum("nv,nv->v", residuals, residuals)
+        varies = squares > _RANK * np.einsum("nv,nv->v", values, values)
         if not varies.any():
             raise ValueError("no voxel varies about the means of sessions and groups")
-        values, residuals = values[:, varies], residuals[:, varies]
+        del values
+        if not varies.all():
+            fitted, residuals = fitted[:, varies], residuals[:, varies]
         scale, self._credibility, self._dof = _scales(residuals, own)
-        values, residuals = values / scale, residuals / scale
+        fitted /= scale
+        residuals /= scale
 
-        observed = np.where(own, _products(residuals), 0.0)
-        self.covariance = _participants_covariance(observed, residual_maker, own, layout)
-        rescale = _root(self.covariance) @ _root(observed, inverse=True)
-        self._residuals = rescale @ residuals
-        missing = self.covariance - rescale @ observed @ rescale.T
+        observed = own.products(residuals)
+        self.covariance = _participants_covariance(observed, self._basis, layout)
+        rescale = self.covariance.root().values @ observed.root(inverse=True).values
+        self._residuals = own.with_values(rescale).times(residuals, out=residuals)
+        missing = own.with_values(
+            self.covariance.values - rescale @ observed.values @ rescale.transpose(0, 2, 1)
+        )  # fmt: skip
         # what the model takes away altogether, as of the only map of a session, is drawn from a normal distribution
-        is_whole = np.trace(missing) < 1e-6 * np.trace(self.covariance)
-        self._missing = None if is_whole else _root(missing)
-        self._fitted = _beyond_chance(hat @ values, hat @ self.covariance @ hat)
-        self._sorted: dict[str, tuple[NDArray[np.float64], float]] = {}
+        is_whole = missing.trace < 1e-6 * self.covariance.trace
+        self._missing = None if is_whole else missing.root()
+        self._fitted = _beyond_chance(fitted, self.covariance.quadratic(self._basis.T))
+        self._sorted: dict[str, tuple[_Sorted, float]] = {}
         self._nuisance: dict[str, NDArray[np.float64]] = {}
 
         n_classes = int(np.clip(self._residuals.shape[1] // _VOXELS_OF_CLASS, 1, _CLASSES))
         self._classes = np.linspace(0, self._residuals.shape[1], n_classes + 1).astype(int)
 
-    def covariance_of_maps(self) -> NDArray[np.float64]:
+    def covariance_of_maps(self) -> ParticipantBlocks:
         """Covariance of all maps, of shape (N, N), in units of the voxels' variance."""
         return self.covariance
 
@@ -105,22 +116,27 @@ class StudyNoise:
         n = int(self._owner.max()) + 1
         own_class = rng.integers(len(self._classes) - 1, size=n_voxels)
         ranks = rng.integers(self._classes[own_class], self._classes[own_class + 1], size=(n, n_voxels))
-        size = (1 - self._credibility) + self._credibility * rng.chisquare(self._dof, (n, n_voxels)) / self._dof
-        size = np.sqrt(size)[self._owner]
-        normal = None if self._missing is None else self._missing @ rng.standard_normal((len(self._owner), n_voxels))
+        size = rng.chisquare(self._dof, (n, n_voxels))
+        size *= self._credibility
+        size /= self._dof
+        size += 1 - self._credibility
+        normal = None
+        if self._missing is not None:
+            normal = rng.standard_normal((len(self._owner), n_voxels))
+            self._missing.times(normal, out=normal)
         fitted = None if self._fitted is None else self._fitted[:, rng.integers(self._fitted.shape[1], size=n_voxels)]
-        return StudyDraw(self, ranks, size, normal, fitted)
+        return StudyDraw(self, own_class, ranks, np.sqrt(size, out=size), normal, fitted)
 
     def again(self, question: Question, rng: np.random.Generator) -> StudyNoise:
         """Make the same of one simulated study, in which nothing is that the question asks about."""
         return StudyNoise(self.layout, self.draw(self._residuals.shape[1], rng).null_maps(question))
 
-    def in_direction(self, question: Question) -> tuple[NDArray[np.float64], float]:
+    def in_direction(self, question: Question) -> tuple[_Sorted, float]:
         """Sort residuals by skewness, once for all questions about one session contrast.
 
         Returns
         -------
-        residuals : ndarray of shape (N, V)
+        residuals : _Sorted
             Of each participant, with the sign of the skewness of the others in the direction that the question asks
             about, in the order of its size.
         skewness : float
@@ -129,64 +145,100 @@ class StudyNoise:
         found = self._sorted.get(question.sessions.label)
         if found is None:
             direction = np.tile(direction_of(self.layout, question), self._n_rows)
-            skewness = self._skewness(self._values(self._residuals, direction))
-            order = np.argsort(np.abs(skewness), axis=1)
-            signs = np.where(skewness < 0, -1.0, 1.0)[self._owner]
-            residuals = np.take_along_axis(self._residuals * signs, order[self._owner], axis=1)
-            for start, stop in pairwise(self._classes):
-                residuals[:, start:stop] -= residuals[:, start:stop].mean(axis=1, keepdims=True)
-            own = float((self._values(residuals, direction) ** 3).mean())
-            found = self._sorted[question.sessions.label] = (residuals, own)
+            n, n_voxels = int(self._owner.max()) + 1, self._residuals.shape[1]
+            order = np.empty((n, n_voxels), dtype=np.uint16 if n_voxels < 2**16 else np.intp)
+            is_turned = np.empty((n, n_voxels), dtype=bool)
+            for some, skewness in _skewness(self._values(self._residuals, direction)):
+                order[some] = np.argsort(np.abs(skewness), axis=1)
+                is_turned[some] = skewness < 0
+            means = np.empty((len(self._owner), len(self._classes) - 1))
+            values = np.zeros((n, n_voxels))
+            for row, owner in enumerate(self._owner):
+                ordered = np.where(is_turned[owner], -1.0, 1.0) * self._residuals[row]
+                ordered = ordered[order[owner]]
+                for number, (start, stop) in enumerate(pairwise(self._classes)):
+                    means[row, number] = ordered[start:stop].mean()
+                    ordered[start:stop] -= means[row, number]
+                values[owner] += direction[row] * ordered
+            skewness_of_all = float((_standardised(values) ** 3).mean())
+            found = self._sorted[question.sessions.label] = (_Sorted(order, is_turned, means), skewness_of_all)
         return found
 
     def nuisance(self, question: Question) -> NDArray[np.float64]:
-        """Find the matrix of shape (N, N) that takes what a question asks about out of fitted values."""
+        """Find the matrix of shape (N, F) that gives fitted values without what a question asks about."""
         if question.label not in self._nuisance:
-            self._nuisance[question.label] = repeated_blocks(_nuisance(self.layout, question), self._n_rows)
+            n_maps = len(self.layout.participants)
+            basis = self._basis[:n_maps, : self._basis.shape[1] // self._n_rows]
+            self._nuisance[question.label] = repeated_blocks(_without(self.layout, question, basis), self._n_rows)
         return self._nuisance[question.label]
 
     def _values(self, residuals: NDArray[np.float64], direction: NDArray[np.float64]) -> NDArray[np.float64]:
         """Combine the residuals of each participant, to values of variance 1 of shape (n, V)."""
         values = np.zeros((int(self._owner.max()) + 1, residuals.shape[1]))
-        np.add.at(values, self._owner, direction[:, None] * residuals)
-        spread = np.sqrt((values**2).mean(axis=1, keepdims=True))
-        return np.asarray(np.divide(values, spread, where=spread > 0, out=values))
-
-    def _skewness(self, z: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Find the third moment of the others, given what each participant says of them.
-
-        With z the participants' values and g the regression of the others' on one's own, z_j - g_ji z_i has nothing
-        of participant i.
-        """
-        g = _products(z)
-        cubes = (z**3).sum(axis=0) - 3 * z * (g @ z**2) + 3 * z**2 * (g**2 @ z) - z**3 * (g**3).sum(axis=0)[:, None]
-        squares = (z**2).sum(axis=0) - 2 * z * (g @ z) + z**2 * (g**2).sum(axis=0)[:, None]
-        return np.asarray(np.divide(cubes, squares**1.5, where=squares > 0, out=np.zeros_like(cubes)))
+        for row, owner in enumerate(self._owner):
+            values[owner] += direction[row] * residuals[row]
+        return _standardised(values)
 
 
+@dataclass(frozen=True)
+class _Sorted:
+    """How residuals of n participants are sorted, which are not copied for it.
+
+    Attributes
+    ----------
+    order : ndarray of int, shape (n, V)
+        The voxel at each place.
+    is_turned : ndarray of bool, shape (n, V)
+        Which voxels have their sign turned.
+    means : ndarray of shape (N, C)
+        Of each map in each class of places, which are taken away.
+    """
+
+    order: NDArray[np.integer]
+    is_turned: NDArray[np.bool_]
+    means: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class StudyDraw:
-    """One drawn block of voxels, as the null maps of any question."""
+    """One drawn block of voxels, as the null maps of any question.
 
-    def __init__(
-        self,
-        source: StudyNoise,
-        ranks: NDArray[np.int_],
-        size: NDArray[np.float64],
-        normal: NDArray[np.float64] | None,
-        fitted: NDArray[np.float64] | None,
-    ) -> None:
-        self._source, self._ranks, self._size = source, ranks, size
-        self._normal, self._fitted = normal, fitted
+    Attributes
+    ----------
+    source : StudyNoise
+    own_class : ndarray of int, shape (V,)
+        Class of skewness of each voxel.
+    ranks : ndarray of int, shape (n, V)
+        Place among the sorted voxels that each participant's residuals are from.
+    size : ndarray of shape (n, V)
+        What they are multiplied with.
+    normal : ndarray of shape (N, V) or None
+        What the residuals lack.
+    fitted : ndarray of shape (F, V) or None
+        What is not asked about, in coordinates of the fitted values.
+    """
 
-    def null_maps(self, question: Question) -> NDArray[np.float64]:
-        """Give maps of shape (N, V) in which nothing is that the question asks about."""
-        residuals, _ = self._source.in_direction(question)
-        maps = np.take_along_axis(residuals, self._ranks[self._source._owner], axis=1)
-        maps *= self._size
-        if self._normal is not None:
-            maps += self._normal
-        if self._fitted is not None:
-            maps += self._source.nuisance(question) @ self._fitted
+    source: StudyNoise
+    own_class: NDArray[np.int_]
+    ranks: NDArray[np.int_]
+    size: NDArray[np.float64]
+    normal: NDArray[np.float64] | None
+    fitted: NDArray[np.float64] | None
+
+    def null_maps(self, question: Question, voxels: slice = slice(None)) -> NDArray[np.float64]:
+        """Give maps of shape (N, V), of some voxels, in which nothing is that the question asks about."""
+        source = self.source
+        found, _ = source.in_direction(question)
+        maps = np.empty((len(source._owner), len(self.own_class[voxels])))
+        for row, owner in enumerate(source._owner):
+            places = found.order[owner, self.ranks[owner, voxels]]
+            maps[row] = np.where(found.is_turned[owner, places], -1.0, 1.0) * source._residuals[row, places]
+            maps[row] -= found.means[row, self.own_class[voxels]]
+            maps[row] *= self.size[owner, voxels]
+        if self.normal is not None:
+            maps += self.normal[:, voxels]
+        if self.fitted is not None:
+            maps += source.nuisance(question) @ self.fitted[:, voxels]
         return maps
 
 
@@ -213,19 +265,7 @@ def _general_design(layout: MapLayout) -> NDArray[np.float64]:
     return np.column_stack([column * value for column in columns for value in between.T] + alone)
 
 
-def _products(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(values @ values.T / values.shape[1])
-
-
-def _root(matrix: NDArray[np.float64], *, inverse: bool = False) -> NDArray[np.float64]:
-    """Compute the symmetric square root, or its Moore–Penrose inverse; negative eigenvalues count as zero."""
-    eigenvalues, vectors = linalg.eigh(matrix)
-    kept = eigenvalues > _RANK * max(eigenvalues[-1], 0.0)
-    roots = np.sqrt(np.where(kept, eigenvalues, 1.0))
-    return np.asarray((vectors * np.where(kept, 1 / roots if inverse else roots, 0.0)) @ vectors.T)
-
-
-def _scales(residuals: NDArray[np.float64], own: NDArray[np.bool_]) -> tuple[NDArray[np.float64], float, float]:
+def _scales(residuals: NDArray[np.float64], own: ParticipantBlocks) -> tuple[NDArray[np.float64], float, float]:
     """Estimate the standard deviation of each voxel, shrunk to the common one as far as chance explains differences.
 
     Returns
@@ -236,57 +276,105 @@ def _scales(residuals: NDArray[np.float64], own: NDArray[np.bool_]) -> tuple[NDA
     dof : float
         Of the estimates.
     """
-    size = (residuals**2).mean(axis=0)
+    size = np.einsum("nv,nv->v", residuals, residuals) / len(residuals)
+    whitened = np.empty_like(residuals)
     for _ in range(_ROUNDS):
         # participants count by how little they vary, so that no one decides
-        whitened = _root(np.where(own, _products(residuals / np.sqrt(size)), 0.0), inverse=True) @ residuals
-        size = (whitened**2).mean(axis=0)
-    correlation = _products(whitened / np.sqrt(size))
-    half = np.cumsum(np.append(True, ~own.diagonal(1))) % 2 == 0
+        own.products(residuals, np.sqrt(size)).root(inverse=True).times(residuals, out=whitened)
+        size = np.einsum("nv,nv->v", whitened, whitened) / len(whitened)
+    owners = np.empty(len(residuals), dtype=int)
+    owners[own.rows[own.is_row]] = np.nonzero(own.is_row)[0]
+    half = np.cumsum(np.append(True, np.diff(owners) != 0)) % 2 == 0
     mean = float(size.mean())
     ratio = 1.0
     if half.any():
-        first, second = (whitened[part] ** 2 for part in (half, ~half))
-        first, second = first.mean(axis=0), second.mean(axis=0)
+        first, second = (np.einsum("nv,nv,n->v", whitened, whitened, part / part.sum()) for part in (half, ~half))
         ratio = float((first * second).mean() / (first.mean() * second.mean()))
-        ratio -= 2 * float((correlation[np.ix_(half, ~half)] ** 2).mean())
+    whitened /= np.sqrt(size)
+    trace, squares, squares_between = _squared_correlations(whitened, half)
+    if half.any():
+        ratio -= 2 * squares_between / (int(half.sum()) * int((~half).sum()))
     total = float(size.var())
     credibility = float(np.clip((ratio - 1) * mean**2 / total, 0.0, 1.0)) if total > 0 else 0.0
-    dof = float(np.trace(correlation) ** 2 / (correlation**2).sum())
-    return np.sqrt(credibility * size + (1 - credibility) * mean), credibility, dof
+    return np.sqrt(credibility * size + (1 - credibility) * mean), credibility, trace**2 / squares
+
+
+def _squared_correlations(maps: NDArray[np.float64], half: NDArray[np.bool_]) -> tuple[float, float, float]:
+    """Sum up the products of all maps with each other: their trace, their squares, and those between two halves."""
+    trace = squares = between = 0.0
+    for some in _some_of(maps):
+        products = maps[some] @ maps.T / maps.shape[1]
+        trace += float(np.trace(products, offset=some.start))
+        products **= 2
+        squares += float(products.sum())
+        between += float(products[half[some]][:, ~half].sum())
+    return trace, squares, between
+
+
+def _some_of(values: NDArray[np.float64]) -> list[slice]:
+    """Cut rows, so that what is computed of some of them and all others stays small."""
+    together = max(1, _TOGETHER // max(values.shape))
+    return [slice(start, start + together) for start in range(0, len(values), together)]
+
+
+def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bring rows to a variance of 1, in place."""
+    spread = np.sqrt(np.einsum("nv,nv->n", values, values) / values.shape[1])[:, None]
+    return np.asarray(np.divide(values, spread, where=spread > 0, out=values))
+
+
+def _skewness(z: NDArray[np.float64]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    """Find the third moment of the others, given what each participant says of them, for some participants at a time.
+
+    With z the participants' values and g the regression of the others' on one's own, z_j - g_ji z_i has nothing
+    of participant i.
+    """
+    squared = z**2
+    sum_of_cubes, sum_of_squares = np.einsum("nv,nv->v", z, squared), squared.sum(axis=0)
+    for some in _some_of(z):
+        own = z[some]
+        g = own @ z.T / z.shape[1]
+        cubes = sum_of_cubes - 3 * own * (g @ squared) + 3 * own**2 * (g**2 @ z) - own**3 * (g**3).sum(axis=1)[:, None]
+        squares = sum_of_squares - 2 * own * (g @ z) + own**2 * (g**2).sum(axis=1)[:, None]
+        yield some, np.divide(cubes, squares**1.5, where=squares > 0, out=np.zeros_like(cubes))
 
 
 def _participants_covariance(
-    observed: NDArray[np.float64], residual_maker: NDArray[np.float64], own: NDArray[np.bool_], layout: MapLayout
-) -> NDArray[np.float64]:
+    observed: ParticipantBlocks, basis: NDArray[np.float64], layout: MapLayout
+) -> ParticipantBlocks:
     """Solve E[rr'] = MCM for the blocks of C, from the covariance of sessions that all participants share.
 
-    What residuals do not show, such as the spread of each of two participants of a group, stays as shared.
+    M = I − QQ' takes away what the basis Q, of shape (N, F), fits. What residuals do not show, such as the spread of
+    each of two participants of a group, stays as shared.
     """
     order = sorted(set(layout.sessions))
     sessions = np.array([order.index(session) for session in layout.sessions])
     # of several rows, each row and session is one
-    rows = np.arange(len(observed) // len(sessions))
-    sessions = np.add.outer(rows * len(order), sessions).ravel()
-    pairs = sessions[:, None] * (sessions.max() + 1) + sessions[None, :]
-    left = np.sqrt(np.maximum(np.diag(residual_maker), 0.0))
-    share = np.outer(left, left)
-    found, expected = (np.bincount(pairs[own], matrix[own]) for matrix in (observed, share))
+    rows = np.arange(observed.n_maps // len(sessions))
+    sessions = np.add.outer(rows * len(order), sessions).ravel()[observed.rows]
+    pairs = sessions[:, :, None] * (sessions.max() + 1) + sessions[:, None, :]
+    q, is_entry = observed.cut(basis), observed.is_entry
+    left = np.sqrt(np.maximum(1 - np.einsum("nmf,nmf->nm", q, q), 0.0)) * observed.is_row
+    share = left[:, :, None] * left[:, None, :]
+    found, expected = (np.bincount(pairs[is_entry], matrix[is_entry]) for matrix in (observed.values, share))
     shared = np.divide(found, expected, where=expected > _RANK, out=np.zeros_like(found))
-    covariance = np.where(own, shared[pairs], 0.0)
+    covariance = observed.with_values(shared[pairs])
+    turned = q.transpose(0, 2, 1)
     for _ in range(_STEPS):  # few with many participants, whose residuals are nearly their errors
-        step = np.where(own, observed - residual_maker @ covariance @ residual_maker, 0.0)
-        covariance += step
-        if np.abs(step).max() < _CONVERGED * np.abs(covariance).max():
+        carried = (covariance.values @ q) @ turned
+        both = (q @ covariance.quadratic(basis.T)) @ turned
+        step = observed.values - (covariance.values - carried - carried.transpose(0, 2, 1) + both)
+        covariance = covariance.with_values(covariance.values + step)
+        if np.abs(step).max() < _CONVERGED * np.abs(covariance.values).max():
             break
-    root = _root(covariance)
-    return root @ root
+    root = covariance.root().values
+    return covariance.with_values(root @ root)
 
 
 def _beyond_chance(fitted: NDArray[np.float64], chance: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """Shrink fitted values to effects whose covariance over voxels is the observed one less that of chance."""
-    observed = _products(fitted)
-    root, inverse = _root(chance), _root(chance, inverse=True)
+    observed = fitted @ fitted.T / fitted.shape[1]
+    root, inverse = symmetric_root(chance), symmetric_root(chance, inverse=True)
     eigenvalues, vectors = linalg.eigh(inverse @ observed @ inverse)
     beyond = eigenvalues - 1
     notable = beyond > _NOTABLE_EFFECT
@@ -296,15 +384,13 @@ def _beyond_chance(fitted: NDArray[np.float64], chance: NDArray[np.float64]) -> 
     return np.asarray(root @ ((vectors * shrink) @ vectors.T) @ inverse @ fitted)
 
 
-def _nuisance(layout: MapLayout, question: Question) -> NDArray[np.float64]:
-    """Matrix of shape (N, N) that takes what a question asks about out of maps without noise."""
-    n = len(layout.participants)
+def _without(layout: MapLayout, question: Question, fitted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Take what a question asks about out of maps without noise, of shape (N, F)."""
     try:
         design = session_design(layout, question)
     except NotEstimableError:
-        return np.zeros((n, n))
+        return np.zeros_like(fitted)
     if not design.is_determined:
-        return np.zeros((n, n))
+        return np.zeros_like(fitted)
     matrix, contrast = design.matrix.to_numpy(), np.atleast_2d(design.contrast)
-    asked = pseudo_inverse(contrast) @ contrast
-    return np.asarray(np.eye(n) - matrix @ asked @ pseudo_inverse(matrix))
+    return np.asarray(fitted - matrix @ (pseudo_inverse(contrast) @ (contrast @ (pseudo_inverse(matrix) @ fitted))))
