@@ -13,9 +13,10 @@ Rows are whitened by (I+λJ)^-½ per participant; X, H and P below are of the wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from sessionfx.statistics.linear_algebra import (
     quadratic_form,
     repeated_blocks,
 )
+from sessionfx.statistics.partial_coverage import Array, Cells, Fitted, inverses
 from sessionfx.statistics.participant_spread import (
     ParticipantSpread,
     ScoreWeights,
@@ -75,47 +77,47 @@ class RobustContrast:
         without covariates: the design's are then exact if they vary equally, and enough if they do not.
     """
 
-    weights: NDArray[np.float64]
+    weights: Array
     own: sparse.csr_array
-    carried: NDArray[np.float64]
-    coefficients: NDArray[np.float64]
-    towards_null: NDArray[np.float64]
+    carried: Array
+    coefficients: Array
+    towards_null: Array
     dof: float
-    expected: NDArray[np.float64]
+    expected: Array
     seen: float
     spread: ParticipantSpread | None = None
 
     @property
-    def scores(self) -> NDArray[np.float64]:
+    def scores(self) -> Array:
         """The scores' weights as a whole, of shape (Q, n, N)."""
         whole = self.own.toarray() - self.carried @ self.coefficients
         return np.asarray(whole.reshape(len(self.weights), -1, whole.shape[1]))
 
-    def scores_of(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    def scores_of(self, values: NDArray[np.floating]) -> Array:
         """Compute the participants' scores of shape (Q, n, V) at voxels of shape (N, V)."""
         found = self.own @ values
         found -= self.carried @ (self.coefficients @ values)
         return np.asarray(found.reshape(len(self.weights), -1, values.shape[1]))
 
     @property
-    def largest(self) -> NDArray[np.float64]:
+    def largest(self) -> Array:
         """Largest sum of squared weights, of shape (Q,), that rounding in a participant's score can come with."""
         own = self.own.power(2).sum(axis=1)
         carried = self.carried**2 @ (self.coefficients**2).sum(axis=1)
         return np.asarray((own + carried).reshape(len(self.weights), -1).max(axis=1))
 
-    def rounding(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    def rounding(self, values: NDArray[np.floating]) -> Array:
         """Find what rounding can leave of the variance of each contrast, of shape (Q, V), at voxels (N, V)."""
         squares = np.einsum("nv,nv->v", values, values)
         return np.outer(self.largest, (np.finfo(float).eps * len(values)) ** 2 * squares)
 
 
 def robust_contrast(
-    design: NDArray[np.float64],
+    design: Array,
     participants: Sequence[str],
-    contrast: NDArray[np.float64],
-    ratio: float | NDArray[np.float64],
-    scale: float | NDArray[np.float64] = 1.0,
+    contrast: Array,
+    ratio: float | Array,
+    scale: float | Array = 1.0,
     n_responses: int = 1,
 ) -> RobustContrast:
     """Prepare a contrast.
@@ -159,7 +161,7 @@ def robust_contrast(
         dof, is_exchangeable = _degrees_of_freedom(scores, expected)
         spread = None if is_exchangeable else participant_spread(scores, expected, n_responses)
 
-    def of_maps(columns: NDArray[np.float64]) -> NDArray[np.float64]:  # by the rows before they were whitened
+    def of_maps(columns: Array) -> Array:  # by the rows before they were whitened
         apart = columns.reshape(len(columns) * n_responses, -1)
         return np.asarray(whitened(apart.T).T.reshape(columns.shape))
 
@@ -179,9 +181,7 @@ def robust_contrast(
     )  # fmt: skip
 
 
-def whiten(
-    owners: NDArray[np.int_], ratios: NDArray[np.float64], scales: NDArray[np.float64], columns: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def whiten(owners: NDArray[np.int_], ratios: Array, scales: Array, columns: Array) -> Array:
     """Multiply each participant's rows, in columns of shape (N, K), by (I + λJ)^-½ over the root of the scale."""
     counts = np.bincount(owners)
     sums = np.zeros((len(counts), columns.shape[1]))
@@ -190,12 +190,7 @@ def whiten(
     return np.asarray((columns - (taken[:, None] * sums)[owners]) / np.sqrt(scales)[owners, None])
 
 
-def _score_weights(
-    white: NDArray[np.float64],
-    inverse: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    owners: NDArray[np.int_],
-) -> ScoreWeights:
+def _score_weights(white: Array, inverse: Array, weights: Array, owners: NDArray[np.int_]) -> ScoreWeights:
     """Find the weights of whitened rows in the participants' scores, with the CR2 adjustment."""
     counts = np.bincount(owners)
     order = np.argsort(owners, kind="stable")
@@ -219,7 +214,7 @@ def _score_weights(
     return ScoreWeights(own, carried, inverse, variances, tuple(clusters), tuple(members))
 
 
-def _degrees_of_freedom(scores: ScoreWeights, expected: NDArray[np.float64]) -> tuple[float, bool]:
+def _degrees_of_freedom(scores: ScoreWeights, expected: Array) -> tuple[float, bool]:
     """Find η with which the variance matrix, standardised, is about a Wishart matrix of that many dof.
 
     η = q(q+1) / Σ_st Var D_st, D = Ω^-½ V Ω^-½, for normal data under the working model (Pustejovsky & Tipton 2018, eq.
@@ -253,7 +248,7 @@ def _degrees_of_freedom(scores: ScoreWeights, expected: NDArray[np.float64]) -> 
     return float(q * (q + 1) / total), bool(is_exchangeable)
 
 
-def voxel_dof(prepared: RobustContrast, scores: NDArray[np.float64]) -> float | NDArray[np.float64]:
+def voxel_dof(prepared: RobustContrast, scores: Array) -> float | Array:
     """Take the smaller degrees of freedom: those of the design, or those of each voxel."""
     if prepared.spread is None:
         return prepared.dof
@@ -306,3 +301,243 @@ def wald_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> FTest
     eta = voxel_dof(prepared, scores)
     dof = eta - q + 1
     return FTest(dof / (eta * q) * quadratic_form(effects, covariance), float(q), dof)
+
+
+# A design of each voxel -------------------------------------------------------------------------------------
+
+# Below these a contrast rests on maps that are fitted exactly, or on a single participant
+ALL_SEEN, ENOUGH_DOF = 1 - 1e-6, 1 - 1e-6
+_VALUES_AT_A_TIME = 2**19
+
+
+class Whitened(NamedTuple):
+    """Maps and design of V voxels multiplied by the inverse root of their working covariance, for any contrast."""
+
+    white: Array  # X̃, of shape (V, n, S, P)
+    response: Array  # ỹ
+    inside: Array  # X̃M⁻¹, M = X̃′X̃
+    roots: Array  # (I − H_ii)^-½
+    inverse: Array  # M⁻¹
+    coefficients: Array
+    regular: NDArray[np.bool_]
+    sizes: Array  # of the rows' weights, of shape (n,)
+    cells: Cells
+
+    def at(self, voxels: slice) -> Whitened:
+        """Restrict to some voxels."""
+        parts = {name: part[voxels] for name, part in self._asdict().items() if name not in ("sizes", "cells")}
+        return self._replace(**parts, cells=Cells(*(part[voxels] for part in self.cells)))
+
+
+def whitened(cells: Cells, design: Array, ratio: Array, scale: Array) -> Whitened:
+    """Prepare generalised least squares; see `robust`.
+
+    Parameters
+    ----------
+    cells : Cells
+    design : ndarray of shape (n, S, P)
+    ratio, scale : ndarray of shape (n,)
+        Of the working covariance of each participant.
+    """
+    counts = cells.has.sum(axis=2)
+    shrink = (1 - 1 / np.sqrt(1 + ratio * counts)) / np.maximum(counts, 1.0)
+    size = 1 / np.sqrt(scale)[None, :, None]
+    sums = np.matmul(cells.has[:, :, None, :], design[None])[:, :, 0]  # (V, n, P)
+    white = cells.has[:, :, :, None] * (design[None] - (shrink[:, :, None] * sums)[:, :, None]) * size[..., None]
+    response = cells.has * (cells.values - (shrink * cells.values.sum(axis=2))[:, :, None]) * size
+    v, n, s, p = white.shape
+    flat = white.reshape(v, n * s, p)
+    inverse, regular = inverses(np.matmul(flat.transpose(0, 2, 1), flat))
+    inside = np.matmul(flat, inverse).reshape(v, n, s, p)
+    left = np.eye(s) - np.matmul(inside, white.transpose(0, 1, 3, 2))
+    kind = _kinds(design, ratio, scale)[None] * 2.0**s + cells.has @ 2.0 ** np.arange(s)
+    coefficients = np.einsum("vmp,vm->vp", inside.reshape(v, n * s, p), response.reshape(v, -1))
+    return Whitened(
+        white=white, response=response, inside=inside, roots=_roots(left, kind), inverse=inverse,
+        coefficients=coefficients, regular=regular, sizes=size[0, :, 0], cells=cells,
+    )  # fmt: skip
+
+
+def robust(of: Whitened, contrast: Array) -> Fitted:
+    """Estimate or test with CR2 errors and Satterthwaite's degrees of freedom; see `estimate_robust`, `wald_robust`.
+
+    Parameters
+    ----------
+    of : Whitened
+    contrast : ndarray of shape (P,) or (Q, P)
+
+    Returns
+    -------
+    Fitted
+        With NaN where too few participants carry the contrast, or part of it is carried by one alone.
+    """
+    constraints = np.atleast_2d(contrast)
+    q = len(constraints)
+    weights = np.matmul(of.inside, constraints.T)  # (V, n, S, Q)
+    a = np.matmul(weights.transpose(0, 1, 3, 2), of.roots)  # (V, n, Q, S)
+    b = np.matmul(a, of.white)  # (V, n, Q, P)
+    scores = np.einsum("vnqs,vns->vnq", a, of.response) - np.einsum("vnqp,vp->vnq", b, of.coefficients)
+    covariance = np.einsum("vnq,vnr->vqr", scores, scores)
+    largest = (np.einsum("vnqs,vnqs->vnq", a, a) * of.sizes[:, None] ** 2).max(axis=1)
+    varies = (np.einsum("vqq->vq", covariance) > largest * of.cells.rounding[:, None]).all(axis=1)
+    truth = constraints @ of.inverse @ constraints.T
+    design, voxel, seen = _degrees_of_freedom_apart(of, a, b, scores, truth)
+    answered = (seen >= ALL_SEEN) & (design - q + 1 >= ENOUGH_DOF)
+    effects, n = of.coefficients @ constraints.T, of.cells.n_participants
+    if contrast.ndim == 1:
+        variance = np.where(varies, covariance[:, 0, 0], 0.0)
+        return Fitted(Estimate(np.where(answered, effects[:, 0], np.nan), variance, voxel, n=n), of.regular)
+    covariance[~(varies & answered)] = 0.0
+    dof = voxel - q + 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        f = dof / (voxel * q) * quadratic_form(effects.T, covariance)
+    return Fitted(FTest(f, np.full(len(f), float(q)), dof, n=n), of.regular)
+
+
+def _kinds(design: Array, ratio: Array, scale: Array) -> Array:
+    """Give one number to all participants with the same design and working covariance."""
+    own = np.column_stack([design.reshape(len(design), -1), ratio, scale])
+    return np.unique(own, axis=0, return_inverse=True)[1].ravel().astype(float)
+
+
+def _roots(matrices: Array, kind: Array) -> Array:
+    """Compute M^-½ where M is not zero, of matrices of shape (V, n, S, S); those of one voxel and kind are the same."""
+    v, n, s, _ = matrices.shape
+    keys = (kind + np.arange(v)[:, None] * (kind.max() + 1)).ravel()
+    _, first, where = np.unique(keys, return_index=True, return_inverse=True)
+    eigenvalues, vectors = np.linalg.eigh(matrices.reshape(v * n, s, s)[first])
+    inverse = np.where(eigenvalues > ZERO, 1 / np.sqrt(np.maximum(eigenvalues, ZERO)), 0.0)
+    roots = np.matmul(vectors * inverse[:, None, :], vectors.transpose(0, 2, 1))
+    return np.asarray(roots[where.ravel()].reshape(v, n, s, s))
+
+
+def _inverse_roots(matrices: Array) -> Array:
+    """Compute M^-½ of symmetric matrices of shape (V, Q, Q), on the space where they are not zero."""
+    eigenvalues, vectors = np.linalg.eigh(matrices)
+    kept = eigenvalues > ZERO * np.maximum(eigenvalues[:, -1:], np.finfo(float).tiny)
+    inverse = np.where(kept, 1 / np.sqrt(np.where(kept, eigenvalues, 1.0)), 0.0)
+    return np.asarray(np.matmul(vectors * inverse[:, None, :], vectors.transpose(0, 2, 1)))
+
+
+def _degrees_of_freedom_apart(
+    of: Whitened, a: Array, b: Array, scores: Array, truth: Array
+) -> tuple[Array, Array, Array]:
+    """Find η of the design, the smaller of it and the voxel's, and the variance's expectation relative to the truth.
+
+    Scores of two participants have the covariance δ_ij a_i a_i′ − b_i M⁻¹ b_j′, with a and b of shapes (V, n, Q, S) and
+    (V, n, Q, P).
+    """
+    q = b.shape[2]
+    shared = np.matmul(np.matmul(b, of.inverse[:, None]), b.transpose(0, 1, 3, 2))
+    diagonal = np.matmul(a, a.transpose(0, 1, 3, 2)) - shared  # (V, n, Q, Q)
+    expected = diagonal.sum(axis=1)
+    root = _inverse_roots(truth)
+    seen = np.linalg.eigvalsh(root @ expected @ root)[:, 0]
+    exchangeable = _are_exchangeable(of, b, diagonal)
+    root = _inverse_roots(expected)
+    a, b = np.matmul(root[:, None], a), np.matmul(root[:, None], b)
+    scores = np.einsum("vqr,vnr->vnq", root, scores)
+    shared, diagonal = (root[:, None] @ part @ root[:, None] for part in (shared, diagonal))
+    both = np.einsum("vnqp,vnrs->vqrps", b, b, optimize=True)  # Σ b_q b_r′
+    half = np.einsum("vpt,vqrts->vqrps", of.inverse, both)
+    total = np.einsum("vqrps,vrqsp->v", half, half) + np.einsum("vqrps,vqrsp->v", half, half)
+    trace_own, trace_shared = np.einsum("vnqq->vn", diagonal), np.einsum("vnqq->vn", shared)
+    total += (trace_own**2 - trace_shared**2).sum(axis=1)
+    squares = np.einsum("vnqr,vnqr->vn", diagonal, diagonal)
+    total += squares.sum(axis=1) - np.einsum("vnqr,vnqr->v", shared, shared)
+    design = np.where(total > 0, q * (q + 1) / np.where(total > 0, total, 1.0), 0.0)
+    found = _of_voxels(of, a, b, both, _Spread(scores, trace_own, squares))
+    least = np.minimum(q - 1 + _LEAST_DOF, design)
+    voxel = np.fmin(np.maximum(found, least), design)
+    return design, np.where(exchangeable, design, voxel), seen
+
+
+class _Spread(NamedTuple):
+    """Standardised scores of shape (V, n, Q); the trace of each one's covariance, and its sum of squares."""
+
+    scores: Array
+    variances: Array
+    squares: Array
+
+
+def _of_voxels(of: Whitened, a: Array, b: Array, both: Array, spread: _Spread) -> Array:
+    """Find the degrees of freedom that how much participants vary gives; see `ParticipantSpread`."""
+    q, p = b.shape[2:]
+    carries = spread.variances > ZERO * spread.variances.max(axis=1, keepdims=True)
+    safe = np.where(carries, spread.variances, 1.0)
+    inflation = 1 + 2 * np.where(carries, spread.squares / safe**2, 1.0)
+    s = np.where(carries, np.square(spread.scores).sum(axis=2) / safe, 0.0)
+    # G_q′G_r of two participants is δ a_q a_r′ − a_q b_r′ K′ − K b_q a_r′ + K W K′, W = Σ b_q b_r′, K rows of X̃M⁻¹
+    pairs = [(first, second) for first in range(q) for second in range(q)]
+    sides = {
+        (first, second): np.concatenate([a[:, :, first, :, None] * b[:, :, second, None, :], of.inside], axis=3)
+        for first, second in pairs
+    }
+    middle = np.zeros((q, q, len(b), 2 * p, 2 * p))
+    middle[..., :p, p:] = middle[..., p:, :p] = -np.eye(p)
+    middle[..., p:, p:] = both.transpose(1, 2, 0, 3, 4)
+    shared = {
+        (first, second): np.matmul(
+            np.matmul(sides[first, second], middle[first, second][:, None]), sides[second, first].transpose(0, 1, 3, 2)
+        )
+        for first, second in pairs
+    }
+    blocks = {
+        (first, second): a[:, :, first, :, None] * a[:, :, second, None, :] + shared[first, second]
+        for first, second in pairs
+    }
+    share = sum(np.einsum("vnss->vn", blocks[first, first]) for first in range(q)) / q
+    total = (share * s).sum(axis=1, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        s = s / total
+    of_pairs, own = np.zeros(len(b)), np.zeros_like(s)
+    for first, second in pairs:
+        j, left, right = middle[first, second], sides[first, second], sides[second, first]
+        aa, bb, ba = _weighted(s, left, left), _weighted(s, right, right), _weighted(s, right, left)
+        of_pairs += np.einsum("vpq,vqp->v", aa @ j, bb @ j.transpose(0, 2, 1))
+        of_pairs += np.einsum("vpq,vqp->v", ba @ j, ba @ j)
+        of_pairs -= (s**2 * _inner(shared, first, second)).sum(axis=1)
+        own += _inner(blocks, first, second)
+    of_own = (s**2 * own / inflation).sum(axis=1)
+    excess = ((share * s) ** 2 * (1 - 1 / inflation)).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(q * (q + 1) * (1 - excess) / (of_own + of_pairs))
+
+
+def _inner(blocks: dict[tuple[int, int], Array], first: int, second: int) -> Array:
+    """Sum the products of a participant's block with itself and with that of the contrasts exchanged."""
+    both = blocks[first, second] + blocks[second, first]
+    return np.asarray(np.einsum("vnst,vnst->vn", blocks[first, second], both))
+
+
+def _weighted(s: Array, left: Array, right: Array) -> Array:
+    """Sum over participants s left′ right, of shape (V, 2P, 2P)."""
+    v, n, rows, columns = left.shape
+    scaled = (left * s[:, :, None, None]).reshape(v, n * rows, columns)
+    return np.asarray(np.matmul(scaled.transpose(0, 2, 1), right.reshape(v, n * rows, columns)))
+
+
+def _are_exchangeable(of: Whitened, b: Array, diagonal: Array) -> NDArray[np.bool_]:
+    """Whether all participants' scores have one covariance and all pairs one; see `robust_contrast`."""
+    there = np.asarray(of.cells.has.any(axis=2))
+    at = there[:, :, None, None]
+    spans = np.where(at, diagonal, -np.inf).max(axis=1) - np.where(at, diagonal, np.inf).min(axis=1)
+    tolerance = _EXCHANGEABLE * np.abs(diagonal).max(axis=(1, 2, 3))
+    found = np.array((spans <= tolerance[:, None, None]).all(axis=(1, 2)), dtype=bool)
+    for voxel in np.nonzero(found)[0]:
+        own = b[voxel][there[voxel]]  # (n, Q, P)
+        pairs = np.einsum("iqp,pt,jrt->qrij", own, of.inverse[voxel], own, optimize=True)
+        others = pairs[..., ~np.eye(len(own), dtype=bool)]
+        found[voxel] = bool(np.ptp(others, axis=-1).max(initial=0.0) <= tolerance[voxel]) if others.size else True
+    return found
+
+
+def in_parts(fit: Callable[[slice], Fitted], shape: tuple[int, ...], n_values: int) -> Fitted:
+    """Fit a few of V voxels at a time, so that arrays of so many values for each map stay small.
+
+    Maps are of shape (V, n, S).
+    """
+    width = max(1, _VALUES_AT_A_TIME // (shape[1] * shape[2] * n_values))
+    parts = [fit(slice(start, start + width)) for start in range(0, shape[0], width)]
+    results: list[Any] = [part.result for part in parts]
+    return Fitted(type(results[0]).joined(results), np.concatenate([part.holds for part in parts]))

@@ -33,10 +33,20 @@ from sessionfx.group.strategies.designs import MAIN_EFFECTS, MIXTURE, session_de
 from sessionfx.group.strategies.robust_values import FEWEST, NAMES, NO_RESAMPLING, too_few
 from sessionfx.group.strategies.robust_values import NO_BAYES_FACTOR as NO_ROBUST_BAYES_FACTOR
 from sessionfx.group.strategies.strategy import FEW_DOF, Assumptions, Grounds, Strategy
-from sessionfx.statistics.cluster_robust import RobustContrast, estimate_robust, robust_contrast, wald_robust
+from sessionfx.statistics.cluster_robust import (
+    ALL_SEEN,
+    ENOUGH_DOF,
+    RobustContrast,
+    estimate_robust,
+    in_parts,
+    robust,
+    robust_contrast,
+    wald_robust,
+    whitened,
+)
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import repeated_blocks
-from sessionfx.statistics.partial_coverage import Fitted, in_parts, robust, whitened
+from sessionfx.statistics.partial_coverage import Fitted
 from sessionfx.statistics.participant_variance import (
     ParticipantSpectrum,
     PooledGroups,
@@ -67,9 +77,7 @@ UNSEEN = (
     "session or with a level of a covariate. Cluster-robust errors cannot see how much these vary, and would be too "
     "small."
 )
-_ALL_SEEN = 1 - 1e-6
 _ROUNDING = 1e-6  # of degrees of freedom
-_LEAST_DOF = 1 - _ROUNDING  # of two participants
 
 
 @dataclass(frozen=True)
@@ -221,9 +229,9 @@ class MarginalPlan(Plan):
             n_responses=self.n_responses,
         )  # fmt: skip
         q = len(prepared.weights)
-        if prepared.seen < _ALL_SEEN:
+        if prepared.seen < ALL_SEEN:
             raise NotEstimableError(UNSEEN)
-        if needs_dof and not prepared.dof - q + 1 >= _LEAST_DOF:
+        if needs_dof and not prepared.dof - q + 1 >= ENOUGH_DOF:
             raise NotEstimableError(
                 f"Too few participants carry this contrast: {max(prepared.dof - q + 1, 0.0):.1f} degrees of freedom."
             )

@@ -15,12 +15,14 @@ from sessionfx.group.strategies.designs import session_design
 from sessionfx.group.strategies.strategy import ORDINARY, UNEQUAL_TIMES, Assumptions, Grounds, Strategy
 from sessionfx.group.validity import WITHOUT_SPHERICITY
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.partial_coverage import Fitted, fit_mixed, mixed
+from sessionfx.statistics.partial_coverage import Fitted
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
 from sessionfx.statistics.random_intercept import (
     KENWARD_ROGER,
     MixedContrast,
     estimate_mixed,
+    fit_mixed,
+    mixed,
     spectral_contrast,
     squares_and_ratio,
 )
