@@ -248,6 +248,34 @@ def test_what_cannot_be_compared_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("statistic", ["effect", "variance"])
+def test_maps_of_other_grayordinates_are_refused(
+    statistic: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though there are as many, of the same structures."""
+    study = SurfaceGroup(tmp_path / "study", SPACES["grayordinates"], n_participants=5).write()
+    path = study.path("03", "2", statistic)
+    image = nib.load(path)
+    scalars, axis = (image.header.get_axis(number) for number in (0, 1))
+    order = np.arange(len(axis))
+    order[[-2, -1]] = order[[-1, -2]]
+    values = image.get_fdata(dtype=np.float32).copy()  # not a map of the file that is written
+    nib.save(nib.Cifti2Image(values, (scalars, axis[order])), path)
+    called = call_main(capsys, command(study, tmp_path / "out", *QUICK), study.raw)
+    called.refused(17, path.name, "differ in their space: their brain models list other vertices, voxels or structures")
+
+
+def test_grayordinates_may_be_written_otherwise(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    study = SurfaceGroup(tmp_path / "study", SPACES["grayordinates"], n_participants=5).write()
+    axis, models = study.space.axis, study.space.models.replace(b"><", b">\n<")
+    other = SurfaceGroup(tmp_path / "study", Grayordinates(axis, known_models=models), n_participants=5)
+    other.effects, other.variances = study.effects, study.variances
+    other.write_map("03", "2")
+    assert read_map(study.path("03", "2", "effect"))[1].models != study.space.models
+    assert call_main(capsys, command(study, tmp_path / "out", *QUICK), study.raw).code == 0
+    assert models not in result(tmp_path / "out", study, "summaryStatistics", "z").read_bytes()
+
+
 def test_maps_that_nilearn_and_fitlins_write_are_found(tmp_path: Path) -> None:
     """save_glm_to_bids names the number of vertices as density and may name no space; FitLins writes dense scalars."""
     names = [

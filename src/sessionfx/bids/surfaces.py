@@ -96,7 +96,8 @@ def _read_cifti(path: Path) -> SurfaceSeries:
     with open_input(path):
         pass
     try:
-        image: Any = nib.Nifti2Image.from_filename(path)
+        # not mapped into memory: where another program shortens the file, that would end the process
+        image: Any = nib.Nifti2Image.from_filename(path, mmap=False)
         header = next(
             (extension for extension in image.header.extensions if extension.get_code() == Cifti2Extension.code), None
         )
