@@ -60,20 +60,59 @@ def tree(folder: Path, *files: str) -> Path:
 # Which files ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "ending",
-    [
-        "hemi-{}_space-fsaverage5_bold.func.gii",  # from 20.2 on
-        "space-fsaverage5_hemi-{}_bold.func.gii",  # from 1.5 on
-        "space-fsaverage5_hemi-{}.func.gii",  # before
-        "hemi-{}_space-fsaverage5_desc-preproc_bold.func.gii",
-    ],
-)
-def test_hemispheres_are_found_as_all_versions_name_them(tmp_path: Path, ending: str) -> None:
-    pair = [f"{START}_{ending.format(hemi)}" for hemi in "LR"]
-    run = only_run(tree(tmp_path, VOLUME, *pair), space="fsaverage5")
-    assert run.images == tuple(tmp_path / name for name in pair)
-    assert (run.name, run.mask, run.problem) == ("sub-01_task-a", None, None)
+# What fMRIPrep's own lists of outputs (.circleci/*_outputs.txt, at its tags) name, with the JSON files beside it; versions
+# before 1.2 had names of their own, of volumes too
+_VOLUMES = ("desc-preproc_bold.nii.gz", "space-T1w_desc-preproc_bold.nii.gz",
+            "space-MNI152NLin2009cAsym_res-2_desc-preproc_bold.nii.gz",
+            "space-MNI152NLin2009cAsym_desc-preproc_bold.nii.gz")  # fmt: skip
+VERSIONS = {
+    "1.2 to 20.0": ("space-{space}_hemi-{hemi}.func.gii", "bold.dtseries.nii", ("bold.dtseries.json",)),
+    "20.1 to 20.2": ("space-{space}_hemi-{hemi}_bold.func.gii", "space-fsLR_den-91k_bold.dtseries.nii",
+                     ("space-fsLR_den-91k_bold.dtseries.json",)),
+    "20.2.7": ("space-{space}_hemi-{hemi}_bold.func.gii", "space-fsLR_den-91k_bold.dtseries.nii",
+               ("space-fsLR_den-91k_bold.json", "space-{space}_hemi-{hemi}_bold.json")),
+    "from 21.0 on": ("hemi-{hemi}_space-{space}_bold.func.gii", "space-fsLR_den-91k_bold.dtseries.nii",
+                     ("space-fsLR_den-91k_bold.json", "hemi-{hemi}_space-{space}_bold.json")),
+    "170k": ("hemi-{hemi}_space-{space}_bold.func.gii", "space-fsLR_den-170k_bold.dtseries.nii", ()),
+    "others'": ("hemi-{hemi}_space-{space}_desc-preproc_bold.func.gii",
+                "space-fsLR_den-91k_desc-preproc_bold.dtseries.nii", ()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_surfaces_are_found_as_all_versions_name_them(tmp_path: Path, version: str) -> None:
+    gifti, cifti, sidecars = VERSIONS[version]
+    names = [
+        ending.format(hemi=hemi, space=space)
+        for ending in (gifti, *sidecars) for space in ("fsaverage5", "fsnative") for hemi in "LR"
+    ]  # fmt: skip
+    root = tree(tmp_path, *(f"{START}_{ending}" for ending in {*names, cifti, *_VOLUMES}))
+    (root / "sub-01/func/sub-01_task-a_bold.json").write_text('{"RepetitionTime": 2}')
+    for path in root.glob("derivatives/**/*.json"):
+        if "_bold" in path.name:
+            path.write_text('{"RepetitionTime": 2.5}')
+    for space in ("fsaverage5", "fsnative"):
+        selection = select(root, space=space)
+        run = only_run(root, space=space)
+        expected = [f"{START}_{gifti.format(hemi=hemi, space=space)}" for hemi in "LR"]
+        assert run.images == tuple(root / name for name in expected)
+        assert (run.name, run.mask, run.problem) == ("sub-01_task-a", None, None)
+        assert selection.map_extension == ".gii" and "den" not in selection.entities
+        # without JSON files of their own the raw dataset's counts, or that of a file without a space
+        own = any("hemi" in ending for ending in sidecars) or version == "1.2 to 20.0"
+        assert run.metadata["RepetitionTime"] == (2.5 if own else 2)
+    named = "space-fsLR" in cifti
+    selection = (
+        select(root, space="fsLR")
+        if named else select(root, space="none", filters={"bold": {"extension": "dtseries.nii"}})
+    )  # fmt: skip
+    assert selection.every_run[0].images == (root / f"{START}_{cifti}",)
+    assert selection.entities.get("den") == ({"170k": "170k"}.get(version, "91k") if named else None)
+    assert selection.every_run[0].metadata["RepetitionTime"] == (2.5 if sidecars else 2)
+    (root / f"{START}_{gifti.format(hemi='R', space='fsaverage5')}").unlink()
+    assert "left hemisphere alone" in (only_run(root, space="fsaverage5").problem or "")
+    alone = select(root, space="fsaverage5", hemi="L").every_run[0]
+    assert alone.images == (root / f"{START}_{gifti.format(hemi='L', space='fsaverage5')}",) and not alone.problem
 
 
 @pytest.mark.slow

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from nibabel import Nifti1Image
+from numpy.typing import NDArray
 
+from sessionfx.bids.names import of_hemisphere
+from sessionfx.bids.stat_maps import as_kept
 from sessionfx.bids.writing import map_image
 from sessionfx.errors import CommandLineError
+from sessionfx.space.space import Space
 from sessionfx.space.stat_map import StatMap
+
+if TYPE_CHECKING:
+    from nibabel.cifti2.cifti2 import Cifti2Image
+    from nilearn.surface import SurfaceImage
+
+    MapImage: TypeAlias = Nifti1Image | SurfaceImage | Cifti2Image
 
 
 @dataclass(frozen=True)
 class StatImages:
-    """An estimate, or an F test, as images of one grid.
+    """An estimate, or an F test, as images of one space.
 
-    Images hold double precision, 0 outside the mask, and 1 for p: as the files that the program writes.
+    They are nibabel's `Nifti1Image` of volumes, nilearn's `SurfaceImage` of surfaces, and of grayordinates nibabel's
+    `Cifti2Image`, dense scalars with the axis of the data. They hold double precision, 0 outside the mask, and 1 for p.
 
     Attributes
     ----------
@@ -42,14 +54,15 @@ class StatImages:
     units: str
 
     def __repr__(self) -> str:
-        return f"StatImages of {', '.join(self.statistics)} at {int(self._stat_map.mask.sum())} voxels"
+        n, features = int(self._stat_map.mask.sum()), self._stat_map.space.features
+        return f"StatImages of {', '.join(self.statistics)} at {n} {features}"
 
     @property
     def statistics(self) -> tuple[str, ...]:
         """What there are images of."""
         return (*(name for name in self._stat_map.estimate.maps() if name != "dof"), "dof")
 
-    def image(self, statistic: str) -> Nifti1Image:
+    def image(self, statistic: str) -> MapImage:
         """Make the image of a statistic by its name in file names.
 
         Parameters
@@ -59,59 +72,83 @@ class StatImages:
 
         Returns
         -------
-        Nifti1Image
-            3-D; 4-D for `effects` and `covariance` of the rows of an F test.
+        Nifti1Image, SurfaceImage or Cifti2Image
+            Of one map; of several for `effects` and `covariance` of the rows of an F test.
 
         Raises
         ------
         SessionFXError
-            If there is no such map.
+            If there is no such map, or it is of surfaces without a mesh.
         """
-        if statistic not in self.statistics:
-            raise CommandLineError(f"There is no map of {statistic}; those there are: {', '.join(self.statistics)}.")
+        self._check(statistic)
         stat_map = self._stat_map
         dof = np.broadcast_to(np.asarray(stat_map.estimate.dof, dtype=float), stat_map.estimate.z.shape)
-        values = {"dof": dof} | stat_map.estimate.maps()
-        outside = 1.0 if statistic == "p" else 0.0
-        return map_image(values[statistic], stat_map.mask, stat_map.grid, outside=outside, dtype=np.float64)
+        values = ({"dof": dof} | stat_map.estimate.maps())[statistic]
+        rows = range(1, len(values) + 1) if values.ndim > 1 else ()
+        image: MapImage = map_image(
+            values, stat_map.mask, stat_map.space, outside=1.0 if statistic == "p" else 0.0, dtype=np.float64,
+            names=tuple(f"{statistic} {row}" for row in rows) or (statistic,),
+        )  # fmt: skip
+        return image
+
+    def _check(self, statistic: str) -> None:
+        if statistic not in self.statistics:
+            raise CommandLineError(f"There is no map of {statistic}; those there are: {', '.join(self.statistics)}.")
 
     @property
-    def effect(self) -> Nifti1Image:
+    def effect(self) -> MapImage:
         """Contrast estimate, in `units`; an F test has none."""
         return self.image("effect")
 
     @property
-    def variance(self) -> Nifti1Image:
+    def variance(self) -> MapImage:
         """Sampling variance of the effect; an F test has none."""
         return self.image("variance")
 
     @property
-    def t(self) -> Nifti1Image:
+    def t(self) -> MapImage:
         """Student's t; an F test has none."""
         return self.image("t")
 
     @property
-    def f(self) -> Nifti1Image:
+    def f(self) -> MapImage:
         """F; a t test has none."""
         return self.image("F")
 
     @property
-    def z(self) -> Nifti1Image:
+    def z(self) -> MapImage:
         """Normal deviate with the same upper-tail p as t or F."""
         return self.image("z")
 
     @property
-    def p(self) -> Nifti1Image:
+    def p(self) -> MapImage:
         """Upper-tail p: of a t test one-sided, small where the effect is large and positive."""
         return self.image("p")
 
     @property
-    def dof(self) -> Nifti1Image:
+    def dof(self) -> MapImage:
         """Degrees of freedom of the error."""
         return self.image("dof")
 
     @property
-    def mask(self) -> Nifti1Image:
-        """Voxels at which the data determine the test: 1, elsewhere 0."""
-        mask = self._stat_map.mask
-        return map_image(mask[mask], mask, self._stat_map.grid, dtype=np.uint8)
+    def mask(self) -> MapImage:
+        """Voxels or vertices at which the data determine the test: 1, elsewhere 0."""
+        return mask_image(self._stat_map.mask, self._stat_map.space)
+
+    def _files(self, folder: Path, name: str) -> dict[str, Path]:
+        """Write effect and variance, with the digits that the files of the program hold."""
+        kept = as_kept(self._stat_map)
+        files = {}
+        for statistic in ("effect", "variance"):
+            self._check(statistic)
+            filled = np.nan_to_num(kept.volume(kept.estimate.maps()[statistic])).astype(kept.space.most_precise)
+            files[statistic] = folder / f"of-{name}_{statistic}{kept.space.extension}"
+            for label, content in kept.space.encoded(filled, names=(statistic,)).items():
+                of_hemisphere(files[statistic], label).write_bytes(content)
+        return files
+
+
+def mask_image(mask: NDArray[np.bool_], space: Space) -> MapImage:
+    """Make a mask an image: 1 inside, elsewhere 0."""
+    image: MapImage = map_image(mask[mask], mask, space, dtype=np.uint8, names=("mask",))
+    return image

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import finalize
 
-import numpy as np
 import pandas as pd
-from nibabel import Nifti1Image
 
-from sessionfx.api.images import StatImages
+from sessionfx.api.images import StatImages, mask_image
 from sessionfx.api.sources import image_file, read_options, table_file, within
+from sessionfx.api.surfaces import MeshLike, meshes_of, read_meshes
 from sessionfx.ask.covariates import Covariates
+from sessionfx.bids.dataset import derivative_folders
 from sessionfx.bids.first_level_maps import (
     FirstLevelMap,
     FoundMaps,
@@ -27,15 +27,19 @@ from sessionfx.bids.first_level_maps import (
     select_maps,
     select_tasks,
 )
+from sessionfx.bids.meshes import find_meshes
 from sessionfx.bids.names import strip_prefix
 from sessionfx.bids.stat_maps import sidecar_path
-from sessionfx.bids.writing import map_image
 from sessionfx.errors import CommandLineError, LevelError
 from sessionfx.execution import available_processors
 from sessionfx.group.analysis import DEFAULT_COVERAGE, ContrastStudy
 from sessionfx.group.stack import MapStack, attendance, layout_of, open_stack
 from sessionfx.options import GroupModel, Selection
+from sessionfx.space.mesh import Mesh
 from sessionfx.wording import listed
+
+if TYPE_CHECKING:
+    from sessionfx.api.images import MapImage
 
 _OF_MAPS = ("participant", "session", "effect", "variance", "estimate")
 _CONTRAST = "maps"  # of a table, which names none
@@ -44,7 +48,7 @@ _CONTRAST = "maps"  # of a table, which names none
 class SessionMaps:
     """The maps of one contrast, of participants and sessions, made by `load_session_maps`.
 
-    The voxels are in a temporary file while the object lives, not in memory.
+    Their values are in a temporary file while the object lives, not in memory.
 
     Attributes
     ----------
@@ -78,7 +82,9 @@ class SessionMaps:
         raw: Path,
         folder: TemporaryDirectory[str],
         min_coverage: float | None,
+        meshes: Mapping[str, Mesh],
     ) -> None:
+        self._meshes = meshes
         self._selection = selection
         self._min_coverage = min_coverage
         self._raw = raw
@@ -101,11 +107,11 @@ class SessionMaps:
         return f"SessionMaps of {n} participants{sessions if self.sessions else ''}"
 
     @property
-    def mask(self) -> Nifti1Image:
-        """Voxels that enough of the maps have: 1, elsewhere 0."""
+    def mask(self) -> MapImage:
+        """Voxels or vertices that enough of the maps have: 1, elsewhere 0."""
         with within(Path(self._folder.name)):
             stack = self._open(self._selection.maps[self.contrast], self._min_coverage or DEFAULT_COVERAGE)
-        return map_image(stack.mask[stack.mask], stack.mask, stack.space.as_grid(), dtype=np.uint8)
+        return mask_image(stack.mask, stack.space)
 
     def _stack(self, study: ContrastStudy) -> MapStack:
         """Give the maps that enter a study, with its covariates."""
@@ -118,7 +124,7 @@ class SessionMaps:
         needs_variances = needs_variances or all(found.variance is not None for found in maps)
         key = min_coverage, needs_variances, *(row.key for found in maps for row in found.of_rows)
         if key not in self._opened:
-            self._opened[key] = self._files.enter_context(
+            stack = self._files.enter_context(
                 open_stack(
                     maps,
                     Covariates.none(attendance(maps)),
@@ -128,6 +134,7 @@ class SessionMaps:
                     min_coverage=min_coverage,
                 )
             )
+            self._opened[key] = replace(stack, space=stack.space.with_meshes(self._meshes))
         return self._opened[key]
 
 
@@ -141,6 +148,9 @@ def load_session_maps(
     task: str | None = None,
     space: str | None = None,
     res: str | None = None,
+    den: str | None = None,
+    hemi: str | None = None,
+    mesh: MeshLike | None = None,
     min_coverage: float | None = None,
 ) -> SessionMaps:
     """Load effect maps of sessions, with their variances where there are any.
@@ -150,7 +160,8 @@ def load_session_maps(
     source : path or DataFrame
         The output folder of the program, or of another one whose maps `--derivatives` takes. Or a table, one row per
         map: `participant`, `session` (not needed where there are none), and `effect` and `variance` (if there are
-        any) as images or paths, or `estimate` as StatImages. Further columns are covariates.
+        any) as images or paths, those of surfaces as in `fit_run`, or `estimate` as StatImages. Further columns are
+        covariates.
     contrast : str, optional
         Label or expression of the first-level contrast, or an F test, `F:NAME = a; b`; not needed where there is one.
     bids_dir : path, optional
@@ -159,8 +170,11 @@ def load_session_maps(
         Those who enter.
     session_label : sequence of str, optional
         Sessions that enter, in time order where nothing else tells it.
-    task, space, res : str, optional
+    task, space, res, den, hemi : str, optional
         Which maps of the folder, where there are several.
+    mesh : PolyMesh, or dict of str to path, optional
+        Surface of each hemisphere, which images of results have: by default that of the first SurfaceImage, or the one
+        that the command line finds.
     min_coverage : float, optional
         Share of the maps that a voxel needs to be answered, as `--min-coverage`.
 
@@ -186,7 +200,7 @@ def load_session_maps(
     """
     folder = TemporaryDirectory(prefix="sessionfx-")
     asked = read_options(participant_label=participant_label, session_label=session_label, space=space, res=res,
-                         task=None if task is None else [task])  # fmt: skip
+                         den=den, hemi=hemi, task=None if task is None else [task])  # fmt: skip
     wanted = Selection(**asked)
     least = GroupModel(**read_options(min_coverage=min_coverage)).min_coverage
     with within(Path(folder.name)):
@@ -194,12 +208,28 @@ def load_session_maps(
         if isinstance(source, pd.DataFrame):
             found = FoundMaps(tuple(_written(source, Path(folder.name), Path(folder.name) / "bids")), {})
             selection = select_maps(found, wanted, [], [], raw)
+            meshes = _meshes_of_table(source, mesh)
         else:
             selection = _in_folder(Path(source), contrast, wanted, raw)
+            roots = [Path(source).absolute(), *derivative_folders(raw)]
+            found_meshes = find_meshes(selection.entities, roots) if _is_on_surface(selection) else {}
+            meshes = read_meshes(found_meshes) if mesh is None else meshes_of(None, mesh)
         if len(selection.maps) > 1:
             raise CommandLineError(f"There are maps of several contrasts: {listed(selection.maps)}. Name one.")
     (label,) = selection.maps
-    return SessionMaps(selection, contrast or label if label == _CONTRAST else label, raw, folder, least)
+    return SessionMaps(selection, contrast or label if label == _CONTRAST else label, raw, folder, least, meshes)
+
+
+def _is_on_surface(selection: MapSelection) -> bool:
+    return any(found.is_on_surface for maps in selection.maps.values() for found in maps)
+
+
+def _meshes_of_table(table: pd.DataFrame, mesh: MeshLike | None) -> Mapping[str, Mesh]:
+    """Give the meshes of the first map: all maps are of one space."""
+    if mesh is None and "estimate" in table:
+        estimate = table["estimate"].iloc[0]
+        return estimate._stat_map.space.meshes if isinstance(estimate, StatImages) else {}
+    return meshes_of(table["effect"].iloc[0] if mesh is None else None, mesh)
 
 
 def _in_folder(folder: Path, contrast: str | None, wanted: Selection, raw: Path) -> MapSelection:
@@ -240,7 +270,7 @@ def _written(table: pd.DataFrame, folder: Path, raw: Path) -> list[FirstLevelMap
         entities |= {"ses": row["session"]} if "session" in row else {}
         estimate = row.get("estimate")
         if isinstance(estimate, StatImages):
-            row |= {"effect": estimate.effect, "variance": estimate.variance}
+            row |= {**estimate._files(folder, f"{number}")}
         variance = row.get("variance")
         found.append(
             FirstLevelMap(

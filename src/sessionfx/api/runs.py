@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from nibabel import Nifti1Image
 
 from sessionfx.api.images import StatImages
 from sessionfx.api.sources import (
@@ -15,27 +16,37 @@ from sessionfx.api.sources import (
     TableLike,
     image_file,
     read_options,
+    series_files,
     table_file,
     without_folder,
     working_folder,
 )
+from sessionfx.api.surfaces import MeshLike, mesh_files, meshes_of
 from sessionfx.ask.contrasts import parse_contrasts
 from sessionfx.ask.session_contrasts import MEAN, resolve_session_contrasts
-from sessionfx.bids.names import strip_prefix
+from sessionfx.bids.names import SURFACE_SERIES, strip_prefix
 from sessionfx.bids.runs import RunInputs
+from sessionfx.bids.stat_maps import as_kept
 from sessionfx.bids.writing import map_image
 from sessionfx.errors import CommandLineError, SessionFXError
 from sessionfx.options import FirstLevelModel
 from sessionfx.options.command_line import check_responses
 from sessionfx.participant.analysis import combine_maps, combine_sessions
 from sessionfx.participant.run import FittedRun, analyse_run
+from sessionfx.space.space import Space
 from sessionfx.wording import session_names
+
+if TYPE_CHECKING:
+    from sessionfx.api.images import MapImage
 
 # a run without a name of its own, and what messages of the program say of files that are none here
 _ENTITIES = {"run": "this"}
 _WORDS = {
     "No JSON gives RepetitionTime": "t_r is not given", " in the JSON": " by t_r", "the JSON": "t_r",
-    "Correct the sidecar": "Correct it",
+    "Correct the sidecar": "Correct it", "neither a JSON sidecar": "neither t_r",
+    "Add RepetitionTime (seconds), or VolumeTiming, to the run's …_bold.json": "Give t_r",
+    "no JSON gives the repetition time": "t_r is not given",
+    "Add RepetitionTime (seconds) to the run's …_bold.json": "Give t_r",
 }  # fmt: skip
 
 
@@ -50,7 +61,7 @@ class RunEstimates(Mapping[str, StatImages]):
         Contrasts that this run does not have, and why.
     warnings : tuple of str
         What a reader should know of data and model.
-    mean : Nifti1Image
+    mean : Nifti1Image, SurfaceImage or Cifti2Image
         Mean over volumes, NaN outside the mask.
 
     Examples
@@ -65,9 +76,11 @@ class RunEstimates(Mapping[str, StatImages]):
     (['bMinusA'], {'aMinusC': 'condition c does not occur in it'})
     """
 
-    def __init__(self, fitted: FittedRun, units: str, warnings: tuple[str, ...]) -> None:
-        self._images = {label: StatImages(stat_map, units) for label, stat_map in fitted.estimates.items()}
-        self._mean = fitted.mean
+    def __init__(self, fitted: FittedRun, space: Space, units: str, warnings: tuple[str, ...]) -> None:
+        self._images = {
+            label: StatImages(replace(stat_map, space=space), units) for label, stat_map in fitted.estimates.items()
+        }
+        self._mean = replace(fitted.mean, space=space)
         self._mask = fitted.mask
         self.design_matrix: pd.DataFrame = fitted.design.matrix
         self.left_out = fitted.left_out
@@ -86,10 +99,11 @@ class RunEstimates(Mapping[str, StatImages]):
         return f"RunEstimates of {', '.join(self._images)}"
 
     @property
-    def mean(self) -> Nifti1Image:
+    def mean(self) -> MapImage:
         """Mean over volumes."""
         values = np.asarray(self._mean.values)[self._mask]
-        return map_image(values, self._mask, self._mean.space.as_grid(), outside=np.nan)
+        image: MapImage = map_image(values, self._mask, self._mean.space, outside=np.nan)
+        return image
 
 
 def fit_run(
@@ -98,6 +112,7 @@ def fit_run(
     contrasts: str | Sequence[str],
     *,
     mask: ImageLike | None = None,
+    mesh: MeshLike | None = None,
     confounds: TableLike | None = None,
     confound_columns: Sequence[str] = (),
     t_r: float | None = None,
@@ -119,14 +134,19 @@ def fit_run(
 
     Parameters
     ----------
-    bold : Nifti1Image or path
-        Preprocessed 4-D image of T volumes.
+    bold : Nifti1Image, SurfaceImage, Cifti2Image, path, or paths of hemispheres
+        Preprocessed image of T volumes: 4-D; of surfaces nilearn's, or the GIFTI files of both hemispheres,
+        `{"L": left, "R": right}` (one is analysed alone if only that is given); of grayordinates a dense series.
     events : DataFrame or path
         Columns `onset`, `duration` (s) and `trial_type`; `modulation` if there is one.
     contrasts : str or sequence of str
         As on the command line: `a - b`, `NAME=0.5*a + 0.5*b`, `F:NAME = a; b`.
     mask : Nifti1Image or path, optional
-        Brain mask on the same grid; computed from the image if there is none.
+        Brain mask on the same grid; computed from the image if there is none. Of surfaces every vertex with finite,
+        varying data is used.
+    mesh : PolyMesh, or dict of str to path, optional
+        Surface of each hemisphere, along which vertices are smoothed: by default that of a SurfaceImage, or the one
+        that is found for a name with `space-fsaverage5`, or in TemplateFlow's folder.
     confounds : DataFrame or path, optional
         T rows.
     confound_columns : sequence of str, optional
@@ -167,6 +187,16 @@ def fit_run(
     >>> run = sessionfx.fit_run(bold, events, "a - b", mask=mask, t_r=2.0, noise_model="ols")
     >>> float(run["aMinusB"].dof.dataobj[0, 0, 0])  # 60 volumes, less 2 conditions, 2 drifts and the constant
     55.0
+
+    Of a surface results are images of nilearn on the same mesh:
+
+    >>> from nilearn.datasets import load_fsaverage
+    >>> from nilearn.surface import SurfaceImage
+    >>> mesh, rng = load_fsaverage("fsaverage5")["pial"], np.random.default_rng(0)
+    >>> data = {side: rng.normal(100, 1, (part.n_vertices, 60)) for side, part in mesh.parts.items()}
+    >>> run = sessionfx.fit_run(SurfaceImage(mesh, data), events, "a - b", t_r=2.0, noise_model="ols")
+    >>> run["aMinusB"].z
+    <SurfaceImage (20484,)>
     """
     contrasts = [contrasts] if isinstance(contrasts, str) else contrasts
     with working_folder() as folder:
@@ -182,9 +212,20 @@ def fit_run(
             )
         )  # fmt: skip
         check_responses(model)
+        images = series_files(bold, folder, "bold", t_r)
+        is_on_surface = images[0].name.endswith(SURFACE_SERIES)
+        if is_on_surface and mask is not None:
+            raise CommandLineError(
+                "mask is of volumes; of surfaces, vertices without finite, varying data are left out. Leave it out."
+            )
+        meshes = meshes_of(bold, mesh) if is_on_surface else {}
+        if is_on_surface and model.smoothing_fwhm is not None and not meshes:
+            raise CommandLineError("smoothing_fwhm needs the surface of each hemisphere. Give it as mesh.")
         run = RunInputs(
             entities=_ENTITIES,
-            bold=image_file(bold, folder, "bold", t_r=t_r),
+            bold=images[0],
+            other_hemisphere=next(iter(images[1:]), None),
+            meshes=mesh_files(meshes, folder) if model.smoothing_fwhm is not None else {},
             mask=None if mask is None else image_file(mask, folder, "mask"),
             events=table_file(events, folder, "events"),
             confounds=None if confounds is None else table_file(confounds, folder, "confounds"),
@@ -195,7 +236,7 @@ def fit_run(
         except SessionFXError as error:
             raise type(error)(_named(str(error), run)) from None
         warnings = tuple(_named(without_folder(warning, folder), run) for warning in fitted.warnings)
-        return RunEstimates(fitted, model.effect_units, warnings)
+        return RunEstimates(fitted, fitted.mean.space.with_meshes(meshes), model.effect_units, warnings)
 
 
 def _named(text: str, run: RunInputs) -> str:
@@ -214,7 +255,8 @@ def combine(
 ) -> StatImages:
     """Combine runs, or sessions, of one participant by fixed effects.
 
-    The variance of the result is within-participant variance only: it says nothing of other participants.
+    The variance of the result is within-participant variance only: it says nothing of other participants. Maps of
+    sessions have the digits that their files would have: of GIFTI, single precision.
 
     Parameters
     ----------
@@ -270,8 +312,8 @@ def combine(
             )
         maps = {name: estimate._stat_map for name, estimate in named.items()}
         combined = combine_maps(maps, [1 / len(maps)] * len(maps), model, is_mean=True)
-        return StatImages(combined, *units)
-    maps = {strip_prefix(str(session), "ses"): estimate._stat_map for session, estimate in named.items()}
+        return StatImages(as_kept(combined), *units)
+    maps = {strip_prefix(str(session), "ses"): as_kept(estimate._stat_map) for session, estimate in named.items()}
     (asked,) = resolve_session_contrasts([session_contrast], tuple(maps))
     found = combine_sessions(maps, [asked], model)
     if not found:

@@ -13,16 +13,19 @@ from typing import Any, TypeAlias
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from nibabel.cifti2.cifti2 import Cifti2Image
 from nibabel.spatialimages import SpatialImage
+from nilearn.surface import SurfaceImage
 
+from sessionfx.api.surfaces import Hemispheres, PathLike, gifti_files, gifti_map
 from sessionfx.errors import CommandLineError, SessionFXError
 from sessionfx.execution import limited_threads
 from sessionfx.options.table import OPTIONS
 from sessionfx.options.toml import read_value
 
-# An image, or the path of its file; a table likewise
-ImageLike: TypeAlias = SpatialImage | str | os.PathLike[str]
-TableLike: TypeAlias = pd.DataFrame | str | os.PathLike[str]
+# An image, or the path of its file; of surfaces the files of both hemispheres; a table likewise
+ImageLike: TypeAlias = SpatialImage | Cifti2Image | SurfaceImage | PathLike | Hemispheres | Sequence[PathLike]
+TableLike: TypeAlias = pd.DataFrame | PathLike
 
 
 @contextmanager
@@ -56,18 +59,44 @@ def table_file(table: TableLike, folder: Path, name: str) -> Path:
     return path
 
 
-def image_file(image: ImageLike, folder: Path, name: str, t_r: float | None = None) -> Path:
-    """Give the path of an image; one in memory is written, with all digits, under its name, with `t_r` if known (s)."""
+def series_files(image: ImageLike, folder: Path, name: str, t_r: float | None = None) -> tuple[Path, ...]:
+    """Give the path of a series, or those of both hemispheres; see `image_file`."""
+    return gifti_files(image, folder, name) or (_file(image, folder, name, ".dtseries.nii", t_r),)
+
+
+def image_file(image: ImageLike, folder: Path, name: str) -> Path:
+    """Give the path of an image; one in memory is written, with all digits, under its name.
+
+    Of both hemispheres it is the name of both together.
+
+    Raises
+    ------
+    CommandLineError
+        If it is no image.
+    """
+    return gifti_map(image, folder, name) or _file(image, folder, name, ".dscalar.nii")
+
+
+def _file(image: Any, folder: Path, name: str, of_cifti: str, t_r: float | None = None) -> Path:
+    """Give the path of a volume or a CIFTI file."""
     if isinstance(image, str | os.PathLike):
         return Path(image)
-    if not isinstance(image, SpatialImage):
-        raise CommandLineError(f"{name} is of type {type(image).__name__}, expected a NIfTI image or the path of one.")
+    if not isinstance(image, SpatialImage | Cifti2Image):
+        raise CommandLineError(
+            f"{name} is of type {type(image).__name__}, expected a NIfTI image, a CIFTI image, nilearn's SurfaceImage, "
+            "or paths."
+        )
     origin = image.get_filename()
     if origin and nib.is_proxy(image.dataobj):
         return Path(origin)
     values = np.asanyarray(image.dataobj)
     kinds = {"bool": np.uint8, "float16": np.float32}  # which NIfTI has not
     values = values.astype(kinds.get(values.dtype.name, values.dtype), copy=False)
+    if isinstance(image, Cifti2Image):
+        cifti = Cifti2Image(values, image.header)
+        cifti.set_data_dtype(values.dtype)
+        nib.save(cifti, path := folder / f"{name}{of_cifti}")
+        return path
     written = nib.Nifti1Image(values, image.affine, dtype=values.dtype)
     if values.ndim > 3:
         later = image.header.get_zooms()[3 : values.ndim] if t_r is None else (t_r,) * (values.ndim - 3)

@@ -403,6 +403,11 @@ def participants_of(root: Path) -> list[str]:
     return [name[4:] for name in subfolders(root) if name.startswith("sub-")]
 
 
+def derivative_folders(raw: Path) -> list[Path]:
+    """List the derivatives inside a raw dataset."""
+    return [raw / "derivatives" / name for name in subfolders(raw / "derivatives")]
+
+
 def subfolders(folder: Path) -> list[str]:
     """Names of the folders in a folder, links to folders included.
 

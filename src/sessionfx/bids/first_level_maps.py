@@ -36,6 +36,7 @@ from sessionfx.bids.names import (
     comparable_label,
     file_name,
     files_of,
+    name_of_both,
 )
 from sessionfx.bids.reading import walk
 from sessionfx.bids.session_order import SessionOrder, order_sessions
@@ -410,7 +411,7 @@ def _whole(maps: Iterable[FirstLevelMap]) -> list[FirstLevelMap]:
     hemispheres: dict[Path, dict[str, FirstLevelMap]] = {}
     for stat_map in maps:
         if stat_map.hemisphere:
-            hemispheres.setdefault(_of_both(stat_map.effect), {})[stat_map.hemisphere] = stat_map
+            hemispheres.setdefault(name_of_both(stat_map.effect), {})[stat_map.hemisphere] = stat_map
         else:
             whole.append(stat_map)
     for effect, parts in hemispheres.items():
@@ -419,14 +420,9 @@ def _whole(maps: Iterable[FirstLevelMap]) -> list[FirstLevelMap]:
             continue
         first, variances = parts["L"], [part.variance for part in parts.values()]
         entities = {key: label for key, label in first.entities.items() if key != "hemi"}
-        variance = _of_both(variances[0]) if variances[0] is not None and None not in variances else None
+        variance = name_of_both(variances[0]) if variances[0] is not None and None not in variances else None
         whole.append(replace(first, entities=entities, effect=effect, variance=variance))
     return whole
-
-
-def _of_both(path: Path) -> Path:
-    """Name the files of both hemispheres as one."""
-    return path.with_name("_".join(part for part in path.name.split("_") if not part.startswith("hemi-")))
 
 
 def _check_whole(maps: Iterable[FirstLevelMap]) -> None:
@@ -434,7 +430,7 @@ def _check_whole(maps: Iterable[FirstLevelMap]) -> None:
     alone = next((stat_map for stat_map in maps if stat_map.hemisphere), None)
     if alone is not None:
         hemi = alone.entities["hemi"]
-        other = next(path for path in files_of(_of_both(alone.effect)) if path != alone.effect)
+        other = next(path for path in files_of(name_of_both(alone.effect)) if path != alone.effect)
         raise CommandLineError(
             f"{alone.effect} is of the {HEMISPHERES.get(hemi, hemi)} hemisphere alone ({other.name} is not there). "
             f"Analyse that one with --hemi {hemi}, or leave sub-{alone.participant} out with --participant-label."

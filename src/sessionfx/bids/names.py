@@ -122,6 +122,11 @@ def of_hemisphere(path: Path, label: str) -> Path:
     return path.with_name(file_name({**parsed.entities, "hemi": label}, parsed.suffix, parsed.extension))
 
 
+def name_of_both(path: Path) -> Path:
+    """Name the files of both hemispheres as one, by that of either."""
+    return path.with_name("_".join(part for part in path.name.split("_") if not part.startswith("hemi-")))
+
+
 def files_of(path: Path) -> tuple[Path, ...]:
     """Name the files of a map: one for each hemisphere where it is GIFTI and its name says neither."""
     if not path.name.endswith(GIFTI) or "_hemi-" in path.name:

@@ -292,8 +292,8 @@ def _of_one_form(images: Sequence[IndexedFile], options: Selection) -> list[Inde
         return surfaces
     if options.den not in (None, WITHOUT):
         return [file for file in surfaces if file.entities.get("den") == options.den] or surfaces or volumes
-    spaces = {file.entities.get("space") for file in volumes}
-    if options.space in {file.entities.get("space") for file in surfaces} - spaces:
+    spaces = {file.entities.get("space", WITHOUT) for file in volumes}
+    if options.space in {file.entities.get("space", WITHOUT) for file in surfaces} - spaces:
         return surfaces
     if options.space not in (None, WITHOUT) and options.space not in spaces:
         return list(images)  # the refusal lists all spaces

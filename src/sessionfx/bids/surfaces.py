@@ -68,7 +68,9 @@ def read_surfaces(paths: Sequence[Path]) -> SurfaceSeries:
         raise ParticipantError(f"{first} and the file of the other hemisphere differ in length: {counts}. Remake them.")
     labels = [label for label in HEMISPHERES if label in parts]
     space = Surface(_entity(first, "space") or "native", {label: parts[label].shape[1] for label in labels})
-    return SurfaceSeries(np.hstack([parts[label] for label in labels]), space)
+    # in one order of memory, on which sums depend in their last digit, whatever that of the files
+    values = np.ascontiguousarray(np.hstack([parts[label] for label in labels]))
+    return SurfaceSeries(values, space)
 
 
 def _entity(path: Path, key: str) -> str | None:

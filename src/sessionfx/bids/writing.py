@@ -26,18 +26,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.bids.names import of_hemisphere, output_place
 from sessionfx.errors import OutputError, ParticipantError, SessionFXError
-from sessionfx.space.grid import Grid
 from sessionfx.space.space import NO_INTENT, Intent, Space
-
-if TYPE_CHECKING:
-    from nibabel import Nifti1Image
 
 TEMPORARY_PREFIX = ".sessionfx-"
 _STALE_SECONDS = 3600.0
@@ -186,13 +182,14 @@ def write_map(
 def map_image(
     values: NDArray[np.floating | np.bool_],
     mask: NDArray[np.bool_],
-    grid: Grid,
+    space: Space,
     *,
     outside: float = 0.0,
     dtype: type[np.floating | np.uint8] = np.float32,
-) -> Nifti1Image:
-    """Make in-mask values a NIfTI image; see `write_map`."""
-    return grid.image(_filled(values, mask, outside, dtype))
+    names: tuple[str, ...] = (),
+) -> Any:
+    """Make in-mask values an image of their space; see `write_map` and `Space.image`."""
+    return space.image(_filled(values, mask, outside, dtype), names=names)
 
 
 def _filled(values: NDArray[Any], mask: NDArray[np.bool_], outside: float, dtype: type[np.generic]) -> NDArray[Any]:

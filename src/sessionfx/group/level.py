@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sessionfx.bids.atlas import read_atlases
 from sessionfx.bids.choosing import read_filters
-from sessionfx.bids.dataset import dataset_links, subfolders
+from sessionfx.bids.dataset import dataset_links, derivative_folders
 from sessionfx.bids.derivatives import prepare_output
 from sessionfx.bids.first_level_maps import MapSelection, find_first_level_maps, select_tasks
 from sessionfx.bids.meshes import MeshFiles, find_meshes
@@ -126,7 +126,7 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> list[GroupAnaly
     map_filter = read_filters(wanted.bids_filter_file).get("maps")
     found = find_first_level_maps([root for root in roots if root.is_dir()], map_filter)
     if not (found.maps or wanted.derivatives):
-        roots += _derivatives(raw)
+        roots += derivative_folders(raw)
         found = find_first_level_maps(roots[1:], map_filter)
     selections, left_out = select_tasks(found, wanted, roots, raw)
     for task, why in left_out.items():
@@ -140,7 +140,7 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> list[GroupAnaly
     links = dataset_links(raw, foreign)
     analyses = []
     for selection in selections:
-        meshes = _meshes(selection, [*roots, *_derivatives(raw)], has_atlas=bool(atlases))
+        meshes = _meshes(selection, [*roots, *derivative_folders(raw)], has_atlas=bool(atlases))
         session_contrasts = asked_of_sessions(options.group, selection)
         check_questions(selection, session_contrasts, raw, options.group)
         analyses.append(
@@ -159,10 +159,6 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> list[GroupAnaly
             )
         )
     return analyses
-
-
-def _derivatives(raw: Path) -> list[Path]:
-    return [raw / "derivatives" / name for name in subfolders(raw / "derivatives")]
 
 
 def _meshes(selection: MapSelection, roots: Sequence[Path], *, has_atlas: bool) -> MeshFiles:

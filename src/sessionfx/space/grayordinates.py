@@ -16,6 +16,7 @@ from sessionfx.space.mesh import Mesh, check_meshes, neighbours
 from sessionfx.space.space import NO_INTENT, Intent, Space, Structure
 
 if TYPE_CHECKING:
+    from nibabel.cifti2.cifti2 import Cifti2Image
     from nibabel.cifti2.cifti2_axes import BrainModelAxis
     from scipy.sparse import csr_array
 
@@ -192,6 +193,12 @@ class Grayordinates(Space):
     @cached_property
     def _to_voxels(self) -> NDArray[np.float64]:
         return np.asarray(np.linalg.inv(self.axis.affine))
+
+    def image(self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()) -> Cifti2Image:
+        """Make a CIFTI image of scalars."""
+        from nibabel.cifti2.cifti2 import Cifti2Image
+
+        return Cifti2Image.from_bytes(self.encoded(values, intent, names)[""])
 
     def encoded(
         self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()

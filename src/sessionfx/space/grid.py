@@ -86,8 +86,9 @@ class Grid(Space):
         voxel = np.linalg.inv(self.affine) @ (place["x"], place["y"], place["z"], 1.0)
         return int(np.ravel_multi_index(tuple(np.rint(voxel[:3]).astype(np.intp)), self.shape))
 
-    def image(self, values: NDArray[Any], intent: Intent = NO_INTENT) -> Nifti1Image:
+    def image(self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()) -> Nifti1Image:
         """Make an array of its shape, or of N volumes along a further axis, a NIfTI image."""
+        del names  # which it does not hold
         import nibabel as nib
 
         image = nib.Nifti1Image(values, self.affine)

@@ -122,6 +122,16 @@ class Space(ABC):
         """Find a feature by its `place`; in a voxel grid the one nearest to it."""
 
     @abstractmethod
+    def image(self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()) -> Any:
+        """Make a map an image in memory, of nibabel, or of nilearn where it is of surfaces; see `encoded`.
+
+        Raises
+        ------
+        ParticipantError
+            If it needs the mesh of each hemisphere, and one is not known.
+        """
+
+    @abstractmethod
     def encoded(
         self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()
     ) -> dict[str, bytes]:

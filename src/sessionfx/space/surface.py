@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from sessionfx.errors import ParticipantError
 from sessionfx.space.mesh import Mesh, check_meshes
 from sessionfx.space.space import NO_INTENT, Intent, Space, Structure
 
 if TYPE_CHECKING:
+    from nilearn.surface import SurfaceImage
     from scipy.sparse import csr_array
 
 HEMISPHERES = {"L": "left", "R": "right"}
@@ -120,6 +122,22 @@ class Surface(Space):
     def index_of(self, place: Mapping[str, Any]) -> int:
         """Find a vertex by its hemisphere and number."""
         return int(self.part(place["hemisphere"]).start + place["vertex"])
+
+    def image(self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()) -> SurfaceImage:
+        """Make an image of nilearn, which has the mesh of each hemisphere."""
+        del intent, names  # which these images do not hold
+        from nilearn.surface import InMemoryMesh, PolyData, PolyMesh, SurfaceImage
+
+        if not self.has_meshes:
+            raise ParticipantError(
+                f"Images of {self} hold the mesh of each hemisphere, and none is known. Give it as mesh, with the data."
+            )
+        meshes, data = {}, {}
+        for label in self.vertices:
+            own = self.meshes[label]
+            meshes[HEMISPHERES[label]] = InMemoryMesh(own.coordinates, own.triangles)
+            data[HEMISPHERES[label]] = values[self.part(label)]
+        return SurfaceImage(PolyMesh(**meshes), PolyData(**data))
 
     def encoded(
         self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()
