@@ -154,10 +154,10 @@ def test_the_numbers_are_those_of_the_group_level(analysed: Analysed) -> None:
 # nilearn, and the forms in which surfaces are given ---------------------------------------------------------
 
 
-def image(*, mesh: PolyMesh | None = None, wall: int = 3) -> SurfaceImage:
+def image(seed: int = 0, *, mesh: PolyMesh | None = None, wall: int = 3) -> SurfaceImage:
     """A series on some mesh; the first vertices have no data."""
     mesh = mesh or mesh_of(N_VERTICES)
-    parts = {side: signal(part.n_vertices, seed=len(side)).T for side, part in mesh.parts.items()}
+    parts = {side: signal(part.n_vertices, seed=seed + len(side)).T for side, part in mesh.parts.items()}
     for part in parts.values():
         part[:wall] = 0
     return SurfaceImage(mesh, PolyData(**parts))
@@ -246,6 +246,12 @@ def test_maps_in_memory_are_taken_as_from_files(tmp_path: Path) -> None:
     assert len(files_of(maps[1].table["effect"][0])) == 2
     first, second = (sessionfx.estimate(of, "ses-2 - ses-1", strategy="marginal")["marginal"] for of in maps)
     assert np.array_equal(both(first.t), both(second.t)) and first.z.mesh.n_vertices == sum(N_VERTICES.values())
+
+
+def test_estimates_keep_their_units() -> None:
+    rows = [(f"{number}", fitted(image(2 * number), signal_scaling="none")) for number in range(4)]
+    maps = sessionfx.load_session_maps(pd.DataFrame(rows, columns=["participant", "estimate"]))
+    assert sessionfx.estimate(maps, strategy="summary-statistics").units == "arbitrary units"
 
 
 def test_smoothing_is_along_the_mesh_that_is_given(tmp_path: Path) -> None:

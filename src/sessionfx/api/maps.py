@@ -268,20 +268,21 @@ def _written(table: pd.DataFrame, folder: Path, raw: Path) -> list[FirstLevelMap
     for number, row in enumerate(table.to_dict("records")):
         entities = {"sub": row["participant"], "contrast": _CONTRAST, "stat": "effect"}
         entities |= {"ses": row["session"]} if "session" in row else {}
+        given: dict[Any, Any] = {**row}
         estimate = row.get("estimate")
         if isinstance(estimate, StatImages):
-            row |= {**estimate._files(folder, f"{number}")}
-        variance = row.get("variance")
+            given |= estimate._files(folder, f"{number}")
+        variance = given.get("variance")
         found.append(
             FirstLevelMap(
                 entities,
-                image_file(row["effect"], folder, f"effect_{number}"),
+                image_file(given["effect"], folder, f"effect_{number}"),
                 None if variance is None else image_file(variance, folder, f"variance_{number}"),
                 folder,
             )
         )
         if isinstance(estimate, StatImages):
-            sidecar_path(found[-1].effect).write_text(json.dumps({"Units": estimate.units}), encoding="utf-8")
+            sidecar_path(found[-1].effect_files[0]).write_text(json.dumps({"Units": estimate.units}), encoding="utf-8")
     return found
 
 

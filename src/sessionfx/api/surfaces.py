@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.gifti.gifti import GiftiDataArray, GiftiImage
 from nilearn.surface import PolyMesh, SurfaceImage
+from numpy.typing import NDArray
 
 from sessionfx.bids.meshes import MeshFiles, find_meshes, read_mesh
 from sessionfx.bids.names import GIFTI, files_of, name_of_both, of_hemisphere, parse_name
@@ -179,7 +180,9 @@ def mesh_files(meshes: Mapping[str, Mesh], folder: Path) -> MeshFiles:
     for label, mesh in meshes.items():
         path = folder / f"hemi-{label}_midthickness.surf.gii"
         if not mesh.sources:
-            of = {"pointset": mesh.coordinates.astype(np.float64), "triangle": mesh.triangles.astype(np.int32)}
+            of: dict[str, NDArray[Any]] = {
+                "pointset": mesh.coordinates, "triangle": mesh.triangles.astype(np.int32),
+            }  # fmt: skip
             arrays = [GiftiDataArray(array, intent=intent, datatype=array.dtype) for intent, array in of.items()]
             _written(arrays, path)
         files[label] = mesh.sources or (path,)
