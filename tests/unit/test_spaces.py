@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import pickle
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from nibabel.cifti2 import BrainModelAxis, ScalarAxis
 
+from sessionfx.bids.stat_maps import read_effect
 from sessionfx.errors import ParticipantError
 from sessionfx.report.tables import titled
 from sessionfx.space.described import describe, described
@@ -135,6 +137,18 @@ def test_maps_of_different_spaces_are_not_combined() -> None:
         ParticipantError, match=r"first \(fsaverage5, .*\) and second \(fsaverage6, .*cannot be combined"
     ):
         on_common_voxels(maps, ["first", "second"])
+
+
+def test_a_variance_that_is_rounding_error_is_none(tmp_path: Path) -> None:
+    """As nilearn writes it where all data are 0."""
+    effect, variance = np.full(SURFACE.shape, 7e-14), np.full(SURFACE.shape, 1.5e-27)
+    effect[3:], variance[3:], variance[5] = 0.1, 1e-6, np.nan
+    for statistic, values in {"effect": effect, "variance": variance}.items():
+        for label, content in SURFACE.encoded(values.astype(np.float32)).items():
+            (tmp_path / f"hemi-{label}_space-fsaverage5_stat-{statistic}_statmap.gii").write_bytes(content)
+    paths = [tmp_path / f"space-fsaverage5_stat-{statistic}_statmap.gii" for statistic in ("effect", "variance")]
+    mask = read_effect(*paths)[2]
+    assert np.flatnonzero(~mask).tolist() == [0, 1, 2, 5]
 
 
 @pytest.mark.parametrize("name", ["surface", "grayordinates"])

@@ -42,6 +42,8 @@ _F_DESCRIPTIONS = {
 }
 # The next level computes from these: what it gives must not depend on whether they were read back from files.
 _FULL_PRECISION = ("effect", "variance", "dof", "effects", "covariance")
+# As a share of the largest, a variance that is rounding error: nilearn writes some at vertices whose data are all 0
+_ROUNDING = 1e-20
 # Fields of a sidecar that say of voxels what holds in every space
 _SENTENCES = ("Description", "SignalScaling", "Caution")
 # Names of the NIfTI intent codes
@@ -303,4 +305,6 @@ def read_effect(
         variance, _ = read_map(variance_path, space, str(effect_path), lends="variance" if lends else "")
     except DifferentGridError as error:
         raise ParticipantError(f"{error} Remake the maps.") from None
-    return effect, variance, np.isfinite(effect) & np.isfinite(variance) & (variance > 0), space
+    finite = np.isfinite(effect) & np.isfinite(variance)
+    least = _ROUNDING * variance.max(where=finite, initial=0.0)
+    return effect, variance, finite & (variance > least), space

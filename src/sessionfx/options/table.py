@@ -270,7 +270,7 @@ SECTIONS = {
         Option(name="correction", value=Choice(("fdr", "bonferroni", "none")), help="for many voxels, two-sided"),
         Option(name="cluster_threshold",
                value=Number(largest=10**7, unit="voxels", whole=True, reason="more than an image has"),
-               help="smallest cluster in the tables"),
+               help="smallest cluster in the tables; of surfaces in vertices, as nilearn counts"),
         Option(name="atlas", value=FilePath(), takes=Takes.ONE_REPEATED, metavar="FILE",
                help="answer every session contrast in the regions of this image of labels, in the space of the maps, "
                "and name those of peaks; the participant level writes tables of regions",
