@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.polynomial import Chebyshev
-from numpy.typing import NDArray
 from scipy import special
+
+from sessionfx.statistics.linear_algebra import Array
 
 MEDIUM_SCALE = math.sqrt(2) / 2
 """The default of the R package BayesFactor and of JASP."""
@@ -48,7 +49,7 @@ class BayesFactors:
 
     scale: float
     n: float
-    log10: NDArray[np.float64]
+    log10: Array
     smallest: float
 
     def count(self, factor: float) -> int:
@@ -57,7 +58,7 @@ class BayesFactors:
         return int((self.log10 > limit).sum() if factor > 1 else (self.log10 < limit).sum())
 
 
-def bayes_factors(t: NDArray[np.float64], dof: float, n: float, scale: float = MEDIUM_SCALE) -> BayesFactors:
+def bayes_factors(t: Array, dof: float, n: float, scale: float = MEDIUM_SCALE) -> BayesFactors:
     """Find the Bayes factors of t tests with the same design.
 
     Parameters
@@ -90,7 +91,7 @@ def bayes_factors(t: NDArray[np.float64], dof: float, n: float, scale: float = M
     return BayesFactors(scale, n, found / math.log(10), smallest)
 
 
-def bayes_factors_by_n(t: NDArray[np.float64], n: NDArray[np.float64], scale: float = MEDIUM_SCALE) -> BayesFactors:
+def bayes_factors_by_n(t: Array, n: Array, scale: float = MEDIUM_SCALE) -> BayesFactors:
     """Find the Bayes factors of one-sample t tests, each of n values; `n` and `smallest` are of the largest n."""
     parts = {size: bayes_factors(t[n == size], size - 1, size, scale) for size in np.unique(n).tolist()}
     log10 = np.empty_like(t)
@@ -99,7 +100,7 @@ def bayes_factors_by_n(t: NDArray[np.float64], n: NDArray[np.float64], scale: fl
     return BayesFactors(scale, max(parts), log10, parts[max(parts)].smallest)
 
 
-def log_bayes_factor(x: NDArray[np.float64], dof: float, n: float, scale: float) -> NDArray[np.float64]:
+def log_bayes_factor(x: Array, dof: float, n: float, scale: float) -> Array:
     """Integrate over the variance g of the standardised effect, which under a Cauchy prior is inverse gamma.
 
     Parameters

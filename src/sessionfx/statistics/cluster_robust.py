@@ -25,13 +25,14 @@ from scipy import linalg, sparse
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import (
     ZERO,
+    Array,
     membership_matrix,
     moore_penrose_root,
     pseudo_inverse,
     quadratic_form,
     repeated_blocks,
 )
-from sessionfx.statistics.partial_coverage import Array, Cells, Fitted, inverses
+from sessionfx.statistics.partial_coverage import Cells, Fitted, inverses
 from sessionfx.statistics.participant_spread import (
     ParticipantSpread,
     ScoreWeights,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from sessionfx.statistics.estimates import Estimate, t_to_z
+from sessionfx.statistics.linear_algebra import Array
 from sessionfx.statistics.thresholds import suprathreshold, z_threshold
 
 
@@ -29,7 +30,7 @@ class Equivalence:
     """
 
     bound: float
-    z: NDArray[np.float64]
+    z: Array
     threshold: float
     half_width: float
 

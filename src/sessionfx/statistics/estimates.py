@@ -19,29 +19,29 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from sessionfx.statistics.linear_algebra import quadratic_form
+from sessionfx.statistics.linear_algebra import Array, quadratic_form
 
 # The smallest p that becomes a z, as in nilearn: z stays within ±37.
 SMALLEST_P = 1e-300
 
-Dof = float | NDArray[np.float64]
+Dof = float | Array
 
 
 class Result(ABC):
     """A statistic at V voxels; a frozen dataclass whose arrays have voxels along their last axis."""
 
     dof: Dof
-    n: NDArray[np.float64] | None
+    n: Array | None
     two_sided: bool  # whether large negative z count as much as large positive ones
 
     @property
     @abstractmethod
-    def z(self) -> NDArray[np.float64]:
+    def z(self) -> Array:
         """The normal deviate with the same upper-tail p as the statistic."""
 
     @property
     @abstractmethod
-    def p(self) -> NDArray[np.float64]:
+    def p(self) -> Array:
         """Upper-tail p (nilearn's convention)."""
 
     @property
@@ -50,7 +50,7 @@ class Result(ABC):
         """Where the data determine the statistic."""
 
     @abstractmethod
-    def maps(self) -> dict[str, NDArray[np.float64]]:
+    def maps(self) -> dict[str, Array]:
         """Arrays of shape (V,), or (N, V) of N volumes, by the name of the statistic in file names."""
 
     @property
@@ -74,7 +74,7 @@ class Result(ABC):
             }
         )
 
-    def _counts(self) -> dict[str, NDArray[np.float64]]:
+    def _counts(self) -> dict[str, Array]:
         """Give degrees of freedom and participants where they differ between voxels."""
         return {name: own for name, own in (("dof", self.dof), ("n", self.n)) if isinstance(own, np.ndarray)}
 
@@ -96,15 +96,15 @@ class Estimate(Result):
         Participants, where they differ between voxels.
     """
 
-    effect: NDArray[np.float64]
-    variance: NDArray[np.float64]
+    effect: Array
+    variance: Array
     dof: Dof
-    n: NDArray[np.float64] | None = field(default=None, kw_only=True)
+    n: Array | None = field(default=None, kw_only=True)
 
     two_sided = True
 
     @property
-    def t(self) -> NDArray[np.float64]:
+    def t(self) -> Array:
         """Student's t; 0 where the variance is not above zero."""
         usable = self.variance > 0
         return np.divide(
@@ -112,12 +112,12 @@ class Estimate(Result):
         )
 
     @property
-    def p(self) -> NDArray[np.float64]:
+    def p(self) -> Array:
         """One-sided p: the chance of a t as large as this one or larger (nilearn's convention)."""
         return np.asarray(special.stdtr(self.dof, -self.t))
 
     @cached_property
-    def z(self) -> NDArray[np.float64]:
+    def z(self) -> Array:
         """The normal deviate with the same p as t."""
         return t_to_z(self.t, self.dof)
 
@@ -126,7 +126,7 @@ class Estimate(Result):
         """Where the effect is finite and the variance finite and above zero."""
         return np.isfinite(self.effect) & np.isfinite(self.variance) & (self.variance > 0)
 
-    def maps(self) -> dict[str, NDArray[np.float64]]:
+    def maps(self) -> dict[str, Array]:
         """Effect, variance, t, z, p, and the dof where they differ between voxels."""
         found = {"effect": self.effect, "variance": self.variance, "t": self.t, "z": self.z, "p": self.p}
         return found | self._counts()
@@ -146,20 +146,20 @@ class FTest(Result):
         Participants, where they differ between voxels.
     """
 
-    f: NDArray[np.float64]
+    f: Array
     dof_numerator: Dof
     dof: Dof
-    n: NDArray[np.float64] | None = field(default=None, kw_only=True)
+    n: Array | None = field(default=None, kw_only=True)
 
     two_sided = False
 
     @property
-    def p(self) -> NDArray[np.float64]:
+    def p(self) -> Array:
         """Chance of an F as large as this one or larger."""
         return np.asarray(special.fdtrc(self.dof_numerator, self.dof, np.maximum(self.f, 0.0)))
 
     @cached_property
-    def z(self) -> NDArray[np.float64]:
+    def z(self) -> Array:
         """The normal deviate with the same upper-tail p as F; below zero where F is smaller than its median."""
         # the complement keeps the precision of p close to 1
         upper = np.maximum(self.p, SMALLEST_P)
@@ -171,7 +171,7 @@ class FTest(Result):
         """Where F is finite."""
         return np.isfinite(self.f)
 
-    def maps(self) -> dict[str, NDArray[np.float64]]:
+    def maps(self) -> dict[str, Array]:
         """F, z, p, and the degrees of freedom where they differ between voxels."""
         return {"F": self.f, "z": self.z, "p": self.p} | self._counts()
 
@@ -187,11 +187,11 @@ class WaldTest(FTest):
         Of their estimates, for the pairs `numpy.triu_indices(R)`: (1, 1), (1, 2), …, (2, 2), ….
     """
 
-    effects: NDArray[np.float64]
-    covariance: NDArray[np.float64]
+    effects: Array
+    covariance: Array
 
     @classmethod
-    def of(cls, effects: NDArray[np.float64], covariance: NDArray[np.float64], dof: Dof) -> Self:
+    def of(cls, effects: Array, covariance: Array, dof: Dof) -> Self:
         """Make the test from effects and covariance as above.
 
         Returns
@@ -203,12 +203,12 @@ class WaldTest(FTest):
         f = quadratic_form(effects, symmetric_matrices(covariance, n_rows)) / n_rows
         return cls(f, float(n_rows), dof, effects, covariance)
 
-    def maps(self) -> dict[str, NDArray[np.float64]]:
+    def maps(self) -> dict[str, Array]:
         """Effects and covariance, and what an F test has."""
         return {"effects": self.effects, "covariance": self.covariance} | super().maps()
 
 
-def symmetric_matrices(pairs: NDArray[np.float64], n_rows: int) -> NDArray[np.float64]:
+def symmetric_matrices(pairs: Array, n_rows: int) -> Array:
     """Put the upper triangles of V matrices, of shape (R(R+1)/2, V), into matrices of shape (V, R, R)."""
     first, second = np.triu_indices(n_rows)
     matrices = np.empty((pairs.shape[1], n_rows, n_rows))
@@ -216,7 +216,7 @@ def symmetric_matrices(pairs: NDArray[np.float64], n_rows: int) -> NDArray[np.fl
     return matrices
 
 
-def t_to_z(t: NDArray[np.float64], dof: Dof) -> NDArray[np.float64]:
+def t_to_z(t: Array, dof: Dof) -> Array:
     """Find the normal deviates with the same one-sided p as t.
 
     Parameters

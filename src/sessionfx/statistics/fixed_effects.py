@@ -23,9 +23,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sessionfx.statistics.estimates import Dof, Estimate, WaldTest, symmetric_matrices
+from sessionfx.statistics.linear_algebra import Array
 
 
 def weighted_sum(inputs: Sequence[Estimate], weights: Sequence[float], dof_method: str = "satterthwaite") -> Estimate:
@@ -72,7 +72,7 @@ def average(inputs: Sequence[Estimate], weighting: str = "equal", dof_method: st
     """
     if weighting == "equal":
         return weighted_sum(inputs, [1 / len(inputs)] * len(inputs), dof_method)
-    precisions: list[NDArray[np.float64]] = [1 / estimate.variance for estimate in inputs]
+    precisions: list[Array] = [1 / estimate.variance for estimate in inputs]
     total = np.sum(precisions, axis=0)
     effect = np.sum(
         [estimate.effect * precision for estimate, precision in zip(inputs, precisions, strict=True)], axis=0
@@ -113,9 +113,7 @@ def weighted_tests(inputs: Sequence[WaldTest], weights: Sequence[float], dof_met
     return WaldTest.of(effects, covariance, n_rows / inverse)
 
 
-def _combined_dof(
-    parts: Sequence[NDArray[np.float64]], total: NDArray[np.float64], dofs: Sequence[Dof], method: str
-) -> Dof:
+def _combined_dof(parts: Sequence[Array], total: Array, dofs: Sequence[Dof], method: str) -> Dof:
     """Find the dof of a variance of which each input has a part, of shape (V,); see the module."""
     if len(parts) == 1 or method == "sum":
         return sum(dofs)

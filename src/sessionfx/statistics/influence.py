@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sessionfx.statistics.estimates import Estimate, t_to_z
-from sessionfx.statistics.linear_algebra import column_basis
+from sessionfx.statistics.linear_algebra import Array, column_basis
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 
 _ALONE = 1e-9  # 1 − h, below which the design needs this participant
@@ -35,8 +34,8 @@ class LeaveOneOut:
         Estimable.
     """
 
-    design: NDArray[np.float64]
-    contrast: NDArray[np.float64]
+    design: Array
+    contrast: Array
 
     @cached_property
     def prepared(self) -> OlsContrasts:
@@ -44,21 +43,21 @@ class LeaveOneOut:
         return prepare_ols(self.design, self.contrast)
 
     @cached_property
-    def _leverage(self) -> NDArray[np.float64]:
+    def _leverage(self) -> Array:
         return np.asarray(np.square(column_basis(self.design)).sum(axis=1))
 
     @cached_property
-    def _table_of_z(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _table_of_z(self) -> tuple[Array, Array]:
         """Normal deviates of t, by arsinh t: z from t itself would take ten times as long as all the rest."""
         places = np.linspace(-np.arcsinh(_LARGEST_T), np.arcsinh(_LARGEST_T), _TABLE_SIZE)
         return places, t_to_z(np.sinh(places), max(self.prepared.dof - 1, 1.0))
 
-    def z(self, values: NDArray[np.float64]) -> Iterator[NDArray[np.float64] | None]:
+    def z(self, values: Array) -> Iterator[Array | None]:
         """Give z, to 1e-5, without each participant; see `estimates`."""
         for estimate in self.estimates(values):
             yield None if estimate is None else np.interp(np.arcsinh(estimate.t), *self._table_of_z)
 
-    def estimates(self, values: NDArray[np.float64]) -> Iterator[Estimate | None]:
+    def estimates(self, values: Array) -> Iterator[Estimate | None]:
         """Estimate voxels of shape (n, V) without each participant; None without whom there is no estimate."""
         (weights,), dof = self.prepared.weights, self.prepared.dof - 1
         residuals = self.prepared.residuals(values)

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, special, stats
 
+from sessionfx.statistics.linear_algebra import Array
+
 LEVEL = 0.95
 # The quantile comes out to 2e-4 up to six sessions and to 1e-3 at ten, in a tenth of a second. The integrand is smooth
 # in what directions give, so that neighbours among them are taken together.
@@ -41,14 +43,14 @@ class SessionIntervals:
         Ends of the intervals that hold all sessions at once.
     """
 
-    effect: NDArray[np.float64]
-    error: NDArray[np.float64]
-    dof: NDArray[np.float64]
-    of_each: NDArray[np.float64]
-    of_all: NDArray[np.float64]
+    effect: Array
+    error: Array
+    dof: Array
+    of_each: Array
+    of_all: Array
 
 
-def interval(effect: ArrayLike, variance: ArrayLike, dof: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def interval(effect: ArrayLike, variance: ArrayLike, dof: ArrayLike) -> tuple[Array, Array]:
     """Find the ends of the t interval of each of some estimates, whose arrays go together by broadcasting."""
     half = stats.t.isf((1 - LEVEL) / 2, dof) * np.sqrt(variance)
     return np.asarray(effect - half), np.asarray(effect + half)
@@ -75,8 +77,8 @@ def session_intervals(
     SessionIntervals
     """
     n, n_sessions = effects.shape
-    columns: NDArray[np.float64] = np.ones((n, 1)) if between is None else np.asarray(between, dtype=np.float64)
-    asked: NDArray[np.float64] = np.eye(columns.shape[1])[0] if weights is None else np.asarray(weights, dtype=float)
+    columns: Array = np.ones((n, 1)) if between is None else np.asarray(between, dtype=np.float64)
+    asked: Array = np.eye(columns.shape[1])[0] if weights is None else np.asarray(weights, dtype=float)
     effect, dof = np.full((2, n_sessions), np.nan)
     scores = np.zeros((n, n_sessions))
     for session, values in enumerate(effects.T):
@@ -95,9 +97,7 @@ def session_intervals(
     return SessionIntervals(effect, error, dof, np.column_stack(alone), np.column_stack(together))
 
 
-def _least_squares(
-    values: NDArray[np.floating], between: NDArray[np.float64], weights: NDArray[np.float64]
-) -> tuple[float, NDArray[np.float64], float] | None:
+def _least_squares(values: NDArray[np.floating], between: Array, weights: Array) -> tuple[float, Array, float] | None:
     """Estimate a group contrast: effect, scores whose squares add up to its CR2 variance, and Satterthwaite's dof.
 
     None where these participants do not determine it or leave it no degrees of freedom.
@@ -120,7 +120,7 @@ def _least_squares(
     return float(own @ values), scores, float((counts @ free) ** 2 / spread)
 
 
-def largest_t_quantile(correlation: NDArray[np.float64], dof: float) -> float:
+def largest_t_quantile(correlation: Array, dof: float) -> float:
     """Find what the largest |t| of several estimates stays below with a probability of 95 %.
 
     Parameters
@@ -158,7 +158,7 @@ def largest_t_quantile(correlation: NDArray[np.float64], dof: float) -> float:
 
 
 @cache
-def _directions(n_dimensions: int) -> NDArray[np.float64]:
+def _directions(n_dimensions: int) -> Array:
     """Make unit vectors evenly over the sphere, of shape (_DIRECTIONS, d)."""
     points = special.ndtri(stats.qmc.Sobol(n_dimensions, seed=_SEED).random(_DIRECTIONS))
     return np.asarray(points / np.linalg.norm(points, axis=1, keepdims=True))

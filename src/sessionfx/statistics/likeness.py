@@ -15,7 +15,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from sessionfx.statistics.linear_algebra import Array
 
 _MAD_OF_NORMAL = 0.6745
 EXTREME = 5.0  # robust z of a value among the participants' at a voxel
@@ -48,11 +48,11 @@ class Profiles:
         Share of voxels at which the value is beyond `EXTREME`.
     """
 
-    correlation: FloatArray
-    slope: FloatArray
-    mean: FloatArray
-    spread: FloatArray
-    extreme: FloatArray
+    correlation: Array
+    slope: Array
+    mean: Array
+    spread: Array
+    extreme: Array
 
     @property
     def typical_correlation(self) -> float:
@@ -92,7 +92,7 @@ class Profiles:
         return np.asarray(self.is_unlike | self.is_scaled | self.is_extreme)
 
 
-def sums_of(values: FloatArray, owners: NDArray[np.int_]) -> FloatArray:
+def sums_of(values: Array, owners: NDArray[np.int_]) -> Array:
     """Sum up what profiles of participants' means and of maps need of some voxels.
 
     Parameters
@@ -131,7 +131,7 @@ def sums_of(values: FloatArray, owners: NDArray[np.int_]) -> FloatArray:
     )
 
 
-def profiles_of(sums: FloatArray) -> Profiles:
+def profiles_of(sums: Array) -> Profiles:
     """Make profiles of sums over all voxels, of participants or of maps."""
     n_voxels, own, own_squares, others, other_squares, products, extremes = sums.T
     variance = np.maximum(own_squares / n_voxels - (own / n_voxels) ** 2, 0.0)
@@ -154,7 +154,7 @@ def profiles_of(sums: FloatArray) -> Profiles:
     )
 
 
-def _others(means: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _others(means: Array) -> tuple[Array, Array, Array]:
     """Find the median of the other participants, of shape (n, V); that of all, and their robust deviation, (V,)."""
     ordered, n = np.sort(means, axis=0), len(means)
     # what is at a place of the order, once a participant is taken out: the next one where it was at or before that
@@ -166,7 +166,7 @@ def _others(means: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     return others, middle, deviation
 
 
-def _robust_z(values: FloatArray) -> FloatArray:
+def _robust_z(values: Array) -> Array:
     known = values[np.isfinite(values)]
     around = values - np.median(known)
     deviation = np.median(np.abs(known - np.median(known))) / _MAD_OF_NORMAL

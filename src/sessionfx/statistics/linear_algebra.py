@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
+Array = NDArray[np.float64]
+
 # What rounding leaves of a dependent column is below 1e-12 in designs of this size; an effect that hangs on a ten
 # millionth of a regressor would multiply the noise by as much.
 TOLERANCE = 1e-7
@@ -27,7 +29,7 @@ ZERO = 1e-10
 _LARGEST_CONDITION = 1e10
 
 
-def scale_columns(design: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def scale_columns(design: Array) -> tuple[Array, Array]:
     """Scale columns to unit length, so that rank does not depend on units (mm against squared mm).
 
     Parameters
@@ -45,12 +47,12 @@ def scale_columns(design: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDA
     return design / lengths, lengths
 
 
-def rank_of(design: NDArray[np.float64]) -> int:
+def rank_of(design: Array) -> int:
     """Rank of a design matrix of shape (N, P)."""
     return len(independent_columns(design))
 
 
-def independent_columns(design: NDArray[np.float64]) -> list[int]:
+def independent_columns(design: Array) -> list[int]:
     """Choose a full-rank set of columns: each one that the columns before it do not explain.
 
     Parameters
@@ -86,27 +88,27 @@ def independent_columns(design: NDArray[np.float64]) -> list[int]:
     return kept
 
 
-def pseudo_inverse(design: NDArray[np.float64]) -> NDArray[np.float64]:
+def pseudo_inverse(design: Array) -> Array:
     """Moore–Penrose inverse of shape (P, N), at the rank of `rank_of`."""
     scaled, lengths = scale_columns(design)
     left, singular_values, right = _singular_vectors(design, scaled)
-    inverse: NDArray[np.float64] = ((left / singular_values) @ right).T / lengths[:, None]
+    inverse: Array = ((left / singular_values) @ right).T / lengths[:, None]
     return inverse
 
 
-def column_basis(design: NDArray[np.float64]) -> NDArray[np.float64]:
+def column_basis(design: Array) -> Array:
     """Orthonormal basis of what the columns span, of shape (N, R)."""
     if not design.size:
         return np.empty((len(design), 0))
     return np.ascontiguousarray(_singular_vectors(design, scale_columns(design)[0])[0])
 
 
-def repeated_blocks(matrix: NDArray[np.float64], times: int) -> NDArray[np.float64]:
+def repeated_blocks(matrix: Array, times: int) -> Array:
     """Put a matrix on the diagonal of a larger one, several times: ``I ⊗ matrix``; itself for one time."""
     return np.asarray(np.kron(np.eye(times), matrix), dtype=np.float64) if times > 1 else matrix
 
 
-def is_estimable(design: NDArray[np.float64], contrast: NDArray[np.float64]) -> bool:
+def is_estimable(design: Array, contrast: Array) -> bool:
     """Whether the data determine a contrast: it is a combination of the design's rows.
 
     Parameters
@@ -125,9 +127,7 @@ def is_estimable(design: NDArray[np.float64], contrast: NDArray[np.float64]) -> 
     return bool(np.abs(left).max(initial=0.0) <= _ROW_SPACE_TOLERANCE * np.abs(wanted).max(initial=1e-300))
 
 
-def _singular_vectors(
-    design: NDArray[np.float64], scaled: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _singular_vectors(design: Array, scaled: Array) -> tuple[Array, Array, Array]:
     """Give the R singular vectors and values of the scaled design, of shapes (N, R), (R,) and (R, P)."""
     rank = rank_of(design)
     left, values, right = linalg.svd(scaled, full_matrices=False)
@@ -142,7 +142,7 @@ def membership_matrix(participants: Sequence[str]) -> sparse.csr_array:
     return sparse.csr_array((np.ones(n_rows), (np.arange(n_rows), columns)), shape=(n_rows, len(numbers)))
 
 
-def quadratic_form(effects: NDArray[np.float64], covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+def quadratic_form(effects: Array, covariance: Array) -> Array:
     """Compute ĉ′V⁻¹ĉ at every voxel.
 
     Parameters
@@ -167,14 +167,14 @@ def quadratic_form(effects: NDArray[np.float64], covariance: NDArray[np.float64]
     return found
 
 
-def moore_penrose_root(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def moore_penrose_root(matrix: Array) -> Array:
     """Compute M^-½ of a symmetric matrix with eigenvalues from 0 to 1, on the space where it is not zero."""
     eigenvalues, vectors = linalg.eigh(matrix)
     kept = eigenvalues > ZERO
     return np.asarray((vectors[:, kept] / np.sqrt(eigenvalues[kept])) @ vectors[:, kept].T)
 
 
-def log_determinant(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_determinant(matrix: Array) -> Array:
     """Compute the logarithm of the determinant of many symmetric matrices, by elimination.
 
     Parameters

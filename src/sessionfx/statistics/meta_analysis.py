@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.linear_algebra import independent_columns
+from sessionfx.statistics.linear_algebra import Array, independent_columns
 
 # Where PyMARE's refinement may stop, as a fraction of the bracket its scan leaves (a 12th of the search interval at
 # most): Newton's method converges from there in a few steps, each cheaper than one of PyMARE's.
@@ -49,15 +49,15 @@ class MetaAnalysis:
     """
 
     estimate: Estimate
-    between: NDArray[np.float64]
+    between: Array
 
 
 class _Fit(NamedTuple):
     """Weighted least squares at given τ², at V voxels."""
 
-    weights: NDArray[np.float64]  # (n, V), 1 / (v + τ²)
-    normal: NDArray[np.float64]  # (V, P, P), X′WX
-    weighted_residuals: NDArray[np.float64]  # (n, V), W (y − Xβ̂) = Py
+    weights: Array  # (n, V), 1 / (v + τ²)
+    normal: Array  # (V, P, P), X′WX
+    weighted_residuals: Array  # (n, V), W (y − Xβ̂) = Py
 
 
 def pymare_stats() -> ModuleType | None:
@@ -73,10 +73,7 @@ def pymare_stats() -> ModuleType | None:
 
 
 def meta_regression(
-    values: NDArray[np.floating],
-    variances: NDArray[np.floating],
-    design: NDArray[np.float64],
-    contrast: NDArray[np.float64],
+    values: NDArray[np.floating], variances: NDArray[np.floating], design: Array, contrast: Array
 ) -> MetaAnalysis:
     """Estimate a contrast of the coefficients.
 
@@ -124,9 +121,7 @@ def meta_regression(
     return MetaAnalysis(Estimate(effect, squared_error, dof), between)
 
 
-def refine(
-    values: NDArray[np.float64], variances: NDArray[np.float64], basis: NDArray[np.float64], start: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def refine(values: Array, variances: Array, basis: Array, start: Array) -> Array:
     """Bring τ² from the neighbourhood of an optimum of the restricted likelihood to the optimum.
 
     Parameters
@@ -162,18 +157,14 @@ def refine(
     return np.where(worse, start, tau2)
 
 
-def deviance(
-    values: NDArray[np.float64], variances: NDArray[np.float64], basis: NDArray[np.float64], tau2: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def deviance(values: Array, variances: Array, basis: Array, tau2: Array) -> Array:
     """Minus twice the restricted log-likelihood of shape (V,), up to a constant: −log|W| + log|X′WX| + y′Py."""
     fit = _fit(values, variances, basis, tau2)
     squares = (fit.weighted_residuals**2 / fit.weights).sum(axis=0)
     return np.asarray(np.linalg.slogdet(fit.normal)[1] - np.log(fit.weights).sum(axis=0) + squares)
 
 
-def score_and_information(
-    values: NDArray[np.float64], variances: NDArray[np.float64], basis: NDArray[np.float64], tau2: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def score_and_information(values: Array, variances: Array, basis: Array, tau2: Array) -> tuple[Array, Array, Array]:
     """Score, observed and expected information of the restricted likelihood by τ², of shape (V,); see `refine`."""
     fit = _fit(values, variances, basis, tau2)
     weights, residuals = fit.weights, fit.weighted_residuals
@@ -189,16 +180,14 @@ def score_and_information(
     return (((residuals**2).sum(axis=0) - trace) / 2, (residuals * twice_projected).sum(axis=0) - expected, expected)
 
 
-def _fit(
-    values: NDArray[np.float64], variances: NDArray[np.float64], basis: NDArray[np.float64], tau2: NDArray[np.float64]
-) -> _Fit:
+def _fit(values: Array, variances: Array, basis: Array, tau2: Array) -> _Fit:
     weights = 1 / (variances + tau2)
     normal = _cross_products(weights, basis)
     coefficients = np.linalg.solve(normal, ((weights * values).T @ basis)[..., None])[..., 0]
     return _Fit(weights, normal, weights * (values - basis @ coefficients.T))
 
 
-def _cross_products(weights: NDArray[np.float64], basis: NDArray[np.float64]) -> NDArray[np.float64]:
+def _cross_products(weights: Array, basis: Array) -> Array:
     """X′WX at each voxel, of shape (V, P, P)."""
     products = np.einsum("np,nq->npq", basis, basis).reshape(len(basis), -1)
     return np.asarray((weights.T @ products).reshape(-1, basis.shape[1], basis.shape[1]))

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.statistics.estimates import FTest
-from sessionfx.statistics.linear_algebra import pseudo_inverse, quadratic_form, rank_of
+from sessionfx.statistics.linear_algebra import Array, pseudo_inverse, quadratic_form, rank_of
 
 
-def hotelling(values: NDArray[np.floating], design: NDArray[np.float64], contrast: NDArray[np.float64]) -> FTest:
+def hotelling(values: NDArray[np.floating], design: Array, contrast: Array) -> FTest:
     """Test that a contrast over participants is zero for all Q values (Hotelling 1931, doi:10.1214/aoms/1177732979).
 
     Parameters
@@ -49,7 +49,7 @@ def hotelling(values: NDArray[np.floating], design: NDArray[np.float64], contras
     return FTest((dof - q + 1) / (dof * q) * statistic, float(q), float(dof - q + 1))
 
 
-def residual_covariance(values: NDArray[np.floating], design: NDArray[np.float64]) -> NDArray[np.float64]:
+def residual_covariance(values: NDArray[np.floating], design: Array) -> Array:
     """Covariance of Q values over participants, given a design.
 
     Parameters
@@ -67,7 +67,7 @@ def residual_covariance(values: NDArray[np.floating], design: NDArray[np.float64
     return np.asarray(np.einsum("qnv,rnv->vqr", residuals, residuals) / (len(design) - rank_of(design)))
 
 
-def greenhouse_geisser(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+def greenhouse_geisser(covariance: Array) -> Array:
     """Compute ε = tr(C)² / (q tr(C²)), how far covariances of orthonormal contrasts are from sphericity.
 
     Parameters

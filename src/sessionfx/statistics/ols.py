@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.linear_algebra import column_basis, membership_matrix, pseudo_inverse
+from sessionfx.statistics.linear_algebra import Array, column_basis, membership_matrix, pseudo_inverse
 
 _WITHIN = 1e-9  # of a column's largest number, what is rounding where it does not differ within participants
 
@@ -32,19 +32,19 @@ class OlsContrasts:
         N − rank X.
     """
 
-    weights: NDArray[np.float64]
-    basis: NDArray[np.float64]
+    weights: Array
+    basis: Array
     means: sparse.csr_array | None
     dof: float
 
-    def residuals(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    def residuals(self, values: NDArray[np.floating]) -> Array:
         """Take out what the design explains of voxels of shape (N, V)."""
         left = values - self.basis @ (self.basis.T @ values)
         if self.means is not None:
             left -= self.means.T @ (self.means @ values)
         return np.asarray(left)
 
-    def dispersion(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    def dispersion(self, values: NDArray[np.floating]) -> Array:
         """Variance of the error, of shape (V,); exactly 0 where the residuals are rounding error."""
         # Residuals, not y'y - b'X'y: the difference of two large numbers would lose digits.
         residuals = self.residuals(values)
@@ -63,7 +63,7 @@ class OlsContrasts:
         (weights,) = self.weights
         return Estimate(weights @ values, (weights @ weights) * self.dispersion(values), self.dof)
 
-    def test(self, values: NDArray[np.floating]) -> tuple[NDArray[np.float64], float, float]:
+    def test(self, values: NDArray[np.floating]) -> tuple[Array, float, float]:
         """Test that all contrasts, which are independent, are zero.
 
         Returns
@@ -80,7 +80,7 @@ class OlsContrasts:
         return f, float(len(effects)), self.dof
 
 
-def prepare_ols(design: NDArray[np.float64], contrasts: NDArray[np.float64]) -> OlsContrasts:
+def prepare_ols(design: Array, contrasts: Array) -> OlsContrasts:
     """Compute what depends on the design alone.
 
     Parameters
@@ -102,9 +102,7 @@ def prepare_ols(design: NDArray[np.float64], contrasts: NDArray[np.float64]) -> 
     return OlsContrasts(np.atleast_2d(contrasts) @ pseudo_inverse(design), basis, None, float(dof))
 
 
-def prepare_within(
-    design: NDArray[np.float64], contrasts: NDArray[np.float64], participants: Sequence[str]
-) -> OlsContrasts:
+def prepare_within(design: Array, contrasts: Array, participants: Sequence[str]) -> OlsContrasts:
     """Prepare a design beside an indicator for each participant, in memory that grows with N.
 
     The indicators are taken out of the other columns first (Frisch & Waugh 1933, doi:10.2307/1907330).
@@ -132,7 +130,7 @@ def prepare_within(
     return replace(found, means=means, dof=dof)
 
 
-def within_participants(columns: NDArray[np.float64], participants: Sequence[str]) -> NDArray[np.float64]:
+def within_participants(columns: Array, participants: Sequence[str]) -> Array:
     """Take each participant's means out of columns of shape (N, P); exactly 0 where only rounding is left."""
     memberships = membership_matrix(participants)
     left = columns - memberships @ ((memberships.T @ columns) / memberships.sum(axis=0)[:, None])

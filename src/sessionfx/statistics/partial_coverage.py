@@ -17,9 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.linear_algebra import ZERO, quadratic_form
+from sessionfx.statistics.linear_algebra import ZERO, Array, quadratic_form
 
-Array = NDArray[np.float64]
 # Eigenvalue of a Gram matrix of columns of unit length from which its design has full rank beyond doubt: the rule of
 # `linear_algebra`, on lengths, has a ten-thousandth of its root
 REGULAR = 1e-6
@@ -107,7 +106,7 @@ def _sum_squares(residuals: Array, rounding: Array) -> Array:
 
 def _least_squares(
     contrast: Array, coefficients: Array, inverse: Array, squares: Array, dof: Array, regular: NDArray[np.bool_],
-    n: Array,
+    n: Array
 ) -> Fitted:  # fmt: skip
     """Estimate a contrast of shape (P,), or test those of shape (Q, P), with the error that is left."""
     holds = regular & (dof >= 1)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
 
-FloatArray = NDArray[np.float64]
+from sessionfx.statistics.linear_algebra import Array
 
 # Of the largest eigenvalue; what is smaller is rounding
 _RANK = 1e-9
@@ -35,7 +35,7 @@ class ParticipantBlocks:
 
     rows: NDArray[np.intp]
     is_row: NDArray[np.bool_]
-    values: FloatArray
+    values: Array
 
     @classmethod
     def identity(cls, owners: NDArray[np.int_]) -> ParticipantBlocks:
@@ -47,9 +47,7 @@ class ParticipantBlocks:
         return cls(rows, is_row, np.eye(int(counts.max())) * (is_row[:, :, None] & is_row[:, None, :]))
 
     @classmethod
-    def of_sessions(
-        cls, owners: NDArray[np.int_], places: NDArray[np.int_], covariance: FloatArray
-    ) -> ParticipantBlocks:
+    def of_sessions(cls, owners: NDArray[np.int_], places: NDArray[np.int_], covariance: Array) -> ParticipantBlocks:
         """Give all participants the same (S, S) values, of which a map at session s has row and column s."""
         blocks = cls.identity(owners)
         of_map = places[blocks.rows]
@@ -70,20 +68,20 @@ class ParticipantBlocks:
         """Sum of the diagonal."""
         return float(np.einsum("nmm->", self.values))
 
-    def with_values(self, values: FloatArray) -> ParticipantBlocks:
+    def with_values(self, values: Array) -> ParticipantBlocks:
         """Give a matrix of the same participants these blocks, of which what is of no map does not count."""
         return replace(self, values=np.where(self.is_entry, values, 0.0))
 
-    def cut(self, matrix: FloatArray) -> FloatArray:
+    def cut(self, matrix: Array) -> Array:
         """Cut a matrix of shape (N, K) into participants' rows, (n, m, K)."""
         return np.where(self.is_row[:, :, None], matrix[self.rows], 0.0)
 
-    def own(self, participant: int) -> tuple[NDArray[np.intp], FloatArray]:
+    def own(self, participant: int) -> tuple[NDArray[np.intp], Array]:
         """Give a participant's rows and block."""
         of = self.is_row[participant]
         return self.rows[participant, of], self.values[participant][np.ix_(of, of)]
 
-    def products(self, maps: FloatArray, scale: FloatArray | None = None) -> ParticipantBlocks:
+    def products(self, maps: Array, scale: Array | None = None) -> ParticipantBlocks:
         """Average products of a participant's maps, of shape (N, V), over voxels, each divided by its scale, (V,)."""
         found = np.zeros_like(self.values)
         for participant, of in enumerate(self.is_row):
@@ -93,7 +91,7 @@ class ParticipantBlocks:
             found[participant][np.ix_(of, of)] = own @ own.T / maps.shape[1]
         return replace(self, values=found)
 
-    def times(self, maps: FloatArray, out: FloatArray | None = None) -> FloatArray:
+    def times(self, maps: Array, out: Array | None = None) -> Array:
         """Multiply with maps of shape (N, V), in place where they are the output."""
         found = np.empty_like(maps) if out is None else out
         for participant in range(len(self.rows)):
@@ -101,7 +99,7 @@ class ParticipantBlocks:
             found[rows] = block @ maps[rows]
         return found
 
-    def quadratic(self, weights: FloatArray) -> FloatArray:
+    def quadratic(self, weights: Array) -> Array:
         """Compute W C W' of weights of shape (Q, N)."""
         own = self.cut(weights.T)
         return np.asarray(np.einsum("nmq,nmk,nkp->qp", own, self.values, own, optimize=True))
@@ -112,7 +110,7 @@ class ParticipantBlocks:
         roots = _roots(eigenvalues, inverse=inverse)
         return replace(self, values=(vectors * roots[:, None, :]) @ vectors.transpose(0, 2, 1))
 
-    def whitened(self, matrix: FloatArray) -> FloatArray:
+    def whitened(self, matrix: Array) -> Array:
         """Multiply a matrix of shape (N, K) with the inverse of the Cholesky factor.
 
         Raises
@@ -126,13 +124,13 @@ class ParticipantBlocks:
         return found
 
 
-def symmetric_root(matrix: FloatArray, *, inverse: bool = False) -> FloatArray:
+def symmetric_root(matrix: Array, *, inverse: bool = False) -> Array:
     """Compute the root of one matrix; see `ParticipantBlocks.root`."""
     eigenvalues, vectors = linalg.eigh(matrix)
     return np.asarray((vectors * _roots(eigenvalues, inverse=inverse)) @ vectors.T)
 
 
-def _roots(eigenvalues: FloatArray, *, inverse: bool) -> FloatArray:
+def _roots(eigenvalues: Array, *, inverse: bool) -> Array:
     kept = eigenvalues > _RANK * max(float(eigenvalues.max(initial=0.0)), 0.0)
     roots = np.sqrt(np.where(kept, eigenvalues, 1.0))
     return np.where(kept, 1 / roots if inverse else roots, 0.0)

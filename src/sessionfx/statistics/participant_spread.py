@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse
 
-from sessionfx.statistics.linear_algebra import ZERO, moore_penrose_root
+from sessionfx.statistics.linear_algebra import ZERO, Array, moore_penrose_root
 
 # With many participants, eigenvalues of what they share that are left out, relative to what each has of their own: the
 # voxels' degrees of freedom come out wrong by no more than three times this. Not 0.01, which designs can have exactly.
@@ -55,15 +55,15 @@ class ParticipantSpread:
         that nothing depends on the units of responses, or on which combinations of them are taken.
     """
 
-    scale: NDArray[np.float64]
-    share: NDArray[np.float64]
-    share_excess: NDArray[np.float64]
-    own: NDArray[np.float64]
-    loadings: NDArray[np.float64]
-    signs: NDArray[np.float64]
+    scale: Array
+    share: Array
+    share_excess: Array
+    own: Array
+    loadings: Array
+    signs: Array
     n_responses: int = 1
 
-    def degrees_of_freedom(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    def degrees_of_freedom(self, scores: Array) -> Array:
         """Find the degrees of freedom of V voxels from their scores of shape (Q, n, V); NaN where no score varies."""
         q = len(self.scale)
         if q == 1:  # whose scale takes no part: all is relative to the total
@@ -81,7 +81,7 @@ class ParticipantSpread:
         return np.asarray(q * (q + 1) * (1 - self.share_excess @ spread) / (self.own @ spread + shared))
 
 
-def _orthonormal(responses: NDArray[np.float64]) -> NDArray[np.float64]:
+def _orthonormal(responses: Array) -> Array:
     """Make R vectors of each voxel orthonormal, one after the other (Gram and Schmidt); of shape (R, K, V)."""
     found = responses.copy()
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -112,20 +112,20 @@ class ScoreWeights:
         Their numbers.
     """
 
-    own: NDArray[np.float64]
-    carried: NDArray[np.float64]
-    coefficients: NDArray[np.float64]
-    variances: NDArray[np.float64]
+    own: Array
+    carried: Array
+    coefficients: Array
+    variances: Array
     clusters: tuple[NDArray[np.int_], ...]
     members: tuple[NDArray[np.int_], ...]
 
 
-def standardising_root(expected: NDArray[np.float64]) -> NDArray[np.float64]:
+def standardising_root(expected: Array) -> Array:
     """Compute the inverse root of an expected variance of shape (Q, Q), on the space where it is not zero."""
     return np.asarray(moore_penrose_root(expected / np.abs(expected).max()) / np.sqrt(np.abs(expected).max()))
 
 
-def participant_spread(weights: ScoreWeights, expected: NDArray[np.float64], n_responses: int) -> ParticipantSpread:
+def participant_spread(weights: ScoreWeights, expected: Array, n_responses: int) -> ParticipantSpread:
     """Prepare the degrees of freedom of voxels; `expected` is the sum of the scores' variances."""
     root = standardising_root(expected)
     pairs = _Pairs(root @ weights.own, root @ weights.carried, weights)
@@ -155,7 +155,7 @@ class _Pairs:
     J_st = [[0, −I], [−I, Σ_k C_sk C_tk′]].
     """
 
-    def __init__(self, own: NDArray[np.float64], carried: NDArray[np.float64], weights: ScoreWeights) -> None:
+    def __init__(self, own: Array, carried: Array, weights: ScoreWeights) -> None:
         q, n_rows = own.shape
         p = carried.shape[2]
         self._q, self._n = q, len(carried)
@@ -180,7 +180,7 @@ class _Pairs:
             self.own[members] = _squares(whole)
             self.share[members] = np.einsum("gsmsm->g", whole)
 
-    def shared(self, length: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def shared(self, length: Array) -> tuple[Array, Array]:
         """Find the eigenvalues that count, and vectors of shape (n, R), of T without diagonal over lengths of both."""
         if self._n <= _ALL_PAIRS:
             values, vectors = linalg.eigh(self._relative(length, np.eye(self._n)))
@@ -198,7 +198,7 @@ class _Pairs:
                 return values[kept], basis @ vectors[:, kept]
             width *= 2
 
-    def _relative(self, length: NDArray[np.float64], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _relative(self, length: Array, vectors: Array) -> Array:
         """Multiply vectors of shape (n, K) with T without diagonal, relative to the lengths of both."""
         scaled = vectors / length[:, None]
         found = -self._left_out[:, None] * scaled
@@ -209,11 +209,11 @@ class _Pairs:
                 found += self._products(x, first) @ (middle @ (self._products(other, second).T @ scaled))
         return np.asarray(found / length[:, None])
 
-    def _products(self, first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _products(self, first: Array, second: Array) -> Array:
         """Sum the products of every two columns over the rows of each participant, of shape (n, 4 P²)."""
         products = (first[:, :, None] * second[:, None, :]).reshape(len(first), -1)
         return np.asarray(self._memberships.T @ products)
 
 
-def _squares(w: NDArray[np.float64]) -> NDArray[np.float64]:
+def _squares(w: Array) -> Array:
     return np.asarray(np.einsum("gsmtn,gsmtn->g", w, w) + np.einsum("gsmtn,gtmsn->g", w, w))

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse, special
 
-from sessionfx.statistics.linear_algebra import column_basis, log_determinant, membership_matrix, pseudo_inverse
+from sessionfx.statistics.linear_algebra import Array, column_basis, log_determinant, membership_matrix, pseudo_inverse
 
 # Eigenvalues closer than this, relative to the most maps of a participant, are one: counts have no finer structure.
 _EQUAL_EIGENVALUES = 1e-9
@@ -56,12 +56,12 @@ class ParticipantSpectrum:
         Orthonormal basis of the space that X spans.
     """
 
-    eigenvalues: NDArray[np.float64]
-    multiplicities: NDArray[np.float64]
+    eigenvalues: Array
+    multiplicities: Array
     eigenspaces: tuple[Eigenspace, ...]
-    inverse: NDArray[np.float64]
+    inverse: Array
     memberships: sparse.csr_array
-    fitted_basis: NDArray[np.float64]
+    fitted_basis: Array
 
     @property
     def n_residual(self) -> int:
@@ -78,7 +78,7 @@ class ParticipantSpectrum:
         """Whether the data can tell variance between participants from variance within them."""
         return len(self.eigenvalues) > 1
 
-    def squares(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    def squares(self, values: NDArray[np.floating]) -> Array:
         """Sum η² over each eigenspace.
 
         Parameters
@@ -107,7 +107,7 @@ class ParticipantSpectrum:
         found[found <= (np.finfo(float).eps * len(values)) ** 2 * total] = 0.0
         return found
 
-    def parts(self, values: NDArray[np.floating]) -> list[NDArray[np.float64]]:
+    def parts(self, values: NDArray[np.floating]) -> list[Array]:
         """Project voxels of shape (N, V) on each of the G eigenspaces."""
         found = [space.part(values) for space in self.eigenspaces]
         if len(found) == len(self.eigenvalues):
@@ -117,7 +117,7 @@ class ParticipantSpectrum:
             rest -= part
         return [rest, *found]
 
-    def products(self, responses: NDArray[np.floating]) -> NDArray[np.float64]:
+    def products(self, responses: NDArray[np.floating]) -> Array:
         """Sum the products of the coordinates of every two of R responses over each eigenspace.
 
         Parameters
@@ -153,32 +153,32 @@ class Eigenspace:
     """
 
     sums: sparse.csr_array
-    other: NDArray[np.float64]
-    vectors: NDArray[np.float64]
+    other: Array
+    vectors: Array
 
     @property
     def dimensions(self) -> int:
         """Its multiplicity."""
         return int(self.sums.shape[0] - len(self.other) + self.vectors.shape[1])
 
-    def squares(self, values: NDArray[np.floating]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def squares(self, values: NDArray[np.floating]) -> tuple[Array, Array]:
         """Sum the squares of all that is computed, and of the coordinates in the eigenspace, both of shape (V,)."""
         sums = self.sums @ values
         whole = _sum_squares(sums) + _sum_squares(self.vectors.T @ values)
         return whole, whole - _sum_squares(self.other @ sums)
 
-    def part(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    def part(self, values: NDArray[np.floating]) -> Array:
         """Project voxels of shape (N, V) on it."""
         sums = self.sums @ values
         sums -= self.other.T @ (self.other @ sums)
         return np.asarray(self.sums.T @ sums + self.vectors @ (self.vectors.T @ values))
 
 
-def _sum_squares(coordinates: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sum_squares(coordinates: Array) -> Array:
     return np.asarray(np.einsum("jv,jv->v", coordinates, coordinates))
 
 
-def participant_spectrum(design: NDArray[np.float64], participants: Sequence[str]) -> ParticipantSpectrum:
+def participant_spectrum(design: Array, participants: Sequence[str]) -> ParticipantSpectrum:
     """Decompose the residual space of a design by participants.
 
     Parameters
@@ -248,19 +248,19 @@ def _spectrum(content: bytes, shape: tuple[int, int], participants: tuple[str, .
     )
 
 
-def _spanned(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+def _spanned(columns: Array) -> Array:
     """Orthonormal basis of what columns span, with directions in which they are hardly more than rounding."""
     left, sizes, _ = linalg.svd(columns, full_matrices=False)
     return np.asarray(left[:, sizes > _ROUNDING * sizes.max(initial=0.0)])
 
 
 def _mixed(
-    others: Mapping[float, NDArray[np.float64]],
+    others: Mapping[float, Array],
     members: Mapping[float, NDArray[np.int_]],
-    shared: NDArray[np.float64],
+    shared: Array,
     memberships: sparse.csr_array,
-    fitted: NDArray[np.float64],
-) -> Iterator[tuple[float, NDArray[np.float64]]]:
+    fitted: Array,
+) -> Iterator[tuple[float, Array]]:
     """Find the eigenvalues, and vectors of shape (N,), of what participants have beside the eigenvalue c."""
     bases = [(count, members[count], basis) for count, basis in others.items() if basis.shape[1]]
     if not bases:
@@ -279,9 +279,7 @@ def _mixed(
     yield from zip(values.tolist(), (vectors / lengths).T, strict=True)
 
 
-def deviance(
-    spectrum: ParticipantSpectrum, squares: NDArray[np.float64], ratio: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def deviance(spectrum: ParticipantSpectrum, squares: Array, ratio: Array) -> Array:
     """Profile REML deviance, up to a constant: m log Σ η²/(1+λξ) + Σ log(1+λξ).
 
     Parameters
@@ -302,7 +300,7 @@ def deviance(
         return np.asarray(spectrum.n_residual * np.log(weighted) + penalty)
 
 
-def estimate_ratio(spectrum: ParticipantSpectrum, squares: NDArray[np.float64]) -> NDArray[np.float64]:
+def estimate_ratio(spectrum: ParticipantSpectrum, squares: Array) -> Array:
     """Find the ratio λ of variance between to variance within participants at each voxel, by REML.
 
     Parameters
@@ -357,18 +355,18 @@ def estimate_ratio(spectrum: ParticipantSpectrum, squares: NDArray[np.float64]) 
 class Slopes(NamedTuple):
     """What derivatives of the deviance by λ are made of, at one λ of each voxel, with R = y′Py; of shape (V,)."""
 
-    first: NDArray[np.float64]  # R′/R
-    second: NDArray[np.float64]  # R″/R
-    penalty_1: NDArray[np.float64]  # tr Z′PZ
-    penalty_2: NDArray[np.float64]  # tr (Z′PZ)²
+    first: Array  # R′/R
+    second: Array  # R″/R
+    penalty_1: Array  # tr Z′PZ
+    penalty_2: Array  # tr (Z′PZ)²
 
 
 def refined_ratio(
-    slopes: Callable[[NDArray[np.intp], NDArray[np.float64]], Slopes],
-    n_residual: float | NDArray[np.float64],
-    n_max: float | NDArray[np.float64],
-    bracket: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]],
-) -> NDArray[np.float64]:
+    slopes: Callable[[NDArray[np.intp], Array], Slopes],
+    n_residual: float | Array,
+    n_max: float | Array,
+    bracket: tuple[Array, Array, Array],
+) -> Array:
     """Find λ at the minimum in each voxel's bracket, by Newton's method on κ, or bisection where a step leaves it.
 
     Parameters
@@ -407,10 +405,7 @@ def refined_ratio(
 
 
 def profile_slopes(
-    spectrum: ParticipantSpectrum,
-    squares: NDArray[np.float64],
-    voxels: NDArray[np.intp] | slice,
-    ratio: NDArray[np.float64],
+    spectrum: ParticipantSpectrum, squares: Array, voxels: NDArray[np.intp] | slice, ratio: Array
 ) -> Slopes:
     """Find the slopes of some voxels, whose λ is given: R = Σ η²/(1+λξ), the traces Σ (ξ/(1+λξ))^k."""
     shrunk = 1 / (1 + ratio * spectrum.eigenvalues[:, None])
@@ -459,7 +454,7 @@ class PooledRatio:
 
     n_sums = _POOLING_NODES + 2
 
-    def sums(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    def sums(self, values: NDArray[np.floating]) -> Array:
         """Sum over voxels log Σ η²/(1+λξ) − log Σ η² at every node, and count the voxels.
 
         Parameters
@@ -489,7 +484,7 @@ class PooledRatio:
         products = shares.reshape(len(shares), _LOGS_TOGETHER, -1).prod(axis=1)
         return np.append(np.log(products).sum(axis=1), n_voxels)
 
-    def _sums_of_determinants(self, responses: NDArray[np.floating]) -> NDArray[np.float64]:
+    def _sums_of_determinants(self, responses: NDArray[np.floating]) -> Array:
         """Sum the logarithms of determinants of several responses; see `sums`."""
         products = self._spectrum.products(_of_equal_size(responses))
         whole = log_determinant(products.sum(axis=2))
@@ -497,7 +492,7 @@ class PooledRatio:
         at_nodes = np.einsum("kg,stgv->stkv", self._shrunk, products[..., varies])
         return np.append((log_determinant(at_nodes) - whole[varies]).sum(axis=1), np.count_nonzero(varies))
 
-    def estimate(self, sums: NDArray[np.float64]) -> float:
+    def estimate(self, sums: Array) -> float:
         """Find λ from the sums over all voxels; 0 where there are none."""
         from numpy.polynomial import Chebyshev
         from scipy.optimize import minimize_scalar
@@ -558,7 +553,7 @@ class PooledGroups:
         self._n_responses = n_responses
         self._ratios = [PooledRatio(spectrum, n_responses) if spectrum.separates else None for spectrum in spectra]
 
-    def sums(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    def sums(self, values: NDArray[np.floating]) -> Array:
         """Sum up what the groups need of V voxels.
 
         Parameters
@@ -584,14 +579,14 @@ class PooledGroups:
         ]
         return np.concatenate([logs, [float(varies.sum())], *ratios])
 
-    def _size(self, spectrum: ParticipantSpectrum, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    def _size(self, spectrum: ParticipantSpectrum, values: NDArray[np.floating]) -> Array:
         """Sum the residual squares of a group; of several responses, the root of their matrix' determinant."""
         if self._n_responses == 1:
             return np.asarray(spectrum.squares(values).sum(axis=0))
         products = spectrum.products(as_responses(values, self._n_responses)).sum(axis=2)
         return np.asarray(np.exp(log_determinant(products) / self._n_responses))
 
-    def estimate(self, sums: NDArray[np.float64], ratio: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def estimate(self, sums: Array, ratio: float) -> tuple[Array, Array]:
         """Find ratios and variances of the groups.
 
         Parameters

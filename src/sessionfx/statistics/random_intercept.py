@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.partial_coverage import REGULAR, Array, Cells, Fitted, gram_of, inverses
+from sessionfx.statistics.linear_algebra import Array
+from sessionfx.statistics.partial_coverage import REGULAR, Cells, Fitted, gram_of, inverses
 from sessionfx.statistics.participant_variance import (
     GRID_LIMIT,
     GRID_POINTS,

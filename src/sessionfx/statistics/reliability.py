@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sessionfx.statistics.linear_algebra import Array
 from sessionfx.statistics.participant_variance import ParticipantSpectrum
 
 
@@ -27,11 +28,11 @@ class VarianceComponents:
         The estimate between participants can be negative, where they differ less than chance would have it.
     """
 
-    between: NDArray[np.float64]
-    within: NDArray[np.float64]
+    between: Array
+    within: Array
 
     @property
-    def icc(self) -> NDArray[np.float64]:
+    def icc(self) -> Array:
         """Share of the variance that is between participants; NaN where nothing varies."""
         total = self.between + self.within
         return np.divide(self.between, total, where=total > 0, out=np.full_like(total, np.nan))

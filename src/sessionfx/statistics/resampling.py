@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse, special
 
 from sessionfx.statistics.cluster_robust import RobustContrast
-from sessionfx.statistics.linear_algebra import pseudo_inverse, rank_of, repeated_blocks
+from sessionfx.statistics.linear_algebra import Array, pseudo_inverse, rank_of, repeated_blocks
 from sessionfx.statistics.unequal_variances import GroupedContrast
 
 Scheme = Literal["sign-flipping", "label-permutation", "wild-bootstrap"]
@@ -78,11 +78,11 @@ class Resampling(ABC):
         """Draw resamplings of shape (n_draws + 1, n); the first one leaves the data as they are."""
 
     @abstractmethod
-    def statistic(self, values: NDArray[np.float64], draws: NDArray[np.floating | np.integer]) -> NDArray[np.float64]:
+    def statistic(self, values: Array, draws: NDArray[np.floating | np.integer]) -> Array:
         """Compute the statistic of shape (B, V) of values of shape (N, V)."""
 
     @abstractmethod
-    def contributions(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def contributions(self, values: Array) -> Array:
         """Give what each participant adds to the estimate of a single contrast, of shape (n, V)."""
 
     @property
@@ -114,8 +114,8 @@ class PooledResampling(Resampling):
         How many participants have each row of the design.
     """
 
-    tested: NDArray[np.float64]
-    nuisance: NDArray[np.float64]
+    tested: Array
+    nuisance: Array
     n_equal: tuple[int, ...]
     scheme: Scheme
     n_contrasts: int = 1
@@ -139,7 +139,7 @@ class PooledResampling(Resampling):
         orders[1:] = generator.permuted(orders[1:], axis=1)
         return orders
 
-    def statistic(self, values: NDArray[np.float64], draws: NDArray[np.floating | np.integer]) -> NDArray[np.float64]:
+    def statistic(self, values: Array, draws: NDArray[np.floating | np.integer]) -> Array:
         """Compute t or √F; see `Resampling.statistic`."""
         q, n = self.n_contrasts, self.n_participants
         basis = np.column_stack([self.tested, self.nuisance])
@@ -154,7 +154,7 @@ class PooledResampling(Resampling):
         floor = _ROUNDING * np.einsum("sbkv,sbkv->sbv", found, found)
         return _studentised(effects, covariance / dof, floor) * math.sqrt((dof - q + 1) / (dof * q) if q > 1 else 1.0)
 
-    def contributions(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def contributions(self, values: Array) -> Array:
         """Weights times residuals under the null hypothesis; see `Resampling.contributions`."""
         left = values - self.nuisance @ (self.nuisance.T @ values)
         return np.asarray(self.tested[:, None] * left)
@@ -175,7 +175,7 @@ class PooledResampling(Resampling):
         return 2 if self.nuisance.shape[1] < 2 and np.allclose(ordered, -ordered[::-1], rtol=0, atol=_ORTHOGONAL) else 1
 
 
-def summed_skewness(contributions: NDArray[np.float64], signs: NDArray[np.float64]) -> NDArray[np.float64]:
+def summed_skewness(contributions: Array, signs: Array) -> Array:
     """Sum the skewness over voxels, for the participants' deviations from their mean with their signs flipped.
 
     Parameters
@@ -196,9 +196,7 @@ def summed_skewness(contributions: NDArray[np.float64], signs: NDArray[np.float6
     return np.asarray((third / second**1.5).sum(axis=1) * math.sqrt(n))
 
 
-def pooled_resampling(
-    design: NDArray[np.float64], contrast: NDArray[np.float64], n_values: int = 1
-) -> PooledResampling:
+def pooled_resampling(design: Array, contrast: Array, n_values: int = 1) -> PooledResampling:
     """Prepare a contrast over participants who vary equally.
 
     Where the nuisance contains the constant (covariates, differences of groups), the question is about differences of
@@ -252,12 +250,12 @@ class WildBootstrap(Resampling):
         Whether groups may vary unequally.
     """
 
-    design: NDArray[np.float64]
-    restricted: NDArray[np.float64]
+    design: Array
+    restricted: Array
     estimates: sparse.csr_array
     own: sparse.csr_array
     coefficients: sparse.csr_array
-    carried: NDArray[np.float64]
+    carried: Array
     n_contrasts: int
     design_dof: float
     smallest_group: int
@@ -279,7 +277,7 @@ class WildBootstrap(Resampling):
         n = self.n_participants
         return np.vstack([np.ones(n), _signs(generator, n_draws, n)])
 
-    def statistic(self, values: NDArray[np.float64], draws: NDArray[np.floating | np.integer]) -> NDArray[np.float64]:
+    def statistic(self, values: Array, draws: NDArray[np.floating | np.integer]) -> Array:
         """Compute t or √F; see `Resampling.statistic`."""
         q, n = self.n_contrasts, self.n_participants
         residuals = values - self.design @ (self.restricted @ values)
@@ -297,7 +295,7 @@ class WildBootstrap(Resampling):
         scale = self.dof / ((self.dof + q - 1) * q) if q > 1 else 1.0
         return _studentised(effects, covariance, floor) * math.sqrt(scale)
 
-    def contributions(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def contributions(self, values: Array) -> Array:
         """Give e = estimates @ r; see `Resampling.contributions`."""
         return np.asarray(self.estimates @ (values - self.design @ (self.restricted @ values)))
 
@@ -308,7 +306,7 @@ class WildBootstrap(Resampling):
 
 
 def wild_bootstrap(
-    prepared: RobustContrast, design: NDArray[np.float64], participants: Sequence[str], groups: Sequence[str] = ()
+    prepared: RobustContrast, design: Array, participants: Sequence[str], groups: Sequence[str] = ()
 ) -> WildBootstrap:
     """Prepare the restricted wild cluster bootstrap of a contrast of all maps.
 
@@ -327,7 +325,7 @@ def wild_bootstrap(
     # of Q scores and P coefficients, no more combinations of coefficients matter than the scores carry
     left, values, right = linalg.svd(prepared.carried, full_matrices=False)
     kept = values > _ORTHOGONAL * values.max(initial=1e-300)
-    restricted: NDArray[np.float64] = prepared.coefficients - prepared.towards_null @ prepared.weights
+    restricted: Array = prepared.coefficients - prepared.towards_null @ prepared.weights
     estimates = _by_participant(prepared.weights, owners)
     return WildBootstrap(
         design=design,
@@ -344,7 +342,7 @@ def wild_bootstrap(
 
 
 def grouped_wild_bootstrap(
-    prepared: GroupedContrast, design: NDArray[np.float64], contrast: NDArray[np.float64], n_values: int = 1
+    prepared: GroupedContrast, design: Array, contrast: Array, n_values: int = 1
 ) -> WildBootstrap:
     """Prepare the restricted wild bootstrap of a contrast over participants whose groups vary unequally.
 
@@ -359,7 +357,7 @@ def grouped_wild_bootstrap(
     groups = [prepared.labels[index] for index in prepared.members.toarray().argmax(axis=0)]
     inverse = pseudo_inverse(design)
     towards_null = (inverse @ prepared.weights) / (prepared.weights @ prepared.weights)
-    restricted: NDArray[np.float64] = inverse - np.outer(towards_null, prepared.weights)
+    restricted: Array = inverse - np.outer(towards_null, prepared.weights)
     n = len(design)
     # the variance is Σ_g carried_g/free_g Σ_{i∈g} r_i²: a sum of squared scores
     factor = prepared.members.T @ np.where(
@@ -390,7 +388,7 @@ def _smallest_group(estimates: sparse.csr_array, n: int, groups: Sequence[str]) 
     return min(Counter(groups[int(index)] for index in carriers).values()) if groups else len(carriers)
 
 
-def _by_participant(weights: NDArray[np.float64], owners: NDArray[np.int_]) -> sparse.csr_array:
+def _by_participant(weights: Array, owners: NDArray[np.int_]) -> sparse.csr_array:
     """Split sums over rows, of shape (K, N), into those of each participant, of shape (K n, N)."""
     n_sums, n_rows = weights.shape
     n = int(owners.max()) + 1
@@ -399,13 +397,11 @@ def _by_participant(weights: NDArray[np.float64], owners: NDArray[np.int_]) -> s
     return sparse.csr_array((weights.ravel(), (places, columns)), shape=(n_sums * n, n_rows))
 
 
-def _signs(generator: np.random.Generator, n_draws: int, n: int) -> NDArray[np.float64]:
+def _signs(generator: np.random.Generator, n_draws: int, n: int) -> Array:
     return np.asarray(generator.integers(0, 2, (n_draws, n)) * 2.0 - 1.0)
 
 
-def _studentised(
-    effects: NDArray[np.float64], covariance: NDArray[np.float64], floor: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _studentised(effects: Array, covariance: Array, floor: Array) -> Array:
     """Compute e/√V, or √(e′V⁻¹e) by elimination.
 
     Parameters

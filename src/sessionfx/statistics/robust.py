@@ -35,10 +35,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.linear_algebra import column_basis, pseudo_inverse, rank_of
+from sessionfx.statistics.linear_algebra import Array, column_basis, pseudo_inverse, rank_of
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 
-FloatArray = NDArray[np.float64]
 MEstimator = Literal["huber", "bisquare"]
 
 _TUNING: dict[MEstimator, float] = {"huber": 1.345, "bisquare": 4.685}
@@ -69,18 +68,18 @@ class RobustContrast:
 
     kind: MEstimator
     ordinary: OlsContrasts
-    basis: FloatArray
+    basis: Array
 
     @cached_property
-    def _leverage(self) -> FloatArray:
+    def _leverage(self) -> Array:
         return np.asarray(np.square(self.basis).sum(axis=1))
 
     @cached_property
-    def _products(self) -> FloatArray:
+    def _products(self) -> Array:
         """Products of the basis' columns, of shape (n, R R)."""
         return np.asarray(np.einsum("nr,ns->nrs", self.basis, self.basis).reshape(len(self.basis), -1))
 
-    def estimate(self, values: FloatArray) -> Estimate:
+    def estimate(self, values: Array) -> Estimate:
         """Estimate the contrast at voxels of shape (n, V); no variance where the weights leave it undetermined."""
         own = np.ascontiguousarray(values.T)
         coefficients, is_determined = self._fit(own)
@@ -101,19 +100,19 @@ class RobustContrast:
             np.maximum(slope.sum(axis=1) - rank, 1.0),
         )
 
-    def weights(self, values: FloatArray) -> FloatArray:
+    def weights(self, values: Array) -> Array:
         """Give the weights of participants, of shape (n, V)."""
         own = np.ascontiguousarray(values.T)
         scaled, _ = self._scaled(own, self._fit(own)[0])
         return np.asarray(weights_of(self.kind, scaled).T)
 
-    def _scaled(self, values: FloatArray, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _scaled(self, values: Array, coefficients: Array) -> tuple[Array, Array]:
         """Divide residuals by √(1 − h) and by the scale, of shape (V, n); and give the scale, of shape (V,)."""
         residuals = (values - coefficients @ self.basis.T) / np.sqrt(np.maximum(1 - self._leverage, SMALLEST_SCALE))
         scale = scale_of(residuals, self.basis.shape[1] - 1, SMALLEST_SCALE * values.std(axis=1))
         return residuals / scale[:, None], scale
 
-    def _fit(self, values: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+    def _fit(self, values: Array) -> tuple[Array, NDArray[np.bool_]]:
         """Find coefficients of the basis, of shape (V, R), and where the weights determine them."""
         return reweighted(
             self.kind, values @ self.basis, self._products,
@@ -133,10 +132,10 @@ class TrimmedContrast:
     groups : ndarray of int, shape (n,)
     """
 
-    contrast_weights: FloatArray
+    contrast_weights: Array
     groups: NDArray[np.int_]
 
-    def estimate(self, values: FloatArray) -> Estimate:
+    def estimate(self, values: Array) -> Estimate:
         """Estimate the contrast at voxels of shape (n, V); Welch–Satterthwaite degrees of freedom of several groups."""
         effects, variances, dofs = [], [], []
         for group in range(len(self.contrast_weights)):
@@ -155,7 +154,7 @@ class TrimmedContrast:
         shares = np.divide(parts, variance, where=variance > 0, out=np.ones_like(parts))
         return Estimate(effect, variance, 1 / (np.square(shares) / np.array(dofs)[:, None]).sum(axis=0))
 
-    def weights(self, values: FloatArray) -> FloatArray:
+    def weights(self, values: Array) -> Array:
         """Give 0 for participants who are left out and 1 for the others, of shape (n, V)."""
         found = np.ones(values.shape)
         for group in range(len(self.contrast_weights)):
@@ -166,7 +165,7 @@ class TrimmedContrast:
         return found
 
 
-def prepare_m_estimate(kind: MEstimator, design: FloatArray, contrast: FloatArray) -> RobustContrast:
+def prepare_m_estimate(kind: MEstimator, design: Array, contrast: Array) -> RobustContrast:
     """Compute what depends on the design alone.
 
     Parameters
@@ -181,7 +180,7 @@ def prepare_m_estimate(kind: MEstimator, design: FloatArray, contrast: FloatArra
     return RobustContrast(kind, prepare_ols(design, contrast), np.ascontiguousarray(basis))
 
 
-def prepare_trimmed(design: FloatArray, contrast: FloatArray) -> TrimmedContrast:
+def prepare_trimmed(design: Array, contrast: Array) -> TrimmedContrast:
     """Compute what depends on the design alone: which participants are a group, those with one row in the design.
 
     Parameters
@@ -205,11 +204,11 @@ def prepare_trimmed(design: FloatArray, contrast: FloatArray) -> TrimmedContrast
 
 def reweighted(
     kind: MEstimator,
-    start: FloatArray,
-    products: FloatArray,
-    scaled: Callable[[NDArray[np.intp], FloatArray], tuple[FloatArray, FloatArray]],
-    moments: Callable[[NDArray[np.intp], FloatArray], FloatArray],
-) -> tuple[FloatArray, NDArray[np.bool_]]:
+    start: Array,
+    products: Array,
+    scaled: Callable[[NDArray[np.intp], Array], tuple[Array, Array]],
+    moments: Callable[[NDArray[np.intp], Array], Array],
+) -> tuple[Array, NDArray[np.bool_]]:
     """Find M estimates by iteratively reweighted least squares.
 
     Parameters
@@ -252,7 +251,7 @@ def reweighted(
     return found, is_determined
 
 
-def scale_of(residuals: FloatArray, n_left_out: int, smallest: FloatArray) -> FloatArray:
+def scale_of(residuals: Array, n_left_out: int, smallest: Array) -> Array:
     """Give the scale of residuals of shape (V, n) without so many of the smallest; 1 where it cannot be told."""
     sizes = np.sort(np.abs(residuals), axis=1)[:, n_left_out:]
     middle = sizes.shape[1] // 2
@@ -265,7 +264,7 @@ def _n_trimmed(n: int) -> int:
     return int(TRIMMED_SHARE * n + 1e-9)
 
 
-def weights_of(kind: MEstimator, scaled: FloatArray) -> FloatArray:
+def weights_of(kind: MEstimator, scaled: Array) -> Array:
     """ψ(u) / u."""
     limit = _TUNING[kind]
     if kind == "huber":
@@ -273,12 +272,12 @@ def weights_of(kind: MEstimator, scaled: FloatArray) -> FloatArray:
     return np.asarray(np.square(1 - np.minimum(np.square(scaled / limit), 1.0)))
 
 
-def influence_of(kind: MEstimator, scaled: FloatArray) -> FloatArray:
+def influence_of(kind: MEstimator, scaled: Array) -> Array:
     """ψ(u)."""
     return scaled * weights_of(kind, scaled)
 
 
-def slope_of(kind: MEstimator, scaled: FloatArray) -> FloatArray:
+def slope_of(kind: MEstimator, scaled: Array) -> Array:
     """ψ′(u)."""
     squares = np.square(scaled / _TUNING[kind])
     if kind == "huber":

@@ -27,7 +27,7 @@ from scipy import linalg, sparse
 
 from sessionfx.statistics.cluster_robust import RobustContrast, voxel_dof, whiten
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.linear_algebra import column_basis, membership_matrix, pseudo_inverse
+from sessionfx.statistics.linear_algebra import Array, column_basis, membership_matrix, pseudo_inverse
 from sessionfx.statistics.robust import (
     SMALLEST_SCALE,
     SMALLEST_SLOPE,
@@ -38,8 +38,6 @@ from sessionfx.statistics.robust import (
     slope_of,
     weights_of,
 )
-
-FloatArray = NDArray[np.float64]
 
 # Of the largest variance of a score: below, the participant does not carry the contrast, and counts fully
 _CARRIES = 1e-10
@@ -71,14 +69,14 @@ class RobustClusters:
 
     kind: MEstimator
     prepared: RobustContrast
-    contrast: FloatArray
-    products: FloatArray
+    contrast: Array
+    products: Array
     moments: sparse.csr_array
-    carried: FloatArray
-    variances: FloatArray
+    carried: Array
+    variances: Array
     n_constraints: int
 
-    def estimate(self, values: FloatArray) -> Estimate:
+    def estimate(self, values: Array) -> Estimate:
         """Estimate the contrast at voxels of shape (N, V); no variance where the weights leave it undetermined."""
         coefficients, is_determined, scaled, scale, floor = self._fit(values)
         share = self.variances / self.variances.sum()
@@ -97,19 +95,19 @@ class RobustClusters:
             np.maximum((dof + rank) * (slope @ share) - rank, 1.0),
         )
 
-    def weights(self, values: FloatArray) -> FloatArray:
+    def weights(self, values: Array) -> Array:
         """Give the weights of participants, of shape (n, V)."""
         _, _, scaled, _, _ = self._fit(values)
         return np.asarray(weights_of(self.kind, scaled).T)
 
-    def _scaled(self, scores: FloatArray, floor: FloatArray, coefficients: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def _scaled(self, scores: Array, floor: Array, coefficients: Array) -> tuple[Array, Array]:
         carries = self.variances > 0
         deviations = np.sqrt(np.where(carries, self.variances, np.inf))
         standard = (scores - coefficients @ self.carried.T) / deviations
         scale = scale_of(standard[:, carries], self.n_constraints - 1, floor)
         return standard / scale[:, None], scale
 
-    def _fit(self, values: FloatArray) -> tuple[FloatArray, NDArray[np.bool_], FloatArray, FloatArray, FloatArray]:
+    def _fit(self, values: Array) -> tuple[Array, NDArray[np.bool_], Array, Array, Array]:
         """Fit voxels of shape (N, V).
 
         Returns
@@ -141,10 +139,10 @@ class RobustClusters:
 def prepare_robust_clusters(
     kind: MEstimator,
     prepared: RobustContrast,
-    design: FloatArray,
+    design: Array,
     participants: Sequence[str],
-    contrast: FloatArray,
-    working: tuple[FloatArray, FloatArray],
+    contrast: Array,
+    working: tuple[Array, Array],
 ) -> RobustClusters:
     """Compute what depends on the design and the working covariance alone.
 

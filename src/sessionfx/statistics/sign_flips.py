@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from sessionfx.statistics.linear_algebra import pseudo_inverse
+from sessionfx.statistics.linear_algebra import Array, pseudo_inverse
 
 N_FLIPS = 49
 _SEED = 20_240  # fixed: what the data say about assumptions must not depend on an option
@@ -27,7 +27,7 @@ _CONSTANT = 1e-12
 
 
 @lru_cache(maxsize=8)  # of every block the same
-def random_signs(n: int, n_flips: int = N_FLIPS) -> NDArray[np.float64]:
+def random_signs(n: int, n_flips: int = N_FLIPS) -> Array:
     """Draw signs of shape (1 + n_flips, n); the first set is all ones, and no other set is all alike."""
     rng, drawn = np.random.default_rng([_SEED, n]), [np.ones(n)]
     while len(drawn) <= n_flips:
@@ -40,18 +40,18 @@ def random_signs(n: int, n_flips: int = N_FLIPS) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=8)
-def random_halves(n: int) -> NDArray[np.float64]:
+def random_halves(n: int) -> Array:
     """Draw halves of participants, of shape (H, n): ones for the first half, zeros for the second."""
     rng = np.random.default_rng([_SEED, n, 2])
     return np.array([rng.permutation(n) < n // 2 for _ in range(_HALVES)], dtype=float)
 
 
-def chance(statistic: NDArray[np.float64]) -> float:
+def chance(statistic: Array) -> float:
     """Find p: the share of the F sets of signs that give at least what the data, the first of them, give."""
     return float(np.count_nonzero(statistic >= statistic[0]) / len(statistic))
 
 
-def squared_skewness(residuals: NDArray[np.float64], signs: NDArray[np.float64]) -> NDArray[np.float64]:
+def squared_skewness(residuals: Array, signs: Array) -> Array:
     """Add up over voxels an estimate of the square of the skewness that is near zero where there is none.
 
     The square of a sample's skewness is above zero by chance, the more the fewer participants. The product of those of
@@ -78,13 +78,7 @@ def squared_skewness(residuals: NDArray[np.float64], signs: NDArray[np.float64])
     return np.asarray((first_skewness * second_skewness).mean(axis=1).sum(axis=1))
 
 
-def _skewness(
-    signs: NDArray[np.float64],
-    halves: NDArray[np.float64],
-    values: NDArray[np.float64],
-    cubes: NDArray[np.float64],
-    second: NDArray[np.float64],
-) -> NDArray[np.float64]:
+def _skewness(signs: Array, halves: Array, values: Array, cubes: Array, second: Array) -> Array:
     """Compute the skewness, of shape (F, S, V), of S selections of signed values with mean squares `second`."""
     shape = (len(signs), len(halves), values.shape[1])
     mean, third = (
@@ -98,9 +92,7 @@ def _skewness(
     return np.asarray(np.where(varies, (third - 3 * mean * second + 2 * mean**3) / root**3, 0.0))
 
 
-def standardised_scores(
-    scores: NDArray[np.float64], expected: NDArray[np.float64], signs: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def standardised_scores(scores: Array, expected: Array, signs: Array) -> Array:
     """Add up over voxels the squares of the sum of participants' scores, relative to what is expected of them.
 
     Estimating the nuisance makes scores smaller, and their sum less so than flipped sums. Each sum is divided by its
@@ -141,16 +133,16 @@ class EffectiveScores:
     """
 
     own: sparse.csr_array
-    carried: NDArray[np.float64]
-    coefficients: NDArray[np.float64]
+    carried: Array
+    coefficients: Array
     memberships: sparse.csr_array
     ratio: float
 
-    def of(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    def of(self, values: NDArray[np.floating]) -> Array:
         """Compute the scores of V voxels, of shape (n, V)."""
         return np.asarray(self.own @ values - self.carried @ (self.coefficients @ values))
 
-    def expected_squares(self, signs: NDArray[np.float64]) -> NDArray[np.float64]:
+    def expected_squares(self, signs: Array) -> Array:
         """Find the expected squares, of shape (F,), of flipped sums of scores, relative to the sum of their variances.
 
         Under the working covariance I + λZZ′ of the maps, Z saying whose map each is.
@@ -167,9 +159,7 @@ class EffectiveScores:
         return np.asarray(found / total)
 
 
-def effective_scores(
-    tested: NDArray[np.float64], nuisance: NDArray[np.float64], owners: NDArray[np.int_], ratio: float
-) -> EffectiveScores | None:
+def effective_scores(tested: Array, nuisance: Array, owners: NDArray[np.int_], ratio: float) -> EffectiveScores | None:
     """Find the participants' scores for a regressor, in the model without it.
 
     The regressor is made orthogonal to the nuisance under the working covariance, I + λJ of each participant's maps:
@@ -191,7 +181,7 @@ def effective_scores(
     """
     counts = np.bincount(owners)
 
-    def weighted(columns: NDArray[np.float64]) -> NDArray[np.float64]:  # (I + λJ)⁻¹ per participant
+    def weighted(columns: Array) -> Array:  # (I + λJ)⁻¹ per participant
         sums = np.zeros((len(counts), columns.shape[1]))
         np.add.at(sums, owners, columns)
         return np.asarray(columns - (ratio / (1 + ratio * counts))[owners, None] * sums[owners])
@@ -207,7 +197,7 @@ def effective_scores(
     return EffectiveScores(own, own @ nuisance, solve @ of_nuisance.T, memberships, ratio)
 
 
-def outlying(residuals: NDArray[np.float64], free: NDArray[np.float64], limit: float) -> tuple[NDArray[np.int_], int]:
+def outlying(residuals: Array, free: Array, limit: float) -> tuple[NDArray[np.int_], int]:
     """Count the voxels in which each participant lies beyond a limit on externally studentised residuals.
 
     Parameters

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from sessionfx.statistics.linear_algebra import Array
+
 
 def z_threshold(z: NDArray[np.floating], alpha: float, correction: str, *, two_sided: bool = True) -> float:
     """Threshold on |z|, or on z where only the upper tail counts.
@@ -37,7 +39,7 @@ def z_threshold(z: NDArray[np.floating], alpha: float, correction: str, *, two_s
     return float(magnitude[passing[-1]]) if passing.size else float("inf")
 
 
-def corrected_p(p: NDArray[np.float64], correction: str) -> NDArray[np.float64]:
+def corrected_p(p: Array, correction: str) -> Array:
     """Correct p values for how many there are: the smallest error rate at which each passes `z_threshold`.
 
     Parameters

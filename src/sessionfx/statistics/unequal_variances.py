@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.linear_algebra import column_basis, pseudo_inverse, quadratic_form
+from sessionfx.statistics.linear_algebra import Array, column_basis, pseudo_inverse, quadratic_form
 
 # Of a participant's variance, what is zero but for rounding
 _ZERO = 1e-10
@@ -49,22 +49,22 @@ class GroupedContrast:
         The variance has (share′s)²/(s′ together s) degrees of freedom where s are the groups' variances.
     """
 
-    weights: NDArray[np.float64]
-    basis: NDArray[np.float64]
+    weights: Array
+    basis: Array
     labels: tuple[str, ...]
     members: sparse.csr_array
-    free: NDArray[np.float64]
-    carried: NDArray[np.float64]
+    free: Array
+    carried: Array
     unseen: tuple[str, ...]
-    share: NDArray[np.float64]
-    together: NDArray[np.float64]
+    share: Array
+    together: Array
 
     @property
     def design_dof(self) -> float:
         """Degrees of freedom of the variance where the groups vary equally."""
         return float(self.share.sum() ** 2 / self.together.sum())
 
-    def residuals(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+    def residuals(self, values: NDArray[np.floating]) -> Array:
         """Take out what the design explains of voxels of shape (n, V); exactly 0 where only rounding is left."""
         left = values - self.basis @ (self.basis.T @ values)
         squares = np.einsum("nv,nv->v", left, left)
@@ -155,18 +155,14 @@ class GroupedTest:
         return FTest(f, float(n_rows), dof)
 
 
-def grouped_test(
-    design: NDArray[np.float64], contrasts: NDArray[np.float64], groups: Sequence[str]
-) -> GroupedContrast | GroupedTest:
+def grouped_test(design: Array, contrasts: Array, groups: Sequence[str]) -> GroupedContrast | GroupedTest:
     """Prepare a contrast of shape (P,), or a test of several of shape (R, P); see `grouped_contrast`."""
     if contrasts.ndim == 1:
         return grouped_contrast(design, contrasts, groups)
     return GroupedTest(tuple(grouped_contrast(design, contrast, groups) for contrast in contrasts))
 
 
-def grouped_contrast(
-    design: NDArray[np.float64], contrast: NDArray[np.float64], groups: Sequence[str]
-) -> GroupedContrast:
+def grouped_contrast(design: Array, contrast: Array, groups: Sequence[str]) -> GroupedContrast:
     """Prepare a contrast.
 
     Parameters
