@@ -26,15 +26,30 @@ CLOSED = "details:not([open])"
 HIDDEN_SIDEWAYS = "[...document.querySelectorAll('.scroll')].filter((part) => part.scrollWidth > part.clientWidth)"
 
 
+OPTIONS = ("--contrast", CONTRAST, "--permutations", 20, "--calibrate", 4, "--nprocs", 1)
+SPACES = {"volumes": (), "surface": ("--space", "fsaverage5"), "grayordinates": ("--space", "fsLR")}
+
+
 @pytest.fixture(scope="module")
-def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Both levels of six participants with two sessions, one missing, with everything the pages can show."""
-    folder = tmp_path_factory.mktemp("pages")
-    dataset = simulated(folder, n_participants=6, voxel_size=12.0, mean_effect=4.0, missing=(("05", "02"),))
-    options = ("--contrast", CONTRAST, "--permutations", 20, "--calibrate", 4, "--nprocs", 1)
-    done = run_command(dataset, folder / "out", "participant", "group", *options)
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six participants with two sessions, one missing, in all spaces."""
+    folder = tmp_path_factory.mktemp("study")
+    return simulated(
+        folder, n_participants=6, voxel_size=12.0, mean_effect=4.0, missing=(("05", "02"),), n_runs=1,
+        surfaces=("fsaverage5", "fsLR"),
+    )  # fmt: skip
+
+
+def analysed(dataset: Path, output: Path, *options: object) -> Path:
+    done = run_command(dataset, output, "participant", "group", *OPTIONS, *options)
     assert done.returncode == 0, done.stderr
-    return folder / "out"
+    return output
+
+
+@pytest.fixture(scope="module", params=SPACES)
+def output(dataset: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Both levels in one space, with everything the pages can show."""
+    return analysed(dataset, tmp_path_factory.mktemp("pages") / "out", *SPACES[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -281,3 +296,42 @@ def test_paper_of_a_participant_has_the_maps_and_keeps_the_machinery_closed(read
         assert packed(text) in paper
     assert "Methods,tobequoted" in paper
     assert packed(reader.page.locator(".methods p").first.text_content() or "")[:100] not in paper
+
+
+def test_pages_are_small(output: Path, report: Callable[[str], None]) -> None:
+    for name, most in zip(PAGES, (10e6, 4e6), strict=True):
+        size = (output / name).stat().st_size
+        report(f"{name} in {output.parent.name}: {size / 1e6:.1f} MB")
+        assert size < most
+
+
+def test_volumes_and_surfaces_of_a_study_are_sections_of_one_page_that_name_each_other(
+    dataset: Path, browser: Browser, tmp_path: Path
+) -> None:
+    for options in SPACES.values():
+        folder = analysed(dataset, tmp_path / "out", *options)
+    for name in PAGES:
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
+        page.goto((folder / name).as_uri())
+        sections = page.locator("main > section").filter(has=page.get_by_text("Also in:"))
+        titles = sections.locator("h2").all_inner_texts()
+        assert [title.partition(" · ")[2].split()[0] for title in titles] == ["volume", "grayordinates", "surface"]
+        headings = page.locator("h2").all_inner_texts()
+        assert len(set(headings)) == len(headings)
+        contents = page.locator("nav > details > ul > li > a").evaluate_all(
+            "(all) => all.map((part) => part.textContent)"
+        )
+        assert contents == headings
+        for number, features in enumerate(("voxel", "grayordinate", "vert")):
+            text = sections.nth(number).inner_text().lower()
+            others = {"voxel", "grayordinate", "vert"} - {features}
+            assert features in text
+            # "grayordinates fsLR" names a space, and peaks are at a vertex
+            assert not [other for other in others if f" {other}ices " in text or f" {other}s " in text]
+            links = sections.nth(number).locator(".facts").first.locator("a")
+            assert links.count() == 2
+            for link in links.all():
+                assert str(link.inner_text()) in " ".join(titles)
+                expect(page.locator(str(link.get_attribute("href"))).locator("h2")).to_contain_text(link.inner_text())
+        assert Axe().run(page).violations_count == 0
+        page.close()

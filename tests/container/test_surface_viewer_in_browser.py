@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 
 from sessionfx.report.cortex import cortex_of
+from sessionfx.report.mosaic import template
 from sessionfx.report.nilearn_files import fsaverage5_arrays
 from sessionfx.report.page import assemble_page, section_path, write_section
-from sessionfx.report.viewer import ViewerMap, surface_viewer_data
+from sessionfx.report.viewer import ViewerMap, surface_viewer_data, viewer_data
+from sessionfx.space.grid import Grid
 from sessionfx.space.surface import Surface
 
 pytestmark = pytest.mark.container
@@ -38,6 +41,13 @@ def made_map(number: int, strategy: str) -> ViewerMap:
 MAPS = [made_map(number, strategy) for number, strategy in enumerate(STRATEGIES)]
 
 
+GRID = Grid((12, 14, 10), np.array([[3.0, 0, 0, -18], [0, 3, 0, -30], [0, 0, 3, -12], [0, 0, 0, 1]]))
+BELOW = [
+    replace(shown, values=np.random.default_rng(number).normal(scale=3, size=GRID.shape))
+    for number, shown in enumerate(MAPS)
+]
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     if shutil.which("chromium") is None:
@@ -49,7 +59,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         for name, vertex in (("outermost", OUTERMOST), ("innermost", INNERMOST))
     )
     folder = tmp_path_factory.mktemp("page")
-    html = f"{surface_viewer_data(MAPS, cortex)}{jumps}"
+    jumps += "<p><span data-viewer-at='3 -6 9' data-viewer-of='below'>voxel</span></p>"
+    below = viewer_data(BELOW, template().values, template().affine, GRID, below_cortex=True)
+    html = f"{surface_viewer_data(MAPS, cortex, has_more=True)}{below}{jumps}"
     write_section(section_path(folder / "figures", "section"), "Contrast", html)
     path: Path = folder / "group.html"
     assemble_page(path, folder / "figures", title="Group", lead="Made maps")
@@ -62,7 +74,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         page.on("request", lambda request: page.complaints.append(request.url))  # type: ignore[attr-defined]
         page.goto(path.as_uri())
         page.complaints.clear()  # type: ignore[attr-defined]
-        page.get_by_role("button", name="Explore in 3-D viewer").click()
+        page.get_by_role("button", name="Explore the cortex in 3-D").click()
         page.wait_for_selector(".viewer-panel[aria-busy=false]", timeout=300_000)
         yield page
         browser.close()
@@ -70,14 +82,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 def shown(page: Page) -> tuple[int, list[str]]:
     """The vertex, by its place on the axis, and what the table says of both maps."""
+    page.locator(".viewer-vertex").wait_for()
     number = int(page.locator(".viewer-vertex").input_value())
     start = N * int(page.locator(".viewer-hemisphere").input_value())
-    return start + number, page.locator(".viewer-values tbody td").all_inner_texts()
+    return start + number, page.locator(".viewer-values tbody td").filter(visible=True).all_inner_texts()
 
 
-def check_values(vertex: int, texts: list[str]) -> None:
-    for stat_map, text in zip(MAPS, texts, strict=True):
-        expected = stat_map.values[vertex]
+def check_values(feature: int | tuple[int, ...], texts: list[str], maps: list[ViewerMap] = MAPS) -> None:
+    for stat_map, text in zip(maps, texts, strict=True):
+        expected = stat_map.values[feature]
         if np.isnan(expected):
             assert text == "no value here"
             continue
@@ -131,6 +144,37 @@ def test_a_click_shows_the_value_at_the_vertex_that_is_seen_there(page: Page) ->
         y_of.append(PLACES[vertex, 1])
     assert y_of[0] > 20
     assert y_of[1] < -20
+
+
+def test_voxels_below_the_cortex_take_its_place_and_give_it_back(page: Page) -> None:
+    page.locator(".viewer-strategy").filter(visible=True).select_option(label=STRATEGIES[1])
+    page.get_by_role("button", name="voxel").click()
+    panels = page.locator(".viewer-panel").filter(visible=True)
+    expect(panels.locator(".viewer-values caption")).to_contain_text("3 \u22126 9 mm", timeout=300_000)
+    expect(panels).to_have_count(1)
+    expect(panels.locator(".viewer-strategy option:checked")).to_have_text(STRATEGIES[1])
+    for voxel in [(7, 8, 7), *np.random.default_rng(5).integers(0, GRID.shape, (15, 3))]:
+        place = GRID.affine @ [*voxel, 1]
+        for value, field in zip(place[:3], panels.locator(".viewer-mm").all(), strict=True):
+            field.fill(str(value))
+            field.press("Enter")
+        check_values(tuple(voxel), panels.locator("tbody td").all_inner_texts(), BELOW)
+    page.get_by_role("button", name="outermost").click()
+    expect(panels.locator(".viewer-vertex")).to_have_value(str(OUTERMOST % N), timeout=300_000)
+    expect(panels).to_have_count(1)
+    check_values(*shown(page))
+
+
+def test_without_webgl_the_cortex_is_not_offered_and_why_is_said(page: Page) -> None:
+    other = page.context.browser
+    assert other is not None
+    bare = other.new_page()
+    bare.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
+    bare.goto(page.url)
+    bare.get_by_role("button", name="Explore the cortex in 3-D").click()
+    expect(bare.get_by_role("status").filter(visible=True)).to_contain_text("no WebGL 2")
+    assert bare.locator(".viewer-controls").filter(visible=True).count() == 0
+    bare.close()
 
 
 def test_nothing_is_asked_for_and_nothing_fails(page: Page) -> None:

@@ -320,11 +320,61 @@ def components(adjacency: np.ndarray, chosen: np.ndarray) -> list[set[int]]:
     return found
 
 
+def clusters_only(table: pd.DataFrame) -> pd.DataFrame:
+    """Leave out sub-peaks, whose numbers end with a letter."""
+    return table[[isinstance(number, int) for number in table["Cluster ID"]]]
+
+
+def way_along_edges(space: Space, inside: set[int], start: int) -> np.ndarray:
+    """The shortest way (mm) from a feature to each other one over features of a cluster, by Bellman and Ford."""
+    places = np.zeros((*space.shape, 3))
+    for part in space.structures:
+        is_below = part.voxel_size is not None  # voxels of 2 mm
+        own = 2.0 * part.numbers if is_below else space.meshes[part.name].coordinates[part.numbers]
+        places[part.places] = own
+    way = np.full(space.shape, np.inf)
+    way[start] = 0
+    first, second = space.adjacency.tocoo().coords
+    own = np.isin(first, list(inside)) & np.isin(second, list(inside))
+    lengths = np.linalg.norm(places[first] - places[second], axis=1)
+    for _ in inside:
+        np.minimum.at(way, second[own], way[first[own]] + lengths[own])
+    return way
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_further_peaks_of_a_cluster_are_maxima_more_than_8_mm_apart(name: str) -> None:
+    stat_map = z_map(SPACES[name], seed=3)
+    space, adjacency = stat_map.space, SPACES[name].adjacency.toarray()
+    z = np.full(space.shape, -np.inf)
+    z[stat_map.mask] = stat_map.estimate.z
+    table = mesh_clusters_table(stat_map, 0.2)
+    listed: dict[int, list[int]] = {}
+    for _, row in table[table["Peak Stat"] > 0].iterrows():
+        place = {key: row[key.capitalize()] for key in space.place_keys if pd.notna(row[key.capitalize()])}
+        listed.setdefault(int(str(row["Cluster ID"]).rstrip("abc")), []).append(space.index_of(place))
+    clusters = components(adjacency, z >= 0.2)
+    assert len(clusters) == len(listed)
+    assert max(map(len, listed.values())) == 4
+    for cluster in clusters:
+        expected: list[int] = []
+        for feature in sorted(cluster, key=lambda feature: -z[feature]):
+            beside = set(np.flatnonzero(adjacency[feature])) & cluster
+            is_maximum = all(z[feature] >= z[other] for other in beside)
+            if (
+                is_maximum
+                and len(expected) < 4
+                and all(way_along_edges(space, cluster, kept)[feature] > 8 for kept in expected)
+            ):
+                expected.append(feature)
+        assert expected in listed.values()
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_clusters_are_features_that_touch_of_one_sign(name: str) -> None:
     stat_map = z_map(SPACES[name])
     space, adjacency = stat_map.space, SPACES[name].adjacency.toarray()
-    table = mesh_clusters_table(stat_map, 1.5)
+    table = clusters_only(mesh_clusters_table(stat_map, 1.5))
     z = np.zeros(space.shape)
     z[stat_map.mask] = stat_map.estimate.z
     expected = [(sign, cluster) for sign in (1, -1) for cluster in components(adjacency, sign * z >= 1.5)]
@@ -341,7 +391,7 @@ def test_clusters_are_features_that_touch_of_one_sign(name: str) -> None:
     assert list(table["Peak Stat"]) == [
         *sorted(table["Peak Stat"][positive], reverse=True), *sorted(table["Peak Stat"][~positive])
     ]  # fmt: skip
-    smallest = mesh_clusters_table(stat_map, 1.5, smallest=3)
+    smallest = clusters_only(mesh_clusters_table(stat_map, 1.5, smallest=3))
     assert len(smallest) == sum(len(cluster) >= 3 for _, cluster in expected)
 
 

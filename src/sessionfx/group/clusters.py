@@ -19,6 +19,8 @@ import pandas as pd
 from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
 
 from sessionfx.group.neighbours import clusters_in
 from sessionfx.space.grid import Grid
@@ -31,6 +33,7 @@ SIZES = {"mm²": "Cluster Size (mm2)", "mm³": "Cluster Size (mm3)"}
 INTERVAL_COLUMNS = ("Effect", "Standard Error", "Effect Lower 95", "Effect Upper 95")
 _SHOWN_PEAKS = 4
 _PEAK_DISTANCE = 8.0  # mm, nilearn's
+_FEWEST_WITH_PEAKS = 3  # features of a cluster with two maxima: what lies between them is lower
 
 
 def clusters_table(
@@ -92,7 +95,7 @@ def cluster_columns(space: Space | type[Space]) -> list[str]:
 
 
 def mesh_clusters_table(stat_map: StatMap[Any], threshold: float, *, smallest: int = 0) -> pd.DataFrame:
-    """List the clusters of features that touch on a mesh, with the peak of each; see `Neighbours`.
+    """List the clusters of features that touch on a mesh, with their peaks; see `Neighbours`.
 
     Parameters
     ----------
@@ -106,13 +109,16 @@ def mesh_clusters_table(stat_map: StatMap[Any], threshold: float, *, smallest: i
     Returns
     -------
     DataFrame
-        The highest peak comes first, negative ones after all positive ones; empty without a mesh.
+        One row for the peak of each cluster and up to three for further peaks, as in `clusters_table`, more than 8 mm
+        from each other on the way along edges of the mesh within the cluster. The highest peak comes first, negative
+        ones after all positive ones; empty without a mesh.
     """
     space, z, two_sided = stat_map.space, stat_map.estimate.z, stat_map.estimate.two_sided
     is_on_surface = space.is_on_surface
     places = np.flatnonzero(stat_map.mask)
     sizes = np.ones(len(stat_map.mask)) if space.sizes is None else space.sizes
     rows: list[dict[str, Any]] = []
+    n_clusters = 0
     for sign in (1, -1) if two_sided else (1,):
         chosen = np.zeros(len(stat_map.mask), dtype=bool)
         chosen[places[sign * z >= threshold]] = True
@@ -122,13 +128,51 @@ def mesh_clusters_table(stat_map: StatMap[Any], threshold: float, *, smallest: i
         for own in sorted(found, key=lambda own: -float((sign * z[own]).max())):
             if len(own) < smallest:
                 continue
-            peak = own[np.argmax(sign * z[own])]
-            column = SIZES["mm²" if is_on_surface[places[peak]] else "mm³"]
-            size = round(float(sizes[places[own]].sum()), 1)
-            where = {key.capitalize(): value for key, value in space.place(int(places[peak])).items()}
-            rows.append({"Cluster ID": len(rows) + 1, **where, "Peak Stat": z[peak], column: size})
+            n_clusters += 1
+            peaks = own[_peaks_on_mesh(space, places[own], sign * z[own])]
+            column = SIZES["mm²" if is_on_surface[places[peaks[0]]] else "mm³"]
+            size = {column: round(float(sizes[places[own]].sum()), 1)}
+            for index, peak in enumerate(peaks):
+                name = f"{n_clusters}{ascii_lowercase[index - 1]}" if index else n_clusters
+                where = {key.capitalize(): value for key, value in space.place(int(places[peak])).items()}
+                rows.append({"Cluster ID": name, **where, "Peak Stat": z[peak], **({} if index else size)})
     table = pd.DataFrame(rows, columns=cluster_columns(space))
     return table.astype({"Vertex": "Int64"})
+
+
+def _peaks_on_mesh(space: Space, features: NDArray[np.intp], heights: NDArray[np.floating]) -> list[int]:
+    """Find the highest of the features of a cluster and up to three further maxima, the highest first."""
+    kept = [int(np.argmax(heights))]
+    if space.adjacency is None or len(features) < _FEWEST_WITH_PEAKS:
+        return kept
+    edges = space.adjacency[features][:, features].tocoo()
+    first, second = edges.coords
+    highest_beside = np.full(len(features), -np.inf)
+    np.maximum.at(highest_beside, first, heights[second])
+    candidates = np.flatnonzero(heights >= highest_beside)
+    if len(candidates) == 1:
+        return kept
+    places = _coordinates(space)[features]
+    # two voxels or vertices in one place would have no edge
+    lengths = np.maximum(np.linalg.norm(places[first] - places[second], axis=1), 1e-6)
+    graph = csr_array((lengths, (first, second)), shape=edges.shape)
+    is_apart = np.isinf(dijkstra(graph, indices=kept[0], limit=_PEAK_DISTANCE))
+    for candidate in candidates[np.argsort(-heights[candidates], kind="stable")]:
+        if is_apart[candidate] and len(kept) < _SHOWN_PEAKS:
+            kept.append(int(candidate))
+            is_apart &= np.isinf(dijkstra(graph, indices=candidate, limit=_PEAK_DISTANCE))
+    return kept
+
+
+def _coordinates(space: Space) -> NDArray[np.float64]:
+    """Give the place of each feature (mm), that of voxels from a corner of their grid; all meshes are known."""
+    found = np.empty((len(space.is_on_surface), 3))
+    for own in space.structures:
+        if own.voxel_size is None:
+            found[own.places] = space.meshes[own.name].coordinates[own.numbers]
+        else:
+            found[own.places] = own.numbers * own.voxel_size
+    return found
 
 
 def with_intervals(table: pd.DataFrame, stat_map: StatMap[Any]) -> pd.DataFrame:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from sessionfx.group.answers import peak_of
 from sessionfx.group.calibrated import LIMITS
@@ -29,12 +30,11 @@ from sessionfx.options import GroupModel
 from sessionfx.report.charts import draw_calibration, draw_participants
 from sessionfx.report.cortex import cortex_of
 from sessionfx.report.methods import MethodsText
-from sessionfx.report.mosaic import Anatomy
+from sessionfx.report.mosaic import Anatomy, template
 from sessionfx.report.page import Contents, render, write_section
 from sessionfx.report.tables import place_words, threshold_words, titled
 from sessionfx.report.viewer import ViewerMap, surface_viewer_data, viewer_data
 from sessionfx.space.grayordinates import Grayordinates
-from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import map_summary, same_z
 from sessionfx.space.surface import Surface
 from sessionfx.wording import (
@@ -120,7 +120,7 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
         viewer_maps += drawn.for_viewer()
     html = render(
         "group_contrast.html.j2",
-        facts=f"{_people(results)} · {threshold_words(model)}, {_sides(results)}",
+        facts=f"{_people(results)} · {threshold_words(model)}, {_sides(results)}.",
         summary=_summary(results),
         warnings=_page_warnings(results),
         covariates=results.covariate_warnings,
@@ -155,10 +155,23 @@ def _viewer(results: ContrastResults, pictures: ContrastPictures, maps: Sequence
     if isinstance(results.space, Surface | Grayordinates):
         cortex = cortex_of(results.space)
         assert cortex is not None  # noqa: S101 - maps were drawn on it
-        return surface_viewer_data(maps, cortex)
+        if not isinstance(results.space, Grayordinates):
+            return surface_viewer_data(maps, cortex)
+        below = _viewer_below(results.space, maps)
+        on_it = [replace(shown, values=np.where(results.space.is_on_surface, shown.values, np.nan)) for shown in maps]
+        return surface_viewer_data(on_it, cortex, has_more=bool(below)) + below
     grid = results.space.as_grid()
     under = pictures.anatomy or Anatomy(results.mask.astype(np.float32), grid.affine)
     return viewer_data(maps, under.values, under.affine, grid)
+
+
+def _viewer_below(space: Grayordinates, maps: Sequence[ViewerMap]) -> Markup:
+    """Show the voxels of grayordinates on the template; nothing where there are none."""
+    features, grid = space.at_voxels()
+    voxels = [replace(shown, values=np.where(features >= 0, np.take(shown.values, features), np.nan)) for shown in maps]
+    if not any(np.isfinite(shown.values).any() for shown in voxels):
+        return Markup("")
+    return viewer_data(voxels, template().values, template().affine, grid, below_cortex=True)
 
 
 # What holds for the contrast
@@ -455,7 +468,7 @@ def _clusters(first: StrategyResult | None, asked: QuestionResults) -> list[dict
             "size": next((f"{size:,.0f} {unit * is_mixed}".rstrip() for unit, size in sizes_of(row).items()), ""),
             "peak": _peak_title(place),
             "effect": _effect_text(row), "place": where_text(place, ""), "region": row.get("Region"),
-            "at": _viewer_place(first, place),
+            "at": _viewer_place(first, place), "is_below": "structure" in place and "vertex" not in place,
             "map": f"{asked.question.label} {first.name}",
         }
         for place, row in zip(places_of(shown), shown.to_dict("records"), strict=True)
@@ -469,12 +482,11 @@ def _size_unit(first: StrategyResult) -> str:
 
 
 def _viewer_place(first: StrategyResult, place: Mapping[str, Any]) -> str:
-    """Say where the viewer shows a peak: in mm, of a vertex by its number; it has no voxels below the cortex."""
+    """Say where the viewer shows a peak: in mm, of a vertex by its number."""
     assert first.stat_map is not None  # noqa: S101 - it has peaks
-    space = first.stat_map.space
-    if isinstance(space, Grid):
-        return " ".join(f"{place[axis]:.3f}" for axis in "xyz")
-    return f"{space.index_of(place)} 0 0" if "vertex" in place else ""
+    if "vertex" in place:
+        return f"{first.stat_map.space.index_of(place)} 0 0"
+    return " ".join(f"{place[axis]:.3f}" for axis in "xyz")
 
 
 def _effect_text(row: Mapping[Any, Any]) -> str | None:

@@ -30,6 +30,7 @@ from sessionfx.wording import format_number, natural_key
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+_ELSEWHERE = Markup("<!-- elsewhere -->")  # where a section names others of its topic
 _VIEWER = '<div class="viewer">'  # see viewer.html.j2
 _LARGEST_SECTION = 2**30  # hundreds of runs with their pictures
 # controls, halves of characters, and what is no character
@@ -68,7 +69,6 @@ def _environment() -> Environment:
         finalize=_without_controls,
     )
     environment.filters["figure"] = format_number
-    environment.filters["without"] = lambda title, topic: title.removeprefix(topic).strip(" ()") or title
     return environment
 
 
@@ -155,7 +155,13 @@ def _assemble(path: Path, folder: Path, title: str, lead: str) -> None:
         sections.append({**section, **content, "html": html, "contents": parts})
     for section in sections:
         others = [other for other in sections if other["topic"] and other is not section]
-        section["elsewhere"] = [other for other in others if other["topic"] == section["topic"]]
+        links = [
+            Markup('<a href="#{}">{}</a>').format(other["id"], other["title"].removeprefix(other["topic"]).strip(" ()"))
+            for other in others
+            if other["topic"] == section["topic"]
+        ]
+        also = Markup(" Also in: {}.").format(Markup(", ").join(links)) if links else Markup("")
+        section["html"] = section["html"].replace(_ELSEWHERE, also)
     niivue = Markup(packed_niivue()) if any(_VIEWER in section["html"] for section in sections) else None  # noqa: S704
     page = render("page.html.j2", title=title, lead=lead, sections=sections, version=__version__, niivue=niivue)
     write_text(path, _allowing_only_own_scripts(page, niivue is not None).rstrip("\n") + "\n" + made_of)

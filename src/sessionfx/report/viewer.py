@@ -35,6 +35,8 @@ _EMPTY = 0.02  # of the largest value: anatomy that is nothing but background
 # Grey levels of the anatomy as in the static pictures, which leaves the colours visible; 0 is empty
 _DARKEST, _GREY_STEP, _GREY_STEPS = 64, 3, 59
 
+_TITLES = {False: "Explore in 3-D viewer", True: "Explore below the cortex"}  # of the buttons
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewerMap:
@@ -65,7 +67,12 @@ class ViewerMap:
 
 
 def viewer_data(
-    maps: Sequence[ViewerMap], anatomy: NDArray[np.floating[Any]], anatomy_affine: NDArray[np.floating[Any]], grid: Grid
+    maps: Sequence[ViewerMap],
+    anatomy: NDArray[np.floating[Any]],
+    anatomy_affine: NDArray[np.floating[Any]],
+    grid: Grid,
+    *,
+    below_cortex: bool = False,
 ) -> Markup:
     """Make the HTML of one section's viewer: its button, its panel, its packed maps.
 
@@ -82,6 +89,8 @@ def viewer_data(
         Voxel index to mm.
     grid : Grid
         Of the maps.
+    below_cortex : bool, default=False
+        Whether it stands beside the viewer of a cortex: then what opens it has `data-viewer-of="below"`, too.
 
     Returns
     -------
@@ -91,10 +100,11 @@ def viewer_data(
     affine = _moved(np.asarray(grid.affine), box)
     packed = _packed_maps([(stat_map, stat_map.values[box]) for stat_map in maps])
     under = _packed_anatomy(np.asarray(anatomy), np.asarray(anatomy_affine, dtype=float), affine, packed["shape"])
-    return _rendered({**packed, "affine": affine[:3].tolist(), "anatomy": under}, is_surface=False)
+    title = _TITLES[below_cortex]
+    return _rendered({**packed, "affine": affine[:3].tolist(), "anatomy": under}, title, below=below_cortex)
 
 
-def surface_viewer_data(maps: Sequence[ViewerMap], cortex: Cortex) -> Markup:
+def surface_viewer_data(maps: Sequence[ViewerMap], cortex: Cortex, *, has_more: bool = False) -> Markup:
     """Make the HTML of one section's viewer of surfaces; see `viewer_data`.
 
     Elements with `data-viewer-at="N 0 0"` open it at feature N of the axis. To the script the maps are
@@ -106,6 +116,8 @@ def surface_viewer_data(maps: Sequence[ViewerMap], cortex: Cortex) -> Markup:
         Of one space, at least one.
     cortex : Cortex
         On which they are shown.
+    has_more : bool, default=False
+        Whether another viewer shows what is below it.
     """
     hemispheres = [
         {
@@ -123,7 +135,7 @@ def surface_viewer_data(maps: Sequence[ViewerMap], cortex: Cortex) -> Markup:
         "hemispheres": hemispheres,
     }
     packed = _packed_maps([(stat_map, stat_map.values.reshape(-1, 1, 1)) for stat_map in maps])
-    return _rendered({**packed, **shown}, is_surface=True)
+    return _rendered({**packed, **shown}, "Explore the cortex in 3-D" if has_more else _TITLES[False], is_surface=True)
 
 
 def _packed_maps(maps: Sequence[tuple[ViewerMap, NDArray[np.floating[Any]]]]) -> dict[str, Any]:
@@ -160,10 +172,10 @@ def _packed_maps(maps: Sequence[tuple[ViewerMap, NDArray[np.floating[Any]]]]) ->
     }
 
 
-def _rendered(data: dict[str, Any], *, is_surface: bool) -> Markup:
+def _rendered(data: dict[str, Any], title: str, *, is_surface: bool = False, below: bool = False) -> Markup:
     # `<` would end the script; everything else is text to HTML there
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    html = render("viewer.html.j2", data=Markup(text), is_surface=is_surface)  # noqa: S704 - rendered and escaped
+    html = render("viewer.html.j2", data=Markup(text), title=title, is_surface=is_surface, below=below)  # noqa: S704 - rendered and escaped
     return Markup(html)  # noqa: S704
 
 

@@ -112,13 +112,17 @@ class Viewer {
   label = "Slices through the brain. Arrow keys, Page Up and Page Down move the crosshair.";
   howTo = "Click into a slice, type a place, or use the arrow keys, Page Up and Page Down on the picture.";
   static open; // browsers keep few WebGL contexts: one viewer is open at a time
+  static last; // the key of the map that was chosen last
 
   constructor(root) {
     this.find = (name) => root.querySelector(`.viewer-${name}`);
     this.button = this.find("open");
     this.button.hidden = false;
+    this.title = this.button.textContent;
     this.button.addEventListener("click", () => (Viewer.open === this ? this.close() : this.show()));
-    for (const mark of (root.closest("section") ?? document.body).querySelectorAll("[data-viewer-at]")) this.makeButton(mark);
+    for (const mark of (root.closest("section") ?? document.body).querySelectorAll("[data-viewer-at]")) {
+      if (mark.dataset.viewerOf === root.dataset.of) this.makeButton(mark);
+    }
   }
 
   makeButton(mark) {
@@ -154,7 +158,9 @@ class Viewer {
     this.find("panel").scrollIntoView({ block: "nearest" });
     await this.ready;
     if (Viewer.open !== this || !this.nv) return;
-    const map = this.data.maps.find((candidate) => candidate.key === key) ?? (isNew ? this.map ?? this.data.maps[0] : undefined);
+    const named = (name) => this.data.maps.find((candidate) => candidate.key === name);
+    // a viewer that takes the place of another shows the same map
+    const map = named(key) ?? (isNew ? named(Viewer.last) ?? this.map ?? this.data.maps[0] : undefined);
     if (map) await this.choose(map);
     this.moveTo(mm ?? this.mm ?? this.peak());
     this.find("panel").setAttribute("aria-busy", "false");
@@ -163,7 +169,7 @@ class Viewer {
   close() {
     Viewer.open = undefined;
     this.button.setAttribute("aria-expanded", "false");
-    this.button.textContent = "Explore in 3-D viewer";
+    this.button.textContent = this.title;
     this.find("panel").hidden = true;
     if (!this.nv) return;
     this.nv.cleanup();
@@ -264,6 +270,7 @@ class Viewer {
     for (const other of others) other.volume ??= await this.volumeOf(other);
     const slider = this.find("threshold");
     this.map = map;
+    Viewer.last = map.key;
     this.threshold = map.threshold ?? Infinity;
     slider.step = this.data.coarse * map.step;
     slider.max = Math.max(map.vmax, map.threshold ?? 0);
