@@ -45,6 +45,7 @@ demo: $(VENV)/.runtime ## simulate a small multi-session dataset, analyse it, sa
 demo-surface: $(VENV)/.runtime ## the same on the surface fsaverage5, one run per session
 	@test -d $(DEMO)/surface-bids || $(BIN)/sessionfx-simulate $(DEMO)/surface-bids --surface fsaverage5 --runs 1 --volumes 100
 	$(BIN)/sessionfx $(DEMO)/surface-bids $(DEMO)/surface participant group --space fsaverage5 --confounds scrub \
+	  --atlas $(DEMO)/surface-bids/derivatives/truth/hemi-L_space-fsaverage5_atlas-simulated_dseg.label.gii \
 	  --contrast 'incongruent - congruent'
 	@echo
 	@echo "The report: $(abspath $(DEMO))/surface/group.html"

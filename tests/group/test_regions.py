@@ -18,7 +18,6 @@ from r_scripts import assert_r_gives_the_stored_answers
 from sessionfx.bids.atlas import Atlas
 from sessionfx.cli import main
 from sessionfx.space.grid import Grid
-from sessionfx.space.regions import nearest_labels
 
 R_TABLES = Path(__file__).parents[1] / "data" / "regions"
 SHAPE = (6, 6, 6)
@@ -137,7 +136,7 @@ def test_another_grid_is_taken_by_the_nearest_voxel_and_counted(study: GroupStud
     atlas = write_atlas(tmp_path, fine, NAMES, affine, "fine")
     assert group(study, tmp_path / "out", "--atlas", str(atlas), "--session-contrast", "mean", "--strategy",
                  "marginal") == 0  # fmt: skip
-    np.testing.assert_array_equal(nearest_labels(fine, Grid(fine.shape, affine), Grid(SHAPE, AFFINE)), blobs())
+    np.testing.assert_array_equal(Grid(SHAPE, AFFINE).labels_from(fine, Grid(fine.shape, affine)), blobs())
     sidecar = strict_json(tmp_path / "out" / "group" / table_name("regions", atlas="fine").replace(".tsv", ".json"))
     assert "584 voxels of regions there, 73 here" in sidecar["AtlasOnTheMaps"]
 
@@ -222,7 +221,7 @@ def test_regions_without_a_voxel_on_the_maps_are_counted() -> None:
     labels[0], labels[3] = 1, 2
     atlas = Atlas(labels, Grid(labels.shape, np.eye(4)), {1: "near", 2: "far"}, label="x")
     grid = Grid((2, 4, 4), np.eye(4))
-    assert atlas.on_grid(grid).names == ("near",)
+    assert atlas.on(grid).names == ("near",)
     assert "1 of its 2 regions have no voxel here" in atlas.text_on(grid)
 
 

@@ -15,6 +15,7 @@ from nilearn.surface import PolyData, SurfaceImage
 
 from bids_trees import EVENTS, make_tree, select
 from calls import call_main, times
+from label_files import write_pair
 from sessionfx.ask.contrasts import parse_contrast
 from sessionfx.bids.names import PYBIDS_CONFIG, files_of
 from sessionfx.bids.stat_maps import read_estimate, read_wald_test
@@ -239,13 +240,15 @@ def test_what_is_declined_is_said_before_anything_is_written(
         "--smoothing-fwhm smooths along the surface, and of sub-01 no mesh of fsLR is there",
         "hemi-L_space-fsLR_den-32k_midthickness.surf.gii",
     )
-    (tmp_path / "regions.nii").touch()
-    called = call_main(capsys, [*start, "--atlas", tmp_path / "regions.nii"], study)
-    called.refused(2, "--atlas names regions of volumes")
+    few = write_pair(tmp_path, {"L": np.ones(50), "R": np.ones(50)}, name="{}.few.label.gii")
+    called = call_main(capsys, [*start, "--atlas", few], study)
+    called.refused(2, f"--atlas {few} does not fit", "hemi-R has 50 vertices there, and 60 in the data")
     own = [f"derivatives/fmriprep/{FUNC}_hemi-{hemi}_space-fsnative_bold.func.gii" for hemi in "LR"]
     native = make_tree(tmp_path / "native", {f"{FUNC}_events.tsv": EVENTS, **dict.fromkeys(own, "")})
     called = call_main(capsys, [native, tmp_path / "out", "participant", "group", "--space", "fsnative"], native)
     called.refused(2, "fsnative is a surface of each participant's own")
+    asked = [native, tmp_path / "out", "participant", "--space", "fsnative", "--atlas", few]
+    call_main(capsys, asked, native).refused(2, "fsnative is a surface of each participant's own", str(few))
     assert not (tmp_path / "out").exists()
 
 

@@ -16,18 +16,18 @@ from sessionfx.bids.reading import read_json_object
 from sessionfx.bids.tables import numeric_column, read_table, table_text
 from sessionfx.bids.writing import write_json, write_text
 from sessionfx.space.regions import LEAST_SHARE
+from sessionfx.space.space import Space
 
 DESC = "regions"
 SUFFIX = "metrics"
-_NUMBERS = ("index", "effect", "variance", "n_voxels", "share")
+_NUMBERS = ("index", "effect", "variance", "share")
 # Columns that tables of values share, with their units in sidecars
 VALUE_COLUMNS: dict[str, dict[str, Any]] = {
     "index": {"Description": "Number of the region in the atlas"},
     "region": {"Description": "Its name in the atlas"},
     "effect": {"Description": f"Mean effect; n/a where less than {LEAST_SHARE:.0%} of the region's voxels have data"},
     "variance": {"Description": "Its sampling variance"},
-    "n_voxels": {"Description": "Voxels of the region that have data"},
-    "share": {"Description": "Of the region's voxels, on the grid of the maps"},
+    "share": {"Description": "Of the region's voxels, in the space of the maps"},
 }
 
 # Of a fit
@@ -38,12 +38,21 @@ STATISTIC_COLUMNS: dict[str, dict[str, Any]] = {
 }
 
 
-def value_columns(units: str) -> dict[str, dict[str, Any]]:
-    """Describe the columns of a table of values whose effects have some units."""
+def count_column(space: Space) -> str:
+    """Name the column that counts the features of a region that have data."""
+    return f"n_{space.features}"
+
+
+def value_columns(units: str, space: Space) -> dict[str, dict[str, Any]]:
+    """Describe the columns of a table of values whose effects have some units, of maps in a space."""
     of_effects = {"effect": units, "variance": f"({units})^2"}
+    columns = {**VALUE_COLUMNS, count_column(space): {"Description": "Voxels of the region that have data"}}
     return {
-        name: {**column, **({"Units": of_effects[name]} if name in of_effects else {})}
-        for name, column in VALUE_COLUMNS.items()
+        name: {
+            "Description": space.in_words(column["Description"]),
+            **({"Units": of_effects[name]} if name in of_effects else {}),
+        }
+        for name, column in columns.items()
     }
 
 
@@ -58,15 +67,17 @@ def region_table_beside(found: FirstLevelMap, atlas: str) -> Path:
     return found.effect.with_name(file_name({**entities, "atlas": atlas, "desc": DESC}, SUFFIX, ".tsv"))
 
 
-def read_region_table(path: Path, atlas: Atlas) -> pd.DataFrame | None:
-    """Read the table of a map's regions; None where there is none, or it is of another atlas."""
+def read_region_table(path: Path, atlas: Atlas, space: Space) -> pd.DataFrame | None:
+    """Read the table of the regions of a map in a space; None where there is none, or it is of another atlas."""
     sidecar = path.with_suffix(".json")
     if not (path.is_file() and sidecar.is_file()):
         return None
     if read_json_object(sidecar).get("AtlasDigest") != atlas.digest:
         return None
     table = read_table(path)
-    return pd.DataFrame({name: numeric_column(table, name, path, allow_missing=True) for name in _NUMBERS})
+    return pd.DataFrame(
+        {name: numeric_column(table, name, path, allow_missing=True) for name in (*_NUMBERS, count_column(space))}
+    )
 
 
 def write_region_table(path: Path, table: pd.DataFrame, columns: Mapping[str, Any], content: Mapping[str, Any]) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import ParseError, iterparse
 from xml.parsers.expat import ExpatError
 
 import nibabel as nib
@@ -66,11 +67,9 @@ def read_surfaces(paths: Sequence[Path]) -> SurfaceSeries:
     if len(set(lengths.values())) > 1:
         counts = " and ".join(f"{length} of hemi-{label}" for label, length in lengths.items())
         raise ParticipantError(f"{first} and the file of the other hemisphere differ in length: {counts}. Remake them.")
-    labels = [label for label in HEMISPHERES if label in parts]
-    space = Surface(_entity(first, "space") or "native", {label: parts[label].shape[1] for label in labels})
+    space = _surface(first, {label: values.shape[1] for label, values in parts.items()})
     # in one order of memory, on which sums depend in their last digit, whatever that of the files
-    values = np.ascontiguousarray(np.hstack([parts[label] for label in labels]))
-    return SurfaceSeries(values, space)
+    return SurfaceSeries(np.ascontiguousarray(np.hstack([parts[label] for label in space.vertices])), space)
 
 
 def _entity(path: Path, key: str) -> str | None:
@@ -95,6 +94,31 @@ def _read_gifti(path: Path) -> NDArray[np.float64]:
 
 
 def _read_cifti(path: Path) -> SurfaceSeries:
+    rows, space, values = open_cifti(path)
+    step = float(getattr(rows, "step", 0.0)) if getattr(rows, "unit", "") == "SECOND" else 0.0
+    return SurfaceSeries(values, space, step if step > 0 else None)
+
+
+def open_cifti(path: Path) -> tuple[Any, Grayordinates, NDArray[np.float64]]:
+    """Read the axis of the rows of a CIFTI file, its space, and its values of shape (rows, grayordinates).
+
+    Raises
+    ------
+    ParticipantError
+        If the file cannot be read to its end, or has no brain models.
+    """
+    image, rows, space = _cifti_header(path)
+    try:
+        values = np.asarray(image.dataobj, dtype=np.float64).reshape(image.shape[-2:])
+    except CONTENT_ERRORS as error:
+        raise unreadable(path, error) from None
+    if (values.shape[1],) != space.shape:
+        raise unreadable(path, ValueError(f"{values.shape[1]} values for {space.shape[0]} grayordinates"))
+    return rows, space, values
+
+
+def _cifti_header(path: Path) -> tuple[Any, Any, Grayordinates]:
+    """Open a CIFTI file without reading its values: the image, the axis of its rows, and its space."""
     with open_input(path):
         pass
     try:
@@ -106,15 +130,43 @@ def _read_cifti(path: Path) -> SurfaceSeries:
         if header is None:
             raise ParticipantError(f"{path} is no CIFTI-2 image. Convert it, or remove it.")
         rows, space = _axes(header.content)
-        values = np.asarray(image.dataobj, dtype=np.float64).reshape(image.shape[-2:])
     except CONTENT_ERRORS as error:
         raise unreadable(path, error) from None
     if space is None:
         raise ParticipantError(f"{path} has no axis of brain models. Provide a dense series or dense scalars.")
-    if (values.shape[1],) != space.shape:
-        raise unreadable(path, ValueError(f"{values.shape[1]} values for {space.shape[0]} grayordinates"))
-    step = float(getattr(rows, "step", 0.0)) if getattr(rows, "unit", "") == "SECOND" else 0.0
-    return SurfaceSeries(values, space, step if step > 0 else None)
+    return image, rows, space
+
+
+def read_space(paths: Sequence[Path]) -> Space:
+    """Read in which space a series or maps lie, without their values; see `read_surfaces`.
+
+    Raises
+    ------
+    ParticipantError
+        If a file does not say it.
+    """
+    if not paths[0].name.endswith(GIFTI):
+        return _cifti_header(paths[0])[2]
+    counts = {_entity(path, "hemi") or "L": _n_vertices(path) for path in paths}
+    return _surface(paths[0], counts)
+
+
+def _n_vertices(path: Path) -> int:
+    """Read the length of the first array of a GIFTI file."""
+    with open_input(path):
+        pass
+    try:
+        for _, element in iterparse(path, events=("start",)):  # noqa: S314 - expat guards
+            if element.tag == "DataArray":
+                return int(element.attrib["Dim0"])
+    except (*CONTENT_ERRORS, ParseError) as error:
+        raise unreadable(path, error) from None
+    raise ParticipantError(f"{path} holds no array. Remake it.")
+
+
+def _surface(first: Path, counts: Mapping[str, int]) -> Surface:
+    labels = [label for label in HEMISPHERES if label in counts]
+    return Surface(_entity(first, "space") or "native", {label: counts[label] for label in labels})
 
 
 @lru_cache(maxsize=8)

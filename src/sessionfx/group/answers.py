@@ -18,7 +18,7 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.execution import Executor, in_threads
 from sessionfx.group.absence import with_absence
 from sessionfx.group.calibrated import Rates
-from sessionfx.group.clusters import cluster_columns, clusters_table, mesh_clusters_table, with_intervals
+from sessionfx.group.clusters import cluster_columns, clusters_table, mesh_clusters_table, places_of, with_intervals
 from sessionfx.group.coverage import with_coverage, with_participants
 from sessionfx.group.evidence import gather
 from sessionfx.group.judgement import Evidence
@@ -218,7 +218,7 @@ class GroupEstimator:
         clusters = with_intervals(cluster_table(stat_map, threshold, self.model.cluster_threshold), stat_map)
         clusters = with_participants(clusters, stat_map)
         if self.atlases:
-            clusters["Region"] = region_names(self.atlases, clusters[["X", "Y", "Z"]].to_numpy(dtype=float))
+            clusters["Region"] = region_names(self.atlases, places_of(clusters), stack.space)
         if self.spool is not None:
             stat_map = self.spool.keep_map(stat_map)
         return replace(planned, stat_map=stat_map, threshold=threshold, clusters=clusters)

@@ -37,10 +37,7 @@ def group_text(analysis: GroupAnalysis) -> str:
     ):
         if names:
             lines.append(f"  {title}: {'; '.join(names)}")
-    lines += [
-        f"  regions: {counted(len(set(atlas.labels.flat)) - 1, 'region')} of atlas {atlas.label}"
-        for atlas in analysis.atlases
-    ]
+    lines += [f"  regions: {counted(atlas.n_regions, 'region')} of atlas {atlas.label}" for atlas in analysis.atlases]
     if model.permutations:
         lines.append(f"  permutations: {model.permutations}")
     if model.equivalence is not None:

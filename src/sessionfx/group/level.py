@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
 
-from sessionfx.bids.atlas import read_atlases
 from sessionfx.bids.choosing import read_filters
 from sessionfx.bids.dataset import dataset_links, derivative_folders
 from sessionfx.bids.derivatives import prepare_output
 from sessionfx.bids.first_level_maps import MapSelection, find_first_level_maps, select_tasks
-from sessionfx.bids.meshes import MeshFiles, find_meshes
+from sessionfx.bids.meshes import find_meshes
 from sessionfx.bids.writing import remove_stale_temporaries
-from sessionfx.errors import CommandLineError, DatasetError, LevelError
+from sessionfx.errors import DatasetError, LevelError
 from sessionfx.execution import Executor, limited_threads, say, show_progress
 from sessionfx.group.analysis import ContrastSummary, GroupAnalysis, check_questions, contrast_study
 from sessionfx.group.dry_run import group_text
@@ -30,6 +28,7 @@ from sessionfx.tasks.call import (
     EXIT_SOME_FAILED,
     asked_of_sessions,
     check_private_folders,
+    chosen_atlases,
     keep_methods,
     keep_model,
     keep_options,
@@ -136,11 +135,10 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> list[GroupAnaly
     chosen = {entering.root for selection in selections for maps in selection.maps.values() for entering in maps}
     foreign = [root for root in sorted(chosen) if root != options.output_dir.absolute()]
     check_private_folders(options, [raw, *foreign])
-    atlases = read_atlases(options.group.atlas, options.group.atlas_labels)
     links = dataset_links(raw, foreign)
     analyses = []
     for selection in selections:
-        meshes = _meshes(selection, [*roots, *derivative_folders(raw)], has_atlas=bool(atlases))
+        of_maps = next(found for maps in selection.maps.values() for found in maps)
         session_contrasts = asked_of_sessions(options.group, selection)
         check_questions(selection, session_contrasts, raw, options.group)
         analyses.append(
@@ -154,21 +152,13 @@ def _prepare(options: Options, raw: Path, executor: Executor) -> list[GroupAnaly
                 output_dir=options.output_dir.absolute(),
                 links=links,
                 executor=executor,
-                atlases=atlases,
-                meshes=meshes,
+                atlases=chosen_atlases(options.group, of_maps.effect_files, selection.entities["space"]),
+                meshes=find_meshes(selection.entities, [*roots, *derivative_folders(raw)])
+                if of_maps.is_on_surface
+                else {},
             )
         )
     return analyses
-
-
-def _meshes(selection: MapSelection, roots: Sequence[Path], *, has_atlas: bool) -> MeshFiles:
-    """Find the meshes of maps on a surface; regions of an atlas are those of volumes."""
-    if not any(found.is_on_surface for maps in selection.maps.values() for found in maps):
-        return {}
-    space = selection.entities["space"]
-    if has_atlas:
-        raise CommandLineError(f"--atlas names regions of volumes, and space {space} is on surfaces. Leave it out.")
-    return find_meshes(selection.entities, roots)
 
 
 def _of_several(selection: MapSelection) -> MapSelection:

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import special
 
 from sessionfx.bids.derivatives import bids_uri
-from sessionfx.bids.region_tables import atlas_fields, value_columns, write_region_table
+from sessionfx.bids.region_tables import atlas_fields, count_column, value_columns, write_region_table
 from sessionfx.group.files import GroupFiles, judgement_fields
 from sessionfx.group.peaks import shown_first
 from sessionfx.group.regions import ContrastRegions, with_interval
@@ -92,24 +92,28 @@ class RegionFiles:
                 "region": np.tile(of.names, len(rows)),
                 "effect": found.effects.ravel(),
                 **({} if found.variances is None else {"variance": found.variances.ravel()}),
-                "n_voxels": found.n_voxels.ravel(),
+                count_column(regions.stack.space): found.n_voxels.ravel(),
                 "share": found.shares.ravel(),
             }
         )
         is_of_series = found.variances is not None
         content = {
             "Description": "Effect of each participant and session in each region: "
-            + ("that of the region's mean series." if is_of_series else "the mean of the effect map over its voxels."),
+            + (
+                "that of the region's mean series."
+                if is_of_series
+                else f"the mean of the effect map over its {regions.stack.space.features}."
+            ),
             "Contrast": files.contrast_text,
             **atlas_fields(regions.atlas),
-            "AtlasOnTheMaps": regions.atlas.text_on(regions.stack.space.as_grid()),
+            "AtlasOnTheMaps": regions.atlas.text_on(regions.stack.space),
             "LeastShareOfRegion": LEAST_SHARE,
             "Sources": [
                 bids_uri(path, files.links, files.output_dir)
                 for path in (regions.tables if is_of_series else [row.effect for row in rows])
             ],
         }
-        write_region_table(self.values, table, {**_OF_MAPS, **value_columns(units)}, content)
+        write_region_table(self.values, table, {**_OF_MAPS, **value_columns(units, regions.stack.space)}, content)
 
     def write_answers(self, regions: ContrastRegions, results: QuestionResults) -> None:
         """Write what each strategy finds in each region, a row each, and which answer to report."""
@@ -122,7 +126,8 @@ class RegionFiles:
         of_effect = {name: {**_ANSWER_COLUMNS[name], "Units": question.units}
                      for name in ("effect", "standard_error", "interval_lower", "interval_upper")}  # fmt: skip
         content = {
-            "Description": "What each strategy finds in each region; the regions are what voxels are in maps.",
+            "Description": "What each strategy finds in each region; the regions are what "
+            f"{regions.stack.space.features} are in maps.",
             "Contrast": self.files.contrast_text,
             "SessionContrast": question.sessions.text,
             "GroupContrast": question.group.text,

@@ -40,7 +40,7 @@ def _section(
         "finding": region_finding(regions, results),
         "threshold": threshold_words(model),
         "verdict": results.verdict.text,
-        "placed": regions.atlas.text_on(regions.stack.space.as_grid()),
+        "placed": regions.atlas.text_on(regions.stack.space),
         "left_out": [f"{name}: {why}." for name, why in regions.left_out.items()],
         "picture": _sessions(regions, results),
         "rows": rows[:MOST_ROWS],

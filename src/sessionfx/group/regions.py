@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.first_level_maps import FirstLevelMap
-from sessionfx.bids.region_tables import read_region_table, region_table_beside
+from sessionfx.bids.region_tables import count_column, read_region_table, region_table_beside
 from sessionfx.bids.stat_maps import read_effect
 from sessionfx.errors import LevelError
 from sessionfx.execution import in_threads
@@ -57,7 +57,7 @@ class RegionValues:
     n_voxels : ndarray of int, shape (N, R)
         That a map has.
     shares : ndarray of shape (N, R)
-        Of each region's voxels on the maps' grid.
+        Of each region's voxels in the space of the maps.
     """
 
     effects: NDArray[np.float64]
@@ -126,8 +126,8 @@ class ContrastRegions:
 
     @cached_property
     def regions(self) -> Regions:
-        """The regions on the maps' grid."""
-        return self.atlas.on_grid(self.stack.space.as_grid())
+        """The regions in the space of the maps."""
+        return self.atlas.on(self.stack.space)
 
     @property
     def rows(self) -> list[FirstLevelMap]:
@@ -141,13 +141,13 @@ class ContrastRegions:
 
     def _from_tables(self) -> RegionValues | None:
         """Read the tables of the participant level; None unless every map has one of the same atlas."""
-        found = [read_region_table(path, self.atlas) for path in self.tables]
+        found = [read_region_table(path, self.atlas, self.stack.space) for path in self.tables]
         if not found or any(table is None for table in found):
             return None
         tables = [table.set_index("index").reindex(self.regions.indices) for table in found if table is not None]
         effects, variances, n_voxels, shares = (
             np.array([table[column] for table in tables], dtype=float)
-            for column in ("effect", "variance", "n_voxels", "share")
+            for column in ("effect", "variance", count_column(self.stack.space), "share")
         )
         return RegionValues(effects, variances, np.nan_to_num(n_voxels).astype(np.intp), np.nan_to_num(shares))
 
@@ -178,9 +178,9 @@ class ContrastRegions:
     @property
     def left_out(self) -> dict[str, str]:
         """Regions that are not answered, and why."""
-        n_maps = len(self.measured.effects)
+        n_maps, features = len(self.measured.effects), self.stack.space.features
         return {
-            name: f"{n_maps - found} of {n_maps} maps have less than {LEAST_SHARE:.0%} of its voxels"
+            name: f"{n_maps - found} of {n_maps} maps have less than {LEAST_SHARE:.0%} of its {features}"
             for name, found, answered in zip(self.regions.names, self.measured.coverage, self.is_answered, strict=True)
             if not answered
         }
@@ -300,7 +300,7 @@ def unanswered(all_regions: Iterable[ContrastRegions]) -> list[str]:
     """Say which regions of which atlas are not answered, as warnings."""
     return [
         f"Atlas {found.atlas.label}: {counted(len(found.left_out), 'region')} not answered, as some map has less than "
-        f"{LEAST_SHARE:.0%} of the voxels: {listed(found.left_out, most=8)}."
+        f"{LEAST_SHARE:.0%} of the {found.stack.space.features}: {listed(found.left_out, most=8)}."
         for found in all_regions
         if found.left_out
     ]

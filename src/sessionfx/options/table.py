@@ -273,11 +273,12 @@ SECTIONS = {
                help="smallest cluster in the tables; of surfaces in vertices, as nilearn counts"),
         Option(name="atlas", value=FilePath(), takes=Takes.ONE_REPEATED, metavar="FILE",
                help="answer every session contrast in the regions of this image of labels, in the space of the maps, "
-               "and name those of peaks; the participant level writes tables of regions",
+               "and name those of peaks; the participant level writes tables of regions. For surfaces a .dlabel.nii "
+               "file, or the .label.gii or .annot file of one hemisphere, with the other's beside it",
                otherwise="voxels and coordinates only"),
         Option(name="atlas_labels", value=FilePath(), takes=Takes.ONE_REPEATED, metavar="FILE",
                help="its table with columns 'index' and 'name', or JSON; of several, in the order of --atlas",
-               otherwise="the .tsv, or .json, beside the atlas"),
+               otherwise="the names in a label file, or the .tsv, or .json, beside the atlas"),
         Option(name="permutations",
                value=Number(largest=10**6, whole=True, reason="p to a millionth, and weeks of work"), metavar="N",
                help="family-wise p values of the summary-statistics and marginal strategies from N resamplings of "

@@ -133,7 +133,7 @@ def participant_chain(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) 
     """
     participant, files = runs[0].participant, analysis.files
     logged = entity_string({"sub": participant, **analysis.entities})
-    atlases = tuple((atlas.files[0], atlas.files[1]) for atlas in analysis.atlases)
+    atlases = tuple(atlas.source for atlas in analysis.atlases)
     fits = [
         Task(
             name=f"fit {run.name}",
@@ -340,8 +340,8 @@ class ParticipantMaps:
             return
         fitted = [run for run in self.fitted if run.run.session == session]
         combined = combine_runs(of_atlas(fitted, atlas.label, contrast), contrast, self.analysis.model)
-        table = session_table(fitted, atlas.label, combined)
-        self.analysis.files.write_regions(self.participant, session, contrast, atlas, table)
+        table, space = session_table(fitted, atlas.label, combined), fitted[0].mean.space
+        self.analysis.files.write_regions(self.participant, session, contrast, atlas, table, space=space)
 
     def write_question(self, contrast: Contrast, question: SessionContrast) -> None:
         """Write the answer to a session contrast, where there is one."""

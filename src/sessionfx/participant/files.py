@@ -45,6 +45,7 @@ from sessionfx.options import FirstLevelModel
 from sessionfx.participant.run import FittedRun, MeanImage, model_parameters
 from sessionfx.space.grid import Grid
 from sessionfx.space.regions import LEAST_SHARE
+from sessionfx.space.space import Space
 from sessionfx.space.stat_map import StatMap
 from sessionfx.wording import joined
 
@@ -217,9 +218,9 @@ class FirstLevelFiles:
         )
 
     def write_regions(
-        self, participant: str, session: str, contrast: Contrast, atlas: Atlas, table: pd.DataFrame
+        self, participant: str, session: str, contrast: Contrast, atlas: Atlas, table: pd.DataFrame, *, space: Space
     ) -> None:
-        """Write the regions of an atlas in a session."""
+        """Write the regions of an atlas in a session, of maps in a space."""
         path, _ = self.outputs_of_regions(participant, session, contrast, atlas.label)
         maps = self.session_maps(participant, session, contrast)
         content = {
@@ -229,7 +230,7 @@ class FirstLevelFiles:
             **atlas_fields(atlas),
             "LeastShareOfRegion": LEAST_SHARE,
         }
-        write_region_table(path, table, {**value_columns(self.model.effect_units), **STATISTIC_COLUMNS}, content)
+        write_region_table(path, table, {**value_columns(self.model.effect_units, space), **STATISTIC_COLUMNS}, content)
 
     def write_combined(
         self,

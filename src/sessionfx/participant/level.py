@@ -12,7 +12,6 @@ from sessionfx.ask.confounds import PRESETS
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.event_model import parse_event_model
 from sessionfx.ask.session_contrasts import SessionContrast
-from sessionfx.bids.atlas import read_atlases
 from sessionfx.bids.dataset import dataset_links, find_derivative_roots, open_dataset, preprocessing_programs
 from sessionfx.bids.derivatives import check_output_place, prepare_output
 from sessionfx.bids.first_level_maps import NATIVE
@@ -48,6 +47,7 @@ from sessionfx.tasks.call import (
     EXIT_SOME_FAILED,
     asked_of_sessions,
     check_private_folders,
+    chosen_atlases,
     keep_methods,
     keep_model,
     keep_options,
@@ -213,7 +213,7 @@ def _analysis(
         links=dataset_links(raw, sources),
         preprocessing=preprocessing_programs(sources),
         has_pages=not options.execution.no_report,
-        atlases=read_atlases(options.group.atlas, options.group.atlas_labels),
+        atlases=chosen_atlases(options.group, selection.every_run[0].images, selection.entities["space"]),
         extension=selection.map_extension,
     )
 
@@ -228,8 +228,11 @@ def _check_surfaces(selections: Iterable[RunSelection], options: Options) -> Non
             f"--space {NATIVE} is a surface of each participant's own, which no group level can compare. Ask for the "
             "participant level alone, or choose another with --space."
         )
-    if options.group.atlas:
-        raise CommandLineError(f"--atlas names regions of volumes, and space {spaces[0]} is on surfaces. Leave it out.")
+    if options.group.atlas and spaces[0] == NATIVE:
+        raise CommandLineError(
+            f"--space {NATIVE} is a surface of each participant's own, and --atlas {options.group.atlas[0]} is on one "
+            "that all share. Leave it out, or choose another with --space."
+        )
     if options.first_level.smoothing_fwhm:
         _check_meshes(selections)
 

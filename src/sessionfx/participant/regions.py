@@ -20,6 +20,7 @@ from scipy import sparse
 
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.bids.atlas import Atlas, atlas_label, read_atlas
+from sessionfx.bids.region_tables import count_column
 from sessionfx.options import FirstLevelModel
 from sessionfx.participant.bold import RunData
 from sessionfx.participant.glm import VOXELS_PER_BLOCK, fit_run, scaling
@@ -38,7 +39,7 @@ class RunRegions:
     Attributes
     ----------
     regions : Regions
-        On the run's grid.
+        In the run's space.
     n_voxels : ndarray of int, shape (R,)
         That have data.
     estimates : dict of str to StatMap
@@ -51,24 +52,24 @@ class RunRegions:
 
 
 @lru_cache(maxsize=8)
-def _atlas(files: tuple[Path, Path]) -> Atlas:
+def _atlas(files: tuple[Path, Path | None]) -> Atlas:
     """Read an atlas once for all runs that a worker fits; its files do not change while a call lasts."""
     return read_atlas(*files)
 
 
 def fit_regions(
     data: RunData,
-    atlases: Sequence[tuple[Path, Path]],
+    atlases: Sequence[tuple[Path, Path | None]],
     matrix: NDArray[np.float64],
     vectors: Mapping[str, NDArray[np.float64]],
     model: FirstLevelModel,
 ) -> dict[str, RunRegions]:
-    """Fit the mean series of the regions of each atlas, given by image and table.
+    """Fit the mean series of the regions of each atlas, given by `Atlas.source`.
 
     Parameters
     ----------
     data : RunData
-    atlases : sequence of (Path, Path)
+    atlases : sequence of (Path, Path or None)
     matrix : ndarray of shape (T, P)
         The design.
     vectors : mapping of str to ndarray
@@ -82,7 +83,7 @@ def fit_regions(
     """
     found = {}
     for files in atlases:
-        regions = _atlas(files).on_grid(data.space.as_grid())
+        regions = _atlas(files).on(data.space)
         counts = regions.counts(data.mask)
         enough = regions.shares(counts) >= LEAST_SHARE
         estimates = {}
@@ -136,4 +137,4 @@ def session_table(fitted: Sequence[FittedRun], atlas: str, combined: StatMap[Any
             values[chosen] = getattr(estimate, name)
     shares = regions.shares(n_voxels)
     names = {"index": regions.indices, "region": regions.names}
-    return pd.DataFrame({**names, **columns, "n_voxels": n_voxels, "share": shares})
+    return pd.DataFrame({**names, **columns, count_column(regions.space): n_voxels, "share": shares})

@@ -153,9 +153,9 @@ def analyse_run(
     run: RunInputs,
     contrasts: Sequence[Contrast],
     model: FirstLevelModel,
-    atlases: Sequence[tuple[Path, Path]] = (),
+    atlases: Sequence[tuple[Path, Path | None]] = (),
 ) -> FittedRun:
-    """Analyse a run, and the regions of atlases, each given by image and table.
+    """Analyse a run, and the regions of atlases, each given by its `Atlas.source`.
 
     A contrast with a condition the run does not have is left out, with a warning.
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sessionfx.space.grid import Grid
 from sessionfx.space.mesh import Mesh, check_meshes, neighbours
 from sessionfx.space.space import NO_INTENT, Intent, Space, Structure
+from sessionfx.space.structured import Structured
 
 if TYPE_CHECKING:
     from nibabel.cifti2.cifti2 import Cifti2Image
@@ -25,7 +26,7 @@ _HEMISPHERES = {"CIFTI_STRUCTURE_CORTEX_LEFT": "L", "CIFTI_STRUCTURE_CORTEX_RIGH
 
 
 @dataclass(frozen=True)
-class Grayordinates(Space):
+class Grayordinates(Structured):
     """Grayordinates, of which the axis of the file they came from says where they lie.
 
     Attributes
@@ -120,6 +121,11 @@ class Grayordinates(Space):
         features = np.full(self.axis.volume_shape or (1, 1, 1), -1)
         features[tuple(self.axis.voxel[places].T)] = places
         return features, Grid(features.shape, np.eye(4) if self.axis.affine is None else self.axis.affine)
+
+    @property
+    def voxel_grid(self) -> Grid | None:
+        """Grid of the voxels."""
+        return None if self.axis.affine is None else Grid(self.axis.volume_shape, self.axis.affine)
 
     @cached_property
     def adjacency(self) -> csr_array | None:

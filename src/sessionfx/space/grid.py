@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from sessionfx.space.space import NO_INTENT, Intent, Space
@@ -85,6 +86,47 @@ class Grid(Space):
         """Find the voxel at a place, or nearest to it."""
         voxel = np.linalg.inv(self.affine) @ (place["x"], place["y"], place["z"], 1.0)
         return int(np.ravel_multi_index(tuple(np.rint(voxel[:3]).astype(np.intp)), self.shape))
+
+    def misfit_of(self, own: Space) -> str:
+        """Say that labels of surfaces cannot be put on voxels; those of any grid can."""
+        return "" if isinstance(own, Grid) else "its labels are of vertices"
+
+    def labels_from(self, labels: NDArray[np.int_], own: Space) -> NDArray[np.int_]:
+        """Give the label of the nearest voxel at the middle of each voxel; 0 beyond the other image."""
+        if self.same_as(own):
+            return labels
+        found = np.zeros(self.shape, dtype=labels.dtype)
+        to_own = np.linalg.inv(own.as_grid().affine) @ self.affine
+        plane = np.stack(np.meshgrid(*map(np.arange, self.shape[1:]), indexing="ij"), axis=-1).reshape(-1, 2)
+        for i in range(self.shape[0]):
+            voxels = np.rint(apply_affine(to_own, np.column_stack([np.full(len(plane), i), plane]))).astype(int)
+            inside = ((voxels >= 0) & (voxels < labels.shape)).all(axis=1)
+            found[i].reshape(-1)[inside] = labels[tuple(voxels[inside].T)]
+        return found
+
+    def placed_text(self, labels: NDArray[np.int_], own: Space) -> str:
+        """Count the voxels that have labels on either grid."""
+        if self.same_as(own):
+            return ""
+        return (
+            f", put from {own} on {self} by the nearest voxel: {int((labels != 0).sum()):,} voxels of regions there, "
+            f"{int((self.labels_from(labels, own) != 0).sum()):,} here"
+        )
+
+    def nearest_label(self, labels: NDArray[np.int_], place: Mapping[str, Any], within: float) -> tuple[int, bool]:
+        """Look for a label in steps of 1 mm about x, y and z; see `Space.nearest_label`."""
+        steps = np.arange(-within, within + 1)
+        around = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
+        distance = np.linalg.norm(around, axis=1)
+        # the place itself first
+        order = np.argsort(distance, kind="stable")[: int((distance <= within).sum())]
+        places = np.array([place[axis] for axis in "xyz"]) + around[order]
+        voxels = np.rint(apply_affine(np.linalg.inv(self.affine), places)).astype(int)
+        inside = ((voxels >= 0) & (voxels < labels.shape)).all(axis=1)
+        found = np.zeros(len(voxels), dtype=int)
+        found[inside] = labels[tuple(voxels[inside].T)]
+        there = np.flatnonzero(found)
+        return (int(found[there[0]]), there[0] == 0) if there.size else (0, False)
 
     def image(self, values: NDArray[Any], intent: Intent = NO_INTENT, names: tuple[str, ...] = ()) -> Nifti1Image:
         """Make an array of its shape, or of N volumes along a further axis, a NIfTI image."""

@@ -150,6 +150,39 @@ class Space(ABC):
             By hemisphere, L or R, where each has a file of its own; else by the empty text.
         """
 
+    @abstractmethod
+    def misfit_of(self, own: Space) -> str:
+        """Say why labels of another space cannot be put on this one; empty where they can."""
+
+    @abstractmethod
+    def labels_from(self, labels: NDArray[np.int_], own: Space) -> NDArray[np.int_]:
+        """Give the label of each feature, of this space's shape, from those of another one that fits.
+
+        0 is no label.
+        """
+
+    @abstractmethod
+    def placed_text(self, labels: NDArray[np.int_], own: Space) -> str:
+        """Say what labels of another space become on this one, after their number; empty where they stay."""
+
+    @abstractmethod
+    def nearest_label(self, labels: NDArray[np.int_], place: Mapping[str, Any], within: float) -> tuple[int, bool]:
+        """Give the label at a place, or the nearest one; and whether it is that of the place itself.
+
+        Parameters
+        ----------
+        labels : ndarray of int, of the space's shape
+        place : mapping
+            See `place`; in a voxel grid any coordinates.
+        within : float
+            How far to look (mm).
+
+        Returns
+        -------
+        (int, bool)
+            Label 0 where there is none.
+        """
+
     @property
     @abstractmethod
     def hemispheres(self) -> Mapping[str, int]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sessionfx.errors import ParticipantError
 from sessionfx.space.mesh import Mesh, check_meshes
 from sessionfx.space.space import NO_INTENT, Intent, Space, Structure
+from sessionfx.space.structured import Structured
 
 if TYPE_CHECKING:
     from nilearn.surface import SurfaceImage
@@ -22,7 +23,7 @@ HEMISPHERES = {"L": "left", "R": "right"}
 
 
 @dataclass(frozen=True)
-class Surface(Space):
+class Surface(Structured):
     """The vertices of hemispheres, as parts of one axis.
 
     Attributes
@@ -39,6 +40,7 @@ class Surface(Space):
     vertices: Mapping[str, int]
     meshes: Mapping[str, Mesh] = field(default_factory=dict, compare=False, repr=False)
 
+    voxel_grid: ClassVar[None] = None
     feature: ClassVar[str] = "vertex"
     features: ClassVar[str] = "vertices"
     kind: ClassVar[str] = "surface"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sessionfx.ask.session_contrasts import SessionContrast, differences_left_out, resolve_session_contrasts
+from sessionfx.bids.atlas import Atlas, atlases_of, read_atlases
 from sessionfx.bids.names import file_name
 from sessionfx.bids.session_order import SessionOrder
 from sessionfx.bids.writing import write_text
@@ -50,6 +51,19 @@ def asked_of_sessions(model: GroupModel, chosen: Chosen) -> list[SessionContrast
     return resolve_session_contrasts(
         model.session_contrast, chosen.sessions, order_is_known=chosen.order.is_known, order_source=chosen.order.source
     )
+
+
+def chosen_atlases(model: GroupModel, files: Sequence[Path], space: str | None) -> tuple[Atlas, ...]:
+    """Read the atlases, choose those for maps or series, of which files are given, and say which are not used.
+
+    See `atlases_of`.
+    """
+    atlases = read_atlases(model.atlas, model.atlas_labels)
+    chosen = atlases_of(atlases, files, space)
+    for atlas in atlases:
+        if not any(atlas is used for used in chosen):
+            say(f"Not used for {files[0].name}: --atlas {atlas.files[0]}, which is for other spaces.")
+    return chosen
 
 
 def say_warnings(model: GroupModel, tasks: Iterable[Chosen]) -> None:
