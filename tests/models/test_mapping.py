@@ -239,6 +239,10 @@ REFUSED: dict[str, tuple[tuple[dict[str, Any], ...], str]] = {
     "product of covariates": ((run_node(), node("Dataset", Transformations=with_transformations({"Name": "Product", "Input": ["a", "b"], "Output": "c"}))), "Product of participants' covariates"),
     "runs within a session": ((run_node(GroupBy=["run", "session", "subject"]), node("Session", Model={"X": ["runs1_2", "run3"]})), "at level Session X is [1], a mean"),
     "levels in another order": ((run_node(), node("Dataset"), node("Subject")), "not of levels Run, Session, Subject, Dataset in this order"),
+    "said twice": (
+        (run_node(Model={"HRF": {"Variables": ["trial_type.a"], "Model": "spm"}, "Software": {"SessionFX": {"DesignsFrom": "nodes", "Options": {"hrf_model": "glover"}}}}),),
+        "'hrf_model' is said by the nodes too",
+    ),
     "no run": ((node("Dataset"),), "there are 0 nodes of level Run"),
 }  # fmt: skip
 

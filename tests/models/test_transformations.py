@@ -273,6 +273,23 @@ REFUSED = {
     "no finite power": ([{"Name": "Power", "Input": "gain", "Value": -1}], "is no finite number"),
     "dispersion alone": ([{"Name": "Convolve", "Input": "gain", "Dispersion": True}], "Dispersion without Derivative"),
     "not convolved": ([], "nothing convolves"),
+    "an output too few": ([{"Name": "Demean", "Input": "[gl]*", "Output": "g"}], "1 outputs are named for 2 inputs"),
+    "a weight too few": (
+        [{"Name": "Sum", "Input": "[gl]*", "Weights": [1], "Output": "s"}],
+        "1 weights for 2 inputs",
+    ),
+    "confounds joined": (
+        [{"Name": "Concatenate", "Input": "trans_x", "Output": "s"}],
+        "a confound, which has no levels",
+    ),
+    "durations of a confound": (
+        [{"Name": "Assign", "Input": "trans_x", "Target": "gain", "TargetAttr": "duration"}],
+        "'trans_x' is a confound, which has no events",
+    ),
+    "assigned after Convolve": (
+        [CONVOLVE, {"Name": "Assign", "Input": "load", "Target": "gain", "TargetAttr": "duration"}],
+        "'gain' is convolved before it. Put Convolve last",
+    ),
     "different rows": (
         [
             {"Name": "Copy", "Input": "gain", "Output": "other"},
@@ -295,6 +312,11 @@ def test_what_cannot_be_done_exactly_is_refused(case):
     with pytest.raises(TransformationError) as refused:
         run(*instructions, x=x)
     assert sentence in str(refused.value)
+
+
+def test_what_is_convolved_is_not_convolved_by_the_model_again():
+    with pytest.raises(TransformationError, match="'gain' is convolved twice"):
+        run(CONVOLVE, x=("gain",), hrf=Hrf(variables=("gain",), model="spm"))
 
 
 def test_columns_of_a_response_are_all_there_or_none():

@@ -253,6 +253,7 @@ def test_levels_run_in_their_own_order(levels: list[str], expected: tuple[str, .
         (["--omp-nthreads", "0"], ["--omp-nthreads", "from 1 on"]),
         (["--cluster-threshold=-1"], ["--cluster-threshold", "whole number"]),
         (["--participant-label", "sub_01"], ["--participant-label", "'sub_01'", "not a BIDS label"]),
+        (["--participant-label", "1" * 300], ["--participant-label", "longer than a file name can be"]),
         (["--participant-label", "../01"], ["--participant-label", "not a BIDS label"]),
         (["--participant-label"], ["--participant-label", "expected at least one"]),
         (["--session-label", "ses-"], ["--session-label", "not a BIDS label"]),

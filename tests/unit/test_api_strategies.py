@@ -289,6 +289,14 @@ def test_maps_that_there_are_not_are_refused(study: GroupStudy, asked: dict[str,
         sessionfx.load_session_maps(**({"source": study.maps} | asked))
 
 
+def test_of_several_contrasts_one_is_to_be_named(tmp_path: Path) -> None:
+    study = make_study(tmp_path)
+    for (participant, session), effect in study.effects.items():
+        study.write(participant, session, -effect, None, "bMinusA")
+    with pytest.raises(sessionfx.SessionFXError, match=r"several contrasts: aMinusB, bMinusA\. Name one"):
+        sessionfx.load_session_maps(study.maps)
+
+
 def test_calibration_needs_voxels(study: GroupStudy) -> None:
     estimates = sessionfx.estimate(sessionfx.load_session_maps(study.maps), strategy="summary-statistics")
     with pytest.raises(sessionfx.SessionFXError, match="n_voxels must be 1 or more"):
