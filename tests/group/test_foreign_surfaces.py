@@ -133,6 +133,14 @@ def test_the_group_of_nilearns_maps_equals_that_of_our_own(nilearns: Foreign) ->
         assert np.array_equal(inside, nilearns.result(sessions, "z") != 0)
 
 
+def test_without_a_space_no_mesh_is_found_and_the_remedy_is_said(nilearns: Foreign) -> None:
+    said = "the names of the maps say no space. Name it with --space, such as fsaverage5."
+    for space, is_said in ((None, True), ("sphere", False)):
+        maps = sessionfx.load_session_maps(nilearns.maps, space=space)
+        estimates = sessionfx.estimate(maps, strategy="summary-statistics")
+        assert any(said in warning for warning in estimates.warnings) == is_said
+
+
 # FitLins ----------------------------------------------------------------------------------------------------
 
 

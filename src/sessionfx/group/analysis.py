@@ -649,7 +649,12 @@ class ContrastMaps:
         space = self._stack.space
         if space.has_meshes:
             return []
-        missing = missing_mesh(self._analysis.selection.entities)
+        entities = self._analysis.selection.entities
+        missing = (
+            missing_mesh(entities)
+            if entities["space"]
+            else "the names of the maps say no space. Name it with --space, such as fsaverage5."
+        )
         return [f"No clusters of {space.features} are listed, and nothing is drawn: {missing}"]
 
     def _standing_out(self) -> list[str]:
