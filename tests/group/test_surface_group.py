@@ -449,6 +449,7 @@ def all_null_maxima(values: np.ndarray, space: Space, mask: np.ndarray, statisti
     return ascending[np.diff(ascending, prepend=0) > 1e-5 * ascending]
 
 
+@pytest.mark.slow
 def test_the_null_maxima_of_the_enhancement_are_those_of_mne() -> None:
     mask = np.ones(SURFACE.shape, dtype=bool)
     values = few_participants(mask.size)
