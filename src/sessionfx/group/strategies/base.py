@@ -30,6 +30,7 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.options import StrategyModel
 from sessionfx.options.groups import EFFECT_UNITS
 from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.linear_algebra import Array
 from sessionfx.statistics.partial_coverage import Cells, Fitted
 from sessionfx.statistics.resampling import Resampling, WildBootstrap
 
@@ -62,9 +63,9 @@ class MapLayout:
     participants: tuple[str, ...]
     sessions: tuple[str, ...]
     covariate_names: tuple[str, ...] = ()
-    covariates: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    covariates: Array = field(default_factory=lambda: np.empty((0, 0)))
     session_covariate_names: tuple[str, ...] = ()
-    session_covariates: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    session_covariates: Array = field(default_factory=lambda: np.empty((0, 0)))
     times: tuple[str, ...] = ()
 
     def at_rows(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> MapLayout:
@@ -112,7 +113,7 @@ class MapLayout:
         rows = [[own[session] for session in sessions] for own in found if set(sessions) <= set(own)]
         return np.array(rows, dtype=int).reshape(len(rows), len(sessions))
 
-    def session_columns(self, sessions: Sequence[str]) -> NDArray[np.float64]:
+    def session_columns(self, sessions: Sequence[str]) -> Array:
         """Ones where a map is of a session, of shape (N, S)."""
         return np.array([[float(own == session) for session in sessions] for own in self.sessions])
 
@@ -148,11 +149,11 @@ class MapLayout:
             for covariate, indices in columns.items()
         }
 
-    def session_covariate(self, name: str) -> NDArray[np.float64]:
+    def session_covariate(self, name: str) -> Array:
         """Values of a session covariate at all rows, as measured."""
         return np.asarray(self.session_covariates[:, self.session_covariate_names.index(name)])
 
-    def participant_means(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def participant_means(self, values: Array) -> Array:
         """Replace the value of each map, of shape (N,), by the mean over the participant's maps."""
         _, owners = np.unique(self.participants, return_inverse=True)
         means = np.bincount(owners, values) / np.bincount(owners)
@@ -164,7 +165,7 @@ class MapLayout:
 
     def adjusting_covariates(
         self, session_contrast: SessionContrast, effect: str = "mixture"
-    ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    ) -> tuple[tuple[str, ...], Array]:
         """Session covariates that are adjusted for, centred over all maps: all but those that serve as time.
 
         Parameters
@@ -180,7 +181,7 @@ class MapLayout:
         values : ndarray of shape (N, R)
         """
         times = {*self.times, session_contrast.time}
-        found: dict[str, NDArray[np.float64]] = {}
+        found: dict[str, Array] = {}
         for index, name in enumerate(self.session_covariate_names):
             if name not in times:
                 values = self.session_covariates[:, index]
@@ -188,7 +189,7 @@ class MapLayout:
         columns = [values - values.mean() for values in found.values()]
         return tuple(found), np.column_stack(columns) if columns else np.empty((len(self.participants), 0))
 
-    def parts(self, name: str, values: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    def parts(self, name: str, values: Array) -> dict[str, Array]:
         """Split the values of a session covariate into what differs within and between participants, by name."""
         between = self.participant_means(values)
         parts = {f"{name}:within": values - between, f"{name}:between": between}
@@ -221,9 +222,7 @@ class PartialMaps:
     known: dict[object, Any] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def of(
-        cls, layout: MapLayout, question: Question, effects: NDArray[np.float64], has: NDArray[np.bool_]
-    ) -> PartialMaps:
+    def of(cls, layout: MapLayout, question: Question, effects: Array, has: NDArray[np.bool_]) -> PartialMaps:
         """Arrange maps of shape (N, V)."""
         sessions = tuple(session for session in question.sessions.sessions if session in layout.sessions) or ("",)
         rows = np.array(
@@ -234,11 +233,11 @@ class PartialMaps:
         cells = Cells(*(np.ascontiguousarray(np.moveaxis(part, 2, 0)) for part in (values, there.astype(float))))
         return cls(layout, question, sessions, rows, cells)
 
-    def arranged(self, design: NDArray[np.float64]) -> NDArray[np.float64]:
+    def arranged(self, design: Array) -> Array:
         """Arrange a design matrix of shape (N, P) as the maps: (n, S, P), with zeros where there is no map."""
         return np.where((self.rows >= 0)[:, :, None], design[self.rows], 0.0)
 
-    def shared(self, fit: Callable[..., Shared], *design: NDArray[np.float64]) -> Shared:
+    def shared(self, fit: Callable[..., Shared], *design: Array) -> Shared:
         """Fit a design to the maps, once for all plans that have it."""
         key = fit, *(part.tobytes() for part in design)
         if key not in self.known:
@@ -246,7 +245,7 @@ class PartialMaps:
         return cast("Shared", self.known[key])
 
     @property
-    def between(self) -> NDArray[np.float64]:
+    def between(self) -> Array:
         """Constant and covariates of the participants, of shape (n, P)."""
         return self.layout.between(self.rows.max(axis=1).tolist()).to_numpy()
 
@@ -287,7 +286,7 @@ class Question:
         """Whether it asks if several contrasts, over sessions, participants or conditions, are all zero."""
         return self.sessions.kind == "any" or self.group.is_f_test or bool(self.tested)
 
-    def group_weights(self, n_columns: int) -> NDArray[np.float64]:
+    def group_weights(self, n_columns: int) -> Array:
         """Weights over the constant and the covariates, of shape (P,), or (R, P) for an F test of R rows."""
         given = np.array(self.group.tested or self.group.weights)
         weights = np.zeros((*given.shape[:-1], n_columns))
@@ -389,7 +388,7 @@ class Plan(ABC):
     """
 
     design_matrix: pd.DataFrame
-    contrast: NDArray[np.float64]
+    contrast: Array
     rows: tuple[int, ...]
     left_out: dict[str, str] = field(default_factory=dict)
     description: str = ""
@@ -426,7 +425,7 @@ class Plan(ABC):
         """Equal for plans whose `pooled_sums` are the same."""
         return id(self)
 
-    def pooled_sums(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+    def pooled_sums(self, effects: NDArray[np.floating]) -> Array:
         """Sum up what the plan must know of some voxels; the sums of blocks add up.
 
         Parameters
@@ -435,7 +434,7 @@ class Plan(ABC):
         """
         raise NotImplementedError
 
-    def informed(self, sums: NDArray[np.float64]) -> Self:
+    def informed(self, sums: Array) -> Self:
         """Make the plan ready with the sums over all voxels.
 
         Raises
@@ -445,9 +444,7 @@ class Plan(ABC):
         """
         raise NotImplementedError
 
-    def estimate_beside(
-        self, effects: NDArray[np.float64], variances: NDArray[np.float64] | None, shared: dict[object, Any]
-    ) -> Estimate | FTest:
+    def estimate_beside(self, effects: Array, variances: Array | None, shared: dict[object, Any]) -> Estimate | FTest:
         """Estimate as `estimate` does; what others can use is shared with plans that estimate from the same maps."""
         return self.estimate(effects, variances)
 
@@ -498,9 +495,7 @@ class Plan(ABC):
             Their sampling variances, where the strategy needs them.
         """
 
-    def participant_weights(
-        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
-    ) -> NDArray[np.float64]:
+    def participant_weights(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Array:
         """Say how much each participant counts at each voxel, where the plan weighs them.
 
         Parameters

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sessionfx.execution import MapOrdered, in_this_process
 from sessionfx.group.strategies.base import Plan
 from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.linear_algebra import Array
 
 VOXELS_PER_BLOCK = 16_384  # at most
 # With many maps blocks have fewer voxels: what is worked on at a time is a few times this, and stays in the cache.
@@ -33,9 +34,7 @@ class Estimator(Protocol):
     def uses_variances(self) -> bool:
         """Whether the maps' sampling variances enter."""
 
-    def estimate_beside(
-        self, effects: NDArray[np.float64], variances: NDArray[np.float64] | None, shared: dict[object, Any]
-    ) -> Estimate | FTest:
+    def estimate_beside(self, effects: Array, variances: Array | None, shared: dict[object, Any]) -> Estimate | FTest:
         """Estimate the question at V voxels from N maps; see `Plan.estimate_beside`."""
 
 
@@ -154,7 +153,7 @@ def distinct_pools(plans: Sequence[Plan]) -> dict[object, Plan]:
     return chosen
 
 
-def informed(plan: Plan, sums: Mapping[object, NDArray[np.float64]]) -> Plan:
+def informed(plan: Plan, sums: Mapping[object, Array]) -> Plan:
     """Make a plan ready with what `distinct_pools` found over all voxels.
 
     Raises
@@ -165,12 +164,12 @@ def informed(plan: Plan, sums: Mapping[object, NDArray[np.float64]]) -> Plan:
     return plan.informed(sums[plan.pool_key]) if plan.pools else plan
 
 
-def as_block(values: NDArray[np.floating]) -> NDArray[np.float64]:
+def as_block(values: NDArray[np.floating]) -> Array:
     """Bring the maps of a block, which may have to be read, into the type and memory layout everyone computes with."""
     return np.ascontiguousarray(values, dtype=np.float64)
 
 
-def pooled_sums(plans: Sequence[Plan], effects: NDArray[np.floating]) -> list[NDArray[np.float64]]:
+def pooled_sums(plans: Sequence[Plan], effects: NDArray[np.floating]) -> list[Array]:
     """Sum up what plans must know of a block; a function of a module travels to other processes."""
     values = as_block(effects)
     return [plan.pooled_sums(values) for plan in plans]

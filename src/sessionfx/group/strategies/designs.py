@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies.base import MapLayout, Question
-from sessionfx.statistics.linear_algebra import is_estimable, rank_of
+from sessionfx.statistics.linear_algebra import Array, is_estimable, rank_of
 from sessionfx.wording import session_names
 
 TOO_FEW_PARTICIPANTS = "There is one participant only; a group model needs at least two."
@@ -49,7 +49,7 @@ class SessionDesign:
     """
 
     matrix: pd.DataFrame
-    contrast: NDArray[np.float64]
+    contrast: Array
     session_weights: dict[str, float]
     warnings: tuple[str, ...] = ()
 
@@ -117,7 +117,7 @@ def session_design(layout: MapLayout, question: Question, covariate_effect: str 
         raise NotEstimableError(TOO_FEW_PARTICIPANTS)
     between = layout.between(range(len(layout.participants)))
     group_weights = question.group_weights(between.shape[1])
-    over_sessions: NDArray[np.float64]
+    over_sessions: Array
     session_weights: dict[str, float] = {}
     means_of_time = pd.DataFrame(index=layout.row_names())
     if asked.time is not None:
@@ -166,7 +166,7 @@ def no_trend(asked: SessionContrast) -> str:
 
 def _time_columns(
     layout: MapLayout, time: str, degree: int, covariate_effect: str
-) -> tuple[dict[str, NDArray[np.float64]], pd.DataFrame]:
+) -> tuple[dict[str, Array], pd.DataFrame]:
     """Columns of a trend over a measured time: those with products with the covariates, and those without."""
     constant, values = np.ones(len(layout.participants)), layout.session_covariate(time)
     # centred, so that a power is no multiple of the lower ones in practice
@@ -174,7 +174,7 @@ def _time_columns(
     if covariate_effect == "mixture":
         return {"": constant, **powers}, pd.DataFrame(index=layout.row_names())
     columns = {"": constant}
-    between: dict[str, NDArray[np.float64]] = {}
+    between: dict[str, Array] = {}
     for name, power in powers.items():
         parts = layout.parts(name, power)
         within = f"{name}:within"
@@ -183,7 +183,7 @@ def _time_columns(
     return columns, pd.DataFrame(between, index=layout.row_names())
 
 
-def _products(columns: dict[str, NDArray[np.float64]], between: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+def _products(columns: dict[str, Array], between: pd.DataFrame) -> dict[str, Array]:
     """Multiply every column over sessions with every column over participants."""
     named = {}
     for session, column in columns.items():
@@ -194,11 +194,7 @@ def _products(columns: dict[str, NDArray[np.float64]], between: pd.DataFrame) ->
 
 
 def _main_effects(
-    full: SessionDesign,
-    columns: dict[str, NDArray[np.float64]],
-    between: pd.DataFrame,
-    over_sessions: NDArray[np.float64],
-    group_weights: NDArray[np.float64],
+    full: SessionDesign, columns: dict[str, Array], between: pd.DataFrame, over_sessions: Array, group_weights: Array
 ) -> SessionDesign:
     """Build the model without products: a column for every session, and one for every covariate."""
     covariates = between.drop(columns="intercept").set_index(full.matrix.index)
@@ -211,7 +207,7 @@ def _main_effects(
     )
 
 
-def complete_participants(layout: MapLayout, asked: SessionContrast) -> tuple[NDArray[np.int_], NDArray[np.float64]]:
+def complete_participants(layout: MapLayout, asked: SessionContrast) -> tuple[NDArray[np.int_], Array]:
     """Find the participants who have every session.
 
     Returns
@@ -225,7 +221,7 @@ def complete_participants(layout: MapLayout, asked: SessionContrast) -> tuple[ND
     return rows, layout.between(rows[:, 0].tolist()).to_numpy()
 
 
-def session_differences(effects: NDArray[np.floating], complete: NDArray[np.int_]) -> NDArray[np.float64]:
+def session_differences(effects: NDArray[np.floating], complete: NDArray[np.int_]) -> Array:
     """Compute the orthonormal differences between sessions of participants who have them all.
 
     Parameters
@@ -241,7 +237,7 @@ def session_differences(effects: NDArray[np.floating], complete: NDArray[np.int_
     return np.asarray(np.einsum("qs,nsv->qnv", difference_contrasts(complete.shape[1]), effects[complete]))
 
 
-def difference_contrasts(n_sessions: int) -> NDArray[np.float64]:
+def difference_contrasts(n_sessions: int) -> Array:
     """Orthonormal contrasts of shape (S − 1, S) that are all zero where no session differs (Helmert's)."""
     rows = np.array(
         [[1.0] * (step + 1) + [-(step + 1.0)] + [0.0] * (n_sessions - step - 2) for step in range(n_sessions - 1)]

@@ -45,7 +45,7 @@ from sessionfx.statistics.cluster_robust import (
     whitened,
 )
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.linear_algebra import repeated_blocks
+from sessionfx.statistics.linear_algebra import Array, repeated_blocks
 from sessionfx.statistics.partial_coverage import Fitted
 from sessionfx.statistics.participant_variance import (
     ParticipantSpectrum,
@@ -96,9 +96,7 @@ class WorkingCovariance:
     by_group: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
-    def of_groups(
-        cls, ratio: float, groups: Sequence[str], ratios: NDArray[np.float64], variances: NDArray[np.float64]
-    ) -> WorkingCovariance:
+    def of_groups(cls, ratio: float, groups: Sequence[str], ratios: Array, variances: Array) -> WorkingCovariance:
         """Name the K ratios and variances of groups, which are given in the order in which they first appear."""
         pairs = zip(ratios.tolist(), variances.tolist(), strict=True)
         return cls(ratio, dict(zip(dict.fromkeys(groups), pairs, strict=True)))
@@ -117,7 +115,7 @@ class WorkingCovariance:
                 found[name] = dict(zip(self.by_group, values.tolist(), strict=True))
         return found
 
-    def of_each(self, groups: Sequence[str], n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def of_each(self, groups: Sequence[str], n: int) -> tuple[Array, Array]:
         """Give ratio and relative variance within of each of n participants, whose groups count where these differ."""
         if not self.by_group:
             return np.full(n, self.ratio), np.ones(n)
@@ -174,12 +172,12 @@ class MarginalPlan(Plan):
             self.n_responses,
         )  # fmt: skip
 
-    def pooled_sums(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+    def pooled_sums(self, effects: NDArray[np.floating]) -> Array:
         """Sum the profile REML over voxels; see `Plan.pooled_sums`."""
         common = PooledRatio(self.spectrum, self.n_responses).sums(effects)
         return np.concatenate([common, self._pooled_groups.sums(effects)]) if self.groups else common
 
-    def informed(self, sums: NDArray[np.float64]) -> Self:
+    def informed(self, sums: Array) -> Self:
         """Estimate the working covariance and prepare the contrast with it; see `Plan.informed`."""
         pooled = PooledRatio(self.spectrum, self.n_responses)
         n_common = pooled.n_sums
@@ -321,9 +319,7 @@ class RobustMarginalPlan(MarginalPlan):
         """Have no way but one by one; see `Plan.estimate_apart`."""
         return None
 
-    def participant_weights(
-        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
-    ) -> NDArray[np.float64]:
+    def participant_weights(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Array:
         """Give the weights of participants, 0 to 1; see `Plan.participant_weights`."""
         assert self.clusters is not None  # noqa: S101 - `plan` prepares it
         return self.clusters.weights(np.asarray(effects, dtype=float))
@@ -339,7 +335,7 @@ class RobustMarginalPlan(MarginalPlan):
 
 
 def _working_groups(
-    layout: MapLayout, question: Question, options: GroupOptions, design: NDArray[np.float64]
+    layout: MapLayout, question: Question, options: GroupOptions, design: Array
 ) -> tuple[tuple[str, ...], tuple[ParticipantSpectrum, ...]]:
     """Find groups with a working covariance each; none where a group is too small to tell its own."""
     owners = np.array(layout.participants)

@@ -36,7 +36,7 @@ from sessionfx.group.strategies.designs import (
 )
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.fixed_effects import average
-from sessionfx.statistics.linear_algebra import independent_columns, is_estimable, pseudo_inverse, rank_of
+from sessionfx.statistics.linear_algebra import Array, independent_columns, is_estimable, pseudo_inverse, rank_of
 from sessionfx.statistics.multivariate import hotelling
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols
 from sessionfx.statistics.partial_coverage import Fitted, complete_values, ordinary, welch
@@ -83,12 +83,12 @@ class ParticipantPlan(Plan):
         """Weights of shape (S n, N) of the maps in S values of each participant, one value after the other."""
 
     @cached_property
-    def over_participants(self) -> NDArray[np.float64]:
+    def over_participants(self) -> Array:
         """Weights of participants in the contrast, of shape (n,), or (R, n) for an F test over participants."""
         return np.asarray(self.contrast @ pseudo_inverse(self.design_matrix.to_numpy()))
 
     @property
-    def map_weights(self) -> NDArray[np.float64]:
+    def map_weights(self) -> Array:
         """Weights of shape (Q, N) of the maps in the estimate, or in the Q that are tested together."""
         n_values = self.combinations.shape[0] // len(self.design_matrix)
         differences = difference_contrasts(n_values) if n_values > 1 else np.ones((1, 1))
@@ -127,9 +127,7 @@ class SummaryStatisticsPlan(ParticipantPlan):
         """Precision weights do."""
         return self.precision_weighted
 
-    def participant_values(
-        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
-    ) -> NDArray[np.float64]:
+    def participant_values(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Array:
         """Combine the sessions of each participant.
 
         Parameters
@@ -152,7 +150,7 @@ class SummaryStatisticsPlan(ParticipantPlan):
             value[:] = average(inputs, "precision", "sum").effect
         return values
 
-    def participant_variances(self, variances: NDArray[np.floating]) -> NDArray[np.float64]:
+    def participant_variances(self, variances: NDArray[np.floating]) -> Array:
         """Find the sampling variances of the participants' values.
 
         Parameters
@@ -201,7 +199,7 @@ class SummaryStatisticsPlan(ParticipantPlan):
         members = np.array([[float(own == label) for own in groups] for label in dict.fromkeys(self.groups)])
         return welch(values, has, design, self.contrast, members)
 
-    def tested_values(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+    def tested_values(self, effects: NDArray[np.floating]) -> Array:
         """Give the one value of each participant; see `VectorPlan.tested_values`."""
         return self.participant_values(effects, None)[None]
 
@@ -212,9 +210,7 @@ class SummaryStatisticsPlan(ParticipantPlan):
             raise NotEstimableError(NO_RESAMPLED_F)
         return _resampling(self.design_matrix, self.contrast, self.groups)
 
-    def resampled_values(
-        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
-    ) -> NDArray[np.float64]:
+    def resampled_values(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Array:
         """One value per participant; see `Plan.resampled_values`."""
         return self.participant_values(effects, variances)
 
@@ -229,7 +225,7 @@ class VectorPlan(ParticipantPlan):
         """How many values of each participant are tested, Q."""
 
     @abstractmethod
-    def tested_values(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+    def tested_values(self, effects: NDArray[np.floating]) -> Array:
         """Give the values that are zero on average under the null hypothesis, of shape (Q, n, V)."""
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
@@ -272,7 +268,7 @@ class SessionVectorPlan(VectorPlan):
         """Sessions less one."""
         return int(self.complete.shape[1]) - 1
 
-    def tested_values(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+    def tested_values(self, effects: NDArray[np.floating]) -> Array:
         """Give the differences between sessions; see `VectorPlan.tested_values`."""
         vectors = effects[self.complete]
         differences = session_differences(effects, self.complete)
@@ -288,9 +284,7 @@ class SessionVectorPlan(VectorPlan):
         values, has = complete_values(maps.cells, difference_contrasts(len(maps.sessions)))
         return hotelling_apart(values, has, maps.between, self.contrast)
 
-    def resampled_values(
-        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
-    ) -> NDArray[np.float64]:
+    def resampled_values(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Array:
         """Give the differences between sessions, one after the other; see `Plan.resampled_values`."""
         return session_differences(effects, self.complete).reshape(-1, effects.shape[1])
 
@@ -317,20 +311,16 @@ class ConditionsPlan(VectorPlan):
         """Values of one contrast; see `ParticipantPlan.combinations`."""
         return self.of_one.combinations
 
-    def tested_values(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:
+    def tested_values(self, effects: NDArray[np.floating]) -> Array:
         """Give the values of all contrasts, one contrast after the other; see `VectorPlan.tested_values`."""
         return np.concatenate([self.of_one.tested_values(own) for own in np.split(effects, self.n_tested)])
 
-    def resampled_values(
-        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
-    ) -> NDArray[np.float64]:
+    def resampled_values(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Array:
         """Give the values of all contrasts; see `Plan.resampled_values`."""
         return self.tested_values(effects).reshape(-1, effects.shape[1])
 
 
-def _resampling(
-    design: pd.DataFrame, contrast: NDArray[np.float64], groups: Sequence[str], n_values: int = 1
-) -> Resampling:
+def _resampling(design: pd.DataFrame, contrast: Array, groups: Sequence[str], n_values: int = 1) -> Resampling:
     matrix = design.to_numpy()
     if not groups:
         return pooled_resampling(matrix, contrast, n_values)
@@ -437,7 +427,7 @@ def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[st
     return combinations, left_out
 
 
-def combined_where_there(maps: PartialMaps) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def combined_where_there(maps: PartialMaps) -> tuple[Array, Array]:
     """Combine each participant's maps at voxels that lack some.
 
     Returns
@@ -525,7 +515,7 @@ def _combination_matrix(combinations: Iterable[dict[int, float]], n_maps: int) -
     return sparse.csr_array((weights, (numbers, columns.astype(int))), shape=(len(rows), n_maps))
 
 
-def check_over_participants(design: pd.DataFrame, contrast: NDArray[np.float64]) -> None:
+def check_over_participants(design: pd.DataFrame, contrast: Array) -> None:
     """Make sure that a model over participants determines a contrast and leaves error.
 
     Raises
@@ -553,7 +543,7 @@ def groups_over_participants(
     options: GroupOptions,
     rows: Sequence[int],
     design: pd.DataFrame,
-    contrast: NDArray[np.float64],
+    contrast: Array,
 ) -> tuple[tuple[str, ...], str, dict[str, str]]:
     """Choose groups with a variance each, and make sure that the design shows how much they vary.
 
@@ -587,7 +577,7 @@ def groups_over_participants(
     return groups, sentence, {"Variance": f"by level of {covariate}"}
 
 
-def _check_groups(groups: Sequence[str], n_values: int, design: pd.DataFrame, contrast: NDArray[np.float64]) -> None:
+def _check_groups(groups: Sequence[str], n_values: int, design: pd.DataFrame, contrast: Array) -> None:
     """Make sure that every group that carries a test has as many participants as its covariance needs."""
     if not groups:
         return

@@ -24,6 +24,7 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, PartialMaps, Plan, Question
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.linear_algebra import Array
 
 _COMPLETE = "maps of the complete voxels, and what plans share of these"
 # Voxels, their results, and the number of participants if it is the same for all
@@ -55,9 +56,7 @@ class PatternPlan:
         """Whether the maps' sampling variances enter."""
         return self.plan.uses_variances
 
-    def estimate_beside(
-        self, effects: NDArray[np.float64], variances: NDArray[np.float64] | None, shared: dict[object, Any]
-    ) -> Estimate | FTest:
+    def estimate_beside(self, effects: Array, variances: Array | None, shared: dict[object, Any]) -> Estimate | FTest:
         """Estimate the session contrast at V voxels; see `Plan.estimate_beside`.
 
         Effects are NaN where a map has no data. What is found has degrees of freedom and participants of each voxel.
@@ -134,15 +133,12 @@ def _patterns(has: NDArray[np.bool_], voxels: NDArray[np.intp]) -> Iterator[tupl
 
 
 def _part(
-    effects: NDArray[np.float64],
-    variances: NDArray[np.float64] | None,
-    voxels: NDArray[np.intp],
-    rows: NDArray[np.int_] | slice = slice(None),
-) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    effects: Array, variances: Array | None, voxels: NDArray[np.intp], rows: NDArray[np.int_] | slice = slice(None)
+) -> tuple[Array, Array | None]:
     found = [
         None if values is None else np.ascontiguousarray(values[rows][:, voxels]) for values in (effects, variances)
     ]
-    return cast("tuple[NDArray[np.float64], NDArray[np.float64] | None]", tuple(found))
+    return cast("tuple[Array, Array | None]", tuple(found))
 
 
 def _put_together(parts: Sequence[_Part], n_voxels: int, *, is_test: bool) -> Estimate | FTest:

@@ -13,6 +13,7 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, PartialMaps, Question
 from sessionfx.group.strategies.participant_values import SummaryStatisticsPlan, plan_values
 from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.linear_algebra import Array
 from sessionfx.statistics.partial_coverage import Fitted
 from sessionfx.statistics.resampling import Resampling
 from sessionfx.statistics.robust import RobustContrast, TrimmedContrast, prepare_m_estimate, prepare_trimmed
@@ -63,9 +64,7 @@ class RobustValuesPlan(SummaryStatisticsPlan):
         """Have no way but one by one; see `Plan.estimate_apart`."""
         return None
 
-    def participant_weights(
-        self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
-    ) -> NDArray[np.float64]:
+    def participant_weights(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Array:
         """Give the weights of participants, 0 to 1, see `Plan.participant_weights`."""
         return self.robust_contrast.weights(self.participant_values(effects, variances))
 

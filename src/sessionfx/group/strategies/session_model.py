@@ -28,7 +28,7 @@ from sessionfx.group.strategies.designs import (
 from sessionfx.group.strategies.strategy import ORDINARY, UNEQUAL_TIMES, Assumptions, Grounds, Strategy
 from sessionfx.group.validity import NEGLIGIBLE_ICC, POOLED_MEAN, WITHOUT_SPHERICITY
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.linear_algebra import independent_columns, is_estimable, rank_of
+from sessionfx.statistics.linear_algebra import Array, independent_columns, is_estimable, rank_of
 from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
 from sessionfx.statistics.ols import OlsContrasts, prepare_ols, prepare_within, within_participants
 from sessionfx.statistics.partial_coverage import (
@@ -147,7 +147,7 @@ class SessionTestPlan(SessionModelPlan):
     """
 
     complete: NDArray[np.int_] = field(default_factory=lambda: np.empty((0, 0), dtype=int))
-    between: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    between: Array = field(default_factory=lambda: np.empty((0, 0)))
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
         """Test by OLS, see `Plan.estimate`."""
@@ -264,7 +264,7 @@ class SessionModel(Strategy):
             whole, kept = _with_subjects(design, layout, subject_effect)
         matrix, contrast = whole.matrix.iloc[:, kept], whole.contrast[..., kept]
         n_sessions = len([session for session in asked.sessions if session in layout.sessions])
-        common: tuple[pd.DataFrame, NDArray[np.float64], tuple[int, ...], dict[str, str], str] = (
+        common: tuple[pd.DataFrame, Array, tuple[int, ...], dict[str, str], str] = (
             matrix,
             contrast,
             tuple(range(len(layout.participants))),
