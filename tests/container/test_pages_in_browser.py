@@ -323,12 +323,13 @@ def test_volumes_and_surfaces_of_a_study_are_sections_of_one_page_that_name_each
         )
         assert contents == headings
         for number, features in enumerate(("voxel", "grayordinate", "vert")):
-            text = sections.nth(number).inner_text().lower()
+            facts = sections.nth(number).locator(".facts").first
+            text = sections.nth(number).inner_text().replace(facts.inner_text(), "").lower()
             others = {"voxel", "grayordinate", "vert"} - {features}
             assert features in text
-            # "grayordinates fsLR" names a space, and peaks are at a vertex
+            # but for links to the others, and peaks, which are at a vertex
             assert not [other for other in others if f" {other}ices " in text or f" {other}s " in text]
-            links = sections.nth(number).locator(".facts").first.locator("a")
+            links = facts.locator("a")
             assert links.count() == 2
             for link in links.all():
                 assert str(link.inner_text()) in " ".join(titles)

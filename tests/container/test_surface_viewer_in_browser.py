@@ -74,7 +74,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
         page.on("request", lambda request: page.complaints.append(request.url))  # type: ignore[attr-defined]
         page.goto(path.as_uri())
         page.complaints.clear()  # type: ignore[attr-defined]
-        page.get_by_role("button", name="Explore the cortex in 3-D").click()
+        page.get_by_role("button", name="Explore the cortex").click()
         page.wait_for_selector(".viewer-panel[aria-busy=false]", timeout=300_000)
         yield page
         browser.close()
@@ -171,7 +171,7 @@ def test_without_webgl_the_cortex_is_not_offered_and_why_is_said(page: Page) -> 
     bare = other.new_page()
     bare.add_init_script("HTMLCanvasElement.prototype.getContext = () => null")
     bare.goto(page.url)
-    bare.get_by_role("button", name="Explore the cortex in 3-D").click()
+    bare.get_by_role("button", name="Explore the cortex").click()
     expect(bare.get_by_role("status").filter(visible=True)).to_contain_text("no WebGL 2")
     assert bare.locator(".viewer-controls").filter(visible=True).count() == 0
     bare.close()

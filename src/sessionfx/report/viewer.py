@@ -35,7 +35,7 @@ _EMPTY = 0.02  # of the largest value: anatomy that is nothing but background
 # Grey levels of the anatomy as in the static pictures, which leaves the colours visible; 0 is empty
 _DARKEST, _GREY_STEP, _GREY_STEPS = 64, 3, 59
 
-_TITLES = {False: "Explore in 3-D viewer", True: "Explore below the cortex"}  # of the buttons
+_TITLES = {False: "Explore in 3-D viewer", True: "Explore below it"}  # of the buttons
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ def surface_viewer_data(maps: Sequence[ViewerMap], cortex: Cortex, *, has_more: 
         "hemispheres": hemispheres,
     }
     packed = _packed_maps([(stat_map, stat_map.values.reshape(-1, 1, 1)) for stat_map in maps])
-    return _rendered({**packed, **shown}, "Explore the cortex in 3-D" if has_more else _TITLES[False], is_surface=True)
+    return _rendered({**packed, **shown}, "Explore the cortex" if has_more else _TITLES[False], is_surface=True)
 
 
 def _packed_maps(maps: Sequence[tuple[ViewerMap, NDArray[np.floating[Any]]]]) -> dict[str, Any]:
