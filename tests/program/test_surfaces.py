@@ -241,13 +241,13 @@ def test_what_is_declined_is_said_before_anything_is_written(
         "hemi-L_space-fsLR_den-32k_midthickness.surf.gii",
     )
     few = write_pair(tmp_path, {"L": np.ones(50), "R": np.ones(50)}, name="{}.few.label.gii")
-    called = call_main(capsys, [*start, "--atlas", few], study)
+    called = call_main(capsys, [*start, "--contrast", CONTRAST, "--atlas", few], study)
     called.refused(2, f"--atlas {few} does not fit", "hemi-R has 50 vertices there, and 60 in the data")
     own = [f"derivatives/fmriprep/{FUNC}_hemi-{hemi}_space-fsnative_bold.func.gii" for hemi in "LR"]
     native = make_tree(tmp_path / "native", {f"{FUNC}_events.tsv": EVENTS, **dict.fromkeys(own, "")})
     called = call_main(capsys, [native, tmp_path / "out", "participant", "group", "--space", "fsnative"], native)
     called.refused(2, "fsnative is a surface of each participant's own")
-    asked = [native, tmp_path / "out", "participant", "--space", "fsnative", "--atlas", few]
+    asked = [native, tmp_path / "out", "participant", "--space", "fsnative", "--contrast", CONTRAST, "--atlas", few]
     call_main(capsys, asked, native).refused(2, "fsnative is a surface of each participant's own", str(few))
     assert not (tmp_path / "out").exists()
 
