@@ -75,7 +75,7 @@ def test_the_group_level_names_its_maps_and_who_has_them(
     at = lines.index(contrast) + 1
     assert lines[at].startswith("  would do: ")
     assert re.fullmatch(
-        rf"  needs about [\d.e-]+ GB of disk in {small_output}, 0\.\d+ GB of memory and \d+ s, without resampling and page",
+        rf"  needs about [\d.e-]+ GB of disk in {small_output}, 0\.\d+ GB of memory and \d+ s, without the time of resampling, and the page",
         lines[at + 1],
     )
     at += 1

@@ -81,8 +81,8 @@ def _needs(study: ContrastStudy) -> list[str]:
     )
     try:
         needs = Needs.of(
-            study.maps, needs_variances=needs_variances, n_answers=len(study.questions) * len(analysis.strategies),
-            n_processes=execution.nprocs, is_kept=is_kept,
+            study.maps, needs_variances=needs_variances, is_resampled=bool(analysis.model.permutations),
+            n_answers=len(study.questions) * len(analysis.strategies), n_processes=execution.nprocs, is_kept=is_kept,
         )  # fmt: skip
     except ParticipantError:
         return []

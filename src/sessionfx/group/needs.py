@@ -38,9 +38,18 @@ class Needs:
 
     @classmethod
     def of(
-        cls, maps: Sequence[FirstLevelMap], *, needs_variances: bool, n_answers: int, n_processes: int, is_kept: bool
+        cls,
+        maps: Sequence[FirstLevelMap],
+        *,
+        needs_variances: bool,
+        is_resampled: bool,
+        n_answers: int,
+        n_processes: int,
+        is_kept: bool,
     ) -> Needs:
         """Estimate the needs of so many answers, where the maps may be kept from an earlier call.
+
+        What is resampled lies on disk for one answer at a time; its time is not estimated.
 
         Raises
         ------
@@ -57,8 +66,9 @@ class Needs:
         rate = reading + _EVIDENCE + _ESTIMATING * n_answers
         seconds = (rate * numbers + _ANSWER * n_voxels * n_answers) / n_processes
         answers = 8 * 4 * n_voxels * n_answers
+        n_copies = (0 if is_kept else 2 if needs_variances else 1) + is_resampled
         return cls(
-            disk=answers + (0 if is_kept else size * numbers * (2 if needs_variances else 1)),
+            disk=answers + size * numbers * n_copies,
             memory=_PROGRAM + _VOLUMES * 8 * mask.size * n_processes + _OF_MAP * n_maps,
             seconds=_START + seconds + _ALGEBRA * n_maps * n_answers,
         )
@@ -68,7 +78,7 @@ class Needs:
         return (
             f"needs about {_gigabytes(self.disk)} of disk in {folder}, {_gigabytes(self.memory)} of memory and "
             f"{_duration(self.seconds)}, "
-            "without resampling and page"
+            "without the time of resampling, and the page"
         )
 
 
