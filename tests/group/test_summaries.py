@@ -77,7 +77,7 @@ def test_results_of_a_contrast_say_what_its_files_hold(study: GroupStudy, call: 
     assert sorted(questions) == sorted(
         [(asked, group) for asked in ("mean", "ses-02 - ses-01") for group in ("intercept", "age")]
     )
-    for path in (output / "group").glob("*_metrics.tsv"):  # BIDS: no cell is empty
+    for path in (output / "group").glob("*.tsv"):  # BIDS: no cell is empty
         cells = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
         assert "" not in {cell for row in cells for cell in row}, path.name
     assert any(entry["Result"]["ClusterPeaks"] for entry in results["SessionContrasts"])

@@ -435,7 +435,7 @@ class GroupFiles:
         }
         write_json(design.with_suffix(".json"), description)
         clusters = self._clusters_path(entities)
-        write_text(clusters, result.clusters.to_csv(sep="\t", index=False, na_rep="n/a"))
+        write_text(clusters, result.clusters.replace("", "n/a").to_csv(sep="\t", index=False, na_rep="n/a"))
         write_json(clusters.with_suffix(".json"), describe_clusters(result.clusters, question.units))
 
     def write_permutation(self, question: Question, result: StrategyResult) -> None:
