@@ -126,6 +126,20 @@ def test_results_have_the_form_of_the_maps(study: SurfaceGroup, output: Path) ->
 
 
 @pytest.mark.slow
+def test_sidecars_say_vertices_and_grayordinates(
+    study: SurfaceGroup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--strategy", "summary-statistics", "--robust", "huber", "--equivalence", "0.5", "--no-report")
+    assert call_main(capsys, command(study, tmp_path / "out", *options), study.raw).code == 0
+    sidecars = [json.loads(path.read_text()) for path in (tmp_path / "out/group").glob("*.json")]
+    assert {"weight", "z"} <= {sidecar["StatisticType"] for sidecar in sidecars if "StatisticType" in sidecar}
+    assert [sidecar for sidecar in sidecars if sidecar.get("Type") == "ROI"]
+    for path in (tmp_path / "out/group").glob("*.json"):
+        # a cluster of grayordinates may be one of voxels
+        assert "voxel" not in path.read_text() or path.name.endswith("_clusters.json"), path.name
+
+
+@pytest.mark.slow
 def test_tables_name_vertices_and_their_units(study: SurfaceGroup, output: Path) -> None:
     path = output / "group" / "task-a_space-sphere_contrast-go_sessions-mean_strategy-summaryStatistics_clusters.tsv"
     clusters = pd.read_csv(path, sep="\t")

@@ -18,6 +18,7 @@ from sessionfx.bids.surfaces import read_surfaces
 from sessionfx.bids.writing import write_json, write_map
 from sessionfx.errors import ParticipantError
 from sessionfx.options.groups import EFFECT_UNITS
+from sessionfx.space.described import described_in
 from sessionfx.space.grid import Grid
 from sessionfx.space.space import Intent, Space
 from sessionfx.space.stat_map import EstimateMap, StatMap
@@ -44,8 +45,6 @@ _F_DESCRIPTIONS = {
 _FULL_PRECISION = ("effect", "variance", "dof", "effects", "covariance")
 # As a share of the largest, a variance that is rounding error: nilearn writes some at vertices whose data are all 0
 _ROUNDING = 1e-20
-# Fields of a sidecar that say of voxels what holds in every space
-_SENTENCES = ("Description", "SignalScaling", "Caution")
 # Names of the NIfTI intent codes
 _INTENTS = {
     "effect": "estimate", "variance": "estimate", "effects": "estimate", "covariance": "estimate",
@@ -106,8 +105,8 @@ def write_statmaps(
     return with_sidecars(paths.values())
 
 
-def dof_fields(result: Result, features: str = Grid.features) -> dict[str, Any]:
-    """Give the degrees of freedom of a result as fields of a sidecar."""
+def dof_fields(result: Result, features: str) -> dict[str, Any]:
+    """Give the degrees of freedom of a result as fields of a sidecar; features are called by their name."""
     dof: dict[str, Any] = {"DegreesOfFreedom": result.typical_dof}
     if isinstance(result.dof, np.ndarray):
         dof["DegreesOfFreedomAre"] = f"median over {features}; see the map of stat-dof"
@@ -132,9 +131,7 @@ def write_statmap(
         Of the sidecar; its StatisticType decides how the map is kept.
     """
     statistic = content["StatisticType"]
-    said = {field: space.in_words(content[field]) for field in _SENTENCES if field in content}
-    for file in files_of(path):
-        write_json(sidecar_path(file), {**content, **said})
+    write_sidecars(path, space, content)
     write_map(
         path, values, mask, space,
         outside=1.0 if statistic == "p" else 0.0,
@@ -143,6 +140,13 @@ def write_statmap(
         names=tuple(content.get({"effects": "RowsContrast", "covariance": "CovarianceVolumes"}.get(statistic, ""), ()))
         or (statistic,),
     )  # fmt: skip
+
+
+def write_sidecars(path: Path, space: Space, content: Mapping[str, Any]) -> None:
+    """Write the sidecar of a map, of hemispheres one for each, in the words of its space."""
+    said = described_in(type(space), content)
+    for file in files_of(path):
+        write_json(sidecar_path(file), said)
 
 
 def _intent(content: Mapping[str, Any]) -> Intent:

@@ -26,6 +26,7 @@ from sessionfx.bids.stat_maps import (
     statmap_paths,
     units_in,
     with_sidecars,
+    write_sidecars,
     write_statmap,
     write_statmaps,
 )
@@ -39,6 +40,7 @@ from sessionfx.group.permutation import PermutationResult
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import Plan, Question
 from sessionfx.options import GroupModel
+from sessionfx.space.described import described_in, kind_of
 from sessionfx.space.space import Space
 from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.agreement import Agreement
@@ -312,7 +314,7 @@ class GroupFiles:
             "Files": {name: self._named(path) for name, path in files.items()},
             "NumberOfParticipants": row["n_participants"],
             "NumberOfMaps": row["n_maps"],
-            **dof_fields(estimate),
+            **dof_fields(estimate, features),
             f"NumberOf{features.capitalize()}": row[f"n_{features}"],
             "Threshold": best.threshold if np.isfinite(best.threshold) else None,
             "ThresholdIsOn": "|z|" if estimate.two_sided else "z",
@@ -475,7 +477,7 @@ class GroupFiles:
             "Threshold": tests.threshold if np.isfinite(tests.threshold) else None,
             "ErrorRate": self.model.alpha,
             "MultipleComparisonsCorrection": self.model.correction,
-            **dof_fields(stat_map.estimate),
+            **dof_fields(stat_map.estimate, stat_map.space.features),
             "Software": SOFTWARE,
         }
         of_z, of_mask = self._equivalence_paths(entities)
@@ -489,8 +491,7 @@ class GroupFiles:
             path: {**content, "Description": f"{sidecar['Description']} {text}"} for path, text in texts.items()
         }
         write_statmap(of_z, tests.z, stat_map.mask, stat_map.space, {**described[of_z], "StatisticType": "z"})
-        for file in files_of(of_mask):
-            write_json(sidecar_path(file), {**described[of_mask], "Type": "ROI"})
+        write_sidecars(of_mask, stat_map.space, {**described[of_mask], "Type": "ROI"})
         write_map(of_mask, tests.mask, stat_map.mask, stat_map.space, dtype=np.uint8)
 
     def _write_bayes_factors(
@@ -511,7 +512,7 @@ class GroupFiles:
             "Prior": f"Cauchy, on the effect{of_covariate} in standard deviations between participants",
             "PriorScale": factors.scale,
             "EffectiveSampleSize": factors.n,
-            **dof_fields(stat_map.estimate),
+            **dof_fields(stat_map.estimate, stat_map.space.features),
             "Software": SOFTWARE,
         }
         write_statmap(path, factors.log10, stat_map.mask, stat_map.space, content)
@@ -541,8 +542,7 @@ class GroupFiles:
                 "MeanWeights": weights.means,
                 "Software": SOFTWARE,
             }
-            for file in files_of(paths[desc]):
-                write_json(sidecar_path(file), content)
+            write_sidecars(paths[desc], stat_map.space, content)
             write_map(
                 paths[desc], values, stat_map.mask, stat_map.space,
                 dtype=np.uint8 if desc == "participants" else np.float32,
@@ -567,7 +567,7 @@ class GroupFiles:
             **({"Note": influence.note} if influence.note else {}),
             "Software": SOFTWARE,
         }
-        write_json(path.with_suffix(".json"), content)
+        self._describe(path, content)
 
     def write_likeness(self, likeness: Likeness) -> None:
         """Write how like the others' participants' maps are, with what the columns mean, where there are enough."""
@@ -581,7 +581,7 @@ class GroupFiles:
             "Sources": self._sources(),
             "Software": SOFTWARE,
         }
-        write_json(self.likeness.with_suffix(".json"), content)
+        self._describe(self.likeness, content)
 
     def write_reliability(self, reliability: Reliability | None, mask: NDArray[np.bool_], space: Space) -> None:
         """Write the maps of reliability and their summary, where there are any."""
@@ -600,6 +600,10 @@ class GroupFiles:
                 "Software": SOFTWARE,
             }
             write_statmap(self._reliability_path(name), np.nan_to_num(values), mask, space, content)
+
+    def _describe(self, table: Path, content: Mapping[str, Any]) -> None:
+        """Write the sidecar of a table in the words of the maps' space."""
+        write_json(table.with_suffix(".json"), described_in(kind_of(self._extension), content))
 
     def _write_table(self, table: pd.DataFrame, base: dict[str, str | None], desc: str) -> None:
         write_text(self._table_path(base, desc), table_text(table))

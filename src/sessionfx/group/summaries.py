@@ -20,6 +20,8 @@ from sessionfx.bids.tables import read_table, table_text
 from sessionfx.bids.writing import is_inside, json_text, list_outputs, locked, write_text
 from sessionfx.errors import LevelError, ParticipantError
 from sessionfx.execution import say
+from sessionfx.space.described import KINDS, described_in
+from sessionfx.space.grid import Grid
 from sessionfx.tasks.task import Chain
 
 Content = TypeVar("Content")
@@ -33,7 +35,6 @@ _OF_VERDICT = (
     "SessionContrast", "GroupContrast", "Verdict", "Finding", "Recommended", "RecommendedWithCare", "Result",
 )  # fmt: skip
 _BF = "Bayes factor for an effect against none"
-_FEATURES = ("voxels", "vertices", "grayordinates")
 _PLACES: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("hemisphere", "Hemisphere", {}), ("structure", "Structure", {}), ("vertex", "Number of the vertex", {}),
     *((axis, axis, {"Units": "mm"}) for axis in "xyz"),
@@ -54,7 +55,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "n_participants": {"Description": "Participants who entered"},
     "n_maps": {"Description": "First-level maps that entered"},
     "dof": {"Description": "Degrees of freedom of t, or of the error of F; median over voxels"},
-    **{f"n_{features}": {"Description": f"{features.capitalize()} of the map"} for features in _FEATURES},
+    **{f"n_{kind.features}": {"Description": f"{kind.features.capitalize()} of the map"} for kind in KINDS},
     "threshold": {
         "Description": "On |z|, two-sided; for F on z. inf where the false discovery rate is reached nowhere"
     },
@@ -120,7 +121,8 @@ def write_summaries(output_dir: Path, entities: Mapping[str, str | None]) -> Non
         # where no answer can be read, which is said, the table has all columns and no row
         columns = [name for name in COLUMNS if any(name in row for row in rows)] or list(COLUMNS)
         _keep(table, table_text(pd.DataFrame(rows, columns=columns)))
-        _keep(table.with_suffix(".json"), json_text({name: COLUMNS[name] for name in columns}))
+        kind = next((kind for kind in KINDS if f"n_{kind.features}" in columns), Grid)
+        _keep(table.with_suffix(".json"), json_text(described_in(kind, {name: COLUMNS[name] for name in columns})))
         contrasts: dict[str, list[dict[str, Any]]] = {}
         for contrast, verdict in _of_questions(output_dir, entities, "validity.json", read_json_object):
             contrasts.setdefault(contrast, []).append(verdict)

@@ -96,11 +96,12 @@ class Space(ABC):
         def meshes(self) -> Mapping[str, Mesh]:
             """Of hemispheres, L or R, where they are known."""
 
-    def in_words(self, text: str) -> str:
+    @classmethod
+    def in_words(cls, text: str) -> str:
         """Say of these features what a text says of voxels."""
 
         def named(found: re.Match[str]) -> str:
-            name = self.features if found[0].endswith("s") else self.feature
+            name = cls.features if found[0].endswith("s") else cls.feature
             return name.capitalize() if found[0][0].isupper() else name
 
         return _VOXELS.sub(named, text)
