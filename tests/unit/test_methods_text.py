@@ -15,6 +15,9 @@ from sessionfx.options.table import choices_of
 from sessionfx.report import references
 from sessionfx.report.methods import GroupWork, MethodsText, group_methods, participant_methods
 from sessionfx.report.references import Citations, read_references
+from sessionfx.space.grayordinates import Grayordinates
+from sessionfx.space.space import Space
+from sessionfx.space.surface import Surface
 
 MODEL = FirstLevelModel()
 AXES = PRESETS["motion6"]
@@ -149,3 +152,13 @@ def test_works_are_shared_out_over_the_places_of_a_text() -> None:
         == "a [1], b [2], again [3, 1]."
     )
     assert cite.within("nothing", ()) == "nothing"
+
+
+@pytest.mark.parametrize("kind", [Surface, Grayordinates])
+@pytest.mark.parametrize("fwhm", [None, 6.0])
+def test_on_surfaces_methods_say_vertices_and_grayordinates(kind: type[Space], fwhm: float | None) -> None:
+    model = FirstLevelModel(smoothing_fwhm=fwhm)
+    text = participant_methods(model, [()], has_sessions=True, has_f_tests=True, preprocessing=(), kind=kind).as_text()
+    assert "voxel" not in text
+    assert f"in percent of each {kind.feature}'s mean" in text
+    assert ("6 mm" in text) == (fwhm is not None)

@@ -33,6 +33,7 @@ from sessionfx.participant.regions import of_atlas, session_table
 from sessionfx.participant.results import ParticipantResults, RunSummary, read_reference
 from sessionfx.participant.run import FittedRun, MeanImage, analyse_run, model_parameters, run_mean
 from sessionfx.report.methods import MethodsText, participant_methods
+from sessionfx.space.described import kind_of
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap, on_common_voxels
 from sessionfx.statistics.estimates import Result, WaldTest
@@ -116,7 +117,7 @@ class ParticipantAnalysis:
             has_f_tests=any(contrast.is_f_test for contrast in self.contrasts),
             is_over_tasks=any(contrast.parts for contrast in self.contrasts),
             preprocessing=self.preprocessing,
-            is_volumes=self.is_volumes,
+            kind=kind_of(self.extension),
         )
 
     @property

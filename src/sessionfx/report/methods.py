@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -13,6 +13,7 @@ from sessionfx.options import FirstLevelModel, GroupModel
 from sessionfx.options.groups import EFFECT_UNITS
 from sessionfx.report.page import render
 from sessionfx.report.references import Citations
+from sessionfx.space.grid import Grid
 from sessionfx.space.space import Space
 from sessionfx.wording import quoted
 
@@ -38,7 +39,7 @@ def participant_methods(
     has_f_tests: bool = False,
     is_over_tasks: bool = False,
     preprocessing: Sequence[str],
-    is_volumes: bool = True,
+    kind: type[Space] = Grid,
 ) -> MethodsText:
     """Describe the participant level.
 
@@ -55,8 +56,8 @@ def participant_methods(
         Whether contrasts are over runs of several tasks.
     preprocessing : sequence of str
         Programs that made the derivatives, as their datasets say (GeneratedBy).
-    is_volumes : bool, default=True
-        Whether the data are volumes, and not on surfaces.
+    kind : type of Space, default=Grid
+        Where the data are: in volumes, or on surfaces.
 
     Returns
     -------
@@ -64,12 +65,13 @@ def participant_methods(
     """
     return _fill(
         "participant_methods.txt",
+        kind,
         model=model,
         preprocessing=preprocessing,
         has_sessions=has_sessions,
         has_f_tests=has_f_tests,
         is_over_tasks=is_over_tasks,
-        is_volumes=is_volumes,
+        is_volumes=kind is Grid,
         nuisance=partial(_nuisance, confounds),
         quoted=quoted,
     )
@@ -196,12 +198,13 @@ def group_methods(model: GroupModel, strategies: Sequence[tuple[str, tuple[str, 
     MethodsText
         Paragraphs and references.
     """
-    text = _fill("group_methods.txt", model=model, strategies=strategies, work=work, quoted=quoted)
-    return text if work.space is None else replace(text, paragraphs=tuple(map(work.space.in_words, text.paragraphs)))
+    kind = Grid if work.space is None else type(work.space)
+    return _fill("group_methods.txt", kind, model=model, strategies=strategies, work=work, quoted=quoted)
 
 
-def _fill(template: str, **values: Any) -> MethodsText:
-    """Fill a template whose paragraphs stand between empty lines."""
+def _fill(template: str, kind: type[Space], **values: Any) -> MethodsText:
+    """Fill a template whose paragraphs stand between empty lines, in the words of a kind of space."""
     cite = Citations()
     paragraphs = render(template, cite=cite, version=version, **values).split("\n\n")
-    return MethodsText(tuple(" ".join(text.splitlines()) for text in map(str.strip, paragraphs) if text), cite.works())
+    lines = [" ".join(text.splitlines()) for text in map(str.strip, paragraphs) if text]
+    return MethodsText(tuple(map(kind.in_words, lines)), cite.works())
