@@ -35,6 +35,7 @@ PYBIDS_CONFIG = Path(__file__).with_name("pybids.json")
 
 STATMAP_SUFFIX = "statmap"
 SECTION_SUFFIX = "_section.json"
+RUNS_SECTION = f"_runs{SECTION_SUFFIX}"
 STATISTICS = ("effect", "variance", "t", "z", "p")
 # Of an F test within a participant; `effects` and `covariance` are of its rows
 F_STATISTICS = ("effects", "covariance", "F", "z", "p")

@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.bids.names import of_hemisphere, output_place
+from sessionfx.bids.names import RUNS_SECTION, of_hemisphere, output_place
 from sessionfx.errors import OutputError, ParticipantError, SessionFXError
 from sessionfx.space.space import NO_INTENT, Intent, Space
 
@@ -117,7 +117,7 @@ def state_of(name: str, content: bytes) -> dict[str, Any]:
 
     Its size; where several contrasts or calls rewrite one file, a digest, or nothing where it only has to be there.
     """
-    if name.endswith("_runs_section.json"):
+    if name.endswith(RUNS_SECTION):
         return {}
     state: dict[str, Any] = {"size": len(content)}
     if is_shared(name):

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from sessionfx import __version__
-from sessionfx.bids.names import SECTION_SUFFIX
+from sessionfx.bids.names import RUNS_SECTION, SECTION_SUFFIX
 from sessionfx.bids.reading import UnreadableFileError, open_input, read_json_object
 from sessionfx.bids.writing import list_outputs, locked, remove, write_json, write_text
 from sessionfx.errors import SessionFXError
@@ -176,8 +176,9 @@ def _allowing_only_own_scripts(page: str, has_viewer: bool) -> str:
 
 
 def _section_files(folder: Path) -> list[Path]:
+    """List the sections: results of all tasks and spaces, then their runs."""
     files = [path for path in list_outputs(folder) if path.name.endswith(SECTION_SUFFIX)]
-    return sorted(files, key=lambda path: natural_key(path.name))
+    return sorted(files, key=lambda path: (path.name.endswith(RUNS_SECTION), natural_key(path.name)))
 
 
 def _is_section(content: dict[str, Any]) -> bool:
