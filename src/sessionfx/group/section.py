@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -467,7 +468,7 @@ def _clusters(first: StrategyResult | None, asked: QuestionResults) -> list[dict
             "number": row["Cluster ID"], "z": z_text(row["Peak Stat"]),
             "size": next((f"{size:,.0f} {unit * is_mixed}".rstrip() for unit, size in sizes_of(row).items()), ""),
             "peak": _peak_title(place),
-            "effect": _effect_text(row), "place": where_text(place, ""), "region": row.get("Region"),
+            "effect": _effect_text(row), "place": _together(where_text(place, "")), "region": row.get("Region"),
             "at": _viewer_place(first, place), "is_below": "structure" in place and "vertex" not in place,
             "map": f"{asked.question.label} {first.name}",
         }
@@ -487,6 +488,11 @@ def _viewer_place(first: StrategyResult, place: Mapping[str, Any]) -> str:
     if "vertex" in place:
         return f"{first.stat_map.space.index_of(place)} 0 0"
     return " ".join(f"{place[axis]:.3f}" for axis in "xyz")
+
+
+def _together(place: str) -> str:
+    """Keep coordinates on one line."""
+    return re.sub(r"(?<=\d), ", ",\N{NO-BREAK SPACE}", place)
 
 
 def _effect_text(row: Mapping[Any, Any]) -> str | None:
