@@ -68,7 +68,7 @@ def test_any_peaks_give_as_many_cuts_as_asked_for(peaks: list[float], low: float
 )
 def test_the_threshold_is_always_on_the_bar(seed: int, size: float, threshold: float, two_sided: bool) -> None:
     values = np.random.default_rng(seed).normal(0, size, 50)
-    scale = Scale.of([values], "z", [threshold], two_sided=two_sided).with_threshold(threshold)
+    scale = Scale.of([values], "z", [threshold], two_sided=two_sided).with_threshold(threshold, values)
     if np.isfinite(threshold):
         assert scale.threshold is not None
         assert scale.threshold < scale.vmax
@@ -95,6 +95,15 @@ def test_suprathreshold_values_have_their_full_colour_and_others_a_part_of_it() 
     share = (painted[2] - 0.5) / (full - 0.5)
     np.testing.assert_allclose(share, 0.55 * (2 / 3) ** 2, atol=1e-5)
     np.testing.assert_allclose(painted[3:], 0.5)
+
+
+def test_where_no_value_passes_the_largest_is_as_faint_as_one_just_below_a_threshold() -> None:
+    values = np.array([2.0, -1.0])
+    of_many = Scale.of([values, np.array([12.0])], "z", [np.inf])
+    painted = of_many.with_threshold(np.inf, values).paint(values, np.full(2, 0.5))
+    full = np.asarray([DIVERGING(value / 24 + 0.5)[:3] for value in values])
+    share = (painted - 0.5) / (full - 0.5)
+    np.testing.assert_allclose(share, 0.55 * np.array([[1.0], [1 / 4]]) * np.ones(3), atol=1e-5)
 
 
 def test_of_an_f_test_only_large_values_count() -> None:
@@ -175,7 +184,7 @@ def test_a_map_that_exceeds_its_scale_has_an_arrow(mask: Any, monkeypatch: pytes
 
 def test_equal_maps_give_equal_bytes(mask: Any) -> None:
     values = np.where(mask, np.random.default_rng(1).normal(size=SHAPE), np.nan)
-    scale = Scale.of([values[mask]], "z", [2.0]).with_threshold(2.0)
+    scale = Scale.of([values[mask]], "z", [2.0]).with_threshold(2.0, values[mask])
     first, second = (axial_cuts(mask, Grid(SHAPE, AFFINE)).draw_map(values, scale, "a").content for _ in range(2))
     assert first == second
 
@@ -190,7 +199,7 @@ def test_units_are_written_literally(mask: Any) -> None:
 
 @pytest.mark.parametrize("values", [np.nan, 0.0])
 def test_a_map_without_values_is_drawn(mask: Any, values: float) -> None:
-    scale = Scale.of([np.zeros(0)], "z", [float("inf")]).with_threshold(float("inf"))
+    scale = Scale.of([np.zeros(0)], "z", [float("inf")]).with_threshold(float("inf"), np.zeros(0))
     assert axial_cuts(mask, Grid(SHAPE, AFFINE)).draw_map(np.full(SHAPE, values), scale, "a").content
 
 

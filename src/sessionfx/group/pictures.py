@@ -161,7 +161,8 @@ class QuestionPictures:
             passes = "" if np.isfinite(answer.threshold) else "No voxel passes the threshold. "
             caption = passes + canvas.form + _MAP_CAPTION + (_PARTIAL if self._partial is not None else "")
             z = canvas.draw_map(
-                stat_map.volume(stat_map.estimate.z), self._z_scale.with_threshold(answer.threshold),
+                stat_map.volume(stat_map.estimate.z),
+                self._z_scale.with_threshold(answer.threshold, stat_map.estimate.z),
                 f"z map, {heading}", caption, outlined=self._partial,
             )  # fmt: skip
             yield ShownMap(answer.name, "z", z)
@@ -223,7 +224,7 @@ class QuestionPictures:
         tests = best.equivalence
         scale = Scale.of([tests.z.clip(min=0)], "z", [tests.threshold], two_sided=False)
         return self._canvas.draw_map(
-            best.stat_map.volume(tests.z.clip(min=0)), scale.with_threshold(tests.threshold),
+            best.stat_map.volume(tests.z.clip(min=0)), scale.with_threshold(tests.threshold, tests.z),
             f"{best.title}, {self._text}: equivalence to zero within ±{tests.bound:g}",
             f"{self._canvas.form}z of the larger p of the two one-sided tests; outlined where it passes the threshold.",
         )  # fmt: skip

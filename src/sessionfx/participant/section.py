@@ -225,8 +225,9 @@ class _MapPictures:
         return {
             "z": [
                 self._canvas.draw_map(
-                    stat_map.volume(stat_map.estimate.z), of_z.with_threshold(thresholds[name]),
-                    f"z map, {name}", f"{name}: z",
+                    stat_map.volume(stat_map.estimate.z), of_z.with_threshold(thresholds[name], stat_map.estimate.z),
+                    f"z map, {name}",
+                    f"{name}: z" + ("" if np.isfinite(thresholds[name]) else "; nothing passes the threshold"),
                 )
                 for name, stat_map in maps.items()
             ],

@@ -50,12 +50,16 @@ class Scale:
         Whether values lie on both sides of zero.
     unit : str
         Written at the bar.
+    largest : float or None
+        Of the sizes of the map's values. Where no value passes, those as large are as little faint as values just
+        below a threshold; None: those at the end of the bar.
     """
 
     vmax: float
     unit: str
     threshold: float | None = None
     two_sided: bool = True
+    largest: float | None = None
 
     @classmethod
     def of(
@@ -84,9 +88,10 @@ class Scale:
         vmax = max([*sizes, *(1.05 * threshold for threshold in finite)], default=0.0)
         return cls(vmax=vmax if vmax > 0 else 1.0, unit=unit, two_sided=two_sided)
 
-    def with_threshold(self, threshold: float) -> Scale:
-        """Give the same colours with a threshold."""
-        return replace(self, threshold=threshold)
+    def with_threshold(self, threshold: float, values: FloatArray) -> Scale:
+        """Give the same colours with the threshold of a map that has these values."""
+        largest = float((np.abs(values) if self.two_sided else values).max(initial=0.0))
+        return replace(self, threshold=threshold, largest=largest if largest > 0 else None)
 
     @property
     def marks(self) -> list[float]:
@@ -112,7 +117,7 @@ class Scale:
         colours = np.asarray(DIVERGING(size / (2 * self.vmax) + 0.5), dtype=np.float32)[..., :3]
         opacity = known.astype(np.float32)
         if self.threshold is not None:
-            limit = self.threshold if math.isfinite(self.threshold) else self.vmax
+            limit = self.threshold if math.isfinite(self.threshold) else self.largest or self.vmax
             faint = _FAINT * np.minimum(np.abs(size) / limit, 1) ** 2
             opacity *= np.where(self.passes(values), 1, faint).astype(np.float32)
         under = np.asarray(under, dtype=np.float32)
