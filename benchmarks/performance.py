@@ -51,6 +51,7 @@ SECTIONS = {
         "2",
     ],
     "missing-voxels": ["missing_voxels.py"],
+    "group-options": ["group_options.py"],
     "strategies": ["group_speed.py"],
     "peers": ["peers.py"],
     "indexing": ["indexing.py"],

@@ -562,7 +562,7 @@ def test_a_damaged_section_of_another_analysis_is_named_on_the_page(dataset: Pat
     assert analyse(dataset, output, "--reports-only") == 0
     page = (output / "sub-01.html").read_text()
     assert f"{other.name} cannot be read as JSON" in page
-    assert "<h2>incongruent - congruent</h2>" in page
+    assert "<h2>incongruent - congruent (" in page
 
 
 def test_a_page_without_a_section_that_is_there_is_made_anew(
