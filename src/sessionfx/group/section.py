@@ -67,6 +67,7 @@ _INFLUENCE_STRIPS = {
 }
 # With fewer, a result is about these participants only
 _FEWEST_PEOPLE = 3
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 _VALIDITY = {"yes": "valid", "conditional": "with care", "no": "not valid", "declined": "—"}
 _KINDS = {"z": "z", "effect": "effect", "difference": "difference: recommended − this"}
@@ -468,7 +469,8 @@ def _clusters(first: StrategyResult | None, asked: QuestionResults) -> list[dict
             "number": row["Cluster ID"], "z": z_text(row["Peak Stat"]),
             "size": next((f"{size:,.0f} {unit * is_mixed}".rstrip() for unit, size in sizes_of(row).items()), ""),
             "peak": _peak_title(place),
-            "effect": _effect_text(row), "place": _together(where_text(place, "")), "region": row.get("Region"),
+            "effect": _effect_text(row), "place": re.sub(r"(?<=\d), ", f",{_NO_BREAK}", where_text(place, "")),
+            "region": row.get("Region"),
             "at": _viewer_place(first, place), "is_below": "structure" in place and "vertex" not in place,
             "map": f"{asked.question.label} {first.name}",
         }
@@ -490,17 +492,12 @@ def _viewer_place(first: StrategyResult, place: Mapping[str, Any]) -> str:
     return " ".join(f"{place[axis]:.3f}" for axis in "xyz")
 
 
-def _together(place: str) -> str:
-    """Keep coordinates on one line."""
-    return re.sub(r"(?<=\d), ", ",\N{NO-BREAK SPACE}", place)
-
-
 def _effect_text(row: Mapping[Any, Any]) -> str | None:
     """Write the effect at a peak with its interval; None for an F test."""
     if INTERVAL_COLUMNS[0] not in row:
         return None
     effect, _, lower, upper = (row[name] for name in INTERVAL_COLUMNS)
-    return f"{number(effect)} ({interval_text(lower, upper)})"
+    return f"{number(effect)} ({interval_text(lower, upper).replace(' ', _NO_BREAK)})"
 
 
 def _session_rows(peaks: Sequence[Peak], names: Sequence[str]) -> list[dict[str, str]]:
