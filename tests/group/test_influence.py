@@ -107,7 +107,7 @@ def test_what_is_said_is_of_voxels_that_every_map_has() -> None:
 
 
 def test_many_participants_have_no_table_where_there_is_no_closed_form() -> None:
-    study = Study(np.arange(130).reshape(-1, 2) % 5 != 3)
+    study = Study(np.arange(220).reshape(-1, 2) % 5 != 3)
     question, maps = study.question("mean"), study.maps(4, n_voxels=20)
     (answer,), _ = study.results(question, maps, ("marginal",))
     stack = stack_of(study.layout, maps, np.ones((20, 1, 1), dtype=bool))
@@ -117,7 +117,7 @@ def test_many_participants_have_no_table_where_there_is_no_closed_form() -> None
 
 
 def test_where_voxels_are_many_some_stand_for_those_below_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LOOKED_AT", 40)
+    monkeypatch.setattr(module, "_FITTED", 40 * 12)
     study = Study(np.arange(24).reshape(12, 2) % 7 != 3)
     question, maps = study.question("mean"), study.maps(5, n_voxels=100)
     (answer,), _ = study.results(question, maps, ("marginal",))
