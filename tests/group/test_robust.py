@@ -9,15 +9,19 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+import map_stacks
 from array_study import Study, everyone, p_of, patients
 from group_study import START, group_map, group_path, make_study, read, strict_json
 from pages import text_of
 from r_scripts import assert_r_gives_the_stored_answers
 from sessionfx.cli import main
 from sessionfx.errors import NotEstimableError
+from sessionfx.execution import in_this_process
+from sessionfx.group import weights as module
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
 from sessionfx.group.strategies.marginal import COUNTED_FULLY, WorkingCovariance
+from sessionfx.group.weights import weigh_participants
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.robust import MEstimator, prepare_m_estimate, prepare_trimmed
 
@@ -262,6 +266,29 @@ def test_rates_are_nominal_from_the_fewest_participants_on(name: str, kind: str,
 
 
 # Through the strategy ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("most_kept", [14, 13])
+def test_weights_at_each_voxel_are_kept_of_few_participants_only(
+    monkeypatch: pytest.MonkeyPatch, most_kept: int
+) -> None:
+    monkeypatch.setattr(module, "MOST_KEPT", most_kept)
+    monkeypatch.setattr(map_stacks, "block_width", lambda n_maps: 16)
+    study = Study(everyone(14, 2))
+    maps = study.maps(8, n_voxels=40)
+    plan, _ = study.answer("summary-statistics", study.question("mean"), maps, robust="bisquare")
+    mask = np.ones((40, 1, 1), dtype=bool)
+    stack, answered = map_stacks.stack_of(study.layout, maps, mask), mask.copy()
+    answered[[3, 17]] = False
+    found = weigh_participants(plan, stack, answered, in_this_process)
+    percent = np.rint(100 * plan.participant_weights(maps, None))[:, answered.ravel()]
+    assert (found.percent is None) == (most_kept < 14)
+    if found.percent is not None:
+        np.testing.assert_array_equal(found.percent, percent)
+    np.testing.assert_array_equal(found.smallest, percent.min(axis=0))
+    np.testing.assert_array_equal(found.n_below_half, (percent < 50).sum(axis=0))
+    assert [*found.means.values()] == percent.mean(axis=1).round(2).tolist()
+    assert found.n_below_half.max() >= 1
 
 
 def test_robust_summary_statistics_are_of_the_participants_values() -> None:

@@ -78,8 +78,6 @@ _INFLUENCE_COLUMNS = {
     "largest_change_of_z": "Largest absolute change of z at any voxel",
     "mean_weight": "Mean weight of the participant over voxels with --robust, in percent",
 }
-# With more, a 4-D map of their weights takes more memory than the analysis
-MOST_WEIGHT_VOLUMES = 200
 # Of family-wise p values
 FAMILY_WISE = ("voxelFWE", "clusterSizeFWE", "clusterMassFWE", "tfceFWE")
 # Fields of their sidecars, and of `PermutationResult`
@@ -529,7 +527,7 @@ class GroupFiles:
             "smallest": ("Weight of the participant who counts least", "percent", weights.smallest),
             "belowHalf": ("Number of participants who count less than half", "participants", weights.n_below_half),
         }
-        if len(weights.participants) <= MOST_WEIGHT_VOLUMES:
+        if weights.percent is not None:
             text = "Weight of each participant, a volume for each of Participants"
             maps["participants"] = (text, "percent", weights.percent)
         for desc, (text, units, values) in maps.items():
