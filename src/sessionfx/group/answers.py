@@ -342,12 +342,12 @@ def finding(results: QuestionResults) -> str:
         return f"{results.question.text}: no strategy of this call can be recommended."
     summary, tests = map_summary(best.stat_map, best.threshold), best.equivalence
     features = best.stat_map.space.features
-    equivalent = f", {tests.mask.sum()} equivalent to zero {tests.within(results.question.units)}" if tests else ""
+    equivalent = f", {tests.mask.sum():,} equivalent to zero {tests.within(results.question.units)}" if tests else ""
     peak = peak_of(summary)
     at_peak = f"peak z {z_text(peak['peak_z'])} at {where_text(peak)}"
-    counts = f"{summary['n_above']} of {summary[f'n_{features}']} {features} are suprathreshold, {at_peak}{equivalent}."
+    counts = f"{summary['n_above']:,} of {summary[f'n_{features}']:,} {features} are suprathreshold"
     care = f" With care: {results.verdict.strategies[best.name].reason}" if results.verdict.with_care else ""
-    return f"{results.question.text}: {best.title} is recommended; {counts}{care}"
+    return f"{results.question.text}: {best.title} is recommended; {counts}, {at_peak}{equivalent}.{care}"
 
 
 def peak_of(summary: Mapping[str, Any]) -> dict[str, Any]:
