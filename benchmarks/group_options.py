@@ -46,7 +46,10 @@ def write_atlas(path: Path, like: Path, step: int) -> int:
     labels = np.zeros(mask.shape, dtype=np.int16)
     labels[mask] = np.unique(numbers[mask], return_inverse=True)[1] + 1
     nib.save(nib.Nifti1Image(labels, image.affine), path)
-    return int(labels.max())
+    n_regions = int(labels.max())
+    rows = [f"{number}\tBlock {number}\n" for number in range(1, n_regions + 1)]
+    path.with_name("atlas-blocks_dseg.tsv").write_text("index\tname\n" + "".join(rows))
+    return n_regions
 
 
 def measure_options(folder: Path, numbers: Sequence[int], step: int) -> Iterator[list[str]]:

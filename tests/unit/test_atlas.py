@@ -81,3 +81,10 @@ def test_probabilities_are_refused(tmp_path: Path, labels: np.ndarray) -> None:
 def test_an_absent_atlas_is_named(tmp_path: Path) -> None:
     with pytest.raises(CommandLineError, match=r"none\.nii"):
         read_atlas(tmp_path / "none.nii", tmp_path / "none.tsv")
+
+
+def test_an_atlas_without_names_says_where_they_may_be(tmp_path: Path, labels: np.ndarray) -> None:
+    path, table = write(tmp_path, labels)
+    table.unlink()
+    with pytest.raises(CommandLineError, match=r"neither atlas\.tsv nor atlas\.json beside it.*--atlas-labels"):
+        read_atlas(path, None)

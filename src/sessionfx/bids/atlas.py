@@ -272,6 +272,12 @@ def read_atlas(path: Path, table: Path | None) -> Atlas:
         there = [int(label) for label in np.unique(found.values) if label]
         if table is None and not names.keys() >= set(there):
             table = labels_beside(path)
+            if not table.exists() and not table.is_symlink():
+                raise CommandLineError(
+                    f"--atlas {path} does not name its regions, and there is neither {table.name} nor "
+                    f"{table.with_suffix('.json').name} beside it. Write a table with the columns 'index' and 'name', "
+                    "or name one with --atlas-labels."
+                )
         if table is not None:
             names = _read_json(table) if table.suffix == ".json" else _read_names(table)
     except ParticipantError as error:
