@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -128,6 +128,31 @@ def measure_scale(
         shutil.rmtree(work)
 
 
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, words: str) -> None:
+    """Print rows as they come; of the columns one holds words."""
+    lines = ["---" if column == words else "---:" for column in columns]
+    for line in itertools.chain([columns, lines], rows):
+        print(f"| {' | '.join(line)} |", flush=True)
+
+
+def main_of(
+    description: str,
+    columns: Sequence[str],
+    rows: Callable[[Path, Sequence[int], int], Iterator[list[str]]],
+    *,
+    words: str,
+) -> int:
+    """Read the command line of a benchmark of several numbers of participants, measure and print."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    parser.add_argument("--participants", type=int, nargs="+", default=[20, 200])
+    parser.add_argument("--step", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="where there is room for the maps (a temporary one)")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        print_table(columns, rows(Path(folder), arguments.participants, arguments.step), words=words)
+    return 0
+
+
 def main() -> int:
     """Read the command line, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -143,8 +168,7 @@ def main() -> int:
             Path(folder), arguments.participants, arguments.sessions, arguments.calls, arguments.step,
             on_surface=arguments.grayordinates,
         )  # fmt: skip
-        for line in itertools.chain([COLUMNS, ["---:", "---:", "---:", "---", *["---:"] * 5]], found):
-            print(f"| {' | '.join(line)} |", flush=True)
+        print_table(COLUMNS, found, words="call")
     return 0
 
 

@@ -8,18 +8,15 @@ Maps as in `group_scale.py`, but for their fields of view: 15 % of the voxels of
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from group_level import SESSIONS, brain_mask, draw_maps, write_study
-from group_scale import leave_out
+from group_scale import leave_out, main_of
 from harness import measure
 from numpy.typing import NDArray
 
@@ -81,19 +78,5 @@ def measure_missing(folder: Path, numbers: Sequence[int], step: int) -> Iterator
         shutil.rmtree(study)
 
 
-def main() -> int:
-    """Read the command line, measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--participants", type=int, nargs="+", default=[20, 200])
-    parser.add_argument("--step", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="where there is room for the maps (a temporary one)")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        found = measure_missing(Path(folder), arguments.participants, arguments.step)
-        for line in itertools.chain([COLUMNS, ["---:"] * 3 + ["---"] + ["---:"] * 5], found):
-            print(f"| {' | '.join(line)} |", flush=True)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main_of(__doc__, COLUMNS, measure_missing, words="answered"))

@@ -20,42 +20,19 @@ from pathlib import Path
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 # section: script and its arguments
 SECTIONS = {
-    "run-level": ["run_level.py"],
-    "surface-runs": ["surface_run.py"],
-    "whole-analysis": ["whole_analysis.py"],
-    "group-level": ["group_level.py"],
-    "group-scale": ["group_scale.py"],
-    "group-large": [
-        "group_scale.py",
-        "--participants",
-        "1000",
-        "5000",
-        "--sessions",
-        "2",
-        "--calls",
-        "2",
-        "--step",
-        "2",
-    ],
-    "group-grayordinates": [
-        "group_scale.py",
-        "--grayordinates",
-        "--participants",
-        "20",
-        "100",
-        "1000",
-        "5000",
-        "--sessions",
-        "2",
-        "--calls",
-        "2",
-    ],
-    "missing-voxels": ["missing_voxels.py"],
-    "group-options": ["group_options.py"],
-    "strategies": ["group_speed.py"],
-    "peers": ["peers.py"],
-    "indexing": ["indexing.py"],
-    "report": ["report.py"],
+    "run-level": "run_level.py",
+    "surface-runs": "surface_run.py",
+    "whole-analysis": "whole_analysis.py",
+    "group-level": "group_level.py",
+    "group-scale": "group_scale.py",
+    "group-large": "group_scale.py --participants 1000 5000 --sessions 2 --calls 2 --step 2",
+    "group-grayordinates": "group_scale.py --grayordinates --participants 20 100 1000 5000 --sessions 2 --calls 2",
+    "missing-voxels": "missing_voxels.py",
+    "group-options": "group_options.py",
+    "strategies": "group_speed.py",
+    "peers": "peers.py",
+    "indexing": "indexing.py",
+    "report": "report.py",
 }
 
 
@@ -70,7 +47,7 @@ def main() -> int:
         parser.error(f"no section is called {', '.join(sorted(unknown))}; there are {', '.join(SECTIONS)}")
     failed = 0
     for section in sections:
-        script, *arguments = SECTIONS[section]
+        script, *arguments = SECTIONS[section].split()
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name(script)), *arguments, *further],
             stdout=subprocess.PIPE,

@@ -19,7 +19,6 @@ import pandas as pd
 from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 
 from sessionfx.group.neighbours import clusters_in
@@ -143,36 +142,21 @@ def mesh_clusters_table(stat_map: StatMap[Any], threshold: float, *, smallest: i
 def _peaks_on_mesh(space: Space, features: NDArray[np.intp], heights: NDArray[np.floating]) -> list[int]:
     """Find the highest of the features of a cluster and up to three further maxima, the highest first."""
     kept = [int(np.argmax(heights))]
-    if space.adjacency is None or len(features) < _FEWEST_WITH_PEAKS:
+    if space.edge_lengths is None or len(features) < _FEWEST_WITH_PEAKS:
         return kept
-    edges = space.adjacency[features][:, features].tocoo()
-    first, second = edges.coords
+    graph = space.edge_lengths[features][:, features]
+    first, second = graph.nonzero()
     highest_beside = np.full(len(features), -np.inf)
     np.maximum.at(highest_beside, first, heights[second])
     candidates = np.flatnonzero(heights >= highest_beside)
     if len(candidates) == 1:
         return kept
-    places = _coordinates(space)[features]
-    # two voxels or vertices in one place would have no edge
-    lengths = np.maximum(np.linalg.norm(places[first] - places[second], axis=1), 1e-6)
-    graph = csr_array((lengths, (first, second)), shape=edges.shape)
     is_apart = np.isinf(dijkstra(graph, indices=kept[0], limit=_PEAK_DISTANCE))
     for candidate in candidates[np.argsort(-heights[candidates], kind="stable")]:
         if is_apart[candidate] and len(kept) < _SHOWN_PEAKS:
             kept.append(int(candidate))
             is_apart &= np.isinf(dijkstra(graph, indices=candidate, limit=_PEAK_DISTANCE))
     return kept
-
-
-def _coordinates(space: Space) -> NDArray[np.float64]:
-    """Give the place of each feature (mm), that of voxels from a corner of their grid; all meshes are known."""
-    found = np.empty((len(space.is_on_surface), 3))
-    for own in space.structures:
-        if own.voxel_size is None:
-            found[own.places] = space.meshes[own.name].coordinates[own.numbers]
-        else:
-            found[own.places] = own.numbers * own.voxel_size
-    return found
 
 
 def with_intervals(table: pd.DataFrame, stat_map: StatMap[Any]) -> pd.DataFrame:

@@ -39,6 +39,7 @@ class Grid(Space):
     hemispheres: ClassVar[Mapping[str, int]] = {}
     structures: ClassVar[tuple[()]] = ()
     adjacency: ClassVar[None] = None
+    edge_lengths: ClassVar[None] = None
 
     def same_as(self, other: Space) -> bool:
         """Whether voxels of the two grids lie on each other."""

@@ -209,6 +209,11 @@ class Space(ABC):
 
     @property
     @abstractmethod
+    def edge_lengths(self) -> csr_array | None:
+        """Distances (mm) between those that `adjacency` has, of shape (n, n); None where that is."""
+
+    @property
+    @abstractmethod
     def sizes(self) -> NDArray[np.float64] | None:
         """Area (mm²) of vertices and volume (mm³) of voxels, of shape (n,); None where there is no mesh."""
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # Without these an atlas is no atlas of the data; structures below the cortex it may lack
 _SIDES = ("L", "R")
+_LEAST_LENGTH = 1e-6  # mm
 
 
 class Structured(Space):
@@ -75,9 +76,9 @@ class Structured(Space):
         from scipy.sparse.csgraph import dijkstra
 
         index = self.index_of(place)
-        if labels[index] or not self.has_meshes:
+        if labels[index] or self.edge_lengths is None:
             return int(labels[index]), True
-        away = dijkstra(self._edge_lengths, indices=index, limit=within)
+        away = dijkstra(self.edge_lengths, indices=index, limit=within)
         away[labels == 0] = np.inf
         nearest = int(away.argmin())
         return (int(labels[nearest]) if np.isfinite(away[nearest]) else 0), False
@@ -93,19 +94,21 @@ class Structured(Space):
         return np.asarray(features[_index(structure.numbers)])
 
     @cached_property
-    def _edge_lengths(self) -> csr_array:
-        """Distance between features that are neighbours (mm), of shape (n, n)."""
+    def edge_lengths(self) -> csr_array | None:
+        """Distances between neighbours (mm) along the mesh and the grid of voxels; None without a mesh."""
         from scipy.sparse import csr_array
 
+        if self.adjacency is None:
+            return None
         coordinates = np.empty((*self.shape, 3))
         for structure in self.structures:
             if structure.voxel_size is None:
                 coordinates[structure.places] = self.meshes[structure.name].coordinates[structure.numbers]
             else:
                 coordinates[structure.places] = structure.numbers * structure.voxel_size
-        assert self.adjacency is not None  # noqa: S101 - the caller looked for meshes
         rows, columns = self.adjacency.nonzero()
-        lengths = np.linalg.norm(coordinates[rows] - coordinates[columns], axis=1)
+        # features in one place would have no edge
+        lengths = np.maximum(np.linalg.norm(coordinates[rows] - coordinates[columns], axis=1), _LEAST_LENGTH)
         return csr_array((lengths, (rows, columns)), shape=self.adjacency.shape)
 
 
