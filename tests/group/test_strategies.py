@@ -323,6 +323,23 @@ def test_incomplete_participants_are_used_as_far_as_their_sessions_allow() -> No
     )
 
 
+def test_only_sessions_that_are_asked_about_are_named_as_missing() -> None:
+    """Someone with the third session only was said to lack all others that the study has."""
+    layout = layout_of(np.array([[1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 1, 0]], dtype=bool))
+    plan = STRATEGIES["summary-statistics"].plan(layout, question("ses-02 - ses-01", 4), GroupOptions())
+    assert plan.left_out == {"03": "has no map of ses-01, ses-02"}
+
+
+@pytest.mark.parametrize(("text", "n_maps"), [("mean", 17), ("ses-02 - ses-01", 10), ("any", 12)])
+def test_maps_are_counted_that_a_participants_value_is_made_of(text: str, n_maps: int) -> None:
+    """The test of any difference counted all maps of the study, not those of participants who have every session."""
+    attendance = np.ones((7, 3), dtype=bool)
+    attendance[4:, [1, 2, 2]] = [[False, True, True], [True, False, False], [False, True, True]]
+    attendance[6, 0] = False
+    layout = layout_of(attendance)
+    assert STRATEGIES["summary-statistics"].plan(layout, question(text, 3), GroupOptions()).n_maps == n_maps
+
+
 @pytest.mark.slow
 def test_disconnected_participants_and_sessions_are_refused_in_a_sentence() -> None:
     """Half were scanned in the first session only, half in the second only: no within-participant difference exists."""

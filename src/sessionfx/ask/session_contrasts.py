@@ -76,6 +76,13 @@ class SessionContrast:
         return _COUNTS[self.degree] if self.degree < len(_COUNTS) else str(self.degree + 1)
 
     @property
+    def asked_of(self) -> tuple[str, ...]:
+        """Sessions that count: those with a weight other than zero where weights are given, else all."""
+        if self.kind != "weights":
+            return self.sessions
+        return tuple(session for session, weight in zip(self.sessions, self.weights, strict=True) if weight != 0)
+
+    @property
     def order_text(self) -> str:
         """The order of the sessions in time, in words; empty where there are fewer than two."""
         if len(self.sessions) < 2:

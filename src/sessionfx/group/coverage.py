@@ -63,6 +63,15 @@ def with_participants(clusters: pd.DataFrame, stat_map: StatMap[Estimate | FTest
     return clusters.assign(Participants=pd.array(at_peaks, "Int64"))
 
 
+def _of_those_above(n_partial: int, n_above: int) -> str:
+    """End the sentence with how many of the suprathreshold voxels some maps lack."""
+    if not n_above:
+        return "."
+    if n_partial:
+        return f", and so do {n_partial:,} of {n_above:,} suprathreshold ones."
+    return f", none of the {n_above:,} suprathreshold ones." if n_above > 1 else ", not the suprathreshold one."
+
+
 def with_coverage(results: QuestionResults, stack: MapStack) -> QuestionResults:
     """Add to a verdict how far the answer to report rests on voxels that some maps lack.
 
@@ -94,7 +103,7 @@ def with_coverage(results: QuestionResults, stack: MapStack) -> QuestionResults:
         text += f" {n_partial:,} of {len(n):,} voxels rest on fewer maps"
         if n.min() < n.max():
             text += f" (the fewest: {int(n.min())} of {int(n.max())} participants)"
-        text += f", and so do {both:,} of {n_above:,} suprathreshold ones." if n_above else "."
+        text += _of_those_above(both, n_above)
         peaks = best.clusters
         if "Participants" in peaks and len(peaks) and pd.notna(peaks["Participants"].iloc[0]):
             at_peak = int(peaks["Participants"].iloc[0])

@@ -249,18 +249,18 @@ class SessionVectorPlan(VectorPlan):
     ----------
     complete : ndarray of shape (n, S) of int
         Rows of the maps of each participant who has every session.
-    n_maps : int
-        Of the layout.
+    n_of_layout : int
+        Maps of the layout, of which `rows` are used.
     """
 
     complete: NDArray[np.int_] = field(default_factory=lambda: np.empty((0, 0), dtype=int))
-    n_maps: int = 0
+    n_of_layout: int = 0
 
     @cached_property
     def combinations(self) -> sparse.csr_array:
         """Each session's map of each participant."""
         rows = self.complete.T.ravel()
-        shape = (rows.size, self.n_maps)
+        shape = (rows.size, self.n_of_layout)
         return sparse.csr_array((np.ones(rows.size), (np.arange(rows.size), rows)), shape=shape)
 
     @property
@@ -417,7 +417,7 @@ def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[st
             continue
         weights = asked.weights_for(list(rows))
         if weights is None:
-            missing = [session for session in asked.sessions if session not in rows]
+            missing = [session for session in asked.asked_of if session not in rows]
             left_out[participant] = f"has no map of {session_names(missing)}"
             continue
         combinations[participant] = {rows[session]: weight for session, weight in weights.items()}
@@ -638,6 +638,6 @@ def plan_session_vectors(layout: MapLayout, question: Question, options: GroupOp
         warnings=(),
         details={"FixedEffectsWeighting": "equal", **details},
         complete=complete,
-        n_maps=len(layout.participants),
+        n_of_layout=len(layout.participants),
         groups=groups,
     )
