@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,27 @@ def test_with_a_voxel_that_all_have_all_maps_are_core() -> None:
     assert stack.learns_from_all
     assert stack.core is stack.complete
     assert stack.core.n_voxels == 1
+
+
+def test_somebody_who_has_no_core_map_keeps_the_variance_of_their_group() -> None:
+    """The group level stopped: the groups of those who have core maps were the only ones known."""
+    rng = np.random.default_rng(3)
+    owners, sessions = np.repeat([f"{i:02d}" for i in range(12)], 2), np.tile(["1", "2"], 12)
+    codes = np.where(np.repeat(np.arange(12), 2) < 5, 1.0, -1.0)[:, None]
+    layout = MapLayout(tuple(owners), tuple(sessions), ("group[a]",), codes)
+    question = Question(resolve_session_contrasts(["mean"], ["1", "2"])[0])
+    effects = rng.normal(size=(24, 200)) + np.repeat(rng.normal(size=(12, 200)), 2, axis=0)
+    of_all = STRATEGIES["marginal"].plan(layout, question, GroupOptions(variance="groups"))
+    core = np.flatnonzero(~np.isin(owners, ["03", "08"]))
+    of_core = STRATEGIES["marginal"].plan(layout.at_rows(core), question, GroupOptions(variance="groups"))
+    taught, _ = estimate_in_blocks(of_core, MapsInMemory(effects[core]))
+    found = of_all.working_as(taught).estimate(effects, None)
+    # as if the working covariance had been found from all maps
+    expected = replace(of_all, groups=tuple(np.repeat(["a", "b"], [5, 7]))).with_working(
+        replace(taught.working, by_group=dict(zip("ab", taught.working.by_group.values(), strict=True)))
+    )
+    for part in ("effect", "variance", "dof"):
+        assert np.allclose(getattr(found, part), getattr(expected.estimate(effects, None), part), rtol=1e-12), part
 
 
 # A study in which each session has another field of view, and not the same in all participants ----------------------

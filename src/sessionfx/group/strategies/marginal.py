@@ -193,7 +193,9 @@ class MarginalPlan(Plan):
         working = other.working
         if not working.by_group:
             return replace(self, groups=()).with_working(working)
-        group_of = dict(zip(dict.fromkeys(other.participants), other.groups, strict=True))
+        # of core maps somebody may have none: the group is then that of this plan
+        group_of = dict(zip(dict.fromkeys(self.participants), self.groups, strict=False))
+        group_of |= zip(dict.fromkeys(other.participants), other.groups, strict=True)
         groups = tuple(group_of[participant] for participant in dict.fromkeys(self.participants))
         own = {label: working.by_group[label] for label in dict.fromkeys(groups)}
         return replace(self, groups=groups).with_working(WorkingCovariance(working.ratio, own))
