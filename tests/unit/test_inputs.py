@@ -301,15 +301,20 @@ def test_a_run_holds_the_numbers_of_niftimasker(
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int16, np.float64])
-@pytest.mark.parametrize("fwhm", [1.0, 6.0, 25.0])
-@pytest.mark.parametrize("place", ["inside", "at an edge", "one voxel"])
+@pytest.mark.parametrize("fwhm", [0.5, 1.0, 6.0, 25.0])
+@pytest.mark.parametrize("place", ["inside", "at an edge", "one voxel", "far apart", "a ball"])
 def test_smoothing_gives_the_very_numbers_of_nilearn(kind: type, fwhm: float, place: str, tmp_path: Path) -> None:
-    """Only the mask's box and a margin are smoothed; that no digit differs shows that the margin is wide enough."""
+    """Only what a mask needs is smoothed, slab by slab; that no digit differs shows that the margins are wide enough."""
     rng = np.random.default_rng(5)
     series = (800 + 100 * rng.normal(size=(21, 24, 17, 3))).astype(kind)
     mask = np.zeros(series.shape[:3], bool)
     box = {"inside": np.s_[9:13, 8:15, 6:9], "at an edge": np.s_[0:5, 20:24, 4:17], "one voxel": np.s_[10, 11, 8]}
-    mask[box[place]] = rng.uniform(size=mask[box[place]].shape) < 0.7 if place != "one voxel" else True
+    if place == "far apart":
+        mask[2, 3, 1] = mask[18, 22, 15] = mask[4, 20, 15] = True
+    elif place == "a ball":
+        mask[:] = sum(((np.indices(mask.shape).T - (10, 12, 8)) / (10, 11, 8)).T ** 2) < 1
+    else:
+        mask[box[place]] = rng.uniform(size=mask[box[place]].shape) < 0.7 if place != "one voxel" else True
     bold, brain = save_image(tmp_path / "bold.nii.gz", series), save_mask(tmp_path / "mask.nii.gz", mask)
     theirs = smooth_img(nib.load(bold), fwhm).dataobj[mask].T
     np.testing.assert_array_equal(read_run(bold, brain, fwhm).signal, theirs)

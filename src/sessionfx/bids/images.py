@@ -47,12 +47,6 @@ def series_length(shape: tuple[int, ...]) -> int:
     return (beyond[0] if beyond else 1) if len(shape) > 3 and len(beyond) < 2 else 0
 
 
-def bounds_of(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """First and last index of a mask's voxels along each axis; the mask must not be empty."""
-    along = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return [(int(indices[0]), int(indices[-1])) for indices in along]
-
-
 def open_image(path: Path) -> Any:
     """Open an image without reading its data.
 

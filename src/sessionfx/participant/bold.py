@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.bids.images import bounds_of, grid_of, open_image, read_mask, read_volumes, series_length
+from sessionfx.bids.images import grid_of, open_image, read_mask, read_volumes, series_length
 from sessionfx.bids.meshes import NO_MESHES, MeshFiles, with_meshes
 from sessionfx.bids.names import SURFACE_SERIES
 from sessionfx.bids.surfaces import SurfaceSeries, read_surfaces
@@ -30,6 +30,8 @@ from sessionfx.tasks.records import file_state, fingerprint
 
 # Where a Gaussian is cut off (standard deviations), as nilearn's smoothing does
 _TRUNCATED_AT = 4.0
+# Slices and rows that are smoothed at a time: fewer are more calls, more have wider boxes
+_SLAB = 4
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def read_run(
     if n_brain == 0:
         raise ParticipantError(f"{mask}: the brain mask is empty. Check the preprocessing of this run.")
 
-    smoother = None if smoothing_fwhm is None else _Smoother(brain, grid, smoothing_fwhm)
+    smoother: _Smoother | None = None
     inside = _voxel_order(brain)
     signal = lowest = highest = np.empty(0)  # made when the first volume shows what type the data have
     for t, volume in enumerate(volumes):
@@ -140,10 +142,12 @@ def read_run(
             # Row by row in memory, as nilearn's maskers give it: single-precision means depend on the order of
             # summation.
             signal = np.empty((series_length(image.shape), n_brain), dtype=kind)
+            if smoothing_fwhm is not None:
+                smoother = _Smoother(brain, grid, smoothing_fwhm, kind)
             lowest, highest = values, values.copy()
         np.minimum(lowest, values, out=lowest)  # NaN stays
         np.maximum(highest, values, out=highest)
-        signal[t] = values if smoother is None else smoother.smooth(volume, kind)
+        signal[t] = values if smoother is None else smoother.smooth(volume)
     finite = np.isfinite(lowest) & np.isfinite(highest)
     varying = highest > lowest
     usable = finite & varying
@@ -209,10 +213,11 @@ def _voxel_order(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
 
 
 class _Smoother:
-    """Smooths volumes as nilearn's `smooth_img` does, where it matters to a mask.
+    """Smooths volumes as nilearn's `smooth_img` does, digit by digit, where it matters to a mask.
 
-    A Gaussian that is cut off reaches only so far: what lies outside the mask's bounding box and this margin changes
-    nothing inside. Along each axis in turn, the margin is dropped once the axis is done.
+    A Gaussian that is cut off reaches only so far: what lies outside the mask and this margin changes nothing inside.
+    Along x and y it works on slabs of slices, then along z on slabs of rows, each within the box of what the mask
+    needs of it: a head fills little more than half of its own box.
 
     Parameters
     ----------
@@ -220,36 +225,77 @@ class _Smoother:
     grid : Grid
     fwhm : float
         In mm.
+    kind : dtype
+        The precision.
     """
 
-    def __init__(self, mask: NDArray[np.bool_], grid: Grid, fwhm: float) -> None:
-        voxel_size = np.sqrt((grid.affine[:3, :3] ** 2).sum(axis=0))
-        self._sigma = fwhm / (np.sqrt(8 * np.log(2)) * voxel_size)
-        bounds = bounds_of(mask)
-        box, self._margins = [], []
-        for (first, last), sigma, size in zip(bounds, self._sigma, mask.shape, strict=True):
-            reach = int(_TRUNCATED_AT * sigma + 0.5)
-            start, stop = max(first - reach, 0), min(last + 1 + reach, size)
-            box.append(slice(start, stop))
-            self._margins.append(slice(first - start, last + 1 - start))
-        self._box = tuple(box)
-        inner = tuple(slice(first, last + 1) for first, last in bounds)
-        self._inside = _voxel_order(mask[inner])
-
-    def smooth(self, volume: NDArray[Any], kind: np.dtype[Any]) -> NDArray[np.floating]:
-        """Smooth a volume in a precision and return its values in the mask."""
+    def __init__(self, mask: NDArray[np.bool_], grid: Grid, fwhm: float, kind: np.dtype[Any]) -> None:
         from scipy.ndimage import gaussian_filter1d
 
+        sigmas = fwhm / (np.sqrt(8 * np.log(2)) * np.sqrt((grid.affine[:3, :3] ** 2).sum(axis=0)))
+        reaches = [int(_TRUNCATED_AT * sigma + 0.5) for sigma in sigmas]
+        # what a Gaussian makes of a single 1
+        self._weights = [
+            gaussian_filter1d(np.eye(2 * reach + 1)[reach], sigma, mode="constant", truncate=_TRUNCATED_AT)
+            for sigma, reach in zip(sigmas, reaches, strict=True)
+        ]
+        self._box = tuple(_widened(_bounds(mask, axis), reaches[axis], mask.shape[axis]) for axis in range(3))
         # last axis first: lines of memory are then lines of the filter's loop
-        block = volume[self._box].T.astype(kind, order="C")
+        needed = mask[self._box].T
+        reach_x, reach_y, reach_z = reaches
+        n_z, n_y, n_x = needed.shape
+        self._slices: list[tuple[slice, ...]] = []
+        for z in _slabs(n_z):
+            around = needed[_widened(z, reach_z, n_z)]
+            if around.any():
+                y, x = _bounds(around, 1), _bounds(around, 2)
+                self._slices.append((z, _widened(y, reach_y, n_y), y, _widened(x, reach_x, n_x), x))
+        self._rows: list[tuple[slice, ...]] = []
+        for y in _slabs(n_y):
+            rows = needed[:, y]
+            if rows.any():
+                z, x = _bounds(rows, 0), _bounds(rows, 2)
+                self._rows.append((y, _widened(z, reach_z, n_z), z, x))
+        # Where nothing is needed, it stays 0
+        self._in_slices, self._smooth = np.zeros((2, *needed.shape), dtype=kind)
+        self._inside = _voxel_order(needed.T)
+
+    def smooth(self, volume: NDArray[Any]) -> NDArray[np.floating]:
+        """Smooth a volume and return its values in the mask."""
+        from scipy.ndimage import correlate1d
+
+        weights_x, weights_y, weights_z = self._weights
+        block = volume[self._box].T.astype(self._smooth.dtype, order="C")
         finite = np.isfinite(block)
         if not finite.all():
             block[~finite] = 0
-        for axis, (sigma, margin) in enumerate(zip(self._sigma, self._margins, strict=True)):
-            if sigma > 0:
-                block = gaussian_filter1d(block, sigma, axis=2 - axis, truncate=_TRUNCATED_AT, output=kind)
-            block = block[(slice(None),) * (2 - axis) + (margin,)]
-        return np.asarray(block.reshape(-1).take(self._inside))
+        for z, wide_y, y, wide_x, x in self._slices:
+            along_x = correlate1d(block[z, wide_y, wide_x], weights_x, axis=2)[:, :, _within(x, wide_x)]
+            self._in_slices[z, y, x] = correlate1d(along_x, weights_y, axis=1)[:, _within(y, wide_y)]
+        for y, wide_z, z, x in self._rows:
+            along_z = correlate1d(self._in_slices[wide_z, y, x], weights_z, axis=0)
+            self._smooth[z, y, x] = along_z[_within(z, wide_z)]
+        return np.asarray(self._smooth.reshape(-1).take(self._inside))
+
+
+def _slabs(n: int) -> list[slice]:
+    return [slice(start, min(start + _SLAB, n)) for start in range(0, n, _SLAB)]
+
+
+def _widened(part: slice, reach: int, n: int) -> slice:
+    """Let a part of n places reach further on both sides."""
+    return slice(max(part.start - reach, 0), min(part.stop + reach, n))
+
+
+def _within(part: slice, whole: slice) -> slice:
+    """Where a part of a whole lies, counted from the start of the whole."""
+    return slice(part.start - whole.start, part.stop - whole.start)
+
+
+def _bounds(needed: NDArray[np.bool_], axis: int) -> slice:
+    """From the first to the last place along an axis of three at which anything is needed."""
+    places = np.flatnonzero(np.any(needed, axis=tuple({0, 1, 2} - {axis})))
+    return slice(int(places[0]), int(places[-1]) + 1)
 
 
 def _compute_mask(series: NDArray[Any], grid: Grid, bold: Path) -> NDArray[np.bool_]:
