@@ -138,7 +138,7 @@ def pictures(study: Study) -> dict[str, Callable[[], Picture]]:
         "cuts and coverage": lambda: axial_cuts(study.mask, study.grid, template()).draw_map(
             counts, Scale(vmax=4, unit="maps", two_sided=False), ""
         ),
-        "z map": lambda: mosaic.draw_map(z, scale.with_threshold(threshold), "z"),
+        "z map": lambda: mosaic.draw_map(z, scale.with_threshold(threshold, first.estimate.z), "z"),
         "effect map": lambda: mosaic.draw_map(effect, of_effect, "effect"),
         "events of four runs": lambda: draw_events(
             runs, title="Events", run_seconds=dict.fromkeys(runs, N_VOLUMES * REPETITION_TIME)

@@ -16,7 +16,7 @@ from PIL import Image
 from sessionfx.bids.meshes import find_meshes, mesh_beside, read_mesh, with_meshes
 from sessionfx.report.brain import canvas_for
 from sessionfx.report.canvas import Canvas, Scale
-from sessionfx.report.cortex import Hemisphere, Hemispheres, depth_of_folds
+from sessionfx.report.cortex import Hemisphere, Hemispheres
 from sessionfx.report.nilearn_files import fsaverage5_arrays
 from sessionfx.report.style import DIVERGING
 from sessionfx.report.surface_views import HEIGHT, lay_out, project
@@ -83,14 +83,14 @@ def test_every_pixel_has_a_vertex_that_lies_there(
     """Within an edge of a triangle, on the side that faces the viewer."""
     scale = 1.1
     view = project(inflated, side, scale, np.ones(N))
-    rows, columns = np.nonzero(view.vertices >= 0)
-    found = inflated.coordinates[view.vertices[rows, columns]]
+    rows, columns = np.nonzero(view.features >= 0)
+    found = inflated.coordinates[view.features[rows, columns]]
     for places, (axis, sign) in ((columns, across), (rows, down)):
         along = sign * inflated.coordinates[:, axis]
         pixels = (sign * found[:, axis] - along.min()) * scale + 6
         assert np.abs(pixels - places - 0.5).max() < 7
         assert np.abs(pixels - places - 0.5).mean() < 2
-    assert 0.4 < len(rows) / view.vertices.size < 0.9
+    assert 0.4 < len(rows) / view.features.size < 0.9
 
 
 def test_pixels_are_those_of_the_mesh_in_front() -> None:
@@ -100,7 +100,7 @@ def test_pixels_are_those_of_the_mesh_in_front() -> None:
     faces = np.array([[0, 1, 2], [0, 2, 3]])
     mesh = Mesh(np.vstack([near, far]), np.vstack([faces, faces[:, ::-1] + 4]))
     outside, inside = (
-        set(project(mesh, side, 2.0, np.ones(8)).vertices.ravel()) - {-1} for side in ("lateral", "medial")
+        set(project(mesh, side, 2.0, np.ones(8)).features.ravel()) - {-1} for side in ("lateral", "medial")
     )
     assert {frozenset(outside), frozenset(inside)} == {frozenset(range(4)), frozenset(range(4, 8))}
     assert outside == {0, 1, 2, 3}
@@ -149,8 +149,8 @@ def test_other_surfaces_are_not_drawn(space: Surface) -> None:
 
 def test_a_mesh_without_folds_or_flat_map_is_drawn_in_plain_grey(inflated: Mesh) -> None:
     view = lay_out(Hemispheres({"L": Hemisphere(inflated)}))
-    assert set(view.vertices.ravel()) - {-1} <= set(range(N))
-    assert len(set(view.vertices.ravel())) > 0.97 * N
+    assert set(view.features.ravel()) - {-1} <= set(range(N))
+    assert len(set(view.features.ravel())) > 0.97 * N
 
 
 def grayordinates() -> Grayordinates:
@@ -194,7 +194,7 @@ def test_a_window_of_1280_by_800_pixels_has_room_for_all_views() -> None:
 def test_folds_are_found_from_the_mesh(inflated: Mesh) -> None:
     """As FreeSurfer's depth has them."""
     mesh = read_mesh(find_meshes({"space": "fsaverage5"}, [])["L"])
-    assert np.corrcoef(depth_of_folds(mesh), fsaverage5_arrays("sulc_left")[0])[0, 1] > 0.6
+    assert np.corrcoef(mesh.depth_of_folds, fsaverage5_arrays("sulc_left")[0])[0, 1] > 0.6
 
 
 def test_what_is_inflated_beside_a_mesh_is_found(tmp_path: Path, inflated: Mesh) -> None:

@@ -38,18 +38,12 @@ _LINE = "#00B050"  # around a region of a map: in none of its colours
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How values become colours.
+    """How values become colours, up to `vmax` in size at the end of the colour bar.
 
     Attributes
     ----------
-    vmax : float
-        Value at the end of the colour bar.
     threshold : float or None
         On the size of values; those below are faint. None: all are shown alike. Infinite: no value passes.
-    two_sided : bool
-        Whether values lie on both sides of zero.
-    unit : str
-        Written at the bar.
     largest : float or None
         Of the sizes of the map's values. Where no value passes, those as large are as little faint as values just
         below a threshold; None: those at the end of the bar.
@@ -63,26 +57,10 @@ class Scale:
 
     @classmethod
     def of(
-        cls,
-        values: Sequence[FloatArray],
-        unit: str,
-        thresholds: Sequence[float] = (),
-        *,
-        two_sided: bool = True,
+        cls, values: Sequence[FloatArray], unit: str, thresholds: Sequence[float] = (), *, two_sided: bool = True,
         share: float = 1.0,
-    ) -> Scale:
-        """Choose one scale for all maps that are compared.
-
-        Parameters
-        ----------
-        values : sequence of ndarray
-        unit : str
-        thresholds : sequence of float
-            The scale reaches beyond all that are finite.
-        two_sided : bool, default=True
-        share : float, default=1
-            Of the values whose size the scale reaches.
-        """
+    ) -> Scale:  # fmt: skip
+        """Choose one scale for all maps that are compared: it reaches a share of their values and all thresholds."""
         sizes = [float(np.quantile(np.abs(found), share)) for found in values if found.size]
         finite = [threshold for threshold in thresholds if math.isfinite(threshold)]
         vmax = max([*sizes, *(1.05 * threshold for threshold in finite)], default=0.0)
@@ -140,7 +118,17 @@ class Canvas:
 
     features: NDArray[np.intp]
     under: NDArray[np.float32]
-    form: str
+    form: str = ""
+
+    def labelled(self, texts: Sequence[tuple[float, str]]) -> Canvas:
+        """Write under the picture, each text about a place (pixels from the left)."""
+        width = self.under.shape[1]
+        with in_style():
+            figure = Figure((width / DPI, LABEL / DPI))
+            for place, text in texts:
+                figure.text(place / width, 0.25, minus(text), ha="center")
+            strip = np.asarray(as_pixels(figure)[..., 0] / 255, dtype=np.float32)
+        return joined([self, Canvas(np.full(strip.shape, -1), strip)], axis=0)
 
     def sample(self, values: NDArray[Any]) -> FloatArray:
         """Take an array of the space's shape at the pixels: NaN where no feature is seen."""
@@ -174,33 +162,23 @@ class Canvas:
         return _beside(pixels, np.full((len(pixels), _BAR, 3), 255, dtype=np.uint8), alt, caption)
 
 
-def side_by_side(left: Canvas, right: Canvas) -> Canvas:
-    """Put one picture beside another, of features of the same space, each in the middle of the height."""
-    height = max(len(left.under), len(right.under))
-    parts = []
-    for part in (left, right):
-        above = (height - len(part.under)) // 2
-        rows = (above, height - len(part.under) - above)
-        parts.append((
-            np.pad(part.features, (rows, (0, 0)), constant_values=-1),
-            np.pad(part.under, (rows, (0, 0)), constant_values=1),
-        ))  # fmt: skip
-    features, under = (np.hstack(halves) for halves in zip(*parts, strict=True))
-    return Canvas(features, under, left.form + right.form)
+def joined(parts: Sequence[Canvas], axis: int) -> Canvas:
+    """Put pictures below each other (axis 0) or beside each other (1), each in the middle of the other axis."""
+    across = max(part.under.shape[1 - axis] for part in parts)
+    padded = []
+    for part in parts:
+        before, rest = divmod(across - part.under.shape[1 - axis], 2)
+        widths = np.roll([(before, before + rest), (0, 0)], 1 - axis, axis=0)
+        padded.append(
+            (np.pad(part.features, widths, constant_values=-1), np.pad(part.under, widths, constant_values=1))
+        )
+    features, under = (np.concatenate(own, axis) for own in zip(*padded, strict=True))
+    return Canvas(features, under, "".join(part.form for part in parts))
 
 
 def _beside(pixels: FloatArray, bar: Pixels, alt: str, caption: str) -> Picture:
     """Put a colour bar at the right."""
     return as_webp(np.hstack([(np.clip(pixels, 0, 1) * 255).astype(np.uint8), bar]), alt, caption)
-
-
-def label_strip(texts: Sequence[tuple[float, str]], width: int) -> NDArray[np.float32]:
-    """Write what stands under the views, each text about a place (pixels from the left), as grey levels."""
-    with in_style():
-        figure = Figure((width / DPI, LABEL / DPI))
-        for place, text in texts:
-            figure.text(place / width, 0.25, minus(text), ha="center")
-        return np.asarray(as_pixels(figure)[..., 0] / np.float32(255))
 
 
 def _rim(region: BoolArray) -> BoolArray:

@@ -19,23 +19,13 @@ from sessionfx.space.mesh import Mesh
 from sessionfx.space.surface import HEMISPHERES, Surface
 
 _FOLDS = 0.13  # of grey levels, from the depth of folds
-_SMOOTHINGS = 8  # of the depth of folds
 _N_DRAWN = 10_242  # vertices of a hemisphere of fsaverage5
 _N_VERTICES = {10 * 4**level + 2 for level in range(8)}  # of fsaverage and its coarser kin
 
 
 @dataclass(frozen=True, eq=False)
 class Hemisphere:
-    """What a hemisphere is drawn on.
-
-    Attributes
-    ----------
-    inflated : Mesh
-    flat : Mesh or None
-        The same vertices; triangles at the cuts are left out.
-    depth : ndarray of shape (n,), or None
-        Of the folds, positive in sulci.
-    """
+    """What a hemisphere is drawn on: meshes of the same n vertices, and the depth of the folds (n,) at each."""
 
     inflated: Mesh
     flat: Mesh | None = None
@@ -58,16 +48,7 @@ class Hemispheres:
 
 @dataclass(frozen=True)
 class Cortex:
-    """Hemispheres, and the features of a space at their vertices.
-
-    Attributes
-    ----------
-    hemispheres : Hemispheres
-    features : ndarray of int
-        By their places on the axis; -1 where there is none.
-    remark : str
-        What a reader should know.
-    """
+    """Hemispheres, the features of a space at their vertices (-1: none), and what a reader should know."""
 
     hemispheres: Hemispheres
     features: NDArray[np.intp]
@@ -104,12 +85,8 @@ def _nearest(label: str, n_vertices: int) -> NDArray[np.intp]:
 def _fsaverage5(labels: tuple[str, ...]) -> Hemispheres:
     parts = {}
     for label in labels:
-        side = HEMISPHERES[label]
-        (inflated, triangles), (flat, flat_triangles) = (
-            fsaverage5_arrays(f"{kind}_{side}") for kind in ("infl", "flat")
-        )
-        depth = fsaverage5_arrays(f"sulc_{side}")[0]
-        parts[label] = Hemisphere(Mesh(inflated, triangles), Mesh(flat, flat_triangles), depth)
+        inflated, flat, depth = (fsaverage5_arrays(f"{kind}_{HEMISPHERES[label]}") for kind in ("infl", "flat", "sulc"))
+        parts[label] = Hemisphere(Mesh(inflated[0], inflated[1]), Mesh(flat[0], flat[1]), depth[0])
     return Hemispheres(parts)
 
 
@@ -120,27 +97,5 @@ def _of_files(files: tuple[tuple[str, tuple[Path, ...]], ...]) -> Hemispheres:
     for label, paths in files:
         mesh = read_mesh(paths)
         inflated, flat = (mesh_beside(mesh, kind) for kind in ("inflated", "flat"))
-        parts[label] = Hemisphere(inflated or mesh, flat, depth_of_folds(mesh))
+        parts[label] = Hemisphere(inflated or mesh, flat, mesh.depth_of_folds)
     return Hemispheres(parts)
-
-
-def normals_of(
-    places: NDArray[np.floating], triangles: NDArray[np.integer]
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Give vectors that point outwards: of triangles, as long as they are large; of vertices, of length 1."""
-    first, second, third = (places[triangles[:, corner]] for corner in range(3))
-    normals = np.cross(second - first, third - first)
-    normals *= np.sign(((first - places.mean(axis=0)) * normals).sum())  # then the volume is positive
-    sums = np.stack([np.bincount(triangles.ravel(), np.repeat(axis, 3), len(places)) for axis in normals.T], axis=1)
-    return normals, sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-
-
-def depth_of_folds(mesh: Mesh) -> NDArray[np.floating]:
-    """Find how far the neighbours of each vertex lie outwards, smoothed: positive in sulci, with a spread of 1/2."""
-    neighbours = mesh.adjacency.astype(float)
-    shares = neighbours.multiply(1 / np.maximum(neighbours.sum(axis=1), 1)[:, None]).tocsr()
-    _, normals = normals_of(mesh.coordinates, mesh.triangles)
-    depth = ((shares @ mesh.coordinates - mesh.coordinates) * normals).sum(axis=1)
-    for _ in range(_SMOOTHINGS):
-        depth = (depth + shares @ depth) / 2
-    return np.asarray(depth / max(2 * float(depth.std()), 1e-12))

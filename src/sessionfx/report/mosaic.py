@@ -7,14 +7,14 @@ drawn on the left.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
-from sessionfx.report.canvas import LABEL, PAPER, WIDTH, BoolArray, Canvas, FloatArray, label_strip
+from sessionfx.report.canvas import PAPER, WIDTH, BoolArray, Canvas, FloatArray, joined
 from sessionfx.report.nilearn_files import mni_template
 from sessionfx.space.grid import Grid
 
@@ -28,14 +28,7 @@ _MARGIN = 5.0  # mm around the mask at least
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A picture of the brain under the maps.
-
-    Attributes
-    ----------
-    values : ndarray, 3-D
-    affine : ndarray, shape (4, 4)
-        Voxel index to mm.
-    """
+    """A picture of the brain under the maps: values (3-D), and an affine from voxel index to mm."""
 
     values: FloatArray
     affine: NDArray[np.float64]
@@ -57,20 +50,10 @@ def template() -> Anatomy:
 
 
 def choose_cuts(peaks: Sequence[float], low: float, high: float, n_cuts: int = N_CUTS) -> tuple[float, ...]:
-    """Choose heights (mm) of axial cuts: at peaks, the first ones first, then where the brain is shown least.
+    """Choose heights (mm) of axial cuts between the ends of the brain, in increasing order.
 
-    Parameters
-    ----------
-    peaks : sequence of float
-        Heights of peaks, the most important first.
-    low, high : float
-        Ends of the brain.
-    n_cuts : int
-
-    Returns
-    -------
-    tuple of float
-        Increasing; no two closer than 7 mm unless the brain has no room.
+    They are at peaks, the first ones first, then where the brain is shown least, no two closer than 7 mm unless there
+    is no room.
     """
     chosen: list[float] = []
     for peak in peaks:
@@ -93,15 +76,10 @@ def axial_cuts(
     n_rows: int = 1,
     width: int = WIDTH,
 ) -> Canvas:
-    """Cut through the voxels of a mask.
+    """Cut through the voxels of a mask (3-D, not empty), with anatomy or plain grey under them.
 
     Parameters
     ----------
-    mask : ndarray of bool, 3-D
-        Not empty.
-    grid : Grid
-    anatomy : Anatomy or None
-        Plain grey without.
     peaks : sequence of float, default: ()
         Heights (mm) through which cuts should go, the most important first.
     n_rows : int, default=1
@@ -115,30 +93,21 @@ def axial_cuts(
     cuts = choose_cuts(peaks, float(low[2]), float(high[2]), n_rows * in_row)
     # voxels reach half their size beyond their centres
     margin = np.maximum(_MARGIN, np.abs(grid.affine[:3, :3]).sum(axis=1) / 2 + 1)
-    low, high = low - margin, high + margin
-    rows = [
-        _row_of_cuts(cuts[start : start + in_row], mask, grid, anatomy, (low, high), width // in_row)
-        for start in range(0, len(cuts), in_row)
-    ]
-    return Canvas(np.vstack([features for features, _ in rows]), np.vstack([under for _, under in rows]), FORM)
+    columns = width // in_row
+    step = float(np.ptp(places[:, 0]) + 2 * margin[0]) / columns  # mm per pixel
+    x = low[0] - margin[0] + (np.arange(columns) + 0.5) * step
+    n_lines = min(max(int((high[1] - low[1] + 2 * margin[1]) / step), 8), 400)
+    y = high[1] + margin[1] - (np.arange(n_lines) + 0.5) * step  # the front of the brain is up
+    rows = [_row(x, y, cuts[start : start + in_row], mask, grid, anatomy) for start in range(0, len(cuts), in_row)]
+    return replace(joined(rows, axis=0), form=FORM)
 
 
-def _row_of_cuts(
-    cuts: Sequence[float],
-    mask: BoolArray,
-    grid: Grid,
-    anatomy: Anatomy | None,
-    box: tuple[NDArray[np.float64], NDArray[np.float64]],
-    columns: int,
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Cut at heights, each so many pixels wide, within a box (mm): features and grey levels, labelled."""
-    low, high = box
-    step = float(high[0] - low[0]) / columns  # mm per pixel
-    rows = min(max(int((high[1] - low[1]) / step), 8), 400)
-    x = low[0] + (np.arange(columns) + 0.5) * step
-    y = high[1] - (np.arange(rows) + 0.5) * step  # the front of the brain is up
-    z = np.repeat(cuts, columns)
-    world = np.stack(np.broadcast_arrays(np.tile(x, len(cuts)), y[:, None], z))
+def _row(
+    x: FloatArray, y: FloatArray, cuts: Sequence[float], mask: BoolArray, grid: Grid, anatomy: Anatomy | None
+) -> Canvas:  # fmt: skip
+    """Cut at heights beside each other, with pixels at x and y (mm)."""
+    columns, width = len(x), len(cuts) * len(x)
+    world = np.stack(np.broadcast_arrays(np.tile(x, len(cuts)), y[:, None], np.repeat(cuts, columns)))
     index = np.rint(_indices(world, grid.affine)).astype(np.intp)
     is_on_grid = ((index >= 0) & (index < np.array(grid.shape)[:, None, None])).all(axis=0)
     voxels = np.ravel_multi_index(tuple(index * is_on_grid), grid.shape)
@@ -147,12 +116,10 @@ def _row_of_cuts(
         under = np.where(features >= 0, PAPER, np.float32(1))
     else:
         under = map_coordinates(anatomy.grey, _indices(world, anatomy.affine), order=1, cval=1.0).astype(np.float32)
-    width = len(cuts) * columns
     between = np.arange(width) % columns >= columns - _GAP
     features[:, between], under[:, between] = -1, 1
     texts = [((n + 0.5) * columns, f"z = {round(cut)}") for n, cut in enumerate(cuts)]
-    labels = label_strip([*texts, (8, "L"), (width - 8, "R")], width)
-    return np.pad(features, ((0, LABEL), (0, 0)), constant_values=-1), np.vstack([under, labels])
+    return Canvas(features, under).labelled([*texts, (8, "L"), (width - 8, "R")])
 
 
 def _indices(world: FloatArray, affine: NDArray[np.float64]) -> FloatArray:

@@ -23,6 +23,7 @@ from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
 DPI = 100
 WIDTH = 9.6  # inches of the text column of a page
@@ -109,8 +110,6 @@ def as_pixels(figure: Any) -> NDArray[np.uint8]:
 
 def as_webp(pixels: NDArray[np.uint8], alt: str, caption: str = "") -> Picture:
     """Turn pixels (rows, columns, 3) into WebP."""
-    from PIL import Image
-
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, format="webp", quality=82, method=2)
     return Picture(file.getvalue(), "webp", alt, caption)

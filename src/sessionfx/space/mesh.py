@@ -1,4 +1,4 @@
-"""The mesh of a hemisphere: which vertices are neighbours, and the area of each."""
+"""The mesh of a hemisphere: which vertices are neighbours, the area of each, and the folds."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from sessionfx.errors import ParticipantError
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
+
+_SMOOTHINGS = 8  # of the depth of folds
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,27 @@ class Mesh:
         of_triangles = np.linalg.norm(np.cross(second - first, third - first), axis=1) / 2
         n_vertices = len(self.coordinates)
         return np.asarray(np.bincount(self.triangles.ravel(), np.repeat(of_triangles / 3, 3), minlength=n_vertices))
+
+    @cached_property
+    def normals(self) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Vectors that point outwards: of triangles, as long as they are large; of vertices, of length 1."""
+        first, second, third = (self.coordinates[self.triangles[:, corner]] for corner in range(3))
+        normals = np.cross(second - first, third - first)
+        # then the volume is positive
+        normals *= np.sign(((first - self.coordinates.mean(axis=0)) * normals).sum())
+        n_vertices, corners = len(self.coordinates), self.triangles.ravel()
+        sums = np.stack([np.bincount(corners, np.repeat(axis, 3), n_vertices) for axis in normals.T], axis=1)
+        return normals, sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
+
+    @cached_property
+    def depth_of_folds(self) -> NDArray[np.floating]:
+        """How far the neighbours of each vertex lie outwards, smoothed: positive in sulci, with a spread of 1/2."""
+        edges = self.adjacency.astype(float)
+        shares = edges.multiply(1 / np.maximum(edges.sum(axis=1), 1)[:, None]).tocsr()
+        depth = ((shares @ self.coordinates - self.coordinates) * self.normals[1]).sum(axis=1)
+        for _ in range(_SMOOTHINGS):
+            depth = (depth + shares @ depth) / 2
+        return np.asarray(depth / max(2 * float(depth.std()), 1e-12))
 
 
 def neighbours(pairs: NDArray[np.integer], n_features: int) -> csr_array:
