@@ -28,6 +28,7 @@ from nilearn.datasets import load_mni152_brain_mask
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from sessionfx.report.brain import axial_cuts, template
 from sessionfx.report.canvas import Scale
 from sessionfx.report.charts import (
     SessionPanel,
@@ -39,7 +40,6 @@ from sessionfx.report.charts import (
     draw_participants,
     draw_sessions,
 )
-from sessionfx.report.mosaic import axial_cuts, template
 from sessionfx.report.style import Picture
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import EstimateMap

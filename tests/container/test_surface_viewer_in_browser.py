@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from sessionfx.report.brain import template
 from sessionfx.report.cortex import cortex_of
-from sessionfx.report.mosaic import template
 from sessionfx.report.nilearn_files import fsaverage5_arrays
 from sessionfx.report.page import assemble_page, section_path, write_section
 from sessionfx.report.viewer import ViewerMap, surface_viewer_data, viewer_data

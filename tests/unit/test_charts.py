@@ -288,17 +288,6 @@ class TestEvents:
         assert first[:, 0].tolist() == [1.0, pytest.approx(1.1)], "as a hairline"
         assert second[:, 0].tolist() == [50.0, 60.0]
 
-    def test_unknown_onsets_durations_and_types(self) -> None:
-        table = pd.DataFrame(
-            {"onset": ["1.5", "n/a", "-2"], "duration": ["n/a", 1, np.inf], "trial_type": [np.nan, "a", "b"]}
-        )
-        clean = charts._clean_events([pd.DataFrame(), table])
-        assert clean["row"].tolist() == [1, 1]
-        assert clean["onset"].tolist() == [1.5, -2.0]
-        assert clean["duration"].tolist() == [0.0, 0.0]
-        assert clean["trial_type"].tolist() == ["n/a", "b"]
-        assert "2 events in 1 run" in texts(draw_events({"run-1": table}, np.nan))
-
     def test_runs_without_events_or_length(self) -> None:
         assert "0 events in 1 run" in texts(draw_events({"run-1": pd.DataFrame()}, np.nan))
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from properties import examples
 from sessionfx.report import canvas
+from sessionfx.report.brain import N_CUTS, Anatomy, axial_cuts, choose_cuts, template
 from sessionfx.report.canvas import LABEL, WIDTH, Scale
-from sessionfx.report.mosaic import N_CUTS, Anatomy, axial_cuts, choose_cuts, template
 from sessionfx.report.style import DIVERGING
 from sessionfx.space.grid import Grid
 

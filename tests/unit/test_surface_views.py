@@ -16,10 +16,9 @@ from PIL import Image
 from sessionfx.bids.meshes import find_meshes, mesh_beside, read_mesh, with_meshes
 from sessionfx.report.brain import canvas_for
 from sessionfx.report.canvas import Canvas, Scale
-from sessionfx.report.cortex import Hemisphere, Hemispheres
+from sessionfx.report.cortex import HEIGHT, Hemisphere, Hemispheres, project
 from sessionfx.report.nilearn_files import fsaverage5_arrays
 from sessionfx.report.style import DIVERGING
-from sessionfx.report.surface_views import HEIGHT, lay_out, project
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.mesh import Mesh
 from sessionfx.space.surface import Surface
@@ -148,7 +147,7 @@ def test_other_surfaces_are_not_drawn(space: Surface) -> None:
 
 
 def test_a_mesh_without_folds_or_flat_map_is_drawn_in_plain_grey(inflated: Mesh) -> None:
-    view = lay_out(Hemispheres({"L": Hemisphere(inflated)}))
+    view = Hemispheres({"L": Hemisphere(inflated)}).views
     assert set(view.features.ravel()) - {-1} <= set(range(N))
     assert len(set(view.features.ravel())) > 0.97 * N
 

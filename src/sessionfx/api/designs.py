@@ -160,7 +160,7 @@ def draw_power(table: pd.DataFrame, path: str | Path | None = None) -> Figure:
     >>> (folder / "power.svg").stat().st_size > 0
     True
     """
-    from sessionfx.report.power import power_figure  # with what draws; the command may not draw
+    from sessionfx.report.charts import power_figure  # with what draws; the command may not draw
 
     return power_figure(table, path)
 

@@ -14,10 +14,9 @@ from sessionfx.group.clusters import places_of
 from sessionfx.group.peaks import effect_names, shown_first
 from sessionfx.group.results import ContrastResults, QuestionResults, StrategyResult
 from sessionfx.group.strategies import STRATEGIES
-from sessionfx.report.brain import canvas_for
+from sessionfx.report.brain import canvas_for, template
 from sessionfx.report.canvas import MOST_OF_EFFECTS, Canvas, Scale
 from sessionfx.report.charts import SessionPanel, draw_agreement, draw_design_matrix, draw_distribution, draw_sessions
-from sessionfx.report.mosaic import template
 from sessionfx.report.style import Picture
 from sessionfx.report.viewer import ViewerMap
 from sessionfx.space.stat_map import StatMap

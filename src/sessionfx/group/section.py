@@ -28,10 +28,10 @@ from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import MapLayout, Plan
 from sessionfx.group.strategies.strategy import assumptions_table
 from sessionfx.options import GroupModel
+from sessionfx.report.brain import Anatomy, template
 from sessionfx.report.charts import draw_calibration, draw_participants
 from sessionfx.report.cortex import cortex_of
 from sessionfx.report.methods import MethodsText
-from sessionfx.report.mosaic import Anatomy, template
 from sessionfx.report.page import Contents, render, write_section
 from sessionfx.report.tables import place_words, threshold_words, titled
 from sessionfx.report.viewer import ViewerMap, surface_viewer_data, viewer_data

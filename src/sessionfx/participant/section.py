@@ -16,10 +16,9 @@ from sessionfx.bids.meshes import with_meshes
 from sessionfx.errors import ParticipantError
 from sessionfx.participant.page import contrast_section, runs_section
 from sessionfx.participant.results import ParticipantResults, RunSummary
-from sessionfx.report.brain import canvas_for
+from sessionfx.report.brain import Anatomy, canvas_for
 from sessionfx.report.canvas import MOST_OF_EFFECTS, Canvas, Scale
 from sessionfx.report.charts import draw_design_correlation, draw_design_matrix, draw_events
-from sessionfx.report.mosaic import Anatomy
 from sessionfx.report.page import render, write_section
 from sessionfx.report.style import Picture
 from sessionfx.report.tables import place_words, threshold_words, titled

@@ -1,21 +1,117 @@
-"""The picture of the brain on which maps of a space are drawn."""
+"""Pictures of the brain on which maps of a space are drawn: volumes on anatomy, as rows of axial cuts; surfaces; both.
+
+Cuts are sampled in world coordinates (mm), so that maps, anatomy and oblique grids need no common grid; left is drawn
+on the left.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 import numpy as np
+from nibabel.affines import apply_affine
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
 
-from sessionfx.report.canvas import BoolArray, Canvas, joined
-from sessionfx.report.mosaic import Anatomy, axial_cuts, template
-from sessionfx.report.surface_views import surface_views
+from sessionfx.report.canvas import PAPER, WIDTH, BoolArray, Canvas, FloatArray, joined
+from sessionfx.report.cortex import surface_views
+from sessionfx.report.nilearn_files import mni_template
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.grid import Grid
 from sessionfx.space.space import Space
 from sessionfx.space.surface import Surface
 
+N_CUTS = 7
 _WIDTH_BELOW = 300  # pixels of the cuts through what is below the cortex
+FORM = "Cuts are labelled by their height in mm; left is left. "
+_GAP = 3  # pixels between cuts
+_CUTS_APART = 7.0  # mm
+_MARGIN = 5.0  # mm around the mask at least
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A picture of the brain under the maps: values (3-D), and an affine from voxel index to mm."""
+
+    values: FloatArray
+    affine: NDArray[np.float64]
+
+    @cached_property
+    def grey(self) -> NDArray[np.float32]:
+        """The picture as grey levels from 0.25 to 0.95; white where it is empty."""
+        values = np.nan_to_num(np.asarray(self.values, dtype=np.float32))
+        there = values > 0.02 * values.max(initial=0.0)
+        low, high = np.percentile(values[there][::7] if there.any() else [0, 1], [2, 98])
+        level = np.clip((values - low) / max(high - low, 1e-12), 0, 1) * np.float32(0.7) + np.float32(0.25)
+        return np.where(there, level, np.float32(1))
+
+
+@cache
+def template() -> Anatomy:
+    """Give the MNI152 template that nilearn ships."""
+    return Anatomy(*mni_template())
+
+
+def choose_cuts(peaks: Sequence[float], low: float, high: float, n_cuts: int = N_CUTS) -> tuple[float, ...]:
+    """Choose heights (mm) of axial cuts between the ends of the brain, in increasing order.
+
+    They are at peaks, the first ones first, then where the brain is shown least, no two closer than 7 mm unless there
+    is no room.
+    """
+    chosen: list[float] = []
+    for peak in peaks:
+        if len(chosen) < n_cuts and all(abs(peak - cut) >= _CUTS_APART for cut in chosen):
+            chosen.append(float(peak))
+    evenly = list(low + (np.arange(4 * n_cuts) + 2) * (high - low) / (4 * n_cuts + 3))
+    while len(chosen) < n_cuts and evenly:
+        farthest = max(evenly, key=lambda height: min(abs(height - cut) for cut in [*chosen, low, high]))
+        evenly.remove(farthest)
+        chosen.append(float(farthest))
+    return tuple(sorted(chosen))
+
+
+def axial_cuts(
+    mask: BoolArray, grid: Grid, anatomy: Anatomy | None = None, peaks: Sequence[float] = (), *, narrow: bool = False
+) -> Canvas:
+    """Cut through the voxels of a mask (3-D, not empty), with anatomy or plain grey under them.
+
+    Cuts go through peaks (heights in mm, the most important first). They make one row, or three where the picture is
+    to be narrow.
+    """
+    places = apply_affine(grid.affine, np.argwhere(mask))
+    low, high = places.min(axis=0), places.max(axis=0)
+    n_rows, in_row, columns = (3, 3, _WIDTH_BELOW // 3) if narrow else (1, N_CUTS, WIDTH // N_CUTS)
+    cuts = choose_cuts(peaks, float(low[2]), float(high[2]), n_rows * in_row)
+    # voxels reach half their size beyond their centres
+    margin = np.maximum(_MARGIN, np.abs(grid.affine[:3, :3]).sum(axis=1) / 2 + 1)
+    step = float(np.ptp(places[:, 0]) + 2 * margin[0]) / columns  # mm per pixel
+    x = low[0] - margin[0] + (np.arange(columns) + 0.5) * step
+    n_lines = min(max(int((high[1] - low[1] + 2 * margin[1]) / step), 8), 400)
+    y = high[1] + margin[1] - (np.arange(n_lines) + 0.5) * step  # the front of the brain is up
+    rows = [_row(x, y, cuts[start : start + in_row], mask, grid, anatomy) for start in range(0, len(cuts), in_row)]
+    return replace(joined(rows, axis=0), form=FORM)
+
+
+def _row(
+    x: FloatArray, y: FloatArray, cuts: Sequence[float], mask: BoolArray, grid: Grid, anatomy: Anatomy | None
+) -> Canvas:  # fmt: skip
+    """Cut at heights beside each other, with pixels at x and y (mm)."""
+    columns, width = len(x), len(cuts) * len(x)
+    world = np.stack(np.broadcast_arrays(np.tile(x, len(cuts)), y[:, None], np.repeat(cuts, columns)))
+    voxels = np.where(mask, np.arange(mask.size).reshape(mask.shape), -1)
+    at = apply_affine(np.linalg.inv(grid.affine), world.T).T
+    features = map_coordinates(voxels, at, order=0, mode="grid-constant", cval=-1)
+    if anatomy is None:
+        under = np.where(features >= 0, PAPER, np.float32(1))
+    else:
+        at = apply_affine(np.linalg.inv(anatomy.affine), world.T).T
+        under = map_coordinates(anatomy.grey, at, order=1, cval=1)
+    between = np.arange(width) % columns >= columns - _GAP
+    features[:, between], under[:, between] = -1, 1
+    texts = [((n + 0.5) * columns, f"z = {round(cut)}") for n, cut in enumerate(cuts)]
+    return Canvas(features, under).labelled([*texts, (8, "L"), (width - 8, "R")])
 
 
 def canvas_for(
@@ -35,6 +131,6 @@ def canvas_for(
     inside = (features >= 0) & mask[features]
     if not inside.any():
         return cortex
-    cuts = axial_cuts(inside, grid, template(), peaks, n_rows=3, width=_WIDTH_BELOW)
+    cuts = axial_cuts(inside, grid, template(), peaks, narrow=True)
     shown = np.where(cuts.features >= 0, features.ravel()[cuts.features], -1)
     return joined([cortex, replace(cuts, features=shown)], axis=1)

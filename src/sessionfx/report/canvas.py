@@ -165,15 +165,14 @@ class Canvas:
 def joined(parts: Sequence[Canvas], axis: int) -> Canvas:
     """Put pictures below each other (axis 0) or beside each other (1), each in the middle of the other axis."""
     across = max(part.under.shape[1 - axis] for part in parts)
-    padded = []
+    features, under = [], []
     for part in parts:
         before, rest = divmod(across - part.under.shape[1 - axis], 2)
         widths = np.roll([(before, before + rest), (0, 0)], 1 - axis, axis=0)
-        padded.append(
-            (np.pad(part.features, widths, constant_values=-1), np.pad(part.under, widths, constant_values=1))
-        )
-    features, under = (np.concatenate(own, axis) for own in zip(*padded, strict=True))
-    return Canvas(features, under, "".join(part.form for part in parts))
+        features.append(np.pad(part.features, widths, constant_values=-1))
+        under.append(np.pad(part.under, widths, constant_values=1))
+    form = "".join(part.form for part in parts)
+    return Canvas(np.concatenate(features, axis), np.concatenate(under, axis), form)
 
 
 def _beside(pixels: FloatArray, bar: Pixels, alt: str, caption: str) -> Picture:

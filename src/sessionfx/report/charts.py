@@ -1,4 +1,4 @@
-"""Charts: designs, events, agreement of maps, distributions, sessions, participants, calibrated rates.
+"""Charts: designs, events, agreement of maps, distributions, sessions, participants, calibrated rates, power.
 
 Every ``draw_*`` function takes arrays or tables and returns SVG, with pixels inside where marks are many. Places are in
 inches, because solving a layout costs more than drawing it; ticks, which cost most, are few.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,13 +67,27 @@ def room(names: Iterable[str]) -> float:
     return 0.076 * max(map(len, names), default=0)
 
 
+def row_panels(
+    title: str, names: Sequence[str], bold: Sequence[int] = (), *, height: float, width: float = WIDTH,
+    n_panels: int = 1, below: float = 0.5, above: float = 0, apart: float = 0.2, note: str = "",
+) -> list[Axes]:  # fmt: skip
+    """Put panels beside each other whose rows have the same names, which stand at the left; sizes are in inches."""
+    left = 0.2 + max(room(names), 0.5)
+    figure, pitch = sheet(title, width, below + height + above, note), (width - left) / n_panels
+    panels = [place(figure, left + index * pitch, below, pitch - apart, height) for index in range(n_panels)]
+    for axes in panels:
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        name(axes, names if axes is panels[0] else (), bold)
+    return panels
+
+
 def name(axes: Axes, names: Sequence[str], bold: Sequence[int] = (), *, below: bool = False) -> None:
     """Name rows, or columns below them, as far as there is room, bold names first: texts cost a fifth of ticks."""
     apart = 0.135 * DPI * len(names) / (axes.bbox.width if below else axes.bbox.height)
     transform, va, ha = axes.get_xaxis_text1_transform(4) if below else axes.get_yaxis_text1_transform(5)
     (axes.xaxis if below else axes.yaxis).set_ticks([])
     shown: list[int] = []
-    for at in (*bold, *range(len(names))):
+    for at in (*bold, *range(len(names))) if names else ():
         if all(abs(at - other) >= apart for other in shown):
             shown.append(at)
             x, y = (at, 0) if below else (0, at)
@@ -84,16 +99,10 @@ def name(axes: Axes, names: Sequence[str], bold: Sequence[int] = (), *, below: b
 def draw_design_matrix(
     matrix: pd.DataFrame, *, title: str, row_label: str, condition_columns: Sequence[str] = ()
 ) -> Picture:
-    """Draw a design matrix in greys, each column divided by its largest absolute value.
+    """Draw a design matrix (T, P) in greys, each column divided by its largest absolute value.
 
-    Parameters
-    ----------
-    matrix : DataFrame, shape (T, P)
-        Rows are named where the index holds strings and T ≤ 60.
-    title, row_label : str
-        What it is, and what a row is, e.g. "volume".
-    condition_columns : sequence of str, default=()
-        Their names are bold, and the last to be left out for lack of room.
+    Rows are named where the index holds strings and T ≤ 60; `row_label` says what one is, e.g. "volume". Names of
+    conditions are bold, and the last to be left out for lack of room.
     """
     n_rows, n_columns = matrix.shape
     conditions = [index for index, column in enumerate(matrix.columns) if str(column) in condition_columns]
@@ -102,23 +111,24 @@ def draw_design_matrix(
     x = matrix.to_numpy(dtype=float)
     largest = np.fmax.reduce(np.abs(x), axis=0)
     n_blocks = max(min(int(100 * height), CELLS // n_columns), 1)
-    figure = _draw_matrix(
+    axes = _draw_matrix(
         _extremes_of_row_blocks(x / np.where(largest > 0, largest, 1.0), n_blocks), "gray", (0.25 * n_columns, height),
         title=title, note=f"{counted(n_rows, row_label)} × {counted(n_columns, 'column')}; white 1, grey 0, black −1",
         columns=matrix.columns, rows=matrix.index if is_named else (), bold=conditions,
     )  # fmt: skip
-    (axes,) = figure.axes
     axes.images[0].set_extent((-0.5, n_columns - 0.5, n_rows - 0.5, -0.5))
     if not is_named:
         axes.locator_params(axis="y", nbins=5, integer=True, min_n_ticks=1)
     caption = f"One row per {row_label}, one column per regressor, divided by its largest absolute value"
-    return as_svg(figure, f"Design matrix: {plain(title)}", caption + ("; conditions in bold." if conditions else "."))
+    return as_svg(
+        axes.figure, f"Design matrix: {plain(title)}", caption + ("; conditions in bold." if conditions else ".")
+    )
 
 
 def _draw_matrix(
     values: FloatArray, colours: str, size: tuple[float, float], *, title: str, note: str,
     columns: Iterable[object], rows: Iterable[object] = (), bold: Sequence[int] = (),
-) -> Figure:  # fmt: skip
+) -> Axes:  # fmt: skip
     """Draw values from −1 to 1 on `size` inches, or as wide as there is room; what is missing is white."""
     across, down = [plain(column, 32) for column in columns], [plain(row, 40) for row in rows]
     left, bottom = 0.2 + max(room(down), 0.4), 0.15 + room(across)
@@ -130,7 +140,7 @@ def _draw_matrix(
     name(axes, across, bold, below=True)
     if down:
         name(axes, down)
-    return figure
+    return axes
 
 
 def _extremes_of_row_blocks(x: FloatArray, n_blocks: int) -> FloatArray:
@@ -138,8 +148,7 @@ def _extremes_of_row_blocks(x: FloatArray, n_blocks: int) -> FloatArray:
 
     Dropping or averaging rows would lose regressors which mark one single volume.
     """
-    if len(x) <= n_blocks:
-        return x
+    n_blocks = min(n_blocks, len(x))
     starts = (np.arange(n_blocks) * len(x)) // n_blocks
     high, low = np.fmax.reduceat(x, starts, axis=0), np.fmin.reduceat(x, starts, axis=0)
     return np.where(high >= -low, high, low)
@@ -154,7 +163,7 @@ def draw_design_correlation(matrix: pd.DataFrame, *, title: str) -> Picture:
         return as_svg(sheet(title, 5.6, 0, "no column varies"), alt)
     correlation = varying.corr().to_numpy()
     side = float(np.clip(0.36 * n_columns, 1.4, 5.4))
-    figure = _draw_matrix(
+    axes = _draw_matrix(
         correlation.round(1 if n_columns > NAMED_ROWS else 2),  # fewer colours make a smaller file
         "cividis", (side, side), columns=varying.columns, rows=varying.columns, title=title,
         note=f"{n_columns} of {counted(matrix.shape[1], 'column')} vary; yellow 1, grey 0, blue −1",
@@ -163,24 +172,20 @@ def draw_design_correlation(matrix: pd.DataFrame, *, title: str) -> Picture:
         for row, column in np.argwhere(np.tri(n_columns, k=-1) * np.isfinite(correlation)):
             r = correlation[row, column]
             look: dict[str, Any] = {"ha": "center", "va": "center", "color": "white" if r < 0.2 else INK}
-            figure.axes[0].text(column, row, z_text(r).replace("0.", ".", 1), **look)
+            axes.text(column, row, z_text(r).replace("0.", ".", 1), **look)
     caption = "Conditions that correlate with confounds or with each other are estimated with little precision."
-    return as_svg(figure, alt, caption)
+    return as_svg(axes.figure, alt, caption)
 
 
 @in_style()
 def draw_events(events: Mapping[str, pd.DataFrame], *, title: str, run_seconds: Mapping[str, float]) -> Picture:
     """Draw when the events of each run happen, each type in its own lane.
 
-    Parameters
-    ----------
-    events : dict of str to DataFrame
-        Per run: ``onset``, ``duration`` (s) and ``trial_type``. Without a duration they are drawn as hairlines.
-    title : str
-    run_seconds : dict of str to float
-        Length of each run (s), a grey band that ends in a black bar: events beyond were never measured.
+    Tables have ``onset``, ``duration`` (s) and ``trial_type``; events without a duration are hairlines. The length of a
+    run (s) is a grey band that ends in a black bar: events beyond were never measured.
     """
-    table = _clean_events(events.values())
+    columns = ["onset", "duration", "trial_type"]
+    table = pd.concat([table.reindex(columns=columns).assign(row=row) for row, table in enumerate(events.values())])
     # in alphabetical order, so that a type keeps its colour in the pictures of all sessions
     types, codes = np.unique(table["trial_type"].to_numpy(dtype=object), return_inverse=True)
     lanes, labels = codes.clip(max=MOST_LANES - 1), [plain(label, 32) for label in types[:MOST_LANES]]
@@ -190,46 +195,31 @@ def draw_events(events: Mapping[str, pd.DataFrame], *, title: str, run_seconds: 
     runs, rows = [plain(run, 40) for run in events], np.arange(len(events))
     pitch = float(np.clip(25 / len(runs), 0.14, max(0.3, 0.065 * len(labels))))  # inches of a run
     n_columns = max(1, int((WIDTH - 0.3) / (0.65 + room(labels))))
-    left, bottom = 0.2 + room(runs), 0.55 + 0.19 * math.ceil(len(labels) / n_columns)
-    note = f"{counted(len(table), 'event')} in {counted(len(runs), 'run')}"
-    figure = sheet(title, WIDTH, bottom + pitch * len(runs), note)
-    axes = place(figure, left, bottom, WIDTH - left - 0.2, pitch * len(runs))
-    axes.set(xlabel="time (s)", ylim=(len(runs) - 0.5, -0.5))
-    name(axes, runs)
+    (axes,) = row_panels(
+        title, runs, height=pitch * len(runs), below=0.55 + 0.19 * math.ceil(len(labels) / n_columns),
+        note=f"{counted(len(table), 'event')} in {counted(len(runs), 'run')}",
+    )  # fmt: skip
+    axes.set_xlabel("time (s)")
     seconds = np.array([float(run_seconds.get(run, np.nan)) for run in events])
     axes.barh(rows, np.nan_to_num(seconds), 0.88, color=BAND)
     axes.vlines(seconds, rows - 0.46, rows + 0.46, INK, linewidth=1.6)
     lane, starts = 0.88 / max(len(labels), 1), table["onset"]
-    hairline = 0.001 * (np.nanmax([1.0, *starts, *seconds]) - min([0.0, *starts]))
+    hairline = 0.001 * (np.nanmax([1.0, *starts, *seconds]) - np.nanmin([0.0, *starts]))
     axes.hlines(
-        table["row"] - 0.44 + lane * (lanes + 0.5), starts, starts + table["duration"].clip(hairline),
+        table["row"] - 0.44 + lane * (lanes + 0.5), starts, starts + np.fmax(table["duration"], hairline),
         [colours[lane] for lane in lanes], linewidth=72 * 0.9 * lane * pitch,
         antialiased=False, rasterized=len(table) > SVG_MARKS,
     )  # fmt: skip
-    handles = [Patch(color=colour) for colour in colours[: len(labels)]]
-    _explain(figure, handles, labels, ncols=n_columns)
+    _explain(axes.figure, [Patch(color=colour) for colour in colours[: len(labels)]], labels, ncols=n_columns)
     caption = "When each condition was shown, in lanes in the order of the legend; a black bar ends each run."
-    return as_svg(figure, "Timeline of the events of every run", caption)
+    return as_svg(axes.figure, "Timeline of the events of every run", caption)
 
 
-def _explain(figure: Figure, handles: Sequence[Any], labels: Sequence[str], ncols: int = 1) -> None:
+def _explain(figure: Any, handles: Sequence[Any], labels: Sequence[str], ncols: int = 1) -> None:
     """Draw a legend; names are set afterwards, as some matplotlib leave out those that begin with an underscore."""
     legend = figure.legend(handles, ["?"] * len(labels), loc="lower left", ncols=ncols, borderpad=0.2, labelspacing=0.3)
     for text, label in zip(legend.get_texts(), labels, strict=True):
         text.set_text(label)
-
-
-def _clean_events(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Put events with a known onset under each other, with the number of their table in ``row``.
-
-    Unknown durations become 0 s and unknown types ``n/a``.
-    """
-    known = [table.reindex(columns=["onset", "duration", "trial_type"]).astype(object) for table in tables]
-    table = pd.concat([table.assign(row=row) for row, table in enumerate(known)], ignore_index=True)
-    onset, duration = (pd.to_numeric(table[key], errors="coerce").astype(float) for key in ("onset", "duration"))
-    types = table["trial_type"].where(table["trial_type"].notna(), "n/a").astype(str)
-    clean = table.assign(onset=onset, duration=duration.where(np.isfinite(duration), 0.0), trial_type=types)
-    return clean.loc[np.isfinite(onset)]
 
 
 @in_style()
@@ -237,17 +227,10 @@ def draw_agreement(
     a: ArrayLike, b: ArrayLike, *, label_a: str, label_b: str, agreement: Agreement, thresholds: tuple[float, float],
     title: str,
 ) -> Picture:  # fmt: skip
-    """Draw z of two maps against each other, and their differences against their means (Bland & Altman 1986).
+    """Draw z of two maps (V,) against each other, and their differences against their means (Bland & Altman 1986).
 
-    Parameters
-    ----------
-    a, b : array_like, shape (V,)
-        Voxels that are not finite in both are left out.
-    label_a, label_b, title : str
-    agreement : Agreement
-        Drawn as given, so that picture and tables agree.
-    thresholds : (float, float)
-        Of each map, marked at ± its value.
+    The agreement is drawn as given, so that picture and tables agree. The threshold of each map is marked at ± its
+    value. Voxels that are not finite in both maps are left out.
     """
     x, y = np.asarray(a, dtype=float).ravel(), np.asarray(b, dtype=float).ravel()
     both = np.isfinite(x) & np.isfinite(y)
@@ -275,9 +258,7 @@ def draw_agreement(
     right.set_title(f"mean {bias}\ndashed: 95 % limits of agreement {lower}, {upper}")
     _draw_cloud(left, x, y)
     _draw_cloud(right, (x + y) / 2, x - y)
-    caption = (
-        "Left: both values of each voxel. Right: their difference against their mean. The darker, the more voxels."
-    )
+    caption = "Left: both values of each voxel. Right: their difference against their mean. Darker: more voxels."
     return as_svg(figure, f"Agreement: {plain(title)}", caption)
 
 
@@ -328,15 +309,13 @@ class SessionPanel:
 
     Attributes
     ----------
-    title : str
-        Where it is.
     effects : ndarray, shape (N, S)
         Of each participant in each session; NaN where it is missing.
     estimates : dict of str to (float, float, float)
         The model's estimate and the ends of its interval, by the name of a session, or of a session contrast, which
         stands apart at the right.
     sessions : SessionIntervals, optional
-        Of the S sessions, drawn as a band (of each) and whiskers (of all at once).
+        Drawn as a band (of each) and whiskers (of all at once).
     """
 
     title: str
@@ -345,10 +324,7 @@ class SessionPanel:
     sessions: SessionIntervals | None = None
 
 
-_OF_ESTIMATES = "Red: the model's estimate and its 95 % interval. "
-_OF_PEAKS = (
-    "A peak is where the effect came out largest, so that it is smaller in truth; intervals do not allow for that."
-)
+_OF_PEAKS = "A peak is where the effect came out largest: in truth it is smaller; intervals do not allow for that."
 _OF_SESSIONS = (
     "Red line: the mean of those who have each session, in a band of its 95 % interval; whiskers are longer, they hold "
     "the means of all sessions at once in 95 % of studies. "
@@ -357,31 +333,16 @@ _OF_SESSIONS = (
 
 @in_style()
 def draw_sessions(
-    panels: Sequence[SessionPanel],
-    sessions: Sequence[str],
-    *,
-    unit: str,
-    title: str,
-    chosen: str = _OF_PEAKS,
+    panels: Sequence[SessionPanel], sessions: Sequence[str], *, unit: str, title: str, chosen: str = _OF_PEAKS
 ) -> Picture:
     """Draw effects over sessions at some places: a line per participant, and the model's estimates.
 
-    Parameters
-    ----------
-    panels : sequence of SessionPanel
-        Their axis of effects is the same.
-    sessions : sequence of str
-        Names, in the order of the effects.
-    unit, title : str
-        Unit of the effects, and title.
-    chosen : str
-        How the places were chosen.
+    Panels share their axis of effects; `chosen` says how the places were chosen.
     """
     asked = dict.fromkeys(key for panel in panels for key in panel.estimates if key not in sessions)
     at = {key: index + 0.2 * (key in asked) for index, key in enumerate((*sessions, *asked))}
     names = [plain(key, 30) for key in at]
-    n_columns = min(2, len(panels))
-    n_rows = math.ceil(len(panels) / n_columns)
+    n_columns, n_rows = min(2, len(panels)), math.ceil(len(panels) / 2)
     width, height, below = 4.1 / n_columns - 0.25, 1.6, 0.12 + room(names)
     headings = [[plain(line, 60 // n_columns) for line in panel.title.split("\n")] for panel in panels]
     above = 0.1 + 0.14 * max(map(len, headings))
@@ -396,36 +357,29 @@ def draw_sessions(
         name(axes, names if index + n_columns >= len(panels) else (), below=True)
         _draw_place(axes, panel, at)
     figure.axes[0].locator_params(axis="y", nbins=4)
-    has_estimates = any(panel.estimates for panel in panels)
     has_sessions = any(panel.sessions is not None for panel in panels)
-    caption = f"Grey: a line per participant. {_OF_SESSIONS if has_sessions else ''}"
-    caption += _OF_ESTIMATES.replace("Red", "Red, at the right") if has_sessions and has_estimates else ""
-    caption += _OF_ESTIMATES if has_estimates and not has_sessions else ""
-    caption += chosen
-    return as_svg(figure, f"Effect in each session: {plain(title)}", caption)
+    caption = "Grey: a line per participant. " + has_sessions * _OF_SESSIONS
+    if any(panel.estimates for panel in panels):
+        caption += f"Red{', at the right' if has_sessions else ''}: the model's estimate and its 95 % interval. "
+    return as_svg(figure, f"Effect in each session: {plain(title)}", caption + chosen)
 
 
 def _draw_place(axes: Axes, panel: SessionPanel, at: Mapping[str, float]) -> None:
-    values = np.asarray(panel.effects, dtype=float)
-    there = np.isfinite(values)
-    x = np.arange(values.shape[1])
+    x = np.arange(panel.effects.shape[1])
     axes.axhline(0, color=INK, linewidth=0.8)
     # a gap between participants; their lines go on over sessions that are missing
-    lines = [np.r_[np.stack([x, row])[:, own].T, [[np.nan, np.nan]]] for row, own in zip(values, there, strict=True)]
-    width, size = (0.4, 0) if values.size > SVG_MARKS else (0.9, 2.8)
+    lines = [np.r_[np.stack([x, row])[:, np.isfinite(row)].T, [[np.nan, np.nan]]] for row in panel.effects]
+    width, size = (0.4, 0) if panel.effects.size > SVG_MARKS else (0.9, 2.8)
     axes.plot(*np.concatenate([np.empty((0, 2)), *lines]).T, "-o", color="#A6A6A6", linewidth=width, markersize=size)
+    look: dict[str, Any] = {"color": ACCENT, "linewidth": 2, "markersize": 5.5, "capsize": 3, "zorder": 5}
     if panel.sessions is not None:
         means = panel.sessions
-        half = means.of_all[:, 1] - means.effect
         axes.fill_between(x, *means.of_each.T, color=ACCENT, alpha=0.2, linewidth=0, zorder=4)
-        axes.errorbar(
-            x, means.effect, np.nan_to_num(half), fmt="-o", color=ACCENT, linewidth=2, markersize=4.5, capsize=3,
-            elinewidth=1, zorder=5,
-        )  # fmt: skip
+        half = np.nan_to_num(means.of_all[:, 1] - means.effect)
+        axes.errorbar(x, means.effect, half, fmt="-o", elinewidth=1, **look)
     for keys, mark in ((list(at)[: len(x)], "-o"), (list(at)[len(x) :], "D")):
         own = np.array([(at[key], *panel.estimates[key]) for key in keys if key in panel.estimates]).reshape(-1, 4).T
-        look: dict[str, Any] = {"color": ACCENT, "markersize": 5.5, "capsize": 3, "elinewidth": 1.5, "zorder": 5}
-        axes.errorbar(own[0], own[1], np.abs(own[2:] - own[1]), fmt=mark, linewidth=2, **look)
+        axes.errorbar(own[0], own[1], np.abs(own[2:] - own[1]), fmt=mark, elinewidth=1.5, **look)
 
 
 @in_style()
@@ -438,15 +392,9 @@ def draw_participants(
 ) -> Picture:
     """Draw figures of each participant, such as how the map compares with the others', so that an outlying one is seen.
 
-    Parameters
-    ----------
-    table : DataFrame
-        A row per ``participant``: ``correlation`` of its map with the mean of the others', and over the brain the
-        ``mean`` of its effect and the ``spread`` relative to the others'. Or the columns of other strips.
-    strips : mapping of str to str
-        Titles of columns.
-    title, about : str
-        Of the picture, and the beginning of its text.
+    The table has a row per ``participant`` and a column for each strip, which are given with their titles: as a rule
+    the ``correlation`` of its map with the mean of the others', and over the brain the ``mean`` of its effect and the
+    ``spread`` relative to the others'. `about` begins the alternative text.
     """
     values, rows, are_many = table[list(strips)].astype(float), np.arange(len(table)), 3 * len(table) > SVG_MARKS
     around = values - values.median()
@@ -459,13 +407,11 @@ def draw_participants(
     pitch = float(np.clip(25 / len(table), 0.03, 0.18))
     labels = [plain(f"sub-{label}", 24) for label in table["participant"]]
     names = [label if pitch > 0.13 or row in either else "" for row, label in enumerate(labels)]
-    left = 0.2 + max(room(labels), 0.5)
-    width, height = (5.0 - left) / 3, pitch * len(table) + 0.1
-    figure = sheet(title, 5.0, 0.5 + height)
-    for index, (key, label) in enumerate(strips.items()):
-        axes = place(figure, left + index * width, 0.5, width - 0.2, height)
-        axes.set(ylim=(len(table) - 0.5, -0.5), xlabel=label)
-        name(axes, [""] * len(names) if index else names, list(either))
+    panels = row_panels(
+        title, names, list(either), width=5.0, height=pitch * len(table) + 0.1, n_panels=len(strips)
+    )  # fmt: skip
+    for axes, (key, label) in zip(panels, strips.items(), strict=True):
+        axes.set_xlabel(label)
         if not are_many:
             axes.hlines(rows, 0, 1, BAND, transform=axes.get_yaxis_transform(), linewidth=0.6)
         axes.axvline(values[key].median(), color=MUTED, linewidth=1, linestyle=DASHES[1])
@@ -474,7 +420,7 @@ def draw_participants(
         axes.plot(values[key].where(stands_out[key]), rows, "D", color=ACCENT, markersize=6, markerfacecolor="white")
         axes.locator_params(axis="x", nbins=2)
     return as_svg(
-        figure,
+        panels[0].figure,
         f"{about} {len(either)} of {counted(len(table), 'participant')} stand out",
         f"Dashed: median. Open diamonds lie far from the others (robust z beyond {OUTLYING:g}): look at that "
         "participant's page before the group is trusted.",
@@ -483,44 +429,38 @@ def draw_participants(
 
 @in_style()
 def draw_calibration(table: pd.DataFrame, limits: Mapping[float, float], *, caption: str = "") -> Picture:
-    """Draw what `group.calibration.calibrate` found.
+    """Draw what `group.calibration.calibrate` found: a row per question and strategy.
 
-    A line per question and strategy: its false-positive rate with a 95 % interval at every nominal rate, on a
-    logarithmic axis, so that 5 % and 40 % can both be read; then its power at the first nominal rate.
-
-    Parameters
-    ----------
-    table : DataFrame
-        A row per question and strategy.
-    limits : dict of float to float
-        By nominal rate. A rate whose interval lies above is inflated.
-    caption : str
+    Each has its false-positive rate with a 95 % interval at every nominal rate, on a logarithmic axis, so that 5 % and
+    40 % can both be read; then its power at the first nominal rate. A rate whose interval lies above its limit is
+    inflated, and open.
     """
     colours = [CATEGORIES[code % len(CATEGORIES)] for code in pd.factorize(table["strategy"])[0]]
     first = np.flatnonzero(~table["label"].duplicated())
     names = [plain(strategy, 18) for strategy in table["strategy"]]
     for row in first:
         names[row] = f"{plain(table['question'].iloc[row], 30)}: {names[row]}"
-    left, height, alphas = 0.2 + room(names), 0.19 * len(names), [*limits, next(iter(limits))]
-    width = (WIDTH - left) / len(alphas)
-    note = f"{table['n_voxels'].iloc[0]:,} simulated voxels each; lines: 95 % interval; open: more than claimed"
-    figure = sheet("False positives and power of each strategy on this design", WIDTH, 0.75 + height, note)
-    for index, alpha in enumerate(alphas):
-        axes = place(figure, left + width * index, 0.5, width - 0.65, height)
-        name(axes, [""] * len(names) if index else names, list(first))
+    alphas = [*limits, next(iter(limits))]
+    panels = row_panels(
+        "False positives and power of each strategy on this design", names, list(first), height=0.19 * len(names),
+        n_panels=len(alphas), above=0.25, apart=0.65,
+        note=f"{table['n_voxels'].iloc[0]:,} simulated voxels each; lines: 95 % interval; open: more than claimed",
+    )  # fmt: skip
+    for axes, alpha in zip(panels, alphas, strict=True):
         faces = np.where(table[f"rate_{alpha:g}_lower"] > limits[alpha], "white", colours)
         look: dict[str, Any] = {"color": list(faces), "edgecolor": colours, "linewidth": 1.4}
-        if index < len(limits):
+        if axes is not panels[-1]:
             values = table[f"rate_{alpha:g}"]
             _draw_rates(axes, table, alpha, limits[alpha], look)
         else:
             values = table[f"power_{alpha:g}"].astype(float)
             axes.barh(range(len(table)), 100 * values.fillna(0), 0.55, **look)
             axes.set(xlim=(0, 100), xlabel="%", xticks=(0, 50, 100), title=f"Power at p ≤ {alpha:g}")
-        axes.set(ylim=(len(names) - 0.5, -0.5))
         axes.set_yticks(range(len(names)), [percent(value) if np.isfinite(value) else "n/a" for value in values])
         axes.tick_params(axis="y", left=False, labelleft=False, labelright=True)
-    return as_svg(figure, "False positives and power of every strategy in simulated studies like this one", caption)
+    return as_svg(
+        panels[0].figure, "False positives and power of every strategy in simulated studies like this one", caption
+    )
 
 
 def _draw_rates(axes: Axes, table: pd.DataFrame, alpha: float, limit: float, look: Mapping[str, Any]) -> None:
@@ -534,3 +474,35 @@ def _draw_rates(axes: Axes, table: pd.DataFrame, alpha: float, limit: float, loo
     axes.axvspan(limit, 1, color=CATEGORIES[5], alpha=0.06, linewidth=0, zorder=0.5)
     axes.hlines(rows, lower, upper, look["edgecolor"], linewidth=1.8)
     axes.scatter(rates, rows, 30, clip_on=False, zorder=3, **look)
+
+
+def power_figure(table: pd.DataFrame, path: str | Path | None = None) -> Figure:
+    """Draw power by number of participants, a panel for each contrast and number of sessions; see `draw_power`."""
+    panels, names = list(table.groupby(["contrast", "sessions"], sort=False)), list(table["strategy"].unique())
+    n_columns = min(3, len(panels))
+    n_rows = math.ceil(len(panels) / n_columns)
+    with in_style():
+        figure = Figure(figsize=(WIDTH, 3 * n_rows), layout="constrained")
+        grid = figure.subplots(n_rows, n_columns, squeeze=False, sharey=True).ravel()
+        for axes, ((contrast, sessions), panel) in zip(grid, panels, strict=False):
+            for strategy, rows in panel.sort_values("participants").groupby("strategy", sort=False):
+                index = names.index(strategy)
+                width = 1.2 * (len(names) - index)
+                axes.plot(
+                    rows["participants"], rows["power_0.05"], "--" if _finds_too_much(rows) else "-",
+                    marker="o", color=CATEGORIES[index], label=strategy, linewidth=width, markersize=2 + 1.6 * width,
+                )  # fmt: skip
+            axes.set(title=f"{contrast}, sessions: {sessions}", ylim=(0, 1.02), xlabel="participants")
+        for axes in grid[len(panels) :]:
+            axes.set_axis_off()
+        grid[0].set_ylabel("power at p ≤ .05")
+        grid[0].legend(title="dashed: finds too much under the null")
+        if path is not None:
+            figure.savefig(path, dpi=150)
+    return figure
+
+
+def _finds_too_much(rows: pd.DataFrame) -> bool:
+    """Whether a false-positive rate is above 5 % by 3.3 standard errors; the interval's half is 1.96 of them."""
+    standard_error = (rows["rate_0.05"] - rows["rate_0.05_lower"]) / 1.96
+    return bool((rows["rate_0.05"] - 0.05 > 3.3 * standard_error).any())

@@ -21,7 +21,6 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -59,17 +58,7 @@ _LOCK = threading.RLock()
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with the words that belong to it.
-
-    Attributes
-    ----------
-    content : bytes
-        A file.
-    kind : {'svg+xml', 'webp'}
-    alt : str
-        What it shows, for who cannot see it.
-    caption : str
-    """
+    """An image file of a kind (``svg+xml`` or ``webp``), and in words what it shows, for who cannot see it."""
 
     content: bytes
     kind: str
@@ -92,7 +81,7 @@ def in_style() -> Iterator[None]:
         yield
 
 
-def as_svg(figure: Figure, alt: str, caption: str = "") -> Picture:
+def as_svg(figure: Any, alt: str, caption: str = "") -> Picture:
     """Turn a figure into SVG; equal figures give equal bytes."""
     file = io.BytesIO()
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
