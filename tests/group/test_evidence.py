@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +12,9 @@ from numpy.typing import NDArray
 from map_stacks import gather_evidence, stack_of
 from sessionfx.group.evidence import summarise_reliability
 from sessionfx.group.judgement import Evidence
-from sessionfx.group.results import StrategyResult
+from sessionfx.group.results import Answer, StrategyResult
 from sessionfx.group.stack import MapStack
+from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import MapLayout
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap
@@ -254,11 +257,11 @@ def test_blocks_of_voxels_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPa
 # Summary ----------------------------------------------------------------------------------------------------
 
 
-def answer_with(z: NDArray[np.float64], mask: NDArray[np.bool_], threshold: float) -> StrategyResult:
+def answer_with(z: NDArray[np.float64], mask: NDArray[np.bool_], threshold: float) -> Answer:
     """A mean with given values where `mask` is true; at infinite degrees of freedom t is z."""
     grid = Grid(SHAPE, np.diag([3.0, 3.0, 3.0, 1.0]))
     stat_map = StatMap(Estimate(z[mask], np.ones(int(mask.sum())), 1e12), mask, grid)
-    return StrategyResult("marginal", "marginal", "Marginal", None, None, stat_map, threshold)
+    return Answer(strategy=STRATEGIES["marginal"], plan=Mock(), stat_map=stat_map, threshold=threshold)
 
 
 def test_summary_has_quartiles_of_the_mask_and_of_each_region() -> None:
@@ -293,7 +296,7 @@ def test_summary_without_regions_is_of_all_voxels() -> None:
     stack = everywhere(layout_of(np.ones((3, 2), dtype=bool)), np.zeros((6, N_VOXELS)))
     values = np.full(N_VOXELS, np.nan)
     no_region = answer_with(np.ones(SHAPE), np.ones(SHAPE, dtype=bool), np.inf)
-    for mean in (None, no_region, StrategyResult("marginal", "marginal", "Marginal", "Declined.")):
+    for mean in (None, no_region, StrategyResult(STRATEGIES["marginal"], "Declined.")):
         found = summarise_reliability({"icc1": values}, stack, mean, 10)
         assert found.summary["region"].tolist() == ["all voxels"]
         assert pd.isna(found.summary["icc1_median"]).all()

@@ -69,7 +69,7 @@ def test_the_table_is_that_of_studies_without_each(name: str, study: Study, cont
     (answer,), answers = study.results(question, maps, (name,))
     stack = stack_of(study.layout, maps, np.ones((60, 1, 1), dtype=bool))
     threshold = float(np.median(np.abs(answers[name].z)))
-    answer = type(answer)(*(answer.name, answer.label, answer.title, None, answer.plan, answer.stat_map, threshold))
+    answer = replace(answer, threshold=threshold)
     found = influence_of(answer, question, stack, GroupOptions(), in_this_process)
     assert len(found.table) == len(study.layout.unique_participants)
     z, two_sided = answers[name].z, answers[name].two_sided

@@ -17,7 +17,7 @@ from sessionfx.group.clusters import INTERVAL_COLUMNS, with_intervals
 from sessionfx.group.files import describe_clusters
 from sessionfx.group.judgement import Judgement
 from sessionfx.group.peaks import SHOWN_PEAKS, peaks_of
-from sessionfx.group.results import QuestionResults, StrategyResult, Verdict
+from sessionfx.group.results import Answer, QuestionResults, Verdict
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.group.strategies.blocks import estimate_in_blocks
@@ -49,9 +49,9 @@ def answered(stack: Any, threshold: float) -> QuestionResults:
     plan = strategy.plan(stack.layout, question, GroupOptions())
     _, estimate = estimate_in_blocks(plan, stack)
     stat_map = StatMap.where_determined(estimate, stack.mask, stack.space)
-    result = StrategyResult(
-        strategy.name, strategy.label, strategy.title, None, plan, stat_map, threshold,
-        cluster_table(stat_map, threshold, 0),
+    result = Answer(
+        strategy=strategy, plan=plan, stat_map=stat_map, threshold=threshold,
+        clusters=cluster_table(stat_map, threshold, 0),
     )  # fmt: skip
     verdict = Verdict("", (strategy.name,), {strategy.name: Judgement("yes", "")}, {})
     return QuestionResults(question, (result,), (), verdict)
@@ -83,8 +83,7 @@ def test_without_a_suprathreshold_voxel_the_largest_is_shown() -> None:
     question = answered(stack, float("inf"))
     (peak,) = peaks_of(question, stack)
     assert not peak.is_suprathreshold
-    stat_map = question.strategies[0].stat_map
-    assert stat_map is not None
+    stat_map = question.answers[0].stat_map
     assert abs(peak.z) == np.abs(stat_map.estimate.z).max()
 
 
@@ -103,11 +102,12 @@ def test_a_question_without_an_answer_has_no_peak() -> None:
 def test_an_f_test_has_no_estimate() -> None:
     stack, _, _ = study()
     question = Question(resolve_session_contrasts(["any"], SESSIONS)[0])
-    plan = STRATEGIES["marginal"].plan(stack.layout, question, GroupOptions())
+    marginal = STRATEGIES["marginal"]
+    plan = marginal.plan(stack.layout, question, GroupOptions())
     _, test = estimate_in_blocks(plan, stack)
     assert not isinstance(test, Estimate)
     stat_map = StatMap.where_determined(test, stack.mask, stack.space)
-    result = StrategyResult("marginal", "marginal", "Marginal", None, plan, stat_map, float("inf"), pd.DataFrame())
+    result = Answer(strategy=marginal, plan=plan, stat_map=stat_map, threshold=float("inf"))
     verdict = Verdict("", ("marginal",), {"marginal": Judgement("yes", "")}, {})
     (peak,) = peaks_of(QuestionResults(question, (result,), (), verdict), stack)
     assert peak.estimate is None
@@ -131,8 +131,7 @@ def test_sessions_at_a_peak_have_their_means_and_intervals() -> None:
 def test_the_table_of_clusters_has_the_effect_at_each_peak_with_its_interval() -> None:
     stack, _, _ = study()
     results = answered(stack, 4.5)
-    answer = results.strategies[0]
-    assert answer.stat_map is not None
+    (answer,) = results.answers
     table = with_intervals(answer.clusters, answer.stat_map)
     peaks = {tuple(peak.place.values()): peak for peak in peaks_of(results, stack)}
     assert len(table) >= 2

@@ -18,7 +18,7 @@ from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
 from sessionfx.group import verdict as verdict_module
 from sessionfx.group.judgement import Evidence, ValueEvidence
-from sessionfx.group.results import StrategyResult, Verdict
+from sessionfx.group.results import Answer, StrategyResult, Verdict
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
 from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
@@ -71,17 +71,17 @@ class Study:
         return gather_evidence(stack, self.labels)[0]
 
     def results(self, question: Question, names: Sequence[str], options: GroupOptions) -> list[StrategyResult]:
-        found = []
+        found: list[StrategyResult] = []
         for name in names:
             strategy = STRATEGIES[name]
             try:
                 plan = strategy.plan(self.layout, question, options)
                 plan, result = estimate_in_blocks(plan, MapsInMemory(self.effects, self.variances))
             except NotEstimableError as refusal:
-                found.append(StrategyResult(name, strategy.label, strategy.title, str(refusal)))
+                found.append(StrategyResult(strategy, str(refusal)))
                 continue
             stat_map = StatMap.where_determined(result, np.ones(SHAPE, dtype=bool), GRID)
-            found.append(StrategyResult(name, strategy.label, strategy.title, None, plan, stat_map, 3.0))
+            found.append(Answer(strategy=strategy, plan=plan, stat_map=stat_map, threshold=3.0))
         return found
 
     def verdict(

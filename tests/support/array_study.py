@@ -11,7 +11,7 @@ from sessionfx.ask.covariates import Covariates, code_covariates, resolve_group_
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.calibrated import Rates
-from sessionfx.group.results import StrategyResult, Verdict
+from sessionfx.group.results import Answer, StrategyResult, Verdict
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
 from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
@@ -97,16 +97,16 @@ class Study:
     ) -> tuple[list[StrategyResult], dict[str, Estimate | FTest]]:
         mask = np.ones((maps.shape[1], 1, 1), dtype=bool)
         grid = Grid(mask.shape, np.eye(4))
-        results, answers = [], {}
+        results: list[StrategyResult] = []
+        answers = {}
         for name in names:
-            strategy = STRATEGIES[name]
-            labels = (name, strategy.label, strategy.title)
             try:
                 plan, answers[name] = self.answer(name, question, maps, **options)
             except NotEstimableError as refusal:
-                results.append(StrategyResult(*labels, str(refusal)))
+                results.append(StrategyResult(STRATEGIES[name], str(refusal)))
                 continue
-            results.append(StrategyResult(*labels, None, plan, StatMap(answers[name], mask, grid), 3.0))
+            stat_map = StatMap(answers[name], mask, grid)
+            results.append(Answer(strategy=STRATEGIES[name], plan=plan, stat_map=stat_map, threshold=3.0))
         return results, answers
 
     def verdict(

@@ -62,11 +62,7 @@ class StrategyEstimates(Mapping[str, StatImages]):
         self._answers: QuestionResults
         (self._answers,) = self._results.questions
         self.units = self._answers.question.units
-        self._images = {
-            answer.name: StatImages(answer.stat_map, self.units)
-            for answer in self._answers.strategies
-            if answer.stat_map is not None
-        }
+        self._images = {answer.name: StatImages(answer.stat_map, self.units) for answer in self._answers.answers}
         verdict = self._answers.verdict
         self.table = pd.DataFrame(answer_summary(answer, verdict) for answer in self._answers.strategies)
         self.table = self.table.drop(columns="valid")

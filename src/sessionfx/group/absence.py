@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from sessionfx.errors import NotEstimableError
-from sessionfx.group.results import StrategyResult
+from sessionfx.group.results import Answer, StrategyResult
 from sessionfx.group.strategies.base import Question
 from sessionfx.options import GroupModel
 from sessionfx.statistics.bayes_factor import bayes_factors, bayes_factors_by_n
@@ -27,10 +27,9 @@ UNEQUAL_N = (
 def with_absence(found: StrategyResult, question: Question, model: GroupModel) -> StrategyResult:
     """Add to an answer what `--equivalence` and `--bayes-factor` ask for, or say why it has none."""
     bound, scale = model.equivalence, model.bayes_factor
-    plan, stat_map = found.plan, found.stat_map
-    if plan is None or stat_map is None or (bound is None and scale is None):
+    if not isinstance(found, Answer) or (bound is None and scale is None):
         return found
-    estimate = stat_map.estimate
+    plan, estimate = found.plan, found.stat_map.estimate
     if not isinstance(estimate, Estimate):
         return replace(found, absence_refusal=F_TEST)
     if bound is not None:

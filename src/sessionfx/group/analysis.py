@@ -37,7 +37,7 @@ from sessionfx.group.page import GroupPage, contrast_section
 from sessionfx.group.peaks import peaks_of
 from sessionfx.group.region_files import RegionFiles
 from sessionfx.group.regions import ContrastRegions, unanswered
-from sessionfx.group.results import ContrastResults, QuestionResults, Reliability, StrategyResult
+from sessionfx.group.results import Answer, ContrastResults, QuestionResults, Reliability, StrategyResult, answers_among
 from sessionfx.group.spool import Spool
 from sessionfx.group.stack import MapStack, attendance, maps_needed, open_stack
 from sessionfx.group.store import scratch_file
@@ -450,7 +450,7 @@ class ContrastMaps:
             If there is none: before anything takes the place of what is there.
         """
         found = self._estimator.estimate(self._study.questions, self._stack, self._analysis.selection.sessions)
-        if any(result.stat_map is not None for answers in found.results for result in answers):
+        if any(map(answers_among, found.results)):
             return found
         questions = self._study.questions
         asked = "any of its questions" if len(questions) > 1 else questions[0].text
@@ -517,15 +517,14 @@ class ContrastMaps:
         """Resample participants and write family-wise p values, where they hold."""
         result = self._estimator.with_permutation(self._estimate(question, strategy), question, self._stack, None)
         self._complete[question.label, strategy] = result
-        if result.permutation is not None:
-            self._files.write_permutation(question, result)
+        self._files.write_permutation(question, result)
 
     def _completed(self, question: Question, strategy: str) -> StrategyResult:
         """Give an answer with its family-wise p values, read where they were finished before."""
         key = question.label, strategy
         if key not in self._complete:
             result = self._estimate(question, strategy)
-            if self._analysis.model.permutations and result.stat_map is not None:
+            if self._analysis.model.permutations and isinstance(result, Answer):
                 resampled = result.stat_map.mask & self._stack.complete.mask
                 stored = self._files.read_permutation(question, result.label, resampled)
                 # what was declined left nothing, and is declined again
@@ -542,7 +541,7 @@ class ContrastMaps:
         answer = next(result for result in self.answers(question).strategies if result.name == strategy)
         self._files.write_answer(question, answer)
         plan = plan_at_core(answer, question, self._stack, self._analysis.options)
-        if plan is not None and answer.stat_map is not None and plan.weighs_participants:
+        if plan is not None and isinstance(answer, Answer) and plan.weighs_participants:
             stack, map_ordered = self._stack.core, self._analysis.executor.map_ordered
             here = answer.stat_map.within(answer.stat_map.mask & stack.mask)
             weights = weigh_participants(plan, stack, here.mask, map_ordered)
@@ -709,25 +708,21 @@ class ContrastMaps:
         draw_contrast(results, self._analysis.model, self._analysis.methods(self._work()), self._files)
 
     def _work(self) -> GroupWork:
-        answered = [[found for found in asked.strategies if found.stat_map is not None]
-                    for asked in self.results.questions]  # fmt: skip
-        every = [answer for answers in answered for answer in answers]
+        questions = self.results.questions
+        every = [answer for asked in questions for answer in asked.answers]
         return GroupWork(
             strategies=frozenset(answer.name for answer in every),
             resampled=frozenset(answer.permutation.scheme for answer in every if answer.permutation is not None),
-            compared=any(len(answers) > 1 for answers in answered),
-            conditions=any(answer.plan is not None and answer.plan.n_tested for answer in every),
-            f_tests=any(
-                answers and asked.question.is_f_test
-                for asked, answers in zip(self.results.questions, answered, strict=True)
-            ),
+            compared=any(len(asked.answers) > 1 for asked in questions),
+            conditions=any(answer.plan.n_tested for answer in every),
+            f_tests=any(bool(asked.answers) and asked.question.is_f_test for asked in questions),
             reliability=self.results.reliability is not None,
             adjusted_for=tuple(
                 name for name in self._analysis.model.session_covariates if name not in self._analysis.times
             ),
             equivalence=any(answer.equivalence is not None for answer in every),
             bayes_factors=any(answer.bayes_factors is not None for answer in every),
-            units=self.results.questions[0].question.effect_units,
+            units=questions[0].question.effect_units,
             atlases=tuple(self.regions),
             coverage=1.0 if self._stack.complete is self._stack else self._stack.min_coverage,
             core_maps=None

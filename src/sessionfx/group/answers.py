@@ -25,11 +25,11 @@ from sessionfx.group.judgement import Evidence
 from sessionfx.group.likeness import Likeness, LikenessCheck
 from sessionfx.group.participant_evidence import ValueCheck
 from sessionfx.group.permutation import PermutationResult, Values, check_symmetry, part_width, permute
-from sessionfx.group.results import PairResult, QuestionResults, StrategyResult
+from sessionfx.group.results import Answer, PairResult, QuestionResults, StrategyResult, common_z
 from sessionfx.group.spool import Spool
 from sessionfx.group.stack import MapStack
 from sessionfx.group.store import BlockStore, scratch_file
-from sessionfx.group.strategies import REFERENCE, STRATEGIES
+from sessionfx.group.strategies import REFERENCE
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
 from sessionfx.group.strategies.blocks import Estimator, distinct_pools, estimate_plans, in_memory, informed
 from sessionfx.group.strategies.patterns import PatternPlan
@@ -37,7 +37,7 @@ from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.group.verdict import judge
 from sessionfx.options import GroupModel
 from sessionfx.space.grid import Grid
-from sessionfx.space.stat_map import StatMap, map_summary
+from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import suprathreshold, z_threshold
@@ -155,7 +155,7 @@ class GroupEstimator:
 
         Those of a finished answer are stored.
         """
-        if found.plan is None or found.stat_map is None:
+        if not isinstance(found, Answer):
             return found
         try:
             # maps that are not there cannot be exchanged
@@ -199,15 +199,14 @@ class GroupEstimator:
 
     def _planned(self, strategy: Strategy, question: Question, layout: MapLayout) -> StrategyResult:
         """Plan an answer, or say why there is none."""
-        names = (strategy.name, strategy.label, strategy.title)
         try:
-            return StrategyResult(*names, None, strategy.plan(layout, question, self.options))
+            return StrategyResult(strategy, plan=strategy.plan(layout, question, self.options))
         except NotEstimableError as refusal:
-            return StrategyResult(*names, str(refusal))
+            return StrategyResult(strategy, str(refusal))
 
     def _locate(self, planned: StrategyResult, estimate: Estimate | FTest | None, stack: MapStack) -> StrategyResult:
         """Find where an answer is determined, its threshold and its clusters; there is no estimate without a plan."""
-        if estimate is None:
+        if estimate is None or planned.plan is None:
             return planned
         stat_map = StatMap.where_determined(estimate, stack.mask, stack.space)
         if not stat_map.mask.any():
@@ -221,7 +220,9 @@ class GroupEstimator:
             clusters["Region"] = region_names(self.atlases, places_of(clusters), stack.space)
         if self.spool is not None:
             stat_map = self.spool.keep_map(stat_map)
-        return replace(planned, stat_map=stat_map, threshold=threshold, clusters=clusters)
+        return Answer(
+            strategy=planned.strategy, plan=planned.plan, stat_map=stat_map, threshold=threshold, clusters=clusters
+        )
 
     def _permute(self, plan: Plan, question: Question, stack: MapStack, mask: NDArray[np.bool_]) -> PermutationResult:
         resampling = plan.resampling
@@ -283,11 +284,9 @@ def _taught(planned: StrategyResult, of_core: StrategyResult) -> StrategyResult:
 
 
 def _compare(a: StrategyResult, b: StrategyResult) -> PairResult:
-    if a.stat_map is None or b.stat_map is None:
-        refused = [answer for answer in (a, b) if answer.stat_map is None]
-        return PairResult(a, b, None, " ".join(f"{answer.title}: {answer.refusal}" for answer in refused))
-    z = PairResult(a, b, None, "").z
-    agreement = compare(*z, a.threshold, b.threshold, two_sided=a.stat_map.estimate.two_sided)
+    if not (isinstance(a, Answer) and isinstance(b, Answer)):
+        return PairResult(a, b, None, " ".join(f"{each.title}: {each.refusal}" for each in (a, b) if each.refusal))
+    agreement = compare(*common_z(a, b), a.threshold, b.threshold, two_sided=a.stat_map.estimate.two_sided)
     return PairResult(a, b, agreement, "")
 
 
@@ -314,19 +313,17 @@ def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
     That a strategy never answers a kind of question is none where others answer it; the table of answers has it.
     """
     declined = [
-        f"Contrast '{contrast}', sessions '{asked.question.text}', {strategy.name}: {strategy.refusal}"
+        f"Contrast '{contrast}', sessions '{asked.question.text}', {declined.name}: {declined.refusal}"
         for asked in questions
-        for strategy in asked.strategies
-        if strategy.refusal
-        and not (STRATEGIES[strategy.name].never_answers(asked.question) and any(
-            other.stat_map is not None for other in asked.strategies))
-    ]  # fmt: skip
+        for declined in asked.strategies
+        if declined.refusal and not (declined.strategy.never_answers(asked.question) and asked.answers)
+    ]
     # a strategy says the same of many questions
     of_resampling: dict[tuple[str, str], list[str]] = {}
     for asked in questions:
-        for strategy in asked.strategies:
-            if strategy.permutation_refusal:
-                of_resampling.setdefault((strategy.name, strategy.permutation_refusal), []).append(
+        for answer in asked.answers:
+            if answer.permutation_refusal:
+                of_resampling.setdefault((answer.name, answer.permutation_refusal), []).append(
                     f"'{asked.question.text}'"
                 )
     return declined + [
@@ -338,9 +335,9 @@ def refusals(contrast: str, questions: Sequence[QuestionResults]) -> list[str]:
 def finding(results: QuestionResults) -> str:
     """Say in a line which strategy to report for a question, in how many voxels it finds something, and its peak."""
     best = results.best
-    if best is None or best.stat_map is None:
+    if best is None:
         return f"{results.question.text}: no strategy of this call can be recommended."
-    summary, tests = map_summary(best.stat_map, best.threshold), best.equivalence
+    summary, tests = best.summary, best.equivalence
     features = best.stat_map.space.features
     equivalent = f", {tests.mask.sum():,} equivalent to zero {tests.within(results.question.units)}" if tests else ""
     peak = peak_of(summary)

@@ -15,7 +15,6 @@ from sessionfx.group.results import QuestionResults
 from sessionfx.group.stack import MapStack
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.thresholds import suprathreshold
 from sessionfx.wording import listed
 
 # Of the answered voxels; with fewer the sentence is not worth a reader's time unless something is found there
@@ -82,11 +81,10 @@ def with_coverage(results: QuestionResults, stack: MapStack) -> QuestionResults:
         That was answered.
     """
     best = results.best
-    if best is None or best.stat_map is None or best.stat_map.estimate.n is None:
+    if best is None or best.stat_map.estimate.n is None:
         return results
-    stat_map, n = best.stat_map, best.stat_map.estimate.n
-    is_partial = ~stack.complete.mask[stat_map.mask]
-    above = suprathreshold(stat_map.estimate.z, best.threshold, two_sided=stat_map.estimate.two_sided)
+    n, above = best.stat_map.estimate.n, best.is_suprathreshold
+    is_partial = ~stack.complete.mask[best.stat_map.mask]
     n_partial, n_above, both = int(is_partial.sum()), int(above.sum()), int((is_partial & above).sum())
     facts: dict[str, Any] = {
         "AnsweredVoxels": len(n), "AnsweredVoxelsThatEveryMapHas": len(n) - n_partial,

@@ -15,7 +15,7 @@ from sessionfx.execution import MapOrdered
 from sessionfx.group.judgement import Evidence
 from sessionfx.group.neighbours import clusters_in
 from sessionfx.group.participant_evidence import DropoutCheck, Looked, ValueCheck, voxel_step
-from sessionfx.group.results import Reliability, StrategyResult
+from sessionfx.group.results import Answer, Reliability, StrategyResult
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies.base import MapLayout
 from sessionfx.group.strategies.blocks import as_block
@@ -129,10 +129,10 @@ def with_active_regions(
     evidence: Evidence, maps: dict[str, NDArray[np.float64]], stack: MapStack, mean: StrategyResult | None
 ) -> Evidence:
     """Add the reliability where the session mean is suprathreshold: there it matters to the strategies."""
-    if mean is None or mean.stat_map is None:
+    if not isinstance(mean, Answer):
         return evidence
     active = np.zeros(mean.stat_map.space.shape, dtype=bool)
-    active[mean.stat_map.mask] = suprathreshold(mean.stat_map.estimate.z, mean.threshold)
+    active[mean.stat_map.mask] = mean.is_suprathreshold
     return replace(evidence, icc31_active=_median(maps["icc31"][active[stack.mask]]))
 
 
@@ -162,7 +162,7 @@ def summarise_reliability(
     regions: list[tuple[dict[str, Any], NDArray[np.bool_]]] = [
         ({"region": f"all {stack.space.features}", **nowhere}, np.ones(stack.n_voxels, dtype=bool))
     ]
-    if mean is not None and mean.stat_map is not None:
+    if isinstance(mean, Answer):
         mean_map = mean.stat_map
         z = np.zeros(mean_map.space.shape)
         z[mean_map.mask] = mean_map.estimate.z

@@ -37,20 +37,19 @@ from sessionfx.group.answers import finding, peak_of
 from sessionfx.group.clusters import INTERVAL_COLUMNS, highest_peaks, places_of, sizes_of
 from sessionfx.group.likeness import Likeness, likeness_table
 from sessionfx.group.permutation import PermutationResult
+from sessionfx.group.results import Answer, PairResult, QuestionResults, Reliability, StrategyResult, Verdict
 from sessionfx.group.strategies import STRATEGIES
-from sessionfx.group.strategies.base import Plan, Question
+from sessionfx.group.strategies.base import Question
 from sessionfx.options import GroupModel
 from sessionfx.space.described import described_in, kind_of
 from sessionfx.space.space import Space
-from sessionfx.space.stat_map import StatMap, map_summary
+from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.agreement import Agreement
 from sessionfx.statistics.bayes_factor import BayesFactors
 from sessionfx.statistics.equivalence import Equivalence
-from sessionfx.statistics.thresholds import suprathreshold
 
 if TYPE_CHECKING:
     from sessionfx.group.influence import Influence
-    from sessionfx.group.results import PairResult, QuestionResults, Reliability, StrategyResult, Verdict
     from sessionfx.group.weights import ParticipantWeights
 
 PEAK_INTERVALS = (
@@ -289,14 +288,14 @@ class GroupFiles:
             "recommended": recommended.index(answer.name) + 1 if answer.name in recommended else None,
             "correction": self.model.correction,
             "alpha": self.model.alpha,
-            **absence_summary(answer),
-            "z_map": None if answer.stat_map is None else " ".join(map(self._relative, files_of(z_map))),
+            **(absence_summary(answer) if isinstance(answer, Answer) else {}),
+            "z_map": None if answer.refusal else " ".join(map(self._relative, files_of(z_map))),
         }
 
     def _describe_result(self, results: QuestionResults) -> dict[str, Any] | None:
         """Describe what the strategy to report finds; None where there is none."""
         best = results.best
-        if best is None or best.stat_map is None:
+        if best is None:
             return None
         estimate, entities = best.stat_map.estimate, self._of_strategy(results.question, best.label)
         row, statistic = answer_summary(best, results.verdict), "effect" if estimate.two_sided else "F"
@@ -381,8 +380,8 @@ class GroupFiles:
     def _entities(self, question: Question) -> dict[str, str | None]:
         return _entities(self.selection, self.contrast, question)
 
-    def _sidecar(self, question: Question, result: StrategyResult, plan: Plan) -> dict[str, Any]:
-        first = self._first_sidecar
+    def _sidecar(self, question: Question, result: Answer) -> dict[str, Any]:
+        first, plan = self._first_sidecar, result.plan
         parameters = first.get("ModelParameters")
         participants = tuple(dict.fromkeys(self.maps[row].participant for row in plan.rows))
         left_out = {**self.selection.absent.get(self.contrast, {}), **self.covariates.left_out, **plan.left_out}
@@ -412,10 +411,10 @@ class GroupFiles:
 
     def write_answer(self, question: Question, result: StrategyResult) -> None:
         """Write the answer of a strategy, where it has one: maps, design and clusters."""
-        plan, stat_map = result.plan, result.stat_map
-        if plan is None or stat_map is None:
+        if not isinstance(result, Answer):
             return
-        entities, sidecar = self._of_strategy(question, result.label), self._sidecar(question, result, plan)
+        plan, stat_map = result.plan, result.stat_map
+        entities, sidecar = self._of_strategy(question, result.label), self._sidecar(question, result)
         write_statmaps(self.folder, entities, stat_map, sidecar, question.units)
         if result.equivalence is not None:
             self._write_equivalence(result.equivalence, stat_map, entities, sidecar, question.units)
@@ -439,10 +438,11 @@ class GroupFiles:
         write_json(clusters.with_suffix(".json"), describe_clusters(result.clusters, question.units))
 
     def write_permutation(self, question: Question, result: StrategyResult) -> None:
-        """Write the family-wise p values of an answer that has them."""
-        plan, stat_map, permutation = result.plan, result.stat_map, result.permutation
-        assert plan is not None and stat_map is not None and permutation is not None  # noqa: S101 - the caller checks
-        sidecar = self._sidecar(question, result, plan)
+        """Write the family-wise p values of an answer, where it has them."""
+        if not isinstance(result, Answer) or result.permutation is None:
+            return
+        stat_map, permutation = result.stat_map, result.permutation
+        sidecar = self._sidecar(question, result)
         n_without = int((stat_map.mask & ~permutation.mask).sum())
         if n_without:  # maps that are not there cannot be exchanged
             sidecar["VoxelsWithoutPermutation"] = n_without
@@ -515,14 +515,10 @@ class GroupFiles:
         }
         write_statmap(path, factors.log10, stat_map.mask, stat_map.space, content)
 
-    def write_weights(self, question: Question, result: StrategyResult, weights: ParticipantWeights) -> None:
+    def write_weights(self, question: Question, result: Answer, weights: ParticipantWeights) -> None:
         """Write how much participants count at each voxel: the smallest weight, how many have little, and all."""
-        plan, stat_map = result.plan, result.stat_map
-        assert plan is not None and stat_map is not None  # noqa: S101 - the caller checks
-        sidecar, paths = (
-            self._sidecar(question, result, plan),
-            self._weights_paths(self._of_strategy(question, result.label)),
-        )
+        stat_map, sidecar = result.stat_map, self._sidecar(question, result)
+        paths = self._weights_paths(self._of_strategy(question, result.label))
         maps: dict[str, tuple[str, str, NDArray[Any]]] = {
             "smallest": ("Weight of the participant who counts least", "percent", weights.smallest),
             "belowHalf": ("Number of participants who count less than half", "participants", weights.n_below_half),
@@ -655,7 +651,7 @@ def agreement_table(pairs: Sequence[PairResult]) -> pd.DataFrame:
 def answer_summary(answer: StrategyResult, verdict: Verdict) -> dict[str, Any]:
     """One row of the table of answers."""
     valid = verdict.strategies[answer.name].valid
-    if answer.plan is None or answer.stat_map is None:
+    if not isinstance(answer, Answer):
         return {"strategy": answer.name, "status": "declined", "valid": valid, "reason": answer.refusal}
     return {
         "strategy": answer.name,
@@ -663,22 +659,21 @@ def answer_summary(answer: StrategyResult, verdict: Verdict) -> dict[str, Any]:
         "valid": valid,
         "n_participants": len(answer.plan.participant_names),
         "n_maps": answer.plan.n_maps,
-        **map_summary(answer.stat_map, answer.threshold),
+        **answer.summary,
         "reason": answer.permutation_refusal or None,
     }
 
 
-def absence_summary(answer: StrategyResult) -> dict[str, Any]:
+def absence_summary(answer: Answer) -> dict[str, Any]:
     """Describe what speaks for no effect as further columns of the table; none where that was not asked for."""
     row: dict[str, Any] = {}
     tests, factors = answer.equivalence, answer.bayes_factors
-    if tests is not None and answer.stat_map is not None:
-        above = suprathreshold(answer.stat_map.estimate.z, answer.threshold)
+    if tests is not None:
         row |= {
             "equivalence_bound": tests.bound,
             "equivalence_threshold": tests.threshold,
             "n_equivalent": int(tests.mask.sum()),
-            "n_equivalent_and_above": int((tests.mask & above).sum()),
+            "n_equivalent_and_above": int((tests.mask & answer.is_suprathreshold).sum()),
             "interval_half_width": tests.half_width,
         }
     if factors is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.group.clusters import highest_peaks, rows_at
-from sessionfx.group.results import Peak, QuestionResults, StrategyResult
+from sessionfx.group.results import Answer, Peak, QuestionResults
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies.base import MapLayout, Question
 from sessionfx.statistics.estimates import Estimate
@@ -30,8 +30,8 @@ def peaks_of(results: QuestionResults, stack: MapStack) -> tuple[Peak, ...]:
     tuple of Peak
         Empty where no answer can be reported.
     """
-    answer = shown_first(results)
-    if answer is None or answer.stat_map is None:
+    answer = results.shown_first
+    if answer is None:
         return ()
     stat_map, z = answer.stat_map, answer.stat_map.estimate.z
     own = _peak_rows(answer)
@@ -60,11 +60,6 @@ def sessions_at(layout: MapLayout, question: Question, effects: NDArray[np.float
     return session_intervals(effects, between, weights) if weights.ndim == 1 else None
 
 
-def shown_first(results: QuestionResults) -> StrategyResult | None:
-    """Give the answer a reader sees first: the one to report, or else the first there is."""
-    return results.best or next((answer for answer in results.strategies if answer.stat_map is not None), None)
-
-
 def by_participant(stack: MapStack, values: NDArray[np.floating]) -> NDArray[np.float64]:
     """Arrange values of all maps as participants × sessions, both in the order of the maps; NaN where there is no map.
 
@@ -91,9 +86,8 @@ def effect_names(layout: MapLayout, question: Question) -> list[str]:
     return [" ".join(filter(None, [*row, session])) for row in rows for session in sessions]
 
 
-def _peak_rows(answer: StrategyResult) -> NDArray[np.intp]:
+def _peak_rows(answer: Answer) -> NDArray[np.intp]:
     """Find the first clusters' peaks among the values of an answer; the middle of a flat top may lie beside them."""
-    assert answer.stat_map is not None  # noqa: S101 - the caller has it
     if answer.clusters.empty:
         return np.empty(0, dtype=np.intp)
     rows, inside = rows_at(highest_peaks(answer.clusters, SHOWN_PEAKS), answer.stat_map)

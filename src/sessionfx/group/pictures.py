@@ -11,17 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.group.clusters import places_of
-from sessionfx.group.peaks import effect_names, shown_first
-from sessionfx.group.results import ContrastResults, QuestionResults, StrategyResult
-from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.peaks import effect_names
+from sessionfx.group.results import Answer, ContrastResults, QuestionResults, common_z
 from sessionfx.report.brain import canvas_for, template
 from sessionfx.report.canvas import MOST_OF_EFFECTS, Canvas, Scale
 from sessionfx.report.charts import SessionPanel, draw_agreement, draw_design_matrix, draw_distribution, draw_sessions
 from sessionfx.report.style import Picture
 from sessionfx.report.viewer import ViewerMap
-from sessionfx.space.stat_map import StatMap
-from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.thresholds import suprathreshold
+from sessionfx.statistics.estimates import Estimate
 from sessionfx.wording import where_text, z_text
 
 # Both, only the answer to report, only the other one: they differ in grey by their outlines (none, black, white)
@@ -52,7 +49,7 @@ class ShownMap:
 class Difference:
     """Where the answer to report and another one are suprathreshold."""
 
-    other: StrategyResult
+    other: Answer
     both: int
     only_first: int
     only_other: int
@@ -125,8 +122,8 @@ class QuestionPictures:
         self._results, self._question = results, question
         self._text = question.question.text
         self._peaks = results.peaks[question.question.label]
-        self._answered = [answer for answer in question.strategies if answer.stat_map is not None]
-        self._first = shown_first(question)
+        self._answered = question.answers
+        self._first = question.shown_first
         heights = [float(peak.place["z"]) for peak in self._peaks if "z" in peak.place]
         if self._first is not None:
             heights += [place["z"] for place in places_of(self._first.clusters) if "z" in place]
@@ -139,7 +136,7 @@ class QuestionPictures:
         """One scale for all answers: it ends at the largest value of those that can be trusted."""
         judged = self._question.verdict.strategies
         trusted = [answer for answer in self._answered if judged[answer.name].valid != "no"] or self._answered
-        maps = [_located(answer) for answer in trusted]
+        maps = [answer.stat_map for answer in trusted]
         return Scale.of(
             [stat_map.estimate.z for stat_map in maps], "z", [answer.threshold for answer in self._answered],
             two_sided=all(stat_map.estimate.two_sided for stat_map in maps),
@@ -150,13 +147,13 @@ class QuestionPictures:
         canvas = self._canvas
         if canvas is None:
             return
-        found = [_located(answer).estimate for answer in self._answered]
+        found = [answer.stat_map.estimate for answer in self._answered]
         effects = [estimate.effect for estimate in found if isinstance(estimate, Estimate)]
         effect_scale = Scale.of(effects, self._question.question.units, share=MOST_OF_EFFECTS)
         differences = {answer.name: self._difference_of_z(answer) for answer in self._answered}
         difference_scale = Scale.of([found[np.isfinite(found)] for found in differences.values()], "difference of z")
         for answer in sorted(self._answered, key=lambda answer: answer is not self._first):
-            stat_map, heading = _located(answer), f"{answer.title}, {self._text}"
+            stat_map, heading = answer.stat_map, f"{answer.title}, {self._text}"
             passes = "" if np.isfinite(answer.threshold) else "No voxel passes the threshold. "
             caption = passes + canvas.form + _MAP_CAPTION + (_PARTIAL if self._partial is not None else "")
             z = canvas.draw_map(
@@ -174,13 +171,13 @@ class QuestionPictures:
                 drawn = canvas.draw_map(differences[answer.name], difference_scale, words, f"{canvas.form}{words}.")
                 yield ShownMap(answer.name, "difference", drawn)
 
-    def _difference_of_z(self, answer: StrategyResult) -> NDArray[np.float64]:
-        first, other = _located(self._first or answer), _located(answer)
+    def _difference_of_z(self, answer: Answer) -> NDArray[np.float64]:
+        first, other = (self._first or answer).stat_map, answer.stat_map
         return first.volume(first.estimate.z) - other.volume(other.estimate.z)
 
     def differences(self) -> Iterator[Difference]:
         """Draw where the answer to report and each other one are suprathreshold: both, only one."""
-        if self._first is None or self._first.stat_map is None or self._canvas is None:
+        if self._first is None or self._canvas is None:
             return
         first = _suprathreshold(self._first)
         for answer in self._answered:
@@ -218,7 +215,7 @@ class QuestionPictures:
     def equivalence(self) -> Picture | None:
         """Draw where the answer to report is equivalent to zero."""
         best = self._first
-        if best is None or best.stat_map is None or best.equivalence is None or self._canvas is None:
+        if best is None or best.equivalence is None or self._canvas is None:
             return None
         tests = best.equivalence
         scale = Scale.of([tests.z.clip(min=0)], "z", [tests.threshold], two_sided=False)
@@ -230,25 +227,27 @@ class QuestionPictures:
 
     def distribution(self) -> Picture | None:
         """Draw histograms of z."""
-        values = {answer.title: _located(answer).estimate.z for answer in self._answered}
+        values = {answer.title: answer.stat_map.estimate.z for answer in self._answered}
         return draw_distribution(values, title=f"Distribution of z, {self._text}") if values else None
 
     def agreement(self) -> list[Picture]:
         """Draw the pairs that strategies ask for, or else the first choice against each other; a table has them all."""
-        pairs = [pair for pair in self._question.pairs if pair.agreement is not None]
-        asked = [pair for pair in pairs if pair.b.name in STRATEGIES[pair.a.name].compared_with]
+        pairs = [
+            (pair.a, pair.b, pair.agreement)
+            for pair in self._question.pairs
+            if pair.agreement is not None and isinstance(pair.a, Answer) and isinstance(pair.b, Answer)
+        ]
+        asked = [(a, b, agreement) for a, b, agreement in pairs if b.name in a.strategy.compared_with]
         return [
             draw_agreement(
-                *pair.z, label_a=pair.a.title, label_b=pair.b.title, agreement=pair.agreement,
-                thresholds=(pair.a.threshold, pair.b.threshold), title=f"{pair.a.title} – {pair.b.title}, {self._text}",
+                *common_z(a, b), label_a=a.title, label_b=b.title, agreement=agreement,
+                thresholds=(a.threshold, b.threshold), title=f"{a.title} – {b.title}, {self._text}",
             )
-            for pair in asked or [pair for pair in pairs if self._first in (pair.a, pair.b)]
-            if pair.agreement is not None
+            for a, b, agreement in asked or [pair for pair in pairs if self._first in pair]
         ]  # fmt: skip
 
-    def design(self, answer: StrategyResult) -> Picture:
+    def design(self, answer: Answer) -> Picture:
         """Draw the group design of an answer; questions often share it."""
-        assert answer.plan is not None  # noqa: S101 - asked for only where there is an answer
         design = answer.plan.design_matrix
         key = answer.title, tuple(design.columns), tuple(design.index), design.to_numpy().tobytes()
         if key not in self._designs:
@@ -262,7 +261,7 @@ class QuestionPictures:
         return [
             ViewerMap(
                 key=f"{self._question.question.label} {answer.name}", session_contrast=self._text,
-                strategy=answer.title, values=_located(answer).volume(_located(answer).estimate.z),
+                strategy=answer.title, values=answer.stat_map.volume(answer.stat_map.estimate.z),
                 threshold=answer.threshold, vmax=self._z_scale.vmax,
             )
             for answer in sorted(self._answered, key=lambda answer: answer is not self._first)
@@ -274,15 +273,9 @@ def _panel_title(place: Mapping[str, Any], z: float) -> str:
     return f"{where_text(place, '')}{': ' if set(place) == set('xyz') else chr(10)}z = {z_text(z)}"
 
 
-def _located(answer: StrategyResult) -> StatMap[Estimate | FTest]:
-    assert answer.stat_map is not None  # noqa: S101 - asked for only where there is an answer
-    return answer.stat_map
-
-
-def _suprathreshold(answer: StrategyResult) -> NDArray[np.bool_]:
-    stat_map = _located(answer)
-    found = np.zeros(stat_map.space.shape, dtype=bool)
-    found[stat_map.mask] = suprathreshold(stat_map.estimate.z, answer.threshold, two_sided=stat_map.estimate.two_sided)
+def _suprathreshold(answer: Answer) -> NDArray[np.bool_]:
+    found = np.zeros(answer.stat_map.space.shape, dtype=bool)
+    found[answer.stat_map.mask] = answer.is_suprathreshold
     return found
 
 

@@ -14,14 +14,13 @@ from scipy import special
 from sessionfx.bids.derivatives import bids_uri
 from sessionfx.bids.region_tables import atlas_fields, count_column, value_columns, write_region_table
 from sessionfx.group.files import GroupFiles, judgement_fields
-from sessionfx.group.peaks import shown_first
 from sessionfx.group.regions import ContrastRegions, with_interval
-from sessionfx.group.results import QuestionResults, StrategyResult
-from sessionfx.group.strategies.base import Plan, Question
+from sessionfx.group.results import Answer, QuestionResults
+from sessionfx.group.strategies.base import Question
 from sessionfx.group.summaries import COLUMNS
 from sessionfx.space.regions import LEAST_SHARE
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.thresholds import corrected_p, suprathreshold
+from sessionfx.statistics.thresholds import corrected_p
 from sessionfx.wording import counted, format_number, z_text
 
 _OF_MAPS: dict[str, dict[str, Any]] = {
@@ -118,9 +117,7 @@ class RegionFiles:
     def write_answers(self, regions: ContrastRegions, results: QuestionResults) -> None:
         """Write what each strategy finds in each region, a row each, and which answer to report."""
         question, verdict, model = results.question, results.verdict, self.files.model
-        tables = [
-            self._answer(regions, results, answer) for answer in results.strategies if answer.stat_map is not None
-        ]
+        tables = [self._answer(regions, results, answer) for answer in results.answers]
         names = [name for name in _ANSWER_COLUMNS if any(name in table for table in tables)]
         table = pd.concat(tables)[names] if tables else pd.DataFrame(columns=list(_ANSWER_COLUMNS))
         of_effect = {name: {**_ANSWER_COLUMNS[name], "Units": question.units}
@@ -142,9 +139,8 @@ class RegionFiles:
         }
         write_region_table(self.answers(question), table, {**_ANSWER_COLUMNS, **of_effect}, content)
 
-    def _answer(self, regions: ContrastRegions, results: QuestionResults, answer: StrategyResult) -> pd.DataFrame:
-        plan, recommended = answer.plan, results.verdict.recommended
-        assert plan is not None  # noqa: S101 - who has an answer has a plan
+    def _answer(self, regions: ContrastRegions, results: QuestionResults, answer: Answer) -> pd.DataFrame:
+        recommended = results.verdict.recommended
         return pd.DataFrame(answer_rows(regions, answer)).assign(
             first_level_contrast=self.files.contrast,
             session_contrast=results.question.sessions.text,
@@ -152,14 +148,13 @@ class RegionFiles:
             strategy=answer.name,
             valid=results.verdict.strategies[answer.name].valid,
             recommended=recommended.index(answer.name) + 1 if answer.name in recommended else None,
-            **_counts(regions, answer, plan),
+            **_counts(regions, answer),
         )
 
 
-def _counts(regions: ContrastRegions, answer: StrategyResult, plan: Plan) -> dict[str, Any]:
+def _counts(regions: ContrastRegions, answer: Answer) -> dict[str, Any]:
     """Count participants and maps of each region; of which maps nothing is known where some lack it."""
-    assert answer.stat_map is not None  # noqa: S101 - the caller looked
-    n = answer.stat_map.estimate.n
+    plan, n = answer.plan, answer.stat_map.estimate.n
     if n is None:
         return {"n_participants": len(plan.participant_names), "n_maps": plan.n_maps}
     found = regions.measured
@@ -168,9 +163,8 @@ def _counts(regions: ContrastRegions, answer: StrategyResult, plan: Plan) -> dic
     return {"n_participants": n.astype(int), "n_maps": n_maps}
 
 
-def answer_rows(regions: ContrastRegions, answer: StrategyResult) -> Iterator[dict[str, Any]]:
+def answer_rows(regions: ContrastRegions, answer: Answer) -> Iterator[dict[str, Any]]:
     """Say in a row of each region what an answer is there."""
-    assert answer.stat_map is not None  # noqa: S101 - the caller looked
     estimate, model = answer.stat_map.estimate, regions.estimator.model
     n = len(estimate.z)
     columns: dict[str, Any] = {"dof": np.broadcast_to(estimate.dof, n), "z": estimate.z}
@@ -185,8 +179,8 @@ def answer_rows(regions: ContrastRegions, answer: StrategyResult) -> Iterator[di
         assert isinstance(estimate, FTest)  # noqa: S101 - there is no third kind
         p = estimate.p
         columns |= {"f": estimate.f, "dof_numerator": np.broadcast_to(estimate.dof_numerator, n)}
-    passes = suprathreshold(estimate.z, answer.threshold, two_sided=estimate.two_sided)
-    columns |= {"p": p, "p_corrected": corrected_p(p, model.correction), "suprathreshold": passes.astype(int)}
+    columns |= {"p": p, "p_corrected": corrected_p(p, model.correction)}
+    columns["suprathreshold"] = answer.is_suprathreshold.astype(int)
     for at, number in enumerate(np.flatnonzero(answer.stat_map.mask)):
         row = {"index": regions.regions.indices[number], "region": regions.regions.names[number]}
         yield row | {name: values[at].item() for name, values in columns.items()}
@@ -211,8 +205,8 @@ def region_finding(regions: ContrastRegions, results: QuestionResults) -> str:
 
 def largest_first(regions: ContrastRegions, results: QuestionResults) -> list[dict[str, Any]]:
     """Give the rows of the answer that a reader sees first, the region with the largest z first."""
-    answer = shown_first(results)
-    if answer is None or answer.stat_map is None:
+    answer = results.shown_first
+    if answer is None:
         return []
     two_sided = answer.stat_map.estimate.two_sided
     return sorted(answer_rows(regions, answer), key=lambda row: -(abs(row["z"]) if two_sided else row["z"]))

@@ -26,8 +26,8 @@ from sessionfx.execution import in_threads
 from sessionfx.group.absence import with_absence
 from sessionfx.group.answers import GroupEstimator
 from sessionfx.group.coverage import with_coverage
-from sessionfx.group.peaks import by_participant, sessions_at, shown_first
-from sessionfx.group.results import QuestionResults, StrategyResult
+from sessionfx.group.peaks import by_participant, sessions_at
+from sessionfx.group.results import QuestionResults, StrategyResult, answers_among
 from sessionfx.group.stack import MapStack, maps_needed
 from sessionfx.group.store import BlockStore, scratch_file
 from sessionfx.group.strategies.base import Question
@@ -215,7 +215,7 @@ class ContrastRegions:
                 "--atlas out, or give one in the space of the maps."
             )
         declined = {
-            strategy.name: StrategyResult(strategy.name, strategy.label, strategy.title, NO_VARIANCE)
+            strategy.name: StrategyResult(strategy, NO_VARIANCE)
             for strategy in self.estimator.strategies
             if strategy not in estimator.strategies
         }
@@ -225,10 +225,10 @@ class ContrastRegions:
         answers = {}
         for question, results in zip(self.questions, found.results, strict=True):
             of = {**declined, **{result.name: result for result in results}}
+            # neighbours in the list of regions are no clusters
+            of |= {answer.name: replace(answer, clusters=pd.DataFrame()) for answer in answers_among(results)}
             complete = tuple(
-                # neighbours in the list of regions are no clusters
-                replace(with_absence(of[strategy.name], question, estimator.model), clusters=pd.DataFrame())
-                for strategy in self.estimator.strategies
+                with_absence(of[strategy.name], question, estimator.model) for strategy in self.estimator.strategies
             )
             verdict = judge(question, self.stack.layout, complete, found.evidence, estimator.options)
             judged = QuestionResults(question, complete, (), verdict)
@@ -263,12 +263,12 @@ class ContrastRegions:
 
         The suprathreshold ones, at most so many; where there is none, the one with the largest |z|.
         """
-        answer = shown_first(results)
-        if answer is None or answer.stat_map is None:
+        answer = results.shown_first
+        if answer is None:
             return ()
         estimate, numbers = answer.stat_map.estimate, np.flatnonzero(answer.stat_map.mask)
         size = np.abs(estimate.z) if estimate.two_sided else estimate.z
-        passes = size >= answer.threshold
+        passes = answer.is_suprathreshold
         columns = with_interval(estimate).T.tolist() if isinstance(estimate, Estimate) else None
         panels = []
         for at in np.argsort(-size)[: max(1, min(most, int(passes.sum())))]:

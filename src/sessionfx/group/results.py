@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +13,15 @@ from numpy.typing import NDArray
 
 from sessionfx.group.judgement import Evidence, Judgement
 from sessionfx.group.strategies.base import MapLayout, Plan, Question
+from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.space.space import Space
-from sessionfx.space.stat_map import StatMap
+from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.agreement import Agreement
 from sessionfx.statistics.bayes_factor import BayesFactors
 from sessionfx.statistics.equivalence import Equivalence
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.intervals import SessionIntervals
+from sessionfx.statistics.thresholds import suprathreshold
 
 if TYPE_CHECKING:
     from sessionfx.group.influence import Influence
@@ -28,18 +31,53 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StrategyResult:
-    """The answer of one strategy to one question, or why it declines.
+    """What one strategy makes of one question: a plan, or why it declines, or an `Answer`.
 
     Attributes
     ----------
-    name, label, title : str
-        On the command line, in file names, for people.
-    refusal : str or None
-        Why there is no answer.
+    strategy : Strategy
+    refusal : str
+        Why there is no answer; empty where there is one.
     plan : Plan or None
     stat_map : StatMap or None
     threshold : float
         On |z| (on z for F tests); infinite where no voxel passes, NaN without an answer.
+    """
+
+    strategy: Strategy
+    refusal: str = ""
+    plan: Plan | None = None
+    stat_map: StatMap[Estimate | FTest] | None = None
+    threshold: float = float("nan")
+
+    @property
+    def name(self) -> str:
+        """On the command line."""
+        return self.strategy.name
+
+    @property
+    def label(self) -> str:
+        """In file names."""
+        return self.strategy.label
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        return self.strategy.title
+
+    def refused(self, refusal: str) -> StrategyResult:
+        """Say that there is no answer after all."""
+        return StrategyResult(self.strategy, refusal)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer(StrategyResult):
+    """The answer of one strategy to one question.
+
+    Attributes
+    ----------
+    plan : Plan
+    stat_map : StatMap
     clusters : DataFrame
     permutation : PermutationResult or None
     permutation_refusal : str
@@ -51,13 +89,8 @@ class StrategyResult:
         Why it has one of these not, or neither.
     """
 
-    name: str
-    label: str
-    title: str
-    refusal: str | None
-    plan: Plan | None = None
-    stat_map: StatMap[Estimate | FTest] | None = None
-    threshold: float = float("nan")
+    plan: Plan
+    stat_map: StatMap[Estimate | FTest]
     clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
     permutation: PermutationResult | None = None
     permutation_refusal: str = ""
@@ -65,9 +98,21 @@ class StrategyResult:
     bayes_factors: BayesFactors | None = None
     absence_refusal: str = ""
 
-    def refused(self, refusal: str) -> StrategyResult:
-        """Say that there is no answer after all."""
-        return StrategyResult(self.name, self.label, self.title, refusal)
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """The map in one row; see `map_summary`."""
+        return map_summary(self.stat_map, self.threshold)
+
+    @property
+    def is_suprathreshold(self) -> NDArray[np.bool_]:
+        """Which of the map's V features are suprathreshold."""
+        estimate = self.stat_map.estimate
+        return suprathreshold(estimate.z, self.threshold, two_sided=estimate.two_sided)
+
+
+def answers_among(results: Iterable[StrategyResult]) -> tuple[Answer, ...]:
+    """Choose the answers; other strategies declined."""
+    return tuple(result for result in results if isinstance(result, Answer))
 
 
 @dataclass(frozen=True)
@@ -79,13 +124,11 @@ class PairResult:
     agreement: Agreement | None
     refusal: str
 
-    @property
-    def z(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Values of both at their common voxels, where both have answered."""
-        a, b = self.a.stat_map, self.b.stat_map
-        assert a is not None and b is not None  # noqa: S101 - asked for only where both have answered
-        common = a.mask & b.mask
-        return a.estimate.z[common[a.mask]], b.estimate.z[common[b.mask]]
+
+def common_z(a: Answer, b: Answer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Give z of two answers at their common voxels."""
+    common = a.stat_map.mask & b.stat_map.mask
+    return a.stat_map.estimate.z[common[a.stat_map.mask]], b.stat_map.estimate.z[common[b.stat_map.mask]]
 
 
 @dataclass(frozen=True)
@@ -131,10 +174,20 @@ class QuestionResults:
     verdict: Verdict
 
     @property
-    def best(self) -> StrategyResult | None:
+    def answers(self) -> tuple[Answer, ...]:
+        """Those of the strategies that have one."""
+        return answers_among(self.strategies)
+
+    @property
+    def best(self) -> Answer | None:
         """The answer to report; None where no strategy can be recommended."""
         first = self.verdict.recommended[:1]
-        return next((answer for answer in self.strategies if answer.name in first and answer.stat_map), None)
+        return next((answer for answer in self.answers if answer.name in first), None)
+
+    @property
+    def shown_first(self) -> Answer | None:
+        """The answer a reader sees first: the one to report, or else the first there is."""
+        return self.best or next(iter(self.answers), None)
 
 
 @dataclass(frozen=True)

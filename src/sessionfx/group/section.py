@@ -20,10 +20,10 @@ from sessionfx.group.evidence_tables import evidence_tables
 from sessionfx.group.files import PEAK_INTERVALS, GroupFiles, absence_summary, answer_summary
 from sessionfx.group.influence import Influence, most_influential
 from sessionfx.group.page import contrast_section
-from sessionfx.group.peaks import effect_names, shown_first
+from sessionfx.group.peaks import effect_names
 from sessionfx.group.pictures import ContrastPictures, QuestionPictures
 from sessionfx.group.region_page import region_sections
-from sessionfx.group.results import ContrastResults, PairResult, Peak, QuestionResults, StrategyResult
+from sessionfx.group.results import Answer, ContrastResults, PairResult, Peak, QuestionResults, StrategyResult
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import MapLayout, Plan
 from sessionfx.group.strategies.strategy import assumptions_table
@@ -36,7 +36,7 @@ from sessionfx.report.page import Contents, render, write_section
 from sessionfx.report.tables import place_words, threshold_words, titled
 from sessionfx.report.viewer import ViewerMap, surface_viewer_data, viewer_data
 from sessionfx.space.grayordinates import Grayordinates
-from sessionfx.space.stat_map import map_summary, same_z
+from sessionfx.space.stat_map import same_z
 from sessionfx.space.surface import Surface
 from sessionfx.wording import (
     counted,
@@ -251,15 +251,10 @@ def _overview(results: ContrastResults) -> dict[str, Any]:
 
 
 def _extremes(answer: StrategyResult) -> dict[str, Any]:
-    if answer.stat_map is None:
-        return dict.fromkeys(("degrees of freedom", "suprathreshold voxels", "largest z", "smallest z"))
-    summary = map_summary(answer.stat_map, answer.threshold)
-    return {
-        "degrees of freedom": summary["dof"],
-        "suprathreshold voxels": summary["n_above"],
-        "largest z": summary["largest_z"],
-        "smallest z": summary.get("smallest_z"),
-    }
+    titles = {"dof": "degrees of freedom", "n_above": "suprathreshold voxels",
+              "largest_z": "largest z", "smallest_z": "smallest z"}  # fmt: skip
+    summary = answer.summary if isinstance(answer, Answer) else {}
+    return {title: summary.get(name) for name, title in titles.items()}
 
 
 def _attendance(layout: MapLayout, output_dir: Path) -> dict[str, Any]:
@@ -327,12 +322,11 @@ def _distinct(questions: Sequence[QuestionResults]) -> dict[int, list[str]]:
 
 def _are_the_same(a: QuestionResults, b: QuestionResults) -> bool:
     """Whether two questions are one: all strategies give the same z, as of the linear trend of three sessions."""
-    maps = [(first.stat_map, second.stat_map) for first, second in zip(a.strategies, b.strategies, strict=True)]
-    return any(first is not None for first, _ in maps) and all(
-        (first is None and second is None)
-        or (first is not None and second is not None and same_z(first, second))
-        for first, second in maps
-    )  # fmt: skip
+    return (
+        bool(a.answers)
+        and [answer.name for answer in a.answers] == [answer.name for answer in b.answers]
+        and all(same_z(first.stat_map, second.stat_map) for first, second in zip(a.answers, b.answers, strict=True))
+    )
 
 
 def _question(
@@ -343,8 +337,7 @@ def _question(
     model: GroupModel,
     files: GroupFiles,
 ) -> dict[str, Any]:
-    answered = [answer for answer in asked.strategies if answer.stat_map is not None]
-    first, title = shown_first(asked), asked.question.text
+    first, title = asked.shown_first, asked.question.text
     label = asked.question.label
     differences = sorted(pictures.differences(), key=lambda found: -(found.only_first + found.only_other))
     return {
@@ -375,11 +368,11 @@ def _question(
         ],
         "answers": [
             _without(titled(_in_words(answer_summary(answer, asked.verdict), answer)
-                            | {"strategy": STRATEGIES[answer.name].full_title}), ("status", "reason"))
-            for answer in answered
+                            | {"strategy": answer.strategy.full_title}), ("status", "reason"))
+            for answer in asked.answers
         ],
         "influence": _influence(results.influence.get(label), first),
-        "absence": _absence(asked, answered, model, pictures),
+        "absence": _absence(asked, model, pictures),
         "agreement": [_pair_row(pair) for pair in asked.pairs],
         "pairs": pictures.agreement(),
         "distribution": pictures.distribution(),
@@ -387,9 +380,9 @@ def _question(
     }  # fmt: skip
 
 
-def _influence(influence: Influence | None, first: StrategyResult | None) -> dict[str, Any] | None:
+def _influence(influence: Influence | None, first: Answer | None) -> dict[str, Any] | None:
     """Show what the answer to report would be without each participant, who matters most first."""
-    if influence is None or first is None or first.stat_map is None or not (len(influence.table) or influence.note):
+    if influence is None or first is None or not (len(influence.table) or influence.note):
         return None
     if not len(influence.table):
         return {"sentence": "", "note": influence.note, "rows": [], "picture": None}
@@ -408,9 +401,9 @@ def _influence(influence: Influence | None, first: StrategyResult | None) -> dic
     }
 
 
-def _headline(asked: QuestionResults, first: StrategyResult | None, model: GroupModel) -> dict[str, str]:
+def _headline(asked: QuestionResults, first: Answer | None, model: GroupModel) -> dict[str, str]:
     """Say what to report, with figures, and what not to."""
-    if first is None or first.stat_map is None:
+    if first is None:
         return {
             "kind": "no",
             "report": "No strategy of this call can answer this question.",
@@ -423,22 +416,16 @@ def _headline(asked: QuestionResults, first: StrategyResult | None, model: Group
               "care": f"Report the {first.title} result, with care.",
               "good": f"Report the {first.title} result."}[kind]  # fmt: skip
     invalid = [
-        f"{answer.title} ({_count(answer):,} voxels)"
-        for answer in asked.strategies
-        if answer.stat_map is not None and verdict.strategies[answer.name].valid == "no"
+        f"{answer.title} ({answer.summary['n_above']:,} voxels)"
+        for answer in asked.answers
+        if verdict.strategies[answer.name].valid == "no"
     ]
     against = f"Do not report {joined(invalid)}: not valid here." if invalid and verdict.recommended else ""
     return {"kind": kind, "report": report, "figures": _figures_text(first, model), "against": against}
 
 
-def _count(answer: StrategyResult) -> int:
-    assert answer.stat_map is not None  # noqa: S101 - asked for only where there is an answer
-    return int(map_summary(answer.stat_map, answer.threshold)["n_above"])
-
-
-def _figures_text(answer: StrategyResult, model: GroupModel) -> str:
-    assert answer.stat_map is not None  # noqa: S101 - the caller looked
-    summary = map_summary(answer.stat_map, answer.threshold)
+def _figures_text(answer: Answer, model: GroupModel) -> str:
+    summary = answer.summary
     peak, statistic = peak_of(summary), "|z|" if answer.stat_map.estimate.two_sided else "z"
     largest = f"the peak is z = {z_text(peak['peak_z'])} at {where_text(peak)}"
     features = answer.stat_map.space.features
@@ -451,15 +438,15 @@ def _figures_text(answer: StrategyResult, model: GroupModel) -> str:
     )
 
 
-def _links(files: GroupFiles, asked: QuestionResults, first: StrategyResult | None) -> list[dict[str, str]]:
+def _links(files: GroupFiles, asked: QuestionResults, first: Answer | None) -> list[dict[str, str]]:
     """Name the files of the answer to report, by relative links."""
-    if first is None or first.stat_map is None:
+    if first is None:
         return []
     paths = files.named_outputs(asked.question, first.label, first.stat_map.estimate.maps())
     return [{"title": title, "href": path.relative_to(files.output_dir).as_posix()} for title, path in paths.items()]
 
 
-def _clusters(first: StrategyResult | None, asked: QuestionResults) -> list[dict[str, Any]]:
+def _clusters(first: Answer | None, asked: QuestionResults) -> list[dict[str, Any]]:
     if first is None:
         return []
     shown = first.clusters.head(SHOWN_CLUSTERS)
@@ -478,15 +465,14 @@ def _clusters(first: StrategyResult | None, asked: QuestionResults) -> list[dict
     ]  # fmt: skip
 
 
-def _size_unit(first: StrategyResult) -> str:
+def _size_unit(first: Answer) -> str:
     """Name the unit of all sizes of clusters; empty where areas and volumes need one each."""
     units = [unit for unit, column in SIZES.items() if column in first.clusters]
     return units[0] if len(units) == 1 else ""
 
 
-def _viewer_place(first: StrategyResult, place: Mapping[str, Any]) -> str:
+def _viewer_place(first: Answer, place: Mapping[str, Any]) -> str:
     """Say where the viewer shows a peak: in mm, of a vertex by its number."""
-    assert first.stat_map is not None  # noqa: S101 - it has peaks
     if "vertex" in place:
         return f"{first.stat_map.space.index_of(place)} 0 0"
     return " ".join(f"{place[axis]:.3f}" for axis in "xyz")
@@ -518,11 +504,9 @@ def _peak_title(place: Mapping[str, Any]) -> str:
     return "peak" if "vertex" in place or "structure" in place else "peak (x, y, z in mm)"
 
 
-def _absence(
-    asked: QuestionResults, answered: Sequence[StrategyResult], model: GroupModel, pictures: QuestionPictures
-) -> dict[str, Any] | None:
+def _absence(asked: QuestionResults, model: GroupModel, pictures: QuestionPictures) -> dict[str, Any] | None:
     """Show what speaks for no effect: a row per strategy, what the columns mean, and why some have no entry."""
-    bound, scale = model.equivalence, model.bayes_factor
+    answered, bound, scale = asked.answers, model.equivalence, model.bayes_factor
     if not answered or (bound is None and scale is None):
         return None
     titles = (_EQUIVALENCE_TITLES if bound is not None else {}) | (_BAYES_FACTOR_TITLES if scale is not None else {})
@@ -560,7 +544,7 @@ def _absence(
     return {"rows": rows if has_rows else [], "sentences": sentences, "picture": pictures.equivalence()}
 
 
-def _in_words(row: dict[str, Any], answer: StrategyResult) -> dict[str, Any]:
+def _in_words(row: dict[str, Any], answer: Answer) -> dict[str, Any]:
     return {**row, "strategy": answer.title, "valid": _VALIDITY[row["valid"]]}
 
 
@@ -575,8 +559,8 @@ def _pair_row(pair: PairResult) -> dict[str, Any]:
 
 
 def _strategy(answer: StrategyResult, label: str, pictures: QuestionPictures) -> dict[str, Any]:
-    shown = {"title": STRATEGIES[answer.name].full_title, "id": f"SECTION-ID-{label}-{answer.name}"}
-    if answer.plan is None or answer.stat_map is None:
+    shown = {"title": answer.strategy.full_title, "id": f"SECTION-ID-{label}-{answer.name}"}
+    if not isinstance(answer, Answer):
         return {**shown, "refusal": answer.refusal}
     return {
         **shown,
@@ -590,7 +574,7 @@ def _strategy(answer: StrategyResult, label: str, pictures: QuestionPictures) ->
     }
 
 
-def _permutation(answer: StrategyResult) -> dict[str, Any] | None:
+def _permutation(answer: Answer) -> dict[str, Any] | None:
     permutation = answer.permutation
     if permutation is None:
         return None
@@ -610,7 +594,7 @@ def _permutation(answer: StrategyResult) -> dict[str, Any] | None:
         "scheme": _SCHEMES[permutation.scheme],
         "cluster_forming_p": permutation.cluster_forming_p,
         "warning": permutation.warning,
-        "sides": ", two-sided" if answer.stat_map is not None and answer.stat_map.estimate.two_sided else "",
+        "sides": ", two-sided" if answer.stat_map.estimate.two_sided else "",
     }
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from sessionfx.group.calibrated import Rates, least_inflated, nominal_rates, with_rates
 from sessionfx.group.judgement import Evidence, Judgement, ValueEvidence
 from sessionfx.group.participant_evidence import FEWEST
-from sessionfx.group.results import StrategyResult, Verdict
+from sessionfx.group.results import Answer, StrategyResult, Verdict, answers_among
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
 from sessionfx.group.strategies.strategy import Grounds, Strategy
@@ -61,13 +61,12 @@ def judge(
             question=question, layout=layout, options=options, evidence=evidence, plan=result.plan,
             dof=result.stat_map.estimate.typical_dof,
         )
-        for result in results
-        if result.plan is not None and result.stat_map is not None
+        for result in answers_among(results)
     }  # fmt: skip
     judgements = {
-        result.name: _judge_with_warnings(STRATEGIES[result.name], grounds[result.name])
+        result.name: _judge_with_warnings(result.strategy, grounds[result.name])
         if result.name in grounds
-        else Judgement("declined", result.refusal or "")
+        else Judgement("declined", result.refusal)
         for result in results
     }
     facts = _facts(question, layout, evidence, options)
@@ -77,7 +76,7 @@ def judge(
         facts["CalibratedFalsePositives"] = nominal_rates(rates)
     recommended = _recommend(grounds, judgements, rates or {})
     titles = {result.name: result.title for result in results}
-    same = _give_the_same([result for result in results if result.name in recommended])
+    same = _give_the_same([answer for answer in answers_among(results) if answer.name in recommended])
     text = _sentences(layout, recommended, judgements, titles, evidence, same)
     return Verdict(text, recommended, judgements, facts)
 
@@ -240,9 +239,9 @@ def _unseen_dropout(layout: MapLayout, evidence: Evidence) -> str:
     )
 
 
-def _give_the_same(results: Sequence[StrategyResult]) -> bool:
+def _give_the_same(answers: Sequence[Answer]) -> bool:
     """Whether answers agree: looked at rather than deduced, as covariates, times and weights all make them differ."""
-    found = [result.stat_map for result in results if result.stat_map is not None]
+    found = [answer.stat_map for answer in answers]
     if not all(np.array_equal(stat_map.mask, found[0].mask) for stat_map in found):
         return False
     return all(np.abs(stat_map.estimate.z - found[0].estimate.z).max() <= SAME_Z for stat_map in found)
