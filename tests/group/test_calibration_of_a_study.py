@@ -18,10 +18,10 @@ from array_study import Study, everyone, patients, rate
 from group_study import empty_study, group_path, strict_json
 from map_stacks import stack_of
 from sessionfx.cli import main
-from sessionfx.group.analysis import RESAMPLED_VOXELS
 from sessionfx.group.answers import finding
 from sessionfx.group.calibrated import least_inflated, rates_of, with_rates
 from sessionfx.group.calibration import calibrate_study
+from sessionfx.group.findings import RESAMPLED_VOXELS
 from sessionfx.group.judgement import Judgement
 from sessionfx.group.residuals import StudyNoise
 from sessionfx.group.results import QuestionResults, Verdict
@@ -396,11 +396,7 @@ def test_a_star_is_filled_where_the_answer_is_valid(valid: str, mark: str) -> No
     verdict = Verdict("", ("marginal",), {"marginal": judgement}, {})
     results = study.results(question, study.maps(1), ("marginal",))[0]
     answer = QuestionResults(question, tuple(results), (), verdict)
-
-    class Page:
-        questions = (answer,)
-
-    assert _trust(Page()) == [{"session contrast": "mean", results[0].title: mark}]  # type: ignore[arg-type]
+    assert _trust([answer]) == [{"session contrast": "mean", results[0].title: mark}]
     care = {"yes": "", "conditional": " With care: few people decide."}
     figures = r"mean: \S.* is recommended; [\d,]+ of [\d,]+ voxels are suprathreshold, peak z \S+ at \S+, \S+, \S+ mm\."
     assert re.fullmatch(figures + care[valid], finding(answer))

@@ -32,8 +32,8 @@ from sessionfx.bids.names import strip_prefix
 from sessionfx.bids.stat_maps import sidecar_path
 from sessionfx.errors import CommandLineError, LevelError
 from sessionfx.execution import available_processors
-from sessionfx.group.analysis import DEFAULT_COVERAGE, ContrastStudy
 from sessionfx.group.stack import MapStack, attendance, layout_of, open_stack
+from sessionfx.group.study import DEFAULT_COVERAGE, ContrastStudy
 from sessionfx.options import GroupModel, Selection
 from sessionfx.space.mesh import Mesh
 from sessionfx.wording import listed

@@ -14,11 +14,12 @@ from sessionfx.api.sources import read_options, within, without_folder
 from sessionfx.ask.session_contrasts import MEAN
 from sessionfx.errors import CommandLineError, LevelError
 from sessionfx.execution import LocalExecutor, available_processors
-from sessionfx.group.analysis import ContrastMaps, GroupAnalysis, contrast_study
 from sessionfx.group.calibrated import rates_of
 from sessionfx.group.files import agreement_table, answer_summary
+from sessionfx.group.findings import ContrastFindings
 from sessionfx.group.results import QuestionResults
 from sessionfx.group.strategies.base import INTERCEPT
+from sessionfx.group.study import GroupAnalysis, contrast_study
 from sessionfx.group.verdict import judge as judge_answers
 from sessionfx.options import Execution, FirstLevelModel, GroupModel
 from sessionfx.tasks.call import asked_of_sessions
@@ -56,19 +57,18 @@ class StrategyEstimates(Mapping[str, StatImages]):
     ({(3, 3, 3)}, {})
     """
 
-    def __init__(self, maps: SessionMaps, found: ContrastMaps, analysis: GroupAnalysis) -> None:
-        self._maps, self._found, self._analysis = maps, found, analysis
-        self._results = found.results
+    def __init__(self, maps: SessionMaps, found: ContrastFindings) -> None:
+        self._maps, self._found = maps, found
         self._answers: QuestionResults
-        (self._answers,) = self._results.questions
+        (self._answers,) = found.questions
         self.units = self._answers.question.units
         self._images = {answer.name: StatImages(answer.stat_map, self.units) for answer in self._answers.answers}
         verdict = self._answers.verdict
         self.table = pd.DataFrame(answer_summary(answer, verdict) for answer in self._answers.strategies)
         self.table = self.table.drop(columns="valid")
         self.refusals = {answer.name: answer.refusal for answer in self._answers.strategies if answer.refusal}
-        self.left_out = self._results.left_out
-        warnings = (*maps.warnings, *self._results.warnings, *self._results.covariate_warnings)
+        self.left_out = found.study.left_out
+        warnings = (*maps.warnings, *found.warnings, *found.study.covariates.warnings)
         self.warnings = tuple(without_folder(warning, Path(maps._folder.name)) for warning in warnings)
 
     def __getitem__(self, strategy: str) -> StatImages:
@@ -171,7 +171,7 @@ def estimate(
             raise LevelError("The group level needs at least two participants, and there are maps of one only.")
         (contrast,) = maps._selection.maps
         study = contrast_study(contrast, analysis)
-        return StrategyEstimates(maps, ContrastMaps(study, maps._stack(study)), analysis)
+        return StrategyEstimates(maps, ContrastFindings(study, maps._stack(study)))
 
 
 def compare(estimates: StrategyEstimates) -> pd.DataFrame:
@@ -264,12 +264,12 @@ def judge(estimates: StrategyEstimates, calibration: pd.DataFrame | None = None)
     >>> estimates[verdict.recommended[0]]
     StatImages of effect, variance, t, z, p, dof at 27 voxels
     """
-    answers, results = estimates._answers, estimates._results
+    answers, found = estimates._answers, estimates._found
     verdict = answers.verdict
     if calibration is not None:
         label = answers.question.label
         verdict = judge_answers(
-            answers.question, results.layout, answers.strategies, results.evidence, estimates._analysis.options,
+            answers.question, found.stack.layout, answers.strategies, found.evidence, found.analysis.options,
             rates_of(calibration, label),
         )  # fmt: skip
     places = {name: place for place, name in enumerate(verdict.recommended, 1)}

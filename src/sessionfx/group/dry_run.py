@@ -8,9 +8,10 @@ from sessionfx.bids.first_level_maps import MapSelection
 from sessionfx.bids.names import listed_labels, place_of
 from sessionfx.bids.stat_maps import read_sidecar, units_in
 from sessionfx.errors import LevelError, ParticipantError
-from sessionfx.group.analysis import ContrastStudy, GroupAnalysis, contrast_study
+from sessionfx.group.analysis import contrast_chain
 from sessionfx.group.needs import Needs
 from sessionfx.group.stack import has_kept
+from sessionfx.group.study import ContrastStudy, GroupAnalysis, contrast_study
 from sessionfx.tasks.loop import find_work
 from sessionfx.wording import counted, joined, listed
 
@@ -99,7 +100,7 @@ def _work(contrast: str, analysis: GroupAnalysis) -> tuple[str, list[str]]:
         study = contrast_study(contrast, analysis)
     except LevelError as error:
         return "cannot be analysed", [f"  {error}"]
-    chain = study.chain
+    chain = contrast_chain(study)
     to_do = find_work(chain, analysis.execution, analysis.output_dir)
     removed = to_do.record.files_of_outdated(chain)
     lines = [

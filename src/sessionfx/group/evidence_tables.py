@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from sessionfx.group.judgement import Evidence, ValueEvidence
-from sessionfx.group.results import ContrastResults
+from sessionfx.group.results import QuestionResults
 from sessionfx.wording import format_number
 
 
-def evidence_tables(results: ContrastResults) -> dict[str, list[dict[str, str]]]:
+def evidence_tables(questions: Sequence[QuestionResults], evidence: Evidence) -> dict[str, list[dict[str, str]]]:
     """Tell what was seen of all maps, and of the values of participants that each question is about.
 
     Returns
@@ -18,14 +20,14 @@ def evidence_tables(results: ContrastResults) -> dict[str, list[dict[str, str]]]
         `of_maps`: rows of what and value. `of_values`: one row per question that has enough participants.
     """
     values = []
-    for asked in results.questions:
-        found = results.evidence.values.get(asked.question.label)
+    for asked in questions:
+        found = evidence.values.get(asked.question.label)
         if found is not None:
             values.append({"session contrast": asked.question.text, **evidence_table_row(found)})
     if values and all(row["groups' SD, largest : smallest"] == "—" for row in values):
         for row in values:
             del row["groups' SD, largest : smallest"]
-    return {"of_maps": evidence_rows(results.evidence), "of_values": values}
+    return {"of_maps": evidence_rows(evidence), "of_values": values}
 
 
 def evidence_rows(evidence: Evidence) -> list[dict[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sessionfx.ask.covariates import Covariates
 from sessionfx.bids.derivatives import SOFTWARE, bids_uri
-from sessionfx.bids.first_level_maps import FirstLevelMap, MapSelection
+from sessionfx.bids.first_level_maps import MapSelection
 from sessionfx.bids.names import STATISTICS, STATMAP_SUFFIX, file_name, files_of
 from sessionfx.bids.reading import UnreadableFileError, read_text
 from sessionfx.bids.stat_maps import (
@@ -38,11 +37,10 @@ from sessionfx.group.clusters import INTERVAL_COLUMNS, highest_peaks, places_of,
 from sessionfx.group.likeness import Likeness, likeness_table
 from sessionfx.group.permutation import PermutationResult
 from sessionfx.group.results import Answer, PairResult, QuestionResults, Reliability, StrategyResult, Verdict
+from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import Question
-from sessionfx.options import GroupModel
 from sessionfx.space.described import described_in, kind_of
-from sessionfx.space.space import Space
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.agreement import Agreement
 from sessionfx.statistics.bayes_factor import BayesFactors
@@ -50,6 +48,7 @@ from sessionfx.statistics.equivalence import Equivalence
 
 if TYPE_CHECKING:
     from sessionfx.group.influence import Influence
+    from sessionfx.group.study import ContrastStudy
     from sessionfx.group.weights import ParticipantWeights
 
 PEAK_INTERVALS = (
@@ -96,33 +95,19 @@ _RELIABILITY = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
 class GroupFiles:
     """Writes what is found for one first-level contrast.
 
-    Attributes
+    Parameters
     ----------
-    contrast : str
-    maps : sequence of FirstLevelMap
-        In the order of the rows.
-    selection : MapSelection
-    model : GroupModel
-    weighting : {'equal', 'precision'}
-        Of fixed effects.
-    covariates : Covariates
-    output_dir : Path
-    links : dict of str to Path
-        Datasets by their name in BIDS URIs.
+    study : ContrastStudy
     """
 
-    contrast: str
-    maps: Sequence[FirstLevelMap]
-    selection: MapSelection
-    model: GroupModel
-    weighting: str
-    covariates: Covariates
-    output_dir: Path
-    links: dict[str, Path]
+    def __init__(self, study: ContrastStudy) -> None:
+        analysis = study.analysis
+        self.contrast, self.maps, self.left_out = study.contrast, study.maps, study.left_out
+        self.selection, self.model, self.weighting = analysis.selection, analysis.model, analysis.weighting
+        self.output_dir, self.links = analysis.output_dir, analysis.links
 
     @property
     def folder(self) -> Path:
@@ -384,7 +369,7 @@ class GroupFiles:
         first, plan = self._first_sidecar, result.plan
         parameters = first.get("ModelParameters")
         participants = tuple(dict.fromkeys(self.maps[row].participant for row in plan.rows))
-        left_out = {**self.selection.absent.get(self.contrast, {}), **self.covariates.left_out, **plan.left_out}
+        left_out = {**self.left_out, **plan.left_out}
         return {
             "Description": plan.description,
             "Sources": self._sources(plan.rows),
@@ -409,8 +394,10 @@ class GroupFiles:
             },
         }
 
-    def write_answer(self, question: Question, result: StrategyResult) -> None:
-        """Write the answer of a strategy, where it has one: maps, design and clusters."""
+    def write_answer(
+        self, question: Question, result: StrategyResult, weights: tuple[Answer, ParticipantWeights] | None
+    ) -> None:
+        """Write the answer of a strategy, where it has one: maps, design and clusters, and weights of participants."""
         if not isinstance(result, Answer):
             return
         plan, stat_map = result.plan, result.stat_map
@@ -436,6 +423,8 @@ class GroupFiles:
         clusters = self._clusters_path(entities)
         write_text(clusters, result.clusters.replace("", "n/a").to_csv(sep="\t", index=False, na_rep="n/a"))
         write_json(clusters.with_suffix(".json"), describe_clusters(result.clusters, question.units))
+        if weights is not None:
+            self._write_weights(question, *weights)
 
     def write_permutation(self, question: Question, result: StrategyResult) -> None:
         """Write the family-wise p values of an answer, where it has them."""
@@ -515,7 +504,7 @@ class GroupFiles:
         }
         write_statmap(path, factors.log10, stat_map.mask, stat_map.space, content)
 
-    def write_weights(self, question: Question, result: Answer, weights: ParticipantWeights) -> None:
+    def _write_weights(self, question: Question, result: Answer, weights: ParticipantWeights) -> None:
         """Write how much participants count at each voxel: the smallest weight, how many have little, and all."""
         stat_map, sidecar = result.stat_map, self._sidecar(question, result)
         paths = self._weights_paths(self._of_strategy(question, result.label))
@@ -577,8 +566,8 @@ class GroupFiles:
         }
         self._describe(self.likeness, content)
 
-    def write_reliability(self, reliability: Reliability | None, mask: NDArray[np.bool_], space: Space) -> None:
-        """Write the maps of reliability and their summary, where there are any."""
+    def write_reliability(self, reliability: Reliability | None, stack: MapStack) -> None:
+        """Write the maps of reliability at the voxels of a stack and their summary, where there are any."""
         if reliability is None:
             return
         self._write_table(reliability.summary, self._whole, "reliability")
@@ -593,7 +582,7 @@ class GroupFiles:
                 "NumberOfParticipants": len({found.participant for found in self.maps}),
                 "Software": SOFTWARE,
             }
-            write_statmap(self._reliability_path(name), np.nan_to_num(values), mask, space, content)
+            write_statmap(self._reliability_path(name), np.nan_to_num(values), stack.mask, stack.space, content)
 
     def _describe(self, table: Path, content: Mapping[str, Any]) -> None:
         """Write the sidecar of a table in the words of the maps' space."""

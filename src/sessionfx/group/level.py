@@ -15,9 +15,11 @@ from sessionfx.bids.meshes import find_meshes
 from sessionfx.bids.writing import remove_stale_temporaries
 from sessionfx.errors import DatasetError, LevelError
 from sessionfx.execution import Executor, limited_threads, say, show_progress
-from sessionfx.group.analysis import ContrastSummary, GroupAnalysis, check_questions, contrast_study
+from sessionfx.group.analysis import contrast_chain
 from sessionfx.group.dry_run import group_text
+from sessionfx.group.findings import ContrastSummary
 from sessionfx.group.page import remove_group_refusal, write_group_refusal
+from sessionfx.group.study import GroupAnalysis, check_questions, contrast_study
 from sessionfx.group.summaries import findings, verdicts_of, write_summaries
 from sessionfx.models.applying import with_group
 from sessionfx.models.writer import written_model
@@ -91,7 +93,7 @@ def _run_task(analysis: GroupAnalysis, options: Options, executor: Executor) -> 
     ):
         for contrast in selection.maps:
             try:
-                chain = replace(contrast_study(contrast, analysis).chain, before_names=keep)
+                chain = replace(contrast_chain(contrast_study(contrast, analysis)), before_names=keep)
                 (outcome,) = run_chains([chain], executor, execution, output_dir)
                 if outcome.failure:
                     raise LevelError(outcome.failure.message)

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.group.clusters import places_of
-from sessionfx.group.peaks import effect_names
-from sessionfx.group.results import Answer, ContrastResults, QuestionResults, common_z
+from sessionfx.group.findings import ContrastFindings
+from sessionfx.group.peaks import effect_names, peaks_of
+from sessionfx.group.results import Answer, QuestionResults, common_z
+from sessionfx.group.stack import MapStack
 from sessionfx.report.brain import canvas_for, template
 from sessionfx.report.canvas import MOST_OF_EFFECTS, Canvas, Scale
 from sessionfx.report.charts import SessionPanel, draw_agreement, draw_design_matrix, draw_distribution, draw_sessions
@@ -61,50 +63,48 @@ class ContrastPictures:
 
     Parameters
     ----------
-    results : ContrastResults
+    found : ContrastFindings
     """
 
-    def __init__(self, results: ContrastResults) -> None:
-        self._results = results
-        space = results.entities.get("space") or ""
+    def __init__(self, found: ContrastFindings) -> None:
+        self._found, self.stack = found, found.stack
+        space = found.analysis.selection.entities.get("space") or ""
         self.anatomy = template() if space.startswith("MNI") else None
         self.designs: dict[Any, Picture] = {}
 
     @cached_property
     def _whole(self) -> Canvas | None:
-        return canvas_for(self._results.space, self._results.mask, self.anatomy)
-
-    @property
-    def _has_partial(self) -> bool:
-        return not np.array_equal(self._results.complete, self._results.mask)
+        return canvas_for(self.stack.space, self.stack.mask, self.anatomy)
 
     @property
     def partial(self) -> NDArray[np.bool_] | None:
         """Answered voxels that some maps lack, where there are any."""
-        return self._results.mask & ~self._results.complete if self._has_partial else None
+        complete = self.stack.complete
+        return None if complete is self.stack else self.stack.mask & ~complete.mask
 
     def coverage(self) -> Picture | None:
         """Draw how many maps have each feature."""
-        n_maps = int(self._results.coverage.max())
-        somewhere = canvas_for(self._results.space, self._results.coverage > 0, self.anatomy)
+        stack = self.stack
+        n_maps = int(stack.coverage.max())
+        somewhere = canvas_for(stack.space, stack.coverage > 0, self.anatomy)
         if somewhere is None:
             return None
         return somewhere.draw_map(
-            self._results.coverage, Scale(vmax=n_maps, unit="maps", two_sided=False),
-            f"How many maps cover the {self._results.space.features}",
-            somewhere.form + (f"Answered where at least {self._results.min_coverage:.0%} of the maps have data."
-                          if self._has_partial else "Strategies are compared where every map has data."),
+            stack.coverage, Scale(vmax=n_maps, unit="maps", two_sided=False),
+            f"How many maps cover the {stack.space.features}",
+            somewhere.form + ("Strategies are compared where every map has data." if stack.complete is stack
+                              else f"Answered where at least {stack.min_coverage:.0%} of the maps have data."),
         )  # fmt: skip
 
     def reliability(self) -> list[Picture]:
         """Draw the intraclass correlations, where there are enough participants for a map of them."""
-        results, canvas = self._results, self._whole
-        are_few = len(results.layout.unique_participants) < _FEWEST_FOR_RELIABILITY
-        if canvas is None or results.reliability is None or are_few:
+        reliability, canvas = self._found.reliability, self._whole
+        are_few = len(self.stack.layout.unique_participants) < _FEWEST_FOR_RELIABILITY
+        if canvas is None or reliability is None or are_few:
             return []
         return [
             canvas.draw_map(
-                _volume(results, results.reliability.maps[name]), Scale(vmax=1.0, unit="ICC"), f"Map of {title}",
+                _volume(self.stack.core, reliability.maps[name]), Scale(vmax=1.0, unit="ICC"), f"Map of {title}",
                 canvas.form + _ICC_CAPTIONS[name],
             )
             for name, title in ICC_TITLES.items()
@@ -112,22 +112,23 @@ class ContrastPictures:
 
     def question(self, question: QuestionResults) -> QuestionPictures:
         """Draw the answers to one question."""
-        return QuestionPictures(self._results, question, self)
+        return QuestionPictures(question, self)
 
 
 class QuestionPictures:
     """Draws the answers to one question: one scale for all, and cuts through the peaks of the one to report."""
 
-    def __init__(self, results: ContrastResults, question: QuestionResults, contrast: ContrastPictures) -> None:
-        self._results, self._question = results, question
+    def __init__(self, question: QuestionResults, contrast: ContrastPictures) -> None:
+        stack, self._question = contrast.stack, question
         self._text = question.question.text
-        self._peaks = results.peaks[question.question.label]
+        self._names = effect_names(stack.layout, question.question)
+        self.peaks = peaks_of(question, stack)
         self._answered = question.answers
         self._first = question.shown_first
-        heights = [float(peak.place["z"]) for peak in self._peaks if "z" in peak.place]
+        heights = [float(peak.place["z"]) for peak in self.peaks if "z" in peak.place]
         if self._first is not None:
             heights += [place["z"] for place in places_of(self._first.clusters) if "z" in place]
-        self._canvas = canvas_for(results.space, results.mask, contrast.anatomy, heights)
+        self._canvas = canvas_for(stack.space, stack.mask, contrast.anatomy, heights)
         self._partial = contrast.partial
         self._designs = contrast.designs
 
@@ -193,8 +194,7 @@ class QuestionPictures:
 
     def sessions(self) -> Picture | None:
         """Draw the effect of each session at the peaks, a line per participant."""
-        names = effect_names(self._results.layout, self._question.question)
-        if not self._peaks or len(names) < 2:
+        if not self.peaks or len(self._names) < 2:
             return None
         panels = [
             SessionPanel(
@@ -202,15 +202,10 @@ class QuestionPictures:
                 {} if peak.estimate is None or peak.interval is None else {self._text: (peak.estimate, *peak.interval)},
                 None if self._question.question.group.label else peak.sessions,
             )
-            for peak in self._peaks
+            for peak in self.peaks
         ]  # fmt: skip
-        return draw_sessions(
-            panels, names, unit=self._question.question.units,
-            title=self._sessions_title(),
-        )  # fmt: skip
-
-    def _sessions_title(self) -> str:
-        return "At the peaks" if self._peaks[0].is_suprathreshold else "At the largest z (not suprathreshold)"
+        title = "At the peaks" if self.peaks[0].is_suprathreshold else "At the largest z (not suprathreshold)"
+        return draw_sessions(panels, self._names, unit=self._question.question.units, title=title)
 
     def equivalence(self) -> Picture | None:
         """Draw where the answer to report is equivalent to zero."""
@@ -279,7 +274,7 @@ def _suprathreshold(answer: Answer) -> NDArray[np.bool_]:
     return found
 
 
-def _volume(results: ContrastResults, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    volume = np.full(results.space.shape, np.nan)
-    volume[results.core] = values
+def _volume(stack: MapStack, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    volume = np.full(stack.space.shape, np.nan)
+    volume[stack.mask] = values
     return volume

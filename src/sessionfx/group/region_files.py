@@ -72,11 +72,6 @@ class RegionFiles:
         """Path of the answers to a question."""
         return self.files.table(question, "regionAnswers", self.atlas)
 
-    @staticmethod
-    def with_sidecar(path: Path) -> tuple[Path, Path]:
-        """Give a table, and the JSON beside it."""
-        return path, path.with_suffix(".json")
-
     def write_values(self, regions: ContrastRegions, units: str) -> None:
         """Write what each map is in each region, a row each."""
         files, found, of = self.files, regions.measured, regions.regions

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from sessionfx.group.files import GroupFiles
@@ -11,7 +10,6 @@ from sessionfx.group.region_files import RegionFiles, interval_text, largest_fir
 from sessionfx.group.regions import ContrastRegions
 from sessionfx.group.results import QuestionResults
 from sessionfx.group.strategies.base import Question
-from sessionfx.options import GroupModel
 from sessionfx.report.charts import SessionPanel, draw_sessions
 from sessionfx.report.style import Picture
 from sessionfx.report.tables import threshold_words
@@ -22,23 +20,16 @@ MOST_ROWS = 30
 _CHOSEN = "These regions are those with the largest z, so that their effects are smaller in truth."
 
 
-def region_sections(
-    all_regions: Sequence[ContrastRegions], question: Question, files: GroupFiles, model: GroupModel
-) -> list[dict[str, Any]]:
-    """Give what the template shows of a question's answers in the regions of each atlas."""
-    return [_section(regions, regions.answers[question.label], files, model) for regions in all_regions]
-
-
-def _section(
-    regions: ContrastRegions, results: QuestionResults, files: GroupFiles, model: GroupModel
-) -> dict[str, Any]:
+def region_section(regions: ContrastRegions, question: Question, files: GroupFiles) -> dict[str, Any]:
+    """Give what the template shows of a question's answers in the regions of an atlas."""
+    results = regions.answers[question.label]
     of_atlas = RegionFiles(files, regions.atlas.label)
     links = {"answers in regions": of_atlas.answers(results.question), "values of each map": of_atlas.values}
     rows = region_rows(regions, results)
     return {
         "atlas": regions.atlas.label,
         "finding": region_finding(regions, results),
-        "threshold": threshold_words(model),
+        "threshold": threshold_words(files.model),
         "verdict": results.verdict.text,
         "placed": regions.atlas.text_on(regions.stack.space),
         "left_out": [f"{name}: {why}." for name, why in regions.left_out.items()],

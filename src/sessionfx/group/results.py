@@ -11,10 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sessionfx.group.judgement import Evidence, Judgement
-from sessionfx.group.strategies.base import MapLayout, Plan, Question
+from sessionfx.group.judgement import Judgement
+from sessionfx.group.strategies.base import Plan, Question
 from sessionfx.group.strategies.strategy import Strategy
-from sessionfx.space.space import Space
 from sessionfx.space.stat_map import StatMap, map_summary
 from sessionfx.statistics.agreement import Agreement
 from sessionfx.statistics.bayes_factor import BayesFactors
@@ -24,9 +23,7 @@ from sessionfx.statistics.intervals import SessionIntervals
 from sessionfx.statistics.thresholds import suprathreshold
 
 if TYPE_CHECKING:
-    from sessionfx.group.influence import Influence
     from sessionfx.group.permutation import PermutationResult
-    from sessionfx.group.regions import ContrastRegions
 
 
 @dataclass(frozen=True)
@@ -235,51 +232,3 @@ class Reliability:
 
     maps: dict[str, NDArray[np.float64]]
     summary: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class ContrastResults:
-    """All that is found for one first-level contrast.
-
-    Attributes
-    ----------
-    complete, core : ndarray of bool, 3-D
-        Voxels that every map has, and those of the core maps, which are the same where there are any; see `stack`.
-    core_text : str
-        What `coverage.core_text` says.
-    min_coverage : float
-        Share of the maps that answered voxels have.
-    peaks : dict of str to tuple of Peak
-        Of each question, by its label; looked for where a page is drawn.
-    participants : DataFrame
-        How each participant's maps compare with the others'; see `likeness.Likeness`.
-    influence : dict of str to Influence
-        Of each question, by its label.
-    remarks : tuple of str
-        Which participants and maps stand out, in sentences.
-    regions : tuple of ContrastRegions
-        Of each atlas.
-    """
-
-    contrast: str
-    entities: dict[str, str | None]
-    layout: MapLayout
-    mask: NDArray[np.bool_]
-    space: Space
-    coverage: NDArray[np.int_]
-    complete: NDArray[np.bool_]
-    core: NDArray[np.bool_]
-    core_text: str
-    questions: tuple[QuestionResults, ...]
-    warnings: tuple[str, ...]
-    covariate_warnings: tuple[str, ...]
-    left_out: dict[str, str]
-    evidence: Evidence
-    reliability: Reliability | None
-    calibration: pd.DataFrame | None
-    min_coverage: float = 1.0
-    peaks: dict[str, tuple[Peak, ...]] = field(default_factory=dict)
-    participants: pd.DataFrame = field(default_factory=pd.DataFrame)
-    remarks: tuple[str, ...] = ()
-    influence: dict[str, Influence] = field(default_factory=dict)
-    regions: tuple[ContrastRegions, ...] = ()

@@ -18,12 +18,14 @@ from sessionfx.group.clusters import INTERVAL_COLUMNS, SIZES, places_of, sizes_o
 from sessionfx.group.coverage import coverage_text
 from sessionfx.group.evidence_tables import evidence_tables
 from sessionfx.group.files import PEAK_INTERVALS, GroupFiles, absence_summary, answer_summary
+from sessionfx.group.findings import ContrastFindings
 from sessionfx.group.influence import Influence, most_influential
 from sessionfx.group.page import contrast_section
 from sessionfx.group.peaks import effect_names
 from sessionfx.group.pictures import ContrastPictures, QuestionPictures
-from sessionfx.group.region_page import region_sections
-from sessionfx.group.results import Answer, ContrastResults, PairResult, Peak, QuestionResults, StrategyResult
+from sessionfx.group.region_page import region_section
+from sessionfx.group.results import Answer, PairResult, Peak, QuestionResults, Reliability, StrategyResult
+from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import MapLayout, Plan
 from sessionfx.group.strategies.strategy import assumptions_table
@@ -31,11 +33,11 @@ from sessionfx.options import GroupModel
 from sessionfx.report.brain import Anatomy, template
 from sessionfx.report.charts import draw_calibration, draw_participants
 from sessionfx.report.cortex import cortex_of
-from sessionfx.report.methods import MethodsText
 from sessionfx.report.page import Contents, render, write_section
 from sessionfx.report.tables import place_words, threshold_words, titled
 from sessionfx.report.viewer import ViewerMap, surface_viewer_data, viewer_data
 from sessionfx.space.grayordinates import Grayordinates
+from sessionfx.space.space import Space
 from sessionfx.space.stat_map import same_z
 from sessionfx.space.surface import Surface
 from sessionfx.wording import (
@@ -111,34 +113,36 @@ _RESAMPLED = (
 )
 
 
-def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsText, files: GroupFiles) -> None:
+def draw_contrast(found: ContrastFindings) -> None:
     """Draw the section about a contrast."""
-    place = place_words(results.entities, results.space)
-    pictures = ContrastPictures(results)
+    entities, space = found.analysis.selection.entities, found.stack.space
+    place = place_words(entities, space)
+    pictures = ContrastPictures(found)
     questions, viewer_maps = [], []
-    for asked, same in _distinct(results.questions).items():
-        drawn = pictures.question(results.questions[asked])
-        questions.append(_question(results, results.questions[asked], same, drawn, model, files))
+    for asked, same in _distinct(found.questions).items():
+        drawn = pictures.question(found.questions[asked])
+        questions.append(_question(found, found.questions[asked], same, drawn))
         viewer_maps += drawn.for_viewer()
+    participants = found.likeness.participants
     html = render(
         "group_contrast.html.j2",
-        facts=f"{_people(results)} · {threshold_words(model)}, {_sides(results)}.",
-        summary=_summary(results),
-        warnings=_page_warnings(results),
-        covariates=results.covariate_warnings,
+        facts=f"{_people(found.stack.layout)} · {threshold_words(found.analysis.model)}, {_sides(found)}.",
+        summary=_summary(found),
+        warnings=_page_warnings(found),
+        covariates=found.study.covariates.warnings,
         questions=questions,
-        viewer=_viewer(results, pictures, viewer_maps),
-        trust=_trust(results),
-        assumptions=_assumptions(results),
-        evidence=evidence_tables(results),
-        overview=_overview(results),
-        sessions_table=_attendance(results.layout, files.output_dir),
-        participants=draw_participants(results.participants) if len(results.participants) else None,
-        remarks=results.remarks,
+        viewer=_viewer(found.stack, pictures, viewer_maps),
+        trust=_trust(found.questions),
+        assumptions=assumptions_table({strategy.title: strategy for strategy in found.analysis.strategies}),
+        evidence=evidence_tables(found.questions, found.evidence),
+        overview=_overview(found.questions),
+        sessions_table=_attendance(found.stack.layout, found.analysis.output_dir),
+        participants=draw_participants(participants) if len(participants) else None,
+        remarks=found.likeness.remarks,
         coverage=pictures.coverage(),
-        reliability=_reliability(results, pictures),
-        calibration=_calibration(results, model),
-        methods=methods,
+        reliability=_reliability(found.reliability, space, pictures),
+        calibration=_calibration(found),
+        methods=found.analysis.methods(found.work),
     )
     contents = [
         Contents(f"SECTION-ID-{question['label']}", question["title"], [
@@ -146,24 +150,25 @@ def draw_contrast(results: ContrastResults, model: GroupModel, methods: MethodsT
         ])
         for question in questions
     ]  # fmt: skip
-    title = f"{files.contrast_text}" + (f" ({place})" if place else "")
-    path = contrast_section(files.output_dir, results.entities, results.contrast)
-    write_section(path, title, results.space.in_words(html), contents, topic=files.contrast_text)
+    text = found.files.contrast_text
+    path = contrast_section(found.analysis.output_dir, entities, found.study.contrast)
+    write_section(path, text + (f" ({place})" if place else ""), space.in_words(html), contents, topic=text)
 
 
-def _viewer(results: ContrastResults, pictures: ContrastPictures, maps: Sequence[ViewerMap]) -> str:
+def _viewer(stack: MapStack, pictures: ContrastPictures, maps: Sequence[ViewerMap]) -> str:
     if not maps:
         return ""
-    if isinstance(results.space, Surface | Grayordinates):
-        cortex = cortex_of(results.space)
+    space = stack.space
+    if isinstance(space, Surface | Grayordinates):
+        cortex = cortex_of(space)
         assert cortex is not None  # noqa: S101 - maps were drawn on it
-        if not isinstance(results.space, Grayordinates):
+        if not isinstance(space, Grayordinates):
             return surface_viewer_data(maps, cortex)
-        below = _viewer_below(results.space, maps)
-        on_it = [replace(shown, values=np.where(results.space.is_on_surface, shown.values, np.nan)) for shown in maps]
+        below = _viewer_below(space, maps)
+        on_it = [replace(shown, values=np.where(space.is_on_surface, shown.values, np.nan)) for shown in maps]
         return surface_viewer_data(on_it, cortex, has_more=bool(below)) + below
-    grid = results.space.as_grid()
-    under = pictures.anatomy or Anatomy(results.mask.astype(np.float32), grid.affine)
+    grid = space.as_grid()
+    under = pictures.anatomy or Anatomy(stack.mask.astype(np.float32), grid.affine)
     return viewer_data(maps, under.values, under.affine, grid)
 
 
@@ -179,13 +184,12 @@ def _viewer_below(space: Grayordinates, maps: Sequence[ViewerMap]) -> Markup:
 # What holds for the contrast
 
 
-def _sides(results: ContrastResults) -> str:
+def _sides(found: ContrastFindings) -> str:
     """Say where thresholds lie: an F test has one side only."""
-    return "upper tail of F" if results.questions[0].question.tested else "two-sided"
+    return "upper tail of F" if found.questions[0].question.tested else "two-sided"
 
 
-def _people(results: ContrastResults) -> str:
-    layout = results.layout
+def _people(layout: MapLayout) -> str:
     people = layout.unique_participants
     text = counted(len(people), "participant")
     if any(layout.sessions):
@@ -197,27 +201,25 @@ def _people(results: ContrastResults) -> str:
     return text
 
 
-def _summary(results: ContrastResults) -> str:
-    order = results.questions[0].question.sessions.order_text if results.questions else ""
-    text = coverage_text(
-        int(results.mask.sum()), int(results.complete.sum()), results.min_coverage, results.space.features
-    )
+def _summary(found: ContrastFindings) -> str:
+    stack, order = found.stack, found.study.questions[0].sessions.order_text
+    text = coverage_text(stack.n_voxels, stack.complete.n_voxels, stack.min_coverage, stack.space.features)
     return text + (f" Order of the sessions in time: {order}." if order else "")
 
 
-def _page_warnings(results: ContrastResults) -> list[str]:
-    warnings = list(results.warnings)
-    warnings += [f"Left out: sub-{label} {why}." for label, why in results.left_out.items()]
-    n_people = len(results.layout.unique_participants)
+def _page_warnings(found: ContrastFindings) -> list[str]:
+    warnings = list(found.warnings)
+    warnings += [f"Left out: sub-{label} {why}." for label, why in found.study.left_out.items()]
+    n_people = len(found.stack.layout.unique_participants)
     if n_people < _FEWEST_PEOPLE:
         warnings.insert(0, f"{counted(n_people, 'participant')}: these results say nothing about people beyond them.")
     return warnings
 
 
-def _trust(results: ContrastResults) -> list[dict[str, str]]:
+def _trust(questions: Sequence[QuestionResults]) -> list[dict[str, str]]:
     """One row per question: what each strategy is worth, the first choice marked with a star if it is valid."""
     rows = []
-    for asked in results.questions:
+    for asked in questions:
         row = {"session contrast": asked.question.text}
         for strategy in asked.strategies:
             mark = _VALIDITY[asked.verdict.strategies[strategy.name].valid]
@@ -227,16 +229,11 @@ def _trust(results: ContrastResults) -> list[dict[str, str]]:
     return rows
 
 
-def _assumptions(results: ContrastResults) -> list[dict[str, str]]:
-    names = dict.fromkeys(answer.name for question in results.questions for answer in question.strategies)
-    return assumptions_table({STRATEGIES[name].title: STRATEGIES[name] for name in names})
-
-
-def _overview(results: ContrastResults) -> dict[str, Any]:
+def _overview(questions: Sequence[QuestionResults]) -> dict[str, Any]:
     """One row per answer, and the warnings about them, each once: they hold for many answers."""
     rows = []
     numbers: dict[str, int] = {}
-    for question in results.questions:
+    for question in questions:
         for answer in question.strategies:
             warning = answer.refusal or (" ".join(answer.plan.warnings) if answer.plan else "")
             trust = "declined" if answer.refusal else _VALIDITY[question.verdict.strategies[answer.name].valid]
@@ -271,16 +268,15 @@ def _attendance(layout: MapLayout, output_dir: Path) -> dict[str, Any]:
     return {"sessions": [f"ses-{session}" for session in sessions], "rows": rows}
 
 
-def _reliability(results: ContrastResults, pictures: ContrastPictures) -> dict[str, Any] | None:
-    if results.reliability is None:
+def _reliability(found: Reliability | None, space: Space, pictures: ContrastPictures) -> dict[str, Any] | None:
+    if found is None:
         return None
     parts = {"icc31": "ICC(3,1)", "icc1": "ICC(1)", "between": "variance between", "within": "within"}
     rows = []
-    for record in results.reliability.summary.to_dict("records"):
-        peak = {key: record[key] for key in results.space.place_keys if pd.notna(record.get(key))}
+    for record in found.summary.to_dict("records"):
+        peak = {key: record[key] for key in space.place_keys if pd.notna(record.get(key))}
         at_peak = f", peak at {where_text(peak)}" if peak else ""
-        features = results.space.features
-        row = {"region": record["region"] + at_peak, features: record[f"n_{features}"]}
+        row = {"region": record["region"] + at_peak, space.features: record[f"n_{space.features}"]}
         for name, title in parts.items():
             quartiles = [format_number(record[f"{name}_{part}"]) for part in ("median", "q25", "q75")]
             row[f"{title}: median (quartiles)"] = f"{quartiles[0]} ({quartiles[1]} to {quartiles[2]})"
@@ -288,13 +284,14 @@ def _reliability(results: ContrastResults, pictures: ContrastPictures) -> dict[s
     return {"pictures": pictures.reliability(), "rows": rows}
 
 
-def _calibration(results: ContrastResults, model: GroupModel) -> dict[str, Any] | None:
-    if results.calibration is None:
+def _calibration(found: ContrastFindings) -> dict[str, Any] | None:
+    if found.calibration is None:
         return None
-    about = _RESAMPLED.format(voxels=model.calibrate, participants=len(results.layout.unique_participants))
-    picture = draw_calibration(results.calibration, LIMITS, caption=about)
+    n_participants = len(found.stack.layout.unique_participants)
+    about = _RESAMPLED.format(voxels=found.analysis.model.calibrate, participants=n_participants)
+    picture = draw_calibration(found.calibration, LIMITS, caption=about)
     rows = []
-    for record in results.calibration.to_dict("records"):
+    for record in found.calibration.to_dict("records"):
         row = {"session contrast": record["question"], "strategy": STRATEGIES[record["strategy"]].title}
         row |= {"true effect": record["effect"], "degrees of freedom": record["dof"]}
         for alpha in LIMITS:
@@ -330,21 +327,15 @@ def _are_the_same(a: QuestionResults, b: QuestionResults) -> bool:
 
 
 def _question(
-    results: ContrastResults,
-    asked: QuestionResults,
-    same: Sequence[str],
-    pictures: QuestionPictures,
-    model: GroupModel,
-    files: GroupFiles,
+    found: ContrastFindings, asked: QuestionResults, same: Sequence[str], pictures: QuestionPictures
 ) -> dict[str, Any]:
-    first, title = asked.shown_first, asked.question.text
-    label = asked.question.label
-    differences = sorted(pictures.differences(), key=lambda found: -(found.only_first + found.only_other))
+    first, model, title, label = asked.shown_first, found.analysis.model, asked.question.text, asked.question.label
+    differences = sorted(pictures.differences(), key=lambda other: -(other.only_first + other.only_other))
     return {
         "label": label,
         "title": title + (f" (the same as {listed(same)})" if same else ""),
         "headline": _headline(asked, first, model),
-        "links": _links(files, asked, first),
+        "links": _links(found.files, asked, first),
         "verdict": asked.verdict.text,
         "maps": [
             {"strategy": STRATEGIES[shown.strategy].title, "kind": _KINDS[shown.kind], "picture": shown.picture,
@@ -356,22 +347,22 @@ def _question(
         "n_clusters": len(first.clusters) if first else 0,
         "size_unit": _size_unit(first) if first else "",
         "sessions": pictures.sessions(),
-        "regions": region_sections(results.regions, asked.question, files, model),
-        "intervals": _session_rows(results.peaks[label], effect_names(results.layout, asked.question)),
+        "regions": [region_section(regions, asked.question, found.files) for regions in found.regions.values()],
+        "intervals": _session_rows(pictures.peaks, effect_names(found.stack.layout, asked.question)),
         "units": asked.question.units,
         "peak_intervals": PEAK_INTERVALS,
         "differences": [
-            {"title": found.other.title, "valid": _VALIDITY[asked.verdict.strategies[found.other.name].valid],
-             "both": found.both, "only_first": found.only_first, "only_other": found.only_other,
-             "picture": found.picture}
-            for found in differences
+            {"title": shown.other.title, "valid": _VALIDITY[asked.verdict.strategies[shown.other.name].valid],
+             "both": shown.both, "only_first": shown.only_first, "only_other": shown.only_other,
+             "picture": shown.picture}
+            for shown in differences
         ],
         "answers": [
             _without(titled(_in_words(answer_summary(answer, asked.verdict), answer)
                             | {"strategy": answer.strategy.full_title}), ("status", "reason"))
             for answer in asked.answers
         ],
-        "influence": _influence(results.influence.get(label), first),
+        "influence": _influence(found.influence(asked.question), first),
         "absence": _absence(asked, model, pictures),
         "agreement": [_pair_row(pair) for pair in asked.pairs],
         "pairs": pictures.agreement(),
@@ -380,9 +371,9 @@ def _question(
     }  # fmt: skip
 
 
-def _influence(influence: Influence | None, first: Answer | None) -> dict[str, Any] | None:
+def _influence(influence: Influence, first: Answer | None) -> dict[str, Any] | None:
     """Show what the answer to report would be without each participant, who matters most first."""
-    if influence is None or first is None or not (len(influence.table) or influence.note):
+    if first is None or not (len(influence.table) or influence.note):
         return None
     if not len(influence.table):
         return {"sentence": "", "note": influence.note, "rows": [], "picture": None}
