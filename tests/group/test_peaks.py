@@ -12,9 +12,9 @@ from scipy import stats
 
 from map_stacks import stack_of
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
+from sessionfx.group.answer_files import describe_clusters
 from sessionfx.group.answers import cluster_table
 from sessionfx.group.clusters import INTERVAL_COLUMNS, with_intervals
-from sessionfx.group.files import describe_clusters
 from sessionfx.group.judgement import Judgement
 from sessionfx.group.peaks import SHOWN_PEAKS, peaks_of
 from sessionfx.group.results import Answer, QuestionResults, Verdict

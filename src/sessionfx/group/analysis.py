@@ -13,6 +13,7 @@ from sessionfx import __version__
 from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.meshes import with_meshes
 from sessionfx.bids.region_tables import region_table_beside
+from sessionfx.group.answer_files import AnswerFiles
 from sessionfx.group.files import GroupFiles
 from sessionfx.group.findings import ContrastFindings
 from sessionfx.group.page import GroupPage, contrast_section
@@ -171,22 +172,22 @@ class _Tasks:
 
     def _answer(self, question: Question, strategy: Strategy) -> Task:
         def write(found: ContrastFindings) -> None:
-            self.files.write_answer(question, found.answer(question, strategy), found.weights(question, strategy))
+            files.write(found.answer(question, strategy), found.weights(question, strategy))
 
+        files = AnswerFiles(self.files, question, strategy.label)
         of_model = [self.model.equivalence, self.model.bayes_factor]
         return self._task(
             f"answer {question.label} by {strategy.name}",
             [self.estimates[self._source(question, strategy)], [self._of_all, self._shown], *of_model],
-            self.files.outputs_of_answer(question, strategy.label), write,
+            files.outputs, write,
         )  # fmt: skip
 
     def _permutation(self, question: Question, strategy: Strategy) -> Task:
-        source = self._source(question, strategy)
+        files, source = AnswerFiles(self.files, question, strategy.label), self._source(question, strategy)
         return self._task(
             f"permute {question.label} by {strategy.name}",
             [self.estimates[source], self._of_all, self.model.permutations, self.model.random_seed],
-            self.files.outputs_of_permutation(question, strategy.label),
-            lambda found: self.files.write_permutation(question, found.permute(question, strategy)),
+            files.outputs_of_permutation, lambda found: files.write_permutation(found.permute(question, strategy)),
             inputs=(*self.study.sources, source), is_costly=True,
         )  # fmt: skip
 
@@ -207,7 +208,7 @@ class _Tasks:
             lambda found: files.write_agreement(found.answers(question)),
         )  # fmt: skip
         yield task(
-            f"judge {question.label}", judged, files.outputs_of_verdict(question),
+            f"judge {question.label}", judged, [files.answers(question), files.verdict(question)],
             lambda found: files.write_verdict(found.answers(question)),
         )  # fmt: skip
         yield task(

@@ -11,6 +11,7 @@ import pandas as pd
 
 from sessionfx.bids.meshes import missing_mesh
 from sessionfx.errors import LevelError
+from sessionfx.group.answer_files import AnswerFiles
 from sessionfx.group.answers import GroupEstimates, GroupEstimator, refusals
 from sessionfx.group.calibrated import rates_of
 from sessionfx.group.calibration import calibrate_study
@@ -161,7 +162,7 @@ class ContrastFindings:
             result = self._estimate(question, strategy)
             if self.analysis.model.permutations and isinstance(result, Answer):
                 resampled = result.stat_map.mask & self.stack.complete.mask
-                stored = self.files.read_permutation(question, result.label, resampled)
+                stored = AnswerFiles(self.files, question, result.label).read_permutation(resampled)
                 # what was declined left nothing, and is declined again
                 result = self._estimator.with_permutation(result, question, self.stack, stored)
             self._complete[key] = result

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from sessionfx.group.answer_files import PEAK_INTERVALS, AnswerFiles
 from sessionfx.group.answers import peak_of
 from sessionfx.group.calibrated import LIMITS
 from sessionfx.group.clusters import INTERVAL_COLUMNS, SIZES, places_of, sizes_of
 from sessionfx.group.coverage import coverage_text
 from sessionfx.group.evidence_tables import evidence_tables
-from sessionfx.group.files import PEAK_INTERVALS, GroupFiles, absence_summary, answer_summary
+from sessionfx.group.files import GroupFiles, absence_summary, answer_summary
 from sessionfx.group.findings import ContrastFindings
 from sessionfx.group.influence import Influence, most_influential
 from sessionfx.group.page import contrast_section
@@ -433,7 +434,7 @@ def _links(files: GroupFiles, asked: QuestionResults, first: Answer | None) -> l
     """Name the files of the answer to report, by relative links."""
     if first is None:
         return []
-    paths = files.named_outputs(asked.question, first.label, first.stat_map.estimate.maps())
+    paths = AnswerFiles(files, asked.question, first.label).named(first.stat_map.estimate.maps())
     return [{"title": title, "href": path.relative_to(files.output_dir).as_posix()} for title, path in paths.items()]
 
 
