@@ -6,7 +6,7 @@ Full-rank coding: the session columns of `designs`, and for the subject effect e
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -74,9 +74,9 @@ LINEAR_CODE = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SessionModelPlan(Plan):
-    """OLS on all session maps.
+    """OLS on all session maps; of several contrasts an F test that all are zero.
 
     Attributes
     ----------
@@ -86,11 +86,15 @@ class SessionModelPlan(Plan):
         Columns that are no participant's own; the first ones.
     is_within : bool
         Whether what differs within participants determines the contrast, and their indicators can be taken out first.
+    complete : (ndarray of int of shape (n, S), ndarray of shape (n, P)) or None
+        Where an F test has Greenhouse–Geisser's correction: rows of the maps of each participant who has every session,
+        and the constant and covariates of these participants.
     """
 
-    participants: tuple[str, ...] = ()
-    n_common: int = field(default=0, kw_only=True)
-    is_within: bool = field(default=False, kw_only=True)
+    participants: tuple[str, ...]
+    n_common: int
+    is_within: bool
+    complete: tuple[NDArray[np.int_], Array] | None = None
 
     no_resampling: ClassVar[str] = (
         "There are no family-wise p values: maps of one participant are not exchangeable one by one, and an error "
@@ -106,11 +110,29 @@ class SessionModelPlan(Plan):
         return prepare_ols(self.design_matrix.to_numpy(), self.contrast)
 
     def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
-        """Estimate the contrast by OLS, see `Plan.estimate`."""
-        return self.prepared.estimate(effects)
+        """Estimate or test by OLS, see `Plan.estimate`."""
+        if self.contrast.ndim == 1:
+            return self.prepared.estimate(effects)
+        f, numerator, dof = self.prepared.test(effects)
+        if self.complete is None:
+            return FTest(f, numerator, dof)
+        rows, between = self.complete
+        epsilon = greenhouse_geisser(residual_covariance(session_differences(effects, rows), between))
+        return FTest(f, epsilon * numerator, epsilon * dof)
 
     def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
-        """Estimate by OLS at each voxel; see `Plan.estimate_apart`."""
+        """Estimate or test by OLS at each voxel; see `Plan.estimate_apart`."""
+        found = self._ordinary_apart(maps)
+        if found is None or self.complete is None:
+            return found
+        values, has = complete_values(maps.cells, difference_contrasts(len(maps.sessions)))
+        of_voxels, holds = epsilon(values, has, maps.between)
+        test = found.result
+        assert isinstance(test, FTest)  # noqa: S101 - of several contrasts
+        corrected = replace(test, dof_numerator=of_voxels * test.dof_numerator, dof=of_voxels * test.dof)
+        return Fitted(corrected, found.holds & holds)
+
+    def _ordinary_apart(self, maps: PartialMaps) -> Fitted | None:
         matrix, contrast = self.design_matrix.iloc[:, : self.n_common].to_numpy(), self.contrast
         if self.details["SubjectEffect"] == "none":
             design = maps.arranged(matrix)
@@ -132,43 +154,6 @@ class SessionModelPlan(Plan):
         if not np.allclose(asked @ kept.T @ kept, asked):
             return None
         return fitted_within(maps.cells, design @ kept.T, asked @ kept.T)
-
-
-@dataclass(frozen=True)
-class SessionTestPlan(SessionModelPlan):
-    """F test that no session differs, with Greenhouse–Geisser's correction where participants have indicators.
-
-    Attributes
-    ----------
-    complete : ndarray of shape (n, S) of int
-        Rows of the maps of each participant who has every session.
-    between : ndarray of shape (n, P)
-        Constant and covariates of these participants.
-    """
-
-    complete: NDArray[np.int_] = field(default_factory=lambda: np.empty((0, 0), dtype=int))
-    between: Array = field(default_factory=lambda: np.empty((0, 0)))
-
-    def estimate(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Estimate | FTest:
-        """Test by OLS, see `Plan.estimate`."""
-        f, numerator, dof = self.prepared.test(effects)
-        if not len(self.complete):
-            return FTest(f, numerator, dof)
-        differences = session_differences(effects, self.complete)
-        epsilon = greenhouse_geisser(residual_covariance(differences, self.between))
-        return FTest(f, epsilon * numerator, epsilon * dof)
-
-    def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
-        """Test by OLS at each voxel; see `Plan.estimate_apart`."""
-        found = super().estimate_apart(maps)
-        if found is None or not len(self.complete):
-            return found
-        values, has = complete_values(maps.cells, difference_contrasts(len(maps.sessions)))
-        of_voxels, holds = epsilon(values, has, maps.between)
-        test = found.result
-        assert isinstance(test, FTest)  # noqa: S101 - of several contrasts
-        corrected = replace(test, dof_numerator=of_voxels * test.dof_numerator, dof=of_voxels * test.dof)
-        return Fitted(corrected, found.holds & holds)
 
 
 class SessionModel(Strategy):
@@ -264,37 +249,30 @@ class SessionModel(Strategy):
             whole, kept = _with_subjects(design, layout, subject_effect)
         matrix, contrast = whole.matrix.iloc[:, kept], whole.contrast[..., kept]
         n_sessions = len([session for session in asked.sessions if session in layout.sessions])
-        common: tuple[pd.DataFrame, Array, tuple[int, ...], dict[str, str], str] = (
-            matrix,
-            contrast,
-            tuple(range(len(layout.participants))),
-            {},
-            f"{'F test' if asked.kind == 'any' else 'OLS'} on {len(matrix)} maps of {len(layout.unique_participants)} "
-            f"participants with one column per session and subject effect '{subject_effect}'.",
-        )
-        warnings = (*_warnings(asked, subject_effect, n_sessions), *design.warnings)
+        warnings, complete = _warnings(asked, subject_effect, n_sessions), None
         details = {"SubjectEffect": subject_effect, **design.details}
-        n_common = sum(column < n_before for column in kept)
-        if asked.kind != "any":
-            return SessionModelPlan(
-                *common, warnings, details, layout.participants, n_common=n_common, is_within=is_within
-            )
-        if subject_effect != "indicator":
-            return SessionTestPlan(*common, warnings, details, layout.participants, n_common=n_common)
-        complete, between = complete_participants(layout, asked)
-        if len(complete) - rank_of(between) < 1:
-            raise NotEstimableError(
-                f"{len(complete)} participants have every session, too few to estimate the departure from sphericity."
-            )
-        return SessionTestPlan(
-            *common,
-            (*([CORRECTED] if n_sessions > 2 else []), *design.warnings),
-            {**details, "Correction": "Greenhouse–Geisser"},
-            layout.participants,
-            complete,
-            between,
-            n_common=n_common,
+        if asked.kind == "any" and subject_effect == "indicator":
+            complete = complete_participants(layout, asked)
+            rows, between_participants = complete
+            if len(rows) - rank_of(between_participants) < 1:
+                raise NotEstimableError(
+                    f"{len(rows)} participants have every session, too few to estimate the departure from sphericity."
+                )
+            warnings = [CORRECTED] if n_sessions > 2 else []
+            details["Correction"] = "Greenhouse–Geisser"
+        return SessionModelPlan(
+            design_matrix=matrix,
+            contrast=contrast,
+            rows=tuple(range(len(layout.participants))),
+            description=f"{'F test' if asked.kind == 'any' else 'OLS'} on {len(matrix)} maps of "
+            f"{len(layout.unique_participants)} participants with one column per session and subject effect "
+            f"'{subject_effect}'.",
+            warnings=(*warnings, *design.warnings),
+            details=details,
+            participants=layout.participants,
+            n_common=sum(column < n_before for column in kept),
             is_within=is_within,
+            complete=complete,
         )
 
 
