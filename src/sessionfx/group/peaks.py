@@ -11,7 +11,7 @@ from sessionfx.group.clusters import highest_peaks, rows_at
 from sessionfx.group.results import Answer, Peak, QuestionResults
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies.base import MapLayout, Question
-from sessionfx.statistics.estimates import Estimate
+from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.intervals import SessionIntervals, interval, session_intervals
 
 SHOWN_PEAKS = 3
@@ -40,16 +40,14 @@ def peaks_of(results: QuestionResults, stack: MapStack) -> tuple[Peak, ...]:
         own = np.array([np.argmax(np.abs(z) if stat_map.estimate.two_sided else z)])
     features = np.flatnonzero(stat_map.mask)[own]
     effects = stack.at(np.searchsorted(np.flatnonzero(stack.mask), features))
-    found = []
-    for number, (feature, at) in enumerate(zip(features, own, strict=True)):
-        tables = by_participant(stack, effects[:, number])
-        found.append(
-            Peak(
-                stat_map.space.place(int(feature)), float(z[at]), is_suprathreshold,
-                tables, *_interval(stat_map.estimate, at), sessions_at(stack.layout, results.question, tables),
-            )
-        )  # fmt: skip
-    return tuple(found)
+    tables = [by_participant(stack, effects[:, number]) for number in range(len(own))]
+    return tuple(
+        Peak(
+            stat_map.space.place(int(feature)), float(z[at]), is_suprathreshold, table,
+            estimate_at(stat_map.estimate, at), sessions_at(stack.layout, results.question, table),
+        )
+        for feature, at, table in zip(features, own, tables, strict=True)
+    )  # fmt: skip
 
 
 def sessions_at(layout: MapLayout, question: Question, effects: NDArray[np.float64]) -> SessionIntervals | None:
@@ -94,9 +92,10 @@ def _peak_rows(answer: Answer) -> NDArray[np.intp]:
     return rows[inside]
 
 
-def _interval(estimate: object, at: int) -> tuple[float | None, tuple[float, float] | None]:
+def estimate_at(estimate: Estimate | FTest, at: int) -> tuple[float, float, float] | None:
+    """Give the effect at one feature with its 95 % interval; an F test has none."""
     if not isinstance(estimate, Estimate):
-        return None, None
+        return None
     effect, dof = float(estimate.effect[at]), np.broadcast_to(estimate.dof, estimate.effect.shape)[at]
     lower, upper = interval(effect, estimate.variance[at], dof)
-    return effect, (float(lower), float(upper))
+    return effect, float(lower), float(upper)

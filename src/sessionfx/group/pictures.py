@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from sessionfx.group.clusters import places_of
 from sessionfx.group.findings import ContrastFindings
 from sessionfx.group.peaks import effect_names, peaks_of
-from sessionfx.group.results import Answer, QuestionResults, common_z
+from sessionfx.group.results import Answer, Peak, QuestionResults, common_z
 from sessionfx.group.stack import MapStack
+from sessionfx.group.strategies.base import Question
 from sessionfx.report.brain import canvas_for, template
 from sessionfx.report.canvas import MOST_OF_EFFECTS, Canvas, Scale
 from sessionfx.report.charts import SessionPanel, draw_agreement, draw_design_matrix, draw_distribution, draw_sessions
@@ -196,11 +197,11 @@ class QuestionPictures:
         """Draw the effect of each session at the peaks, a line per participant."""
         if not self.peaks or len(self._names) < 2:
             return None
+        # in two lines where parts of the brain have names
         panels = [
-            SessionPanel(
-                _panel_title(peak.place, peak.z), peak.effects,
-                {} if peak.estimate is None or peak.interval is None else {self._text: (peak.estimate, *peak.interval)},
-                None if self._question.question.group.label else peak.sessions,
+            session_panel(
+                peak, where_text(peak.place, "") + (": " if set(peak.place) == set("xyz") else "\n"),
+                self._question.question,
             )
             for peak in self.peaks
         ]  # fmt: skip
@@ -263,9 +264,12 @@ class QuestionPictures:
         ]  # fmt: skip
 
 
-def _panel_title(place: Mapping[str, Any], z: float) -> str:
-    """Say where a peak is and its z, in two lines where parts of the brain have names."""
-    return f"{where_text(place, '')}{': ' if set(place) == set('xyz') else chr(10)}z = {z_text(z)}"
+def session_panel(peak: Peak, where: str, question: Question) -> SessionPanel:
+    """Show the sessions at a peak, or in a region, which `where` names."""
+    return SessionPanel(
+        f"{where}z = {z_text(peak.z)}", peak.effects, {} if peak.estimate is None else {question.text: peak.estimate},
+        None if question.group.label else peak.sessions,
+    )  # fmt: skip
 
 
 def _suprathreshold(answer: Answer) -> NDArray[np.bool_]:

@@ -14,12 +14,13 @@ from scipy import special
 from sessionfx.bids.derivatives import bids_uri
 from sessionfx.bids.region_tables import atlas_fields, count_column, value_columns, write_region_table
 from sessionfx.group.files import GroupFiles, judgement_fields
-from sessionfx.group.regions import ContrastRegions, with_interval
+from sessionfx.group.regions import ContrastRegions
 from sessionfx.group.results import Answer, QuestionResults
 from sessionfx.group.strategies.base import Question
 from sessionfx.group.summaries import COLUMNS
 from sessionfx.space.regions import LEAST_SHARE
 from sessionfx.statistics.estimates import Estimate, FTest
+from sessionfx.statistics.intervals import interval
 from sessionfx.statistics.thresholds import corrected_p
 from sessionfx.wording import counted, format_number, z_text
 
@@ -164,7 +165,7 @@ def answer_rows(regions: ContrastRegions, answer: Answer) -> Iterator[dict[str, 
     n = len(estimate.z)
     columns: dict[str, Any] = {"dof": np.broadcast_to(estimate.dof, n), "z": estimate.z}
     if isinstance(estimate, Estimate):
-        _, lower, upper = with_interval(estimate)
+        lower, upper = interval(estimate.effect, estimate.variance, estimate.dof)
         p = 2 * special.stdtr(estimate.dof, -np.abs(estimate.t))
         columns |= {
             "effect": estimate.effect, "standard_error": np.sqrt(estimate.variance),

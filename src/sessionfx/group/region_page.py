@@ -6,14 +6,14 @@ from typing import Any
 
 from sessionfx.group.files import GroupFiles
 from sessionfx.group.peaks import effect_names
+from sessionfx.group.pictures import session_panel
 from sessionfx.group.region_files import RegionFiles, interval_text, largest_first, region_finding
 from sessionfx.group.regions import ContrastRegions
 from sessionfx.group.results import QuestionResults
 from sessionfx.group.strategies.base import Question
-from sessionfx.report.charts import SessionPanel, draw_sessions
+from sessionfx.report.charts import draw_sessions
 from sessionfx.report.style import Picture
 from sessionfx.report.tables import threshold_words
-from sessionfx.wording import z_text
 
 MOST_PANELS = 4
 MOST_ROWS = 30
@@ -61,15 +61,9 @@ def region_rows(regions: ContrastRegions, results: QuestionResults) -> list[dict
 def _sessions(regions: ContrastRegions, results: QuestionResults) -> Picture | None:
     """Draw the sessions in some regions: a line per participant, and the estimates of the answer to report."""
     names = effect_names(regions.stack.layout, results.question)
-    panels = regions.panels(results, MOST_PANELS)
-    if not panels or len(names) < 2:
+    peaks = regions.peaks(results, MOST_PANELS)
+    if not peaks or len(names) < 2:
         return None
-    title = "In regions" if panels[0].is_suprathreshold else "In the region with the largest z (not suprathreshold)"
-    return draw_sessions(
-        [
-            SessionPanel(f"{panel.name}: z = {z_text(panel.z)}", panel.effects, panel.estimates,
-                         None if results.question.group.label else panel.sessions)
-            for panel in panels
-        ],
-        names, unit=results.question.units, title=title, chosen=_CHOSEN,
-    )  # fmt: skip
+    title = "In regions" if peaks[0].is_suprathreshold else "In the region with the largest z (not suprathreshold)"
+    panels = [session_panel(peak, f"{peak.place['region']}: ", results.question) for peak in peaks]
+    return draw_sessions(panels, names, unit=results.question.units, title=title, chosen=_CHOSEN)

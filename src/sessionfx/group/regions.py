@@ -26,16 +26,14 @@ from sessionfx.execution import in_threads
 from sessionfx.group.absence import with_absence
 from sessionfx.group.answers import GroupEstimator
 from sessionfx.group.coverage import with_coverage
-from sessionfx.group.peaks import by_participant, sessions_at
-from sessionfx.group.results import QuestionResults, StrategyResult, answers_among
+from sessionfx.group.peaks import by_participant, estimate_at, sessions_at
+from sessionfx.group.results import Peak, QuestionResults, StrategyResult, answers_among
 from sessionfx.group.stack import MapStack, maps_needed
 from sessionfx.group.store import BlockStore, scratch_file
 from sessionfx.group.strategies.base import Question
 from sessionfx.group.strategies.blocks import block_width
 from sessionfx.group.verdict import judge
 from sessionfx.space.regions import LEAST_SHARE, Regions
-from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.intervals import SessionIntervals, interval
 from sessionfx.wording import counted, listed
 
 NO_VARIANCE = (
@@ -69,32 +67,6 @@ class RegionValues:
     def coverage(self) -> NDArray[np.intp]:
         """How many maps have each region, of shape (R,)."""
         return np.asarray(np.isfinite(self.effects).sum(axis=0))
-
-
-@dataclass(frozen=True)
-class RegionPanel:
-    """One region in all sessions.
-
-    Attributes
-    ----------
-    name : str
-    z : float
-        Of the answer to report.
-    is_suprathreshold : bool
-    effects : ndarray of shape (n participants, k sessions)
-        NaN where a participant has none.
-    estimates : dict of str to (float, float, float)
-        Of the session contrast: effect and 95 % interval.
-    sessions : SessionIntervals or None
-        See `Peak.sessions`.
-    """
-
-    name: str
-    z: float
-    is_suprathreshold: bool
-    effects: NDArray[np.float64]
-    estimates: dict[str, tuple[float, float, float]]
-    sessions: SessionIntervals | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,7 +230,7 @@ class ContrastRegions:
                 stored_variances=variances, common=np.ones(size[1], dtype=bool), min_coverage=self.stack.min_coverage,
             )  # fmt: skip
 
-    def panels(self, results: QuestionResults, most: int) -> tuple[RegionPanel, ...]:
+    def peaks(self, results: QuestionResults, most: int) -> tuple[Peak, ...]:
         """Look at the sessions in the regions where the answer to report is largest.
 
         The suprathreshold ones, at most so many; where there is none, the one with the largest |z|.
@@ -269,31 +241,21 @@ class ContrastRegions:
         estimate, numbers = answer.stat_map.estimate, np.flatnonzero(answer.stat_map.mask)
         size = np.abs(estimate.z) if estimate.two_sided else estimate.z
         passes = answer.is_suprathreshold
-        columns = with_interval(estimate).T.tolist() if isinstance(estimate, Estimate) else None
-        panels = []
+        found = []
         for at in np.argsort(-size)[: max(1, min(most, int(passes.sum())))]:
             effects = by_participant(self.stack, self.measured.effects[:, numbers[at]])
-            panels.append(
-                RegionPanel(
-                    name=self.regions.names[numbers[at]],
-                    z=float(estimate.z[at]),
-                    is_suprathreshold=bool(passes[at]),
-                    effects=effects,
-                    estimates={} if columns is None else {results.question.text: tuple(columns[at])},
-                    sessions=sessions_at(self.stack.layout, results.question, effects),
+            found.append(
+                Peak(
+                    {"region": self.regions.names[numbers[at]]}, float(estimate.z[at]), bool(passes[at]), effects,
+                    estimate_at(estimate, at), sessions_at(self.stack.layout, results.question, effects),
                 )
-            )
-        return tuple(panels)
+            )  # fmt: skip
+        return tuple(found)
 
 
 def _of_regions(text: str) -> str:
     """Call voxels regions: that is what they are here."""
     return text.replace("voxel", "region")
-
-
-def with_interval(estimate: Estimate) -> NDArray[np.float64]:
-    """Give effects with their 95 % intervals: effect, lower and upper end, of shape (3, V)."""
-    return np.stack([estimate.effect, *interval(estimate.effect, estimate.variance, estimate.dof)])
 
 
 def unanswered(all_regions: Iterable[ContrastRegions]) -> list[str]:

@@ -189,21 +189,19 @@ class QuestionResults:
 
 @dataclass(frozen=True)
 class Peak:
-    """The maps at one feature.
+    """The maps at one feature, or in one region.
 
     Attributes
     ----------
     place : mapping of str to float, int or str
-        See `Space.place`.
+        See `Space.place`; of a region its name.
     z : float
         Of the answer to report.
     is_suprathreshold : bool
     effects : ndarray of shape (n participants, k sessions)
         Of the session maps; NaN where a participant has none. Of an F test over conditions, row by row.
-    estimate : float or None
-        Of the session contrast by the answer to report; an F test has none.
-    interval : tuple of float or None
-        Its 95 % confidence interval.
+    estimate : (float, float, float) or None
+        Of the session contrast by the answer to report, with its 95 % confidence interval; an F test has none.
     sessions : SessionIntervals or None
         The means of the columns of `effects`, or what the group contrast asks of them, with intervals of each and of
         all at once; an F test over participants has none.
@@ -213,9 +211,8 @@ class Peak:
     z: float
     is_suprathreshold: bool
     effects: NDArray[np.float64]
-    estimate: float | None
-    interval: tuple[float, float] | None
-    sessions: SessionIntervals | None = None
+    estimate: tuple[float, float, float] | None
+    sessions: SessionIntervals | None
 
 
 @dataclass(frozen=True)
