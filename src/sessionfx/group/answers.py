@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, combinations
 from typing import Any
 
@@ -30,7 +31,7 @@ from sessionfx.group.spool import Spool
 from sessionfx.group.stack import MapStack
 from sessionfx.group.store import BlockStore, scratch_file
 from sessionfx.group.strategies import REFERENCE
-from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
+from sessionfx.group.strategies.base import GroupOptions, Plan, Question
 from sessionfx.group.strategies.blocks import Estimator, distinct_pools, estimate_plans, in_memory, informed
 from sessionfx.group.strategies.patterns import PatternPlan
 from sessionfx.group.strategies.strategy import Strategy
@@ -116,10 +117,15 @@ class GroupEstimator:
         of_mean = (REFERENCE, Question(mean, tested=tested))
         if of_mean not in wanted:
             wanted.append(of_mean)
-        results = [self._planned(strategy, question, stack.layout) for strategy, question in wanted]
+        results = [
+            StrategyResult(strategy).with_plan(partial(strategy.plan, stack.layout, question, self.options))
+            for strategy, question in wanted
+        ]
         core, learning = stack.core, results
         if not stack.learns_from_all:
-            learning = [self._of_core(result, stack, *of) for of, result in zip(wanted, results, strict=True)]
+            learning = [
+                self._of_core(result, stack, question) for (_, question), result in zip(wanted, results, strict=True)
+            ]
         pools = distinct_pools([result.plan for result in learning if result.plan is not None])
         checks = {question.label: ValueCheck.of(core.layout, question, self.options) for question in questions}
         likeness = LikenessCheck.of(core.layout, stack.n_voxels * stack.n_rows)
@@ -185,24 +191,12 @@ class GroupEstimator:
         judged = with_coverage(QuestionResults(question, complete, pairs, verdict), stack)
         return replace(judged, verdict=judged.verdict.in_words(stack.space.in_words))
 
-    def _of_core(
-        self, planned: StrategyResult, stack: MapStack, strategy: Strategy, question: Question
-    ) -> StrategyResult:
+    def _of_core(self, planned: StrategyResult, stack: MapStack, question: Question) -> StrategyResult:
         """Plan an answer for the core maps, where a plan learns from them; else it stays."""
         if planned.plan is None or not planned.plan.pools:
             return planned
-        of_all = PatternPlan(planned.plan, strategy, stack.layout, question, self.options)
-        try:
-            return replace(planned, plan=of_all.at_rows(stack.core_rows))
-        except NotEstimableError as refusal:
-            return planned.refused(UNLEARNED.format(reason=refusal))
-
-    def _planned(self, strategy: Strategy, question: Question, layout: MapLayout) -> StrategyResult:
-        """Plan an answer, or say why there is none."""
-        try:
-            return StrategyResult(strategy, plan=strategy.plan(layout, question, self.options))
-        except NotEstimableError as refusal:
-            return StrategyResult(strategy, str(refusal))
+        of_all = PatternPlan(planned.plan, planned.strategy, stack.layout, question, self.options)
+        return planned.with_plan(lambda: of_all.at_rows(stack.core_rows), UNLEARNED)
 
     def _locate(self, planned: StrategyResult, estimate: Estimate | FTest | None, stack: MapStack) -> StrategyResult:
         """Find where an answer is determined, its threshold and its clusters; there is no estimate without a plan."""
@@ -262,12 +256,7 @@ def _resampled_blocks(plan: Plan, stack: MapStack, chosen: NDArray[np.bool_]) ->
 
 
 def _informed(planned: StrategyResult, sums: Mapping[object, NDArray[np.float64]]) -> StrategyResult:
-    if planned.plan is None:
-        return planned
-    try:
-        return replace(planned, plan=informed(planned.plan, sums))
-    except NotEstimableError as refusal:
-        return planned.refused(str(refusal))
+    return planned if planned.plan is None else planned.with_plan(partial(informed, planned.plan, sums))
 
 
 def _taught(planned: StrategyResult, of_core: StrategyResult) -> StrategyResult:
@@ -277,10 +266,7 @@ def _taught(planned: StrategyResult, of_core: StrategyResult) -> StrategyResult:
         return of_core
     if not set(plan.groups) <= set(learned.groups or plan.groups):
         return planned.refused(UNLEARNED.format(reason="Some group has none of them."))
-    try:
-        return replace(planned, plan=plan.working_as(learned))
-    except NotEstimableError as refusal:
-        return planned.refused(str(refusal))
+    return planned.with_plan(partial(plan.working_as, learned))
 
 
 def _compare(a: StrategyResult, b: StrategyResult) -> PairResult:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sessionfx.errors import NotEstimableError
 from sessionfx.group.judgement import Judgement
 from sessionfx.group.strategies.base import Plan, Question
 from sessionfx.group.strategies.strategy import Strategy
@@ -65,6 +66,13 @@ class StrategyResult:
     def refused(self, refusal: str) -> StrategyResult:
         """Say that there is no answer after all."""
         return StrategyResult(self.strategy, refusal)
+
+    def with_plan(self, make: Callable[[], Plan], refusal: str = "{reason}") -> StrategyResult:
+        """Take the plan that is made, or else refuse for the reason that it cannot be."""
+        try:
+            return replace(self, plan=make())
+        except NotEstimableError as reason:
+            return self.refused(refusal.format(reason=reason))
 
 
 @dataclass(frozen=True, kw_only=True)
