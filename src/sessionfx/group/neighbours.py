@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -19,125 +18,85 @@ from sessionfx.space.space import Space
 class Neighbours(ABC):
     """The V features of a mask, arranged so that clusters of them can be found."""
 
-    # Exponents of threshold-free cluster enhancement
-    enhancement: ClassVar[dict[str, float]]
-
-    @abstractmethod
     def arranged(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Arrange values of shape (V,); 0 where there is no feature."""
+        return values
 
-    @abstractmethod
     def features(self, arranged: NDArray[np.floating]) -> NDArray[np.floating]:
         """Take values of shape (V,) back."""
+        return arranged
 
     @abstractmethod
     def labels(self, chosen: NDArray[np.bool_]) -> NDArray[np.integer]:
         """Give a number to the cluster of each chosen feature, of shape (n chosen,), from 0; arranged they are."""
 
-    @abstractmethod
     def sizes(self, chosen: NDArray[np.bool_]) -> NDArray[np.float64] | None:
         """Size of each chosen feature, of shape (n chosen,); None where all count the same."""
+        return None
 
+    @property
     @abstractmethod
+    def enhancement(self) -> dict[str, Any]:
+        """Exponents of threshold-free cluster enhancement, and what touches."""
+
     def enhanced(self, arranged: NDArray[np.float32], *, two_sided: bool) -> NDArray[np.floating]:
         """Enhance a map; see `permutation`."""
+        from tfce import tfce
+
+        return np.asarray(tfce(arranged, two_sided=two_sided, **self.enhancement))
 
 
-@dataclass(frozen=True)
 class VoxelNeighbours(Neighbours):
-    """Voxels that share a face, in the box around a mask: a brain fills half of a usual image.
-
-    Attributes
-    ----------
-    inside : ndarray of bool, 3-D
-    """
-
-    inside: NDArray[np.bool_]
+    """Voxels of a 3-D mask that share a face, in the box around it: a brain fills half of a usual image."""
 
     # Of Smith & Nichols (2009, doi:10.1016/j.neuroimage.2008.03.061)
-    enhancement: ClassVar[dict[str, float]] = {"E": 0.5, "H": 2.0}
+    enhancement: ClassVar[dict[str, Any]] = {"E": 0.5, "H": 2.0, "connectivity": 6}
 
-    @classmethod
-    def of(cls, mask: NDArray[np.bool_]) -> VoxelNeighbours:
-        """Cut the box out of a mask; clusters do not reach out of it."""
-        return cls(mask[tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(mask))])
+    def __init__(self, mask: NDArray[np.bool_]) -> None:
+        # clusters do not reach out of the box
+        self._inside = mask[tuple(slice(int(at.min()), int(at.max()) + 1) for at in np.nonzero(mask))]
 
     def arranged(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Neighbours`."""
-        volume = np.zeros(self.inside.shape, dtype=np.float32, order="F")  # the order in which TFCE goes through it
-        volume[self.inside] = values
+        """Put values into the box; see `Neighbours`."""
+        volume = np.zeros(self._inside.shape, dtype=np.float32, order="F")  # the order in which TFCE goes through it
+        volume[self._inside] = values
         return volume
 
     def features(self, arranged: NDArray[np.floating]) -> NDArray[np.floating]:
-        """See `Neighbours`."""
-        return arranged[self.inside]
+        """Take values out of the box; see `Neighbours`."""
+        return arranged[self._inside]
 
     def labels(self, chosen: NDArray[np.bool_]) -> NDArray[np.integer]:
         """See `Neighbours`."""
         return np.asarray(ndimage.label(chosen)[0][chosen] - 1)
 
-    def sizes(self, chosen: NDArray[np.bool_]) -> None:
-        """See `Neighbours`."""
 
-    def enhanced(self, arranged: NDArray[np.float32], *, two_sided: bool) -> NDArray[np.floating]:
-        """See `Neighbours`."""
-        from tfce import tfce
-
-        return np.asarray(tfce(arranged, two_sided=two_sided, connectivity=6, **self.enhancement))
-
-
-@dataclass(frozen=True)
 class MeshNeighbours(Neighbours):
-    """Vertices that share an edge; of grayordinates voxels of a structure that share a face, too.
+    """Vertices of a mask that share an edge; of grayordinates voxels of a structure that share a face, too.
 
-    Attributes
-    ----------
-    adjacency : csr_array of bool, shape (V, V)
-    areas : ndarray of shape (V,)
-        In mm²; that of a voxel is the mean of the vertices', so that clusters of both count alike.
+    The size of a vertex is its area in mm²; that of a voxel is the mean of the vertices', so that clusters of both
+    count alike.
     """
 
-    adjacency: sparse.csr_array
-    areas: NDArray[np.float64]
-
-    # Of Workbench and FSL on surfaces
-    enhancement: ClassVar[dict[str, float]] = {"E": 1.0, "H": 2.0}
-
-    @classmethod
-    def of(cls, mask: NDArray[np.bool_], space: Space) -> MeshNeighbours | None:
-        """Restrict the neighbours of a space to a mask; None without a mesh."""
-        adjacency, sizes = space.adjacency, space.sizes
-        if adjacency is None or sizes is None:
-            return None
-        areas = np.where(space.is_on_surface, sizes, sizes[space.is_on_surface].mean())
+    def __init__(self, mask: NDArray[np.bool_], space: Space) -> None:
+        assert space.adjacency is not None and space.sizes is not None  # noqa: S101 - of a space with meshes
+        areas = np.where(space.is_on_surface, space.sizes, space.sizes[space.is_on_surface].mean())
         kept = np.flatnonzero(mask)
-        return cls(sparse.csr_array(adjacency[kept][:, kept]), areas[kept])
-
-    def arranged(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """See `Neighbours`."""
-        return values
-
-    def features(self, arranged: NDArray[np.floating]) -> NDArray[np.floating]:
-        """See `Neighbours`."""
-        return arranged
+        self._adjacency, self._areas = sparse.csr_array(space.adjacency[kept][:, kept]), areas[kept]
 
     def labels(self, chosen: NDArray[np.bool_]) -> NDArray[np.integer]:
         """See `Neighbours`."""
-        return np.asarray(connected_components(self.adjacency[chosen][:, chosen], directed=False)[1])
+        return np.asarray(connected_components(self._adjacency[chosen][:, chosen], directed=False)[1])
 
     def sizes(self, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
         """See `Neighbours`."""
-        return self.areas[chosen]
+        return self._areas[chosen]
 
     @cached_property
-    def _pointers(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        return self.adjacency.indptr.astype(np.int32), self.adjacency.indices.astype(np.int32)
-
-    def enhanced(self, arranged: NDArray[np.float32], *, two_sided: bool) -> NDArray[np.floating]:
-        """See `Neighbours`."""
-        from tfce import tfce
-
-        return np.asarray(tfce(arranged, two_sided=two_sided, adjacency=self._pointers, **self.enhancement))
+    def enhancement(self) -> dict[str, Any]:
+        """Give the exponents of Workbench and FSL on surfaces; see `Neighbours`."""
+        pointers = self._adjacency.indptr.astype(np.int32), self._adjacency.indices.astype(np.int32)
+        return {"E": 1.0, "H": 2.0, "adjacency": pointers}
 
 
 def neighbours_in(mask: NDArray[np.bool_], space: Space | None) -> Neighbours | None:
@@ -150,8 +109,8 @@ def neighbours_in(mask: NDArray[np.bool_], space: Space | None) -> Neighbours | 
         A voxel grid where there is none.
     """
     if space is None or isinstance(space, Grid):
-        return VoxelNeighbours.of(mask)
-    return MeshNeighbours.of(mask, space)
+        return VoxelNeighbours(mask)
+    return None if space.adjacency is None or space.sizes is None else MeshNeighbours(mask, space)
 
 
 def clusters_in(space: Space, chosen: NDArray[np.bool_]) -> NDArray[Any]:
