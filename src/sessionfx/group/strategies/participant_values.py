@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -107,8 +108,8 @@ class SummaryStatisticsPlan(ParticipantPlan):
         Whether the weights are replaced by the maps' precisions (means only).
     """
 
-    combination: sparse.csr_array = field(default_factory=lambda: sparse.csr_array((0, 0)))
-    precision_weighted: bool = False
+    combination: sparse.csr_array = field(kw_only=True)
+    precision_weighted: bool = field(default=False, kw_only=True)
 
     @cached_property
     def prepared(self) -> OlsContrasts | GroupedContrast | GroupedTest:
@@ -253,8 +254,8 @@ class SessionVectorPlan(VectorPlan):
         Maps of the layout, of which `rows` are used.
     """
 
-    complete: NDArray[np.int_] = field(default_factory=lambda: np.empty((0, 0), dtype=int))
-    n_of_layout: int = 0
+    complete: NDArray[np.int_] = field(kw_only=True)
+    n_of_layout: int = field(kw_only=True)
 
     @cached_property
     def combinations(self) -> sparse.csr_array:
@@ -368,23 +369,6 @@ def _plan_conditions(of_one: SummaryStatisticsPlan | SessionVectorPlan, n_tested
     return plan
 
 
-def plan_values(layout: MapLayout, question: Question, options: GroupOptions) -> SummaryStatisticsPlan:
-    """Plan one value per participant: whose sessions can answer, and the model over these participants.
-
-    Raises
-    ------
-    NotEstimableError
-        As `combine_sessions` and `plan_over_participants`.
-    """
-    combinations, left_out = combine_sessions(layout, question.sessions)
-    incomplete = any(
-        len(layout.rows_of(label)) < len(question.sessions.sessions)
-        for label in layout.unique_participants
-        if label not in left_out
-    )
-    return plan_over_participants(layout, question, options, combinations, left_out, incomplete)
-
-
 def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[str, dict[int, float]], dict[str, str]]:
     """Find the weight of each map in each participant's value.
 
@@ -451,21 +435,18 @@ def combined_where_there(maps: PartialMaps) -> tuple[Array, Array]:
     return np.einsum("vns,vns->vn", table[of_cells], cells.values), can[of_cells]
 
 
-def plan_over_participants(
-    layout: MapLayout,
-    question: Question,
-    options: GroupOptions,
-    combinations: dict[str, dict[int, float]],
-    left_out: dict[str, str],
-    incomplete: bool,
-) -> SummaryStatisticsPlan:
-    """Build the model of one value per participant: a constant, the covariates, and what session covariates add up to.
+def plan_values(layout: MapLayout, question: Question, options: GroupOptions) -> SummaryStatisticsPlan:
+    """Plan one value per participant: whose sessions can answer, and the model over these participants.
+
+    Its columns are a constant, the covariates, and what session covariates add up to.
 
     Raises
     ------
     NotEstimableError
-        If the model does not determine the contrast over participants, or leaves no error.
+        As `combine_sessions`; or if the model does not determine the contrast over participants, or leaves no error.
     """
+    combinations, left_out = combine_sessions(layout, question.sessions)
+    incomplete = any(len(layout.rows_of(label)) < len(question.sessions.sessions) for label in combinations)
     asked = question.sessions
     combination = _combination_matrix(combinations.values(), len(layout.participants))
     first_rows = [next(iter(weights)) for weights in combinations.values()]
@@ -473,10 +454,8 @@ def plan_over_participants(
     names, values = layout.adjusting_covariates(asked)
     design = pd.concat([between, pd.DataFrame(combination @ values, columns=list(names))], axis=1)
     design.index = pd.Index([f"sub-{participant}" for participant in combinations])
-    asked_of = question.group_weights(between.shape[1])
-    contrast = np.concatenate([asked_of, np.zeros((*asked_of.shape[:-1], len(names)))], axis=-1)
-    check_over_participants(design, contrast)
-    groups, sentence, details = groups_over_participants(layout, question, options, first_rows, design, contrast)
+    contrast = question.group_weights(design.shape[1])
+    groups, sentence, details = _groups_in(layout, question, options, first_rows, design)
     is_mean = asked.kind == "mean"
     precision = is_mean and options.fixed_effects == "precision"
     columns = listed([str(name) for name in design.columns[1:]], most=MOST_COLUMNS)
@@ -515,14 +494,27 @@ def _combination_matrix(combinations: Iterable[dict[int, float]], n_maps: int) -
     return sparse.csr_array((weights, (numbers, columns.astype(int))), shape=(len(rows), n_maps))
 
 
-def check_over_participants(design: pd.DataFrame, contrast: Array) -> None:
-    """Make sure that a model over participants determines a contrast and leaves error.
+class _Groups(NamedTuple):
+    """Groups of participants with a variance each: none where one serves all."""
+
+    groups: tuple[str, ...]  # of each participant
+    sentence: str  # for the description
+    details: dict[str, str]  # for the sidecar
+
+
+def _groups_in(
+    layout: MapLayout, question: Question, options: GroupOptions, rows: Sequence[int], design: pd.DataFrame
+) -> _Groups:
+    """Choose groups with a variance each in a model over participants, of one map of each.
 
     Raises
     ------
     NotEstimableError
+        If the model does not determine the contrast or leaves no error; or a group that the contrast needs has one
+        participant only, or none that the covariates leave free.
     """
     matrix = design.to_numpy()
+    contrast = question.group_weights(design.shape[1])
     if not all(is_estimable(matrix, row) for row in np.atleast_2d(contrast)):
         kept = independent_columns(matrix)
         explained = [str(name) for index, name in enumerate(design.columns) if index not in kept]
@@ -535,36 +527,10 @@ def check_over_participants(design: pd.DataFrame, contrast: Array) -> None:
             f"{len(matrix)} participants leave no degrees of freedom for the error of a model with "
             f"{matrix.shape[1]} columns."
         )
-
-
-def groups_over_participants(
-    layout: MapLayout,
-    question: Question,
-    options: GroupOptions,
-    rows: Sequence[int],
-    design: pd.DataFrame,
-    contrast: Array,
-) -> tuple[tuple[str, ...], str, dict[str, str]]:
-    """Choose groups with a variance each, and make sure that the design shows how much they vary.
-
-    Returns
-    -------
-    groups : tuple of str
-        Empty where one variance serves all.
-    sentence : str
-        What to add to the description.
-    details : dict
-        For the sidecar.
-
-    Raises
-    ------
-    NotEstimableError
-        If a group that the contrast needs has one participant only, or none that the covariates leave free.
-    """
     covariate, groups = variance_groups(layout, question, options, rows)
     if not groups:
-        return (), "", {"Variance": "pooled"}
-    unseen = grouped_test(design.to_numpy(), contrast, groups).unseen
+        return _Groups((), "", {"Variance": "pooled"})
+    unseen = grouped_test(matrix, contrast, groups).unseen
     if unseen:
         levels = sorted({name[len(covariate) + 1 : -1] for name in unseen if name != covariate})
         which = f"level(s) {listed(levels, most=MOST_COLUMNS)}" if levels else "last level"
@@ -574,7 +540,7 @@ def groups_over_participants(
         )
     method = "Johansen" if contrast.ndim > 1 else "Welch–Satterthwaite"
     sentence = f" Each level of '{covariate}' has a variance of its own ({method})."
-    return groups, sentence, {"Variance": f"by level of {covariate}"}
+    return _Groups(groups, sentence, {"Variance": f"by level of {covariate}"})
 
 
 def _check_groups(groups: Sequence[str], n_values: int, design: pd.DataFrame, contrast: Array) -> None:
@@ -624,9 +590,7 @@ def plan_session_vectors(layout: MapLayout, question: Question, options: GroupOp
             f"{len(complete)} participants have all {len(sessions)} sessions, too few for Hotelling's T² (at least "
             f"{n_differences + between.shape[1]})."
         )
-    check_over_participants(design, contrast)
-    first_rows = complete[:, 0].tolist()
-    groups, sentence, details = groups_over_participants(layout, question, options, first_rows, design, contrast)
+    groups, sentence, details = _groups_in(layout, question, options, complete[:, 0].tolist(), design)
     _check_groups(groups, n_differences, design, contrast)
     return SessionVectorPlan(
         design_matrix=design,
