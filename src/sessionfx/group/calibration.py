@@ -111,30 +111,20 @@ class _Trial:
     question : Question
     added : ndarray of shape (N,)
         The true effect at each map, for power.
-    rows : list of dict
-        Of the table.
-    tallies : list of (dict, _Tally, _Tally or None)
-        A row, who estimates the null maps, and who those with the effect.
+    rows : list of (dict, list of _Tally)
+        Of the table, with who estimates the null maps, and who those with the effect, where these are simulated.
     """
 
     question: Question
     added: NDArray[np.float64]
-    rows: list[dict[str, Any]]
-    tallies: list[tuple[dict[str, Any], _Tally, _Tally | None]]
-
-    @property
-    def at_null(self) -> list[_Tally]:
-        """Who estimates the null maps."""
-        return [tally for _, tally, _ in self.tallies]
-
-    @property
-    def at_effect(self) -> list[_Tally]:
-        """Who estimates the maps with the effect."""
-        return [tally for *_, tally in self.tallies if tally is not None]
+    rows: list[tuple[dict[str, Any], list[_Tally]]]
 
     def go_through(self, drawn: NullMaps, n_voxels: int, *, counting: bool) -> None:
         """Let plans learn from a block of so many voxels, or count what they find in it."""
-        users = [[tally for tally in group if counting or tally.plan.pools] for group in (self.at_null, self.at_effect)]
+        users = [
+            [own[kind] for _, own in self.rows if len(own) > kind and (counting or own[kind].plan.pools)]
+            for kind in range(2)
+        ]
         if not any(users):
             return
         together = max(64, _VALUES_TOGETHER // len(self.added))
@@ -225,7 +215,7 @@ def calibrate(
     trials = [
         _prepare(layout, question, strategies, options, of_maps, power=power, size=size) for question in questions
     ]
-    everyone = [tally for trial in trials for tally in (*trial.at_null, *trial.at_effect)]
+    everyone = [tally for trial in trials for _, own in trial.rows for tally in own]
     together = max(1, min(_VOXELS_TOGETHER, _VALUES_DRAWN // of_maps.n_maps))
     passes = [False, True] if any(tally.plan.pools for tally in everyone) else [True]
     steps = [(counting, start) for counting in passes for start in range(0, n_voxels, together)]
@@ -237,10 +227,7 @@ def calibrate(
         drawn = noise.draw(n_drawn, np.random.default_rng([seed, start]))
         for trial in trials:
             trial.go_through(drawn, n_drawn, counting=counting)
-    for trial in trials:
-        for row, at_null, at_effect in trial.tallies:
-            row |= _rates(at_null, at_effect, n_voxels)
-    rows = [{**row, "n_voxels": n_voxels} for trial in trials for row in trial.rows]
+    rows = [{**row, **_rates(own, n_voxels), "n_voxels": n_voxels} for trial in trials for row, own in trial.rows]
     columns = ["question", "label", "strategy", "status", "reason", "test", "dof", "n_voxels", "effect"]
     return pd.DataFrame(rows, columns=columns + [column for alpha in ALPHAS for column in _columns(alpha)])
 
@@ -259,7 +246,7 @@ def _prepare(
     effect, pattern = _effect(layout, question, of_maps)
     if size is not None and np.isfinite(effect):
         effect = size
-    trial = _Trial(question, effect * pattern, [], [])
+    rows: list[tuple[dict[str, Any], list[_Tally]]] = []
     for name, strategy in strategies.items():
         row: dict[str, Any] = {
             "question": question.text,
@@ -270,17 +257,16 @@ def _prepare(
             "test": "F" if question.is_f_test else "t",
             "effect": effect,
         }
-        trial.rows.append(row)
+        tallies: list[_Tally] = []
         try:
             plan = strategy.plan(layout, question, options)
+            if plan.uses_variances:
+                raise NotEstimableError(_NEEDS_VARIANCES)
+            tallies = [_Tally(plan) for _ in range(2 if power and np.isfinite(effect) else 1)]
         except NotEstimableError as error:
             row |= {"status": DECLINED, "reason": str(error)}
-            continue
-        if plan.uses_variances:
-            row |= {"status": DECLINED, "reason": _NEEDS_VARIANCES}
-            continue
-        trial.tallies.append((row, _Tally(plan), _Tally(plan) if power and np.isfinite(effect) else None))
-    return trial
+        rows.append((row, tallies))
+    return _Trial(question, effect * pattern, rows)
 
 
 def calibrate_study(
@@ -357,7 +343,10 @@ def _columns(alpha: float) -> list[str]:
     return [f"rate_{alpha:g}", f"rate_{alpha:g}_lower", f"rate_{alpha:g}_upper", f"power_{alpha:g}"]
 
 
-def _rates(at_null: _Tally, at_effect: _Tally | None, n_voxels: int) -> dict[str, Any]:
+def _rates(tallies: Sequence[_Tally], n_voxels: int) -> dict[str, Any]:
+    if not tallies:
+        return {}
+    at_null, *at_effect = tallies
     if at_null.refusal:
         return {"status": DECLINED, "reason": at_null.refusal}
     found: dict[str, Any] = {"dof": at_null.dof / n_voxels}
@@ -365,8 +354,9 @@ def _rates(at_null: _Tally, at_effect: _Tally | None, n_voxels: int) -> dict[str
         rate, lower, upper, power = _columns(alpha)
         count = int(at_null.rejected[index])
         found |= {rate: count / n_voxels} | dict(zip((lower, upper), binomial_interval(count, n_voxels), strict=True))
-        if at_effect is not None and not at_effect.refusal:
-            found[power] = int(at_effect.rejected[index]) / n_voxels
+        for tally in at_effect:
+            if not tally.refusal:
+                found[power] = int(tally.rejected[index]) / n_voxels
     return found
 
 
