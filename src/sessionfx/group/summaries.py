@@ -113,29 +113,22 @@ def write_summaries(output_dir: Path, entities: Mapping[str, str | None]) -> Non
     folder = output_dir / "group"
     table = folder / file_name({**entities, "desc": "answers"}, "metrics", ".tsv")
     with locked(output_dir, table.name):
-        rows = [
-            row
-            for _, answers in _of_questions(output_dir, {**entities, "desc": "answers"}, "metrics.tsv", read_table)
-            for row in answers.to_dict("records")
-        ]
+        tables = _of_questions(output_dir, {**entities, "desc": "answers"}, "metrics.tsv", read_table)
+        rows = [row for found in tables.values() for answers in found for row in answers.to_dict("records")]
         # where no answer can be read, which is said, the table has all columns and no row
         columns = [name for name in COLUMNS if any(name in row for row in rows)] or list(COLUMNS)
         _keep(table, table_text(pd.DataFrame(rows, columns=columns)))
         kind = next((kind for kind in KINDS if f"n_{kind.features}" in columns), Grid)
         _keep(table.with_suffix(".json"), json_text(described_in(kind, {name: COLUMNS[name] for name in columns})))
-        contrasts: dict[str, list[dict[str, Any]]] = {}
-        for contrast, verdict in _of_questions(output_dir, entities, "validity.json", read_json_object):
-            contrasts.setdefault(contrast, []).append(verdict)
-        regions: dict[str, list[dict[str, Any]]] = {}
-        in_regions = _of_questions(output_dir, {**entities, "desc": "regionAnswers"}, "metrics.json", read_json_object)
-        for contrast, found in in_regions:
-            regions.setdefault(contrast, []).append({name: found.get(name) for name in _OF_REGIONS})
-        for contrast, verdicts in contrasts.items():
+        of_regions = {**entities, "desc": "regionAnswers"}
+        regions = _of_questions(output_dir, of_regions, "metrics.json", read_json_object)
+        for contrast, verdicts in _of_questions(output_dir, entities, "validity.json", read_json_object).items():
+            in_regions = [{name: found.get(name) for name in _OF_REGIONS} for found in regions.get(contrast, [])]
             content = {
                 "Description": "What each session contrast finds by the strategy to report.",
                 "Contrast": verdicts[0].get("Contrast"),
                 "SessionContrasts": [{name: verdict.get(name) for name in _OF_VERDICT} for verdict in verdicts],
-                **({"Regions": regions[contrast]} if contrast in regions else {}),
+                **({"Regions": in_regions} if in_regions else {}),
                 "Software": SOFTWARE,
             }
             name = file_name({**entities, "contrast": contrast, "desc": "summary"}, "results", ".json")
@@ -144,8 +137,9 @@ def write_summaries(output_dir: Path, entities: Mapping[str, str | None]) -> Non
 
 def _of_questions(
     output_dir: Path, entities: Mapping[str, str | None], end: str, read: Callable[[Path], Content]
-) -> Iterator[tuple[str, Content]]:
-    """Read the files of one kind of all questions, with the contrast that each is of."""
+) -> dict[str, list[Content]]:
+    """Read the files of one kind of all questions, by the contrast that they are of."""
+    of_contrasts: dict[str, list[Content]] = {}
     wanted = {key: label for key, label in entities.items() if label}
     for path in list_outputs(output_dir / "group"):
         parsed = parse_name(path.name)
@@ -155,9 +149,10 @@ def _of_questions(
         of_analysis = {key: label for key, label in parsed.entities.items() if key not in _OF_QUESTIONS}
         if contrast is not None and of_analysis == wanted:
             try:
-                yield contrast, read(path)
+                of_contrasts.setdefault(contrast, []).append(read(path))
             except ParticipantError as error:
                 say(f"{error} It is left out of the summaries until the group level is run again with --force.")
+    return of_contrasts
 
 
 def _keep(path: Path, text: str) -> None:
