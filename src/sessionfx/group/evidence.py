@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -105,13 +105,13 @@ def gather(
         sums = [total + of_block for total, of_block in zip(sums, of_plans, strict=True)] if sums else of_plans
     maps = {name: np.concatenate(part) for name, part in parts.items()}
     evidence = Evidence(
-        icc1=_median(maps.get("icc1")),
-        icc31=_median(maps.get("icc31")),
+        icc1=_over_voxels(maps.get("icc1")),
+        icc31=_over_voxels(maps.get("icc31")),
         icc31_active=None,
-        epsilon=_median(maps.get("epsilon")),
+        epsilon=_over_voxels(maps.get("epsilon")),
         epsilon_expected=expected_epsilon(len(there) - 1, len(inquiry.complete) - 1) if inquiry.has_epsilon else None,
         n_complete=len(inquiry.complete),
-        missingness=_share(maps.get("missingness")),
+        missingness=_over_voxels(maps.get("missingness"), np.nanmean),
         covariance=_covariance_matrix(covariance, inquiry.pairs, n_varying),
         dropout=DropoutCheck.found([dropout for dropout, _ in looked if dropout is not None])
         if inquiry.dropout
@@ -133,7 +133,7 @@ def with_active_regions(
         return evidence
     active = np.zeros(mean.stat_map.space.shape, dtype=bool)
     active[mean.stat_map.mask] = mean.is_suprathreshold
-    return replace(evidence, icc31_active=_median(maps["icc31"][active[stack.mask]]))
+    return replace(evidence, icc31_active=_over_voxels(maps["icc31"][active[stack.mask]]))
 
 
 def summarise_reliability(
@@ -220,16 +220,11 @@ def _missed_sessions(layout: MapLayout, cells: NDArray[np.float64]) -> tuple[Par
     return None if spectrum is None else (spectrum, spectral_contrast(spectrum, contrast))
 
 
-def _share(flags: NDArray[np.float64] | None) -> float | None:
-    if flags is None or not np.isfinite(flags).any():
-        return None
-    return float(np.nanmean(flags))
-
-
-def _median(values: NDArray[np.float64] | None) -> float | None:
-    if values is None or not np.isfinite(values).any():
-        return None
-    return float(np.nanmedian(values))
+def _over_voxels(
+    values: NDArray[np.float64] | None, of: Callable[[NDArray[np.float64]], Any] = np.nanmedian
+) -> float | None:
+    """Summarise values over voxels; None where there are none."""
+    return None if values is None or not np.isfinite(values).any() else float(of(values))
 
 
 @dataclass(frozen=True)
