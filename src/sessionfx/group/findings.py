@@ -213,14 +213,10 @@ class ContrastFindings:
     @cached_property
     def regions(self) -> dict[str, ContrastRegions]:
         """The regions of each atlas, by its label."""
-        study, analysis = self.study, self.analysis
         return {
-            atlas.label: ContrastRegions(
-                atlas=atlas, maps=study.maps, stack=self.stack, estimator=self._estimator, questions=study.questions,
-                sessions=tuple(analysis.selection.sessions), folder=analysis.folder,
-            )
-            for atlas in analysis.atlases
-        }  # fmt: skip
+            atlas.label: ContrastRegions(atlas, self.study, self.stack, self._estimator)
+            for atlas in self.analysis.atlases
+        }
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:

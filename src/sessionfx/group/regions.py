@@ -30,8 +30,8 @@ from sessionfx.group.peaks import by_participant, estimate_at, sessions_at
 from sessionfx.group.results import Peak, QuestionResults, StrategyResult, answers_among
 from sessionfx.group.stack import MapStack, maps_needed
 from sessionfx.group.store import BlockStore, scratch_file
-from sessionfx.group.strategies.base import Question
 from sessionfx.group.strategies.blocks import block_width
+from sessionfx.group.study import ContrastStudy
 from sessionfx.group.verdict import judge
 from sessionfx.space.regions import LEAST_SHARE, Regions
 from sessionfx.wording import counted, listed
@@ -69,32 +69,24 @@ class RegionValues:
         return np.asarray(np.isfinite(self.effects).sum(axis=0))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class ContrastRegions:
     """The regions of one atlas, and what is found in them for one first-level contrast.
 
     Attributes
     ----------
     atlas : Atlas
-    maps : tuple of FirstLevelMap
-        In the order of the layout.
+    study : ContrastStudy
+        Its maps and questions.
     stack : MapStack
         Of these maps, whose space and layout count here.
     estimator : GroupEstimator
-    questions : tuple of Question
-    sessions : tuple of str
-        Of the study.
-    folder : Path
-        For a file while it works.
     """
 
     atlas: Atlas
-    maps: tuple[FirstLevelMap, ...]
+    study: ContrastStudy
     stack: MapStack
     estimator: GroupEstimator
-    questions: tuple[Question, ...]
-    sessions: tuple[str, ...]
-    folder: Path
 
     @cached_property
     def regions(self) -> Regions:
@@ -104,7 +96,7 @@ class ContrastRegions:
     @property
     def rows(self) -> list[FirstLevelMap]:
         """All maps, those of the further rows of an F test after the others, as the stack has them."""
-        return [of_row for row in zip(*(found.of_rows for found in self.maps), strict=True) for of_row in row]
+        return [of_row for row in zip(*(found.of_rows for found in self.study.maps), strict=True) for of_row in row]
 
     @cached_property
     def measured(self) -> RegionValues:
@@ -192,10 +184,9 @@ class ContrastRegions:
             if strategy not in estimator.strategies
         }
         with self._region_stack() as stack:
-            found = estimator.estimate(self.questions, stack, self.sessions)
-            answered = stack
+            found = estimator.estimate(self.study.questions, stack, self.study.analysis.selection.sessions)
         answers = {}
-        for question, results in zip(self.questions, found.results, strict=True):
+        for question, results in zip(self.study.questions, found.results, strict=True):
             of = {**declined, **{result.name: result for result in results}}
             # neighbours in the list of regions are no clusters
             of |= {answer.name: replace(answer, clusters=pd.DataFrame()) for answer in answers_among(results)}
@@ -203,15 +194,14 @@ class ContrastRegions:
                 with_absence(of[strategy.name], question, estimator.model) for strategy in self.estimator.strategies
             )
             verdict = judge(question, self.stack.layout, complete, found.evidence, estimator.options)
-            judged = QuestionResults(question, complete, (), verdict)
-            judged = with_coverage(judged, answered)
+            judged = with_coverage(QuestionResults(question, complete, (), verdict), stack)
             answers[question.label] = replace(judged, verdict=judged.verdict.in_words(_of_regions))
         return answers
 
     @contextmanager
     def _region_stack(self) -> Iterator[MapStack]:
         """Keep the values as maps whose voxels are the regions that are answered."""
-        values, chosen = self.measured, self.is_answered
+        values, chosen, folder = self.measured, self.is_answered, self.study.analysis.folder
         size = (len(values.effects), int(chosen.sum()), block_width(len(values.effects)))
         mask = self.regions.as_mask(chosen)
         with ExitStack() as files:
@@ -219,7 +209,7 @@ class ContrastRegions:
             for own in (values.effects, values.variances):
                 store = None
                 if own is not None:
-                    store = BlockStore(files.enter_context(scratch_file(self.folder)), self.folder, *size)
+                    store = BlockStore(files.enter_context(scratch_file(folder)), folder, *size)
                     store.write(0, own[:, chosen])
                 stores.append(store)
             effects, variances = stores
