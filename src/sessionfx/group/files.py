@@ -220,6 +220,10 @@ class GroupFiles:
             "ClusterPeaks": _peaks(best.clusters),
         }
 
+    def links_to(self, paths: Mapping[str, Path]) -> list[dict[str, str]]:
+        """Give links from a page to files, by their titles."""
+        return [{"title": title, "href": self._relative(path)} for title, path in paths.items()]
+
     def _named(self, path: Path) -> str | list[str]:
         """Name a file, or those of both hemispheres."""
         names = [self._relative(file) for file in files_of(path)]

@@ -36,9 +36,7 @@ def region_section(regions: ContrastRegions, question: Question, files: GroupFil
         "picture": _sessions(regions, results),
         "rows": rows[:MOST_ROWS],
         "n_rows": len(rows),
-        "links": [
-            {"title": title, "href": path.relative_to(files.output_dir).as_posix()} for title, path in links.items()
-        ],
+        "links": files.links_to(links),
     }
 
 

@@ -18,7 +18,7 @@ from sessionfx.group.calibrated import LIMITS
 from sessionfx.group.clusters import INTERVAL_COLUMNS, SIZES, places_of, sizes_of
 from sessionfx.group.coverage import coverage_text
 from sessionfx.group.evidence_tables import evidence_tables
-from sessionfx.group.files import GroupFiles, absence_summary, answer_summary
+from sessionfx.group.files import absence_summary, answer_summary
 from sessionfx.group.findings import ContrastFindings
 from sessionfx.group.influence import Influence, most_influential
 from sessionfx.group.page import contrast_section
@@ -336,7 +336,9 @@ def _question(
         "label": label,
         "title": title + (f" (the same as {listed(same)})" if same else ""),
         "headline": _headline(asked, first, model),
-        "links": _links(found.files, asked, first),
+        "links": found.files.links_to(
+            AnswerFiles(found.files, asked.question, first.label).named(first.stat_map.estimate.maps()) if first else {}
+        ),
         "verdict": asked.verdict.text,
         "maps": [
             {"strategy": STRATEGIES[shown.strategy].title, "kind": _KINDS[shown.kind], "picture": shown.picture,
@@ -428,14 +430,6 @@ def _figures_text(answer: Answer, model: GroupModel) -> str:
         f"{summary['n_above']:,} of {there} have {statistic} ≥ {z_text(answer.threshold)} "
         f"({threshold_words(model)}); {largest}."
     )
-
-
-def _links(files: GroupFiles, asked: QuestionResults, first: Answer | None) -> list[dict[str, str]]:
-    """Name the files of the answer to report, by relative links."""
-    if first is None:
-        return []
-    paths = AnswerFiles(files, asked.question, first.label).named(first.stat_map.estimate.maps())
-    return [{"title": title, "href": path.relative_to(files.output_dir).as_posix()} for title, path in paths.items()]
 
 
 def _clusters(first: Answer | None, asked: QuestionResults) -> list[dict[str, Any]]:
