@@ -75,9 +75,8 @@ def judge(
         judgements = with_rates(judgements, rates)
         facts["CalibratedFalsePositives"] = nominal_rates(rates)
     recommended = _recommend(grounds, judgements, rates or {})
-    titles = {result.name: result.title for result in results}
     same = _give_the_same([answer for answer in answers_among(results) if answer.name in recommended])
-    text = _sentences(layout, recommended, judgements, titles, evidence, same)
+    text = _sentences(layout, recommended, judgements, evidence, same)
     return Verdict(text, recommended, judgements, facts)
 
 
@@ -177,14 +176,13 @@ def _sentences(
     layout: MapLayout,
     recommended: tuple[str, ...],
     judgements: Mapping[str, Judgement],
-    titles: Mapping[str, str],
     evidence: Evidence,
     same: bool,
 ) -> str:
     k, balanced, n = layout.n_sessions, layout.is_balanced, len(layout.unique_participants)
     if not recommended:
-        return _nothing_to_report(judgements, titles)
-    first, *others = (titles[name] for name in recommended)
+        return _nothing_to_report(judgements)
+    first, *others = map(_title, recommended)
     people = (
         f"{n} participants with {'one map each' if k == 1 else f'{k} sessions'}{'' if balanced else ', some missing'}"
     )
@@ -196,20 +194,24 @@ def _sentences(
             if same
             else "a valid answer too" + ("." if balanced else ", from the participants who can give one.")
         )
-    rest = _others(recommended, judgements, titles)
+    rest = _others(recommended, judgements)
     return " ".join(filter(None, [text, rest, _unseen_dropout(layout, evidence)]))
 
 
-def _nothing_to_report(judgements: Mapping[str, Judgement], titles: Mapping[str, str]) -> str:
+def _title(strategy: str) -> str:
+    return STRATEGIES[strategy].title
+
+
+def _nothing_to_report(judgements: Mapping[str, Judgement]) -> str:
     if all(judgement.valid == "declined" for judgement in judgements.values()):
         refusals: dict[str, list[str]] = {}
         for name, judgement in judgements.items():
-            refusals.setdefault(judgement.reason, []).append(titles[name])
+            refusals.setdefault(judgement.reason, []).append(_title(name))
         return "No strategy that was run can answer this question. " + " ".join(
             f"{joined(names)}: {refusal}" for refusal, names in refusals.items()
         )
     text = "None of the strategies that were run can be trusted for this question. "
-    text += _others((), judgements, titles)
+    text += _others((), judgements)
     robust = sorted(
         (strategy for strategy in STRATEGIES.values() if strategy.is_robust), key=lambda strategy: strategy.preference
     )
@@ -217,10 +219,10 @@ def _nothing_to_report(judgements: Mapping[str, Judgement], titles: Mapping[str,
     return text + (f" Run {' or '.join(untried)} (--strategy)." if untried else "")
 
 
-def _others(recommended: Sequence[str], judgements: Mapping[str, Judgement], titles: Mapping[str, str]) -> str:
+def _others(recommended: Sequence[str], judgements: Mapping[str, Judgement]) -> str:
     words = {"yes": "is valid too", "conditional": "with care only", "no": "is not to be trusted"}
     return " ".join(
-        f"{titles[name]} {words[judgement.valid]}: {judgement.reason}"
+        f"{_title(name)} {words[judgement.valid]}: {judgement.reason}"
         for name, judgement in judgements.items()
         if name not in recommended and judgement.valid in words
     )
