@@ -270,8 +270,7 @@ def answers(situation: Situation, questions: Sequence[Question], maps: NDArray[n
     stack = _Stack(situation.layout, maps)
     with mock.patch.object(participant_evidence, "_VOXELS", EVIDENCE_VOXELS):
         found = ESTIMATOR.estimate(questions, stack, situation.sessions)
-    mean = found.mean if found.reliability else None
-    evidence = with_active_regions(found.evidence, found.reliability, stack, mean)
+    evidence = with_active_regions(found.evidence, found.reliability, stack, found.mean)
     return [
         ESTIMATOR.compared(question, results, stack, evidence)
         for question, results in zip(questions, found.results, strict=True)

@@ -271,9 +271,9 @@ def _taught(planned: StrategyResult, of_core: StrategyResult) -> StrategyResult:
 
 def _compare(a: StrategyResult, b: StrategyResult) -> PairResult:
     if not (isinstance(a, Answer) and isinstance(b, Answer)):
-        return PairResult(a, b, None, " ".join(f"{each.title}: {each.refusal}" for each in (a, b) if each.refusal))
-    agreement = compare(*common_z(a, b), a.threshold, b.threshold, two_sided=a.stat_map.estimate.two_sided)
-    return PairResult(a, b, agreement, "")
+        return PairResult(a, b, None)
+    two_sided = a.stat_map.estimate.two_sided
+    return PairResult(a, b, compare(*common_z(a, b), a.threshold, b.threshold, two_sided=two_sided))
 
 
 def cluster_table(stat_map: StatMap[Any], threshold: float, minimum_voxels: int) -> pd.DataFrame:

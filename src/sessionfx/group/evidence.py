@@ -129,7 +129,7 @@ def with_active_regions(
     evidence: Evidence, maps: dict[str, NDArray[np.float64]], stack: MapStack, mean: StrategyResult | None
 ) -> Evidence:
     """Add the reliability where the session mean is suprathreshold: there it matters to the strategies."""
-    if not isinstance(mean, Answer):
+    if not maps or not isinstance(mean, Answer):
         return evidence
     active = np.zeros(mean.stat_map.space.shape, dtype=bool)
     active[mean.stat_map.mask] = mean.is_suprathreshold

@@ -113,15 +113,13 @@ class ContrastFindings:
     def evidence(self) -> Evidence:
         """What the maps say about the assumptions of the strategies."""
         found = self._found
-        mean = found.mean if found.reliability else None
-        return with_active_regions(found.evidence, found.reliability, self.stack.core, mean)
+        return with_active_regions(found.evidence, found.reliability, self.stack.core, found.mean)
 
     @cached_property
     def reliability(self) -> Reliability | None:
         """Intraclass correlations, where there are any."""
-        found = self._found
-        mean = found.mean if found.reliability else None
-        return summarise_reliability(found.reliability, self.stack.core, mean, self.analysis.model.cluster_threshold)
+        found, smallest = self._found, self.analysis.model.cluster_threshold
+        return summarise_reliability(found.reliability, self.stack.core, found.mean, smallest)
 
     @cached_property
     def calibration(self) -> pd.DataFrame | None:

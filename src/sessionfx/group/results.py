@@ -127,7 +127,11 @@ class PairResult:
     a: StrategyResult
     b: StrategyResult
     agreement: Agreement | None
-    refusal: str
+
+    @property
+    def refusal(self) -> str:
+        """Why they are not compared."""
+        return " ".join(f"{result.title}: {result.refusal}" for result in (self.a, self.b) if result.refusal)
 
 
 def common_z(a: Answer, b: Answer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -54,9 +54,6 @@ class Maps(Protocol):
     def blocks(self) -> Sequence[slice]:
         """Names of the blocks that together have every voxel once, in order."""
 
-    def effects(self, block: slice) -> NDArray[np.floating]:
-        """Read the effects of a block's voxels, of shape (N, v)."""
-
     def handed_out(self, block: slice, *, with_variances: bool) -> tuple[Any, Any]:
         """Give effects, and variances or None, to who computes with them, as what `as_block` takes."""
 
