@@ -12,7 +12,7 @@ from sessionfx.bids.names import comparable_label
 from sessionfx.errors import CommandLineError
 from sessionfx.models.mapping import plan_model
 from sessionfx.models.plan import Plan
-from sessionfx.models.reader import StatsModel, read_model
+from sessionfx.models.reader import StatsModel, parse_model, read_model
 from sessionfx.options import Options
 from sessionfx.options.groups import DEFAULTS, GROUP_OF
 from sessionfx.options.table import OPTIONS
@@ -120,9 +120,11 @@ def with_group(path: Path, options: Options) -> Options | None:
 
 def _without_group(model: StatsModel) -> StatsModel:
     """Leave out the nodes of the group."""
-    nodes = tuple(node for node in model.nodes if node.level != "Dataset")
-    names = {node.name for node in nodes}
-    return replace(model, nodes=nodes, edges=tuple(edge for edge in model.edges if edge.destination in names))
+    content = {**model.content, "Nodes": [node for node in model.content["Nodes"] if node["Level"] != "Dataset"]}
+    if "Edges" in content:
+        names = {node["Name"] for node in content["Nodes"]}
+        content["Edges"] = [edge for edge in content["Edges"] if edge["Destination"] in names]
+    return parse_model(content, "")
 
 
 def _agreed(name: str, asked: Any, said: Any, plan: Plan) -> Any:

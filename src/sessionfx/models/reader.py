@@ -132,6 +132,8 @@ class StatsModel:
     nodes : tuple of Node
     edges : tuple of Edge
         Those of a file without any connect its nodes in their order.
+    content : mapping of str to object
+        What it was read from, as JSON has it.
     """
 
     name: str
@@ -140,6 +142,7 @@ class StatsModel:
     input: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...] = ()
+    content: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def node(self, name: str) -> Node:
         """Give the node of a name."""
@@ -329,6 +332,7 @@ class _Reader:
             input=self.filter(found.get("Input", {}), "Input"),
             nodes=nodes,
             edges=tuple(edges),
+            content=content,
         )
 
     def node(self, content: Any, number: int) -> Node:

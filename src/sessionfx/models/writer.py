@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from sessionfx.ask.event_model import parse_event_model
 from sessionfx.ask.expressions import ExpressionError, parse_expression, split_name
 from sessionfx.errors import CommandLineError
 from sessionfx.models.instructions import TRANSFORMER
-from sessionfx.models.reader import INTERCEPT, Contrast, Model, Node, StatsModel, parse_model
+from sessionfx.models.reader import Node, StatsModel, parse_model
 from sessionfx.models.written_events import WrittenEvents, write_events
 from sessionfx.options import Options
 from sessionfx.options.groups import GROUP_OF
@@ -98,13 +99,14 @@ def written_model(options: Options) -> dict[str, Any]:
     recipe = options.first_level.recipe
     if recipe is None:
         return _of_options(options)
-    section = {"Version": __version__, "DesignsFrom": "nodes", "Options": said_options(options, recipe.said)}
-    nodes = tuple(_with_section(node, section) if node.name == recipe.node else node for node in recipe.model.nodes)
-    return model_content(replace(recipe.model, nodes=nodes))
-
-
-def _with_section(node: Node, section: Mapping[str, Any]) -> Node:
-    return replace(node, model=replace(node.model, software={**node.model.software, PROGRAM: section}))
+    content = deepcopy(dict(recipe.model.content))
+    run = next(node for node in content["Nodes"] if node["Name"] == recipe.node)
+    run["Model"].setdefault("Software", {})[PROGRAM] = {
+        "Version": __version__,
+        "DesignsFrom": "nodes",
+        "Options": said_options(options, recipe.said),
+    }
+    return content
 
 
 def _of_options(options: Options) -> dict[str, Any]:
@@ -308,103 +310,3 @@ def agrees(model: StatsModel, values: Mapping[str, Any]) -> str:
 def _comparable(node: Node) -> Node:
     """Leave out the options themselves."""
     return replace(node, model=replace(node.model, software={}))
-
-
-# Models as content of a file --------------------------------------------------------------------------------
-
-
-def model_content(model: StatsModel) -> dict[str, Any]:
-    """Write a model as the content of its file; `reader.parse_model` reads the same model back."""
-    return _filled(
-        {
-            "Name": model.name,
-            "BIDSModelVersion": model.version,
-            "Description": model.description,
-            "Input": {entity: list(labels) for entity, labels in model.input.items()},
-            "Nodes": [_node(node) for node in model.nodes],
-        }
-    ) | {
-        "Edges": [
-            _filled(
-                {
-                    "Source": edge.source,
-                    "Destination": edge.destination,
-                    "Filter": {key: list(labels) for key, labels in edge.filter.items()},
-                }
-            )
-            for edge in model.edges
-        ]
-    }
-
-
-def _filled(content: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in content.items() if value not in ("", {}, None)}
-
-
-def _node(node: Node) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "Level": node.level,
-        "Name": node.name,
-        "GroupBy": list(node.group_by),
-        "Transformations": None,
-        "Model": _design(node.model),
-        "Contrasts": [_standard(contrast) for contrast in node.contrasts] or None,
-        "DummyContrasts": None,
-    }
-    if node.transformer:
-        instructions = [
-            {
-                "Name": item.name,
-                "Input": list(item.inputs),
-                **{key: _argument(value) for key, value in item.arguments.items()},
-                **({"Output": list(item.outputs)} if item.outputs else {}),
-            }
-            for item in node.instructions
-        ]
-        content["Transformations"] = {"Transformer": node.transformer, "Instructions": instructions}
-    dummies = node.dummy_contrasts
-    if dummies is not None:
-        named = {} if dummies.contrasts is None else {"Contrasts": _columns(dummies.contrasts)}
-        content["DummyContrasts"] = {"Test": dummies.test, **named}
-    return _filled(content)
-
-
-def _argument(value: Any) -> Any:
-    """Write an argument of an instruction: names, numbers, or pairs of old and new values."""
-    if isinstance(value, tuple):
-        if value and isinstance(value[0], tuple):
-            return [{"key": old, "value": new} for old, new in value]
-        return list(value)
-    return value
-
-
-def _design(model: Model) -> dict[str, Any]:
-    hrf = model.hrf
-    content = {
-        "Type": model.type,
-        "X": _columns(model.x),
-        "Formula": model.formula,
-        "HRF": None
-        if hrf is None
-        else {"Variables": list(hrf.variables), "Model": hrf.model, "Parameters": dict(hrf.parameters)},
-        "Options": {
-            name: {key: list(labels) for key, labels in value.items()} if name == "Mask" else value
-            for name, value in model.options.items()
-        },
-        "Software": {name: dict(settings) for name, settings in model.software.items()},
-    }
-    return _filled(content)
-
-
-def _standard(contrast: Contrast) -> dict[str, Any]:
-    rows = [list(row) for row in contrast.weights]
-    return {
-        "Name": contrast.name,
-        "ConditionList": _columns(contrast.conditions),
-        "Weights": rows if contrast.test == "F" else rows[0],
-        "Test": contrast.test,
-    }
-
-
-def _columns(names: Sequence[str]) -> list[str | int]:
-    return [1 if name == INTERCEPT else name for name in names]
