@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from map_stacks import layout_of
 from normal_maps import NormalNoise, compound_symmetry
 from sessionfx.ask.covariates import GroupContrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
@@ -22,14 +23,6 @@ LEVEL = 1 - 1e-5
 
 def sessions_of(n_sessions: int) -> tuple[str, ...]:
     return tuple(f"{index + 1:02d}" for index in range(n_sessions))
-
-
-def layout_of(attendance: NDArray[np.bool_], covariate: NDArray[np.float64] | None = None) -> MapLayout:
-    """One map per True cell of a participants × sessions table."""
-    cells = np.argwhere(attendance)
-    sessions = sessions_of(attendance.shape[1])
-    covariates = {} if covariate is None else {"covariate_names": ("age",), "covariates": covariate[cells[:, 0], None]}
-    return MapLayout(tuple(f"{i:02d}" for i, _ in cells), tuple(sessions[j] for _, j in cells), **covariates)
 
 
 def full(n_participants: int, n_sessions: int) -> NDArray[np.bool_]:
@@ -52,7 +45,7 @@ def table_of(
     sessions = sessions_of(attendance.shape[1])
     chosen = {name: STRATEGIES[name] for name in strategies or STRATEGIES}
     questions = [Question(asked, group) for asked in resolve_session_contrasts(texts, sessions)]
-    layout = layout_of(attendance, covariate)
+    layout = layout_of(attendance, **({} if covariate is None else {"age": covariate}))
     noise = NormalNoise(layout, sessions, covariance, means)
     table = calibrate(layout, questions, chosen, GroupOptions(), noise, n_voxels=n_voxels, seed=seed)
     return table.set_index(["question", "strategy"])

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from map_stacks import gather_evidence, stack_of
+from map_stacks import gather_evidence, layout_of, stack_of
 from sessionfx.group.evidence import summarise_reliability
 from sessionfx.group.judgement import Evidence
 from sessionfx.group.results import Answer, StrategyResult
@@ -24,12 +24,6 @@ SHAPE = (25, 20, 10)
 N_VOXELS = int(np.prod(SHAPE))
 
 
-def layout_of(attendance: NDArray[np.bool_]) -> MapLayout:
-    """One map per True cell of a participants × sessions table."""
-    cells = [(f"{i + 1:02d}", f"{j + 1}") for i, j in np.argwhere(attendance)]
-    return MapLayout(tuple(cell[0] for cell in cells), tuple(cell[1] for cell in cells))
-
-
 def everywhere(layout: MapLayout, effects: NDArray[np.float64]) -> MapStack:
     """Stack maps of at most N_VOXELS voxels."""
     mask = np.zeros(SHAPE, dtype=bool)
@@ -42,7 +36,7 @@ def evidence_of(
 ) -> tuple[Evidence, dict[str, NDArray[np.float64]]]:
     """From values of shape (n, k, V), of which only the attended ones are seen."""
     stack = everywhere(layout_of(attendance), cube[attendance])
-    return gather_evidence(stack, [str(j + 1) for j in range(attendance.shape[1])])
+    return gather_evidence(stack, [f"{j + 1:02d}" for j in range(attendance.shape[1])])
 
 
 def compound_symmetric(seed: int, n: int, k: int, icc: float, n_voxels: int = N_VOXELS) -> NDArray[np.float64]:
@@ -203,7 +197,7 @@ def test_covariance_is_positive_semidefinite_whatever_is_missing() -> None:
         attendance[:, 0] |= ~attendance.any(axis=1)
         attendance[:2] = True
         cube = rng.normal(size=(5, 4, N_VOXELS))[:, :, :50]
-        matrix = gather_evidence(everywhere(layout_of(attendance), cube[attendance]), ["1", "2", "3", "4"])[
+        matrix = gather_evidence(everywhere(layout_of(attendance), cube[attendance]), ["01", "02", "03", "04"])[
             0
         ].covariance
         np.testing.assert_allclose(matrix, matrix.T, atol=1e-12)

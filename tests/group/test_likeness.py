@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from array_study import everyone
 from group_study import START, make_study, strict_json
+from map_stacks import layout_of
 from pages import text_of
 from sessionfx.cli import main
 from sessionfx.group.likeness import Likeness, LikenessCheck, likeness_table
@@ -19,11 +20,6 @@ from sessionfx.statistics.likeness import profiles_of, sums_of
 
 N_VOXELS = 3000
 ODD = {"reversed": "opposite sign", "scaled": "in other units", "noise": "unlike", "other contrast": "unlike"}
-
-
-def layout_of(n: int, k: int) -> MapLayout:
-    owners, places = np.nonzero(everyone(n, k))
-    return MapLayout(tuple(f"{i + 1:02d}" for i in owners), tuple(f"{j + 1:02d}" for j in places))
 
 
 def maps_of(n: int, k: int, seed: int, signal: float = 1.5) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -68,7 +64,7 @@ def test_an_odd_participant_is_found_and_nobody_else(kind: str, words: str, n: i
         maps[own] = rng.standard_normal(maps[own].shape) * maps[own].std()
     else:
         maps[own] += 1.5 * (rng.permutation(pattern) - pattern)
-    (remark,) = looked_at(layout_of(n, k), maps).remarks
+    (remark,) = looked_at(layout_of(everyone(n, k)), maps).remarks
     assert remark.startswith("sub-03: ")
     assert words in remark
 
@@ -76,14 +72,14 @@ def test_an_odd_participant_is_found_and_nobody_else(kind: str, words: str, n: i
 def test_an_odd_session_of_an_ordinary_participant_is_found() -> None:
     maps, _ = maps_of(14, 3, seed=3)
     maps[4] *= -1
-    (remark,) = looked_at(layout_of(14, 3), maps).remarks
+    (remark,) = looked_at(layout_of(everyone(14, 3)), maps).remarks
     assert remark.startswith("sub-02, ses-02: its effects have the opposite sign")
 
 
 @pytest.mark.slow
 def test_in_clean_studies_almost_nobody_stands_out() -> None:
     found = [
-        bool(looked_at(layout_of(n, k), maps_of(n, k, seed, signal)[0]).remarks)
+        bool(looked_at(layout_of(everyone(n, k)), maps_of(n, k, seed, signal)[0]).remarks)
         for seed in range(8)
         for n, k in ((8, 2), (12, 1), (20, 2))
         for signal in (0.0, 0.5, 1.5)
@@ -94,17 +90,17 @@ def test_in_clean_studies_almost_nobody_stands_out() -> None:
 def test_few_participants_are_compared_and_two_are_not() -> None:
     maps, _ = maps_of(5, 1, seed=4)
     maps[0] *= -1
-    few = looked_at(layout_of(5, 1), maps)
+    few = looked_at(layout_of(everyone(5, 1)), maps)
     assert few.participants["correlation"].idxmin() == 0
     assert not few.remarks
-    assert looked_at(layout_of(2, 2), np.ones((4, 8))).participants.empty
+    assert looked_at(layout_of(everyone(2, 2)), np.ones((4, 8))).participants.empty
 
 
 def test_equal_and_constant_maps_have_no_correlation() -> None:
     maps, _ = maps_of(9, 1, seed=5)
     maps[3] = 2.5
-    assert looked_at(layout_of(9, 1), maps).remarks == ["sub-04: its values are all the same."]
-    table = likeness_table(looked_at(layout_of(9, 1), np.ones((9, 10))))
+    assert looked_at(layout_of(everyone(9, 1)), maps).remarks == ["sub-04: its values are all the same."]
+    table = likeness_table(looked_at(layout_of(everyone(9, 1)), np.ones((9, 10))))
     assert table["correlation"].isna().all()
 
 

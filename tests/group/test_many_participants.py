@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import linalg
 
+from map_stacks import layout_of
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.participant_evidence import DropoutCheck, ValueCheck
 from sessionfx.group.strategies import STRATEGIES, session_model
@@ -28,16 +29,13 @@ from sessionfx.statistics.participant_variance import ParticipantSpectrum, parti
 SESSIONS = ("01", "02", "03")
 
 
-def layout_of(n_participants: int, n_sessions: int, missing: float, *, with_age: bool = False) -> MapLayout:
+def drawn_layout(n_participants: int, n_sessions: int, missing: float, *, with_age: bool = False) -> MapLayout:
     rng = np.random.default_rng(n_participants)
     there = rng.random((n_participants, n_sessions)) >= missing
     there[:, 0] |= ~there.any(axis=1)
-    owners, sessions = np.nonzero(there)
     ages = rng.normal(size=n_participants)
-    return MapLayout(
-        tuple(f"{owner:04d}" for owner in owners), tuple(SESSIONS[session] for session in sessions),
-        ("age",) if with_age else (), (ages - ages.mean())[owners][:, None] if with_age else np.empty((0, 0)),
-    )  # fmt: skip
+    labels = [f"{owner:04d}" for owner in range(n_participants)]
+    return layout_of(there, labels, **({"age": ages - ages.mean()} if with_age else {}))
 
 
 def design_of(layout: MapLayout) -> NDArray[np.float64]:
@@ -69,7 +67,7 @@ CASES = [(2, 0.0, False), (3, 0.0, False), (3, 0.0, True), (3, 0.15, False), (3,
 @pytest.mark.slow
 @pytest.mark.parametrize(("n_sessions", "missing", "with_age"), CASES)
 def test_sums_of_squares_are_those_of_the_eigenspaces_bases(n_sessions: int, missing: float, with_age: bool) -> None:
-    layout = layout_of(60, n_sessions, missing, with_age=with_age)
+    layout = drawn_layout(60, n_sessions, missing, with_age=with_age)
     spectrum = participant_spectrum(design_of(layout), layout.participants)
     rng = np.random.default_rng(1)
     own = {label: rng.normal(size=50) for label in layout.unique_participants}
@@ -90,7 +88,7 @@ def test_twice_the_participants_are_twice_the_numbers_per_voxel(
 ) -> None:
     few, many = (
         numbers_per_voxel(participant_spectrum(design_of(layout), layout.participants))
-        for layout in (layout_of(n, n_sessions, missing, with_age=with_age) for n in (60, 120))
+        for layout in (drawn_layout(n, n_sessions, missing, with_age=with_age) for n in (60, 120))
     )
     assert many < 2.3 * few
 
@@ -99,7 +97,7 @@ def test_twice_the_participants_are_twice_the_numbers_per_voxel(
 @pytest.mark.parametrize("n_participants", [40, 80])
 @pytest.mark.parametrize("missing", [0.0, 0.2])
 def test_every_default_strategy_is_thin(n_participants: int, missing: float) -> None:
-    layout = layout_of(n_participants, 3, missing)
+    layout = drawn_layout(n_participants, 3, missing)
     n_maps = len(layout.participants)
     for asked in resolve_session_contrasts(["mean", "ses-02 - ses-01", "linear", "any"], SESSIONS):
         question = Question(asked)
@@ -125,7 +123,7 @@ def test_every_default_strategy_is_thin(n_participants: int, missing: float) -> 
 
 @pytest.mark.parametrize("missing", [0.0, 0.2])
 def test_least_squares_with_participants_taken_out_first_is_least_squares(missing: float) -> None:
-    layout = layout_of(30, 3, missing)
+    layout = drawn_layout(30, 3, missing)
     units = np.array([[float(a == b) for b in layout.unique_participants] for a in layout.participants])
     design = np.hstack([design_of(layout), units[:, 1:]])
     contrast = np.append([-1.0, 1.0, 0.0], np.zeros(units.shape[1] - 1))
@@ -142,7 +140,7 @@ def test_least_squares_with_participants_taken_out_first_is_least_squares(missin
 @pytest.mark.slow
 def test_ten_thousand_maps_are_planned_without_matrices_of_maps_by_maps() -> None:
     """One such matrix would take 800 MB, and one of participants by participants 200 MB."""
-    layout = layout_of(5000, 2, 0.0, with_age=True)
+    layout = drawn_layout(5000, 2, 0.0, with_age=True)
     missing = layout.at_rows(np.delete(np.arange(10_000), np.arange(0, 10_000, 11)))
     values = np.random.default_rng(5).normal(size=(len(missing.participants), 64))
     tracemalloc.start()
@@ -164,7 +162,7 @@ def test_ten_thousand_maps_are_planned_without_matrices_of_maps_by_maps() -> Non
 
 
 def test_many_indicators_are_not_written_out_and_answer_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    layout = layout_of(30, 3, 0.2, with_age=True)
+    layout = drawn_layout(30, 3, 0.2, with_age=True)
     values = np.random.default_rng(6).normal(size=(len(layout.participants), 40)) + 3
     for asked in resolve_session_contrasts(["ses-02 - ses-01", "linear", "any"], SESSIONS):
         written = STRATEGIES["session-model"].plan(layout, Question(asked), GroupOptions())
@@ -189,7 +187,7 @@ def test_many_indicators_are_not_written_out_and_answer_alike(monkeypatch: pytes
 def test_what_participants_share_is_found_without_all_pairs_of_them(
     n_responses: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    layout = layout_of(300, 3, 0.2, with_age=True)
+    layout = drawn_layout(300, 3, 0.2, with_age=True)
     contrast = np.array([-1.0, 1.0, 0.0, 0.0, 0.0, 0.0])
     design = design_of(layout)
     values = np.random.default_rng(7).normal(size=(len(design) * n_responses, 50))

@@ -11,6 +11,7 @@ from nilearn.glm.regression import OLSModel
 from numpy.typing import NDArray
 from scipy import stats
 
+from map_stacks import layout_of
 from properties import examples
 from sessionfx.ask.covariates import GroupContrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
@@ -25,18 +26,6 @@ from sessionfx.statistics.linear_algebra import is_estimable
 from sessionfx.statistics.random_intercept import estimate_mixed
 
 N_VOXELS = 7
-
-
-def layout_of(attendance: NDArray[np.bool_], names: list[str] | None = None) -> MapLayout:
-    """One map per True cell of a participants × sessions table."""
-    participants = names or [f"{index + 1:02d}" for index in range(len(attendance))]
-    cells = [
-        (participants[i], f"{j + 1:02d}")
-        for i in range(attendance.shape[0])
-        for j in range(attendance.shape[1])
-        if attendance[i, j]
-    ]
-    return MapLayout(tuple(cell[0] for cell in cells), tuple(cell[1] for cell in cells))
 
 
 def question(text: str, n_sessions: int) -> Question:

@@ -1,4 +1,4 @@
-"""Stacks of maps made from arrays, for tests of what the group level does with them."""
+"""Layouts and stacks of maps made from arrays, for tests of what the group level does with them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,18 @@ from sessionfx.group.store import BlockStore
 from sessionfx.group.strategies.base import MapLayout
 from sessionfx.group.strategies.blocks import block_width
 from sessionfx.space.grid import Grid
+
+
+def layout_of(attendance: NDArray[np.bool_], names: Sequence[str] = (), **covariates: NDArray[np.float64]) -> MapLayout:
+    """One map per True cell of a participants × sessions table; covariates of the participants by their names."""
+    owners, places = np.nonzero(attendance)
+    labels = names or [f"{i + 1:02d}" for i in range(len(attendance))]
+    return MapLayout(
+        tuple(labels[i] for i in owners),
+        tuple(f"{j + 1:02d}" for j in places),
+        tuple(covariates),
+        np.column_stack(list(covariates.values()))[owners] if covariates else np.empty((0, 0)),
+    )
 
 
 def stack_of(layout: MapLayout, effects: NDArray[np.float64], mask: NDArray[np.bool_]) -> MapStack:

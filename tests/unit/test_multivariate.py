@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from map_stacks import layout_of
 from properties import examples
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.strategies import STRATEGIES
@@ -23,13 +24,11 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def any_session(n_sessions: int) -> Question:
-    return Question(resolve_session_contrasts(["any"], [str(j + 1) for j in range(n_sessions)])[0])
+    return Question(resolve_session_contrasts(["any"], [f"{j + 1:02d}" for j in range(n_sessions)])[0])
 
 
 def balanced_layout(n: int, k: int) -> MapLayout:
-    return MapLayout(
-        tuple(f"{i:02d}" for i in range(n) for _ in range(k)), tuple(str(j + 1) for _ in range(n) for j in range(k))
-    )
+    return layout_of(np.ones((n, k), dtype=bool))
 
 
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 12), seeds)
@@ -148,7 +147,7 @@ def test_session_models_any_with_missing_sessions_compares_two_models(n: int, k:
     attendance[:3] = True
     attendance[:, 0] |= ~attendance.any(axis=1)
     owners, sessions = np.nonzero(attendance)
-    layout = MapLayout(tuple(f"{i:02d}" for i in owners), tuple(str(j + 1) for j in sessions))
+    layout = layout_of(attendance)
     values = rng.normal(size=(len(owners), N_VOXELS))
     found = STRATEGIES["session-model"].plan(layout, any_session(k), GroupOptions()).estimate(values, None)
     participants, columns = np.eye(n)[owners], np.eye(k)[sessions]

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage, stats
 
+from map_stacks import layout_of
 from sessionfx.ask.covariates import GroupContrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.evidence_tables import evidence_rows, evidence_table_row
@@ -79,7 +80,7 @@ def test_what_the_sessions_means_take_from_the_scores_does_not_look_like_dropout
     attendance = rng.permutation(np.arange(60) >= 15).reshape(20, 3)
     attendance[~attendance.any(axis=1), 0] = True
     layout = layout_of(attendance)
-    check = DropoutCheck.of(layout, layout.session_columns(["1", "2", "3"]))
+    check = DropoutCheck.of(layout, layout.session_columns(["01", "02", "03"]))
     assert check is not None
     owners = np.nonzero(attendance)[0]
     for icc in (0.1, 0.5, 0.8):
@@ -124,11 +125,6 @@ def test_outliers_are_found_as_often_as_chance_gives_and_named() -> None:
     assert (single[4], none[4]) == (1, 0)
 
 
-def layout_of(attendance: NDArray[np.bool_]) -> MapLayout:
-    cells = np.argwhere(attendance)
-    return MapLayout(tuple(f"{i:02d}" for i, _ in cells), tuple(f"{j + 1}" for _, j in cells))
-
-
 def smooth(rng: np.random.Generator, n_maps: int) -> NDArray[np.float64]:
     fields = ndimage.gaussian_filter(rng.normal(size=(n_maps, 10, 10, 6)), (0, 2, 2, 2))
     return (fields / fields.std()).reshape(n_maps, -1)
@@ -147,7 +143,7 @@ def test_in_smooth_brains_skewness_and_dropout_are_called_notable_as_rarely_as_c
     rng = np.random.default_rng(4)
     attendance = np.ones((20, 2 if "two" in pattern else 3), dtype=bool)
     attendance[tuple(np.transpose(DROPOUT[pattern]))] = False
-    sessions = [f"{j + 1}" for j in range(attendance.shape[1])]
+    sessions = [f"{j + 1:02d}" for j in range(attendance.shape[1])]
     layout = layout_of(attendance)
     check = ValueCheck.of(layout, Question(resolve_session_contrasts(["mean"], sessions)[0]), GroupOptions())
     dropout = DropoutCheck.of(layout, layout.session_columns(sessions))
@@ -170,7 +166,7 @@ def test_levels_and_changes_that_go_with_dropout_are_seen() -> None:
     attendance = np.ones((20, 3), dtype=bool)
     attendance[:8, 2] = False
     layout = layout_of(attendance)
-    check = DropoutCheck.of(layout, layout.session_columns(["1", "2", "3"]))
+    check = DropoutCheck.of(layout, layout.session_columns(["01", "02", "03"]))
     assert check is not None
     owners, sessions = np.nonzero(attendance)
     noise = rng.normal(size=(20, 300))[owners] + rng.normal(size=(len(owners), 300)) + 3.0 * sessions[:, None]
@@ -188,7 +184,7 @@ def test_levels_and_changes_that_go_with_dropout_are_seen() -> None:
 
 def test_what_reaches_the_estimate_is_one_over_n_for_a_mean_and_nothing_for_groups_of_equal_size() -> None:
     layout = layout_of(np.ones((12, 2), dtype=bool))
-    mean = resolve_session_contrasts(["mean"], ["1", "2"])[0]
+    mean = resolve_session_contrasts(["mean"], ["01", "02"])[0]
     check = ValueCheck.of(layout, Question(mean), GroupOptions())
     assert check is not None
     assert check.carried == pytest.approx(1 / 12)
@@ -202,12 +198,12 @@ def test_what_reaches_the_estimate_is_one_over_n_for_a_mean_and_nothing_for_grou
 
 
 def test_few_participants_and_questions_without_values_have_no_evidence() -> None:
-    mean, change = resolve_session_contrasts(["mean", "ses-2 - ses-1"], ["1", "2"])
+    mean, change = resolve_session_contrasts(["mean", "ses-02 - ses-01"], ["01", "02"])
     assert ValueCheck.of(layout_of(np.ones((7, 2), dtype=bool)), Question(mean), GroupOptions()) is None
     one_each = np.zeros((20, 2), dtype=bool)
     one_each[:10, 0] = one_each[10:, 1] = True
     assert ValueCheck.of(layout_of(one_each), Question(change), GroupOptions()) is None
-    assert DropoutCheck.of(layout_of(one_each), layout_of(one_each).session_columns(["1", "2"])) is None
+    assert DropoutCheck.of(layout_of(one_each), layout_of(one_each).session_columns(["01", "02"])) is None
 
 
 def test_some_thousand_voxels_are_looked_at_and_fewer_with_many_participants() -> None:
