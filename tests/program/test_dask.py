@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 import units_of_work as work
+from output_trees import results
 from program import BOTH, CONTRAST, run_command, simulated
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.cli import main
@@ -80,14 +81,6 @@ def arguments(dataset: Path, output: Path) -> list[str]:
 
 def on_dask(address: str) -> list[str]:
     return ["--executor", "dask", "--scheduler", address]
-
-
-def results(output: Path) -> dict[str, bytes]:
-    """All files but those with times in them, and the unfinished ones of killed processes, which bear no final name."""
-    files = (path for path in output.rglob("*") if path.is_file() and path.parent.name != "logs")
-    return {
-        str(path.relative_to(output)): path.read_bytes() for path in files if not path.name.startswith(".sessionfx-")
-    }
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from output_trees import results
 from program import CONTRAST, simulated
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -71,14 +72,6 @@ def wait_for_no_jobs() -> None:
     while jobs():
         assert time.monotonic() < deadline, "jobs are left behind"
         time.sleep(0.5)
-
-
-def results(output: Path) -> dict[str, bytes]:
-    """All files but those with times in them, and the unfinished ones of killed processes, which bear no final name."""
-    files = (path for path in output.rglob("*") if path.is_file() and path.parent.name != "logs")
-    return {
-        str(path.relative_to(output)): path.read_bytes() for path in files if not path.name.startswith(".sessionfx-")
-    }
 
 
 def test_jobs_make_the_same_files_as_on_one_machine(dataset: Path, local_output: Path, tmp_path: Path) -> None:

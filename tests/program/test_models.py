@@ -14,7 +14,7 @@ import pytest
 from test_real_layouts import MNI, Layout, ds003, ds114
 
 from program import BOTH, run_command, simulated
-from real_layouts import derivatives, describe, write_bold, write_confounds, write_events, write_mask
+from real_layouts import derivatives, describe, preprocess, write_events
 from sessionfx.cli import main
 
 pytestmark = pytest.mark.slow
@@ -127,9 +127,9 @@ def write_study(root: Path, start: str, n_runs: int, columns: dict[str, list[str
                 table[column] = rng.permutation(np.resize(values, len(table)))
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             table.to_csv(root / f"{name}_events.tsv", sep="\t", index=False)
-            write_bold(prep / f"{name}_space-{MNI}_desc-preproc_bold.nii.gz", evoked, repetition_time=2.0, seed=seed)
-            write_mask(prep / f"{name}_space-{MNI}_desc-brain_mask.nii.gz")
-            write_confounds(prep / f"{name}_desc-confounds_timeseries.tsv", seed=100 + seed)
+            preprocess(
+                prep, name, evoked, space=f"space-{MNI}", repetition_time=2.0, seed=seed, confounds_seed=100 + seed
+            )
     return Layout(root, (), {}, (), {}, 2.0, root, root)
 
 

@@ -22,6 +22,7 @@ from real_layouts import (
     derivatives,
     describe,
     nilearn_answer,
+    preprocess,
     write,
     write_bold,
     write_confounds,
@@ -82,11 +83,10 @@ def ds000001(root: Path) -> Layout:
             write_events(root / raw, ("cash_demean", "pumps_demean"), seed=seed)
             write(root / raw.replace("events.tsv", "bold.nii.gz"))
             start = prep / f"sub-{sub}/func/sub-{sub}_task-{task}_run-{run}"
-            name = f"{start.name}_space-{MNI}_res-2"
-            bold = start.with_name(f"{name}_desc-preproc_bold.nii.gz")
-            write_bold(bold, root / raw, repetition_time=2.0, seed=BOLD + seed)
-            write_mask(start.with_name(f"{name}_desc-brain_mask.nii.gz"))
-            write_confounds(start.with_name(f"{start.name}_desc-confounds_timeseries.tsv"), seed=MOTION + seed)
+            preprocess(
+                prep, str(start.relative_to(prep)), root / raw, space=f"space-{MNI}_res-2", repetition_time=2.0,
+                seed=BOLD + seed, confounds_seed=MOTION + seed,
+            )  # fmt: skip
             for other in (
                 "AROMAnoiseICs.csv",
                 "desc-MELODIC_mixing.tsv",
@@ -123,14 +123,10 @@ def ds007(root: Path) -> Layout:
                 unscored = "0.000\tn/a\t0.000\tn/a" if (sub, run) == ("03", "01") else ""
                 events = root / f"{start}_events.tsv"
                 write_events(events, conditions, seed=seed, first=unscored, more="SSD=0.113")
-                write_bold(
-                    prep / f"{start}_space-{MNI}_desc-preproc_bold.nii.gz",
-                    events,
-                    repetition_time=2.0,
-                    seed=BOLD + seed,
-                )
-                write_mask(prep / f"{start}_space-{MNI}_desc-brain_mask.nii.gz")
-                write_confounds(prep / f"{start}_desc-confounds_timeseries.tsv", seed=MOTION + seed)
+                preprocess(
+                    prep, start, events, space=f"space-{MNI}", repetition_time=2.0, seed=BOLD + seed,
+                    confounds_seed=MOTION + seed,
+                )  # fmt: skip
                 if name == task:
                     runs[Path(start).name] = f"{start}_events.tsv"
     start = f"sub-01/func/sub-01_task-{task}_run-01"

@@ -31,6 +31,14 @@ def contents(root: Path) -> dict[str, bytes]:
     return found
 
 
+def results(output: Path) -> dict[str, bytes]:
+    """All files but those with times in them, and the unfinished ones of killed processes, which bear no final name."""
+    files = (path for path in output.rglob("*") if path.is_file() and path.parent.name != "logs")
+    return {
+        str(path.relative_to(output)): path.read_bytes() for path in files if not path.name.startswith(".sessionfx-")
+    }
+
+
 def half_written(root: Path) -> list[str]:
     """Files under a final name that are not whole."""
     broken = []

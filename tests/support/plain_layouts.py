@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from real_layouts import derivatives, describe, write_bold, write_confounds, write_events, write_mask
+import real_layouts
+from real_layouts import derivatives, describe, write_events
 
 SPACE = "space-MNI152NLin2009cAsym"
 
@@ -15,9 +16,9 @@ SPACE = "space-MNI152NLin2009cAsym"
 def preprocess(root: Path, start: str, events: Path, *, seed: int, repetition_time: float = 2.5) -> None:
     """Write a run, its mask and confounds into the derivatives."""
     prep = derivatives(root / "derivatives" / "fmriprep", "fMRIPrep", "23.1.3")
-    write_bold(prep / f"{start}_{SPACE}_desc-preproc_bold.nii.gz", events, repetition_time=repetition_time, seed=seed)
-    write_mask(prep / f"{start}_{SPACE}_desc-brain_mask.nii.gz")
-    write_confounds(prep / f"{start}_desc-confounds_timeseries.tsv", seed=seed + 1)
+    real_layouts.preprocess(
+        prep, start, events, space=SPACE, repetition_time=repetition_time, seed=seed, confounds_seed=seed + 1
+    )
 
 
 def ds114(root: Path) -> Path:

@@ -95,6 +95,16 @@ def write_confounds(path: Path, *, seed: int) -> Path:
     return path
 
 
+def preprocess(
+    prep: Path, start: str, events: Path, *, space: str, repetition_time: float, seed: int, confounds_seed: int
+) -> Path:
+    """Write a run as fMRIPrep does, in one space: the image, its mask and the confounds; give the image."""
+    write_mask(prep / f"{start}_{space}_desc-brain_mask.nii.gz")
+    write_confounds(prep / f"{start}_desc-confounds_timeseries.tsv", seed=confounds_seed)
+    bold = prep / f"{start}_{space}_desc-preproc_bold.nii.gz"
+    return write_bold(bold, events, repetition_time=repetition_time, seed=seed)
+
+
 def nilearn_answer(
     bold: Path, events: Path, confounds: Path | None, weights: dict[str, float], repetition_time: float
 ) -> tuple[np.ndarray, float]:

@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from nibabel.cifti2 import BrainModelAxis
-from nibabel.gifti import GiftiDataArray, GiftiImage
-from nilearn.surface import InMemoryMesh, PolyData, PolyMesh, SurfaceImage
+from nilearn.surface import SurfaceImage
 
 from sessionfx.bids.names import of_hemisphere
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.mesh import Mesh
 from sessionfx.space.space import Space
-from sessionfx.space.surface import HEMISPHERES, Surface
+from sessionfx.space.surface import Surface
+from surfaces import write_surface
 
 
 def sphere(n_steps: int = 2, *, radius: float = 20.0) -> Mesh:
@@ -75,12 +74,7 @@ SPACES: dict[str, Space] = {"surface": SURFACE, "grayordinates": grayordinates()
 def write_meshes(root: Path) -> None:
     """Put the meshes where they are found."""
     for label, mesh in MESHES.items():
-        arrays = [
-            GiftiDataArray(mesh.coordinates.astype(np.float32), intent="pointset"),
-            GiftiDataArray(mesh.triangles.astype(np.int32), intent="triangle"),
-        ]
-        root.mkdir(parents=True, exist_ok=True)
-        nib.save(GiftiImage(darrays=arrays), root / f"hemi-{label}_space-sphere_midthickness.surf.gii")
+        write_surface(root / f"hemi-{label}_space-sphere_midthickness.surf.gii", mesh)
 
 
 @dataclass
@@ -168,9 +162,4 @@ class SurfaceGroup:
     def image(self, values: np.ndarray) -> SurfaceImage:
         """Make values on the surface an image of nilearn."""
         assert isinstance(self.space, Surface)
-        meshes = {
-            side: InMemoryMesh(MESHES[label].coordinates, MESHES[label].triangles)
-            for label, side in HEMISPHERES.items()
-        }
-        data = {side: values[self.space.part(label)] for label, side in HEMISPHERES.items()}
-        return SurfaceImage(PolyMesh(**meshes), PolyData(**data))
+        return self.space.image(values)
