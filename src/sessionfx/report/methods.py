@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -165,22 +165,11 @@ class GroupWork:
 
     def __or__(self, other: GroupWork) -> GroupWork:
         """Put together what was done for two contrasts."""
-        return GroupWork(
-            strategies=self.strategies | other.strategies,
-            resampled=self.resampled | other.resampled,
-            compared=self.compared or other.compared,
-            f_tests=self.f_tests or other.f_tests,
-            reliability=self.reliability or other.reliability,
-            adjusted_for=self.adjusted_for or other.adjusted_for,
-            equivalence=self.equivalence or other.equivalence,
-            bayes_factors=self.bayes_factors or other.bayes_factors,
-            conditions=self.conditions or other.conditions,
-            units=self.units,
-            atlases=self.atlases or other.atlases,
-            coverage=min(self.coverage, other.coverage),
-            core_maps=self.core_maps or other.core_maps,
-            space=self.space or other.space,
-        )
+        either: dict[str, Any] = {own.name: getattr(self, own.name) or getattr(other, own.name) for own in fields(self)}
+        either["strategies"] = self.strategies | other.strategies
+        either["resampled"] = self.resampled | other.resampled
+        either["coverage"] = min(self.coverage, other.coverage)
+        return GroupWork(**either)
 
 
 def group_methods(model: GroupModel, strategies: Sequence[tuple[str, tuple[str, ...]]], work: GroupWork) -> MethodsText:

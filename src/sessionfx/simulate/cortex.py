@@ -113,12 +113,9 @@ def _patch(surface: Surface, coordinates: NDArray[Any], ball: Ball) -> NDArray[A
     """
     away = distance(coordinates, *ball)
     nearest = [part.start + int(away[part].argmin()) for part in map(surface.part, HEMISPHERES)]
-    adjacency: Any = surface.adjacency
-    rows, columns = adjacency.nonzero()
-    lengths = np.linalg.norm(coordinates[rows] - coordinates[columns], axis=1)
-    graph = csr_array((lengths, (rows, columns)), shape=adjacency.shape)
     starts = [vertex for vertex in nearest if away[vertex] < 1]
-    return np.asarray(np.isfinite(dijkstra(graph, indices=starts, min_only=True, limit=max(ball[1]))))
+    reached = dijkstra(surface.edge_lengths, indices=starts, min_only=True, limit=max(ball[1]))
+    return np.asarray(np.isfinite(reached))
 
 
 def _grayordinates(is_cortex: NDArray[Any]) -> tuple[BrainModelAxis, NDArray[Any]]:
