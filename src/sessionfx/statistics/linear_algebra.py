@@ -25,6 +25,7 @@ TOLERANCE = 1e-7
 _ROW_SPACE_TOLERANCE = 10 * TOLERANCE
 # Eigenvalues below this are zero: of I − H_ii, that of a participant whose rows the design explains fully.
 ZERO = 1e-10
+_EPSILON = float(np.finfo(float).eps)
 # A covariance whose correlations have a larger condition number is singular.
 _LARGEST_CONDITION = 1e10
 
@@ -165,6 +166,11 @@ def quadratic_form(effects: Array, covariance: Array) -> Array:
     solved = np.linalg.solve(correlation[usable], standard[usable][:, :, None])[:, :, 0]
     found[usable] = np.einsum("vs,vs->v", standard[usable], solved)
     return found
+
+
+def rounding_of(squares: Array, n_values: float | Array) -> Array:
+    """Say what rounding may leave of a sum of squares of so many values: what is not above it is no variation."""
+    return np.asarray((_EPSILON * n_values) ** 2 * squares)
 
 
 def moore_penrose_root(matrix: Array) -> Array:

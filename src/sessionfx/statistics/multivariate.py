@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.statistics.estimates import FTest
-from sessionfx.statistics.linear_algebra import Array, pseudo_inverse, quadratic_form, rank_of
+from sessionfx.statistics.linear_algebra import Array, pseudo_inverse, quadratic_form, rank_of, rounding_of
 
 
 def hotelling(values: NDArray[np.floating], design: Array, contrast: Array) -> FTest:
@@ -41,7 +41,7 @@ def hotelling(values: NDArray[np.floating], design: Array, contrast: Array) -> F
     coefficients = np.einsum("pn,qnv->qpv", inverse, values)
     effects = np.einsum("p,qpv->qv", contrast, coefficients)
     covariance = residual_covariance(values, design)
-    rounding = (np.finfo(float).eps * len(design)) ** 2 * np.einsum("qnv,qnv->qv", values, values)
+    rounding = rounding_of(np.einsum("qnv,qnv->qv", values, values), len(design))
     for index in range(q):
         covariance[dof * covariance[:, index, index] <= rounding[index], index, index] = 0.0
     weights = contrast @ inverse

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sessionfx.statistics.estimates import Estimate
-from sessionfx.statistics.linear_algebra import Array, column_basis, membership_matrix, pseudo_inverse
+from sessionfx.statistics.linear_algebra import Array, column_basis, membership_matrix, pseudo_inverse, rounding_of
 
 _WITHIN = 1e-9  # of a column's largest number, what is rounding where it does not differ within participants
 
@@ -50,7 +50,7 @@ class OlsContrasts:
         residuals = self.residuals(values)
         squares = np.einsum("nv,nv->v", residuals, residuals)
         # What rounding leaves of values that the design explains exactly is no error variance.
-        squares[squares <= (np.finfo(float).eps * len(values)) ** 2 * np.einsum("nv,nv->v", values, values)] = 0.0
+        squares[squares <= rounding_of(np.einsum("nv,nv->v", values, values), len(values))] = 0.0
         return np.asarray(squares / self.dof)
 
     def estimate(self, values: NDArray[np.floating]) -> Estimate:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.linear_algebra import ZERO, Array, quadratic_form
+from sessionfx.statistics.linear_algebra import ZERO, Array, quadratic_form, rounding_of
 
 # Eigenvalue of a Gram matrix of columns of unit length from which its design has full rank beyond doubt: the rule of
 # `linear_algebra`, on lengths, has a ten-thousandth of its root
@@ -58,7 +58,7 @@ class Cells(NamedTuple):
     @property
     def rounding(self) -> Array:
         """Sum of squares that rounding leaves, of shape (V,)."""
-        return np.asarray((_EPSILON * self.n_maps) ** 2 * np.einsum("vns,vns->v", self.values, self.values))
+        return rounding_of(np.einsum("vns,vns->v", self.values, self.values), self.n_maps)
 
 
 def inverses(gram: Array) -> tuple[Array, NDArray[np.bool_]]:
@@ -93,7 +93,7 @@ def ordinary(values: Array, has: Array, design: Array, contrast: Array) -> Fitte
     coefficients = np.einsum("vpq,vq->vp", inverse, values @ design)
     residuals = values - has * (coefficients @ design.T)
     counts = has.sum(axis=1)
-    squares = _sum_squares(residuals, (_EPSILON * counts) ** 2 * np.einsum("vn,vn->v", values, values))
+    squares = _sum_squares(residuals, rounding_of(np.einsum("vn,vn->v", values, values), counts))
     return _least_squares(
         contrast, coefficients, inverse, squares, dof=counts - design.shape[1], regular=regular, n=counts
     )
@@ -192,7 +192,7 @@ def hotelling(values: Array, has: Array, design: Array, contrast: Array) -> Fitt
     holds = regular & (dof >= q)
     safe = np.where(holds, dof, float(q))
     diagonal = np.einsum("vqq->vq", products)
-    rounding = (_EPSILON * has.sum(axis=1)[:, None]) ** 2 * np.einsum("vnq,vnq->vq", values, values)
+    rounding = rounding_of(np.einsum("vnq,vnq->vq", values, values), has.sum(axis=1)[:, None])
     for index in range(q):
         products[diagonal[:, index] <= rounding[:, index], index, index] = 0.0
     effects = np.einsum("p,vpq->qv", contrast, coefficients)
@@ -217,7 +217,7 @@ def welch(values: Array, has: Array, design: Array, contrast: Array, members: Ar
     inverse, regular = inverses(gram_of(has, design))
     coefficients = np.einsum("vpq,vq->vp", inverse, values @ design)
     residuals = values - has * (coefficients @ design.T)
-    rounding = (_EPSILON * has.sum(axis=1)) ** 2 * np.einsum("vn,vn->v", values, values)
+    rounding = rounding_of(np.einsum("vn,vn->v", values, values), has.sum(axis=1))
     residuals[np.einsum("vn,vn->v", residuals, residuals) <= rounding] = 0.0
     grams = np.stack([gram_of(has * own, design) for own in members], axis=1)  # (V, K, P, P)
     counts = has @ members.T

@@ -20,7 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg, sparse, special
 
-from sessionfx.statistics.linear_algebra import Array, column_basis, log_determinant, membership_matrix, pseudo_inverse
+from sessionfx.statistics.linear_algebra import (
+    Array,
+    column_basis,
+    log_determinant,
+    membership_matrix,
+    pseudo_inverse,
+    rounding_of,
+)
 
 # Eigenvalues closer than this, relative to the most maps of a participant, are one: counts have no finer structure.
 _EQUAL_EIGENVALUES = 1e-9
@@ -104,7 +111,7 @@ class ParticipantSpectrum:
             cancelled = np.nonzero(found[0] <= _CANCELLED * total)[0]
             if len(cancelled):
                 found[0, cancelled] = _sum_squares(self.parts(values[:, cancelled])[0])
-        found[found <= (np.finfo(float).eps * len(values)) ** 2 * total] = 0.0
+        found[found <= rounding_of(total, len(values))] = 0.0
         return found
 
     def parts(self, values: NDArray[np.floating]) -> list[Array]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from sessionfx.statistics.estimates import Estimate, FTest
-from sessionfx.statistics.linear_algebra import Array, column_basis, pseudo_inverse, quadratic_form
+from sessionfx.statistics.linear_algebra import Array, column_basis, pseudo_inverse, quadratic_form, rounding_of
 
 # Of a participant's variance, what is zero but for rounding
 _ZERO = 1e-10
@@ -68,8 +68,7 @@ class GroupedContrast:
         """Take out what the design explains of voxels of shape (n, V); exactly 0 where only rounding is left."""
         left = values - self.basis @ (self.basis.T @ values)
         squares = np.einsum("nv,nv->v", left, left)
-        total = np.einsum("nv,nv->v", values, values)
-        left[:, squares <= (np.finfo(float).eps * len(values)) ** 2 * total] = 0.0
+        left[:, squares <= rounding_of(np.einsum("nv,nv->v", values, values), len(values))] = 0.0
         return np.asarray(left)
 
     def estimate(self, values: NDArray[np.floating]) -> Estimate:
