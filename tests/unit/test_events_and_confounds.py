@@ -21,13 +21,21 @@ from sessionfx.participant.events import Events, conditions_in, read_events
 
 HEADER = "onset\tduration\ttrial_type\n"
 PLAIN = f"{HEADER}1\t2\tgo\n11\t2\tstop\n21\t2\tgo\n31\t2\tstop\n"
+FIRST = f"{HEADER}1\t2\ta\n"
 N_VOLUMES = 12
 
 
-def events_of(tmp_path: Path, text: str | bytes, *, asked: tuple[str, ...] | None = None, end: float = 100) -> Events:
+def events_of(
+    tmp_path: Path,
+    text: str | bytes,
+    *,
+    asked: tuple[str, ...] | None = None,
+    first_volume: float = 0,
+    end: float = 100,
+) -> Events:
     path = tmp_path / "events.tsv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_events(path, first_volume=0, end=end, asked=asked)
+    return read_events(path, first_volume=first_volume, end=end, asked=asked)
 
 
 def rows_of(events: Events) -> list[tuple[float, float, str]]:
@@ -66,11 +74,26 @@ def test_a_table_is_the_same_however_it_was_saved(text: str | bytes, tmp_path: P
         (PLAIN.replace("11\t2\tstop", "11\t2\tstop\textra"), "line 3: 4 cells, but the header names 3 columns"),
         (PLAIN + HEADER, "line 6 repeats the header"),
         (PLAIN.replace("21\t", "\n\n21x\t"), "'onset', line 6: '21x' is not a number"),
+        ("onset\ttrial_type\n1\ta\n", "no column 'duration'"),
+        ("duration\ttrial_type\n1\ta\n", "no column 'onset'"),
+        ("onset\tduration\tcondition\n1\t1\ta\n", r"no column 'trial_type' \(columns: onset, duration, condition\)"),
+        ("onset\tduration\ttrial_type\n1\t1\ta\nsoon\t1\ta\n", "column 'onset', line 3: 'soon' is not a number"),
+        ("onset\tduration\ttrial_type\nn/a\t1\ta\n", "column 'onset', line 2: n/a is not a number"),
+        ("onset\tduration\ttrial_type\ninf\t1\ta\n", "column 'onset', line 2: 'inf' is not a number"),
+        ("onset\tduration\ttrial_type\n1\t-2\ta\n", "column 'duration', line 2: a duration below zero"),
+        ("onset\tduration\ttrial_type\n5000\t1\ta\n", "no event falls into the run, which lasts 100 s"),
+        ("onset\tduration\ttrial_type\n", "no event falls into the run"),
+        ("", "cannot be read as a tab-separated table"),
     ],
 )
-def test_a_table_that_is_no_tsv_is_refused_by_line(text: str | bytes, reason: str, tmp_path: Path) -> None:
+def test_a_table_that_cannot_be_used_is_refused_by_line(text: str | bytes, reason: str, tmp_path: Path) -> None:
     with pytest.raises(ParticipantError, match=rf"events\.tsv.*{reason}"):
         events_of(tmp_path, text)
+
+
+def test_tabs_at_the_ends_of_rows_do_not_shift_columns(tmp_path: Path) -> None:
+    events = events_of(tmp_path, "onset\tduration\ttrial_type\n1\t2\t3\t\n4\t5\t6\t\n")
+    assert events.table.to_dict("list") == {"onset": [1.0, 4.0], "duration": [2.0, 5.0], "trial_type": ["3", "6"]}
 
 
 def test_no_row_is_lost_where_two_cells_begin_with_a_quotation_mark(tmp_path: Path) -> None:
@@ -109,6 +132,50 @@ def test_lines_are_those_of_the_file_where_it_has_blank_ones(tmp_path: Path) -> 
     assert list(table.index) == [2, 5]
     with pytest.raises(ParticipantError, match="line 5: 'x'"):
         numeric_column(table, "a", path)
+
+
+# Events as they are modelled ------------------------------------------------------------------------------
+
+
+def test_events_are_read_as_nilearn_wants_them(tmp_path: Path) -> None:
+    text = "onset\tduration\tresponse_time\ttrial_type\tmodulation\n1.5\t2\tn/a\tb\t0.5\n0\t0\t0.6\ta\t2\n"
+    events = events_of(tmp_path, text)
+    assert events.table.to_dict("list") == {
+        "onset": [1.5, 0.0], "duration": [2.0, 0.0], "trial_type": ["b", "a"], "modulation": [0.5, 2.0],
+    }  # fmt: skip
+    assert events.conditions == ("a", "b")
+    assert events.warnings == ()
+
+
+@pytest.mark.parametrize("condition", ["1", "01", "NA", "null", "NaN", "happy face", "glücklich"])
+def test_conditions_are_text_as_written(condition: str, tmp_path: Path) -> None:
+    assert events_of(tmp_path, f"onset\tduration\ttrial_type\n1\t2\t{condition}\n").conditions == (condition,)
+
+
+@pytest.mark.parametrize(
+    ("row", "warning"),
+    [
+        ("1\t1\tn/a", "1 events without trial_type"),
+        ("100\t1\tlate", "1 events begin after the run's end"),
+        ("-23\t1\tearly", "1 events begin more than 24 s before the first volume"),
+    ],
+)
+def test_events_that_cannot_be_modelled_are_set_aside_with_a_warning(row: str, warning: str, tmp_path: Path) -> None:
+    events = events_of(tmp_path, f"{FIRST}{row}\n", first_volume=1.5)
+    assert events.conditions == ("a",)
+    assert len(events.warnings) == 1
+    assert warning in events.warnings[0]
+
+
+def test_negative_onsets_are_kept_and_noted(tmp_path: Path) -> None:
+    events = events_of(tmp_path, f"{FIRST}-3\t1\tearly\n")
+    assert events.table["onset"].tolist() == [1.0, -3.0]
+    assert "negative onsets" in events.warnings[0]
+
+
+def test_a_missing_events_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ParticipantError, match=r"nowhere\.tsv"):
+        read_events(tmp_path / "nowhere.tsv", first_volume=0, end=10)
 
 
 # Events that differ from what is meant ----------------------------------------------------------------------

@@ -35,89 +35,8 @@ from sessionfx.errors import CommandLineError, DatasetError, NothingMatchesError
 from sessionfx.participant.bold import RunData, open_series
 from sessionfx.participant.bold import read_run as read_open_run
 from sessionfx.participant.confounds import read_confounds
-from sessionfx.participant.events import Events, read_events
 
 N_VOLUMES = 12
-
-
-# Events -----------------------------------------------------------------------------------------------------
-
-
-def events_of(tmp_path: Path, text: str, *, first_volume: float = 0.0, end: float = 100.0) -> Events:
-    path = tmp_path / "events.tsv"
-    path.write_text(text, encoding="utf-8")
-    return read_events(path, first_volume=first_volume, end=end)
-
-
-def test_events_are_read_as_nilearn_wants_them(tmp_path: Path) -> None:
-    text = "onset\tduration\tresponse_time\ttrial_type\tmodulation\n1.5\t2\tn/a\tb\t0.5\n0\t0\t0.6\ta\t2\n"
-    events = events_of(tmp_path, text)
-    assert events.table.to_dict("list") == {
-        "onset": [1.5, 0.0], "duration": [2.0, 0.0], "trial_type": ["b", "a"], "modulation": [0.5, 2.0],
-    }  # fmt: skip
-    assert events.conditions == ("a", "b")
-    assert events.warnings == ()
-
-
-@pytest.mark.parametrize("condition", ["1", "01", "NA", "null", "NaN", "happy face", "glücklich"])
-def test_conditions_are_text_as_written(condition: str, tmp_path: Path) -> None:
-    assert events_of(tmp_path, f"onset\tduration\ttrial_type\n1\t2\t{condition}\n").conditions == (condition,)
-
-
-def test_a_byte_order_mark_is_not_part_of_the_first_column(tmp_path: Path) -> None:
-    assert events_of(tmp_path, f"\ufeff{EVENTS}").table["onset"].tolist() == [1.0]
-
-
-@pytest.mark.parametrize(
-    ("row", "warning"),
-    [
-        ("1\t1\tn/a", "1 events without trial_type"),
-        ("100\t1\tlate", "1 events begin after the run's end"),
-        ("-23\t1\tearly", "1 events begin more than 24 s before the first volume"),
-    ],
-)
-def test_events_that_cannot_be_modelled_are_set_aside_with_a_warning(row: str, warning: str, tmp_path: Path) -> None:
-    events = events_of(tmp_path, f"{EVENTS}{row}\n", first_volume=1.5)
-    assert events.conditions == ("a",)
-    assert len(events.warnings) == 1
-    assert warning in events.warnings[0]
-
-
-def test_negative_onsets_are_kept_and_noted(tmp_path: Path) -> None:
-    events = events_of(tmp_path, f"{EVENTS}-3\t1\tearly\n")
-    assert events.table["onset"].tolist() == [1.0, -3.0]
-    assert "negative onsets" in events.warnings[0]
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("onset\ttrial_type\n1\ta\n", "no column 'duration'"),
-        ("duration\ttrial_type\n1\ta\n", "no column 'onset'"),
-        ("onset\tduration\tcondition\n1\t1\ta\n", r"no column 'trial_type' \(columns: onset, duration, condition\)"),
-        ("onset\tduration\ttrial_type\n1\t1\ta\nsoon\t1\ta\n", "column 'onset', line 3: 'soon' is not a number"),
-        ("onset\tduration\ttrial_type\nn/a\t1\ta\n", "column 'onset', line 2: n/a is not a number"),
-        ("onset\tduration\ttrial_type\ninf\t1\ta\n", "column 'onset', line 2: 'inf' is not a number"),
-        ("onset\tduration\ttrial_type\n1\t-2\ta\n", "column 'duration', line 2: a duration below zero"),
-        ("onset\tduration\ttrial_type\n5000\t1\ta\n", "no event falls into the run, which lasts 100 s"),
-        ("onset\tduration\ttrial_type\n", "no event falls into the run"),
-        ("onset,duration,trial_type\n1,1,a\n", "separated by commas"),
-        ("", "cannot be read as a tab-separated table"),
-    ],
-)
-def test_unusable_events_are_refused_with_file_and_place(text: str, reason: str, tmp_path: Path) -> None:
-    with pytest.raises(ParticipantError, match=rf"events\.tsv.*{reason}"):
-        events_of(tmp_path, text)
-
-
-def test_a_missing_events_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ParticipantError, match=r"nowhere\.tsv"):
-        read_events(tmp_path / "nowhere.tsv", first_volume=0, end=10)
-
-
-def test_tabs_at_the_ends_of_rows_do_not_shift_columns(tmp_path: Path) -> None:
-    events = events_of(tmp_path, "onset\tduration\ttrial_type\n1\t2\t3\t\n4\t5\t6\t\n")
-    assert events.table.to_dict("list") == {"onset": [1.0, 4.0], "duration": [2.0, 5.0], "trial_type": ["3", "6"]}
 
 
 # Confounds --------------------------------------------------------------------------------------------------
