@@ -13,15 +13,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from array_study import Study, everyone
 from calls import GroupCaller
 from group_study import GroupStudy, group_map, group_path, make_study
 from pages import text_of
-from sessionfx.ask.covariates import Covariates, code_covariates, resolve_group_contrasts
-from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.participant_evidence import ValueCheck
 from sessionfx.group.strategies import STRATEGIES
-from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
+from sessionfx.group.strategies.base import GroupOptions
 from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
 from sessionfx.statistics.estimates import Estimate, FTest
 
@@ -30,45 +29,21 @@ GROUPS = ("a",) * 8 + ("b",) * 15 + ("c",) * 20
 ANY_GROUP = "F:groups = a - b; b - c"
 
 
-def covariates_of(groups: tuple[str, ...] = GROUPS) -> Covariates:
-    return code_covariates([f"{index:02d}" for index in range(len(groups))], {"group": groups})
-
-
-def study(n_sessions: int = 1, groups: tuple[str, ...] = GROUPS) -> MapLayout:
-    covariates = covariates_of(groups)
-    cells = [(label, f"{session + 1:02d}") for label in covariates.participants for session in range(n_sessions)]
-    return MapLayout(
-        tuple(label for label, _ in cells),
-        tuple(session for _, session in cells),
-        covariates.columns,
-        np.array([covariates.row_of(label) for label, _ in cells]),
-    )
-
-
-def asked(group: str, sessions: str = "mean", n_sessions: int = 1, groups: tuple[str, ...] = GROUPS) -> Question:
-    (over_sessions,) = resolve_session_contrasts([sessions], [f"{index + 1:02d}" for index in range(n_sessions)])
-    (over_groups,) = resolve_group_contrasts([group], covariates_of(groups))
-    return Question(over_sessions, over_groups)
+def study(n_sessions: int = 1) -> Study:
+    return Study(everyone(len(GROUPS), n_sessions), {"group": list(GROUPS)})
 
 
 def answer(
-    strategy: str, question: Question, effects: FloatArray, layout: MapLayout, **options: str
+    strategy: str, made: Study, effects: FloatArray, group: str = ANY_GROUP, sessions: str = "mean", **options: str
 ) -> Estimate | FTest:
-    plan = STRATEGIES[strategy].plan(layout, question, GroupOptions(**options))
-    return estimate_in_blocks(plan, MapsInMemory(effects, np.ones_like(effects)))[1]
+    return made.answer(strategy, made.question(sessions, group), effects, **options)[1]
 
 
-def maps(seed: int, layout: MapLayout, sds: tuple[float, ...] = (1.0, 1.0, 1.0), n_voxels: int = 20) -> FloatArray:
+def maps(seed: int, made: Study, sds: tuple[float, ...] = (1.0, 1.0, 1.0), n_voxels: int = 20) -> FloatArray:
     rng = np.random.default_rng(seed)
-    sd = dict(zip(("a", "b", "c"), sds, strict=True))
-    level = rng.normal(size=(len(GROUPS), n_voxels))
-    own = {
-        label: value * sd[group] for label, value, group in zip(layout.unique_participants, level, GROUPS, strict=True)
-    }
-    scale = np.array([sd[GROUPS[int(label)]] for label in layout.participants])[:, None]
-    return np.array([own[label] for label in layout.participants]) + scale * rng.normal(
-        size=(len(layout.participants), n_voxels)
-    )
+    sd = np.array([dict(zip("abc", sds, strict=True))[group] for group in GROUPS])[:, None]
+    own = sd * rng.normal(size=(len(GROUPS), n_voxels))
+    return own[made.owners] + sd[made.owners] * rng.normal(size=(len(made.owners), n_voxels))
 
 
 def by_group(values: FloatArray) -> list[FloatArray]:
@@ -90,9 +65,9 @@ def analysis_of_variance(groups: list[FloatArray], equal: bool) -> Any:
 def test_summary_statistics_is_the_analysis_of_variance_of_participants_values(
     variance: str, equal: bool, n_sessions: int, sessions: str, weights: list[float]
 ) -> None:
-    layout = study(n_sessions)
-    effects = maps(0, layout, (3.0, 1.0, 2.0))
-    found = answer("summary-statistics", asked(ANY_GROUP, sessions, n_sessions), effects, layout, variance=variance)
+    made = study(n_sessions)
+    effects = maps(0, made, (3.0, 1.0, 2.0))
+    found = answer("summary-statistics", made, effects, sessions=sessions, variance=variance)
     assert isinstance(found, FTest)
     values = np.einsum("s,nsv->nv", weights, effects.reshape(len(GROUPS), n_sessions, -1))
     reference = analysis_of_variance(by_group(values), equal)
@@ -102,10 +77,10 @@ def test_summary_statistics_is_the_analysis_of_variance_of_participants_values(
 
 @pytest.mark.parametrize("variance", ["pooled", "groups"])
 def test_one_row_is_the_square_of_t(variance: str) -> None:
-    layout = study(2)
-    effects = maps(1, layout, (2.0, 1.0, 1.0))
-    f = answer("summary-statistics", asked("F:x = a - b", "mean", 2), effects, layout, variance=variance)
-    t = answer("summary-statistics", asked("a - b", "mean", 2), effects, layout, variance=variance)
+    made = study(2)
+    effects = maps(1, made, (2.0, 1.0, 1.0))
+    f = answer("summary-statistics", made, effects, "F:x = a - b", variance=variance)
+    t = answer("summary-statistics", made, effects, "a - b", variance=variance)
     assert isinstance(f, FTest)
     assert isinstance(t, Estimate)
     np.testing.assert_allclose(f.f, t.t**2, rtol=1e-9)
@@ -115,10 +90,10 @@ def test_one_row_is_the_square_of_t(variance: str) -> None:
 @pytest.mark.parametrize("strategy", ["summary-statistics", "marginal"])
 @pytest.mark.parametrize("variance", ["pooled", "auto"])
 def test_how_the_rows_are_written_does_not_matter(strategy: str, variance: str) -> None:
-    layout = study(2)
-    effects = maps(2, layout)
+    made = study(2)
+    effects = maps(2, made)
     found = [
-        answer(strategy, asked(text, "mean", 2), effects, layout, variance=variance)
+        answer(strategy, made, effects, text, variance=variance)
         for text in (ANY_GROUP, "F:groups = 0.5*a + 0.5*b - c; 3*a - 3*c")
     ]
     np.testing.assert_allclose(found[1].maps()["F"], found[0].maps()["F"], rtol=1e-7)
@@ -127,9 +102,9 @@ def test_how_the_rows_are_written_does_not_matter(strategy: str, variance: str) 
 
 def test_marginal_of_one_map_each_has_the_wald_statistic_of_the_groups_own_variances() -> None:
     """CR2 of groups alone is the unbiased variance of each: Wald's T is that of Welch, F a fraction of it (HTZ)."""
-    layout = study()
-    effects = maps(3, layout, (3.0, 1.0, 2.0))
-    found = answer("marginal", asked(ANY_GROUP), effects, layout)
+    made = study()
+    effects = maps(3, made, (3.0, 1.0, 2.0))
+    found = answer("marginal", made, effects)
     assert isinstance(found, FTest)
     of_groups = by_group(effects)
     means = np.array([values.mean(axis=0) for values in of_groups])
@@ -144,46 +119,50 @@ def test_marginal_of_one_map_each_has_the_wald_statistic_of_the_groups_own_varia
 @pytest.mark.parametrize("strategy", ["summary-statistics", "marginal"])
 @pytest.mark.parametrize("sessions", ["mean", "ses-02 - ses-01"])
 def test_groups_that_vary_unequally_keep_the_nominal_rate(strategy: str, sds: tuple[float, ...], sessions: str) -> None:
-    layout = study(2)
-    found = answer(strategy, asked(ANY_GROUP, sessions, 2), maps(4, layout, sds, 20_000), layout)
+    made = study(2)
+    found = answer(strategy, made, maps(4, made, sds, 20_000), sessions=sessions)
     assert 0.035 <= np.mean(found.p <= 0.05) <= 0.058
 
 
 @pytest.mark.slow
 def test_any_difference_between_sessions_and_groups_is_a_test_of_marginal() -> None:
-    layout = study(3)
-    question = asked(ANY_GROUP, "any", 3)
-    found = answer("marginal", question, maps(5, layout, n_voxels=10_000), layout)
+    made = study(3)
+    found = answer("marginal", made, maps(5, made, n_voxels=10_000), sessions="any")
     assert isinstance(found, FTest)
     assert found.dof_numerator == 4.0
     assert 0.035 <= np.mean(found.p <= 0.05) <= 0.058
     with pytest.raises(NotEstimableError, match="one group contrast at a time; the marginal strategy tests several"):
-        STRATEGIES["summary-statistics"].plan(layout, question, GroupOptions())
+        STRATEGIES["summary-statistics"].plan(made.layout, made.question("any", ANY_GROUP), GroupOptions())
 
 
 @pytest.mark.parametrize("strategy", ["session-model", "mixed", "meta"])
 def test_other_strategies_decline_in_a_sentence(strategy: str) -> None:
-    question = asked(ANY_GROUP)
+    made = study()
+    question = made.question("mean", ANY_GROUP)
     refusal = STRATEGIES[strategy].never_answers(question)
     assert refusal.endswith(".")
     with pytest.raises(NotEstimableError, match=r"marginal and summary-statistics"):
-        STRATEGIES[strategy].plan(study(), question, GroupOptions())
+        STRATEGIES[strategy].plan(made.layout, question, GroupOptions())
 
 
 def test_skewness_of_an_f_test_is_that_of_the_contrast_with_most() -> None:
-    layout = study()
-    of = {text: ValueCheck.of(layout, asked(text), GroupOptions()) for text in (ANY_GROUP, "a - b", "b - c")}
+    made = study()
+    of = {
+        text: ValueCheck.of(made.layout, made.question("mean", text), GroupOptions())
+        for text in (ANY_GROUP, "a - b", "b - c")
+    }
     assert all(of.values())
     carried = {text: check.carried for text, check in of.items() if check is not None}
     assert carried[ANY_GROUP] == pytest.approx(max(carried["a - b"], carried["b - c"]))
 
 
 def test_family_wise_p_are_those_of_marginal() -> None:
-    layout, question = study(2), asked(ANY_GROUP, "mean", 2)
+    made = study(2)
+    layout, question = made.layout, made.question("mean", ANY_GROUP)
     plan = STRATEGIES["summary-statistics"].plan(layout, question, GroupOptions())
     with pytest.raises(NotEstimableError, match="the marginal strategy has them"):
         _ = plan.resampling
-    effects = maps(6, layout)
+    effects = maps(6, made)
     plan, found = estimate_in_blocks(
         STRATEGIES["marginal"].plan(layout, question, GroupOptions(variance="pooled")),
         MapsInMemory(effects, np.ones_like(effects)),
