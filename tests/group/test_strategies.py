@@ -590,32 +590,51 @@ def with_session_covariate(layout: MapLayout, values: NDArray[np.float64], name:
     )
 
 
+def is_the_trend(
+    layout: MapLayout,
+    asked: Question,
+    times: NDArray[np.float64],
+    effects: NDArray[np.float64],
+    degree: int,
+    rtol: float,
+) -> None:
+    """Check the one-sample test of participants' own polynomials, and that of one polynomial for everyone.
+
+    The latter, beside a level for each, is the session-model's ordinary least squares of measured times.
+    """
+    centred = (times - times.mean()) / times.std()
+    participants = [list(layout.rows_of(label).values()) for label in layout.unique_participants]
+    own = [np.polyfit(centred[rows], effects[rows], degree)[0] for rows in participants if len(rows) > degree]
+    ours = estimate("summary-statistics", layout, asked, effects)
+    np.testing.assert_allclose(ours.t, stats.ttest_1samp(np.array(own), 0).statistic, rtol=rtol, atol=rtol / 10)
+    assert ours.dof == len(own) - 1
+    if layout.session_covariate_names:
+        levels = np.equal.outer(layout.participants, layout.unique_participants).astype(float)
+        matrix = np.hstack([np.vander(centred, degree + 1)[:, :-1], levels])
+        expected, dof = least_squares(effects, matrix, np.eye(matrix.shape[1])[0])
+        model = estimate("session-model", layout, asked, effects)
+        np.testing.assert_allclose(model.t, expected, rtol=rtol, atol=rtol / 10)
+        assert model.dof == dof
+
+
+def times_of(plain: MapLayout, rng: np.random.Generator, *, measured: bool) -> tuple[NDArray[np.float64], MapLayout]:
+    """Numbers of the sessions, or days about a month apart, and the layout that has them."""
+    times = np.array([float(session) for session in plain.sessions])
+    if not measured:
+        return times, plain
+    days = 30 * times + rng.uniform(0, 20, size=len(times))
+    return days, with_session_covariate(plain, days)
+
+
 @given(designs())
 @examples(25)
 def test_measured_trend_is_the_one_sample_test_of_participants_own_slopes(
     design: tuple[NDArray[np.bool_], int],
 ) -> None:
     attendance, seed = design
-    k = attendance.shape[1]
-    plain, rng = layout_of(attendance), np.random.default_rng(seed)
-    days = np.array([30 * float(session) for session in plain.sessions]) + rng.uniform(0, 20, size=len(plain.sessions))
-    layout = with_session_covariate(plain, days)
-    effects = correlated(seed, layout)
-    slopes = []
-    for label in layout.unique_participants:
-        rows = list(layout.rows_of(label).values())
-        if len(rows) > 1:
-            slopes.append(np.polyfit(days[rows], effects[rows], 1)[0])
-    ours = estimate("summary-statistics", layout, question("linear(days)", k), effects)
-    np.testing.assert_allclose(ours.t, stats.ttest_1samp(np.array(slopes), 0).statistic, rtol=1e-6, atol=1e-7)
-    assert ours.dof == len(slopes) - 1
-    # the ordinary least squares of the session-model: one slope, a level for everyone
-    levels = np.array([[float(own == label) for label in layout.unique_participants] for own in layout.participants])
-    matrix = np.column_stack([days, levels])
-    expected, dof = least_squares(effects, matrix, np.eye(matrix.shape[1])[0])
-    model = estimate("session-model", layout, question("linear(days)", k), effects)
-    np.testing.assert_allclose(model.t, expected, rtol=1e-6, atol=1e-7)
-    assert model.dof == dof
+    days, layout = times_of(layout_of(attendance), np.random.default_rng(seed), measured=True)
+    asked = question("linear(days)", attendance.shape[1])
+    is_the_trend(layout, asked, days, correlated(seed, layout), degree=1, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("text", "degree"), [("cubic", 3), ("degree-4", 4), ("cubic(days)", 3)])
@@ -623,31 +642,12 @@ def test_a_trend_of_any_degree_is_of_each_participants_own_polynomial(text: str,
     rng = np.random.default_rng(degree)
     attendance = rng.random((14, 6)) < 0.85
     attendance[:3] = True
-    plain = layout_of(attendance)
-    times = np.array([float(session) for session in plain.sessions])
-    if "(" in text:
-        times = 30 * times + rng.uniform(0, 20, size=len(times))
-    layout = with_session_covariate(plain, times) if "(" in text else plain
+    times, layout = times_of(layout_of(attendance), rng, measured="(" in text)
     effects = correlated(5, layout)
-    participants = [list(layout.rows_of(label).values()) for label in layout.unique_participants]
-    own = [
-        np.polyfit(times[rows] - times.mean(), effects[rows], degree)[0] for rows in participants if len(rows) > degree
-    ]
-    found = estimate("summary-statistics", layout, question(text, 6), effects)
-    np.testing.assert_allclose(found.t, stats.ttest_1samp(np.array(own), 0).statistic, rtol=1e-6, atol=1e-7)
-    assert found.dof == len(own) - 1
-    levels = np.array(
-        [[float(owner == label) for label in layout.unique_participants] for owner in layout.participants]
-    )
-    powers = np.vander((times - times.mean()) / times.std(), degree + 1)[:, :-1]
-    if "(" in text:  # one polynomial for everyone
-        expected, dof = least_squares(effects, np.hstack([powers, levels]), np.eye(degree + levels.shape[1])[0])
-        model = estimate("session-model", layout, question(text, 6), effects)
-        np.testing.assert_allclose(model.t, expected, rtol=1e-6, atol=1e-7)
-        assert model.dof == dof
-    lower = powers[:, 1:] @ rng.normal(size=(degree - 1, 2)) + 1e-6 * effects[:, :2]
+    is_the_trend(layout, question(text, 6), times, effects, degree, rtol=1e-6)
+    lower = np.vander((times - times.mean()) / times.std(), degree + 1)[:, 1:-1] @ rng.normal(size=(degree - 1, 2))
     for name in ("marginal", "mixed"):  # lower powers alone have no coefficient of the highest
-        found = estimate(name, layout, question(text, 6), lower)
+        found = estimate(name, layout, question(text, 6), lower + 1e-6 * effects[:, :2])
         assert np.abs(found.effect * times.std() ** degree).max() < 1e-4
 
 
@@ -667,34 +667,13 @@ def test_curvature_is_of_each_participants_own_parabola(measured: bool, design: 
     attendance, seed = design
     attendance = np.vstack([attendance, np.ones_like(attendance[:3])])
     attendance = np.column_stack([attendance, np.ones((len(attendance), 2), dtype=bool)])
-    k = attendance.shape[1]
-    plain, rng = layout_of(attendance), np.random.default_rng(seed)
-    times = np.array([float(session) for session in plain.sessions])
-    if measured:
-        times = 30 * times + rng.uniform(0, 20, size=len(times))
-    layout = with_session_covariate(plain, times) if measured else plain
+    times, layout = times_of(layout_of(attendance), np.random.default_rng(seed), measured=measured)
     effects = correlated(seed, layout)
-    asked = question("quadratic(days)" if measured else "quadratic", k)
-    curvatures = []
-    for label in layout.unique_participants:
-        rows = list(layout.rows_of(label).values())
-        if len(rows) > 2:
-            curvatures.append(np.polyfit(times[rows] - times.mean(), effects[rows], 2)[0])
-    ours = estimate("summary-statistics", layout, asked, effects)
-    np.testing.assert_allclose(ours.t, stats.ttest_1samp(np.array(curvatures), 0).statistic, rtol=1e-5, atol=1e-6)
-    assert ours.dof == len(curvatures) - 1
-    if measured:  # the ordinary least squares of the session-model: one parabola, a level for everyone
-        levels = np.array(
-            [[float(own == label) for label in layout.unique_participants] for own in layout.participants]
-        )
-        centred = times - times.mean()
-        matrix = np.column_stack([centred**2, centred, levels])
-        expected, dof = least_squares(effects, matrix, np.eye(matrix.shape[1])[0])
-        model = estimate("session-model", layout, asked, effects)
-        np.testing.assert_allclose(model.t, expected, rtol=1e-5, atol=1e-6)
-        assert model.dof == dof
-        for name in ("marginal", "mixed"):  # a straight line in truth has no curvature, for any strategy
-            line = np.repeat(centred[:, None], 2, axis=1) + 1e-6 * effects[:, :2]
+    asked = question("quadratic(days)" if measured else "quadratic", attendance.shape[1])
+    is_the_trend(layout, asked, times, effects, degree=2, rtol=1e-5)
+    if measured:  # a straight line in truth has no curvature, for any strategy
+        line = np.repeat((times - times.mean())[:, None], 2, axis=1) + 1e-6 * effects[:, :2]
+        for name in ("marginal", "mixed"):
             assert np.abs(estimate(name, layout, asked, line).effect).max() < 1e-6
 
 
