@@ -714,16 +714,6 @@ def test_a_negative_onset_is_kept_with_a_warning(study: Study) -> None:
 
 
 @pytest.mark.slow
-def test_onsets_beyond_the_end_are_set_aside_with_a_warning(study: Study) -> None:
-    onsets = pd.read_csv(study.events(), sep="\t")["onset"]
-    late = onsets.index[-2:]
-    for row in late:
-        set_cell(study.events(), int(row), "onset", str(onsets[row] + 1000))
-    study.done()
-    require(study.log(), (study.events().name, "2 events", "after the run's end", " s)"))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--smoothing-fwhm", "20")], ids=["unsmoothed", "smoothed"])
 def test_voxels_that_are_constant_or_not_finite_are_left_out_and_counted(
     study: Study, options: tuple[str, ...]
@@ -772,13 +762,6 @@ def test_the_json_wins_over_a_contradicting_header_with_a_warning(
     assert maps_of(study.out, "sub-01") == intact_maps["sub-01"]
 
 
-def test_events_without_trial_type_are_one_condition_where_it_is_asked_for(study: Study) -> None:
-    for path in study.root.rglob("sub-01_*_events.tsv"):
-        edit_table(path, lambda table: table.drop(columns="trial_type"))
-    study.done("--participant-label", "01", contrast="dummy")
-    require(study.log(), ("no column trial_type", "one condition, 'dummy'"))
-
-
 @pytest.mark.slow
 def test_rows_that_are_never_modelled_may_lack_anything(study: Study, intact_maps: dict[str, dict[str, bytes]]) -> None:
     """As in a real dataset, where six participants of nineteen have responses without onset."""
@@ -786,14 +769,6 @@ def test_rows_that_are_never_modelled_may_lack_anything(study: Study, intact_map
     edit_table(study.events(), lambda table: pd.concat([table, pd.DataFrame(rows)]).fillna("n/a"))
     study.done()
     assert "2 events without trial_type (n/a) are not modelled" in study.log()
-    assert maps_of(study.out, "sub-01") == intact_maps["sub-01"]
-
-
-@pytest.mark.slow
-def test_rows_that_stand_there_twice_change_nothing(study: Study, intact_maps: dict[str, dict[str, bytes]]) -> None:
-    edit_table(study.events(), lambda table: pd.concat([table, table.head(3)]))
-    study.done()
-    assert "3 rows repeat" in study.log()
     assert maps_of(study.out, "sub-01") == intact_maps["sub-01"]
 
 
