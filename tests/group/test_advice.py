@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from array_study import Study, everyone, p_of, patients, sessions_without_patients
+from array_study import Study, everyone, p_of, patients, rate, sessions_without_patients
 from map_stacks import stack_of
 from sessionfx.errors import NotEstimableError
 from sessionfx.execution import LocalExecutor
@@ -116,6 +116,8 @@ def test_a_participant_of_leverage_who_is_noisier(n: int, outlying: float, befor
     maps = study.maps(n, participant_sd=np.r_[3.0, np.ones(n - 1)], n_voxels=N_VOXELS)
     found = advice(study, study.question("mean", "age"), maps)
     assert (found.star, found.warns) == ("marginal", True)
+    assert "summary-statistics" not in found.results.verdict.recommended
+    assert found.results.verdict.strategies["summary-statistics"].valid == "conditional"
     assert found.rate() < at_most(0.05)
     assert found.rate("summary-statistics") == pytest.approx(before, abs=0.03)
 
@@ -144,8 +146,11 @@ def test_cohorts_that_differ_where_nobody_changes(n: int, before: float) -> None
     found = advice(study, study.question("linear(age)"), maps)
     assert (found.star, found.warns) == ("marginal", False)
     assert found.rate() < at_most(0.05)
+    for name, effect in (("mixed", "none"), ("mixed", "indicator"), ("session-model", "indicator")):
+        assert rate(study.answer(name, study.question("linear(age)"), maps, subject_effect=effect)[1]) < at_most(0.05)
     mixture = advice(study, study.question("linear(age)"), maps, session_covariate_effect="mixture")
     assert mixture.rate("marginal") == pytest.approx(before, abs=0.04)
+    assert mixture.results.verdict.strategies["marginal"].valid == "conditional"
     assert mixture.star == "summary-statistics"
     assert mixture.rate() < at_most(0.05)
 
