@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from nilearn.glm import compute_fixed_effects
-from nilearn.glm.first_level import FirstLevelModel
 from nilearn.glm.second_level import SecondLevelModel
 from nilearn.surface import PolyData, SurfaceImage
 
@@ -24,13 +22,12 @@ from array_study import Study
 from bids_trees import select
 from real_layouts import derivatives, describe, write
 from sessionfx.ask.contrasts import parse_contrast
-from sessionfx.bids.surfaces import read_surfaces
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
 from sessionfx.options import FirstLevelModel as Model
 from sessionfx.participant.analysis import combine_maps, combine_runs
 from sessionfx.participant.run import FittedRun, analyse_run
-from surfaces import mesh_of, values, write_gifti
+from surfaces import assert_same, by_nilearn, mesh_of, values, write_gifti
 
 TR = 1.4
 VERTICES = {"L": 10_242, "R": 10_242}
@@ -79,27 +76,15 @@ def surface_image(data: np.ndarray) -> SurfaceImage:
     return SurfaceImage(mesh_of(VERTICES), PolyData(**dict(zip(SIDES.values(), halves, strict=True))))
 
 
-def by_nilearn(fitted: Sequence[FittedRun]) -> dict[str, np.ndarray]:
-    """Maps of a session as nilearn makes them, with the same designs."""
-    model = FirstLevelModel(
-        mask_img=surface_image(fitted[0].mask), noise_model="ar1", signal_scaling=0, minimize_memory=False
-    )
-    images = [surface_image(read_surfaces(run.run.images).data.T) for run in fitted]
-    designs = [run.design.matrix.reset_index(drop=True) for run in fitted]
-    found = model.fit(images, design_matrices=designs).compute_contrast(CONTRAST.expression, output_type="all")
-    return {name: values(image).ravel()[fitted[0].mask] for name, image in found.items()}
-
-
-def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
-    np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-8 * np.abs(theirs).max())
-
-
 def test_a_run_equals_nilearns(tmp_path: Path, series: dict[str, np.ndarray]) -> None:
     describe(tmp_path, "rest")
     write_run(tmp_path, series, slice(0, 652))
     (fitted,) = fitted_runs(tmp_path)
     assert (~fitted.mask).sum() == 888 + 881, "FreeSurfer's medial wall"
-    theirs, ours = by_nilearn([fitted]), fitted.estimates[CONTRAST.label].estimate
+    theirs, ours = (
+        by_nilearn([fitted], CONTRAST.expression, mesh_of(VERTICES)),
+        fitted.estimates[CONTRAST.label].estimate,
+    )
     for name, value in {"effect_size": ours.effect, "effect_variance": ours.variance, "z_score": ours.z}.items():
         assert_same(value, theirs[name])
 
@@ -113,7 +98,7 @@ def test_sessions_equal_nilearns(tmp_path: Path, series: dict[str, np.ndarray]) 
     write_run(tmp_path, series, slice(320, 480), ses="2", run="1")
     first, second, other = fitted_runs(tmp_path)
     session = combine_runs([first, second], CONTRAST, Model())
-    theirs = by_nilearn([first, second])
+    theirs = by_nilearn([first, second], CONTRAST.expression, mesh_of(VERTICES))
     assert_same(session.estimate.effect, theirs["effect_size"])
     assert_same(session.estimate.variance, theirs["effect_variance"])
 

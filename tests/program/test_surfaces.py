@@ -10,8 +10,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nilearn.glm import compute_fixed_effects
-from nilearn.glm.first_level import FirstLevelModel
-from nilearn.surface import PolyData, SurfaceImage
 
 from bids_trees import EVENTS, make_tree, select
 from calls import call_main, times
@@ -26,7 +24,9 @@ from sessionfx.participant.run import analyse_run
 from surfaces import (
     N_VERTICES,
     WALL,
+    assert_same,
     brain_models,
+    by_nilearn,
     mesh_of,
     opened_in_nilearn,
     patch,
@@ -115,19 +115,10 @@ def test_maps_of_a_session_equal_first_level_model(study: Path, output: Path) ->
     """Files of GIFTI have single precision."""
     (run, _) = select(study, space="fsaverage5").every_run
     fitted = analyse_run(run, [parse_contrast(CONTRAST)], Model())
-    series = read_surfaces(run.images)
-    sides = {"L": "left", "R": "right"}
-    parts = {side: series.data[:, series.space.part(hemi)].T for hemi, side in sides.items()}
-    mask = {side: fitted.mask[series.space.part(hemi)] for hemi, side in sides.items()}
-    mesh = mesh_of(N_VERTICES)
-    theirs = FirstLevelModel(
-        mask_img=SurfaceImage(mesh, PolyData(**mask)), noise_model="ar1", signal_scaling=0, minimize_memory=False
-    ).fit(SurfaceImage(mesh, PolyData(**parts)), design_matrices=fitted.design.matrix.reset_index(drop=True))
-    maps = theirs.compute_contrast(CONTRAST, output_type="all")
+    maps = by_nilearn([fitted], CONTRAST, mesh_of(N_VERTICES))
     for statistic, name in {"effect": "effect_size", "variance": "effect_variance", "z": "z_score"}.items():
         ours = values(opened_in_nilearn(map_path(output, "fsaverage5", statistic, session="1")))[fitted.mask]
-        expected = values(maps[name]).ravel()[fitted.mask]
-        np.testing.assert_allclose(ours, expected, rtol=1e-7, atol=1e-7 * np.abs(expected).max())
+        assert_same(ours, maps[name], tolerance=1e-7)
 
 
 @pytest.mark.slow

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 from nibabel.cifti2 import BrainModelAxis, Cifti2Image, SeriesAxis
 from nibabel.gifti import GiftiDataArray, GiftiImage
+from nilearn.glm.first_level import FirstLevelModel
 from nilearn.surface import InMemoryMesh, PolyData, PolyMesh, SurfaceImage
 
 from real_layouts import N_VOLUMES, derivatives, describe, write, write_confounds, write_events
 from sessionfx.bids.names import of_hemisphere
+from sessionfx.bids.surfaces import read_surfaces
+from sessionfx.participant.run import FittedRun
 from sessionfx.space.mesh import Mesh
+from sessionfx.space.surface import HEMISPHERES
 
 TR = 2.0
 N_VERTICES = {"L": 50, "R": 60}
@@ -99,6 +104,26 @@ def opened_in_nilearn(path: Path, n: Mapping[str, int] = N_VERTICES) -> SurfaceI
 def values(image: SurfaceImage) -> np.ndarray:
     """Both hemispheres in one array, the left first."""
     return np.concatenate([image.data.parts[side] for side in ("left", "right")]).astype(np.float64)
+
+
+def by_nilearn(fitted: Sequence[FittedRun], contrast: str, mesh: PolyMesh, **options: Any) -> dict[str, np.ndarray]:
+    """Fit the series of runs with their designs by nilearn: maps within the mask, by nilearn's names."""
+
+    def image(whole: np.ndarray) -> SurfaceImage:
+        part = fitted[0].mean.space.part
+        return SurfaceImage(mesh, PolyData(**{side: whole[part(hemi)] for hemi, side in HEMISPHERES.items()}))
+
+    settings = {"noise_model": "ar1", "signal_scaling": 0, "minimize_memory": False, **options}
+    model = FirstLevelModel(mask_img=image(fitted[0].mask), **settings).fit(
+        [image(read_surfaces(run.run.images).data.T) for run in fitted],
+        design_matrices=[run.design.matrix.reset_index(drop=True) for run in fitted],
+    )
+    found = model.compute_contrast(contrast, output_type="all")
+    return {name: values(of_vertices).ravel()[fitted[0].mask] for name, of_vertices in found.items()}
+
+
+def assert_same(ours: np.ndarray, theirs: np.ndarray, tolerance: float = 1e-8) -> None:
+    np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance * np.abs(theirs).max())
 
 
 def write_surface(path: Path, mesh: Mesh) -> Path:

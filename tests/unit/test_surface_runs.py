@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from nilearn.glm.contrasts import compute_contrast
-from nilearn.glm.first_level import FirstLevelModel, mean_scaling, run_glm
-from nilearn.surface import InMemoryMesh, PolyData, PolyMesh, SurfaceImage
+from nilearn.glm.first_level import mean_scaling, run_glm
+from nilearn.surface import InMemoryMesh, PolyMesh
 
 from bids_trees import EVENTS, make_tree, only_run, select
 from real_layouts import N_VOLUMES
@@ -29,17 +29,18 @@ from sessionfx.participant.files import FirstLevelFiles
 from sessionfx.participant.run import FittedRun, analyse_run
 from sessionfx.participant.smoothing import SurfaceSmoother
 from sessionfx.participant.timing import run_timing
-from sessionfx.space.surface import Surface
+from sessionfx.space.surface import HEMISPHERES, Surface
 from surfaces import (
     N_VERTICES,
     TR,
     WALL,
+    assert_same,
     brain_models,
+    by_nilearn,
     mesh_of,
     patch,
     signal,
     surface_study,
-    values,
     write_cifti,
     write_gifti,
     write_surface,
@@ -267,32 +268,18 @@ def fitted_run(root: Path, space: str, **model: object) -> FittedRun:
     return analyse_run(only_run(root, space=space), [CONTRAST], Model(**model))
 
 
-def assert_same(ours: np.ndarray, theirs: np.ndarray) -> None:
-    np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-8 * np.abs(theirs).max())
-
-
 @pytest.mark.parametrize("noise_model", ["ar1", "ols"])
 @pytest.mark.parametrize("n_vertices", [N_VERTICES, pytest.param({"L": 10242, "R": 10242}, marks=pytest.mark.slow)])
 def test_a_run_equals_first_level_model(tmp_path: Path, n_vertices: dict[str, int], noise_model: str) -> None:
     root = surface_study(tmp_path, sessions=("1",), n=n_vertices)
     fitted = fitted_run(root, "fsaverage5", noise_model=noise_model)
-    series = read_surfaces(fitted.run.images)
-    parts = {side: series.data[:, series.space.part(hemi)].T for hemi, side in (("L", "left"), ("R", "right"))}
-    image, mask = (
-        SurfaceImage(mesh_of(n_vertices), PolyData(**parts)),
-        {side: fitted.mask[series.space.part(hemi)] for hemi, side in (("L", "left"), ("R", "right"))},
-    )
-    theirs = FirstLevelModel(
-        mask_img=SurfaceImage(mesh_of(n_vertices), PolyData(**mask)), noise_model=noise_model, signal_scaling=0,
-        minimize_memory=False,
-    ).fit(image, design_matrices=fitted.design.matrix.reset_index(drop=True))  # fmt: skip
-    found = theirs.compute_contrast(CONTRAST.expression, output_type="all")
+    found = by_nilearn([fitted], CONTRAST.expression, mesh_of(n_vertices), noise_model=noise_model)
     ours = fitted.estimates[CONTRAST.label]
     np.testing.assert_array_equal(ours.mask, fitted.mask)
     for name, value in {
         "effect_size": ours.estimate.effect, "effect_variance": ours.estimate.variance, "z_score": ours.estimate.z
     }.items():  # fmt: skip
-        assert_same(value, values(found[name]).ravel()[fitted.mask])
+        assert_same(value, found[name])
 
 
 @pytest.mark.parametrize(
@@ -311,22 +298,14 @@ def test_a_smoothed_run_equals_first_level_model(tmp_path: Path, space: str, mes
     for hemi, own in meshes.items():
         write_surface(root / "derivatives" / "fmriprep" / mesh.format(hemi), own)
     fitted = fitted_run(root, space, smoothing_fwhm=5.0)
-    series = read_surfaces(fitted.run.images)
-    assert isinstance(series.space, Surface) and fitted.smoothing["SmoothingSteps"] == {"L": 1, "R": 1}
-    sides = {"L": "left", "R": "right"}
-    parts = {side: series.data[:, series.space.part(hemi)].T for hemi, side in sides.items()}
-    read = {hemi: read_mesh(fitted.run.meshes[hemi]) for hemi in sides}
-    poly = PolyMesh(
-        **{side: InMemoryMesh(read[hemi].coordinates, read[hemi].triangles) for hemi, side in sides.items()}
-    )
-    theirs = FirstLevelModel(
-        mask_img=SurfaceImage(poly, PolyData(**{side: np.ones(len(part), bool) for side, part in parts.items()})),
-        smoothing_fwhm=5.0, noise_model="ar1", signal_scaling=0, minimize_memory=False,
-    ).fit(SurfaceImage(poly, PolyData(**parts)), design_matrices=fitted.design.matrix.reset_index(drop=True))  # fmt: skip
-    found = theirs.compute_contrast(CONTRAST.expression, output_type="all")
+    assert fitted.smoothing["SmoothingSteps"] == {"L": 1, "R": 1}
+    assert fitted.mask.all()
+    read = {side: read_mesh(fitted.run.meshes[hemi]) for hemi, side in HEMISPHERES.items()}
+    poly = PolyMesh(**{side: InMemoryMesh(own.coordinates, own.triangles) for side, own in read.items()})
+    found = by_nilearn([fitted], CONTRAST.expression, poly, smoothing_fwhm=5.0)
     ours = fitted.estimates[CONTRAST.label].estimate
     for name, value in {"effect_size": ours.effect, "effect_variance": ours.variance, "z_score": ours.z}.items():
-        assert_same(value, values(found[name]).ravel())
+        assert_same(value, found[name])
 
 
 def test_runs_share_the_set_up_of_their_smoothing_until_a_mesh_is_another(
