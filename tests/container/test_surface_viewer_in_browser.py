@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from sessionfx.report.brain import template
 from sessionfx.report.cortex import cortex_of
 from sessionfx.report.nilearn_files import fsaverage5_arrays
-from sessionfx.report.page import assemble_page, section_path, write_section
+from sessionfx.report.page import ReportPage, section_path, write_section
 from sessionfx.report.viewer import ViewerMap, surface_viewer_data, viewer_data
 from sessionfx.space.grid import Grid
 from sessionfx.space.surface import Surface
@@ -64,7 +64,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     html = f"{surface_viewer_data(MAPS, cortex, has_more=True)}{below}{jumps}"
     write_section(section_path(folder / "figures", "section"), "Contrast", html)
     path: Path = folder / "group.html"
-    assemble_page(path, folder / "figures", title="Group", lead="Made maps")
+    ReportPage(path=path, folder=folder / "figures", title="Group", lead="Made maps").assemble()
     with sync_playwright() as playwright:
         flags = ["--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)

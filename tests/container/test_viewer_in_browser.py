@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Locator, Page, Playwright, expect, sync
 from scipy.ndimage import gaussian_filter
 from scipy.spatial.transform import Rotation
 
-from sessionfx.report.page import assemble_page, section_path, write_section
+from sessionfx.report.page import ReportPage, section_path, write_section
 from sessionfx.report.viewer import ViewerMap, viewer_data
 from sessionfx.space.grid import Grid
 
@@ -79,7 +79,7 @@ def write_page(folder: Path, *sections: str) -> Path:
             f"Contrast {number}",
             html,
         )
-    assemble_page(folder / "group.html", folder / "figures", title="Group", lead="Made maps")
+    ReportPage(path=folder / "group.html", folder=folder / "figures", title="Group", lead="Made maps").assemble()
     return folder / "group.html"
 
 

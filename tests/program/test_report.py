@@ -18,7 +18,7 @@ from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.options import GroupModel
-from sessionfx.participant.page import ParticipantPage
+from sessionfx.participant.page import participant_page
 from sessionfx.participant.results import ParticipantResults, RunSummary, read_reference
 from sessionfx.participant.section import draw_contrast, draw_runs
 from sessionfx.report.methods import MethodsText
@@ -157,7 +157,7 @@ def results_in_memory(behind: np.ndarray | None) -> ParticipantResults:
 def write_page(results: ParticipantResults, output: Path) -> Path:
     draw_runs(results, output)
     draw_contrast(results, output)
-    ParticipantPage(output, "01").assemble()
+    participant_page(output, "01").assemble()
     return output / "sub-01.html"
 
 

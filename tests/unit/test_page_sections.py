@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pages import parse
-from sessionfx.report.page import assemble_page, section_path, write_section
+from sessionfx.report.page import ReportPage, section_path, write_section
 
 IN_ORDER = (
     "space-MNI_contrast-a2", "space-MNI_contrast-a10", "space-fsaverage5_contrast-a",
@@ -16,7 +16,9 @@ IN_ORDER = (
 def test_results_of_all_spaces_come_before_their_runs(tmp_path: Path) -> None:
     for name in sorted(IN_ORDER):
         write_section(section_path(tmp_path / "figures", f"sub-01_{name}"), name, f"<p>{name}</p>")
-    assemble_page(tmp_path / "sub-01.html", tmp_path / "figures", title="Participant", lead="Made sections.")
+    ReportPage(
+        path=tmp_path / "sub-01.html", folder=tmp_path / "figures", title="Participant", lead="Made sections."
+    ).assemble()
     assert (
         tuple(found.text for found in parse(tmp_path / "sub-01.html").iter("p") if found.text in IN_ORDER) == IN_ORDER
     )

@@ -21,7 +21,7 @@ from scipy.ndimage import gaussian_filter
 from properties import examples
 from sessionfx.report.cortex import cortex_of
 from sessionfx.report.nilearn_files import niivue_script, packed_niivue
-from sessionfx.report.page import assemble_page, section_path, write_section
+from sessionfx.report.page import ReportPage, section_path, write_section
 from sessionfx.report.viewer import ViewerMap, surface_viewer_data, viewer_data
 from sessionfx.space.grid import Grid
 from sessionfx.space.surface import Surface
@@ -199,7 +199,7 @@ def test_24_smooth_maps_at_2_mm_take_5_megabytes_at_most() -> None:
 def page_with(folder: Path, *sections: str) -> str:
     for number, section in enumerate(sections):
         write_section(section_path(folder / "figures", f"section-{number}"), "Contrast", section)
-    assemble_page(folder / "group.html", folder / "figures", title="Group", lead="Made maps")
+    ReportPage(path=folder / "group.html", folder=folder / "figures", title="Group", lead="Made maps").assemble()
     return (folder / "group.html").read_text(encoding="utf-8")
 
 

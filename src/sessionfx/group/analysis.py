@@ -16,7 +16,7 @@ from sessionfx.bids.region_tables import region_table_beside
 from sessionfx.group.answer_files import AnswerFiles
 from sessionfx.group.files import GroupFiles
 from sessionfx.group.findings import ContrastFindings
-from sessionfx.group.page import GroupPage, contrast_section
+from sessionfx.group.page import contrast_section, group_page
 from sessionfx.group.region_files import RegionFiles
 from sessionfx.group.spool import Spool
 from sessionfx.group.stack import open_stack
@@ -43,7 +43,7 @@ def contrast_chain(study: ContrastStudy) -> Chain:
         tasks=tuple(of_study),
         open=lambda _: _open(study, earlier_answers(chain, study)),
         sources={**study.sources, **of_study.estimates},
-        page=GroupPage(study.analysis.output_dir),
+        page=group_page(study.analysis.output_dir),
         is_here=True,
     )
     return chain

@@ -3,32 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from sessionfx.bids.names import entity_string
 from sessionfx.bids.writing import remove
-from sessionfx.report.page import assemble_page, is_whole_page, render, section_path, write_section
+from sessionfx.report.page import ReportPage, render, section_path, write_section
 
 
-@dataclass(frozen=True)
-class GroupPage:
-    """`group.html`, made of the sections of all contrasts and analyses."""
-
-    output_dir: Path
-
-    def is_whole(self) -> bool:
-        """Whether it is there and shows the sections that are there."""
-        return is_whole_page(self.output_dir / "group.html", _figures(self.output_dir))
-
-    def assemble(self) -> None:
-        """Write it."""
-        assemble_page(
-            self.output_dir / "group.html",
-            _figures(self.output_dir),
-            title="Group results",
-            lead="Every strategy answers the same session contrast on the same voxels or vertices.",
-        )
+def group_page(output_dir: Path) -> ReportPage:
+    """Give `group.html`, made of the sections of all contrasts and analyses."""
+    return ReportPage(
+        path=output_dir / "group.html",
+        folder=_figures(output_dir),
+        title="Group results",
+        lead="Every strategy answers the same session contrast on the same voxels or vertices.",
+    )
 
 
 def contrast_section(output_dir: Path, entities: Mapping[str, str | None], contrast: str) -> Path:
@@ -40,7 +29,7 @@ def write_group_refusal(output_dir: Path, entities: Mapping[str, str | None], re
     """Say in the report why there is no group analysis."""
     html = render("group_refusal.html.j2", sentence=refusal)
     write_section(_refusal_section(output_dir, entities), "No group analysis", html)
-    GroupPage(output_dir).assemble()
+    group_page(output_dir).assemble()
 
 
 def remove_group_refusal(output_dir: Path, entities: Mapping[str, str | None]) -> None:

@@ -28,7 +28,7 @@ from sessionfx.options import FirstLevelModel, GroupModel
 from sessionfx.participant import timing
 from sessionfx.participant.confounds import columns_of_run, differences_between_runs, sidecar_of
 from sessionfx.participant.files import FirstLevelFiles, read_warnings, warnings_of
-from sessionfx.participant.page import ParticipantPage, contrast_section, runs_section
+from sessionfx.participant.page import contrast_section, participant_page, runs_section
 from sessionfx.participant.regions import of_atlas, session_table
 from sessionfx.participant.results import ParticipantResults, RunSummary, read_reference
 from sessionfx.participant.run import FittedRun, MeanImage, analyse_run, model_parameters, run_mean
@@ -155,7 +155,7 @@ def participant_chain(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) 
             *_page_tasks(participant, results, analysis),
         ),
         open=partial(_open, tuple(runs), analysis),
-        page=ParticipantPage(analysis.output_dir, participant),
+        page=participant_page(analysis.output_dir, participant),
         crash=analysis.output_dir / "logs" / f"{logged}_crash.txt",
         forgets_on_failure=True,
     )

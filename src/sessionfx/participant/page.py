@@ -3,40 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from sessionfx.bids.names import entity_string, figures_folder
-from sessionfx.report.page import assemble_page, is_whole_page, section_path
+from sessionfx.report.page import ReportPage, section_path
 
 
-@dataclass(frozen=True)
-class ParticipantPage:
-    """`sub-XX.html`, made of the sections of all analyses of a participant."""
-
-    output_dir: Path
-    participant: str
-
-    @property
-    def _path(self) -> Path:
-        return self.output_dir / f"sub-{self.participant}.html"
-
-    @property
-    def _folder(self) -> Path:
-        return self.output_dir / figures_folder(self.participant)
-
-    def is_whole(self) -> bool:
-        """Whether it is there and shows the sections that are there."""
-        return is_whole_page(self._path, self._folder)
-
-    def assemble(self) -> None:
-        """Write it."""
-        assemble_page(
-            self._path,
-            self._folder,
-            title=f"Participant sub-{self.participant}",
-            lead="Runs were fitted one by one; runs, then sessions, were combined by fixed effects.",
-        )
+def participant_page(output_dir: Path, participant: str) -> ReportPage:
+    """Give `sub-XX.html`, made of the sections of all analyses of a participant."""
+    return ReportPage(
+        path=output_dir / f"sub-{participant}.html",
+        folder=output_dir / figures_folder(participant),
+        title=f"Participant sub-{participant}",
+        lead="Runs were fitted one by one; runs, then sessions, were combined by fixed effects.",
+    )
 
 
 def runs_section(output_dir: Path, participant: str, entities: Mapping[str, str | None]) -> Path:

@@ -103,34 +103,42 @@ def write_section(path: Path, title: str, html: str, contents: Sequence[Contents
     write_json(path, {"title": title, "html": html, "contents": [asdict(part) for part in contents], "topic": topic})
 
 
-def is_whole_page(path: Path, folder: Path) -> bool:
-    """Whether a page is there to its end and was made of the sections that are there."""
-    try:
-        with open_input(path) as stream:
-            stream.seek(-min(len(_made_of([])), path.stat().st_size), os.SEEK_END)
-            return stream.read().decode("ascii", "replace") == _made_of(_section_files(folder))
-    except (SessionFXError, OSError):
-        return False
+@dataclass(frozen=True, kw_only=True)
+class ReportPage:
+    """A page, made of the sections that are kept in a folder.
 
-
-def assemble_page(path: Path, folder: Path, *, title: str, lead: str) -> None:
-    """Write a page from all its sections, or remove it where there is none.
-
-    Parameters
+    Attributes
     ----------
     path : Path
         The HTML file.
     folder : Path
-        Where its sections are kept.
+        Of its sections.
     title, lead : str
         Heading of the page and the sentence under it.
     """
-    # of several calls that finish at the same time, the last to write must have seen all sections
-    with locked(path.parent, path.name):
-        if _section_files(folder):
-            _assemble(path, folder, title, lead)
-        else:
-            remove(path)
+
+    path: Path
+    folder: Path
+    title: str
+    lead: str
+
+    def is_whole(self) -> bool:
+        """Whether it is there to its end and was made of the sections that are there."""
+        try:
+            with open_input(self.path) as stream:
+                stream.seek(-min(len(_made_of([])), self.path.stat().st_size), os.SEEK_END)
+                return stream.read().decode("ascii", "replace") == _made_of(_section_files(self.folder))
+        except (SessionFXError, OSError):
+            return False
+
+    def assemble(self) -> None:
+        """Write it from all its sections, or remove it where there is none."""
+        # of several calls that finish at the same time, the last to write must have seen all sections
+        with locked(self.path.parent, self.path.name):
+            if _section_files(self.folder):
+                _assemble(self.path, self.folder, self.title, self.lead)
+            else:
+                remove(self.path)
 
 
 def _assemble(path: Path, folder: Path, title: str, lead: str) -> None:
