@@ -146,7 +146,7 @@ def test_designs_of_two_spaces_are_two_files(tmp_path: Path) -> None:
     names = set()
     for space in ("MNI152NLin2009cAsym", "T1w", "fsaverage5"):
         selection = select(root, space=space)
-        files = FirstLevelFiles(tmp_path / "out", selection.entities, {}, Model(), selection.map_extension)
+        files = FirstLevelFiles("01", tmp_path / "out", selection.entities, {}, Model(), selection.map_extension)
         names.add(files.design(selection.every_run[0]).name)
     assert names == {
         f"sub-01_task-a_space-{space}_design.tsv" for space in ("MNI152NLin2009cAsym", "T1w", "fsaverage5")

@@ -101,6 +101,12 @@ class RunInputs:
         return (self.bold,) if self.other_hemisphere is None else (self.bold, self.other_hemisphere)
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read of the run but its JSON and meshes."""
+        companions = (self.mask, self.events, self.confounds, self.regressors)
+        return (*self.images, *(path for path in companions if path is not None))
+
+    @property
     def name(self) -> str:
         """The run in file names and messages: `sub-01_ses-02_task-x_run-1`."""
         return entity_string(self.entities)

@@ -18,7 +18,7 @@ from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.anatomy import AnatomyFiles, Background, find_anatomy, read_anatomy
 from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.dataset import RAW
-from sessionfx.bids.names import entity_string, files_of
+from sessionfx.bids.names import files_of
 from sessionfx.bids.runs import RunInputs
 from sessionfx.bids.stat_maps import as_kept, read_estimate, read_wald_test
 from sessionfx.bids.tables import read_header
@@ -27,7 +27,7 @@ from sessionfx.errors import ParticipantError
 from sessionfx.options import FirstLevelModel, GroupModel
 from sessionfx.participant import timing
 from sessionfx.participant.confounds import columns_of_run, differences_between_runs, sidecar_of
-from sessionfx.participant.files import FirstLevelFiles, read_warnings, warnings_of
+from sessionfx.participant.files import FirstLevelFiles, read_warnings, statistics_of, warnings_of
 from sessionfx.participant.page import contrast_section, participant_page, runs_section
 from sessionfx.participant.regions import of_atlas, session_table
 from sessionfx.participant.results import ParticipantResults, RunSummary, read_reference
@@ -86,10 +86,9 @@ class ParticipantAnalysis:
     atlases: tuple[Atlas, ...] = ()
     extension: str = Grid.extension
 
-    @cached_property
-    def files(self) -> FirstLevelFiles:
-        """Where results go."""
-        return FirstLevelFiles(self.output_dir, self.entities, self.links, self.model, self.extension)
+    def files_of(self, participant: str) -> FirstLevelFiles:
+        """Say where the results of a participant go."""
+        return FirstLevelFiles(participant, self.output_dir, self.entities, self.links, self.model, self.extension)
 
     def asked_of(self, run: RunInputs) -> tuple[Contrast, ...]:
         """Give the contrasts as they are in a run's task."""
@@ -132,8 +131,8 @@ def participant_chain(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) 
     A session's maps of a contrast are one task, a session contrast's another: changed files or options redo the tasks
     they affect, and what earlier calls made and this one does not ask for stays.
     """
-    participant, files = runs[0].participant, analysis.files
-    logged = entity_string({"sub": participant, **analysis.entities})
+    participant = runs[0].participant
+    files = analysis.files_of(participant)
     atlases = tuple(atlas.source for atlas in analysis.atlases)
     fits = [
         Task(
@@ -146,24 +145,24 @@ def participant_chain(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) 
     results = list(_result_tasks(runs, analysis))
     return Chain(
         name=f"sub-{participant}",
-        record=files.record(participant),
+        record=files.record,
         tasks=(
             *fits,
             *results,
-            *_log_tasks(participant, results, files),
-            *(_mean_tasks(runs, analysis) if analysis.is_volumes else ()),
+            *_log_tasks(results, files),
+            *(_mean_tasks(runs, files) if analysis.is_volumes else ()),
             *_page_tasks(participant, results, analysis),
         ),
         open=partial(_open, tuple(runs), analysis),
         page=participant_page(analysis.output_dir, participant),
-        crash=analysis.output_dir / "logs" / f"{logged}_crash.txt",
+        crash=files.crash,
         forgets_on_failure=True,
     )
 
 
 def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Iterator[Task]:
     """List the maps of sessions and those of session contrasts."""
-    model, files, participant = analysis.model, analysis.files, runs[0].participant
+    model, files = analysis.model, analysis.files_of(runs[0].participant)
     states = {
         run.name: [
             run.problem,
@@ -186,7 +185,7 @@ def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> I
                 name=f"fit {contrast.label} ses {session}",
                 fingerprint=fingerprint([common, contrast.row_weights, contrast.expression, inputs]),
                 inputs=tuple(f"fit {run.name}" for run in of_session),
-                outputs=files.outputs_of_session(participant, session, contrast, of_session),
+                outputs=files.outputs_of_session(session, contrast, of_session),
                 run=partial(ParticipantMaps.write_session, contrast=contrast, session=session),
             )
             own[task.name] = task.fingerprint
@@ -196,7 +195,7 @@ def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> I
                     name=f"regions of {atlas.label} {contrast.label} ses {session}",
                     fingerprint=fingerprint([task.fingerprint, atlas.digest]),
                     inputs=(*task.inputs, task.name),
-                    outputs=files.outputs_of_regions(participant, session, contrast, atlas.label),
+                    outputs=files.outputs_of_regions(session, contrast, atlas.label),
                     run=partial(ParticipantMaps.write_regions, contrast=contrast, session=session, atlas=atlas),
                 )
         for question in analysis.session_contrasts:
@@ -205,12 +204,12 @@ def _result_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> I
                 name=f"combine {contrast.label} sessions {question.label}",
                 fingerprint=fingerprint([list(own.values()), asked]),
                 inputs=tuple(own),
-                outputs=files.outputs_of_question(participant, question, contrast),
+                outputs=files.outputs_of_question(question, contrast),
                 run=partial(ParticipantMaps.write_question, contrast=contrast, question=question),
             )
 
 
-def _log_tasks(participant: str, results: Sequence[Task], files: FirstLevelFiles) -> Iterator[Task]:
+def _log_tasks(results: Sequence[Task], files: FirstLevelFiles) -> Iterator[Task]:
     """List what the log is to say of each session's maps; it speaks of all runs, whose designs come first."""
     for task in results:
         if task.name.startswith("fit "):
@@ -218,20 +217,20 @@ def _log_tasks(participant: str, results: Sequence[Task], files: FirstLevelFiles
                 name=f"log {task.name.removeprefix('fit ')}",
                 kind="log",
                 fingerprint=task.fingerprint,
-                outputs=(files.log(participant),),
+                outputs=(files.log,),
                 run=ParticipantMaps.write_log,
             )
 
 
-def _mean_tasks(runs: Sequence[RunInputs], analysis: ParticipantAnalysis) -> Iterator[Task]:
+def _mean_tasks(runs: Sequence[RunInputs], files: FirstLevelFiles) -> Iterator[Task]:
     """List what each run gives to the mean image of all."""
     for run in runs:
-        state = [__version__, analysis.model.smoothing_fwhm, file_state(run.bold), file_state(run.mask)]
+        state = [__version__, files.model.smoothing_fwhm, file_state(run.bold), file_state(run.mask)]
         yield Task(
             name=f"mean image {run.name}",
             kind="log",
             fingerprint=fingerprint(state),
-            outputs=(analysis.files.reference(run.participant),),
+            outputs=(files.reference,),
             run=ParticipantMaps.write_reference,
         )
 
@@ -285,6 +284,7 @@ class ParticipantMaps:
         self.participant = runs[0].participant
         self.runs = runs
         self.analysis = analysis
+        self.files = analysis.files_of(self.participant)
         self.fitted = fitted
         self._facts: dict[str, dict[str, Any]] = {}
         self._sessions: dict[tuple[str, str], StatMap[Any] | None] = {}  # None where a session has not the contrast
@@ -321,16 +321,16 @@ class ParticipantMaps:
 
     def write_session(self, contrast: Contrast, session: str) -> None:
         """Combine the runs of a session, and write designs and maps."""
-        analysis, files = self.analysis, self.analysis.files
+        model, files = self.analysis.model, self.files
         fitted = [run for run in self.fitted if run.run.session == session]
         for run in fitted:
             if run.run.name not in self._facts:
                 self._facts[run.run.name] = files.write_design(run)
-        combined = combine_runs(fitted, contrast, analysis.model)
+        combined = combine_runs(fitted, contrast, model)
         stat_map = self._sessions[contrast.label, session] = None if combined is None else as_kept(combined)
         if stat_map is not None:
-            files.write_session(self.participant, session, contrast, stat_map, fitted)
-        if analysis.model.keep_run_maps and not contrast.parts:
+            files.write_session(session, contrast, stat_map, fitted)
+        if model.keep_run_maps and not contrast.parts:
             for run in fitted:
                 if contrast.label in run.estimates:
                     files.write_run_maps(run, contrast)
@@ -342,16 +342,14 @@ class ParticipantMaps:
         fitted = [run for run in self.fitted if run.run.session == session]
         combined = combine_runs(of_atlas(fitted, atlas.label, contrast), contrast, self.analysis.model)
         table, space = session_table(fitted, atlas.label, combined), fitted[0].mean.space
-        self.analysis.files.write_regions(self.participant, session, contrast, atlas, table, space=space)
+        self.files.write_regions(session, contrast, atlas, table, space)
 
     def write_question(self, contrast: Contrast, question: SessionContrast) -> None:
         """Write the answer to a session contrast, where there is one."""
         combined = self.combined(contrast)
         if question.label in combined:
             stat_map, weights = combined[question.label]
-            self.analysis.files.write_combined(
-                self.participant, question, contrast, stat_map, weights, self.sessions(contrast)
-            )
+            self.files.write_combined(question, contrast, stat_map, weights, self.sessions(contrast))
 
     def write_log(self) -> None:
         """Write what a reader should know of the participant, of runs of earlier calls too."""
@@ -361,7 +359,7 @@ class ParticipantMaps:
         analysis = self.analysis
         warnings: list[str] = []
         left_out: list[dict[str, str]] = []
-        files = analysis.files
+        files = self.files
         for run in self.runs:
             if run.name in self._facts:
                 found, refused = warnings_of(run.name, self._facts[run.name])
@@ -379,14 +377,13 @@ class ParticipantMaps:
             if all(contrast.label in refused for refused in left_out)
         ]
         warnings += [*differences_between_runs(analysis.confound_columns(self.runs)), *absent]
-        write_text(files.log(self.participant), "\n".join(warnings or ["No warnings."]) + "\n")
+        write_text(files.log, "\n".join(warnings or ["No warnings."]) + "\n")
         self._warnings = tuple(warnings)
 
     def _other_designs(self) -> list[Path]:
         """Find what is to be known of runs of earlier calls that are not asked for in this one: JSON files."""
-        files = self.analysis.files
-        own = {files.design(run).with_suffix(".json") for run in self.runs}
-        record = Record(files.record(self.participant), self.analysis.output_dir)
+        own = {self.files.design(run).with_suffix(".json") for run in self.runs}
+        record = Record(self.files.record, self.analysis.output_dir)
         recorded = {path for path in record.files(record.finished()) if path.name.endswith("_design.json")}
         return sorted(recorded - own, key=lambda path: natural_key(path.name))
 
@@ -399,8 +396,7 @@ class ParticipantMaps:
         for run in self.runs:
             if run.name not in means:
                 means[run.name] = run_mean(run, self.analysis.model)
-        path = self.analysis.files.reference(self.participant)
-        self._reference = self.analysis.files.write_reference(path, [means[run.name] for run in self.runs])
+        self._reference = self.files.write_reference([means[run.name] for run in self.runs])
 
     def draw(self, contrast: Contrast, anatomy: AnatomyFiles | None) -> None:
         """Draw the sections of a contrast and of the runs."""
@@ -421,7 +417,7 @@ class ParticipantMaps:
             except ParticipantError as error:
                 warnings = (f"The mean image of the runs is behind the maps, as the anatomy cannot be shown: {error}",)
         if self._anatomy is None and self._reference is None:
-            self._reference = read_reference(self.analysis.files.reference(self.participant))
+            self._reference = read_reference(self.files.reference)
         return (self._reference if self._anatomy is None else self._anatomy), warnings
 
     def _results(self, contrast: Contrast, anatomy: AnatomyFiles | None) -> ParticipantResults:
@@ -450,7 +446,7 @@ class ParticipantMaps:
         return tuple(
             RunSummary(run.name, run.session, fitted[run.name].design.matrix, self._facts[run.name],
                        fitted[run.name].events.shown)
-            if run.name in fitted else RunSummary.read(run, self.analysis.files.design(run), self.analysis.model)
+            if run.name in fitted else RunSummary.read(run, self.files.design(run), self.analysis.model)
             for run in self.runs
         )  # fmt: skip
 
@@ -467,8 +463,8 @@ class ParticipantMaps:
         return maps
 
     def _read(self, contrast: Contrast, session: str) -> StatMap[Any] | None:
-        paths = self.analysis.files.session_maps(self.participant, session, contrast)
-        first, second = ("effects", "covariance") if contrast.is_f_test else ("effect", "variance")
+        paths = self.files.session_maps(session, contrast)
+        first, second = statistics_of(contrast)[:2]
         if not all(path.is_file() for path in files_of(paths[first])):
             return None
         read: Callable[[Path, Path, Path], StatMap[Any]] = read_wald_test if contrast.is_f_test else read_estimate

@@ -50,14 +50,18 @@ from sessionfx.space.stat_map import StatMap
 from sessionfx.wording import joined
 
 FIXED_EFFECTS_DESC = "fixedEffects"
+# Folder, and entities of the names in it
+_Place = tuple[Path, dict[str, str | None]]
 
 
 @dataclass(frozen=True)
 class FirstLevelFiles:
-    """Files of one analysis (task, space, resolution or density) in an output folder.
+    """Files of a participant in one analysis (task, space, resolution or density).
 
     Attributes
     ----------
+    participant : str
+        Label.
     output_dir : Path
         Absolute.
     entities : dict
@@ -69,42 +73,55 @@ class FirstLevelFiles:
         Of maps: that of their space.
     """
 
+    participant: str
     output_dir: Path
     entities: dict[str, str | None]
     links: dict[str, Path]
     model: FirstLevelModel
     extension: str = Grid.extension
 
-    def record(self, participant: str) -> Path:
-        """Where it is noted what is finished of a participant."""
-        return self.output_dir / "logs" / file_name({"sub": participant, **self.entities}, "record", ".json")
+    @property
+    def record(self) -> Path:
+        """Where it is noted what is finished of the participant."""
+        return self.output_dir / "logs" / file_name(self._own_entities, "record", ".json")
 
-    def log(self, participant: str) -> Path:
-        """Path of what a reader should know of a participant."""
-        return self.output_dir / "logs" / (entity_string({"sub": participant, **self.entities}) + "_log.txt")
+    @property
+    def log(self) -> Path:
+        """Path of what a reader should know of the participant."""
+        return self.output_dir / "logs" / f"{entity_string(self._own_entities)}_log.txt"
 
-    def outputs_of_session(
-        self, participant: str, session: str, contrast: Contrast, runs: Sequence[RunInputs]
-    ) -> tuple[Path, ...]:
+    @property
+    def crash(self) -> Path:
+        """Path of what is to be known where the participant fails."""
+        return self.output_dir / "logs" / f"{entity_string(self._own_entities)}_crash.txt"
+
+    @property
+    def reference(self) -> Path:
+        """Path of the mean image, the background of pictures."""
+        name = file_name(self._own_entities, "boldref", ".nii.gz")
+        return self.output_dir / figures_folder(self.participant) / name
+
+    @property
+    def _own_entities(self) -> dict[str, str | None]:
+        return {"sub": self.participant, **self.entities}
+
+    def outputs_of_session(self, session: str, contrast: Contrast, runs: Sequence[RunInputs]) -> tuple[Path, ...]:
         """Paths of all files that may be made of a session's runs for a contrast."""
         designs = [self.design(run) for run in runs]
-        maps = [*self.session_maps(participant, session, contrast).values()]
+        maps = [*self.session_maps(session, contrast).values()]
         for run in () if contrast.parts else runs:
-            maps += statmap_paths(*self._of_run(run, contrast), statistics_of(contrast), self.extension).values()
+            maps += self.run_maps(run, contrast).values()
         return (*designs, *(path.with_suffix(".json") for path in designs), *with_sidecars(maps))
 
-    def outputs_of_regions(self, participant: str, session: str, contrast: Contrast, atlas: str) -> tuple[Path, Path]:
+    def outputs_of_regions(self, session: str, contrast: Contrast, atlas: str) -> tuple[Path, Path]:
         """Paths of the table of an atlas' regions in a session, and of what its columns are."""
-        entities = {**self._session_entities(participant, session, contrast), "atlas": atlas, "desc": DESC}
-        path = self.output_dir / func_folder(participant, session or None) / file_name(entities, SUFFIX, ".tsv")
+        folder, entities = self._combined(session, contrast)
+        path = folder / file_name({**entities, "atlas": atlas, "desc": DESC}, SUFFIX, ".tsv")
         return path, path.with_suffix(".json")
 
-    def outputs_of_question(self, participant: str, question: SessionContrast, contrast: Contrast) -> tuple[Path, ...]:
+    def outputs_of_question(self, question: SessionContrast, contrast: Contrast) -> tuple[Path, ...]:
         """Paths of all files that may answer a session contrast."""
-        entities = self._combined_entities(participant, question, contrast)
-        folder = self.output_dir / func_folder(participant)
-        maps = statmap_paths(folder, entities, statistics_of(contrast), self.extension).values()
-        return tuple(with_sidecars(maps))
+        return tuple(with_sidecars(self.question_maps(question, contrast).values()))
 
     def design(self, run: RunInputs) -> Path:
         """Path of a run's design matrix.
@@ -112,32 +129,47 @@ class FirstLevelFiles:
         It names the space, as do the maps: the file beside it says how many features were fitted. For a contrast over
         tasks it is one more, beside that of the task by itself, which has its own record.
         """
-        folder = self.output_dir / func_folder(run.participant, run.session or None)
+        folder = self.output_dir / func_folder(run.participant, run.session)
         task = run.entities["task"]
         is_alone = self.entities["task"] in (None, task)
         over_tasks = {} if is_alone else {"task": self.entities["task"], "desc": task}
         return folder / file_name({**run.entities, **self.entities, "task": task, **over_tasks}, "design", ".tsv")
 
-    def reference(self, participant: str) -> Path:
-        """Path of a participant's mean image, the background of pictures."""
-        name = file_name({"sub": participant, **self.entities}, "boldref", ".nii.gz")
-        return self.output_dir / figures_folder(participant) / name
-
-    def session_maps(self, participant: str, session: str, contrast: Contrast) -> dict[str, Path]:
+    def session_maps(self, session: str, contrast: Contrast) -> dict[str, Path]:
         """Paths of the maps of one session (of all runs, without sessions) by statistic; see `statmap_paths`.
 
         There is one of `dof` where it differs between voxels.
         """
-        folder = self.output_dir / func_folder(participant, session or None)
-        entities = self._session_entities(participant, session, contrast)
-        return statmap_paths(folder, entities, statistics_of(contrast), self.extension)
+        return self._maps(self._combined(session, contrast), contrast)
+
+    def question_maps(self, question: SessionContrast, contrast: Contrast) -> dict[str, Path]:
+        """Paths of the maps that answer a session contrast, by statistic."""
+        return self._maps(self._combined("", contrast, question.label), contrast)
+
+    def run_maps(self, run: RunInputs, contrast: Contrast) -> dict[str, Path]:
+        """Paths of the maps of one run by statistic."""
+        return self._maps(self._of_run(run, contrast), contrast)
+
+    def _maps(self, place: _Place, contrast: Contrast) -> dict[str, Path]:
+        return statmap_paths(*place, statistics_of(contrast), self.extension)
+
+    def _combined(self, session: str, contrast: Contrast, sessions: str = "") -> _Place:
+        """Folder and entities of what is combined of a session's runs, or of sessions for a session contrast."""
+        folder = self.output_dir / func_folder(self.participant, session)
+        names = {"contrast": contrast.label, "sessions": sessions, "desc": FIXED_EFFECTS_DESC}
+        return folder, {"sub": self.participant, "ses": session, **self.entities, **names}
+
+    def _of_run(self, run: RunInputs, contrast: Contrast) -> _Place:
+        """Folder and entities of the maps of one run."""
+        folder = self.output_dir / func_folder(run.participant, run.session)
+        return folder, {**run.entities, **self.entities, "contrast": contrast.label}
 
     def write_design(self, fitted: FittedRun) -> dict[str, Any]:
         """Write a run's design matrix and what is to be known of the run; return the content of the JSON file."""
         path = self.design(fitted.run)
         facts = {
             "Description": "Design matrix of one run: one row per volume, one column per regressor.",
-            "Sources": self._uris(_source_files(fitted.run)),
+            "Sources": self._uris(fitted.run.files),
             "RepetitionTime": fitted.timing.repetition_time,
             **({} if fitted.timing.repetition_time else {"VolumeTiming": _volume_timing(fitted)}),
             "StartTime": fitted.timing.start_time,
@@ -161,22 +193,22 @@ class FirstLevelFiles:
         write_json(path.with_suffix(".json"), facts)
         return facts
 
-    def write_reference(self, path: Path, means: Sequence[MeanImage]) -> Background:
-        """Write the mean over time of a participant's runs, and return it (0 where no run has data)."""
+    def write_reference(self, means: Sequence[MeanImage]) -> Background:
+        """Write the mean over time of the participant's runs, and return it (0 where no run has data)."""
         grid = means[0].space.as_grid()
         images = [mean.values for mean in means if mean.space.shape == grid.shape]  # noqa: PD011
         counts = np.sum([np.isfinite(image) for image in images], axis=0)
         total: NDArray[np.float64] = np.sum([np.nan_to_num(image) for image in images], axis=0)
         mean = np.divide(total, counts, where=counts > 0, out=np.zeros_like(total)).astype(np.float32)
         mask = counts > 0
-        write_map(path, mean[mask], mask, grid)
+        write_map(self.reference, mean[mask], mask, grid)
         return mean, grid
 
     def write_run_maps(self, fitted: FittedRun, contrast: Contrast) -> None:
         """Write the maps of one run."""
         sidecar = {
             "Description": "Estimate of one run.",
-            "Sources": self._uris(_source_files(fitted.run)),
+            "Sources": self._uris(fitted.run.files),
             **self._contrast_fields(contrast),
             **self._smoothing_fields(fitted),
             "NumberOfInputs": 1,
@@ -185,13 +217,8 @@ class FirstLevelFiles:
             *self._of_run(fitted.run, contrast), fitted.estimates[contrast.label], sidecar, self.model.effect_units
         )
 
-    def _of_run(self, run: RunInputs, contrast: Contrast) -> tuple[Path, dict[str, str | None]]:
-        """Folder and entities of the maps of one run."""
-        folder = self.output_dir / func_folder(run.participant, run.session or None)
-        return folder, {**run.entities, **self.entities, "contrast": contrast.label}
-
     def write_session(
-        self, participant: str, session: str, contrast: Contrast, combined: StatMap[Any], runs: Sequence[FittedRun]
+        self, session: str, contrast: Contrast, combined: StatMap[Any], runs: Sequence[FittedRun]
     ) -> None:
         """Write the combination of a session's runs."""
         used = [fitted for fitted in runs if contrast.label in fitted.estimates]
@@ -203,7 +230,7 @@ class FirstLevelFiles:
             what = f"Sum over the tasks {joined([task for task, _ in contrast.parts])} of fixed effects over"
         sidecar = {
             "Description": f"{what} {len(used)} run(s){' of one session' if session else ''}.",
-            "Sources": self._uris([path for fitted in used for path in _source_files(fitted.run)]),
+            "Sources": self._uris([path for fitted in used for path in fitted.run.files]),
             **self._contrast_fields(contrast),
             "CombinationLevel": "run",
             "NumberOfInputs": len(used),
@@ -212,17 +239,12 @@ class FirstLevelFiles:
             **({"InputSmoothing": [fitted.smoothing for fitted in used]} if used[0].smoothing else {}),
             **({"LeftOutInputs": left_out} if left_out else {}),
         }
-        folder = self.output_dir / func_folder(participant, session or None)
-        write_statmaps(
-            folder, self._session_entities(participant, session, contrast), combined, sidecar, self.model.effect_units
-        )
+        write_statmaps(*self._combined(session, contrast), combined, sidecar, self.model.effect_units)
 
-    def write_regions(
-        self, participant: str, session: str, contrast: Contrast, atlas: Atlas, table: pd.DataFrame, *, space: Space
-    ) -> None:
+    def write_regions(self, session: str, contrast: Contrast, atlas: Atlas, table: pd.DataFrame, space: Space) -> None:
         """Write the regions of an atlas in a session, of maps in a space."""
-        path, _ = self.outputs_of_regions(participant, session, contrast, atlas.label)
-        maps = self.session_maps(participant, session, contrast)
+        path, _ = self.outputs_of_regions(session, contrast, atlas.label)
+        maps = self.session_maps(session, contrast)
         content = {
             "Description": "Estimates of the mean series of each region, combined over runs as the maps are.",
             "Sources": self._uris([maps[used] for used in statistics_of(contrast)[:2]]),
@@ -234,7 +256,6 @@ class FirstLevelFiles:
 
     def write_combined(
         self,
-        participant: str,
         question: SessionContrast,
         contrast: Contrast,
         combined: StatMap[Any],
@@ -242,7 +263,7 @@ class FirstLevelFiles:
         inputs: Mapping[str, StatMap[Any]],
     ) -> None:
         """Write the answer to a session contrast."""
-        sources = [self.session_maps(participant, session, contrast) for session in weights]
+        sources = [self.session_maps(session, contrast) for session in weights]
         precision = question.kind == "mean" and self.model.fixed_effects == "precision"
         sidecar = {
             "Description": f"Fixed effects over {len(weights)} session(s) of one participant.",
@@ -259,24 +280,8 @@ class FirstLevelFiles:
             "InputDegreesOfFreedom": [inputs[session].estimate.typical_dof for session in weights],
             **self._dof_fields(sum(weight != 0 for weight in weights.values())),
         }
-        folder = self.output_dir / func_folder(participant)
-        write_statmaps(
-            folder, self._combined_entities(participant, question, contrast), combined, sidecar, self.model.effect_units
-        )
-
-    def _session_entities(self, participant: str, session: str, contrast: Contrast) -> dict[str, str | None]:
-        return {
-            "sub": participant,
-            "ses": session or None,
-            **self.entities,
-            "contrast": contrast.label,
-            "desc": FIXED_EFFECTS_DESC,
-        }
-
-    def _combined_entities(
-        self, participant: str, question: SessionContrast, contrast: Contrast
-    ) -> dict[str, str | None]:
-        return {**self._session_entities(participant, "", contrast), "sessions": question.label}
+        place = self._combined("", contrast, question.label)
+        write_statmaps(*place, combined, sidecar, self.model.effect_units)
 
     def _contrast_fields(self, contrast: Contrast) -> dict[str, Any]:
         rows = [row.expression for row in contrast.tested]
@@ -326,11 +331,6 @@ def _pairs_in_words(rows: Sequence[str]) -> list[str]:
 
 def _volume_timing(fitted: FittedRun) -> list[float]:
     return [round(float(time - fitted.timing.start_time), 6) for time in fitted.timing.times]
-
-
-def _source_files(run: RunInputs) -> list[Path]:
-    companions = (run.mask, run.events, run.confounds, run.regressors)
-    return [*run.images, *(path for path in companions if path is not None)]
 
 
 def read_warnings(design: Path) -> tuple[list[str], dict[str, str]]:

@@ -18,7 +18,6 @@ from sessionfx.bids.first_level_maps import NATIVE
 from sessionfx.bids.images import open_image
 from sessionfx.bids.meshes import missing_mesh
 from sessionfx.bids.names import (
-    GIFTI,
     STATMAP_SUFFIX,
     SURFACE_SERIES,
     check_name_length,
@@ -37,7 +36,6 @@ from sessionfx.participant.analysis import ParticipantAnalysis, participant_chai
 from sessionfx.participant.asked import contrasts_by_task
 from sessionfx.participant.confounds import is_pattern
 from sessionfx.participant.dry_run import participant_text
-from sessionfx.participant.files import FIXED_EFFECTS_DESC, statistics_of
 from sessionfx.participant.over_tasks import select_over_tasks
 from sessionfx.participant.regressors import with_regressors
 from sessionfx.participant.variables import check_recipe
@@ -171,13 +169,7 @@ def _prepare(
         asked = {task: tuple(contrasts) for task in selections}
         check_recipe(selections, contrasts, recipe, draws=options.execution.dry_run)
     # masks and confounds of a denoised image may come from another folder than the image
-    files = [
-        path
-        for task in asked
-        for run in selections[task].every_run
-        for path in (*run.images, run.mask, run.confounds, run.events, run.regressors)
-        if path is not None
-    ]
+    files = [path for task in asked for run in selections[task].every_run for path in run.files]
     sources = [root for root in roots if any(path.is_relative_to(root) for path in files)]
     return [
         (selections[task], _analysis(options, raw, sources, selections[task], own, known))
@@ -202,8 +194,7 @@ def _analysis(
     if options.first_level.recipe is None:
         _check_confounds(selection, options.first_level.confounds)
     session_contrasts = asked_of_sessions(options.group, selection)
-    _check_names(selection, contrasts, session_contrasts, keeps_runs=options.first_level.keep_run_maps)
-    return ParticipantAnalysis(
+    analysis = ParticipantAnalysis(
         model=options.first_level,
         thresholds=options.group,
         contrasts=tuple(contrasts),
@@ -216,6 +207,8 @@ def _analysis(
         atlases=chosen_atlases(options.group, selection.every_run[0].images, selection.entities["space"]),
         extension=selection.map_extension,
     )
+    _check_names(selection, analysis, session_contrasts)
+    return analysis
 
 
 def _check_surfaces(selections: Iterable[RunSelection], options: Options) -> None:
@@ -280,34 +273,26 @@ def _check_confounds(selection: RunSelection, asked: Sequence[str]) -> None:
 
 
 def _check_names(
-    selection: RunSelection,
-    contrasts: Sequence[Contrast],
-    session_contrasts: Sequence[SessionContrast],
-    *,
-    keeps_runs: bool,
+    selection: RunSelection, analysis: ParticipantAnalysis, session_contrasts: Sequence[SessionContrast]
 ) -> None:
     """Refuse labels too long for file names before anything is fitted."""
     participant, session = (max(labels, key=len, default="") for labels in (selection.runs, selection.sessions))
-    for contrast in contrasts:
-        entities = {**selection.entities, "sub": participant, "contrast": contrast.label,
-                    "stat": max(statistics_of(contrast), key=len), "desc": FIXED_EFFECTS_DESC}  # fmt: skip
-        extension = selection.map_extension
-        if extension == GIFTI:
-            entities["hemi"] = "L"
-        of_session = file_name({**entities, "ses": session}, STATMAP_SUFFIX, extension)
-        check_name_length(of_session, {"--contrast": contrast.label})
-        if keeps_runs:
-            entities_of_run = {
-                **max(selection.every_run, key=lambda run: len(run.name)).entities,
-                **entities,
-                "desc": None,
-            }
-            check_name_length(file_name(entities_of_run, STATMAP_SUFFIX, extension), {"--contrast": contrast.label})
+    files = analysis.files_of(participant)
+    for contrast in analysis.contrasts:
+        maps = [files.session_maps(session, contrast)]
+        if analysis.model.keep_run_maps:
+            maps.append(files.run_maps(max(selection.every_run, key=lambda run: len(run.name)), contrast))
+        for of_runs in maps:
+            check_name_length(_longest_name(of_runs.values()), {"--contrast": contrast.label})
         for asked in session_contrasts:
             check_name_length(
-                file_name({**entities, "sessions": asked.label}, STATMAP_SUFFIX, extension),
+                _longest_name(files.question_maps(asked, contrast).values()),
                 {"--contrast": contrast.label, "--session-contrast": asked.label},
             )
+
+
+def _longest_name(maps: Iterable[Path]) -> str:
+    return max((file.name for path in maps for file in files_of(path)), key=len)
 
 
 def _memory_needs(selection: RunSelection) -> dict[str, float]:
