@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from sessionfx.ask.contrasts import parse_contrasts
 from sessionfx.options import FirstLevelModel
+from sessionfx.participant.conditions import Events
 from sessionfx.participant.confounds import Confounds
 from sessionfx.participant.design import Design, make_design
-from sessionfx.participant.events import Events
 from sessionfx.participant.glm import fit_run
 from sessionfx.participant.run import _estimable_contrasts
 from sessionfx.participant.timing import Timing

@@ -16,8 +16,9 @@ from nilearn.interfaces.fmriprep import load_confounds
 
 from sessionfx.bids.tables import MOST_COLUMNS, numeric_column, read_table
 from sessionfx.errors import ParticipantError
+from sessionfx.participant.conditions import Events
 from sessionfx.participant.confounds import choose_columns, columns_of_run, differences_between_runs, read_confounds
-from sessionfx.participant.events import Events, conditions_in, read_events
+from sessionfx.participant.events import conditions_in, read_events
 
 HEADER = "onset\tduration\ttrial_type\n"
 PLAIN = f"{HEADER}1\t2\tgo\n11\t2\tstop\n21\t2\tgo\n31\t2\tstop\n"

@@ -18,9 +18,10 @@ from sessionfx.bids.dataset import open_dataset
 from sessionfx.bids.runs import select_runs
 from sessionfx.errors import ParticipantError
 from sessionfx.options import FirstLevelModel, Selection
+from sessionfx.participant.conditions import Events
 from sessionfx.participant.confounds import Confounds
 from sessionfx.participant.design import Design, make_design
-from sessionfx.participant.events import Events, conditions_in, read_events
+from sessionfx.participant.events import conditions_in, read_events
 from sessionfx.participant.glm import fit_run
 from sessionfx.participant.run import analyse_run
 from sessionfx.participant.timing import Timing

@@ -18,9 +18,9 @@ from sessionfx.ask.contrasts import parse_contrast
 from sessionfx.bids.runs import RunInputs
 from sessionfx.errors import ParticipantError
 from sessionfx.options import FirstLevelModel
+from sessionfx.participant.conditions import Events
 from sessionfx.participant.confounds import Confounds
 from sessionfx.participant.design import make_design
-from sessionfx.participant.events import Events
 from sessionfx.participant.run import analyse_run
 from sessionfx.participant.timing import Timing, run_timing
 

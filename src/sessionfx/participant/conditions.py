@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,39 @@ ONLY_CONDITION = "dummy"
 # Conditions that a message names, and different values of a column that may hold conditions
 _MOST_NAMED = 5
 _MOST_VALUES = 20
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events of one run, ready for nilearn.
+
+    Attributes
+    ----------
+    table : DataFrame
+        Columns onset, duration (s), trial_type, and modulation where the file has it or modulators make it. A modulated
+        column is a further trial_type.
+    warnings : tuple of str
+        What was set aside and why, as sentences.
+    modulated : tuple of str
+        The modulated columns.
+    left_out : dict of str to str
+        Modulated columns that this run cannot have, and why.
+    """
+
+    table: pd.DataFrame
+    warnings: tuple[str, ...]
+    modulated: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """Names of the conditions, sorted."""
+        return tuple(sorted(self.table["trial_type"].unique()))
+
+    @property
+    def shown(self) -> pd.DataFrame:
+        """What happened: each event once."""
+        return self.table[~self.table["trial_type"].isin(self.modulated)]
 
 
 def check_columns(table: pd.DataFrame, path: Path, asked: Collection[str] | None, model: EventModel) -> None:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from sessionfx.errors import ParticipantError
 from sessionfx.options import FirstLevelModel
+from sessionfx.participant.conditions import Events
 from sessionfx.participant.confounds import Confounds
-from sessionfx.participant.events import EARLIEST_ONSET, Events
+from sessionfx.participant.events import EARLIEST_ONSET
 from sessionfx.participant.timing import Timing
 from sessionfx.wording import listed
 

@@ -11,17 +11,15 @@ asked
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
 from sessionfx.ask.event_model import EventModel
 from sessionfx.bids.tables import numeric_column, read_table
 from sessionfx.errors import ParticipantError
-from sessionfx.participant.conditions import ONLY_CONDITION, check_columns, condition_names, lines_of
+from sessionfx.participant.conditions import ONLY_CONDITION, Events, check_columns, condition_names, lines_of
 from sessionfx.participant.modulators import add_modulated
 from sessionfx.wording import shortened
 
@@ -32,39 +30,6 @@ EARLIEST_ONSET = -24.0
 _MOST_NAMED = 5
 # All events as they stand in the file
 PLAIN = EventModel()
-
-
-@dataclass(frozen=True)
-class Events:
-    """Events of one run, ready for nilearn.
-
-    Attributes
-    ----------
-    table : DataFrame
-        Columns onset, duration (s), trial_type, and modulation where the file has it or modulators make it. A modulated
-        column is a further trial_type.
-    warnings : tuple of str
-        What was set aside and why, as sentences.
-    modulated : tuple of str
-        The modulated columns.
-    left_out : dict of str to str
-        Modulated columns that this run cannot have, and why.
-    """
-
-    table: pd.DataFrame
-    warnings: tuple[str, ...]
-    modulated: tuple[str, ...] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        """Names of the conditions, sorted."""
-        return tuple(sorted(self.table["trial_type"].unique()))
-
-    @property
-    def shown(self) -> pd.DataFrame:
-        """What happened: each event once."""
-        return self.table[~self.table["trial_type"].isin(self.modulated)]
 
 
 def read_events(
@@ -110,21 +75,27 @@ def read_events(
         events = events[["onset", "duration", "trial_type", "modulation"]]
     events = _without_incomplete(events, path, asked, sources, warnings)
     events = _without_repeated(events, table, path, warnings)
-    place = _Place(path, first_volume, end, model.duration_column)
-    events = _placed(events, place, warnings)
-    modulated = add_modulated(events, table, path, asked=asked, model=model)
-    return Events(
-        modulated.events.reset_index(drop=True),
-        (*warnings, *modulated.warnings),
-        modulated.columns,
-        modulated.left_out,
+    events = place_events(
+        events,
+        path,
+        first_volume=first_volume,
+        end=end,
+        warnings=warnings,
+        duration_column=model.duration_column,
     )
+    return add_modulated(events, table, path, asked=asked, model=model, warnings=warnings)
 
 
-def placed_events(
-    events: pd.DataFrame, path: Path, *, first_volume: float, end: float, warnings: Sequence[str]
-) -> Events:
-    """Place events that a model made in their run: what falls outside is set aside.
+def place_events(
+    events: pd.DataFrame,
+    path: Path,
+    *,
+    first_volume: float,
+    end: float,
+    warnings: list[str],
+    duration_column: str = "duration",
+) -> pd.DataFrame:
+    """Set aside what falls outside the run, and say so in the warnings.
 
     Parameters
     ----------
@@ -134,31 +105,16 @@ def placed_events(
         The file.
     first_volume, end : float
         See `read_events`.
-    warnings : sequence of str
+    warnings : list of str
         What is known of the events already.
+    duration_column : str, default="duration"
+        Of the file.
 
     Raises
     ------
     ParticipantError
         If a duration is below zero, or no event falls into the run.
     """
-    found = list(warnings)
-    placed = _placed(events, _Place(path, first_volume, end, "duration"), found)
-    return Events(placed.reset_index(drop=True), tuple(found))
-
-
-class _Place(NamedTuple):
-    """Where events are: their file, and their run (s)."""
-
-    path: Path
-    first_volume: float
-    end: float
-    duration_column: str
-
-
-def _placed(events: pd.DataFrame, place: _Place, warnings: list[str]) -> pd.DataFrame:
-    """Set aside what falls outside the run."""
-    path, first_volume, end, duration_column = place
     if (events["duration"] < 0).any():
         line = events.index[int((events["duration"] < 0).to_numpy().argmax())]
         raise ParticipantError(

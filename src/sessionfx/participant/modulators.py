@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -11,33 +10,18 @@ import pandas as pd
 from sessionfx.ask.event_model import EventModel, Modulator
 from sessionfx.bids.tables import numeric_column
 from sessionfx.errors import ParticipantError
-from sessionfx.participant.conditions import check_column, lines_of
-
-
-@dataclass(frozen=True)
-class Modulated:
-    """Events of a run with those of its modulated columns.
-
-    Attributes
-    ----------
-    events : DataFrame
-        Columns onset, duration, trial_type and modulation, if there is a modulated column.
-    columns : tuple of str
-        The modulated columns.
-    left_out : dict of str to str
-        Modulated columns that the run cannot have, and why.
-    warnings : tuple of str
-    """
-
-    events: pd.DataFrame
-    columns: tuple[str, ...]
-    left_out: dict[str, str]
-    warnings: tuple[str, ...]
+from sessionfx.participant.conditions import Events, check_column, lines_of
 
 
 def add_modulated(
-    events: pd.DataFrame, table: pd.DataFrame, path: Path, *, asked: Collection[str] | None, model: EventModel
-) -> Modulated:
+    events: pd.DataFrame,
+    table: pd.DataFrame,
+    path: Path,
+    *,
+    asked: Collection[str] | None,
+    model: EventModel,
+    warnings: list[str],
+) -> Events:
     """Add the modulated columns, as nilearn takes them: a trial_type of their own, with heights in `modulation`.
 
     Heights are centred over the events of a condition that are modelled in this run, unless the modulator has a
@@ -54,6 +38,8 @@ def add_modulated(
     asked : collection of str, optional
         Conditions that contrasts need; all where it is None.
     model : EventModel
+    warnings : list of str
+        What is known of the events already; what is to be said of the columns is added.
 
     Raises
     ------
@@ -64,7 +50,6 @@ def add_modulated(
     conditions = sorted(events["trial_type"].unique())
     added: dict[str, pd.DataFrame] = {}
     left_out: dict[str, str] = {}
-    warnings: list[str] = []
     for modulator in model.modulators:
         for condition in conditions if modulator.condition is None else [modulator.condition]:
             name = modulator.column_of(condition)
@@ -93,7 +78,7 @@ def add_modulated(
     if added:
         plain = events if "modulation" in events else events.assign(modulation=1.0)
         events = pd.concat([plain, *added.values()])
-    return Modulated(events, tuple(added), left_out, tuple(warnings))
+    return Events(events.reset_index(drop=True), tuple(warnings), tuple(added), left_out)
 
 
 def _values(rows: pd.DataFrame, table: pd.DataFrame, path: Path, modulator: Modulator, *, is_asked: bool) -> pd.Series:

@@ -16,9 +16,10 @@ from sessionfx.bids.runs import RunInputs
 from sessionfx.errors import ParticipantError
 from sessionfx.options import FirstLevelModel
 from sessionfx.participant.bold import RunData, open_series, read_run
+from sessionfx.participant.conditions import Events
 from sessionfx.participant.confounds import read_confounds, with_spikes
 from sessionfx.participant.design import Design, make_design
-from sessionfx.participant.events import Events, near_equal, read_events
+from sessionfx.participant.events import near_equal, read_events
 from sessionfx.participant.glm import fit_run
 from sessionfx.participant.regions import RunRegions, fit_regions
 from sessionfx.participant.regressors import read_regressors

@@ -18,8 +18,9 @@ from sessionfx.models.transformations import (
     dense_variable,
     sparse_variables,
 )
+from sessionfx.participant.conditions import Events
 from sessionfx.participant.confounds import Confounds, read_confounds
-from sessionfx.participant.events import Events, placed_events
+from sessionfx.participant.events import place_events
 from sessionfx.participant.timing import Timing
 from sessionfx.process import write_out
 from sessionfx.wording import did_you_mean, lines_text, listed, shortened
@@ -43,14 +44,11 @@ def modelled_run(run: RunInputs, recipe: Recipe, timing: Timing, response: str) 
             f"{run.name}, node '{shortened(recipe.node)}' of --model: X stands for columns of the response "
             f"'{made.response}' in this run, and for those of '{response}' elsewhere. Name the columns in X."
         )
-    events = placed_events(
-        made.events,
-        run.events,
-        first_volume=float(timing.times[0]),
-        end=timing.end,
-        warnings=[*warnings, *made.warnings],
+    warnings += made.warnings
+    placed = place_events(
+        made.events, run.events, first_volume=float(timing.times[0]), end=timing.end, warnings=warnings
     )
-    return events, Confounds(made.dense)
+    return Events(placed.reset_index(drop=True), tuple(warnings)), Confounds(made.dense)
 
 
 def run_regressors(run: RunInputs, recipe: Recipe, n_volumes: int | None = None) -> tuple[Regressors, list[str]]:
