@@ -28,7 +28,7 @@ from sessionfx.bids.label_files import (
     stem_of,
     template,
 )
-from sessionfx.bids.names import SURFACE_MAPS, SURFACE_SERIES, parse_name
+from sessionfx.bids.names import SURFACE_MAPS, SURFACE_SERIES, entities_of
 from sessionfx.bids.reading import read_json_object
 from sessionfx.bids.surfaces import read_space
 from sessionfx.bids.tables import read_table
@@ -152,8 +152,7 @@ def labels_beside(atlas: Path) -> Path:
 
 def atlas_label(path: Path) -> str:
     """Label an atlas by the entity `atlas` or `seg` of its file's name, or else by the whole name."""
-    parsed = parse_name(path.name)
-    entities = parsed.entities if parsed is not None else {}
+    entities = entities_of(path)
     return (entities.get("atlas") or entities.get("seg") or words_to_label([stem_of(path)]) or "atlas")[:_LONGEST_LABEL]
 
 

@@ -14,10 +14,8 @@ from nibabel.cifti2.cifti2_axes import LabelAxis
 from nibabel.freesurfer.io import read_annot
 from numpy.typing import NDArray
 
-from sessionfx.bids.images import unreadable
-from sessionfx.bids.names import GIFTI, parse_name
-from sessionfx.bids.reading import open_input
-from sessionfx.bids.surfaces import CONTENT_ERRORS, open_cifti
+from sessionfx.bids.names import GIFTI, entities_of
+from sessionfx.bids.surfaces import contents_of, open_cifti
 from sessionfx.errors import CommandLineError, ParticipantError
 from sessionfx.space.space import Space
 from sessionfx.space.surface import HEMISPHERES, Surface
@@ -88,8 +86,7 @@ def _has_sides(path: Path) -> bool:
 
 def space_of(path: Path) -> str | None:
     """Tell from a file's name the template whose surface its labels are on; None where it does not say."""
-    parsed = parse_name(path.name)
-    entities = parsed.entities if parsed else {}
+    entities = entities_of(path)
     return entities.get("space") or entities.get("tpl")
 
 
@@ -150,9 +147,7 @@ def _apart(
 
 def _read_hemisphere(path: Path) -> tuple[NDArray[np.int_], dict[int, str]]:
     """Read the label of each vertex, and the names of those that occur."""
-    with open_input(path):
-        pass
-    try:
+    with contents_of(path):
         if path.name.endswith(ANNOT):
             rows, _, table = read_annot(path)
             # rows of the table from 1, as 0 is no region
@@ -166,8 +161,6 @@ def _read_hemisphere(path: Path) -> tuple[NDArray[np.int_], dict[int, str]]:
                     f"{path} has {len(arrays)} arrays. Provide a file with one label for each vertex."
                 )
             values, names = arrays[0].data, image.labeltable.get_labels_as_dict()
-    except CONTENT_ERRORS as error:
-        raise unreadable(path, error) from None
     return _regions(values, names, path)
 
 

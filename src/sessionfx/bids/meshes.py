@@ -17,10 +17,9 @@ import numpy as np
 from nibabel.freesurfer.io import read_geometry
 
 from sessionfx.bids.dataset import subfolders
-from sessionfx.bids.images import unreadable
 from sessionfx.bids.names import parse_name
 from sessionfx.bids.reading import list_folder
-from sessionfx.bids.surfaces import CONTENT_ERRORS
+from sessionfx.bids.surfaces import contents_of
 from sessionfx.errors import ParticipantError
 from sessionfx.space.mesh import Mesh
 from sessionfx.space.space import Space
@@ -181,7 +180,7 @@ def read_mesh(paths: tuple[Path, ...]) -> Mesh:
 
 
 def _read(path: Path) -> Mesh:
-    try:
+    with contents_of(path):
         if path.name.endswith((".gii", ".gii.gz")):
             content = path.read_bytes()
             image = nib.GiftiImage.from_bytes(gzip.decompress(content) if path.suffix == ".gz" else content)
@@ -191,8 +190,6 @@ def _read(path: Path) -> Mesh:
         else:
             coordinates, triangles = read_geometry(path)
         coordinates, triangles = np.asarray(coordinates, dtype=np.float64), np.asarray(triangles)
-    except CONTENT_ERRORS as error:
-        raise unreadable(path, error) from None
     is_mesh = coordinates.ndim == triangles.ndim == 2 and coordinates.shape[1:] == triangles.shape[1:] == (3,)
     if (
         not is_mesh

@@ -92,6 +92,12 @@ def parse_name(name: str) -> ParsedName | None:
     return ParsedName(entities, suffix, dot + extension)
 
 
+def entities_of(path: PurePath) -> dict[str, str]:
+    """Give the entities of a file's name; none where it is not made of `key-label` pairs."""
+    parsed = parse_name(path.name)
+    return parsed.entities if parsed else {}
+
+
 def comparable_label(key: str, label: str) -> str:
     """Give a form of a label that is equal for equal entities: `run-01` is `run-1`.
 

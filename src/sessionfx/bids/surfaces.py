@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,7 @@ from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from sessionfx.bids.images import READ_ERRORS, unreadable
-from sessionfx.bids.names import GIFTI, parse_name
+from sessionfx.bids.names import GIFTI, entities_of
 from sessionfx.bids.reading import open_input
 from sessionfx.errors import ParticipantError
 from sessionfx.space.grayordinates import Grayordinates, grayordinates_of
@@ -28,10 +29,27 @@ from sessionfx.space.space import Space
 from sessionfx.space.surface import HEMISPHERES, Surface
 
 # What nibabel raises for contents that make no sense
-CONTENT_ERRORS = (
-    *READ_ERRORS, ExpatError, GiftiParseError, Cifti2HeaderError, HeaderDataError, LookupError, TypeError,
+_CONTENT_ERRORS = (
+    *READ_ERRORS, ExpatError, ParseError, GiftiParseError, Cifti2HeaderError, HeaderDataError, LookupError, TypeError,
     ArithmeticError, AttributeError, AssertionError, WrapStructError,
 )  # fmt: skip
+
+
+@contextmanager
+def contents_of(path: Path) -> Iterator[None]:
+    """Let a library read a file in this block; what it cannot read is refused by name.
+
+    Raises
+    ------
+    ParticipantError
+        If there is no regular file, or its contents make no sense.
+    """
+    with open_input(path):
+        pass  # a pipe, a folder, data that were not fetched
+    try:
+        yield
+    except _CONTENT_ERRORS as error:
+        raise unreadable(path, error) from None
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,7 @@ def read_surfaces(paths: Sequence[Path]) -> SurfaceSeries:
     first = paths[0]
     if not first.name.endswith(GIFTI):
         return _read_cifti(first)
-    parts = {_entity(path, "hemi") or "L": _read_gifti(path) for path in paths}
+    parts = {entities_of(path).get("hemi", "L"): _read_gifti(path) for path in paths}
     lengths = {label: len(values) for label, values in parts.items()}
     if len(set(lengths.values())) > 1:
         counts = " and ".join(f"{length} of hemi-{label}" for label, length in lengths.items())
@@ -72,22 +90,13 @@ def read_surfaces(paths: Sequence[Path]) -> SurfaceSeries:
     return SurfaceSeries(np.ascontiguousarray(np.hstack([parts[label] for label in space.vertices])), space)
 
 
-def _entity(path: Path, key: str) -> str | None:
-    parsed = parse_name(path.name)
-    return parsed.entities.get(key) if parsed else None
-
-
 def _read_gifti(path: Path) -> NDArray[np.float64]:
     """Read arrays of a GIFTI file, of shape (N, vertices)."""
-    with open_input(path):
-        pass  # a pipe, a folder, data that were not fetched
-    try:
+    with contents_of(path):
         image: Any = nib.load(path)
         arrays = [np.asarray(array.data, dtype=np.float64) for array in image.darrays]
         # a column for each volume, in place of an array
         values = arrays[0].T if len(arrays) == 1 and arrays[0].ndim == 2 else np.stack(arrays)
-    except CONTENT_ERRORS as error:
-        raise unreadable(path, error) from None
     if values.ndim != 2 or not values.size:
         raise ParticipantError(f"{path} holds arrays of shape {values.shape[1:]}, expected a number for each vertex.")
     return values
@@ -108,20 +117,16 @@ def open_cifti(path: Path) -> tuple[Any, Grayordinates, NDArray[np.float64]]:
         If the file cannot be read to its end, or has no brain models.
     """
     image, rows, space = _cifti_header(path)
-    try:
+    with contents_of(path):
         values = np.asarray(image.dataobj, dtype=np.float64).reshape(image.shape[-2:])
-    except CONTENT_ERRORS as error:
-        raise unreadable(path, error) from None
-    if (values.shape[1],) != space.shape:
-        raise unreadable(path, ValueError(f"{values.shape[1]} values for {space.shape[0]} grayordinates"))
+        if (values.shape[1],) != space.shape:
+            raise ValueError(f"{values.shape[1]} values for {space.shape[0]} grayordinates")
     return rows, space, values
 
 
 def _cifti_header(path: Path) -> tuple[Any, Any, Grayordinates]:
     """Open a CIFTI file without reading its values: the image, the axis of its rows, and its space."""
-    with open_input(path):
-        pass
-    try:
+    with contents_of(path):
         # not mapped into memory: where another program shortens the file, that would end the process
         image: Any = nib.Nifti2Image.from_filename(path, mmap=False)
         header = next(
@@ -130,8 +135,6 @@ def _cifti_header(path: Path) -> tuple[Any, Any, Grayordinates]:
         if header is None:
             raise ParticipantError(f"{path} is no CIFTI-2 image. Convert it, or remove it.")
         rows, space = _axes(header.content)
-    except CONTENT_ERRORS as error:
-        raise unreadable(path, error) from None
     if space is None:
         raise ParticipantError(f"{path} has no axis of brain models. Provide a dense series or dense scalars.")
     return image, rows, space
@@ -147,26 +150,22 @@ def read_space(paths: Sequence[Path]) -> Space:
     """
     if not paths[0].name.endswith(GIFTI):
         return _cifti_header(paths[0])[2]
-    counts = {_entity(path, "hemi") or "L": _n_vertices(path) for path in paths}
+    counts = {entities_of(path).get("hemi", "L"): _n_vertices(path) for path in paths}
     return _surface(paths[0], counts)
 
 
 def _n_vertices(path: Path) -> int:
     """Read the length of the first array of a GIFTI file."""
-    with open_input(path):
-        pass
-    try:
+    with contents_of(path):
         for _, element in iterparse(path, events=("start",)):  # noqa: S314 - expat guards
             if element.tag == "DataArray":
                 return int(element.attrib["Dim0"])
-    except (*CONTENT_ERRORS, ParseError) as error:
-        raise unreadable(path, error) from None
     raise ParticipantError(f"{path} holds no array. Remake it.")
 
 
 def _surface(first: Path, counts: Mapping[str, int]) -> Surface:
     labels = [label for label in HEMISPHERES if label in counts]
-    return Surface(_entity(first, "space") or "native", {label: counts[label] for label in labels})
+    return Surface(entities_of(first).get("space", "native"), {label: counts[label] for label in labels})
 
 
 @lru_cache(maxsize=8)

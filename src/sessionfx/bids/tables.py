@@ -99,7 +99,7 @@ def numeric_column(table: pd.DataFrame, column: str, path: Path, *, allow_missin
     if allow_missing:
         bad &= table[column].notna()
     if bad.any():
-        line = table.index[int(bad.to_numpy().argmax())]
+        line = table.index[bad][0]
         cell = table[column][line]
         shown = "n/a" if pd.isna(cell) else f"'{shortened(str(cell))}'"
         comma = " (numbers have a decimal point, not a comma)" if _DECIMAL_COMMA.fullmatch(str(cell)) else ""

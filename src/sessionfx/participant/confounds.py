@@ -262,7 +262,7 @@ def read_confounds(path: Path | None, wanted: Sequence[str], n_volumes: int) -> 
         if len(numbers) > 1 and pd.isna(numbers.iloc[0]):
             numbers.iloc[0] = numbers.iloc[1]
         if numbers.isna().any():
-            line = table.index[int(numbers.isna().to_numpy().argmax())]
+            line = table.index[numbers.isna()][0]
             raise ParticipantError(
                 f"{path}, column '{column}', line {line}: n/a beyond the first volume. Leave this column out of "
                 "--confounds, or correct the file."

@@ -116,7 +116,7 @@ def place_events(
         If a duration is below zero, or no event falls into the run.
     """
     if (events["duration"] < 0).any():
-        line = events.index[int((events["duration"] < 0).to_numpy().argmax())]
+        line = events.index[events["duration"] < 0][0]
         raise ParticipantError(
             f"{path}, column '{duration_column}', line {line}: a duration below zero. Correct that row."
         )
@@ -167,7 +167,7 @@ def _without_incomplete(
         lacking = events[column].isna()
         needed = lacking & (events["trial_type"].isin(asked) if asked is not None else True)
         if needed.any():
-            line = events.index[int(needed.to_numpy().argmax())]
+            line = events.index[needed][0]
             raise ParticipantError(
                 f"{path}, column '{source}', line {line}: n/a is not a number, and the row is an event of "
                 f"'{shortened(events['trial_type'][line])}', which a contrast asks for. Correct or remove that row."

@@ -15,19 +15,19 @@ from numpy.typing import NDArray
 
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.session_contrasts import SessionContrast
+from sessionfx.bids.acquisitions import acquired_entities
 from sessionfx.bids.anatomy import Background
 from sessionfx.bids.atlas import Atlas
 from sessionfx.bids.derivatives import SOFTWARE, bids_uri
 from sessionfx.bids.names import (
-    DERIVATIVE_ENTITIES,
     F_STATISTICS,
     STATISTICS,
+    entities_of,
     entity_string,
     figures_folder,
     file_name,
     files_of,
     func_folder,
-    parse_name,
 )
 from sessionfx.bids.reading import UnreadableFileError, read_json_object
 from sessionfx.bids.region_tables import (
@@ -335,9 +335,7 @@ def _volume_timing(fitted: FittedRun) -> list[float]:
 
 def read_warnings(design: Path) -> tuple[list[str], dict[str, str]]:
     """Read from the JSON of a run's design what a reader should know of the run; see `warnings_of`."""
-    parsed = parse_name(design.name)
-    entities = parsed.entities if parsed else {}
-    name = entity_string({key: label for key, label in entities.items() if key not in DERIVATIVE_ENTITIES})
+    name = entity_string(acquired_entities(entities_of(design)))
     try:
         return warnings_of(name, read_json_object(design))
     except UnreadableFileError as error:

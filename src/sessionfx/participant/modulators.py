@@ -89,7 +89,7 @@ def _values(rows: pd.DataFrame, table: pd.DataFrame, path: Path, modulator: Modu
     values = numeric_column(table.loc[rows.index], modulator.column, path, allow_missing=True)
     missing = values.isna()
     if missing.any() and is_asked:
-        line = values.index[int(missing.to_numpy().argmax())]
+        line = values.index[missing][0]
         others = (
             f", name the conditions that have it (--modulator 'CONDITION: {modulator.column}')"
             if modulator.condition is None
