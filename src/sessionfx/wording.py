@@ -224,6 +224,16 @@ def words_to_label(words: Iterable[str]) -> str:
     return label
 
 
+def composed(text: str) -> str:
+    """Write an é as one character: tables and command lines may hold two for it, and both are one name."""
+    return unicodedata.normalize("NFC", text)
+
+
+def normal_text(text: str) -> str:
+    """Bring a cell into one form, without spaces at its ends."""
+    return composed(text.strip())
+
+
 def natural_key(label: str) -> tuple[list[tuple[int, int | str]], str]:
     """Sort key under which `ses-2` comes before `ses-10`."""
     pieces = re.findall(r"\d+|\D+", label)

@@ -16,9 +16,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.ask.expressions import NAME, ExpressionError, parse_expression, split_f_test, split_name
+from sessionfx.ask.expressions import NAME, ExpressionError, check_rows, parse_expression, split_f_test, split_name
 from sessionfx.errors import CommandLineError
-from sessionfx.statistics.linear_algebra import rank_of
 from sessionfx.wording import natural_key, words_to_label
 
 # What nilearn adds to a condition's name for the columns of other responses
@@ -91,8 +90,13 @@ def parse_contrast(text: str) -> Contrast:
         If it is no linear expression of condition names, no label can be made, or the rows of an F test depend on each
         other.
     """
-    f_test = split_f_test(text)
-    return _parse_row(text) if f_test is None else _parse_f_test(text, *f_test)
+    f_test = split_f_test(text, "--contrast", "a; b")
+    if f_test is None:
+        return _parse_row(text)
+    label, body, rows = f_test
+    test = Contrast(label, body, {}, tuple(map(_parse_row, rows)))
+    check_rows(text, "--contrast", test.matrix(test.conditions))
+    return test
 
 
 def _parse_row(text: str) -> Contrast:
@@ -112,23 +116,6 @@ def _parse_row(text: str) -> Contrast:
             f"'NAME={body}'."
         )
     return Contrast(label, expression.text, expression.weights)
-
-
-def _parse_f_test(text: str, name: str, body: str, written: Sequence[str]) -> Contrast:
-    label = words_to_label([name])
-    if not label:
-        raise CommandLineError(
-            f"--contrast '{text}' is an F test without a name to use in file names. Write --contrast 'F:NAME = a; b', "
-            "its rows separated by semicolons."
-        )
-    rows = tuple(map(_parse_row, written))
-    test = Contrast(label, body, {}, rows)
-    if rank_of(test.matrix(test.conditions).T) < len(rows):
-        raise CommandLineError(
-            f"--contrast '{text}': its rows depend on each other, one being a sum of others. Leave that row out; the "
-            "test is the same without it."
-        )
-    return test
 
 
 def parse_contrasts(texts: Sequence[str]) -> tuple[Contrast, ...]:

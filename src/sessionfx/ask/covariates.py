@@ -22,7 +22,6 @@ covariates stand beside it: the mean over levels, each counting the same, at the
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,10 +30,10 @@ from itertools import combinations, product
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.ask.expressions import NAME, ExpressionError, parse_expression, split_f_test, split_name
+from sessionfx.ask.expressions import NAME, ExpressionError, check_rows, parse_expression, split_f_test, split_name
 from sessionfx.errors import CommandLineError, LevelError
-from sessionfx.statistics.linear_algebra import independent_columns, rank_of
-from sessionfx.wording import is_number, listed, natural_key, quoted, words_to_label
+from sessionfx.statistics.linear_algebra import independent_columns
+from sessionfx.wording import composed, is_number, listed, natural_key, quoted, words_to_label
 
 INTERCEPT = "intercept"
 
@@ -205,8 +204,8 @@ def code_covariates(
     of_coding: list[str] = []
     names = [INTERCEPT]
     for written, cells in values.items():
-        covariate = _composed(written)
-        texts = [_composed(cell) for cell in cells if isinstance(cell, str)]
+        covariate = composed(written)
+        texts = [composed(cell) for cell in cells if isinstance(cell, str)]
         if texts:
             _check_levels(covariate, texts, why_categorical.get(written, "it holds text"))
             levels = tuple(sorted(set(texts), key=natural_key))
@@ -247,11 +246,6 @@ def code_covariates(
         left_out=dict(left_out or {}),
         warnings=(*of_coding, *warnings),
     )
-
-
-def _composed(text: str) -> str:
-    """Write an é as one character: tables and command lines may hold two for it, and both are one name."""
-    return unicodedata.normalize("NFC", text)
 
 
 def _qualified(covariate: str, level: str) -> str:
@@ -454,7 +448,7 @@ def resolve_group_contrasts(specifications: Sequence[str], covariates: Covariate
     """
     contrasts: list[GroupContrast] = []
     for specification in specifications or default_group_specifications(covariates):
-        contrast = _resolve_one(_composed(specification), covariates)
+        contrast = _resolve_one(composed(specification), covariates)
         # file systems of macOS and Windows take labels that differ in case only for one
         twin = next((other for other in contrasts if other.label.lower() == contrast.label.lower()), None)
         if twin is None:
@@ -468,29 +462,14 @@ def resolve_group_contrasts(specifications: Sequence[str], covariates: Covariate
     return contrasts
 
 
-def _resolve_f_test(
-    specification: str, name: str, body: str, rows: Sequence[str], covariates: Covariates
-) -> GroupContrast:
-    label = words_to_label([name])
-    if not label:
-        raise CommandLineError(
-            f"--group-contrast '{specification}' is an F test without a name to use in file names. Write "
-            "--group-contrast 'F:NAME = a - b; b - c', its rows separated by semicolons."
-        )
-    tested = tuple(_resolve_row(row, covariates).weights for row in rows)
-    if rank_of(np.array(tested).T) < len(tested):
-        raise CommandLineError(
-            f"--group-contrast '{specification}': its rows depend on each other, one being a sum of others. Leave that "
-            "row out; the test is the same without it."
-        )
-    return GroupContrast(label, body, (), tested=tested)
-
-
 def _resolve_one(specification: str, covariates: Covariates) -> GroupContrast:
-    f_test = split_f_test(specification)
-    if f_test is not None:
-        return _resolve_f_test(specification, *f_test, covariates)
-    return _resolve_row(specification, covariates)
+    f_test = split_f_test(specification, "--group-contrast", "a - b; b - c")
+    if f_test is None:
+        return _resolve_row(specification, covariates)
+    label, body, rows = f_test
+    tested = tuple(_resolve_row(row, covariates).weights for row in rows)
+    check_rows(specification, "--group-contrast", tested)
+    return GroupContrast(label, body, (), tested=tested)
 
 
 def _resolve_row(specification: str, covariates: Covariates) -> GroupContrast:

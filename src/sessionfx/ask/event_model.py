@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import operator
 import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -23,7 +22,7 @@ from itertools import combinations
 from sessionfx.ask.expressions import NAME, ExpressionError, parse_scaled_name, split_name
 from sessionfx.errors import CommandLineError
 from sessionfx.options import FirstLevelModel
-from sessionfx.wording import shortened
+from sessionfx.wording import normal_text, shortened
 
 CONDITION_COLUMN = "trial_type"
 MISSING = "n/a"
@@ -263,14 +262,9 @@ def _parse_recodes(texts: Sequence[str]) -> dict[str, str]:
     return recodes
 
 
-def _plain(text: str) -> str:
-    """Bring a text into the form in which cells are read."""
-    return unicodedata.normalize("NFC", text.strip())
-
-
 def _bare(text: str) -> str:
     """Take a name without the backticks around it."""
-    return _plain(text.strip().strip("`"))
+    return normal_text(text.strip().strip("`"))
 
 
 def _is_same(cell: str | None, value: str) -> bool:
@@ -278,7 +272,7 @@ def _is_same(cell: str | None, value: str) -> bool:
     if cell is None or value == MISSING:
         return cell is None and value == MISSING
     number = _number(value)
-    return _plain(cell) == value or (number is not None and _number(cell) == number)
+    return normal_text(cell) == value or (number is not None and _number(cell) == number)
 
 
 def _number(text: str | None) -> float | None:

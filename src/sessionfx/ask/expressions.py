@@ -11,12 +11,16 @@ from __future__ import annotations
 import ast
 import math
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sessionfx.wording import words_to_label
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sessionfx.errors import CommandLineError
+from sessionfx.statistics.linear_algebra import rank_of
+from sessionfx.wording import composed, words_to_label
 
 NAME = r"[^\W\d][\w.]*"  # what pandas and nilearn take as a column name, and dots
 SESSION_NAME = r"ses-[a-zA-Z0-9]+"
@@ -80,7 +84,7 @@ def parse_expression(text: str, *, session_names: bool = False) -> LinearExpress
         )
     if not weights:
         raise ExpressionError("all its weights cancel to zero")
-    return LinearExpression(unicodedata.normalize("NFC", text).strip(), weights, _label(tokens))
+    return LinearExpression(composed(text).strip(), weights, _label(tokens))
 
 
 def parse_scaled_name(text: str) -> tuple[str, float, float]:
@@ -115,15 +119,34 @@ def split_name(text: str) -> tuple[str | None, str]:
     return None, text.strip()
 
 
-def split_f_test(text: str) -> tuple[str, str, list[str]] | None:
-    """Split an F test, `F:NAME = EXPR; EXPR`, into its name, what follows it and the rows; None where it is none.
+def split_f_test(text: str, option: str, example: str) -> tuple[str, str, list[str]] | None:
+    """Split an F test, `F:NAME = EXPR; EXPR`, into its label, what follows the name and the rows; None if it is none.
 
-    Without an equals sign the name is empty.
+    Raises
+    ------
+    CommandLineError
+        If it has no name to make a label of; the message shows the option with an example of rows.
     """
     if not text.lstrip().startswith(_F_TEST):
         return None
     name, body = split_name(text.lstrip().removeprefix(_F_TEST))
-    return name or "", body, _BETWEEN_ROWS.split(body)
+    label = words_to_label([name or ""])
+    if not label:
+        raise CommandLineError(
+            f"{option} '{text}' is an F test without a name to use in file names. Write {option} "
+            f"'{_F_TEST}NAME = {example}', its rows separated by semicolons."
+        )
+    return label, body, _BETWEEN_ROWS.split(body)
+
+
+def check_rows(text: str, option: str, weights: ArrayLike) -> None:
+    """Refuse an F test whose rows, with weights of shape (R, P), depend on each other."""
+    rows = np.asarray(weights)
+    if rank_of(rows.T) < len(rows):
+        raise CommandLineError(
+            f"{option} '{text}': its rows depend on each other, one being a sum of others. Leave that row out; the "
+            "test is the same without it."
+        )
 
 
 def quoted_names(text: str, names: Sequence[str]) -> str:
@@ -145,8 +168,7 @@ def _read(text: str, session_names: bool = False) -> tuple[_Sum, float, list[_To
     """Give weights that are not zero by name, the constant, and the tokens."""
     if len(text) > _MAX_LENGTH:
         raise ExpressionError(f"it is longer than {_MAX_LENGTH} characters")
-    # an é may be typed as one character or two
-    tokens = _tokenize(unicodedata.normalize("NFC", text), session_names)
+    tokens = _tokenize(composed(text), session_names)
     _check_order(tokens)
     value = _value(_tree(tokens), tokens)
     if not all(map(math.isfinite, value.values())):

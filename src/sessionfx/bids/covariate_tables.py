@@ -22,9 +22,9 @@ import pandas as pd
 from sessionfx.ask.covariates import LOOKS_MISSING, Covariates, code_covariates
 from sessionfx.bids.names import strip_prefix
 from sessionfx.bids.reading import read_json_object
-from sessionfx.bids.tables import normal_text, read_header, read_table
+from sessionfx.bids.tables import read_header, read_table
 from sessionfx.errors import CommandLineError, LevelError, ParticipantError
-from sessionfx.wording import listed, quoted
+from sessionfx.wording import listed, normal_text, quoted
 
 PARTICIPANTS_FILE = "participants.tsv"
 PARTICIPANTS_SIDECAR = "participants.json"

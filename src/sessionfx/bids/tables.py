@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import re
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -124,11 +123,6 @@ def table_text(table: pd.DataFrame) -> str:
     cells = table.map(lambda cell: " ".join(cell.split()) if isinstance(cell, str) else cell)
     text: str = cells.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.10g", quoting=csv.QUOTE_NONE)
     return text.replace("−", "-")
-
-
-def normal_text(text: str) -> str:
-    """Bring text into one form: an é may be typed as one character or two, and cells may end in spaces."""
-    return unicodedata.normalize("NFC", text.strip())
 
 
 def _header(line: str, path: Path) -> list[str]:

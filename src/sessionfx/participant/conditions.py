@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from sessionfx.ask.event_model import CONDITION_COLUMN, EventModel
-from sessionfx.bids.tables import normal_text, numeric_column
+from sessionfx.bids.tables import numeric_column
 from sessionfx.errors import ParticipantError
-from sessionfx.wording import did_you_mean, lines_text, listed, quoted
+from sessionfx.wording import did_you_mean, lines_text, listed, normal_text, quoted
 
 # nilearn's name for the events of a file without trial_type
 ONLY_CONDITION = "dummy"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.bids.runs import RunInputs, RunSelection
-from sessionfx.bids.tables import normal_text, numeric_column, read_header, read_table
+from sessionfx.bids.tables import numeric_column, read_header, read_table
 from sessionfx.errors import CommandLineError, ParticipantError
 from sessionfx.models.drawing import design_text
 from sessionfx.models.plan import Recipe
@@ -23,7 +23,7 @@ from sessionfx.participant.confounds import Confounds, read_confounds
 from sessionfx.participant.events import place_events
 from sessionfx.participant.timing import Timing
 from sessionfx.process import write_out
-from sessionfx.wording import did_you_mean, lines_text, listed, shortened
+from sessionfx.wording import did_you_mean, lines_text, listed, normal_text, shortened
 
 
 def modelled_run(run: RunInputs, recipe: Recipe, timing: Timing, response: str) -> tuple[Events, Confounds]:
