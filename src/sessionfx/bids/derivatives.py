@@ -104,13 +104,14 @@ def _check_owner(root: Path) -> None:
 
 def bids_uri(path: Path, links: Mapping[str, Path], output_dir: Path) -> str:
     """Name a file as a BIDS URI: `bids:raw:sub-01/…`, or `bids::sub-01/…` inside the output folder."""
-    best: tuple[int, str] | None = None
-    for name, root in [("", output_dir), *links.items()]:
-        if path.is_relative_to(root):
-            depth = len(root.parts)
-            if best is None or depth > best[0]:
-                best = (depth, f"bids:{name}:{PurePosixPath(path.relative_to(root))}")
-    return best[1] if best else path.as_uri()
+    found = dataset_of(path, {"": output_dir, **links})
+    return f"bids:{found[0]}:{PurePosixPath(path.relative_to(found[1]))}" if found else path.as_uri()
+
+
+def dataset_of(path: Path, links: Mapping[str, Path]) -> tuple[str, Path] | None:
+    """Find the name and the folder of the innermost dataset that a file is in; None where it is in none."""
+    inside = [(name, root) for name, root in links.items() if path.is_relative_to(root)]
+    return max(inside, key=lambda dataset: len(dataset[1].parts), default=None)
 
 
 def _describe(root: Path, inputs: Mapping[str, Path]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -83,6 +84,13 @@ def read_header(path: Path) -> tuple[str, ...]:
             raise ParticipantError(f"{path} cannot be read ({error.strerror}). Check the file.") from None
     header = _header(_LINE_ENDS.split(beginning.decode("utf-8-sig", errors="replace"), maxsplit=1)[0], path)
     return tuple(name.strip() for name in header)
+
+
+def columns_there(paths: Iterable[Path | None]) -> Iterator[str]:
+    """Give the names of columns of tables; one that cannot be read is reported when its participant is analysed."""
+    for path in dict.fromkeys(paths):
+        with suppress(ParticipantError):
+            yield from read_header(path) if path is not None else ()
 
 
 def numeric_column(table: pd.DataFrame, column: str, path: Path, *, allow_missing: bool = False) -> pd.Series:

@@ -188,17 +188,10 @@ class Options:
 
     def of_task(self, entities: Mapping[str, str | None], contrasts: Sequence[str]) -> Self:
         """Give the options that ask for one task and its contrasts by name, in the space that was chosen."""
-        task, space, res, den, hemi = (entities.get(name) for name in ("task", "space", "res", "den", "hemi"))
-        selection = replace(
-            self.selection,
-            task=() if task is None else (task,),
-            space=space or self.selection.space,
-            res=res or self.selection.res,
-            den=den or self.selection.den,
-            hemi=hemi or self.selection.hemi,
-            contrast=tuple(contrasts),
-        )
-        return replace(self, selection=selection)
+        task = entities.get("task")
+        chosen = {name: label for name in ("space", "res", "den", "hemi") if (label := entities.get(name))}
+        named: dict[str, Any] = {"task": () if task is None else (task,), "contrast": tuple(contrasts), **chosen}
+        return replace(self, selection=replace(self.selection, **named))
 
     def values(self) -> dict[str, Any]:
         """Give all values by the names of options; the inverse of `from_values`."""

@@ -5,8 +5,7 @@ Conditions come from the whole study, so that the job of a single participant ma
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,7 +15,7 @@ from sessionfx.ask.event_model import CONDITION_COLUMN, EventModel
 from sessionfx.ask.expressions import quoted_names
 from sessionfx.bids.choosing import task_of
 from sessionfx.bids.runs import RunSelection, study_events
-from sessionfx.bids.tables import read_header, read_table
+from sessionfx.bids.tables import columns_there, read_table
 from sessionfx.errors import CommandLineError, ParticipantError
 from sessionfx.execution import say
 from sessionfx.options import Options
@@ -76,25 +75,31 @@ class TaskConditions:
     def _of_study(self) -> Sequence[Path]:
         return self._find_of_study()
 
-    def columns(self, wanted: set[str]) -> list[str]:
+    def columns(self, wanted: Collection[str]) -> list[str]:
         """Name the columns that conditions give, until all that are wanted are known."""
-        known = dict.fromkeys(self._own_columns)
-        for path in self._paths:
-            regressors = [regressor for name in self._in(path) for regressor in self._model.regressors_of(name)]
-            known.update(dict.fromkeys(name + suffix for name in regressors for suffix in self._suffixes))
-            if wanted and wanted <= known.keys():
-                break
-        return sorted(known, key=natural_key)
+        own = columns_there(run.regressors for run in self._selection.every_run)
+        return sorted(self._collected(self._columns_in, wanted, own), key=natural_key)
 
     def columns_of_events(self, wanted: Collection[str]) -> list[str]:
-        """Name the columns of the events files, until all that are wanted are known."""
-        known: dict[str, None] = {}
+        """Name the columns of the events files, until all that are wanted are known; none where none is."""
+        return list(self._collected(lambda path: columns_there([path]), wanted)) if wanted else []
+
+    def _collected(
+        self, names_in: Callable[[Path], Iterable[str]], wanted: Collection[str], known_already: Iterable[str] = ()
+    ) -> dict[str, None]:
+        """Collect names from the events files, all or until those that are wanted are known."""
+        known = dict.fromkeys(known_already)
         for path in self._paths:
-            if all(column in known for column in wanted):
+            known.update(dict.fromkeys(names_in(path)))
+            if wanted and known.keys() >= set(wanted):
                 break
-            with contextlib.suppress(ParticipantError):  # reported when that participant is analysed
-                known.update(dict.fromkeys(read_header(path)))
-        return list(known)
+        return known
+
+    def _columns_in(self, path: Path) -> Iterator[str]:
+        for name in self._in(path):
+            yield from (
+                regressor + suffix for regressor in self._model.regressors_of(name) for suffix in self._suffixes
+            )
 
     def before_recodes(self) -> TaskConditions:
         """Give the conditions as they are called in the events."""
@@ -110,23 +115,9 @@ class TaskConditions:
             return ""
         return f"Events without {CONDITION_COLUMN} are of one condition. {advice_on_column(without)}"
 
-    @cached_property
-    def _own_columns(self) -> list[str]:
-        """Columns of the user's own regressors."""
-        columns: dict[str, None] = {}
-        for path in dict.fromkeys(run.regressors for run in self._selection.every_run if run.regressors is not None):
-            with contextlib.suppress(ParticipantError):  # reported when that participant is analysed
-                columns.update(dict.fromkeys(read_header(path)))
-        return list(columns)
-
     def names(self, wanted: Collection[str] = ()) -> list[str]:
         """Name the conditions in natural order, all or until those that are wanted are known."""
-        known: set[str] = set()
-        for path in self._paths:
-            known.update(self._in(path))
-            if wanted and known.issuperset(wanted):
-                break
-        return sorted(known, key=natural_key)
+        return sorted(self._collected(self._in, wanted), key=natural_key)
 
     def lacking(self) -> dict[str, list[str]]:
         """Name the participants analysed who lack a condition, by condition."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sessionfx.bids.derivatives import dataset_of
 from sessionfx.bids.names import SURFACE_SERIES, listed_labels, place_of
 from sessionfx.bids.runs import RunInputs, RunSelection
 from sessionfx.participant.analysis import ParticipantAnalysis
@@ -123,9 +124,6 @@ def _finished(work: Mapping[str, ToDo]) -> str:
 
 
 def _in_dataset(path: Path, links: Mapping[str, Path]) -> str:
-    """Write a path as `dataset: path in it`; the innermost dataset counts."""
-    inside = [(name, root) for name, root in links.items() if path.is_relative_to(root)]
-    if not inside:
-        return str(path)
-    name, root = max(inside, key=lambda dataset: len(dataset[1].parts))
-    return f"{name}: {path.relative_to(root)}"
+    """Write a path as `dataset: path in it`."""
+    found = dataset_of(path, links)
+    return f"{found[0]}: {path.relative_to(found[1])}" if found else str(path)

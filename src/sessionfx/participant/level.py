@@ -26,9 +26,9 @@ from sessionfx.bids.names import (
     func_folder,
 )
 from sessionfx.bids.runs import RunInputs, RunSelection, participants_with_runs, select_tasks
-from sessionfx.bids.tables import read_header
+from sessionfx.bids.tables import columns_there
 from sessionfx.bids.writing import remove_stale_temporaries
-from sessionfx.errors import CommandLineError, NothingMatchesError, ParticipantError, SessionFXError
+from sessionfx.errors import CommandLineError, NothingMatchesError, SessionFXError
 from sessionfx.execution import Executor, say, show_progress
 from sessionfx.models.writer import written_model
 from sessionfx.options import Execution, Options
@@ -254,16 +254,11 @@ def _check_confounds(selection: RunSelection, asked: Sequence[str]) -> None:
     """Refuse what is neither a preset nor a column of any run, once for all of them."""
     unknown = [name for name in asked if name not in PRESETS and not is_pattern(name)]
     columns: dict[str, None] = {}
-    for path in dict.fromkeys(run.confounds for run in selection.every_run):
+    for column in columns_there(run.confounds for run in selection.every_run):
         if not unknown:
             return
-        if path is None:
-            continue
-        try:
-            columns.update(dict.fromkeys(read_header(path)))
-        except ParticipantError:
-            continue  # reported when that participant is analysed
-        unknown = [name for name in unknown if name not in columns]
+        columns[column] = None
+        unknown = [name for name in unknown if name != column]
     if unknown and columns:
         hint = did_you_mean(unknown[0], [*PRESETS, *columns])
         raise CommandLineError(
