@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from bids_trees import filters_named_in
 from calls import QUICK, GroupCaller
 from group_study import GroupStudy, empty_study, group_map, group_path
 from sessionfx.ask.session_contrasts import MOST_DEFAULT_DIFFERENCES, default_pairs
+from sessionfx.bids.first_level_maps import find_first_level_maps, select_maps
+from sessionfx.options import Selection
 
 SHAPE = (3, 3, 3)
 TASK = ("--task", "x", "--space", "MNI152NLin2009cAsym")
@@ -180,6 +183,29 @@ def test_participants_not_asked_for_are_not_called_left_out(tmp_path: Path, call
     (study.maps / "sub-08/anything.txt").touch()
     output = call.done(study, tmp_path / "out", *QUICK, "--participant-label", "01", "02", "03")
     assert left_out(output) == {}
+
+
+def test_what_is_known_of_a_map_takes_little_memory(tmp_path: Path) -> None:
+    """80,000 maps are to fit beside the program into 1 GB; paths of each, with their parts, would take 3 kB."""
+    study, n_participants = empty_study(tmp_path), 500
+    for number in range(n_participants):
+        for session in ("01", "02"):
+            effect = study.map_path(f"{number:05}", session)
+            effect.parent.mkdir(parents=True)
+            effect.touch()
+            effect.with_name(effect.name.replace("stat-effect", "stat-variance")).touch()
+    tracemalloc.start()
+    try:
+        found = find_first_level_maps([study.maps])
+        selection = select_maps(found, Selection(), (), [study.maps], study.raw)
+        held, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    (maps,) = selection.maps.values()
+    assert len(maps) == 2 * n_participants
+    assert all(stat_map.variance is not None for stat_map in maps)
+    assert held < 1500 * len(maps)
+    assert most < 2500 * len(maps)
 
 
 # Order of sessions -------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from sessionfx.group.store import check_room, scratch_file
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.estimates import Estimate
+from sessionfx.tasks.records import fingerprint, fingerprint_of_items
 
 
 @pytest.fixture
@@ -154,3 +155,8 @@ def test_maps_of_answers_come_back_as_they_were(tmp_path: Path) -> None:
             np.testing.assert_array_equal(found.mask, mask)
             assert found.estimate.dof == stat_map.estimate.dof
             assert found.estimate is found.estimate  # the last few stay
+
+
+@pytest.mark.parametrize("items", [[], [1.5], [["a", None], {"b": [2, "é"], "a": Path("x")}, ()]])
+def test_a_fingerprint_made_item_by_item_is_that_of_their_list(items: list[object]) -> None:
+    assert fingerprint_of_items(iter(items)) == fingerprint(items)

@@ -24,7 +24,7 @@ def test_disk_is_that_of_the_maps_their_variances_and_what_is_resampled(
     for name in ("effect", "variance"):
         paths.append(tmp_path / f"{name}.nii.gz")
         nib.save(nib.Nifti1Image(rng.chisquare(5, SHAPE).astype(dtype), np.eye(4)), paths[-1])
-    maps = [FirstLevelMap({}, paths[0], paths[1], tmp_path)] * N_MAPS
+    maps = [FirstLevelMap({}, tmp_path, paths[0].name, paths[1].name)] * N_MAPS
 
     def disk(*, needs_variances: bool = True, is_resampled: bool = False, is_kept: bool = False) -> float:
         return Needs.of(

@@ -276,9 +276,9 @@ def _written(table: pd.DataFrame, folder: Path, raw: Path) -> list[FirstLevelMap
         found.append(
             FirstLevelMap(
                 entities,
-                image_file(given["effect"], folder, f"effect_{number}"),
-                None if variance is None else image_file(variance, folder, f"variance_{number}"),
                 folder,
+                str(image_file(given["effect"], folder, f"effect_{number}")),
+                "" if variance is None else str(image_file(variance, folder, f"variance_{number}")),
             )
         )
         if isinstance(estimate, StatImages):

@@ -25,6 +25,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations, product
 
 import numpy as np
@@ -110,11 +111,12 @@ class Covariates:
         KeyError
             For a participant who is not among `participants`.
         """
-        try:
-            row: NDArray[np.float64] = self.values[self.participants.index(participant)]
-        except ValueError:
-            raise KeyError(participant) from None
+        row: NDArray[np.float64] = self.values[self._rows[participant]]
         return row
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {label: row for row, label in enumerate(self.participants)}
 
 
 @dataclass(frozen=True)

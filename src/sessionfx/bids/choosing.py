@@ -149,10 +149,11 @@ def check_labels(there: Iterable[str], wanted: Sequence[str], kind: Kind, noun: 
     NothingMatchesError
         If one does not; the message lists those that do.
     """
-    known = sorted(set(there), key=natural_key)
+    known = set(there)
     for label in wanted:
         if label not in known:
-            raise _nothing(kind, noun, f"{option} {label}", listed(known) or "none is named")
+            named: list[str] = sorted(known, key=natural_key)
+            raise _nothing(kind, noun, f"{option} {label}", listed(named) or "none is named")
 
 
 def _nothing(kind: Kind, noun: str, asked: str, there: str) -> NothingMatchesError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,34 +56,50 @@ _OTHER_FOLDERS = ("figures", "log", "logs", "sourcedata", "group")
 # Entities that say what a map is of; in the others maps of one thing may differ
 _SUBJECT_MATTER = ("sub", "ses", "task", "space", "cohort", "res", "contrast", "stat")
 _EXTENSIONS = (Grid.extension, ".nii", *SURFACE_MAPS)
+_ENDINGS = tuple(f"_{STATMAP_SUFFIX}{extension}" for extension in _EXTENSIONS)
 NATIVE = "fsnative"  # the surface of each participant's own
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FirstLevelMap:
     """One effect map of one participant and session.
+
+    A large study has tens of thousands: names are kept as text, and paths made of it when they are asked for.
 
     Attributes
     ----------
     entities : dict of str to str
         Of its name.
-    effect : Path
-        Of the files of both hemispheres the name of both together; see `effect_files`.
-    variance : Path or None
     root : Path
         The derivative folder it was found in.
-    node : Path or None
-        The folder of a FitLins node it lies in.
+    effect_name, variance_name : str
+        The files, from there; of those of both hemispheres the name of both together. No variance where it is empty.
     further : tuple of FirstLevelMap
         For an F test over conditions: of the same participant and session those of its further rows.
     """
 
     entities: dict[str, str]
-    effect: Path
-    variance: Path | None
     root: Path
-    node: Path | None = None
+    effect_name: str
+    variance_name: str = ""
     further: tuple[FirstLevelMap, ...] = ()
+
+    @property
+    def effect(self) -> Path:
+        """The file of the effect; of both hemispheres the name of both together, see `effect_files`."""
+        return self.root / self.effect_name
+
+    @property
+    def variance(self) -> Path | None:
+        """The file of the sampling variance, likewise."""
+        return self.root / self.variance_name if self.variance_name else None
+
+    @property
+    def node(self) -> Path | None:
+        """The folder of a FitLins node it lies in."""
+        folders = Path(self.effect_name).parent.parts
+        depth = next((at for at, part in enumerate(folders, start=1) if _NODE.match(part)), 0)
+        return self.root.joinpath(*folders[:depth]) if depth else None
 
     @property
     def of_rows(self) -> tuple[FirstLevelMap, ...]:
@@ -103,7 +119,7 @@ class FirstLevelMap:
     @property
     def extension(self) -> str:
         """Of files of results in the same space."""
-        return next((found for found in SURFACE_MAPS if self.effect.name.endswith(found)), Grid.extension)
+        return next((found for found in SURFACE_MAPS if self.effect_name.endswith(found)), Grid.extension)
 
     @property
     def is_on_surface(self) -> bool:
@@ -208,14 +224,10 @@ def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] |
     participants: dict[str, str] = {}
     f_tests: set[str] = set()
     for root in roots:
-        try:
-            paths = list(walk(root, lambda entry: entry.name not in _OTHER_FOLDERS and not entry.name.startswith(".")))
-        except DatasetError as error:
-            raise LevelError(str(error)) from None
-        for path in paths:
+        for path in _walk(root):
             below = path.relative_to(root).parts
             owner = next((part[4:] for part in below[:-1] if part.startswith("sub-")), None)
-            file = indexed_file(path, root) if f"_{STATMAP_SUFFIX}." in path.name else None
+            file = indexed_file(path, root) if path.name.endswith(_ENDINGS) else None
             if owner is not None:
                 participants.setdefault(owner, "has no first-level map")
             if file is not None and _is_map_of(file, ("F",)):
@@ -227,8 +239,16 @@ def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] |
             elif map_filter and not matches_filter(file, map_filter):
                 participants[file.entities["sub"]] = "has no map that passes the filter"
             elif "sessions" not in file.entities and _node_level(below) not in _DATASET_NODES:
-                maps.append(_described(file, below))
+                maps.append(_described(file))
     return FoundMaps(tuple(maps), participants, frozenset(f_tests))
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Go through the files of a folder in which maps may lie."""
+    try:
+        yield from walk(root, lambda entry: entry.name not in _OTHER_FOLDERS and not entry.name.startswith("."))
+    except DatasetError as error:
+        raise LevelError(str(error)) from None
 
 
 def _is_map_of(file: IndexedFile, statistics: Sequence[str]) -> bool:
@@ -250,14 +270,14 @@ def _node_level(below: Sequence[str]) -> str:
     return re.sub(r"level\Z", "", name.lower())
 
 
-def _described(file: IndexedFile, below: Sequence[str]) -> FirstLevelMap:
+def _described(file: IndexedFile) -> FirstLevelMap:
     entities, path = file.entities, file.path
-    variance = path.with_name(file_name({**entities, "stat": "variance"}, STATMAP_SUFFIX, file.extension))
-    if not variance.is_file():
-        variance = path.with_name(path.name.replace(f"_stat-{entities['stat']}_", "_stat-variance_"))
-    depth = next((at for at, part in enumerate(below[:-1], start=1) if _NODE.match(part)), 0)
-    node = file.root.joinpath(*below[:depth]) if depth else None
-    return FirstLevelMap(entities, path, variance if variance.is_file() else None, file.root, node)
+    variances = (
+        path.with_name(file_name({**entities, "stat": "variance"}, STATMAP_SUFFIX, file.extension)),
+        path.with_name(path.name.replace(f"_stat-{entities['stat']}_", "_stat-variance_")),
+    )
+    variance = next((str(found.relative_to(file.root)) for found in variances if found.is_file()), "")
+    return FirstLevelMap(entities, file.root, str(path.relative_to(file.root)), variance)
 
 
 def select_tasks(
@@ -351,16 +371,18 @@ def select_maps(
     order = order_sessions(sessions, options.session_label, raw)
     entering: dict[str, tuple[FirstLevelMap, ...]] = {}
     absent: dict[str, dict[str, str]] = {}
+    with_maps = {stat_map.participant for stat_map in found.maps}
+    wanted = {*options.participant_label} or {*found.participants, *with_maps}
     for label in contrast_labels or sorted(contrasts, key=natural_key):
         maps = [stat_map for stat_map in chosen if stat_map.contrast == label]
-        kept = _entering(maps, options.participant_label, order)
-        missing = {*found.participants, *(stat_map.participant for stat_map in found.maps)}
-        missing -= {stat_map.participant for stat_map in kept}
-        absent[label] = {
-            participant: _why_absent(participant, found, maps, label, order)
-            for participant in sorted(missing, key=natural_key)
-            if not options.participant_label or participant in options.participant_label
+        kept = _entering(maps, wanted, order)
+        reasons = {
+            **found.participants,
+            **dict.fromkeys(with_maps, f"has no map of contrast {label} for this task and space"),
+            **_why_absent(maps, order),
         }
+        missing = reasons.keys() & wanted - {stat_map.participant for stat_map in kept}
+        absent[label] = {participant: reasons[participant] for participant in sorted(missing, key=natural_key)}
         if kept:
             entering[label] = kept
             if options.hemi is None:
@@ -418,10 +440,15 @@ def _whole(maps: Iterable[FirstLevelMap]) -> list[FirstLevelMap]:
         if tuple(part.effect for _, part in sorted(parts.items())) != files_of(effect):
             whole += parts.values()
             continue
-        first, variances = parts["L"], [part.variance for part in parts.values()]
+        first = parts["L"]
         entities = {key: label for key, label in first.entities.items() if key != "hemi"}
-        variance = name_of_both(variances[0]) if variances[0] is not None and None not in variances else None
-        whole.append(replace(first, entities=entities, effect=effect, variance=variance))
+        has_variances = all(part.variance_name for part in parts.values())
+        whole.append(
+            replace(
+                first, entities=entities, effect_name=str(name_of_both(Path(first.effect_name))),
+                variance_name=str(name_of_both(Path(first.variance_name))) if has_variances else "",
+            )
+        )  # fmt: skip
     return whole
 
 
@@ -481,14 +508,14 @@ def with_f_tests(selection: MapSelection, f_tests: Sequence[Contrast]) -> MapSel
 
 
 def _entering(
-    maps: Sequence[FirstLevelMap], participants: Sequence[str], order: SessionOrder
+    maps: Sequence[FirstLevelMap], participants: Collection[str], order: SessionOrder
 ) -> tuple[FirstLevelMap, ...]:
     """Take the maps of one contrast that enter, one for each participant and session, in order."""
     of_sessions = any(stat_map.session for stat_map in maps)
     place = {label: number for number, label in enumerate(order.labels if of_sessions else ("",))}
     groups: dict[tuple[str, str, str], list[FirstLevelMap]] = {}
     for stat_map in maps:
-        if stat_map.session in place and (not participants or stat_map.participant in participants):
+        if stat_map.session in place and stat_map.participant in participants:
             groups.setdefault(stat_map.key, []).append(stat_map)
     single = [_only(group) for group in groups.values()]
     return tuple(sorted(single, key=lambda item: (natural_key(item.participant), place[item.session])))
@@ -535,15 +562,12 @@ def _mixtures(maps: Sequence[FirstLevelMap]) -> list[str]:
     return warnings
 
 
-def _why_absent(
-    participant: str, found: FoundMaps, maps: Iterable[FirstLevelMap], contrast: str, order: SessionOrder
-) -> str:
-    """Say why a participant who could have entered with a map of a contrast does not."""
-    own = [stat_map for stat_map in maps if stat_map.participant == participant]
-    if any(stat_map.session for stat_map in own):
-        return f"has no map of the sessions {session_names(order.labels)}"
-    if own:
-        return "has a map that names no session, while those of others do"
-    if any(stat_map.participant == participant for stat_map in found.maps):
-        return f"has no map of contrast {contrast} for this task and space"
-    return found.participants[participant]
+def _why_absent(maps: Iterable[FirstLevelMap], order: SessionOrder) -> dict[str, str]:
+    """Say why participants with maps of a contrast, if they do not enter with any, do not."""
+    of_sessions = {stat_map.participant: bool(stat_map.session) for stat_map in maps if stat_map.session}
+    return {
+        stat_map.participant: f"has no map of the sessions {session_names(order.labels)}"
+        if stat_map.participant in of_sessions
+        else "has a map that names no session, while those of others do"
+        for stat_map in maps
+    }

@@ -14,6 +14,7 @@ label
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
@@ -86,7 +87,7 @@ def parse_name(name: str) -> ParsedName | None:
         found = _ENTITY.match(pair)
         if not found:
             return None
-        entities[found[1]] = found[2]
+        entities[sys.intern(found[1])] = sys.intern(found[2])  # once in memory for thousands of files
     if not suffix or not suffix.isalnum():
         return None
     return ParsedName(entities, suffix, dot + extension)

@@ -86,12 +86,15 @@ def read_text(path: Path, *, largest: int = LARGEST_TABLE) -> str:
     UnreadableFileError
         If it cannot be read, is larger, or is not UTF-8.
     """
+    content = None
     with open_input(path) as stream:
         try:
-            content = stream.read(largest + 1)
+            # told how many bytes to read at most, Python would ask the system for so much memory, of small files too
+            if os.fstat(stream.fileno()).st_size <= largest:
+                content = stream.read()
         except OSError as error:
             raise _cannot_open(path, error) from None
-    if len(content) > largest:
+    if content is None:
         raise UnreadableFileError(
             f"{path} is larger than {largest // 2**20} MB, which no such file should be. Check what it is."
         )

@@ -25,7 +25,7 @@ from sessionfx.bids.first_level_maps import FirstLevelMap
 from sessionfx.bids.stat_maps import sidecar_path
 from sessionfx.bids.writing import TEMPORARY_PREFIX, remove_stale_temporaries
 from sessionfx.group.store import unusable
-from sessionfx.tasks.records import file_state, fingerprint
+from sessionfx.tasks.records import file_state, fingerprint, fingerprint_of_items
 
 _MARK = b"SessionFX maps 2"
 
@@ -51,10 +51,10 @@ class KeptFile:
         contrasts = sorted({source.contrast for source in maps})
         kinds = {key: value for key, value in maps[0].entities.items() if key not in {"sub", "ses", "contrast"}}
         name = f"sessionfx_contrast-{maps[0].contrast}_{fingerprint([roots, contrasts, kinds])[:12]}.maps"
-        states = [
+        states = (
             [source.key, *map(file_state, (*source.files, sidecar_path(source.effect_files[0])))] for source in maps
-        ]
-        return cls(folder / name, fingerprint([__version__, states, *reading]))
+        )
+        return cls(folder / name, fingerprint([__version__, fingerprint_of_items(states), *reading]))
 
     @contextmanager
     def opened(self) -> Iterator[tuple[IO[Any], dict[str, Any]] | None]:

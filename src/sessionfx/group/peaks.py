@@ -63,12 +63,13 @@ def by_participant(stack: MapStack, values: NDArray[np.floating]) -> NDArray[np.
 
     Of an F test over conditions, the sessions of its rows one after the other.
     """
-    participants, sessions = stack.layout.unique_participants, sessions_of(stack.layout.sessions)
+    participants = {label: row for row, label in enumerate(stack.layout.unique_participants)}
+    sessions = sessions_of(stack.layout.sessions)
     table = np.full((len(participants), stack.n_rows, len(sessions)), np.nan)
     for own, participant, session in zip(
         values.reshape(stack.n_rows, -1).T, stack.layout.participants, stack.layout.sessions, strict=True
     ):
-        table[participants.index(participant), :, sessions.index(session)] = own
+        table[participants[participant], :, sessions.index(session)] = own
     return table.reshape(len(participants), -1)
 
 

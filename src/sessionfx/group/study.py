@@ -24,7 +24,7 @@ from sessionfx.group.strategies.base import GroupOptions, Question
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.options import Execution, GroupModel, StrategyModel
 from sessionfx.report.methods import GroupWork, MethodsText, group_methods
-from sessionfx.tasks.records import file_state, fingerprint
+from sessionfx.tasks.records import file_state, fingerprint, fingerprint_of_items
 from sessionfx.wording import joined, quoted
 
 DEFAULT_COVERAGE = 0.7  # share of the maps that an answered voxel needs
@@ -141,13 +141,13 @@ class ContrastStudy:
     @cached_property
     def sources(self) -> dict[str, str]:
         """Fingerprints of the first-level maps and of the covariates."""
-        maps = [
+        maps = (
             [found.key, *map(file_state, found.files)] for of_contrasts in self.maps for found in of_contrasts.of_rows
-        ]
+        )
         covariates = self.covariates
         values = sorted(covariates.session_values.items())
         design = [covariates.columns, covariates.values.tolist(), covariates.session_columns, values]
-        return {f"{self.contrast} maps": fingerprint(maps), f"{self.contrast} covariates": fingerprint(design)}
+        return {f"{self.contrast} maps": fingerprint_of_items(maps), f"{self.contrast} covariates": fingerprint(design)}
 
     @cached_property
     def left_out(self) -> dict[str, str]:
@@ -203,7 +203,8 @@ def contrast_study(contrast: str, analysis: GroupAnalysis) -> ContrastStudy:
         for asked in analysis.session_contrasts
         for group in resolve_group_contrasts(analysis.model.group_contrast, covariates)
     ]
-    maps = [found for found in analysis.selection.maps[contrast] if found.participant in covariates.participants]
+    analysed = {*covariates.participants}
+    maps = [found for found in analysis.selection.maps[contrast] if found.participant in analysed]
     return ContrastStudy(
         contrast=contrast, analysis=analysis, covariates=covariates, maps=tuple(maps), questions=tuple(questions)
     )

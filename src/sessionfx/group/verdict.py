@@ -158,7 +158,8 @@ def _warnings(strategy: Strategy, grounds: Grounds) -> list[str]:
 def _leverage(layout: MapLayout) -> tuple[float, str]:
     """Find the participant whose covariates are farthest from the others', with the leverage."""
     participants = layout.unique_participants
-    design = layout.between([layout.participants.index(label) for label in participants]).to_numpy()
+    first_row = dict(zip(reversed(layout.participants), reversed(range(len(layout.participants))), strict=True))
+    design = layout.between([first_row[label] for label in participants]).to_numpy()
     own = np.einsum("np,pn->n", design, pseudo_inverse(design))
     return float(own.max()), participants[int(np.argmax(own))]
 

@@ -320,8 +320,8 @@ def wild_bootstrap(
         Of each participant in order, where groups may vary unequally.
     """
     q = len(prepared.weights)
-    labels = list(dict.fromkeys(participants))
-    owners = np.array([labels.index(label) for label in participants])
+    numbers = {label: number for number, label in enumerate(dict.fromkeys(participants))}
+    owners = np.array([numbers[label] for label in participants])
     # of Q scores and P coefficients, no more combinations of coefficients matter than the scores carry
     left, values, right = linalg.svd(prepared.carried, full_matrices=False)
     kept = values > _ORTHOGONAL * values.max(initial=1e-300)
@@ -336,7 +336,7 @@ def wild_bootstrap(
         carried=left[:, kept] * values[kept],
         n_contrasts=q,
         design_dof=prepared.dof,
-        smallest_group=_smallest_group(estimates, len(labels), groups),
+        smallest_group=_smallest_group(estimates, len(numbers), groups),
         has_groups=bool(groups),
     )
 

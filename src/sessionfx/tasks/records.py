@@ -25,8 +25,21 @@ _REPLACED = "replaced: "
 
 def fingerprint(content: Any) -> str:
     """Digest of plain data (dicts, lists, numbers, text, paths)."""
-    text = json.dumps(content, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_as_text(content)).hexdigest()
+
+
+def fingerprint_of_items(items: Iterable[Any]) -> str:
+    """Digest of a list of plain data, of which one item after the other is looked at; see `fingerprint`."""
+    digest, before = hashlib.sha256(b"["), b""
+    for item in items:
+        digest.update(before + _as_text(item))
+        before = b", "
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
+def _as_text(content: Any) -> bytes:
+    return json.dumps(content, sort_keys=True, default=str).encode()
 
 
 def file_state(path: Path | None) -> list[Any] | None:

@@ -569,7 +569,7 @@ def plan_session_vectors(layout: MapLayout, question: Question, options: GroupOp
     if len(sessions) < 2:
         raise NotEstimableError(NO_DIFFERENCE)
     complete, between = complete_participants(layout, question.sessions)
-    participants = [layout.participants[rows[0]] for rows in complete]
+    participants = dict.fromkeys(layout.participants[rows[0]] for rows in complete)
     left_out = {
         label: f"has no map of {session_names(session for session in sessions if session not in layout.rows_of(label))}"
         for label in layout.unique_participants
