@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
-from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 
 from sessionfx.report.canvas import PAPER, WIDTH, BoolArray, Canvas, FloatArray, joined
-from sessionfx.report.cortex import surface_views
+from sessionfx.report.cortex import cortex_of
 from sessionfx.report.nilearn_files import mni_template
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.grid import Grid
@@ -80,7 +79,7 @@ def axial_cuts(
     Cuts go through peaks (heights in mm, the most important first). They make one row, or three where the picture is
     to be narrow.
     """
-    places = apply_affine(grid.affine, np.argwhere(mask))
+    places = np.argwhere(mask) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
     low, high = places.min(axis=0), places.max(axis=0)
     n_rows, in_row, columns = (3, 3, _WIDTH_BELOW // 3) if narrow else (1, N_CUTS, WIDTH // N_CUTS)
     cuts = choose_cuts(peaks, float(low[2]), float(high[2]), n_rows * in_row)
@@ -99,15 +98,16 @@ def _row(
 ) -> Canvas:  # fmt: skip
     """Cut at heights beside each other, with pixels at x and y (mm)."""
     columns, width = len(x), len(cuts) * len(x)
-    world = np.stack(np.broadcast_arrays(np.tile(x, len(cuts)), y[:, None], np.repeat(cuts, columns)))
+    axes = np.broadcast_arrays(np.tile(x, len(cuts)), y[:, None], np.repeat(cuts, columns), 1.0)
+    world = np.stack([axis.ravel() for axis in axes])  # homogeneous
     voxels = np.where(mask, np.arange(mask.size).reshape(mask.shape), -1)
-    at = apply_affine(np.linalg.inv(grid.affine), world.T).T
-    features = map_coordinates(voxels, at, order=0, mode="grid-constant", cval=-1)
+    at = (np.linalg.inv(grid.affine) @ world)[:3]
+    features = map_coordinates(voxels, at, order=0, mode="grid-constant", cval=-1).reshape(len(y), width)
     if anatomy is None:
         under = np.where(features >= 0, PAPER, np.float32(1))
     else:
-        at = apply_affine(np.linalg.inv(anatomy.affine), world.T).T
-        under = map_coordinates(anatomy.grey, at, order=1, cval=1)
+        at = (np.linalg.inv(anatomy.affine) @ world)[:3]
+        under = map_coordinates(anatomy.grey, at, order=1, cval=1).reshape(features.shape)
     between = np.arange(width) % columns >= columns - _GAP
     features[:, between], under[:, between] = -1, 1
     texts = [((n + 0.5) * columns, f"z = {round(cut)}") for n, cut in enumerate(cuts)]
@@ -124,13 +124,16 @@ def canvas_for(
     if isinstance(space, Grid):
         return axial_cuts(mask, space, anatomy, peaks)
     assert isinstance(space, Surface | Grayordinates)  # noqa: S101 - there are no others
-    cortex = surface_views(space, mask)
-    if cortex is None or isinstance(space, Surface):
-        return cortex
+    cortex = cortex_of(space)
+    if cortex is None:
+        return None
+    canvas = cortex.canvas(mask)
+    if isinstance(space, Surface):
+        return canvas
     features, grid = space.at_voxels()
     inside = (features >= 0) & mask[features]
     if not inside.any():
-        return cortex
+        return canvas
     cuts = axial_cuts(inside, grid, template(), peaks, narrow=True)
     shown = np.where(cuts.features >= 0, features.ravel()[cuts.features], -1)
-    return joined([cortex, replace(cuts, features=shown)], axis=1)
+    return joined([canvas, replace(cuts, features=shown)], axis=1)

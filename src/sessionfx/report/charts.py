@@ -437,9 +437,8 @@ def draw_calibration(table: pd.DataFrame, limits: Mapping[float, float], *, capt
     """
     colours = [CATEGORIES[code % len(CATEGORIES)] for code in pd.factorize(table["strategy"])[0]]
     first = np.flatnonzero(~table["label"].duplicated())
-    names = [plain(strategy, 18) for strategy in table["strategy"]]
-    for row in first:
-        names[row] = f"{plain(table['question'].iloc[row], 30)}: {names[row]}"
+    questions = [f"{plain(text, 30)}: " if row in first else "" for row, text in enumerate(table["question"])]
+    names = [before + plain(strategy, 18) for before, strategy in zip(questions, table["strategy"], strict=True)]
     alphas = [*limits, next(iter(limits))]
     panels = row_panels(
         "False positives and power of each strategy on this design", names, list(first), height=0.19 * len(names),

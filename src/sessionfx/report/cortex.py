@@ -107,6 +107,12 @@ class Cortex:
     features: NDArray[np.intp]
     remark: str = ""
 
+    def canvas(self, mask: BoolArray) -> Canvas:
+        """Look at the vertices of a mask."""
+        view = self.hemispheres.views
+        features = np.where(view.features >= 0, self.features[view.features], -1)
+        return Canvas(np.where(mask[features], features, -1), view.under, FORM + self.remark)
+
 
 def cortex_of(space: Surface | Grayordinates) -> Cortex | None:
     """Find what the vertices of a space are drawn on; None where there is no mesh.
@@ -185,14 +191,3 @@ def project(mesh: Mesh, side: str, scale: float, grey: NDArray[np.floating]) -> 
     under[row, column] = (shares * grey[corners]).sum(axis=1) / shares.sum(axis=1)
     fine = under.reshape(rows, _FINER, columns, _FINER)
     return Canvas(vertices[_FINER // 2 :: _FINER, _FINER // 2 :: _FINER], fine.mean(axis=(1, 3), dtype=np.float32))
-
-
-def surface_views(space: Surface | Grayordinates, mask: BoolArray) -> Canvas | None:
-    """Look at the vertices of a mask; None where there is no mesh."""
-    cortex = cortex_of(space)
-    if cortex is None:
-        return None
-    view = cortex.hemispheres.views
-    feature = cortex.features[view.features]
-    is_seen = (view.features >= 0) & (feature >= 0) & mask[feature]
-    return Canvas(np.where(is_seen, feature, -1), view.under, FORM + cortex.remark)
