@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from array_study import everyone
 from map_stacks import gather_evidence, stack_of
 from sessionfx.ask.covariates import GroupContrast
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
@@ -97,10 +98,6 @@ class Study:
         chosen = GroupOptions(**options)
         results = self.results(question, names, chosen)
         return judge(question, self.layout, results, evidence or self.evidence, chosen)
-
-
-def everyone(n: int, k: int) -> NDArray[np.bool_]:
-    return np.ones((n, k), dtype=bool)
 
 
 def missing(n: int, k: int, *cells: tuple[int, int]) -> NDArray[np.bool_]:
