@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import NDArray
 
 from array_study import Study
-from r_scripts import assert_r_gives_the_stored_answers
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, Question
 from sessionfx.group.strategies.marginal import MarginalPlan, WorkingCovariance
@@ -162,8 +161,3 @@ def test_marginal_over_conditions_and_sessions_together_is_that_of_r(
     expected = answer_of_r(method, AGE, sessions, group, BOTH)
     np.testing.assert_allclose(found.f, expected["f"], rtol=1e-6)
     np.testing.assert_allclose(np.broadcast_to(found.dof, len(expected)), expected["dof"], rtol=1e-6)
-
-
-@pytest.mark.slow
-def test_r_gives_the_stored_answers(tmp_path: Path) -> None:
-    assert_r_gives_the_stored_answers(R_TABLES, tmp_path, rtol=1e-7)

@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import NDArray
 
 from array_study import Study, p_of
-from r_scripts import assert_r_gives_the_stored_answers
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
 from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
@@ -140,8 +139,3 @@ def test_every_method_is_looked_at() -> None:
         "Satterthwaite", "Kenward-Roger", "marginal, pooled", "marginal, groups", "CR2, least squares", "lm",
         "lm of values", "t.test", "rma",
     }  # fmt: skip
-
-
-@pytest.mark.slow
-def test_r_gives_the_stored_answers(tmp_path: Path) -> None:
-    assert_r_gives_the_stored_answers(R_TABLES, tmp_path, rtol=1e-6)

@@ -14,7 +14,6 @@ from scipy import stats
 
 from calls import times
 from group_study import AFFINE, CONTRAST, SPACE, GroupStudy, empty_study, make_study, strict_json
-from r_scripts import assert_r_gives_the_stored_answers
 from sessionfx.bids.atlas import Atlas
 from sessionfx.cli import main
 from sessionfx.space.grid import Grid
@@ -256,8 +255,3 @@ def test_answers_are_those_of_r(study_of_r: Path, strategy: str, sessions: str) 
     found = answers_of(study_of_r, "mean" if sessions == "mean" else "ses03MinusSes01").query("strategy == @strategy")
     for column in ("effect", "standard_error", "dof", "t", "p"):
         np.testing.assert_allclose(found[column], expected[column], rtol=2e-5, err_msg=column)
-
-
-@pytest.mark.slow
-def test_r_gives_the_stored_answers(tmp_path: Path) -> None:
-    assert_r_gives_the_stored_answers(R_TABLES, tmp_path, rtol=1e-6)

@@ -13,7 +13,6 @@ import map_stacks
 from array_study import Study, everyone, p_of, patients
 from group_study import START, group_map, group_path, make_study, read, strict_json
 from pages import text_of
-from r_scripts import assert_r_gives_the_stored_answers
 from sessionfx.cli import main
 from sessionfx.errors import NotEstimableError
 from sessionfx.execution import in_this_process
@@ -74,11 +73,6 @@ def test_one_group_has_the_estimates_and_weights_of_rlm(kind: MEstimator) -> Non
 @pytest.mark.parametrize("design", ["mean", "groups"])
 def test_trimmed_means_have_the_answers_of_r(design: str) -> None:
     assert_is(prepare_trimmed(*DESIGNS[design]).estimate(values_of_r()), answers("trimmed", design))
-
-
-@pytest.mark.slow
-def test_r_gives_the_stored_answers(tmp_path: Path) -> None:
-    assert_r_gives_the_stored_answers(R_TABLES, tmp_path, rtol=1e-6)
 
 
 # Exact facts ------------------------------------------------------------------------------------------------

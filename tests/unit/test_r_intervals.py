@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from r_scripts import assert_r_gives_the_stored_answers
 from sessionfx.statistics.intervals import largest_t_quantile, session_intervals
 
 R_TABLES = Path(__file__).parents[1] / "data" / "intervals"
@@ -56,8 +55,3 @@ def test_sessions_have_the_estimates_and_errors_of_r(data: str, question: str, m
     assert quantile[0] <= expected["quantile"].iloc[0] + 1e-3
     if smallest == np.floor(smallest):
         assert quantile[0] == pytest.approx(expected["quantile"].iloc[0], abs=1e-3)
-
-
-@pytest.mark.slow
-def test_r_still_gives_the_stored_answers(tmp_path: Path) -> None:
-    assert_r_gives_the_stored_answers(R_TABLES, tmp_path, rtol=1e-4)
