@@ -153,6 +153,9 @@ def _part_text(place: Mapping[str, Any]) -> str:
     return " ".join([last, *words] if last in ("left", "right") else [*words, last])
 
 
+_SMALLEST_P = 1e-9  # below it `format_number` takes numbers for rounding errors
+
+
 def format_number(value: Any) -> str:
     """Format a cell: integers as they are, other numbers to three significant digits, NaN and infinity in words."""
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -164,6 +167,17 @@ def format_number(value: Any) -> str:
     if abs(value - round(value)) < 1e-9 and abs(value) < 1e7:
         return minus(f"{round(value):,d}")
     return minus(f"{value:.3f}" if 0.01 <= abs(value) < 1000 else f"{value:.3g}")
+
+
+def p_text(p: float) -> str:
+    """Write a p value, which is never 0.
+
+    Examples
+    --------
+    >>> p_text(0.0123), p_text(1e-14)
+    ('0.012', '< 1e−9')
+    """
+    return "< 1e−9" if p < _SMALLEST_P else format_number(p)
 
 
 def percent(fraction: float) -> str:

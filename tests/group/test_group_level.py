@@ -267,6 +267,19 @@ def test_covariates_are_regressors_of_each_participants_difference(
 
 
 @pytest.mark.slow
+def test_the_sidecar_names_every_group_that_has_a_working_covariance(
+    call: GroupCaller, tmp_path: Path, study: GroupStudy
+) -> None:
+    """That of the last level was called "group", like the covariate."""
+    asked = ("--covariates", "group", "--group-contrast", "patient - control", "--strategy", "marginal")
+    assert call(study, tmp_path / "out", *asked, "--session-contrast", "mean").code == 0
+    path = group_path(tmp_path / "out", "marginal", "effect", "mean", "patientMinusControl")
+    found = strict_json(path.with_name(path.name.replace(".nii.gz", ".json")))
+    for field in ("WorkingCorrelationByGroup", "RelativeWorkingStandardDeviationByGroup"):
+        assert found[field].keys() == {"group[control]", "group[patient]"}
+
+
+@pytest.mark.slow
 def test_covariates_equal_nilearns_second_level_model(study: GroupStudy, with_covariates: Path) -> None:
     from nilearn.glm.second_level import SecondLevelModel
 

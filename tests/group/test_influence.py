@@ -106,6 +106,19 @@ def test_what_is_said_is_of_voxels_that_every_map_has() -> None:
     assert "of 1 suprathreshold voxels" in most_influential(found)
 
 
+def test_where_nothing_is_suprathreshold_none_is_said_to_be_lost() -> None:
+    """It said that 0 of 0 voxels would be lost, and 0 gained."""
+    table = pd.DataFrame({"participant": ["01", "02"], "n_lost": [0.0, 0.0], "n_gained": [0.0, 0.0],
+                          "peak_z": [2.5, 2.9], "largest_change_of_z": [0.6, 0.2]})  # fmt: skip
+    said = most_influential(module.Influence(table, n_above=0, peak_z=3.0))
+    assert said.endswith(
+        "sub-01 changes the answer most: still no voxel would be suprathreshold, and the peak would have z = 2.50 "
+        "instead of 3.00."
+    )
+    gains = module.Influence(table.assign(n_gained=[1.0, 0.0]), n_above=0, peak_z=3.0)
+    assert "1 voxel would be suprathreshold, where none is, and the peak" in most_influential(gains)
+
+
 def test_many_participants_have_no_table_where_there_is_no_closed_form() -> None:
     study = Study(np.arange(220).reshape(-1, 2) % 5 != 3)
     question, maps = study.question("mean"), study.maps(4, n_voxels=20)

@@ -171,6 +171,40 @@ def test_a_region_that_a_map_has_not_is_named_and_left_out(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_a_region_whose_maps_cannot_tell_what_is_asked_is_named(tmp_path: Path) -> None:
+    """Enough maps had it, but all of one session lacked it: it was in no answer, and nothing was said."""
+    study, rng = empty_study(tmp_path), np.random.default_rng(4)
+    gone = blobs() == {name: index for index, name in NAMES.items()}["Elsewhere"]
+    for number in range(1, 7):
+        for session in ("01", "02"):
+            keeps = ~gone if session == "02" else np.ones(SHAPE, dtype=bool)
+            study.write(f"{number:02d}", session, rng.normal(size=SHAPE) * keeps, keeps.astype(float))
+    atlas = write_atlas(tmp_path, blobs(), NAMES)
+    asked = (
+        "--atlas",
+        str(atlas),
+        "--session-contrast",
+        "mean",
+        "--session-contrast",
+        "ses-01",
+        "--min-coverage",
+        "0.5",
+    )
+    assert group(study, tmp_path / "out", *asked) == 0
+    folder = tmp_path / "out" / "group"
+    of_mean, of_one = (
+        strict_json(folder / table_name("regionAnswers", label).replace(".tsv", ".json")) for label in ("mean", "ses01")
+    )
+    assert of_mean["LeftOutRegions"] == {"Elsewhere": "those who have it cannot tell what is asked"}
+    assert of_one["LeftOutRegions"] == {}
+    assert "though enough maps have it: 1 region, where who is left cannot tell what is asked." in of_mean["Verdict"]
+    (path,) = folder.glob("*_sessions-mean_validity.json")
+    verdict = strict_json(path)
+    assert verdict["Facts"]["VoxelsOfEnoughMapsThatAreNotAnswered"] == gone.sum()
+    assert f"though enough maps have them: {gone.sum()} voxels, where who is left cannot" in verdict["Verdict"]
+
+
+@pytest.mark.slow
 def test_who_needs_variances_says_so(study: GroupStudy, tmp_path: Path) -> None:
     atlas = write_atlas(tmp_path, blobs(), NAMES)
     assert group(study, tmp_path / "out", "--atlas", str(atlas), "--session-contrast", "mean", "--strategy", "meta",

@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
 from array_study import everyone
 from map_stacks import gather_evidence, stack_of
@@ -142,6 +143,13 @@ def test_inflation_of_the_pooled_mean_is_said_in_numbers(k: int, icc: float) -> 
     assert said == pytest.approx(np.sqrt(1 + (k - 1) * found.facts["MedianICC31"]), abs=0.05)
 
 
+def test_a_small_inflation_of_the_pooled_mean_is_said_in_percent() -> None:
+    """It was "1.0 times too large"."""
+    study = Study(everyone(12, 2))
+    slight = replace(study.evidence, icc31=0.06, icc31_active=None)  # √1.06 = 1.03
+    assert "its t is about 3% too large there." in study.verdict("mean", evidence=slight).text
+
+
 def test_one_session_alone_is_not_inflated_by_pooling() -> None:
     """Its maps are of different people; only the degrees of freedom count the other sessions'."""
     study = Study(everyone(20, 3), icc=0.8)
@@ -177,7 +185,9 @@ def test_difference_of_two_sessions_is_marginals_when_some_are_missing() -> None
     found = Study(SOME_MISSING).verdict("ses-02 - ses-01")
     assert found.recommended[0] == "marginal"
     assert "same answer" not in found.text
-    assert "from the participants who can give one" in found.text
+    assert (
+        f"Summary statistics (from {int(SOME_MISSING.all(axis=1).sum())} of them) and Session model give" in found.text
+    )
     assert "12 participants with 2 sessions, some missing" in found.text
     assert "paired t test of the participants who have both" in found.strategies["session-model"].reason
 
@@ -338,6 +348,8 @@ def test_dropout_that_goes_with_a_stable_level_gives_differences_to_those_who_co
     difference = study.verdict("ses-02 - ses-01")
     assert difference.recommended[0] == "summary-statistics"
     assert difference.strategies["summary-statistics"].valid == "yes"
+    # those who miss a session have no difference: it was said to be of all
+    assert "Report Summary statistics (14 of 24 participants with 2 sessions, some missing)" in difference.text
     assert verdict_module.DIFFERENT_LEVEL in difference.strategies["marginal"].reason
     mean = study.verdict("mean")
     assert {mean.strategies[name].valid for name in ("marginal", "summary-statistics")} == {"conditional"}
@@ -422,6 +434,43 @@ def test_two_sessions_are_no_equal_variances_where_groups_are_compared() -> None
     assert "vary equally" in study.verdict("mean", group=difference).strategies["mixed"].reason
 
 
+@pytest.mark.parametrize(("text", "k"), [("ses-02 - ses-01", 2), ("mean", 1)])
+def test_a_mean_over_groups_that_a_small_one_carries_is_not_safe_because_groups_seem_to_vary_alike(
+    text: str, k: int
+) -> None:
+    """The intercept counts three patients as much as nine controls; it was reported by one variance for all.
+
+    With standard deviations 1.4 : 1, which count as alike, Student's test of it has about 9 % false positives.
+    """
+    codes = np.array([1.0] * 3 + [-1.0] * 9)
+    rng, design = np.random.default_rng(0), np.column_stack([np.ones(12), codes])
+    values = rng.normal(size=(12, 20_000)) * np.where(codes > 0, 1.4, 1.0)[:, None]
+    fitted = np.linalg.lstsq(design, values, rcond=None)
+    se = np.sqrt(fitted[1] / 10 * np.linalg.inv(design.T @ design)[0, 0])
+    assert (2 * stats.t.sf(np.abs(fitted[0][0] / se), 10) < 0.05).mean() > 0.08
+    study = Study(everyone(12, k), covariates=codes[:, None], names=("group[patient]",))
+    alike = replace(study.evidence, values={text: replace(SKEWED, skewness_p=1.0, group_spread=1.1)})
+    found = study.verdict(text, evidence=alike)
+    assert (found.recommended[0], found.with_care) == ("marginal", True)
+    assert "few participants carry" in found.strategies["session-model"].reason
+
+
+def test_so_it_is_in_the_mixed_model() -> None:
+    study = Study(everyone(12, 2), covariates=np.repeat([1.0, -1.0], [3, 9])[:, None], names=("group[patient]",))
+    assert "few participants carry" in study.verdict("mean").strategies["mixed"].reason
+
+
+def test_where_a_group_has_nobody_with_two_sessions_few_carry_its_change() -> None:
+    codes = np.repeat([1.0, -1.0], [5, 9])[:, None]
+    attendance = everyone(14, 3)
+    attendance[:5] = np.eye(3, dtype=bool)[[0, 1, 2, 0, 1]]
+    study = Study(attendance, covariates=codes, names=("group[patient]",))
+    assert "few participants carry" in study.verdict("ses-02 - ses-01").strategies["mixed"].reason
+    different_people = np.repeat(np.eye(2, dtype=bool), 8, axis=0)
+    nobody = Study(different_people, covariates=np.tile([1.0, -1.0], 8)[:, None], names=("group[patient]",))
+    assert nobody.verdict("ses-02 - ses-01", subject_effect="none").strategies["session-model"].valid == "no"
+
+
 def test_a_participant_far_from_the_others_in_a_covariate_calls_for_care() -> None:
     score = np.random.default_rng(5).normal(size=12)
     near = Study(everyone(12, 2), covariates=(score - score.mean())[:, None])
@@ -431,6 +480,19 @@ def test_a_participant_far_from_the_others_in_a_covariate_calls_for_care() -> No
     found = far.verdict("mean")
     assert found.strategies["marginal"].valid == "conditional"
     assert "The covariates of sub-03 are far" in found.text or "the covariates of sub-03 are far" in found.text
+
+
+def test_somebody_in_a_group_that_is_not_asked_about_calls_for_no_care() -> None:
+    """The only one of a third group has leverage 1, and no part in the difference of the other two."""
+    codes = np.vstack([np.tile([1.0, 0.0], (8, 1)), np.tile([0.0, 1.0], (8, 1)), [[-1.0, -1.0]]])
+    study = Study(everyone(17, 2), covariates=codes, names=("group[a]", "group[b]"))
+    found = study.verdict("mean", group=GroupContrast("group", "a - b", (0.0, 1.0, -1.0)))
+    assert found.strategies["marginal"].valid == "yes"
+    assert "sub-17" not in found.text
+    # the mean over groups counts this one as much as the eight of each other group
+    mean = study.verdict("mean").strategies
+    assert "within the last level of 'group' (sub-17) cannot be seen" in mean["summary-statistics"].reason
+    assert "few participants carry this contrast" in mean["mixed"].reason
 
 
 # Language ---------------------------------------------------------------------------------------------------

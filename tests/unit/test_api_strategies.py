@@ -139,6 +139,23 @@ def test_a_voxel_that_some_lack_is_answered_by_the_others() -> None:
 
 
 @pytest.mark.slow
+def test_a_verdict_after_calibration_says_of_missing_voxels_what_it_said_before() -> None:
+    """The sentence on voxels that some maps lack was lost."""
+    rng = np.random.default_rng(4)
+    rows = []
+    for number in range(9):
+        effect = rng.normal(size=(4, 4, 4))
+        effect[:, :, 0] *= number > 0
+        rows.append((f"{number:02d}", "1", nib.Nifti1Image(effect, AFFINE)))
+    maps = sessionfx.load_session_maps(pd.DataFrame(rows, columns=["participant", "session", "effect"]))
+    estimates = sessionfx.estimate(maps, strategy=["summary-statistics", "marginal"])
+    rates = sessionfx.calibrate(estimates, n_voxels=50).assign(**{"rate_0.05_lower": 0.0, "rate_0.001_lower": 0.0})
+    said = "16 of 64 voxels rest on fewer maps (the fewest: 8 of 9 maps, 8 of 9 participants)"
+    for verdict in (sessionfx.judge(estimates), sessionfx.judge(estimates, rates)):
+        assert said in verdict.text
+        assert verdict.facts["SmallestNumberOfMapsAtAVoxel"] == 8
+
+
 def test_folder_table_of_files_and_table_of_images_give_the_same(study: GroupStudy) -> None:
     asked = {"covariates": ["group"], "group_contrast": "patient - control", "strategy": "marginal"}
     first, *others = (

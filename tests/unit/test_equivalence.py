@@ -17,8 +17,15 @@ from group_study import GroupStudy, group_map, group_path, make_study, read, str
 from pages import text_of
 from sessionfx.cli import parse_options
 from sessionfx.errors import NotEstimableError
-from sessionfx.group.strategies.base import Question
+from sessionfx.group.absence import with_absence
+from sessionfx.group.results import Answer
+from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies.base import GroupOptions, Question
+from sessionfx.group.strategies.patterns import PatternPlan
+from sessionfx.options import GroupModel
 from sessionfx.options.toml import to_toml
+from sessionfx.space.grid import Grid
+from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics import bayes_factor
 from sessionfx.statistics.bayes_factor import MEDIUM_SCALE, bayes_factors
 from sessionfx.statistics.equivalence import two_one_sided_tests
@@ -257,6 +264,39 @@ def test_marginal_has_the_bayes_factor_of_fixed_effects_where_it_is_the_same_tes
         assert isinstance(estimate.dof, float)
         by_strategy[name] = log_bf(estimate.t, estimate.dof, plan.effective_n(question), 1.0)
     np.testing.assert_allclose(by_strategy["marginal"], by_strategy["summary-statistics"], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", range(4, 24))
+def test_a_voxel_has_the_bayes_factor_of_those_who_have_it(n: int) -> None:
+    """Of 9, 10 and most other numbers there was none: 1 / (n (1/n)²) is not n to the last digit."""
+    study = Study(everyone(n, 1))
+    question, scale = study.question("mean"), 0.5
+    maps = np.random.default_rng(RNG_SEED).standard_normal((n, 6)) + 0.4
+    maps[0, 2:] = maps[1, 4:] = np.nan
+    strategy = STRATEGIES["summary-statistics"]
+    plan = strategy.plan(study.layout, question, GroupOptions())
+    estimate = PatternPlan(plan, strategy, study.layout, question, GroupOptions()).estimate_beside(maps, None, {})
+    mask = np.ones((6, 1, 1), dtype=bool)
+    stat_map = StatMap.where_determined(estimate, mask, Grid(mask.shape, np.eye(4)))
+    answer = Answer(strategy=strategy, plan=plan, stat_map=stat_map, threshold=3.0)
+    found = with_absence(answer, question, GroupModel(bayes_factor=scale))
+    assert isinstance(found, Answer)
+    assert not found.absence_refusal
+    assert found.bayes_factors is not None
+
+    def density(delta: float, t: float, size: int) -> float:
+        return stats.nct.pdf(t, size - 1, delta * np.sqrt(size)) * stats.cauchy.pdf(delta, scale=scale)
+
+    for voxel, values in enumerate(maps.T):
+        own = values[np.isfinite(values)]
+        t = stats.ttest_1samp(own, 0).statistic
+        centre = t / np.sqrt(len(own))
+        marginal = sum(
+            integrate.quad(density, *ends, args=(t, len(own)), limit=200)[0]
+            for ends in pairwise((-20, centre - 2, centre, centre + 2, 20))
+        )
+        expected = np.log10(marginal / stats.t.pdf(t, len(own) - 1))
+        assert found.bayes_factors.log10[voxel] == pytest.approx(expected, abs=2e-4)
 
 
 # The program ------------------------------------------------------------------------------------------------

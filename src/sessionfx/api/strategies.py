@@ -20,7 +20,6 @@ from sessionfx.group.findings import ContrastFindings
 from sessionfx.group.results import QuestionResults
 from sessionfx.group.strategies.base import INTERCEPT
 from sessionfx.group.study import GroupAnalysis, contrast_study
-from sessionfx.group.verdict import judge as judge_answers
 from sessionfx.options import Execution, FirstLevelModel, GroupModel
 from sessionfx.tasks.call import asked_of_sessions
 
@@ -264,14 +263,11 @@ def judge(estimates: StrategyEstimates, calibration: pd.DataFrame | None = None)
     >>> estimates[verdict.recommended[0]]
     StatImages of effect, variance, t, z, p, dof at 27 voxels
     """
-    answers, found = estimates._answers, estimates._found
+    answers = estimates._answers
     verdict = answers.verdict
     if calibration is not None:
-        label = answers.question.label
-        verdict = judge_answers(
-            answers.question, found.stack.layout, answers.strategies, found.evidence, found.analysis.options,
-            rates_of(calibration, label),
-        )  # fmt: skip
+        rates = rates_of(calibration, answers.question.label)
+        verdict = estimates._found.judged_with(rates, answers.question).verdict
     places = {name: place for place, name in enumerate(verdict.recommended, 1)}
     rows = [(name, found.valid, places.get(name), found.reason) for name, found in verdict.strategies.items()]
     table = pd.DataFrame(rows, columns=["strategy", "valid", "recommended", "reason"]).astype({"recommended": "Int64"})

@@ -42,7 +42,7 @@ def with_absence(found: StrategyResult, question: Question, model: GroupModel) -
     except NotEstimableError as refusal:
         return replace(found, absence_refusal=str(refusal))
     if estimate.n is not None:
-        is_one_sample = n == len(plan.design_matrix) and np.allclose(estimate.dof, estimate.n - 1)
+        is_one_sample = np.isclose(n, len(plan.design_matrix)) and np.allclose(estimate.dof, estimate.n - 1)
         if not is_one_sample:
             return replace(found, absence_refusal=UNEQUAL_N)
         return replace(found, bayes_factors=bayes_factors_by_n(estimate.t, estimate.n, scale))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +140,14 @@ class AnswerFiles:
         if weights is not None:
             self._write_weights(*weights)
 
+    def _with_level_names(self, details: Mapping[str, Any]) -> dict[str, Any]:
+        """Name the last level of a covariate, which has no column of its own, where groups are told apart."""
+        last = {covariate: f"{covariate}[{levels[-1]}]" for covariate, levels in self.files.levels.items()}
+        return {
+            key: {last.get(group, group): value for group, value in found.items()} if key.endswith("ByGroup") else found
+            for key, found in details.items()
+        }
+
     def _sidecar(self, answer: Answer, text: str = "", **fields: Any) -> dict[str, Any]:
         """Give the fields of all sidecars, what one map is in words, and its own fields."""
         files, plan, asked = self.files, answer.plan, self.question
@@ -157,7 +165,7 @@ class AnswerFiles:
             "LeftOutParticipants": {f"sub-{label}": why for label, why in {**files.left_out, **plan.left_out}.items()},
             "Caution": " ".join(plan.warnings),
             "FixedEffectsWeighting": files.weighting,
-            **plan.details,
+            **self._with_level_names(plan.details),
             "ModelParameters": files.model_parameters,
         }
         return {**found, **fields, "Software": SOFTWARE} if fields else found

@@ -29,7 +29,12 @@ def coverage_text(n_voxels: int, n_complete: int, min_coverage: float, features:
     return (
         f"{n_voxels:,} {features} are answered, each with the design of those who have it: those that at least "
         f"{min_coverage:.0%} of the maps have. "
-        + (f"{n_complete:,} of them every map has." if n_complete else "None of them is in every map.")
+        + (
+            f"{n_complete:,} of them every map has: of these is what is said of assumptions, reliability, influence "
+            "and calibrated rates."
+            if n_complete
+            else "None of them is in every map."
+        )
     )
 
 
@@ -84,12 +89,14 @@ def with_coverage(results: QuestionResults, stack: MapStack) -> QuestionResults:
     if best is None or best.stat_map.estimate.n is None:
         return results
     n, above = best.stat_map.estimate.n, best.is_suprathreshold
-    is_partial = ~stack.complete.mask[best.stat_map.mask]
+    answered = best.stat_map.mask
+    is_partial, n_maps = ~stack.complete.mask[answered], stack.coverage[answered]
     n_partial, n_above, both = int(is_partial.sum()), int(above.sum()), int((is_partial & above).sum())
     facts: dict[str, Any] = {
         "AnsweredVoxels": len(n), "AnsweredVoxelsThatEveryMapHas": len(n) - n_partial,
         "SuprathresholdVoxelsThatSomeMapsLack": both,
         "SmallestNumberOfParticipantsAtAVoxel": int(n.min()),
+        "SmallestNumberOfMapsAtAVoxel": int(n_maps.min()),
     }  # fmt: skip
     if not stack.learns_from_all:
         facts |= {
@@ -97,10 +104,17 @@ def with_coverage(results: QuestionResults, stack: MapStack) -> QuestionResults:
             "MapsNotLearnedFrom": _outside_core(stack)[1],
         }  # fmt: skip
     text = results.verdict.text
+    n_left = stack.n_voxels - len(n)
+    if n_left:
+        facts["VoxelsOfEnoughMapsThatAreNotAnswered"] = n_left
+        voxels, them = ("1 voxel", "it") if n_left == 1 else (f"{n_left:,} voxels", "them")
+        text += f" Not answered, though enough maps have {them}: {voxels}, where who is left cannot tell what is asked."
     if both or n_partial >= _NOTABLE_SHARE * len(n):
         text += f" {n_partial:,} of {len(n):,} voxels rest on fewer maps"
+        fewest = [f"{int(n_maps.min()):,} of {stack.stored.n_rows:,} maps"]
         if n.min() < n.max():
-            text += f" (the fewest: {int(n.min())} of {int(n.max())} participants)"
+            fewest.append(f"{int(n.min()):,} of {int(n.max()):,} participants")
+        text += f" (the fewest: {', '.join(fewest)})"
         text += _of_those_above(both, n_above)
         peaks = best.clusters
         if "Participants" in peaks and len(peaks) and pd.notna(peaks["Participants"].iloc[0]):

@@ -83,6 +83,7 @@ class GroupFiles:
         self.contrast, self.maps, self.left_out = study.contrast, study.maps, study.left_out
         self.selection, self.model, self.weighting = analysis.selection, analysis.model, analysis.weighting
         self.output_dir, self.links = analysis.output_dir, analysis.links
+        self.levels = study.covariates.levels
 
     @property
     def folder(self) -> Path:

@@ -13,7 +13,7 @@ from sessionfx.bids.meshes import missing_mesh
 from sessionfx.errors import LevelError
 from sessionfx.group.answer_files import AnswerFiles
 from sessionfx.group.answers import GroupEstimates, GroupEstimator, refusals
-from sessionfx.group.calibrated import rates_of
+from sessionfx.group.calibrated import Rates, rates_of
 from sessionfx.group.calibration import calibrate_study
 from sessionfx.group.coverage import core_text
 from sessionfx.group.evidence import summarise_reliability, with_active_regions
@@ -178,6 +178,10 @@ class ContrastFindings:
                 question, complete, self.stack, self.evidence, rates_of(self.calibration, question.label)
             )
         return self._answers[question.label]
+
+    def judged_with(self, rates: Rates, question: Question) -> QuestionResults:
+        """Judge the answers to a question again, with what a calibration found of each."""
+        return self._estimator.compared(question, self.answers(question).strategies, self.stack, self.evidence, rates)
 
     def answer(self, question: Question, strategy: Strategy) -> StrategyResult:
         """Give what one strategy answers."""

@@ -28,7 +28,7 @@ from sessionfx.group.strategies.patterns import PatternPlan
 from sessionfx.group.weights import weigh_participants
 from sessionfx.statistics.influence import LeaveOneOut
 from sessionfx.statistics.thresholds import suprathreshold
-from sessionfx.wording import z_text
+from sessionfx.wording import counted, z_text
 
 # Where there is no closed form: participants who are left out one by one, and voxels times participants. Leaving one
 # of 100 out takes 15 ms for the plan and 1 ms for 1,000 voxels
@@ -262,8 +262,14 @@ def most_influential(influence: Influence) -> str:
         return ""
     size = table["n_lost"] + table["n_gained"] if influence.n_above else table["largest_change_of_z"]
     row = table.to_dict("records")[int(np.nanargmax(size.to_numpy()))]
+    lost, gained = f"{row['n_lost']:,.0f}", f"{row['n_gained']:,.0f}"
+    if influence.n_above:
+        voxels = f"{lost} of {influence.n_above:,} suprathreshold voxels would be lost, {gained} gained"
+    elif row["n_gained"]:
+        voxels = f"{counted(int(row['n_gained']), 'voxel')} would be suprathreshold, where none is"
+    else:
+        voxels = "still no voxel would be suprathreshold"
     return (
-        f"Left out one by one, sub-{row['participant']} changes the answer most: {row['n_lost']:,.0f} of "
-        f"{influence.n_above:,} suprathreshold voxels would be lost, {row['n_gained']:,.0f} gained, and the "
-        f"peak would have z = {z_text(row['peak_z'])} instead of {z_text(influence.peak_z)}."
+        f"Left out one by one, sub-{row['participant']} changes the answer most: {voxels}, and the peak would have "
+        f"z = {z_text(row['peak_z'])} instead of {z_text(influence.peak_z)}."
     )

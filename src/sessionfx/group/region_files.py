@@ -131,7 +131,7 @@ class RegionFiles:
             "Finding": region_finding(regions, results),
             "File": self.answers(question).relative_to(self.files.output_dir).as_posix(),
             **judgement_fields(verdict),
-            "LeftOutRegions": regions.left_out,
+            "LeftOutRegions": regions.left_out_of(results),
         }
         write_region_table(self.answers(question), table, {**_ANSWER_COLUMNS, **of_effect}, content)
 

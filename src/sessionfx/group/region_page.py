@@ -14,6 +14,7 @@ from sessionfx.group.strategies.base import Question
 from sessionfx.report.charts import draw_sessions
 from sessionfx.report.style import Picture
 from sessionfx.report.tables import threshold_words
+from sessionfx.wording import p_text
 
 MOST_PANELS = 4
 MOST_ROWS = 30
@@ -32,7 +33,7 @@ def region_section(regions: ContrastRegions, question: Question, files: GroupFil
         "threshold": threshold_words(files.model),
         "verdict": results.verdict.text,
         "placed": regions.atlas.text_on(regions.stack.space),
-        "left_out": [f"{name}: {why}." for name, why in regions.left_out.items()],
+        "left_out": [f"{name}: {why}." for name, why in regions.left_out_of(results).items()],
         "picture": _sessions(regions, results),
         "rows": rows[:MOST_ROWS],
         "n_rows": len(rows),
@@ -49,8 +50,8 @@ def region_rows(regions: ContrastRegions, results: QuestionResults) -> list[dict
             **({title: interval_text(found)} if "effect" in found else {"F": found["f"]}),
             "z": found["z"],
             "degrees of freedom": found["dof"],
-            "p": found["p"],
-            "corrected p": found["p_corrected"],
+            "p": p_text(found["p"]),
+            "corrected p": p_text(found["p_corrected"]),
             "suprathreshold": "✓" if found["suprathreshold"] else "",
         })  # fmt: skip
     return rows

@@ -149,6 +149,15 @@ class ContrastRegions:
             if not answered
         }
 
+    def left_out_of(self, results: QuestionResults) -> dict[str, str]:
+        """Regions that the answer to report has not, and why: also those whose maps cannot tell what is asked."""
+        answer = results.shown_first
+        if answer is None:
+            return self.left_out
+        untold = self.is_answered & ~answer.stat_map.mask[:, 0, 0]
+        names = [name for name, is_untold in zip(self.regions.names, untold, strict=True) if is_untold]
+        return self.left_out | dict.fromkeys(names, "those who have it cannot tell what is asked")
+
     @cached_property
     def _able_estimator(self) -> GroupEstimator:
         """The estimator with the strategies that can do with what is known of regions."""
@@ -251,7 +260,7 @@ def _of_regions(text: str) -> str:
 def unanswered(all_regions: Iterable[ContrastRegions]) -> list[str]:
     """Say which regions of which atlas are not answered, as warnings."""
     return [
-        f"Atlas {found.atlas.label}: {counted(len(found.left_out), 'region')} not answered, as some map has less than "
+        f"Atlas {found.atlas.label}: {counted(len(found.left_out), 'region')} not answered, as too few maps have "
         f"{LEAST_SHARE:.0%} of the {found.stack.space.features}: {listed(found.left_out, most=8)}."
         for found in all_regions
         if found.left_out

@@ -29,6 +29,7 @@ FEWEST_FOR_DROPOUT = 20
 # A participant whose covariates are so far from the others' that the model follows the own values: a greater spread of
 # theirs cannot be seen in what is left
 HIGH_LEVERAGE = 0.4
+_CARRIES_NOTHING = 1e-9  # of the largest weight: that of someone in a group that is not asked about
 
 DIFFERENT_CHANGE = (
     "participants who missed sessions change otherwise than the rest, in the sessions they have: what they would have "
@@ -76,7 +77,7 @@ def judge(
         facts["CalibratedFalsePositives"] = nominal_rates(rates)
     recommended = _recommend(grounds, judgements, rates or {})
     same = _give_the_same([answer for answer in answers_among(results) if answer.name in recommended])
-    text = _sentences(layout, recommended, judgements, evidence, same)
+    text = _sentences(grounds, recommended, judgements, same)
     return Verdict(text, recommended, judgements, facts)
 
 
@@ -144,7 +145,7 @@ def _warnings(strategy: Strategy, grounds: Grounds) -> list[str]:
             f"participants' values are skewed (skewness about {np.sqrt(values.squared_skewness):.1f}), and with "
             f"{n} participants its p values are then too small."
         )
-    leverage, participant = _leverage(layout)
+    leverage, participant = _leverage(layout, question)
     if leverage >= HIGH_LEVERAGE and n > 2:
         found.append(
             f"the covariates of sub-{participant} are far from those of the others (leverage {leverage:.2f}), so that "
@@ -155,12 +156,15 @@ def _warnings(strategy: Strategy, grounds: Grounds) -> list[str]:
     return found
 
 
-def _leverage(layout: MapLayout) -> tuple[float, str]:
-    """Find the participant whose covariates are farthest from the others', with the leverage."""
+def _leverage(layout: MapLayout, question: Question) -> tuple[float, str]:
+    """Find who has the covariates farthest from the others', of those who carry the contrast, with the leverage."""
     participants = layout.unique_participants
     first_row = dict(zip(reversed(layout.participants), reversed(range(len(layout.participants))), strict=True))
     design = layout.between([first_row[label] for label in participants]).to_numpy()
-    own = np.einsum("np,pn->n", design, pseudo_inverse(design))
+    inverse = pseudo_inverse(design)
+    weights = np.abs(np.atleast_2d(question.group_weights(design.shape[1])) @ inverse).max(axis=0)
+    carries = weights > _CARRIES_NOTHING * weights.max()
+    own = np.where(carries, np.einsum("np,pn->n", design, inverse), 0.0)
     return float(own.max()), participants[int(np.argmax(own))]
 
 
@@ -174,27 +178,29 @@ def _recommend(grounds: Mapping[str, Grounds], judgements: Mapping[str, Judgemen
 
 
 def _sentences(
-    layout: MapLayout,
+    grounds: Mapping[str, Grounds],
     recommended: tuple[str, ...],
     judgements: Mapping[str, Judgement],
-    evidence: Evidence,
     same: bool,
 ) -> str:
-    k, balanced, n = layout.n_sessions, layout.is_balanced, len(layout.unique_participants)
     if not recommended:
         return _nothing_to_report(judgements)
-    first, *others = map(_title, recommended)
+    first = recommended[0]
+    layout, evidence = grounds[first].layout, grounds[first].evidence
+    n, sessions = len(layout.unique_participants), f"{layout.n_sessions} sessions"
+    # those who cannot answer are left out of participants' values, such as differences
+    n_of = {name: len(grounds[name].plan.participant_names) for name in recommended}
     people = (
-        f"{n} participants with {'one map each' if k == 1 else f'{k} sessions'}{'' if balanced else ', some missing'}"
+        (f"{n_of[first]} of " if n_of[first] < n else "")
+        + f"{n} participants with {'one map each' if layout.n_sessions == 1 else sessions}"
+        + ("" if layout.is_balanced else ", some missing")
     )
-    care = ", with care" if judgements[recommended[0]].valid == "conditional" else ""
-    text = f"Report {first}{care} ({people}): {judgements[recommended[0]].reason}"
+    care = ", with care" if judgements[first].valid == "conditional" else ""
+    text = f"Report {_title(first)}{care} ({people}): {judgements[first].reason}"
+    others = [_title(name) + (f" (from {n_of[name]} of them)" if n_of[name] < n else "") for name in recommended[1:]]
     if others:
-        text += f" {joined(others)} {'gives' if len(others) == 1 else 'give'} " + (
-            "the same answer here."
-            if same
-            else "a valid answer too" + ("." if balanced else ", from the participants who can give one.")
-        )
+        text += f" {joined(others)} {'gives' if len(others) == 1 else 'give'} "
+        text += "the same answer here." if same else "a valid answer too."
     rest = _others(recommended, judgements)
     return " ".join(filter(None, [text, rest, _unseen_dropout(layout, evidence)]))
 

@@ -27,7 +27,7 @@ from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap, map_summary, position, same_z
 from sessionfx.space.surface import Surface
 from sessionfx.statistics.thresholds import z_threshold
-from sessionfx.wording import counted, listed
+from sessionfx.wording import counted, listed, session_names
 
 # of `Space.counted`
 _OF_SPACES = {
@@ -158,7 +158,11 @@ def _render_contrast(results: ParticipantResults) -> str:
     if pictures is None:
         summary += f" There is no mesh to draw {first.features} of {first} on; the table has their numbers."
     if missing:
-        summary += f" No estimate in session(s) {', '.join(missing)}."
+        summary += f" No estimate in {session_names(missing)}."
+    # those without weights, such as the test of any difference, are of the group level
+    untold = [asked.text for asked in results.session_contrasts if asked.weights and asked.label not in combined]
+    if untold:
+        summary += f" Not to be told from the sessions that there are: {listed(untold)}."
     coverage = pictures.coverage() if pictures else None
     return render("participant_contrast.html.j2", **page, summary=summary, maps=rows, coverage=coverage, groups=shown)
 

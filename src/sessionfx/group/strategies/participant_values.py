@@ -534,9 +534,11 @@ def _groups_in(
     if unseen:
         levels = sorted({name[len(covariate) + 1 : -1] for name in unseen if name != covariate})
         which = f"level(s) {listed(levels, most=MOST_COLUMNS)}" if levels else "last level"
+        of_whom = [str(label) for label, group in zip(design.index, groups, strict=True) if group in unseen]
         raise NotEstimableError(
-            f"How much participants vary within the {which} of '{covariate}' cannot be seen: there is one of them "
-            "only, or the covariates account for them. --variance pooled takes all groups to vary equally."
+            f"How much participants vary within the {which} of '{covariate}' ({listed(of_whom, most=MOST_COLUMNS)}) "
+            "cannot be seen: there is one of them only, or the covariates account for them. --variance pooled takes "
+            "all groups to vary equally."
         )
     method = "Johansen" if contrast.ndim > 1 else "Welch–Satterthwaite"
     sentence = f" Each level of '{covariate}' has a variance of its own ({method})."

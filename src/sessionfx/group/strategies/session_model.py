@@ -314,6 +314,9 @@ def _within(design: SessionDesign, layout: MapLayout) -> SessionDesign:
     return replace(design, matrix=matrix)
 
 
+_WORTH_A_FACTOR = 0.1  # too large by less is said in percent
+
+
 def _judge_pairs(asked: SessionContrast, layout: MapLayout, pooled: Judgement | None) -> Judgement:
     """Judge a difference of two sessions."""
     if asked.time is not None:
@@ -356,9 +359,11 @@ def _judge_pooling(asked: SessionContrast, layout: MapLayout, evidence: Evidence
         )
     if icc < NEGLIGIBLE_ICC:
         return Judgement("conditional", f"{pooling}, which matters little at {median}.")
+    excess = float(np.sqrt(1 + (effective - 1) * icc)) - 1
+    size = f"{1 + excess:.1f} times" if excess >= _WORTH_A_FACTOR else f"{excess:.0%}"
     return Judgement(
         "no",
-        f"{pooling}; with {median}, its t is about {np.sqrt(1 + (effective - 1) * icc):.1f} times too large there.",
+        f"{pooling}; with {median}, its t is about {size} too large there.",
     )
 
 

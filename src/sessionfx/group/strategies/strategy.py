@@ -12,13 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
+
 from sessionfx.group.judgement import NOTABLE_SPREAD, Evidence, Judgement
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
+from sessionfx.statistics.cluster_robust import ALL_SEEN, robust_contrast
+from sessionfx.statistics.linear_algebra import is_estimable
 from sessionfx.wording import words_to_label
 
 # Of errors by participants: below this the t distribution's tails depend strongly on the degrees of freedom, which are
 # themselves approximate (Pustejovsky & Tipton 2018, section 4)
 FEW_DOF = 4.0
+FEW_CARRY = Judgement("conditional", "few participants carry this contrast, and it takes all to vary equally.")
 ORDINARY = "with one map per participant it is an ordinary group model."
 UNEQUAL_TIMES = "it takes change to vary equally over participants, whatever the time between their sessions."
 
@@ -87,7 +92,26 @@ class Grounds:
                 "it takes groups of participants to vary equally, whose standard deviations differ "
                 f"{values.group_spread:.1f}-fold.",
             )
-        return None
+        return FEW_CARRY if self._few_carry else None
+
+    @property
+    def _few_carry(self) -> bool:
+        """Whether few participants carry the group contrast, such as a small group the mean over groups.
+
+        How unequally so few vary is known too badly to rely on. Without covariates all carry the same.
+        """
+        layout = self.layout
+        if not layout.covariate_names:
+            return False
+        of_pairs = self.question.sessions.is_within_participant  # who has one session tells of no difference
+        people = [label for label in layout.unique_participants if len(layout.rows_of(label)) > of_pairs]
+        design = layout.between([layout.participants.index(label) for label in people]).to_numpy()
+        contrast = self.question.group_weights(design.shape[1])
+        if not people or not all(is_estimable(design, row) for row in np.atleast_2d(contrast)):
+            return True
+        carried = robust_contrast(design, people, contrast, 0.0)
+        n_further = len(np.atleast_2d(contrast)) - 1
+        return carried.seen < ALL_SEEN or not carried.dof - n_further >= FEW_DOF
 
 
 class Strategy(ABC):

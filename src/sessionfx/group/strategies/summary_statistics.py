@@ -8,7 +8,7 @@ from sessionfx.group.judgement import Judgement
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
 from sessionfx.group.strategies.participant_values import plan_participants
 from sessionfx.group.strategies.robust_values import NAMES, plan_robust_values
-from sessionfx.group.strategies.strategy import FEW_DOF, ORDINARY, Assumptions, Grounds, Strategy
+from sessionfx.group.strategies.strategy import FEW_CARRY, FEW_DOF, ORDINARY, Assumptions, Grounds, Strategy
 from sessionfx.statistics.cluster_robust import robust_contrast
 
 # Welch's test, and its like for several values, find too much where a small group decides: at 1 ‰ 3 to 14 ‰ with groups
@@ -126,5 +126,5 @@ def _judge_variances(grounds: Grounds) -> Judgement | None:
     )
     n_further = len(np.atleast_2d(plan.contrast)) * max(plan.n_tested, 1) - 1
     if not carried.dof - n_further >= FEW_DOF:
-        return Judgement("conditional", "few participants carry this contrast, and it takes all to vary equally.")
+        return FEW_CARRY
     return grounds.judge_pooled_variance()
