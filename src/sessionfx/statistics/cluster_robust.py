@@ -236,7 +236,8 @@ def _degrees_of_freedom(scores: ScoreWeights, expected: Array) -> tuple[float, b
     least, most = np.full((q, q), np.inf), np.full((q, q), -np.inf)
     together = max(1, _PAIRS_TOGETHER // (n * q * q))
     for start in range(0, n, together):
-        part = -np.einsum("isp,jtp->stij", carried[start : start + together], carried, optimize=True)
+        part = np.einsum("isp,jtp->stij", carried[start : start + together], carried, optimize=True)
+        np.negative(part, out=part)
         here = np.arange(part.shape[2])
         part[:, :, here, start + here] = np.nan
         np.fmin(least, np.fmin.reduce(part, axis=(2, 3), initial=np.inf), out=least)
@@ -244,6 +245,7 @@ def _degrees_of_freedom(scores: ScoreWeights, expected: Array) -> tuple[float, b
         part[:, :, here, start + here] = own[start : start + together].transpose(1, 2, 0)
         diagonal = np.einsum("ssij->sij", part)
         total += float((diagonal.sum(axis=0) ** 2).sum() + np.einsum("stij,tsij->", part, part))
+        del part, diagonal  # before the next one is made
     tolerance = _EXCHANGEABLE * np.abs(own).max()
     is_exchangeable = np.ptp(own, axis=0).max() <= tolerance and (n < 2 or (most - least).max() <= tolerance)
     return float(q * (q + 1) / total), bool(is_exchangeable)
