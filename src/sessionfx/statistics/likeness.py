@@ -54,7 +54,7 @@ class Profiles:
     spread: Array
     extreme: Array
 
-    @property
+    @cached_property
     def typical_correlation(self) -> float:
         """Median over maps; NaN where none has a correlation."""
         known = self.correlation[np.isfinite(self.correlation)]
