@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from numpy.typing import NDArray
 
 from array_study import Study, everyone, patients
 from group_study import START, make_study, strict_json
@@ -18,6 +19,7 @@ from sessionfx.execution import in_this_process
 from sessionfx.group import influence as module
 from sessionfx.group.influence import influence_of, most_influential
 from sessionfx.group.strategies.base import GroupOptions
+from sessionfx.statistics.cluster_influence import ClustersLeftOut
 from sessionfx.statistics.influence import LeaveOneOut
 from sessionfx.statistics.ols import prepare_ols
 
@@ -119,14 +121,95 @@ def test_where_nothing_is_suprathreshold_none_is_said_to_be_lost() -> None:
     assert "1 voxel would be suprathreshold, where none is, and the peak" in most_influential(gains)
 
 
-def test_many_participants_have_no_table_where_there_is_no_closed_form() -> None:
+MANY = [
+    (Study(np.arange(260).reshape(-1, 2) % 5 != 3), "mean", "intercept"),
+    (Study(np.arange(390).reshape(-1, 3) % 8 != 3, patients(9, 121)), "ses-03 - ses-01", "patient - control"),
+    (Study(np.arange(390).reshape(-1, 3) % 8 != 3, {"age": [20 + 3 * (i * 7 % 13) for i in range(130)]}), "any", "age"),
+]
+
+
+@pytest.mark.parametrize(("study", "contrast", "group"), MANY, ids=["missing", "groups", "any"])
+def test_of_many_participants_the_table_is_that_of_fits_without_each(
+    monkeypatch: pytest.MonkeyPatch, study: Study, contrast: str, group: str
+) -> None:
+    question, maps = study.question(contrast, group), study.maps(4, n_voxels=40) + np.linspace(-0.4, 0.4, 40)
+    maps[np.array(study.layout.sessions) == "03"] += np.linspace(0.5, 0, 40)
+    (answer,), found = study.results(question, maps, ("marginal",))
+    answer = replace(answer, threshold=float(np.median(np.abs(found["marginal"].z))))
+    stack = stack_of(study.layout, maps, np.ones((40, 1, 1), dtype=bool))
+    quick = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    monkeypatch.setattr(module, "MOST_REFITTED", 130)
+    refitted = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    assert quick.table["participant"].tolist() == refitted.table["participant"].tolist()
+    assert (quick.n_above, quick.peak_z, quick.note) == (refitted.n_above, refitted.peak_z, "")
+    for column, close in {"peak_z": 0.02, "largest_change_of_z": 0.02, "n_lost": 0, "n_gained": 0}.items():
+        np.testing.assert_allclose(quick.table[column], refitted.table[column], rtol=0, atol=close)
+    assert quick.table["largest_change_of_z"].median() > 0.05
+
+
+def test_those_without_whom_the_design_is_another_are_planned_without(monkeypatch: pytest.MonkeyPatch) -> None:
     study = Study(np.arange(220).reshape(-1, 2) % 5 != 3)
     question, maps = study.question("mean"), study.maps(4, n_voxels=20)
     (answer,), _ = study.results(question, maps, ("marginal",))
     stack = stack_of(study.layout, maps, np.ones((20, 1, 1), dtype=bool))
-    found = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    monkeypatch.setattr(ClustersLeftOut, "without", lambda self, number: None)
+    planned = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    monkeypatch.setattr(module, "MOST_REFITTED", 130)
+    refitted = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    pd.testing.assert_frame_equal(planned.table, refitted.table, rtol=1e-9)
+
+
+def test_of_many_participants_some_voxels_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = Study(np.arange(220).reshape(-1, 2) % 5 != 3)
+    question, maps = study.question("mean"), study.maps(4, n_voxels=2000) + 0.2
+    maps[0] += 30.0
+    (answer,), _ = study.results(question, maps, ("marginal",))
+    answer = replace(answer, threshold=2.0)
+    stack = stack_of(study.layout, maps, np.ones((2000, 1, 1), dtype=bool))
+    monkeypatch.setattr(module, "_FITTED", 10**9)
+    every = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    monkeypatch.setattr(module, "_FITTED", 400 * 110)
+    some = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    assert every.note == ""
+    n_below = 2000 - some.n_above
+    assert f"of {some.n_above:,} suprathreshold voxels and" in some.note and f"of {n_below:,} others" in some.note
+    assert (some.n_above, some.peak_z) == (every.n_above, every.peak_z)
+    np.testing.assert_allclose(some.table["peak_z"], every.table["peak_z"], atol=1e-9)
+    changed = every.table[["n_lost", "n_gained"]].sum(axis=1)
+    assert changed.idxmax() == 0
+    for column, n in {"n_lost": some.n_above, "n_gained": n_below}.items():
+        share = every.table[column] / n
+        error = np.sqrt(np.maximum(share * (1 - share), 1 / 200) / 150)
+        assert (np.abs(some.table[column] / n - share) < 4.5 * error).all()
+
+
+@pytest.mark.parametrize(("options", "measured", "note"), [
+    ({"robust": "huber"}, {}, module.TOO_MANY),
+    ({}, {"mood": np.random.default_rng(1).normal(size=(110, 2))}, module.MOVES),
+], ids=["robust", "session covariate"])  # fmt: skip
+def test_of_many_participants_there_may_be_no_table_and_it_is_said_why(
+    options: dict[str, str], measured: dict[str, NDArray[np.float64]], note: str
+) -> None:
+    study = Study(np.arange(220).reshape(-1, 2) % 5 != 3, measured=measured)
+    question, maps = study.question("mean"), study.maps(4, n_voxels=20)
+    (answer,), _ = study.results(question, maps, ("marginal",), **options)
+    stack = stack_of(study.layout, maps, np.ones((20, 1, 1), dtype=bool))
+    found = influence_of(answer, question, stack, GroupOptions(**options), in_this_process)
     assert not len(found.table)
-    assert found.note == module.TOO_MANY
+    assert found.note == note
+
+
+def test_a_change_adjusted_for_session_covariates_has_a_table_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = {"mood": np.random.default_rng(1).normal(size=(110, 2))}
+    study = Study(np.arange(220).reshape(-1, 2) % 5 != 3, measured=measured)
+    question, maps = study.question("ses-02 - ses-01"), study.maps(4, n_voxels=20)
+    (answer,), _ = study.results(question, maps, ("marginal",))
+    stack = stack_of(study.layout, maps, np.ones((20, 1, 1), dtype=bool))
+    quick = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    monkeypatch.setattr(module, "MOST_REFITTED", 130)
+    refitted = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    np.testing.assert_allclose(quick.table["peak_z"], refitted.table["peak_z"], rtol=0, atol=0.02)
+    assert quick.table["largest_change_of_z"].median() > 0.05
 
 
 def test_where_voxels_are_many_some_stand_for_those_below_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,13 @@
 
 Where the answer is least squares over participants' values (of summary-statistics, and of other strategies where their
 answers are the same) it is found in closed form at all voxels. Else each participant is left out in turn, with the
-working correlation of all, at the suprathreshold voxels and some others, if participants are few.
+working correlation of all, at the suprathreshold voxels and some others. Of many participants only some suprathreshold
+voxels are looked at, and the plan must be able to do without each of them quickly (`Plan.leaving_out`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -27,17 +28,24 @@ from sessionfx.group.strategies.participant_values import SummaryStatisticsPlan,
 from sessionfx.group.strategies.patterns import PatternPlan
 from sessionfx.group.weights import weigh_participants
 from sessionfx.statistics.influence import LeaveOneOut
+from sessionfx.statistics.linear_algebra import pseudo_inverse
 from sessionfx.statistics.thresholds import suprathreshold
 from sessionfx.wording import counted, z_text
 
-# Where there is no closed form: participants who are left out one by one, and voxels times participants. Leaving one
-# of 100 out takes 15 ms for the plan and 1 ms for 1,000 voxels
+# Where there is no closed form: participants who are planned without one by one, and voxels times participants. Leaving
+# one of 100 out takes 15 ms for the plan and 1 ms for 1,000 voxels
 MOST_REFITTED = 100
 _FITTED = 320_000
+# Of more participants: voxels times participants times maps, which take 2 s; the fewest voxels; and participants at a
+# time
+_FITTED_VALUES, _FEWEST_VOXELS, _TOGETHER = 300_000_000, 64, 250
 _SAME_Z = 1e-6
 TOO_MANY = (
     f"With more than {MOST_REFITTED} participants this is shown only where an answer is least squares over one value "
-    "of each participant."
+    "of each participant, or generalised least squares without robust weights."
+)
+MOVES = (
+    f"With more than {MOST_REFITTED} participants this is not shown for means that are adjusted for session covariates."
 )
 WHERE_ALL = "Counted at the {n:,} voxels that every map has, of {of:,} that are answered."
 WHERE_CORE = (
@@ -45,6 +53,10 @@ WHERE_CORE = (
     "answered: no voxel is in every map."
 )
 AT_SOME = "Voxels that would be gained are estimated from one of every {step} of those below the threshold."
+AT_FEW = (
+    "Voxels that would be lost or gained, and the largest changes, are those of {n_seen:,} of {n_above:,} "
+    "suprathreshold voxels and {n_seen_below:,} of {n_below:,} others, counts scaled up."
+)
 
 
 @dataclass(frozen=True)
@@ -80,14 +92,15 @@ class _Task:
     threshold : float
     two_sided : bool
     closed : (SummaryStatisticsPlan, LeaveOneOut) or None
-    refits : tuple of (Plan or None, ndarray of int)
-        Where there is no closed form: a plan without each participant, and the rows of the others' maps.
+    refits : iterable of (Plan or None, ndarray of int or None)
+        Where there is no closed form: a plan without each participant, and the rows of the maps that it takes; None for
+        all.
     """
 
     threshold: float
     two_sided: bool
     closed: tuple[SummaryStatisticsPlan, LeaveOneOut] | None
-    refits: tuple[tuple[Plan | None, NDArray[np.int_]], ...] = ()
+    refits: Iterable[tuple[Plan | None, NDArray[np.int_] | None]] = ()
 
     def without_each(
         self, effects: NDArray[np.float64], variances: NDArray[np.float64] | None
@@ -100,6 +113,9 @@ class _Task:
         for refit, rows in self.refits:
             if refit is None:
                 yield None
+                continue
+            if rows is None:
+                yield refit.estimate(effects, variances).z
                 continue
             own = np.ascontiguousarray(effects[rows])
             yield refit.estimate(own, None if variances is None else np.ascontiguousarray(variances[rows])).z
@@ -126,40 +142,41 @@ def influence_of(
     people = (closed[0] if closed else plan).participant_names
     labels = [label for label in stack.layout.unique_participants if f"sub-{label}" in people]
     above = np.isfinite(z) & suprathreshold(np.nan_to_num(z), answer.threshold, two_sided=two_sided)
-    chosen, step = np.isfinite(z), 1
-    notes = []
+    look_at = _LookAt(stack, plan, z, above, int(np.nanargmax(np.abs(z) if two_sided else z)))
+    task = _Task(answer.threshold, two_sided, closed)
+    if closed is not None:
+        found = look_at.everywhere(task, map_ordered)
+    else:
+        of_some = PatternPlan(plan, STRATEGIES[answer.name], stack.layout, question, options)
+        if len(labels) <= MOST_REFITTED:
+            found = look_at.some(task, of_some, labels, map_ordered)
+        else:
+            leave_out = plan.leaving_out()
+            refusal = TOO_MANY if leave_out is None else MOVES if _moves(plan, of_some) else ""
+            if leave_out is None or refusal:
+                return Influence(note=refusal)
+            found = look_at.few(task, _Quick(leave_out, of_some, tuple(labels), stack.n_rows), map_ordered)
+    lost, gained, largest, at_peak, notes = found
     if stack.n_voxels < whole.n_voxels:
         where = WHERE_ALL if whole.learns_from_all else WHERE_CORE
-        notes = [where.format(n=stack.n_voxels, of=whole.n_voxels, n_maps=len(stack.layout.participants))]
-    refits: tuple[tuple[Plan | None, NDArray[np.int_]], ...] = ()
-    if closed is None:
-        if len(labels) > MOST_REFITTED:
-            return Influence(note=TOO_MANY)
-        chosen, step = _some(chosen, above, _FITTED // len(labels))
-        notes += [AT_SOME.format(step=step)] if step > 1 else []
-        of_some = PatternPlan(plan, STRATEGIES[answer.name], stack.layout, question, options)
-        refits = tuple(_without(label, of_some, stack.n_rows) for label in labels)
-    peak = int(np.nanargmax(np.abs(z) if two_sided else z))
-    chosen[peak] = True
-    task = _Task(answer.threshold, two_sided, closed, refits)
-    found = list(map_ordered(partial(look, task), _blocks(stack, plan, z, chosen, peak)))
-    lost, gained, largest, at_peak = (np.array(parts) for parts in zip(*found, strict=True))
-    peaks = np.nansum(at_peak, axis=0) + np.where(np.isnan(at_peak).all(axis=0), np.nan, 0.0)
-    known = np.where(np.isnan(peaks), np.nan, 1.0)
+        maps = where.format(n=stack.n_voxels, of=whole.n_voxels, n_maps=len(stack.layout.participants))
+        notes = [maps, *notes]
+    known = np.where(np.isnan(at_peak), np.nan, 1.0)
+    peak_z = float(z[look_at.peak])
     table = pd.DataFrame(
         {
             "participant": labels,
-            "n_lost": lost.sum(axis=0) * known,
-            "n_gained": step * gained.sum(axis=0) * known,
-            "peak_z": peaks,
-            "change_of_peak_z": peaks - z[peak],
-            "largest_change_of_z": largest.max(axis=0) * known,
+            "n_lost": lost * known,
+            "n_gained": gained * known,
+            "peak_z": at_peak,
+            "change_of_peak_z": at_peak - peak_z,
+            "largest_change_of_z": largest * known,
         }
     )
     if plan.weighs_participants:
         means = weigh_participants(plan, stack, stat_map.mask, map_ordered).means
         table["mean_weight"] = [means[f"sub-{label}"] for label in labels]
-    return Influence(table, " ".join(notes), int(above.sum()), float(z[peak]))
+    return Influence(table, " ".join(notes), int(above.sum()), peak_z)
 
 
 def plan_at_core(answer: StrategyResult, question: Question, stack: MapStack, options: GroupOptions) -> Plan | None:
@@ -201,18 +218,142 @@ def look(
     return lost, gained, largest, at_peak
 
 
-def _blocks(
-    stack: MapStack, plan: Plan, z: NDArray[np.float64], chosen: NDArray[np.bool_], peak: int
-) -> Iterator[tuple[Any, ...]]:
-    """Give what `look` takes of each block with chosen voxels."""
-    start = 0
-    for block in stack.blocks:
-        stop = start + int(stack.common[block].sum())
-        here = chosen[start:stop]
-        if here.any():
-            place = int(np.count_nonzero(chosen[start:peak])) if start <= peak < stop else -1
-            yield *stack.handed_out(block, with_variances=plan.uses_variances), here, z[start:stop][here], place
-        start = stop
+# Of each participant: voxels lost and gained, the largest change of z, and z at the peak; and what is said of them
+_Found = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], list[str]]
+
+
+@dataclass(frozen=True)
+class _LookAt:
+    """The voxels of an answer, and which of them are looked at without each participant.
+
+    Attributes
+    ----------
+    stack : MapStack
+    plan : Plan
+    z : ndarray of shape (V,)
+    above : ndarray of bool, shape (V,)
+        The suprathreshold voxels.
+    peak : int
+    """
+
+    stack: MapStack
+    plan: Plan
+    z: NDArray[np.float64]
+    above: NDArray[np.bool_]
+    peak: int
+
+    def everywhere(self, task: _Task, map_ordered: MapOrdered) -> _Found:
+        """Look at all voxels."""
+        return *_summed(list(map_ordered(partial(look, task), self._blocks(np.isfinite(self.z))))), []
+
+    def some(
+        self, task: _Task, of_some: PatternPlan, labels: Sequence[str], map_ordered: MapOrdered
+    ) -> _Found:  # fmt: skip
+        """Look at the suprathreshold voxels and some others, with a plan without each participant."""
+        chosen, step = _some(np.isfinite(self.z), self.above, _FITTED // len(labels))
+        chosen[self.peak] = True
+        refits = tuple(_without(label, of_some, self.stack.n_rows) for label in labels)
+        parts = list(map_ordered(partial(look, replace(task, refits=refits)), self._blocks(chosen)))
+        lost, gained, largest, at_peak = _summed(parts)
+        return lost, step * gained, largest, at_peak, [AT_SOME.format(step=step)] if step > 1 else []
+
+    def few(self, task: _Task, quick: _Quick, map_ordered: MapOrdered) -> _Found:
+        """Look at some voxels on either side of the threshold, some participants at a time."""
+        n = len(quick.labels)
+        wanted = min(_FITTED, _FITTED_VALUES // len(self.stack.layout.participants)) // n
+        below = np.isfinite(self.z) & ~self.above
+        sides = [_every_so_many(side, max(wanted, _FEWEST_VOXELS) // 2) for side in (self.above, below)]
+        chosen = sides[0] | sides[1]
+        chosen[self.peak] = True
+        block = _joined(list(self._blocks(chosen)))
+        parts = map_ordered(
+            partial(look_without, task, quick, block), ((slice(at, at + _TOGETHER),) for at in range(0, n, _TOGETHER))
+        )
+        lost, gained, largest, at_peak = (np.concatenate(part) for part in zip(*parts, strict=True))
+        (n_above, seen_above), (n_below, seen_below) = (
+            (int(side.sum()), int((side & chosen).sum())) for side in (self.above, below)
+        )
+        note = AT_FEW.format(n_seen=seen_above, n_above=n_above, n_seen_below=seen_below, n_below=n_below)
+        return (
+            np.rint(lost * (n_above / max(seen_above, 1))), np.rint(gained * (n_below / max(seen_below, 1))),
+            largest, at_peak, [note] if chosen.sum() < n_above + n_below else [],
+        )  # fmt: skip
+
+    def _blocks(self, chosen: NDArray[np.bool_]) -> Iterator[tuple[Any, ...]]:
+        """Give what `look` takes of each block with chosen voxels."""
+        stack, start = self.stack, 0
+        for block in stack.blocks:
+            stop = start + int(stack.common[block].sum())
+            here = chosen[start:stop]
+            if here.any():
+                place = int(np.count_nonzero(chosen[start : self.peak])) if start <= self.peak < stop else -1
+                yield (
+                    *stack.handed_out(block, with_variances=self.plan.uses_variances),
+                    here, self.z[start:stop][here], place,
+                )  # fmt: skip
+            start = stop
+
+
+@dataclass(frozen=True)
+class _Quick:
+    """A quick way to leave out each participant, and the slow one for those of whom the design is not the same."""
+
+    leave_out: Callable[[int], Plan | None]
+    of_some: PatternPlan
+    labels: tuple[str, ...]
+    n_rows: int
+
+    def refits(self, chosen: slice) -> Iterator[tuple[Plan | None, NDArray[np.int_] | None]]:
+        """Give the plans without some participants; see `_Task`."""
+        numbers = {name: number for number, name in enumerate(self.of_some.plan.participant_names)}
+        for label in self.labels[chosen]:
+            plan = self.leave_out(numbers[f"sub-{label}"])
+            yield (plan, None) if plan is not None else _without(label, self.of_some, self.n_rows)
+
+
+def look_without(task: _Task, quick: _Quick, block: tuple[Any, ...], chosen: slice) -> list[list[float]]:
+    """Look at one block without some participants; see `look`."""
+    return [list(found) for found in look(replace(task, refits=quick.refits(chosen)), *block)]
+
+
+def _summed(
+    parts: list[tuple[list[int], list[int], list[float], list[float]]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Put together what blocks have: voxels lost and gained, the largest change, and z at the peak, of each person."""
+    lost, gained, largest, at_peak = (np.array(found, dtype=float) for found in zip(*parts, strict=True))
+    peaks = np.nansum(at_peak, axis=0) + np.where(np.isnan(at_peak).all(axis=0), np.nan, 0.0)
+    return lost.sum(axis=0), gained.sum(axis=0), largest.max(axis=0), peaks
+
+
+def _joined(blocks: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Make one block of the chosen voxels of several."""
+    effects, variances = (
+        None if part[0] is None else np.concatenate(
+            [as_block(as_block(values)[:, block[2]]) for values, block in zip(part, blocks, strict=True)], axis=1
+        )
+        for part in ([block[at] for block in blocks] for at in (0, 1))
+    )  # fmt: skip
+    z = np.concatenate([block[3] for block in blocks])
+    starts = np.cumsum([0, *(len(block[3]) for block in blocks)])
+    peak = next(start + block[4] for start, block in zip(starts, blocks, strict=False) if block[4] >= 0)
+    return effects, variances, np.ones(len(z), dtype=bool), z, int(peak)
+
+
+def _every_so_many(voxels: NDArray[np.bool_], n_wanted: int) -> NDArray[np.bool_]:
+    """Choose about so many voxels, from all over the brain."""
+    some = np.zeros_like(voxels)
+    places = np.nonzero(voxels)[0]
+    some[places[:: max(1, -(-len(places) // n_wanted))]] = True
+    return some
+
+
+def _moves(plan: Plan, of_some: PatternPlan) -> bool:
+    """Whether the question is about another place without a participant: at the mean of fewer session covariates."""
+    layout, asked = of_some.layout, of_some.question.sessions
+    if not layout.adjusting_covariates(asked, of_some.options.session_covariate_effect)[0]:
+        return False
+    constant = pseudo_inverse(plan.design_matrix.to_numpy()).sum(axis=1)
+    return bool(np.abs(np.atleast_2d(plan.contrast) @ constant).max() > _SAME_Z)
 
 
 def _closed_form(

@@ -55,6 +55,8 @@ from sessionfx.wording import (
 
 SHOWN_CLUSTERS = 12
 _SHOWN_PARTICIPANTS = 10
+# Of the answer without each; of more the picture would be metres high
+_DRAWN_PARTICIPANTS = 200
 _INFLUENCE_TITLES = {
     "participant": "without",
     "n_lost": "voxels lost",
@@ -390,7 +392,11 @@ def _influence(influence: Influence, first: Answer | None) -> dict[str, Any] | N
             for row in table.head(_SHOWN_PARTICIPANTS).to_dict("records")
         ],
         "picture": draw_participants(
-            influence.table, _INFLUENCE_STRIPS, title="The answer without each participant", about="Without each of"
+            table.head(_DRAWN_PARTICIPANTS).sort_index(),
+            _INFLUENCE_STRIPS,
+            title="The answer without each participant"
+            + (f", the {_DRAWN_PARTICIPANTS} who matter most" if len(table) > _DRAWN_PARTICIPANTS else ""),
+            about="Without each of",
         ),
     }
 

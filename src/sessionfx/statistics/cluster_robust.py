@@ -41,7 +41,7 @@ from sessionfx.statistics.participant_spread import (
 )
 
 # Participants whose scores have equal variances and equal covariances, relative to these, are exchangeable.
-_EXCHANGEABLE = 1e-8
+EXCHANGEABLE = 1e-8
 # Numbers of pairs of participants that are looked at together
 _PAIRS_TOGETHER = 2**22
 _LEAST_DOF = 1.0
@@ -246,7 +246,7 @@ def _degrees_of_freedom(scores: ScoreWeights, expected: Array) -> tuple[float, b
         diagonal = np.einsum("ssij->sij", part)
         total += float((diagonal.sum(axis=0) ** 2).sum() + np.einsum("stij,tsij->", part, part))
         del part, diagonal  # before the next one is made
-    tolerance = _EXCHANGEABLE * np.abs(own).max()
+    tolerance = EXCHANGEABLE * np.abs(own).max()
     is_exchangeable = np.ptp(own, axis=0).max() <= tolerance and (n < 2 or (most - least).max() <= tolerance)
     return float(q * (q + 1) / total), bool(is_exchangeable)
 
@@ -525,7 +525,7 @@ def _are_exchangeable(of: Whitened, b: Array, diagonal: Array) -> NDArray[np.boo
     there = np.asarray(of.cells.has.any(axis=2))
     at = there[:, :, None, None]
     spans = np.where(at, diagonal, -np.inf).max(axis=1) - np.where(at, diagonal, np.inf).min(axis=1)
-    tolerance = _EXCHANGEABLE * np.abs(diagonal).max(axis=(1, 2, 3))
+    tolerance = EXCHANGEABLE * np.abs(diagonal).max(axis=(1, 2, 3))
     found = np.array((spans <= tolerance[:, None, None]).all(axis=(1, 2)), dtype=bool)
     for voxel in np.nonzero(found)[0]:
         own = b[voxel][there[voxel]]  # (n, Q, P)

@@ -125,13 +125,25 @@ def standardising_root(expected: Array) -> Array:
     return np.asarray(moore_penrose_root(expected / np.abs(expected).max()) / np.sqrt(np.abs(expected).max()))
 
 
-def participant_spread(weights: ScoreWeights, expected: Array, n_responses: int) -> ParticipantSpread:
-    """Prepare the degrees of freedom of voxels; `expected` is the sum of the scores' variances."""
+def participant_spread(
+    weights: ScoreWeights, expected: Array, n_responses: int, all_pairs: int = _ALL_PAIRS
+) -> ParticipantSpread:
+    """Prepare the degrees of freedom of voxels.
+
+    Parameters
+    ----------
+    weights : ScoreWeights
+    expected : ndarray of shape (Q, Q)
+        The sum of the scores' variances.
+    n_responses : int
+    all_pairs : int
+        With more participants, matrices of participants by participants are not made.
+    """
     root = standardising_root(expected)
     pairs = _Pairs(root @ weights.own, root @ weights.carried, weights)
     own = pairs.own
     length = np.sqrt(np.where(own > ZERO * own.max(), own, np.inf))
-    values, vectors = pairs.shared(length)
+    values, vectors = pairs.shared(length, all_pairs)
     finite = np.where(np.isfinite(length), length, 0.0)
     loadings = (vectors * np.sqrt(np.abs(values))).T * finite
     covariances = root @ weights.variances @ root.T
@@ -180,9 +192,9 @@ class _Pairs:
             self.own[members] = _squares(whole)
             self.share[members] = np.einsum("gsmsm->g", whole)
 
-    def shared(self, length: Array) -> tuple[Array, Array]:
+    def shared(self, length: Array, all_pairs: int) -> tuple[Array, Array]:
         """Find the eigenvalues that count, and vectors of shape (n, R), of T without diagonal over lengths of both."""
-        if self._n <= _ALL_PAIRS:
+        if self._n <= all_pairs:
             values, vectors = linalg.eigh(self._relative(length, np.eye(self._n)))
             kept = np.abs(values) > (_NEGLIGIBLE_SHARE if self._n > _MANY_PARTICIPANTS else ZERO)
             return values[kept], vectors[:, kept]

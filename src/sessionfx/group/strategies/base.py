@@ -465,6 +465,14 @@ class Plan(ABC):
         """
         return self
 
+    def leaving_out(self) -> Callable[[int], Plan | None] | None:
+        """Give what makes the plan without a participant, by the number in `participant_names`, from that of all.
+
+        It takes all maps, of which those of the participant count nothing, and works with what was learned from all.
+        None without whom only another design could answer. None instead of a function where there is no quick way.
+        """
+        return None
+
     def effective_n(self, question: Question) -> float:
         """Say how many participants the t test is as good as: its standard error is their standard deviation / √n.
 

@@ -33,6 +33,7 @@ from sessionfx.group.strategies.designs import MAIN_EFFECTS, MIXTURE, session_de
 from sessionfx.group.strategies.robust_values import FEWEST, NAMES, NO_RESAMPLING, too_few
 from sessionfx.group.strategies.robust_values import NO_BAYES_FACTOR as NO_ROBUST_BAYES_FACTOR
 from sessionfx.group.strategies.strategy import FEW_DOF, Assumptions, Grounds, Strategy
+from sessionfx.statistics.cluster_influence import ClustersLeftOut
 from sessionfx.statistics.cluster_robust import (
     ALL_SEEN,
     ENOUGH_DOF,
@@ -209,6 +210,20 @@ class MarginalPlan(Plan):
         white = maps.shared(whitened, design, ratio, scale)
         return in_parts(lambda voxels: robust(white.at(voxels), self.contrast), maps.cells.has.shape, of_contrast)
 
+    def leaving_out(self) -> Callable[[int], Plan | None] | None:
+        """Take each participant out of the normal equations; see `Plan.leaving_out`."""
+        assert self.prepared is not None and self.working is not None  # noqa: S101 - `plan` prepares it
+        left = ClustersLeftOut(
+            self.prepared, self.design_matrix.to_numpy(), self.participants, self.contrast,
+            self.working.of_each(self.groups, len(set(self.participants))), n_responses=self.n_responses,
+        )  # fmt: skip
+
+        def without(number: int) -> Plan | None:
+            prepared = left.without(number)
+            return None if prepared is None else replace(self, prepared=prepared)
+
+        return without
+
     def with_working(self, working: WorkingCovariance, *, needs_dof: bool = True) -> Self:
         """Prepare the contrast with a working covariance.
 
@@ -319,6 +334,10 @@ class RobustMarginalPlan(MarginalPlan):
 
     def estimate_apart(self, maps: PartialMaps) -> Fitted | None:
         """Have no way but one by one; see `Plan.estimate_apart`."""
+        return None
+
+    def leaving_out(self) -> Callable[[int], Plan | None] | None:
+        """Have no quick way; see `Plan.leaving_out`."""
         return None
 
     def participant_weights(self, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> Array:
