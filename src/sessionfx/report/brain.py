@@ -107,7 +107,7 @@ def _row(
         under = np.where(features >= 0, PAPER, np.float32(1))
     else:
         at = (np.linalg.inv(anatomy.affine) @ world)[:3]
-        under = map_coordinates(anatomy.grey, at, order=1, cval=1).reshape(features.shape)
+        under = map_coordinates(anatomy.grey, at, np.float32, order=1, cval=1).reshape(features.shape)
     between = np.arange(width) % columns >= columns - _GAP
     features[:, between], under[:, between] = -1, 1
     texts = [((n + 0.5) * columns, f"z = {round(cut)}") for n, cut in enumerate(cuts)]
