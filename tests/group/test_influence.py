@@ -243,3 +243,12 @@ def test_who_drives_the_result_is_named(tmp_path: Path) -> None:
 
 def test_nothing_is_said_without_a_table() -> None:
     assert most_influential(module.Influence()) == ""
+
+
+def test_of_those_who_change_equally_many_voxels_the_one_who_changes_z_most_is_named() -> None:
+    """It named the first participant where nobody changed a voxel."""
+    table = pd.DataFrame({"participant": ["01", "02", "03"], "n_lost": [0.0, np.nan, 0.0], "n_gained": [0.0, np.nan, 0.0],
+                          "peak_z": [4.5, np.nan, 4.1], "largest_change_of_z": [0.1, np.nan, 0.6]})  # fmt: skip
+    assert "sub-03 changes the answer most: 0 of 7" in most_influential(module.Influence(table, n_above=7, peak_z=4.6))
+    one_more = module.Influence(table.assign(n_gained=[1.0, np.nan, 0.0]), n_above=7, peak_z=4.6)
+    assert "sub-01 changes the answer most" in most_influential(one_more)

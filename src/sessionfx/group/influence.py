@@ -401,8 +401,10 @@ def most_influential(influence: Influence) -> str:
     table = influence.table
     if not len(table) or table["largest_change_of_z"].isna().all():
         return ""
-    size = table["n_lost"] + table["n_gained"] if influence.n_above else table["largest_change_of_z"]
-    row = table.to_dict("records")[int(np.nanargmax(size.to_numpy()))]
+    known = table.dropna(subset="largest_change_of_z").assign(changed=table["n_lost"] + table["n_gained"])
+    # of those who change equally many voxels, such as none, the one who changes z most
+    by = ["changed", "largest_change_of_z"] if influence.n_above else ["largest_change_of_z"]
+    row = known.sort_values(by, ascending=False, kind="stable").to_dict("records")[0]
     lost, gained = f"{row['n_lost']:,.0f}", f"{row['n_gained']:,.0f}"
     if influence.n_above:
         voxels = f"{lost} of {influence.n_above:,} suprathreshold voxels would be lost, {gained} gained"
