@@ -12,7 +12,6 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -133,13 +132,13 @@ def _first_components(path: Path, columns: Collection[str]) -> tuple[list[str], 
     sidecar = path.with_suffix(".json")
     # a link without its target is data that were not fetched, not a dataset without the file
     if sidecar.exists() or sidecar.is_symlink():
-        masks = {name: _mask_of(description) for name, description in read_json_object(sidecar).items()}
-        described = [name for name in there if masks.get(name)]
+        masks = _masks_in(sidecar)
+        described = [name for name in there if name in masks]
         combined = [name for name in described if masks[name] == "combined"]
         if described and not combined:
             raise ParticipantError(
                 f"{sidecar} describes no a_comp_cor column of the combined mask (masks there are: "
-                f"{listed(sorted({str(masks[name]) for name in described}))}), which --confounds compcor takes. Name "
+                f"{listed(sorted({masks[name] for name in described}))}), which --confounds compcor takes. Name "
                 "the columns in its place."
             )
         unknown = "" if described else f"{sidecar.name} does not say (as Mask)"
@@ -164,20 +163,21 @@ def _warnings_on_masks(path: Path, pattern: str, columns: Sequence[str]) -> list
     sidecar = path.with_suffix(".json")
     if not components or not sidecar.is_file():
         return []
-    described = read_json_object(sidecar)
-    masks = [_mask_of(described.get(name)) for name in components]
-    others = sorted({mask for mask in masks if mask not in (None, "combined")})
+    masks = _masks_in(sidecar)
+    others = [masks[name] for name in components if masks.get(name, "combined") != "combined"]
     if not others:
         return []
     return [
-        f"'{pattern}' takes components of {' and '.join(map(str, others))} ({sum(mask in others for mask in masks)} of "
-        f"{len(components)}, by {sidecar.name}); --confounds compcor takes those of the combined mask."
+        f"'{pattern}' takes components of {' and '.join(sorted(set(others)))} ({len(others)} of {len(components)}, by "
+        f"{sidecar.name}); --confounds compcor takes those of the combined mask."
     ]
 
 
-def _mask_of(description: Any) -> str | None:
-    mask = description.get("Mask") if isinstance(description, Mapping) else None
-    return mask.lower() if isinstance(mask, str) else None
+def _masks_in(sidecar: Path) -> dict[str, str]:
+    """Read which mask each component is of, in lower case, where that is said."""
+    described = read_json_object(sidecar).items()
+    masks = {name: description.get("Mask") for name, description in described if isinstance(description, dict)}
+    return {name: mask.lower() for name, mask in masks.items() if isinstance(mask, str) and mask}
 
 
 def columns_of_run(path: Path | None, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -244,7 +244,7 @@ def read_confounds(path: Path | None, wanted: Sequence[str], n_volumes: int) -> 
         warning = () if wanted else ("The run has no confounds file; its model has no confound regressors.",)
         return Confounds(empty, warning)
     table = read_table(path)
-    columns = [str(column) for column in table.columns]
+    columns = list(table.columns)
     choice = choose_columns(path, wanted, columns)
     chosen, warnings = choice.columns, choice.warnings
     if choice.missing:
@@ -254,19 +254,13 @@ def read_confounds(path: Path | None, wanted: Sequence[str], n_volumes: int) -> 
         )
     if not chosen:
         return Confounds(empty, warnings)
-    if len(table) != n_volumes:
-        raise ParticipantError(_other_length(path, len(table), n_volumes))
+    _check_length(table, path, n_volumes)
     values = {}
     for column in chosen:
         numbers = numeric_column(table, column, path, allow_missing=True)
         if len(numbers) > 1 and pd.isna(numbers.iloc[0]):
             numbers.iloc[0] = numbers.iloc[1]
-        if numbers.isna().any():
-            line = table.index[numbers.isna()][0]
-            raise ParticipantError(
-                f"{path}, column '{column}', line {line}: n/a beyond the first volume. Leave this column out of "
-                "--confounds, or correct the file."
-            )
+        _check_missing(numbers, path, ". Leave this column out of --confounds, or correct the file.")
         values[column] = numbers
     return Confounds(pd.DataFrame(values).reset_index(drop=True), warnings)
 
@@ -324,20 +318,23 @@ def _values_of(path: Path | None, column: str, option: str, n_volumes: int) -> N
     if path is None or table is None or column not in table:
         where = "the run has no confounds file" if path is None else f"{path} has no such column"
         raise ParticipantError(f"{option} needs '{column}', and {where}. Provide it, or leave the option out.")
+    _check_length(table, path, n_volumes)
+    numbers = numeric_column(table, column, path, allow_missing=True)
+    _check_missing(numbers.iloc[1:], path, f", where {option} needs a number. Correct the file, or leave the option out.")
+    return numbers.to_numpy()
+
+
+def _check_length(table: pd.DataFrame, path: Path, n_volumes: int) -> None:
     if len(table) != n_volumes:
-        raise ParticipantError(_other_length(path, len(table), n_volumes))
-    values = numeric_column(table, column, path, allow_missing=True).to_numpy()
-    if np.isnan(values[1:]).any():
-        line = table.index[1 + int(np.isnan(values[1:]).argmax())]
         raise ParticipantError(
-            f"{path}, column '{column}', line {line}: n/a beyond the first volume, where {option} needs a number. "
-            "Correct the file, or leave the option out."
+            f"{path} has {len(table)} rows, but the run has {n_volumes} volumes. Use the confounds file of the same "
+            "preprocessing as the image."
         )
-    return values
 
 
-def _other_length(path: Path, n_rows: int, n_volumes: int) -> str:
-    return (
-        f"{path} has {n_rows} rows, but the run has {n_volumes} volumes. Use the confounds file of the same "
-        "preprocessing as the image."
-    )
+def _check_missing(numbers: pd.Series, path: Path, remedy: str) -> None:
+    """Refuse a column without a number in some row."""
+    missing = numbers.isna()
+    if missing.any():
+        line = numbers.index[missing][0]
+        raise ParticipantError(f"{path}, column '{numbers.name}', line {line}: n/a beyond the first volume{remedy}")
