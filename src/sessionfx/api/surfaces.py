@@ -14,7 +14,7 @@ from nilearn.surface import PolyMesh, SurfaceImage
 from numpy.typing import NDArray
 
 from sessionfx.bids.meshes import MeshFiles, find_meshes, read_mesh
-from sessionfx.bids.names import GIFTI, files_of, name_of_both, of_hemisphere, parse_name
+from sessionfx.bids.names import GIFTI, entities_of, files_of, name_of_both, of_hemisphere
 from sessionfx.errors import CommandLineError
 from sessionfx.space.mesh import Mesh
 from sessionfx.space.surface import HEMISPHERES
@@ -71,7 +71,7 @@ def hemispheres(image: Any, name: str) -> dict[str, Any]:
     if isinstance(image, str | os.PathLike):
         return _both(Path(image)) if str(image).endswith(GIFTI) else {}
     if isinstance(image, Sequence):
-        named = {label: path for path in map(Path, image) if (label := _entity(path, "hemi")) in HEMISPHERES}
+        named = {label: path for path in map(Path, image) if (label := entities_of(path).get("hemi")) in HEMISPHERES}
         if len(named) != len(image) or not named:
             raise CommandLineError(
                 f"{name}: the names of the files do not say of which hemisphere each is, with hemi-L and hemi-R. Give "
@@ -106,7 +106,7 @@ def _of_one(part: Any, label: str, folder: Path, name: str, ending: str) -> Path
     path = of_hemisphere(folder / _named(name, ending), label)
     if isinstance(part, str | os.PathLike):
         given = Path(part)
-        is_named = given.name.endswith(f".{ending.partition('.')[2]}") and _entity(given, "hemi") == label
+        is_named = given.name.endswith(f".{ending.partition('.')[2]}") and entities_of(given).get("hemi") == label
         return given if is_named else _link(given, path)
     if isinstance(part, GiftiImage):
         nib.save(part, path)
@@ -130,11 +130,6 @@ def _link(given: Path, path: Path) -> Path:
         raise CommandLineError(f"There is no file {given}. Correct the path.")
     path.symlink_to(given.absolute())
     return path
-
-
-def _entity(path: Path, key: str) -> str | None:
-    parsed = parse_name(path.name)
-    return parsed.entities.get(key) if parsed else None
 
 
 def _named(name: str, ending: str) -> str:
@@ -166,7 +161,7 @@ def meshes_of(image: Any, mesh: MeshLike | None = None) -> Mapping[str, Mesh]:
     file = image if isinstance(image, str | os.PathLike) else next(iter(hemispheres(image, "image").values()), None)
     if not isinstance(file, str | os.PathLike):
         return {}
-    return read_meshes(find_meshes({key: _entity(Path(file), key) for key in ("space", "den")}, []))
+    return read_meshes(find_meshes({key: entities_of(Path(file)).get(key) for key in ("space", "den")}, []))
 
 
 def read_meshes(found: MeshFiles) -> Mapping[str, Mesh]:

@@ -25,6 +25,7 @@ from sessionfx.wording import composed, words_to_label
 NAME = r"[^\W\d][\w.]*"  # what pandas and nilearn take as a column name, and dots
 SESSION_NAME = r"ses-[a-zA-Z0-9]+"
 
+_NAMED = re.compile("((?:`[^`]*`|[^`=])*)=(.*)", re.DOTALL)  # at an equals sign that is not within backticks
 _F_TEST = "F:"
 _BETWEEN_ROWS = re.compile(r"\s*;\s*(?=(?:[^`]*`[^`]*`)*[^`]*\Z)")  # not within backticks
 _MAX_LENGTH = 2000
@@ -110,13 +111,8 @@ def parse_scaled_name(text: str) -> tuple[str, float, float]:
 
 def split_name(text: str) -> tuple[str | None, str]:
     """Split `NAME=EXPR` at its first equals sign outside backticks; without one the name is None."""
-    quoted = False
-    for position, character in enumerate(text):
-        if character == "`":
-            quoted = not quoted
-        elif character == "=" and not quoted:
-            return text[:position].strip(), text[position + 1 :].strip()
-    return None, text.strip()
+    found = _NAMED.fullmatch(text)
+    return (found[1].strip(), found[2].strip()) if found else (None, text.strip())
 
 
 def split_f_test(text: str, option: str, example: str) -> tuple[str, str, list[str]] | None:

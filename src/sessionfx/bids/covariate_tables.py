@@ -11,7 +11,7 @@ import math
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,26 +58,10 @@ class _Table:
         return f"{self.path}, column '{name}', line {self.lines[label]} ({entity}-{label})"
 
 
-class _SignsOfMissing:
-    """What was taken as missing though it is not written n/a: labels by column and cell."""
-
-    def __init__(self) -> None:
-        self._found: dict[tuple[str, str], list[str]] = {}
-
-    def add(self, name: str, cell: str, label: str) -> None:
-        self._found.setdefault((name, cell), []).append(label)
-
-    def warnings(self, path: str) -> tuple[str, ...]:
-        """Count and name them, with the remedy."""
-        return tuple(
-            f"{name}: '{cell}' in {path} is taken as a missing value, {len(labels)} time{'s' * (len(labels) > 1)} "
-            f"({listed(labels)}). Write n/a for what is missing"
-            for (name, cell), labels in self._found.items()
-        )
-
-
 # What participants have no value of, collected over the tables: phrases by participant
 _Gaps = defaultdict[str, list[str]]
+# What was taken as missing though it is not written n/a: whose it is, by column and cell
+_SignsOfMissing = defaultdict[tuple[str, str], list[str]]
 
 
 def read_covariates(
@@ -121,7 +105,7 @@ def read_covariates(
         raise CommandLineError(
             f"'{both[0]}' is named by --covariates and by --session-covariates. Keep the one that is meant."
         )
-    gaps, signs, session_signs = _Gaps(list), _SignsOfMissing(), _SignsOfMissing()
+    gaps, signs, session_signs = _Gaps(list), _SignsOfMissing(list), _SignsOfMissing(list)
     interactions = [pair for pair in map(_interaction, names) if pair and set(pair) <= set(names)]
     single = [name for name in names if _interaction(name) not in interactions]
     columns = _read_participants(raw, layout, single, gaps, signs) if names else {}
@@ -140,8 +124,8 @@ def read_covariates(
         session_values=session_values,
         left_out=left_out,
         warnings=(
-            *signs.warnings(PARTICIPANTS_FILE),
-            *session_signs.warnings("sub-XX_sessions.tsv"),
+            *_taken_as_missing(signs, PARTICIPANTS_FILE),
+            *_taken_as_missing(session_signs, "sub-XX_sessions.tsv"),
             *_ranges_of(session_names, session_values),
         ),
     )
@@ -212,7 +196,7 @@ def _read_column(
     also_missing = LOOKS_MISSING if 2 * n_numbers > n_others else set()
     for label, cell in list(cells.items()):
         if cell not in levels_described and cell.casefold() in SIGNS_OF_MISSING | also_missing:
-            signs.add(name, cell, f"sub-{label}")
+            signs[name, cell].append(f"sub-{label}")
             del cells[label]
     why_categorical = _why_categorical(list(cells.values()), levels_described)
     if why_categorical:
@@ -357,7 +341,7 @@ def _read_session_values(
             missing = [name for name in names if row.get(name, "n/a").casefold() in _NEVER_NUMBERS]
             for name in missing:
                 if name in row:
-                    signs.add(name, row[name], f"sub-{participant} ses-{session}")
+                    signs[name, row[name]].append(f"sub-{participant} ses-{session}")
             if missing:
                 columns = quoted(missing, last="or")
                 gaps[participant].append(f"has no value of {columns} for ses-{session} in {table.path.name}")
@@ -449,6 +433,15 @@ def _check_column(table: _Table, name: str, option: str) -> None:
     raise LevelError(
         f"{table.path} has no column '{name}' (columns: {columns}), so its rows have no owner. Add the column."
     )
+
+
+def _taken_as_missing(signs: _SignsOfMissing, path: str) -> Iterator[str]:
+    """Count and name what was taken as missing, with the remedy."""
+    for (name, cell), labels in signs.items():
+        yield (
+            f"{name}: '{cell}' in {path} is taken as a missing value, {len(labels)} time{'s' * (len(labels) > 1)} "
+            f"({listed(labels)}). Write n/a for what is missing"
+        )
 
 
 def _too_few(n_kept: int, left_out: Mapping[str, str], names: Sequence[str]) -> str:

@@ -31,8 +31,8 @@ NO_MESHES: MeshFiles = {}
 # The surface of a hemisphere in a place, by hemisphere and kind
 _Found = Mapping[tuple[str, str], Path]
 
-# Kinds of surfaces that measure the cortex, the best first
-CORTEX = (("midthickness",), ("graymid",), ("white", "pial"), ("smoothwm",), ("white",), ("pial",))
+# Kinds of surfaces that measure the cortex, the best first, by the suffixes of files, which are averaged
+_CORTEX = (("midthickness",), ("graymid",), ("white", "pial"), ("smoothwm",), ("white",), ("pial",))
 # TemplateFlow calls FreeSurfer's templates by their density
 _TEMPLATES = {"fsaverage4": "3k", "fsaverage5": "10k", "fsaverage6": "41k", "fsaverage": "164k"}
 # The surfaces of grayordinates, by the density of both together
@@ -40,12 +40,7 @@ _OF_GRAYORDINATES = {"91k": "32k", "170k": "59k"}
 _WHEEL_NAMES = {"inflated": "infl"}
 
 
-def find_meshes(
-    entities: Mapping[str, str | None],
-    roots: Sequence[Path],
-    participant: str | None = None,
-    kinds: Sequence[tuple[str, ...]] = CORTEX,
-) -> MeshFiles:
+def find_meshes(entities: Mapping[str, str | None], roots: Sequence[Path], participant: str | None = None) -> MeshFiles:
     """Find the surfaces of both hemispheres in a space.
 
     Looked for are, in this order: a participant's own, those of the datasets, TemplateFlow's on this machine,
@@ -59,8 +54,6 @@ def find_meshes(
         Derivative datasets.
     participant : str, optional
         Label; only their own surfaces are in fsnative.
-    kinds : sequence of tuple of str
-        Suffixes of files, those of a kind averaged; the first kind there is.
 
     Returns
     -------
@@ -70,7 +63,7 @@ def find_meshes(
     space, density = _template(entities)
     wanted = [label for label in HEMISPHERES if label == (entities.get("hemi") or label)]
     for found in _places(space, density, roots, participant):
-        for kind in kinds:
+        for kind in _CORTEX:
             if all((label, suffix) in found for label in wanted for suffix in kind):
                 return {label: tuple(found[label, suffix] for suffix in kind) for label in wanted}
     return {}

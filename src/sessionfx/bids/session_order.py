@@ -14,10 +14,10 @@ A trend over sessions, and what is earlier and later in a difference, depend on 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cmp_to_key
 from itertools import combinations
 from pathlib import Path
 from typing import Literal
@@ -159,7 +159,8 @@ def _order_in_time(labels: Sequence[str], raw: Path) -> tuple[tuple[str, ...], s
                 f"acq_time gives no order of the sessions: ses-{a} was before ses-{b} in sub-{participant}, and after "
                 f"it in sub-{earlier[b, a]}."
             )
-    ordered = sorted(labels, key=cmp_to_key(lambda a, b: -1 if (a, b) in earlier else int((b, a) in earlier)))
+    n_before = Counter(later for _, later in earlier)
+    ordered = sorted(labels, key=lambda label: n_before[label])
     if all((a, b) in earlier for a, b in combinations(ordered, 2)):
         return tuple(ordered), ""
     return (), "acq_time gives no order of the sessions: no participant has times of all that are to be compared."

@@ -261,11 +261,11 @@ def _page_tasks(participant: str, results: Sequence[Task], analysis: Participant
         )
 
 
-@contextlib.contextmanager
 def _open(
     runs: Sequence[RunInputs], analysis: ParticipantAnalysis, values: Mapping[str, Any]
-) -> Iterator[ParticipantMaps]:
-    yield ParticipantMaps(runs, analysis, [values[f"fit {run.name}"] for run in runs if f"fit {run.name}" in values])
+) -> contextlib.AbstractContextManager[ParticipantMaps]:
+    fitted = [values[f"fit {run.name}"] for run in runs if f"fit {run.name}" in values]
+    return contextlib.nullcontext(ParticipantMaps(runs, analysis, fitted))
 
 
 class ParticipantMaps:

@@ -320,7 +320,9 @@ def _values_of(path: Path | None, column: str, option: str, n_volumes: int) -> N
         raise ParticipantError(f"{option} needs '{column}', and {where}. Provide it, or leave the option out.")
     _check_length(table, path, n_volumes)
     numbers = numeric_column(table, column, path, allow_missing=True)
-    _check_missing(numbers.iloc[1:], path, f", where {option} needs a number. Correct the file, or leave the option out.")
+    _check_missing(
+        numbers.iloc[1:], path, f", where {option} needs a number. Correct the file, or leave the option out."
+    )
     return numbers.to_numpy()
 
 

@@ -213,27 +213,20 @@ def _analysis(
 
 def _check_surfaces(selections: Iterable[RunSelection], options: Options) -> None:
     """Refuse what is asked of surfaces and done with volumes only."""
-    spaces = [selection.entities["space"] for selection in selections if selection.map_extension != Grid.extension]
-    if not spaces:
-        return
-    if "group" in options.levels and spaces[0] == NATIVE:
+    on_surface = [selection for selection in selections if selection.map_extension != Grid.extension]
+    is_native = bool(on_surface) and on_surface[0].entities["space"] == NATIVE
+    if is_native and "group" in options.levels:
         raise CommandLineError(
             f"--space {NATIVE} is a surface of each participant's own, which no group level can compare. Ask for the "
             "participant level alone, or choose another with --space."
         )
-    if options.group.atlas and spaces[0] == NATIVE:
+    if is_native and options.group.atlas:
         raise CommandLineError(
             f"--space {NATIVE} is a surface of each participant's own, and --atlas {options.group.atlas[0]} is on one "
             "that all share. Leave it out, or choose another with --space."
         )
-    if options.first_level.smoothing_fwhm:
-        _check_meshes(selections)
-
-
-def _check_meshes(selections: Iterable[RunSelection]) -> None:
-    """Refuse to smooth surfaces of which a mesh is missing."""
-    for selection in selections:
-        for run in selection.every_run if selection.map_extension != Grid.extension else ():
+    for selection in on_surface if options.first_level.smoothing_fwhm else ():
+        for run in selection.every_run:
             if not run.meshes:
                 why = f"of sub-{run.participant} {missing_mesh(selection.entities)}"
                 raise CommandLineError(f"--smoothing-fwhm smooths along the surface, and {why} Or leave it out.")
