@@ -65,12 +65,9 @@ def one_per_acquisition(
     DatasetError
         If two files have the same name but for padding of numbers, or for their folder.
     """
-    groups: dict[tuple[tuple[str, str], ...], list[IndexedFile]] = {}
-    for file in files:
-        groups.setdefault(_acquisition(file), []).append(file)
     chosen: list[IndexedFile] = []
     open_groups: dict[str, list[list[IndexedFile]]] = {}
-    for group in groups.values():
+    for group in _grouped(files):
         left = _preferred(group, bold_filter)
         differing = next((key for key in VERSION_ENTITIES if len({_label(file, key) for file in left}) > 1), None)
         if differing is not None:
@@ -194,8 +191,8 @@ def _check_concatenated(files: Sequence[IndexedFile], bold_filter: Mapping[str, 
         )
 
 
-def _grouped(files: Iterable[IndexedFile], key: str) -> list[list[IndexedFile]]:
-    """Files that differ in one entity of their acquisition at most."""
+def _grouped(files: Iterable[IndexedFile], key: str = "") -> list[list[IndexedFile]]:
+    """Files of one acquisition, or of acquisitions that differ in one entity at most."""
     groups: dict[tuple[tuple[str, str], ...], list[IndexedFile]] = {}
     for file in files:
         groups.setdefault(tuple(pair for pair in _acquisition(file) if pair[0] != key), []).append(file)

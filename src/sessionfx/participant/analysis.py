@@ -356,29 +356,21 @@ class ParticipantMaps:
         if self._is_logged:
             return
         self._is_logged = True
-        analysis = self.analysis
-        warnings: list[str] = []
-        left_out: list[dict[str, str]] = []
-        files = self.files
-        for run in self.runs:
-            if run.name in self._facts:
-                found, refused = warnings_of(run.name, self._facts[run.name])
-            else:
-                found, refused = read_warnings(files.design(run).with_suffix(".json"))
-            warnings += found
-            left_out.append(refused)
-        for path in self._other_designs():
-            found, refused = read_warnings(path)
-            warnings += found
-            left_out.append(refused)
-        absent = [
-            f"Contrast '{contrast.label}' cannot be estimated from any run ({left_out[0][contrast.label]})."
-            for contrast in analysis.contrasts
-            if all(contrast.label in refused for refused in left_out)
+        said = [
+            warnings_of(run.name, self._facts[run.name])
+            if run.name in self._facts
+            else read_warnings(self.files.design(run).with_suffix(".json"))
+            for run in self.runs
         ]
-        warnings += [*differences_between_runs(analysis.confound_columns(self.runs)), *absent]
-        write_text(files.log, "\n".join(warnings or ["No warnings."]) + "\n")
-        self._warnings = tuple(warnings)
+        said += map(read_warnings, self._other_designs())
+        absent = [
+            f"Contrast '{contrast.label}' cannot be estimated from any run ({said[0][1][contrast.label]})."
+            for contrast in self.analysis.contrasts
+            if all(contrast.label in left_out for _, left_out in said)
+        ]
+        of_confounds = differences_between_runs(self.analysis.confound_columns(self.runs))
+        self._warnings = (*(warning for warnings, _ in said for warning in warnings), *of_confounds, *absent)
+        write_text(self.files.log, "\n".join(self._warnings or ["No warnings."]) + "\n")
 
     def _other_designs(self) -> list[Path]:
         """Find what is to be known of runs of earlier calls that are not asked for in this one: JSON files."""

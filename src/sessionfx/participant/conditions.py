@@ -203,6 +203,15 @@ def _names_in(written: pd.Series, path: Path, warnings: list[str]) -> pd.Series:
     return names
 
 
+def counted_once(rows: pd.DataFrame, repeated: pd.Series, path: Path, warnings: list[str]) -> pd.DataFrame:
+    """Leave out rows that repeat another, and say so in the warnings."""
+    if repeated.any():
+        warnings.append(
+            f"{path.name}: {int(repeated.sum())} rows repeat another and are counted once ({lines_of(rows[repeated])})."
+        )
+    return rows[~repeated]
+
+
 def lines_of(rows: pd.DataFrame | pd.Series) -> str:
     """Name the lines of rows."""
     return lines_text(rows.index)

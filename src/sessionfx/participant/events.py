@@ -19,7 +19,14 @@ import pandas as pd
 from sessionfx.ask.event_model import EventModel
 from sessionfx.bids.tables import numeric_column, read_table
 from sessionfx.errors import ParticipantError
-from sessionfx.participant.conditions import ONLY_CONDITION, Events, check_columns, condition_names, lines_of
+from sessionfx.participant.conditions import (
+    ONLY_CONDITION,
+    Events,
+    check_columns,
+    condition_names,
+    counted_once,
+    lines_of,
+)
 from sessionfx.participant.modulators import add_modulated
 from sessionfx.wording import shortened
 
@@ -189,12 +196,7 @@ def _without_repeated(events: pd.DataFrame, table: pd.DataFrame, path: Path, war
     """Count rows that stand there twice once: nilearn would add them up, as those that differ in other columns."""
     others = table.loc[events.index, [column for column in table if column not in events]]
     repeated = pd.concat([events, others], axis="columns").duplicated()
-    if repeated.any():
-        warnings.append(
-            f"{path.name}: {int(repeated.sum())} rows repeat another and are counted once "
-            f"({lines_of(events[repeated])})."
-        )
-        events = events[~repeated]
+    events = counted_once(events, repeated, path, warnings)
     summed = events.duplicated(["onset", "duration", "trial_type"])
     if summed.any():
         warnings.append(

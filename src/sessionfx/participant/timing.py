@@ -134,11 +134,8 @@ def _acquisition_duration(run: RunInputs, metadata: Mapping[str, Any], shortest_
         return shortest_step
     duration = _number(metadata["AcquisitionDuration"])
     if duration is None or not 0 < duration <= shortest_step * (1 + _TOLERANCE):
-        raise ParticipantError(
-            f"{run.name}: AcquisitionDuration is {shortened(repr(metadata['AcquisitionDuration']))} in the JSON, "
-            f"expected seconds, and no more than the {shortest_step:g} s between the closest volumes of VolumeTiming. "
-            "Correct the sidecar."
-        )
+        most = f"no more than the {shortest_step:g} s between the closest volumes of VolumeTiming"
+        raise _no_such(run, metadata, "AcquisitionDuration", f"seconds, and {most}")
     return duration
 
 
@@ -147,10 +144,7 @@ def _repetition_time(run: RunInputs, metadata: Mapping[str, Any], in_header: flo
     if "RepetitionTime" in metadata:
         stated = _number(metadata["RepetitionTime"])
         if stated is None or not _SHORTEST <= stated < _LONGEST:
-            raise ParticipantError(
-                f"{run.name}: RepetitionTime is {shortened(repr(metadata['RepetitionTime']))} in the JSON, expected "
-                f"seconds ({_SHORTEST:g} to {_LONGEST:g}). Correct the sidecar."
-            )
+            raise _no_such(run, metadata, "RepetitionTime", f"seconds ({_SHORTEST:g} to {_LONGEST:g})")
         if in_header and abs(in_header - stated) > _TOLERANCE * stated:
             milliseconds = abs(in_header / 1000 - stated) <= _TOLERANCE * stated
             how = " (milliseconds without their unit)" if milliseconds else ""
@@ -191,11 +185,14 @@ def _start_time(run: RunInputs, metadata: Mapping[str, Any]) -> float:
         return 0.0
     start = _number(metadata["StartTime"])
     if start is None or abs(start) > _LONGEST:
-        raise ParticipantError(
-            f"{run.name}: StartTime is {shortened(repr(metadata['StartTime']))} in the JSON, expected seconds from the "
-            f"beginning of a volume. Correct the sidecar."
-        )
+        raise _no_such(run, metadata, "StartTime", "seconds from the beginning of a volume")
     return start
+
+
+def _no_such(run: RunInputs, metadata: Mapping[str, Any], field: str, expected: str) -> ParticipantError:
+    """Say that a field of the JSON is something else than expected."""
+    stated = shortened(repr(metadata[field]))
+    return ParticipantError(f"{run.name}: {field} is {stated} in the JSON, expected {expected}. Correct the sidecar.")
 
 
 def _number(value: Any) -> float | None:

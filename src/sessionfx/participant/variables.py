@@ -18,12 +18,12 @@ from sessionfx.models.transformations import (
     dense_variable,
     sparse_variables,
 )
-from sessionfx.participant.conditions import Events
+from sessionfx.participant.conditions import Events, counted_once
 from sessionfx.participant.confounds import Confounds, read_confounds
 from sessionfx.participant.events import place_events
 from sessionfx.participant.timing import Timing
 from sessionfx.process import write_out
-from sessionfx.wording import did_you_mean, lines_text, listed, normal_text, shortened
+from sessionfx.wording import did_you_mean, listed, normal_text, shortened
 
 
 def modelled_run(run: RunInputs, recipe: Recipe, timing: Timing, response: str) -> tuple[Events, Confounds]:
@@ -80,14 +80,8 @@ def _of_events(path: Path) -> tuple[dict[str, Variable], list[str]]:
     for column in ("onset", "duration"):
         if column not in table:
             raise ParticipantError(f"{path} has no column '{column}', which BIDS asks for. Add it.")
-    warnings = []
-    repeated = table.duplicated()
-    if repeated.any():
-        warnings.append(
-            f"{path.name}: {int(repeated.sum())} rows repeat another and are counted once "
-            f"({lines_text(table.index[repeated])})."
-        )
-        table = table[~repeated]
+    warnings: list[str] = []
+    table = counted_once(table, table.duplicated(), path, warnings)
     onset, duration = (numeric_column(table, column, path, allow_missing=True) for column in ("onset", "duration"))
     columns = table.drop(columns=["onset", "duration"]).map(normal_text, na_action="ignore")
     return sparse_variables(onset, duration, columns), warnings
