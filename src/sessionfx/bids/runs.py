@@ -7,7 +7,7 @@ each of its entities is one of the run's.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -206,7 +206,8 @@ def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
     _check_forms(chosen)
     if options.hemi is not None:
         entities["hemi"] = options.hemi
-    chosen, others = _hemispheres(chosen, options.hemi)
+    paths = {file.path for file in chosen}
+    chosen = _one_for_both(chosen, options.hemi, paths)
     # a file may name another session than the folder it lies in
     # of the form of those chosen: volumes of all sessions may lie beside surfaces of some
     forms = (chosen[0].extension,) if _is_on_surface(chosen[0]) else IMAGE_EXTENSIONS
@@ -232,7 +233,7 @@ def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
     ):
         run = gatherer.gather(file)
         if file.extension.endswith(GIFTI) and options.hemi is None:
-            run = _with_other_hemisphere(run, others)
+            run = _with_other_hemisphere(run, paths)
         if _is_on_surface(file):
             run = replace(run, meshes=meshes_of(run.participant))
         runs.setdefault(file.entities["sub"], []).append(run)
@@ -323,17 +324,15 @@ def _check_forms(chosen: Iterable[IndexedFile]) -> None:
         )
 
 
-def _hemispheres(files: Sequence[IndexedFile], hemi: str | None) -> tuple[list[IndexedFile], dict[str, IndexedFile]]:
-    """Let one hemisphere's file stand for both, the left where it is there; give all files by their paths too."""
-    by_path = {str(file.path): file for file in files}
-    kept = [
+def _one_for_both(files: Sequence[IndexedFile], hemi: str | None, paths: Collection[Path]) -> list[IndexedFile]:
+    """Let one hemisphere's file stand for both: that asked for, or the left where it is there."""
+    return [
         file
         for file in files
         if "hemi" not in file.entities
         or file.entities["hemi"] == (hemi or "L")
-        or (hemi is None and str(_opposite(file.path)) not in by_path)
+        or (hemi is None and _opposite(file.path) not in paths)
     ]
-    return kept, by_path
 
 
 def _opposite(path: Path) -> Path:
@@ -342,9 +341,9 @@ def _opposite(path: Path) -> Path:
     return path.with_name(path.name.replace(here, there))
 
 
-def _with_other_hemisphere(run: RunInputs, files: Mapping[str, IndexedFile]) -> RunInputs:
+def _with_other_hemisphere(run: RunInputs, paths: Collection[Path]) -> RunInputs:
     other = _opposite(run.bold)
-    if str(other) in files:
+    if other in paths:
         return replace(run, other_hemisphere=other)
     is_left = "_hemi-L" in run.bold.name
     alone = (
