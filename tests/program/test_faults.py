@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import gzip
-import json
 import os
 import random
 import shutil
@@ -24,6 +23,7 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 
+from forked_calls import ForkedCalls
 from output_trees import differences, half_written, linked_copy
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 
@@ -49,40 +49,11 @@ LEVELS = {
 }
 
 
-@dataclass
-class Server:
-    """The program, ready to be forked."""
-
-    process: subprocess.Popen[str]
-    folder: Path
-
-    def call(
-        self, arguments: list[str], fault: dict[str, object] | None = None, *, is_first: bool = False
-    ) -> tuple[int, str, dict[str, object]]:
-        """Return the exit code, what was printed, and how many calls were counted and which one failed."""
-        printed, counted = self.folder / "printed.txt", self.folder / "counted.json"
-        counted.unlink(missing_ok=True)
-        request = {
-            "arguments": arguments,
-            "output": str(printed),
-            "counted": str(counted),
-            "fault": fault,
-            "is_first": is_first,
-        }
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        code = json.loads(self.process.stdout.readline())
-        found = json.loads(counted.read_text()) if counted.exists() else {"count": None, "hit": "(killed)"}
-        return code, printed.read_text(errors="replace"), found
-
-
 @dataclass(frozen=True)
 class Study:
     """Where the dataset is, and for each level the output before and after an undisturbed call."""
 
-    server: Server
+    call: ForkedCalls
     folder: Path
     before: dict[str, Path]
     after: dict[str, Path]
@@ -111,30 +82,20 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
     library = folder / "faults.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, SOURCES / "faults.c", "-ldl"], check=True)
     _make_dataset(folder / "study" / "bids")
-    environment = {**os.environ, "LD_PRELOAD": str(library), "TMPDIR": str(folder), "MPLCONFIGDIR": str(folder)}
-    process = subprocess.Popen(
-        [sys.executable, SOURCES / "server.py"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    server = Server(process, folder)
+    call = ForkedCalls(folder, LD_PRELOAD=str(library), TMPDIR=str(folder), MPLCONFIGDIR=str(folder))
     empty = folder / "empty"
     empty.mkdir()
-    made = Study(server, folder, {"participant": empty, "reports": empty}, {}, {})
+    made = Study(call, folder, {"participant": empty, "reports": empty}, {}, {})
     for level in LEVELS:
         made.begin(level)
-        code, printed, found = server.call(made.arguments(level), _fault("none", 0, errno.EIO, "once"), is_first=True)
+        code, printed, found = call(made.arguments(level), fault=_fault("none", 0, errno.EIO, "once"))
         assert code == 0, printed
         made.counts[level] = found["count"]
         made.after[level] = folder / f"after-{level}"
         made.output.rename(made.after[level])
         made.before.setdefault("group", made.after[level])
     yield made
-    process.stdin.close()
-    process.wait(30)
-    process.stdout.close()
+    call.close()
 
 
 def _make_dataset(bids: Path) -> None:
@@ -155,7 +116,7 @@ def _fault(calls: str, number: int, error: int, how_often: str) -> dict[str, obj
 def test_two_undisturbed_calls_give_the_same_files(study: Study) -> None:
     for level in LEVELS:
         study.begin(level)
-        code, printed, _ = study.server.call(study.arguments(level))
+        code, printed, _ = study.call(study.arguments(level))
         assert code == 0, printed
         assert not differences(study.after[level], study.output)
         assert min(study.counts[level][call] for call in ("open", "read", "write", "rename", "stat", "opendir")) > 0
@@ -175,7 +136,7 @@ def test_a_call_that_fails_loses_nothing(study: Study, number: int) -> None:
     n_calls = sum(study.counts[level][call] for call in calls.split(","))
     fault = _fault(calls, draw.randint(1, max(1, n_calls)), error, how_often)
     study.begin(level)
-    code, printed, found = study.server.call(study.arguments(level), fault)
+    code, printed, found = study.call(study.arguments(level), fault=fault)
     problems = []
     if "Traceback" in printed or "Error:" in printed:
         problems.append("traceback")
@@ -190,7 +151,7 @@ def test_a_call_that_fails_loses_nothing(study: Study, number: int) -> None:
         ]
     if error > 0 and "unlink" not in calls and how_often == "once":
         problems += [f"{path} is left" for path in study.output.rglob(".sessionfx-*")]
-    again, printed_again, _ = study.server.call(study.arguments(level))
+    again, printed_again, _ = study.call(study.arguments(level))
     if again != 0:
         problems.append(f"again: exit code {again}: {printed_again[-500:]}")
     problems += [f"again: {text}" for text in differences(study.after[level], study.output)]

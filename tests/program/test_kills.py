@@ -7,25 +7,22 @@ which every third is a SIGTERM.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from forked_calls import ForkedCalls
 from output_trees import contents, differences, half_written, linked_copy
 from sessionfx.simulate import SimulationOptions, simulate_dataset
 
 pytestmark = pytest.mark.slow
 
-SERVER = Path(__file__).parents[1] / "support" / "killed_program.py"
 ASKED = ("--contrast", "incongruent - congruent", "--nprocs", "1", "--noise-model", "ols")
 BOTH = ("--strategy", "summary-statistics", "marginal", "--session-contrast", "mean")
 # what is there before, and what is asked then
@@ -48,7 +45,7 @@ class Study:
     """A dataset, and for each call the output before and after it, undisturbed, and how long it took."""
 
     folder: Path
-    process: subprocess.Popen[str]
+    program: ForkedCalls
     after: dict[str, Path] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -62,15 +59,11 @@ class Study:
         if before:
             linked_copy(self.after[before], self.output)
 
-    def call(self, name: str, number: int = 0, after: float = 0.0) -> tuple[int, str]:
-        printed = self.folder / "printed.txt"
+    def call(self, name: str, number: int = 0, after: float = 0.0) -> tuple[int, str, float]:
+        """Give the exit code, what was printed, and how long it took."""
         arguments = [str(self.folder / "study" / "bids"), str(self.output), *CALLS[name][1]]
-        request = {"arguments": arguments, "printed": str(printed), "signal": number, "after": after}
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        code, self.seconds[""] = json.loads(self.process.stdout.readline())
-        return code, printed.read_text(errors="replace") if printed.exists() else ""
+        code, printed, found = self.program(arguments, signal=number, after=after)
+        return code, printed, found["seconds"]
 
 
 @pytest.fixture(scope="module")
@@ -80,20 +73,15 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
         n_participants=3, n_sessions=2, n_runs=1, n_volumes=20, voxel_size=14.0, missing=(), write_raw_bold=False
     )
     shutil.rmtree(simulate_dataset(folder / "study" / "bids", options) / "derivatives" / "truth")
-    process = subprocess.Popen([sys.executable, SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    made = Study(folder, process)
+    made = Study(folder, ForkedCalls(folder))
     for name in CALLS:
         made.begin(name)
-        code, printed = made.call(name)
+        code, printed, made.seconds[name] = made.call(name)
         assert code == 0, printed
-        made.seconds[name] = made.seconds.pop("")
         made.after[name] = folder / f"after-{len(made.after)}"
         made.output.rename(made.after[name])
     yield made
-    assert process.stdin is not None and process.stdout is not None
-    process.stdin.close()
-    process.wait(300)
-    process.stdout.close()
+    made.program.close()
 
 
 def pages_without_maps(output: Path) -> list[str]:
@@ -124,11 +112,11 @@ def test_a_call_that_is_ended_leaves_nothing_half_done(study: Study, number: int
     name = [*CALLS][draw.randrange(len(CALLS))]
     kind = signal.SIGTERM if number % 3 == 2 else signal.SIGKILL
     study.begin(name)
-    code, printed = study.call(name, kind, draw.random() * study.seconds[name])
+    code, printed, _ = study.call(name, kind, draw.random() * study.seconds[name])
     problems = [] if code in (0, -kind, 128 + kind) else [f"exit code {code}"]
     problems += ["traceback"] if "Traceback" in printed else []
     problems += half_written(study.output) + pages_without_maps(study.output)
-    again, said = study.call(name)
+    again, said, _ = study.call(name)
     problems += [] if again == 0 else [f"again: exit code {again}: {said[-500:]}"]
     problems += [f"again: {text}" for text in differences(study.after[name], study.output)]
     assert not problems, "\n".join([f"{name}, {kind.name}, code {code}", *problems[:12], printed[-1500:]])
