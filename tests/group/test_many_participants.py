@@ -137,6 +137,12 @@ def test_least_squares_with_participants_taken_out_first_is_least_squares(missin
     np.testing.assert_allclose(fast.estimate(values).t, plain.estimate(values).t, rtol=1e-10)
 
 
+def test_first_rows_are_those_of_the_first_map_of_each_participant() -> None:
+    layout = drawn_layout(30, 3, 0.2)
+    people = layout.unique_participants[::-1]
+    assert layout.first_rows(people) == [layout.participants.index(label) for label in people]
+
+
 @pytest.mark.slow
 def test_ten_thousand_maps_are_planned_without_matrices_of_maps_by_maps() -> None:
     """One such matrix would take 800 MB, and one of participants by participants 200 MB."""

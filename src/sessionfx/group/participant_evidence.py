@@ -105,8 +105,7 @@ class ValueCheck:
         if n < FEWEST or n - rank_of(design) < FEWEST // 2:
             return None
         labels = tuple(name.removeprefix("sub-") for name in plan.participant_names)
-        first_rows = [next(iter(layout.rows_of(label).values())) for label in labels]
-        _, groups = variance_groups(layout, question, GroupOptions(variance="groups"), first_rows)
+        _, groups = variance_groups(layout, question, GroupOptions(variance="groups"), layout.first_rows(labels))
         return cls(plan.combinations, n, labels, design, plan.over_participants, groups)
 
     @property

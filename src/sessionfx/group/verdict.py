@@ -159,8 +159,7 @@ def _warnings(strategy: Strategy, grounds: Grounds) -> list[str]:
 def _leverage(layout: MapLayout, question: Question) -> tuple[float, str]:
     """Find who has the covariates farthest from the others', of those who carry the contrast, with the leverage."""
     participants = layout.unique_participants
-    first_row = dict(zip(reversed(layout.participants), reversed(range(len(layout.participants))), strict=True))
-    design = layout.between([first_row[label] for label in participants]).to_numpy()
+    design = layout.between(layout.first_rows(participants)).to_numpy()
     inverse = pseudo_inverse(design)
     weights = np.abs(np.atleast_2d(question.group_weights(design.shape[1])) @ inverse).max(axis=0)
     carries = weights > _CARRIES_NOTHING * weights.max()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self, TypeVar, cast
@@ -99,6 +99,10 @@ class MapLayout:
     def rows_of(self, participant: str) -> dict[str, int]:
         """Row of each session of a participant."""
         return dict(self._rows.get(participant, {}))
+
+    def first_rows(self, participants: Iterable[str]) -> list[int]:
+        """Row of the first map of each participant."""
+        return [next(iter(self._rows[label].values())) for label in participants]
 
     @cached_property
     def _rows(self) -> dict[str, dict[str, int]]:

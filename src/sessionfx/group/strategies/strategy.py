@@ -104,9 +104,8 @@ class Grounds:
         if not layout.covariate_names:
             return False
         of_pairs = self.question.sessions.is_within_participant  # who has one session tells of no difference
-        rows = {label: layout.rows_of(label) for label in layout.unique_participants}
-        people = [label for label, own in rows.items() if len(own) > of_pairs]
-        design = layout.between([next(iter(rows[label].values())) for label in people]).to_numpy()
+        people = [label for label in layout.unique_participants if len(layout.rows_of(label)) > of_pairs]
+        design = layout.between(layout.first_rows(people)).to_numpy()
         contrast = self.question.group_weights(design.shape[1])
         if not people or not all(is_estimable(design, row) for row in np.atleast_2d(contrast)):
             return True
