@@ -25,7 +25,7 @@ _START = 4.0
 # Bytes: the program with its libraries; volumes of each map that is being read; what is known of a map and the design
 _PROGRAM = 3.5e8
 _VOLUMES = 5
-_OF_MAP = 3e4
+_OF_MAP = 6e3
 
 
 @dataclass(frozen=True)
