@@ -20,6 +20,7 @@ from sessionfx.group import weights as module
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
 from sessionfx.group.strategies.marginal import COUNTED_FULLY, WorkingCovariance
+from sessionfx.group.strategies.patterns import PatternPlan
 from sessionfx.group.weights import weigh_participants
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.robust import MEstimator, prepare_m_estimate, prepare_trimmed
@@ -283,6 +284,54 @@ def test_weights_at_each_voxel_are_kept_of_few_participants_only(
     np.testing.assert_array_equal(found.n_below_half, (percent < 50).sum(axis=0))
     assert [*found.means.values()] == percent.mean(axis=1).round(2).tolist()
     assert found.n_below_half.max() >= 1
+
+
+def mean_by_huber(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of one value per participant, written out."""
+    mean = values.mean()
+    for _ in range(300):
+        residuals = (values - mean) / np.sqrt(1 - 1 / len(values))
+        weights = np.minimum(1, 1.345 / np.abs(residuals / (np.median(np.abs(residuals)) / 0.6745)))
+        mean = weights @ values / weights.sum()
+    return np.asarray(weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["summary-statistics", "marginal"])
+def test_voxels_that_some_maps_lack_have_the_weights_of_those_who_have_them(name: str) -> None:
+    study, rng = Study(everyone(18, 2)), np.random.default_rng(3)
+    question, maps = study.question("mean"), study.maps(8, n_voxels=500)
+    maps[4] += 6
+    lacking = rng.choice(500, 75, replace=False)
+    plan, _ = study.answer(name, question, np.delete(maps, lacking, axis=1), robust="huber")
+    for voxel in lacking:
+        maps[rng.choice(36, rng.integers(2, 15), replace=False), voxel] = np.nan
+    stack = map_stacks.stack_of(study.layout, maps, np.ones((500, 1, 1), dtype=bool))
+    weigher = PatternPlan(plan, STRATEGIES[name], study.layout, question, GroupOptions(robust="huber"))
+    exact = weigher.participant_weights(maps, None)
+    owners = np.array(study.layout.participants)
+    labels = list(study.layout.unique_participants)
+    for voxel in range(500):
+        there = np.isfinite(maps[:, voxel])
+        own = [label for label in labels if (there & (owners == label)).any()]
+        y = maps[there, voxel]
+        if name == "marginal":
+            ratio = plan.working.ratio  # type: ignore[attr-defined]
+            design = plan.design_matrix.to_numpy()[there]
+            expected = dense("huber", plan.contrast, design, owners[there], y, ratio)[2]
+        else:
+            expected = mean_by_huber(np.array([y[owners[there] == label].mean() for label in own]))
+        at = [labels.index(label) for label in own]
+        np.testing.assert_allclose(exact[at, voxel], expected, atol=1e-6)
+        assert np.isnan(np.delete(exact[:, voxel], at)).all()
+    found = weigh_participants(weigher, stack, np.ones((500, 1, 1), dtype=bool), in_this_process)
+    percent = np.rint(100 * exact)
+    assert not found.are_all_everywhere
+    assert found.percent is not None
+    np.testing.assert_array_equal(found.percent, np.nan_to_num(percent))
+    np.testing.assert_array_equal(found.smallest, np.nanmin(percent, axis=0))
+    np.testing.assert_array_equal(found.n_below_half, (percent < 50).sum(axis=0))
+    np.testing.assert_allclose([*found.means.values()], np.nanmean(percent, axis=1), atol=0.0051)
 
 
 def test_robust_summary_statistics_are_of_the_participants_values() -> None:

@@ -281,6 +281,7 @@ class AnswerFiles:
         }
         if weights.percent is not None:
             text = "Weight of each participant, a volume for each of Participants"
+            text += "" if weights.are_all_everywhere else ", 0 where a participant takes no part"
             maps["participants"] = (text, "percent", weights.percent)
         for desc, (text, units, values) in maps.items():
             content = self._sidecar(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ from sessionfx.group.calibration import calibrate_study
 from sessionfx.group.coverage import core_text
 from sessionfx.group.evidence import summarise_reliability, with_active_regions
 from sessionfx.group.files import GroupFiles
-from sessionfx.group.influence import Influence, influence_of, plan_at_core
+from sessionfx.group.influence import Influence, influence_of
 from sessionfx.group.judgement import Evidence
 from sessionfx.group.likeness import Likeness
 from sessionfx.group.regions import ContrastRegions, unanswered
@@ -26,6 +26,7 @@ from sessionfx.group.results import Answer, QuestionResults, Reliability, Strate
 from sessionfx.group.spool import Spool
 from sessionfx.group.stack import MapStack, maps_needed
 from sessionfx.group.strategies.base import Question
+from sessionfx.group.strategies.patterns import PatternPlan
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.group.study import DEFAULT_COVERAGE, ContrastStudy
 from sessionfx.group.weights import ParticipantWeights, weigh_participants
@@ -193,14 +194,14 @@ class ContrastFindings:
         return tuple(map(self.answers, self.study.questions))
 
     def weights(self, question: Question, strategy: Strategy) -> tuple[Answer, ParticipantWeights] | None:
-        """Say how much participants count in an answer that weighs them, at the core voxels; with the answer there."""
+        """Say how much participants count in an answer that weighs them; with the answer."""
         answer = self.answer(question, strategy)
-        plan = plan_at_core(answer, question, self.stack, self.analysis.options)
+        plan = answer.plan
         if plan is None or not (isinstance(answer, Answer) and plan.weighs_participants):
             return None
-        here = answer.stat_map.within(answer.stat_map.mask & self.stack.core.mask)
-        weights = weigh_participants(plan, self.stack.core, here.mask, self.analysis.executor.map_ordered)
-        return replace(answer, stat_map=here), weights
+        of_those = PatternPlan(plan, strategy, self.stack.layout, question, self.analysis.options)
+        mask, map_ordered = answer.stat_map.mask, self.analysis.executor.map_ordered
+        return answer, weigh_participants(of_those, self.stack, mask, map_ordered)
 
     def influence(self, question: Question) -> Influence:
         """Find what the answer to report would be without each participant."""

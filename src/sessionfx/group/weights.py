@@ -12,6 +12,7 @@ from sessionfx.execution import MapOrdered
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies.base import Plan
 from sessionfx.group.strategies.blocks import as_block
+from sessionfx.group.strategies.patterns import PatternPlan
 
 _HALF = 50  # percent
 # Of more participants, weights at each voxel are not kept: a map of them all would take more memory than the analysis
@@ -31,9 +32,11 @@ class ParticipantWeights:
     n_below_half : ndarray of shape (V,)
         Participants who count less than half.
     means : dict of str to float
-        Mean weight of each participant over voxels, in percent.
+        Mean weight of each participant over the voxels where they take part, in percent.
     percent : ndarray of uint8, shape (n, V), or None
-        100 where a participant counts fully; None of more than `MOST_KEPT` participants.
+        100 where a participant counts fully, 0 where one takes no part; None of more than `MOST_KEPT` participants.
+    are_all_everywhere : bool
+        Whether every participant takes part at every voxel.
     """
 
     participants: tuple[str, ...]
@@ -41,35 +44,42 @@ class ParticipantWeights:
     n_below_half: NDArray[np.float64]
     means: dict[str, float]
     percent: NDArray[np.uint8] | None
+    are_all_everywhere: bool = True
 
 
 def weigh_participants(
-    plan: Plan, stack: MapStack, mask: NDArray[np.bool_], map_ordered: MapOrdered
+    plan: Plan | PatternPlan, stack: MapStack, mask: NDArray[np.bool_], map_ordered: MapOrdered
 ) -> ParticipantWeights:
     """Find the weights at the voxels of an answer, whose 3-D mask is given, block by block."""
     blocks = (stack.handed_out(block, with_variances=plan.uses_variances) for block in stack.blocks)
     names, chosen, start = plan.participant_names, mask[stack.mask], 0
     smallest, n_below_half, kept = [], [], []
-    total = np.zeros(len(names))
-    for found in map_ordered(partial(percent_of, plan), blocks):
-        percent = found[:, chosen[start : start + found.shape[1]]]
+    total, n_voxels = np.zeros(len(names)), np.zeros(len(names), dtype=int)
+    for found, parts in map_ordered(partial(percent_of, plan), blocks):
+        here = chosen[start : start + found.shape[1]]
+        percent, takes_part = found[:, here], parts[:, here]
         start += found.shape[1]
-        smallest.append(percent.min(axis=0))
-        n_below_half.append((percent < _HALF).sum(axis=0))
+        smallest.append(np.where(takes_part, percent, 100).min(axis=0))
+        n_below_half.append((takes_part & (percent < _HALF)).sum(axis=0))
         total += percent.sum(axis=1)
+        n_voxels += takes_part.sum(axis=1)
         if len(names) <= MOST_KEPT:
             kept.append(percent)
-    means = total / np.count_nonzero(chosen)
+    means = total / np.maximum(n_voxels, 1)
     return ParticipantWeights(
         participants=names,
         smallest=np.concatenate(smallest).astype(float),
         n_below_half=np.concatenate(n_below_half).astype(float),
         means=dict(zip(names, means.round(2).tolist(), strict=True)),
         percent=np.concatenate(kept, axis=1) if kept else None,
+        are_all_everywhere=bool((n_voxels == np.count_nonzero(chosen)).all()),
     )
 
 
-def percent_of(plan: Plan, effects: NDArray[np.floating], variances: NDArray[np.floating] | None) -> NDArray[np.uint8]:
-    """Find the weights in a block, in percent; a function of a module travels to other processes."""
+def percent_of(
+    plan: Plan | PatternPlan, effects: NDArray[np.floating], variances: NDArray[np.floating] | None
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Find the weights in a block, in percent, and who takes part; a module's function travels to other processes."""
     weights = plan.participant_weights(as_block(effects), None if variances is None else as_block(variances))
-    return np.rint(100 * weights).astype(np.uint8)
+    takes_part = np.isfinite(weights)
+    return np.rint(100 * np.where(takes_part, weights, 0.0)).astype(np.uint8), takes_part

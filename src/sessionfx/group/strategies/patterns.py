@@ -87,6 +87,29 @@ class PatternPlan:
                 parts.append((at, plan.estimate(*_part(effects, variances, at, every)), len(plan.participant_names)))
         return _put_together(parts, effects.shape[1], is_test=self.question.is_f_test)
 
+    @property
+    def participant_names(self) -> tuple[str, ...]:
+        """Participants of the plan of all maps."""
+        return self.plan.participant_names
+
+    def participant_weights(self, effects: Array, variances: Array | None) -> Array:
+        """Say how much each participant counts at each voxel; see `Plan.participant_weights`.
+
+        NaN where a participant has no part, or those who have the voxel cannot answer.
+        """
+        n_maps, numbers = len(self.layout.participants), {name: at for at, name in enumerate(self.participant_names)}
+        has = np.asarray(np.isfinite(effects).reshape(-1, n_maps, effects.shape[1]).all(axis=0))
+        if has.all():
+            return self.plan.participant_weights(effects, variances)
+        found = np.full((len(numbers), effects.shape[1]), np.nan)
+        for rows, at in _patterns(has, np.arange(effects.shape[1])):
+            plan = self.plan if len(rows) == n_maps else self.of_those(rows)
+            if plan is not None:
+                every = (np.arange(len(effects) // n_maps)[:, None] * n_maps + rows).ravel()
+                places = np.array([numbers[name] for name in plan.participant_names])
+                found[places[:, None], at] = plan.participant_weights(*_part(effects, variances, at, every))
+        return found
+
     def at_rows(self, rows: NDArray[np.int_]) -> Plan:
         """Plan the same for some of the maps, which may vary by groups only if all maps do.
 
