@@ -170,14 +170,21 @@ class GroupFiles:
 
     def write_verdict(self, results: QuestionResults) -> None:
         """Write which answers to one question can be trusted, and a table of them with their judgements."""
-        content = _describe_verdict(results.question, results.verdict) | {
+        question, verdict = results.question, results.verdict
+        content = {
+            "Contrast": self.contrast_text,
+            "Description": "Which strategies can be trusted for this session contrast, from the design and the data.",
+            "SessionContrast": question.sessions.text,
+            "GroupContrast": question.group.text,
+            "Verdict": verdict.text,
+            **judgement_fields(verdict),
             "Finding": finding(results),
             "Result": self._describe_result(results),
             "Software": SOFTWARE,
         }
-        write_json(self.verdict(results.question), {"Contrast": self.contrast_text, **content})
+        write_json(self.verdict(question), content)
         rows = pd.DataFrame(self._answer_row(answer, results) for answer in results.strategies)
-        write_text(self.answers(results.question), table_text(rows))
+        write_text(self.answers(question), table_text(rows))
 
     def _answer_row(self, answer: StrategyResult, results: QuestionResults) -> dict[str, Any]:
         """Say in a row of the table of answers what was asked, and what a strategy finds."""
@@ -274,31 +281,26 @@ class GroupFiles:
         """Write what the answer to report would be without each participant, with what the columns mean."""
         if best is None or not len(influence.table):
             return
-        path = self.influence(question)
-        write_text(path, table_text(influence.table))
         content = {
             "Description": "What the answer to report would be without each participant.",
             "Strategy": best.name,
             "Threshold": best.threshold if np.isfinite(best.threshold) else None,
             **{name: {"Description": text} for name, text in _INFLUENCE_COLUMNS.items() if name in influence.table},
             **({"Note": influence.note} if influence.note else {}),
-            "Software": SOFTWARE,
         }
-        self._describe(path, content)
+        self._write_described(self.influence(question), influence.table, content)
 
     def write_likeness(self, likeness: Likeness) -> None:
         """Write how like the others' participants' maps are, with what the columns mean, where there are enough."""
         if not len(likeness.participants):
             return
-        write_text(self.likeness, table_text(likeness_table(likeness)))
         content = {
             "Description": "Participants' maps beside the median of the other participants, in voxels all over the "
             "brain: the mean over a participant's maps (session n/a), then each map.",
             **{column: {"Description": text} for column, text in _LIKENESS_COLUMNS.items()},
             "Sources": self.sources(),
-            "Software": SOFTWARE,
         }
-        self._describe(self.likeness, content)
+        self._write_described(self.likeness, likeness_table(likeness), content)
 
     def write_reliability(self, reliability: Reliability | None, stack: MapStack) -> None:
         """Write the maps of reliability at the voxels of a stack and their summary, where there are any."""
@@ -318,9 +320,11 @@ class GroupFiles:
             }
             write_statmap(self._reliability_path(name), np.nan_to_num(values), stack.mask, stack.space, content)
 
-    def _describe(self, table: Path, content: Mapping[str, Any]) -> None:
-        """Write the sidecar of a table in the words of the maps' space."""
-        write_json(table.with_suffix(".json"), described_in(kind_of(self.extension), content))
+    def _write_described(self, path: Path, table: pd.DataFrame, content: Mapping[str, Any]) -> None:
+        """Write a table, and its sidecar in the words of the maps' space."""
+        write_text(path, table_text(table))
+        said = described_in(kind_of(self.extension), {**content, "Software": SOFTWARE})
+        write_json(path.with_suffix(".json"), said)
 
 
 def longest_group_name(selection: MapSelection, contrast: str, question: Question) -> str:
@@ -401,16 +405,6 @@ def absence_summary(answer: Answer) -> dict[str, Any]:
             "n_bf10_above_3": factors.count(3),
         }
     return row | ({"absence_reason": answer.absence_refusal} if answer.absence_refusal else {})
-
-
-def _describe_verdict(question: Question, verdict: Verdict) -> dict[str, Any]:
-    return {
-        "Description": "Which strategies can be trusted for this session contrast, from the design and the data.",
-        "SessionContrast": question.sessions.text,
-        "GroupContrast": question.group.text,
-        "Verdict": verdict.text,
-        **judgement_fields(verdict),
-    }
 
 
 def judgement_fields(verdict: Verdict) -> dict[str, Any]:
