@@ -268,8 +268,7 @@ def judge(estimates: StrategyEstimates, calibration: pd.DataFrame | None = None)
     if calibration is not None:
         rates = rates_of(calibration, answers.question.label)
         verdict = estimates._found.judged_with(rates, answers.question).verdict
-    places = {name: place for place, name in enumerate(verdict.recommended, 1)}
-    rows = [(name, found.valid, places.get(name), found.reason) for name, found in verdict.strategies.items()]
+    rows = [(name, found.valid, verdict.place(name), found.reason) for name, found in verdict.strategies.items()]
     table = pd.DataFrame(rows, columns=["strategy", "valid", "recommended", "reason"]).astype({"recommended": "Int64"})
     return Verdict(verdict.text, verdict.recommended, table, verdict.facts)
 

@@ -188,14 +188,14 @@ class GroupFiles:
 
     def _answer_row(self, answer: StrategyResult, results: QuestionResults) -> dict[str, Any]:
         """Say in a row of the table of answers what was asked, and what a strategy finds."""
-        question, recommended = results.question, results.verdict.recommended
+        question = results.question
         (z_map,) = AnswerFiles(self, question, answer.label).maps(["z"]).values()
         return {
             "first_level_contrast": self.contrast,
             "session_contrast": question.sessions.text,
             "group_contrast": question.group.text,
             **answer_summary(answer, results.verdict),
-            "recommended": recommended.index(answer.name) + 1 if answer.name in recommended else None,
+            "recommended": results.verdict.place(answer.name),
             "correction": self.model.correction,
             "alpha": self.model.alpha,
             **(absence_summary(answer) if isinstance(answer, Answer) else {}),

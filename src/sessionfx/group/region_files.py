@@ -136,14 +136,13 @@ class RegionFiles:
         write_region_table(self.answers(question), table, {**_ANSWER_COLUMNS, **of_effect}, content)
 
     def _answer(self, regions: ContrastRegions, results: QuestionResults, answer: Answer) -> pd.DataFrame:
-        recommended = results.verdict.recommended
         return pd.DataFrame(answer_rows(regions, answer)).assign(
             first_level_contrast=self.files.contrast,
             session_contrast=results.question.sessions.text,
             group_contrast=results.question.group.text,
             strategy=answer.name,
             valid=results.verdict.strategies[answer.name].valid,
-            recommended=recommended.index(answer.name) + 1 if answer.name in recommended else None,
+            recommended=results.verdict.place(answer.name),
             **_counts(regions, answer),
         )
 

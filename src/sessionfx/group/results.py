@@ -165,6 +165,10 @@ class Verdict:
         """Whether the first choice is judged to be no more than conditionally valid."""
         return bool(self.recommended) and self.strategies[self.recommended[0]].valid != "yes"
 
+    def place(self, strategy: str) -> int | None:
+        """Give the place of a strategy among those recommended; 1 is the first choice."""
+        return self.recommended.index(strategy) + 1 if strategy in self.recommended else None
+
     def in_words(self, rename: Callable[[str], str]) -> Verdict:
         """Change the words of its sentences: call voxels what they are in other spaces, and in regions."""
         strategies = {

@@ -333,6 +333,7 @@ def _question(
     found: ContrastFindings, asked: QuestionResults, same: Sequence[str], pictures: QuestionPictures
 ) -> dict[str, Any]:
     first, model, title, label = asked.shown_first, found.analysis.model, asked.question.text, asked.question.label
+    valid = {name: _VALIDITY[judgement.valid] for name, judgement in asked.verdict.strategies.items()}
     differences = sorted(pictures.differences(), key=lambda other: -(other.only_first + other.only_other))
     return {
         "label": label,
@@ -344,7 +345,7 @@ def _question(
         "verdict": asked.verdict.text,
         "maps": [
             {"strategy": STRATEGIES[shown.strategy].title, "kind": _KINDS[shown.kind], "picture": shown.picture,
-             "valid": _VALIDITY[asked.verdict.strategies[shown.strategy].valid]}
+             "valid": valid[shown.strategy]}
             for shown in pictures.maps()
         ],
         "first": first.title if first else "",
@@ -357,7 +358,7 @@ def _question(
         "units": asked.question.units,
         "peak_intervals": PEAK_INTERVALS,
         "differences": [
-            {"title": shown.other.title, "valid": _VALIDITY[asked.verdict.strategies[shown.other.name].valid],
+            {"title": shown.other.title, "valid": valid[shown.other.name],
              "both": shown.both, "only_first": shown.only_first, "only_other": shown.only_other,
              "picture": shown.picture}
             for shown in differences
