@@ -272,7 +272,7 @@ def answers(situation: Situation, questions: Sequence[Question], maps: NDArray[n
         found = ESTIMATOR.estimate(questions, stack, situation.sessions)
     evidence = with_active_regions(found.evidence, found.reliability, stack, found.mean)
     return [
-        ESTIMATOR.compared(question, results, stack, evidence)
+        ESTIMATOR.judged(question, results, stack, evidence)
         for question, results in zip(questions, found.results, strict=True)
     ]
 

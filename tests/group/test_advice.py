@@ -84,7 +84,7 @@ def advice(
     results = estimates.results[0]
     if permutations:
         results = tuple(estimator.with_permutation(result, question, stack, None) for result in results)
-    return Advice(estimator.compared(question, results, stack, estimates.evidence, rates=rates))
+    return Advice(estimator.judged(question, results, stack, estimates.evidence, rates=rates))
 
 
 # 1 -- few degrees of freedom, with groups and covariates

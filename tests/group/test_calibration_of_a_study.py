@@ -376,7 +376,7 @@ def test_a_star_is_filled_where_the_answer_is_valid(valid: str, mark: str) -> No
     judgement = Judgement(valid, "few people decide.")
     verdict = Verdict("", ("marginal",), {"marginal": judgement}, {})
     results = study.results(question, study.maps(1), ("marginal",))[0]
-    answer = QuestionResults(question, tuple(results), (), verdict)
+    answer = QuestionResults(question, tuple(results), verdict)
     assert _trust([answer]) == [{"session contrast": "mean", results[0].title: mark}]
     care = {"yes": "", "conditional": " With care: few people decide."}
     figures = r"mean: \S.* is recommended; [\d,]+ of [\d,]+ voxels are suprathreshold, peak z \S+ at \S+, \S+, \S+ mm\."

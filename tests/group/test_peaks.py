@@ -54,7 +54,7 @@ def answered(stack: Any, threshold: float) -> QuestionResults:
         clusters=cluster_table(stat_map, threshold, 0),
     )  # fmt: skip
     verdict = Verdict("", (strategy.name,), {strategy.name: Judgement("yes", "")}, {})
-    return QuestionResults(question, (result,), (), verdict)
+    return QuestionResults(question, (result,), verdict)
 
 
 def test_sessions_at_the_peaks_are_those_of_the_maps() -> None:
@@ -108,7 +108,7 @@ def test_an_f_test_has_no_estimate() -> None:
     stat_map = StatMap.where_determined(test, stack.mask, stack.space)
     result = Answer(strategy=marginal, plan=plan, stat_map=stat_map, threshold=float("inf"))
     verdict = Verdict("", ("marginal",), {"marginal": Judgement("yes", "")}, {})
-    (peak,) = peaks_of(QuestionResults(question, (result,), (), verdict), stack)
+    (peak,) = peaks_of(QuestionResults(question, (result,), verdict), stack)
     assert peak.estimate is None
 
 

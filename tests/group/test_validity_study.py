@@ -46,7 +46,7 @@ def test_answers_in_memory_are_those_of_the_program(situation: starred.Situation
         estimates = program.estimate(situation.questions, stack, situation.sessions)
         evidence = with_active_regions(estimates.evidence, estimates.reliability, stack, estimates.mean)
         for question, own, results in zip(situation.questions, found, estimates.results, strict=True):
-            theirs = program.compared(question, results, stack, evidence)
+            theirs = program.judged(question, results, stack, evidence)
             assert own.verdict.text == theirs.verdict.text
             for here, there in zip(own.strategies, theirs.strategies, strict=True):
                 assert (here.stat_map is None) == (there.stat_map is None)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain, combinations
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from sessionfx.group.judgement import Evidence
 from sessionfx.group.likeness import Likeness, LikenessCheck
 from sessionfx.group.participant_evidence import ValueCheck
 from sessionfx.group.permutation import PermutationResult, Values, check_symmetry, part_width, permute
-from sessionfx.group.results import Answer, PairResult, QuestionResults, StrategyResult, common_z
+from sessionfx.group.results import Answer, QuestionResults, StrategyResult
 from sessionfx.group.spool import Spool
 from sessionfx.group.stack import MapStack
 from sessionfx.group.store import BlockStore, scratch_file
@@ -39,7 +39,6 @@ from sessionfx.group.verdict import judge
 from sessionfx.options import GroupModel
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap
-from sessionfx.statistics.agreement import compare
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.thresholds import suprathreshold, z_threshold
 from sessionfx.wording import where_text, z_text
@@ -173,7 +172,7 @@ class GroupEstimator:
             return replace(found, permutation_refusal=str(refusal))
         return replace(found, permutation=permutation)
 
-    def compared(
+    def judged(
         self,
         question: Question,
         results: Sequence[StrategyResult],
@@ -181,14 +180,13 @@ class GroupEstimator:
         evidence: Evidence,
         rates: Rates | None = None,
     ) -> QuestionResults:
-        """Complete the answers to one question by tests for no effect, compare and judge them.
+        """Complete the answers to one question by tests for no effect, and judge them.
 
         The evidence is what the data say about the strategies' assumptions, rates are what a calibration found of each.
         """
         complete = tuple(with_absence(result, question, self.model) for result in results)
-        pairs = tuple(_compare(a, b) for a, b in combinations(complete, 2))
         verdict = judge(question, stack.layout, complete, evidence, self.options, rates)
-        judged = with_coverage(QuestionResults(question, complete, pairs, verdict), stack)
+        judged = with_coverage(QuestionResults(question, complete, verdict), stack)
         return replace(judged, verdict=judged.verdict.in_words(stack.space.in_words))
 
     def _of_core(self, planned: StrategyResult, stack: MapStack, question: Question) -> StrategyResult:
@@ -267,13 +265,6 @@ def _taught(planned: StrategyResult, of_core: StrategyResult) -> StrategyResult:
     if not set(plan.groups) <= set(learned.groups or plan.groups):
         return planned.refused(UNLEARNED.format(reason="Some group has none of them."))
     return planned.with_plan(partial(plan.working_as, learned))
-
-
-def _compare(a: StrategyResult, b: StrategyResult) -> PairResult:
-    if not (isinstance(a, Answer) and isinstance(b, Answer)):
-        return PairResult(a, b, None)
-    two_sided = a.stat_map.estimate.two_sided
-    return PairResult(a, b, compare(*common_z(a, b), a.threshold, b.threshold, two_sided=two_sided))
 
 
 def cluster_table(stat_map: StatMap[Any], threshold: float, minimum_voxels: int) -> pd.DataFrame:

@@ -172,17 +172,17 @@ class ContrastFindings:
         return results[self.analysis.strategies.index(strategy)]
 
     def answers(self, question: Question) -> QuestionResults:
-        """Give the answers to a question, compared and judged."""
+        """Give the answers to a question, judged."""
         if question.label not in self._answers:
             complete = [self._completed(question, strategy) for strategy in self.analysis.strategies]
-            self._answers[question.label] = self._estimator.compared(
+            self._answers[question.label] = self._estimator.judged(
                 question, complete, self.stack, self.evidence, rates_of(self.calibration, question.label)
             )
         return self._answers[question.label]
 
     def judged_with(self, rates: Rates, question: Question) -> QuestionResults:
         """Judge the answers to a question again, with what a calibration found of each."""
-        return self._estimator.compared(question, self.answers(question).strategies, self.stack, self.evidence, rates)
+        return self._estimator.judged(question, self.answers(question).strategies, self.stack, self.evidence, rates)
 
     def answer(self, question: Question, strategy: Strategy) -> StrategyResult:
         """Give what one strategy answers."""

@@ -23,16 +23,13 @@ from sessionfx.bids.region_tables import count_column, read_region_table, region
 from sessionfx.bids.stat_maps import read_effect
 from sessionfx.errors import LevelError
 from sessionfx.execution import in_threads
-from sessionfx.group.absence import with_absence
 from sessionfx.group.answers import GroupEstimator
-from sessionfx.group.coverage import with_coverage
 from sessionfx.group.peaks import by_participant, estimate_at, sessions_at
 from sessionfx.group.results import Peak, QuestionResults, StrategyResult, answers_among
 from sessionfx.group.stack import MapStack, maps_needed
 from sessionfx.group.store import BlockStore, scratch_file
 from sessionfx.group.strategies.blocks import block_width
 from sessionfx.group.study import ContrastStudy
-from sessionfx.group.verdict import judge
 from sessionfx.space.regions import LEAST_SHARE, Regions
 from sessionfx.wording import counted, listed
 
@@ -199,11 +196,8 @@ class ContrastRegions:
             of = {**declined, **{result.name: result for result in results}}
             # neighbours in the list of regions are no clusters
             of |= {answer.name: replace(answer, clusters=pd.DataFrame()) for answer in answers_among(results)}
-            complete = tuple(
-                with_absence(of[strategy.name], question, estimator.model) for strategy in self.estimator.strategies
-            )
-            verdict = judge(question, self.stack.layout, complete, found.evidence, estimator.options)
-            judged = with_coverage(QuestionResults(question, complete, (), verdict), stack)
+            complete = [of[strategy.name] for strategy in self.estimator.strategies]
+            judged = estimator.judged(question, complete, stack, found.evidence)
             answers[question.label] = replace(judged, verdict=judged.verdict.in_words(_of_regions))
         return answers
 

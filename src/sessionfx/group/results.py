@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sessionfx.group.judgement import Judgement
 from sessionfx.group.strategies.base import Plan, Question
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.space.stat_map import StatMap, map_summary
-from sessionfx.statistics.agreement import Agreement
+from sessionfx.statistics.agreement import Agreement, compare
 from sessionfx.statistics.bayes_factor import BayesFactors
 from sessionfx.statistics.equivalence import Equivalence
 from sessionfx.statistics.estimates import Estimate, FTest
@@ -126,7 +127,14 @@ class PairResult:
 
     a: StrategyResult
     b: StrategyResult
-    agreement: Agreement | None
+
+    @cached_property
+    def agreement(self) -> Agreement | None:
+        """Of their z at common voxels; None where one of them declined."""
+        a, b = self.a, self.b
+        if not (isinstance(a, Answer) and isinstance(b, Answer)):
+            return None
+        return compare(*common_z(a, b), a.threshold, b.threshold, two_sided=a.stat_map.estimate.two_sided)
 
     @property
     def refusal(self) -> str:
@@ -179,12 +187,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class QuestionResults:
-    """All answers to one question, their comparison, and which to trust."""
+    """All answers to one question, and which to trust."""
 
     question: Question
     strategies: tuple[StrategyResult, ...]
-    pairs: tuple[PairResult, ...]
     verdict: Verdict
+
+    @cached_property
+    def pairs(self) -> tuple[PairResult, ...]:
+        """The strategies, compared two by two."""
+        return tuple(PairResult(a, b) for a, b in combinations(self.strategies, 2))
 
     @property
     def answers(self) -> tuple[Answer, ...]:
