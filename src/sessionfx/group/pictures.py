@@ -111,10 +111,6 @@ class ContrastPictures:
             for name, title in ICC_TITLES.items()
         ]  # fmt: skip
 
-    def question(self, question: QuestionResults) -> QuestionPictures:
-        """Draw the answers to one question."""
-        return QuestionPictures(question, self)
-
 
 class QuestionPictures:
     """Draws the answers to one question: one scale for all, and cuts through the peaks of the one to report."""

@@ -122,9 +122,9 @@ def draw_contrast(found: ContrastFindings) -> None:
     place = place_words(entities, space)
     pictures = ContrastPictures(found)
     questions, viewer_maps = [], []
-    for asked, same in _distinct(found.questions).items():
-        drawn = pictures.question(found.questions[asked])
-        questions.append(_question(found, found.questions[asked], same, drawn))
+    for asked, same in _distinct(found.questions):
+        drawn = QuestionPictures(asked, pictures)
+        questions.append(_question(found, asked, same, drawn))
         viewer_maps += drawn.for_viewer()
     participants = found.likeness.participants
     html = render(
@@ -308,15 +308,15 @@ def _calibration(found: ContrastFindings) -> dict[str, Any] | None:
 # One question
 
 
-def _distinct(questions: Sequence[QuestionResults]) -> dict[int, list[str]]:
-    """Find questions with answers of their own, by their numbers, and the texts of later ones that share them."""
-    found: dict[int, list[str]] = {}
-    for index, asked in enumerate(questions):
-        first = next((earlier for earlier in found if _are_the_same(questions[earlier], asked)), None)
-        if first is None:
-            found[index] = []
+def _distinct(questions: Sequence[QuestionResults]) -> list[tuple[QuestionResults, list[str]]]:
+    """Find questions with answers of their own, and the texts of later ones that share them."""
+    found: list[tuple[QuestionResults, list[str]]] = []
+    for asked in questions:
+        same = next((texts for earlier, texts in found if _are_the_same(earlier, asked)), None)
+        if same is None:
+            found.append((asked, []))
         else:
-            found[first].append(asked.question.text)
+            same.append(asked.question.text)
     return found
 
 
