@@ -213,7 +213,7 @@ def _voxel_order(mask: NDArray[np.bool_]) -> NDArray[np.intp]:
 
 
 class _Smoother:
-    """Smooths volumes as nilearn's `smooth_img` does, digit by digit, where it matters to a mask.
+    """Smooths volumes with the numbers of nilearn's `smooth_img`, where it matters to a mask.
 
     A Gaussian that is cut off reaches only so far: what lies outside the mask and this margin changes nothing inside.
     Along x and y it works on slabs of slices, then along z on slabs of rows, each within the box of what the mask
