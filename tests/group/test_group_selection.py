@@ -176,6 +176,22 @@ def test_whoever_could_have_entered_and_did_not_is_named_in_sidecar_page_and_on_
         assert f"{participant} is left out: it {reasons[participant]}" in called.error
 
 
+@pytest.mark.slow
+def test_participants_of_the_dataset_of_whom_there_is_nothing_are_named(tmp_path: Path, call: GroupCaller) -> None:
+    """The participant level was not run for them, or stopped: the group level said nothing of them."""
+    study = empty_study(tmp_path)
+    fill(study, 1.0)
+    for label in ("04", "9", "10"):
+        (study.raw / f"sub-{label}").mkdir(exist_ok=True)
+    said = "Participants of the dataset without a folder of first-level maps are left out: sub-9, sub-10."
+    called = call(study, tmp_path / "out", *QUICK, report=True)
+    assert called.code == 0, called.error
+    assert said in called.error
+    assert said in (tmp_path / "out/group.html").read_text(encoding="utf-8")
+    chosen = call(study, tmp_path / "chosen", *QUICK, "--participant-label", "01", "02", "03")
+    assert chosen.code == 0 and "without a folder" not in chosen.error
+
+
 def test_participants_not_asked_for_are_not_called_left_out(tmp_path: Path, call: GroupCaller) -> None:
     study = empty_study(tmp_path)
     fill(study, 1.0)

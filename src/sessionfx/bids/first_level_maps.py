@@ -25,7 +25,7 @@ from sessionfx.bids.choosing import (
     matches_filter,
     of_each_task,
 )
-from sessionfx.bids.dataset import IndexedFile, indexed_file
+from sessionfx.bids.dataset import IndexedFile, indexed_file, participants_of
 from sessionfx.bids.names import (
     EFFECT_STATISTICS,
     GIFTI,
@@ -392,8 +392,21 @@ def select_maps(
             "No participant chosen has a map of these sessions and contrasts. Choose others with --participant-label, "
             "--session-label or --contrast."
         )
-    warnings = (*order.warnings, *_mixtures([stat_map for maps in entering.values() for stat_map in maps]))
+    of_dataset = participants_of(raw) if raw.is_dir() and not options.participant_label else []
+    warnings = (
+        *order.warnings,
+        *_mixtures([stat_map for maps in entering.values() for stat_map in maps]),
+        *_without_folder(sorted({*of_dataset} - wanted, key=natural_key)),
+    )
     return MapSelection(entities, order, entering, absent, warnings)
+
+
+def _without_folder(participants: Sequence[str]) -> tuple[str, ...]:
+    """Name those of the dataset of whom nothing is found: the participant level was not run, or stopped."""
+    if not participants:
+        return ()
+    names = listed([f"sub-{label}" for label in participants], most=8)
+    return (f"Participants of the dataset without a folder of first-level maps are left out: {names}.",)
 
 
 def _of_one_form(maps: Sequence[FirstLevelMap], options: Selection) -> list[FirstLevelMap]:

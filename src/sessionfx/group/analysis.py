@@ -110,7 +110,7 @@ class _Tasks:
         if not self.analysis.execution.no_report:
             section = contrast_section(self.analysis.output_dir, self.analysis.selection.entities, self.study.contrast)
             yield self._task(
-                "draw", _fingerprints(results), [section], _draw, kind="page",
+                "draw", [_fingerprints(results), self.analysis.selection.warnings], [section], _draw, kind="page",
                 inputs=(*self.study.sources, *(task.name for task in results)),
             )  # fmt: skip
 

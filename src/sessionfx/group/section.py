@@ -211,7 +211,7 @@ def _summary(found: ContrastFindings) -> str:
 
 
 def _page_warnings(found: ContrastFindings) -> list[str]:
-    warnings = list(found.warnings)
+    warnings = [*found.study.analysis.selection.warnings, *found.warnings]
     warnings += [f"Left out: sub-{label} {why}." for label, why in found.study.left_out.items()]
     n_people = len(found.stack.layout.unique_participants)
     if n_people < _FEWEST_PEOPLE:
