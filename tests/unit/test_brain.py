@@ -225,10 +225,12 @@ def test_template_is_the_brain_that_nilearn_ships() -> None:
 def test_anatomy_is_grey_where_it_is_and_white_elsewhere() -> None:
     values = np.zeros((4, 4, 4))
     values[1:3, 1:3, 1:3] = np.arange(8).reshape(2, 2, 2) + 10.0
-    grey = Anatomy(values, np.eye(4)).grey
+    world = np.vstack([np.indices(values.shape).reshape(3, -1), np.ones(values.size)])
+    grey = Anatomy(values, np.eye(4)).grey_at(world).reshape(values.shape)
     assert (grey[values == 0] == 1).all()
     assert ((grey[values > 0] >= 0.25) & (grey[values > 0] <= 0.95 + 1e-6)).all()
-    assert (Anatomy(np.zeros((2, 2, 2)), np.eye(4)).grey == 1).all()
+    assert (Anatomy(np.zeros((4, 4, 4)), np.eye(4)).grey_at(world) == 1).all()
+    assert (Anatomy(values, np.eye(4)).grey_at(world + 9) == 1).all()
 
 
 def test_anatomy_on_another_grid_is_shown_where_it_lies(mask: Any) -> None:

@@ -38,13 +38,24 @@ class Anatomy:
     affine: NDArray[np.float64]
 
     @cached_property
-    def grey(self) -> NDArray[np.float32]:
-        """The picture as grey levels from 0.25 to 0.95; white where it is empty."""
-        values = np.nan_to_num(np.asarray(self.values, dtype=np.float32))
-        there = values > 0.02 * values.max(initial=0.0)
-        low, high = np.percentile(values[there][::7] if there.any() else [0, 1], [2, 98])
+    def _known(self) -> NDArray[np.float32]:
+        return np.nan_to_num(np.asarray(self.values, dtype=np.float32))
+
+    @cached_property
+    def _range(self) -> tuple[float, float, float]:
+        """What is more than nothing, and the values of the darkest and the lightest grey."""
+        least = 0.02 * float(self._known.max(initial=0.0))
+        there = self._known[self._known > least]
+        low, high = np.percentile(there[::7] if there.size else [0, 1], [2, 98])
+        return least, float(low), float(high)
+
+    def grey_at(self, world: FloatArray) -> NDArray[np.float32]:
+        """Give grey levels from 0.25 to 0.95 at homogeneous coordinates (mm, shape (4, n)); white where it is empty."""
+        least, low, high = self._range
+        at = (np.linalg.inv(self.affine) @ world)[:3]
+        values = map_coordinates(self._known, at, np.float32, order=1)
         level = np.clip((values - low) / max(high - low, 1e-12), 0, 1) * np.float32(0.7) + np.float32(0.25)
-        return np.where(there, level, np.float32(1))
+        return np.where(values > least, level, np.float32(1))
 
 
 @cache
@@ -106,8 +117,7 @@ def _row(
     if anatomy is None:
         under = np.where(features >= 0, PAPER, np.float32(1))
     else:
-        at = (np.linalg.inv(anatomy.affine) @ world)[:3]
-        under = map_coordinates(anatomy.grey, at, np.float32, order=1, cval=1).reshape(features.shape)
+        under = anatomy.grey_at(world).reshape(features.shape)
     between = np.arange(width) % columns >= columns - _GAP
     features[:, between], under[:, between] = -1, 1
     texts = [((n + 0.5) * columns, f"z = {round(cut)}") for n, cut in enumerate(cuts)]
