@@ -379,7 +379,7 @@ def test_a_star_is_filled_where_the_answer_is_valid(valid: str, mark: str) -> No
     answer = QuestionResults(question, tuple(results), verdict)
     assert _trust([answer]) == [{"session contrast": "mean", results[0].title: mark}]
     care = {"yes": "", "conditional": " With care: few people decide."}
-    figures = r"mean: \S.* is recommended; [\d,]+ of [\d,]+ voxels are suprathreshold, peak z \S+ at \S+, \S+, \S+ mm\."
+    figures = r"mean: \S.* is recommended; [\d,]+ of [\d,]+ voxels (?:is|are) suprathreshold, peak z \S+ at \S+, \S+, \S+ mm\."
     assert re.fullmatch(figures + care[valid], finding(answer))
 
 

@@ -104,7 +104,9 @@ def test_results_of_a_contrast_say_what_its_files_hold(study: GroupStudy, call: 
         assert result["NumberOfParticipants"] == design["observation"].str[:6].nunique()
         verdict = strict_json(Path(str(files["z"]).split("_strategy-")[0] + "_validity.json"))
         assert {name: verdict[name] for name in entry} == entry
-        assert f"{result['SuprathresholdVoxels']:,} of {z.size:,} voxels are suprathreshold" in entry["Finding"]
+        found = result["SuprathresholdVoxels"]
+        verb = "is" if found == 1 else "are"
+        assert f"{found:,} of {z.size:,} voxels {verb} suprathreshold" in entry["Finding"]
 
 
 @pytest.mark.slow

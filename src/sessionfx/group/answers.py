@@ -319,7 +319,8 @@ def finding(results: QuestionResults) -> str:
     equivalent = f", {tests.mask.sum():,} equivalent to zero {tests.within(results.question.units)}" if tests else ""
     peak = peak_of(summary)
     at_peak = f"peak z {z_text(peak['peak_z'])} at {where_text(peak)}"
-    counts = f"{summary['n_above']:,} of {summary[f'n_{features}']:,} {features} are suprathreshold"
+    are = "is" if summary["n_above"] == 1 else "are"
+    counts = f"{summary['n_above']:,} of {summary[f'n_{features}']:,} {features} {are} suprathreshold"
     care = f" With care: {results.verdict.strategies[best.name].reason}" if results.verdict.with_care else ""
     return f"{results.question.text}: {best.title} is recommended; {counts}, {at_peak}{equivalent}.{care}"
 

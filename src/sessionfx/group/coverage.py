@@ -27,8 +27,8 @@ def coverage_text(n_voxels: int, n_complete: int, min_coverage: float, features:
     if n_complete == n_voxels:
         return f"All strategies are compared on the {n_voxels:,} {features} that every map has."
     return (
-        f"{n_voxels:,} {features} are answered, each with the design of those who have it: those that at least "
-        f"{min_coverage:.0%} of the maps have. "
+        f"All strategies are compared on the {n_voxels:,} {features} that at least {min_coverage:.0%} of the maps "
+        "have, each with the design of those who have it. "
         + (
             f"{n_complete:,} of them every map has: of these is what is said of assumptions, reliability, influence "
             "and calibrated rates."
