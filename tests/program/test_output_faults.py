@@ -494,6 +494,31 @@ def test_a_participant_is_looked_at_when_its_turn_comes(tmp_path: Path) -> None:
         assert [(outcome.name, outcome.summary) for outcome in outcomes] == [("sub-02", None), ("sub-03", None)]
 
 
+@pytest.mark.parametrize("is_here", [True, False])
+def test_files_without_names_go_when_the_record_cannot_be_read(
+    is_here: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They stayed under their temporary names when anything failed between the last file and the first name."""
+    place = path_of(tmp_path, "map")
+    task = replace(task_of(tmp_path, "map"), run=lambda _: write_text(place, "values"))
+    chain = replace(chain_of(tmp_path, task), is_here=is_here,
+                    open=lambda values: nullcontext(SimpleNamespace(summary=dict)))  # fmt: skip
+    with LocalExecutor(1, 1) as executor:
+        outcomes = loop.run_chains([chain], executor, Execution(), tmp_path)
+        read = Record._read
+        calls = iter(range(10))
+
+        def fail_at_the_end(record: Record) -> Any:
+            if next(calls):
+                raise OutputError("stale file handle")
+            return read(record)
+
+        monkeypatch.setattr(Record, "_read", fail_at_the_end)
+        with pytest.raises(OutputError, match="stale"):
+            list(outcomes)
+    assert not list(place.parent.iterdir())
+
+
 def test_a_lock_whose_holder_sleeps_is_waited_for_no_longer_than_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

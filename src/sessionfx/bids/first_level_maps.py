@@ -205,6 +205,11 @@ class MapSelection:
     f_tests: dict[str, Contrast] = field(default_factory=dict)
 
     @property
+    def participants(self) -> list[str]:
+        """Labels of those who have a map of some contrast."""
+        return sorted({chosen.participant for maps in self.maps.values() for chosen in maps}, key=natural_key)
+
+    @property
     def sessions(self) -> tuple[str, ...]:
         """Study sessions in time order; empty where maps belong to none."""
         return self.order.labels

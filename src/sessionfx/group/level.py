@@ -38,7 +38,7 @@ from sessionfx.tasks.call import (
     say_warnings,
 )
 from sessionfx.tasks.loop import run_chains
-from sessionfx.wording import listed, natural_key
+from sessionfx.wording import listed
 
 # Answers of one first-level contrast on screen; the report has all
 _MOST_FINDINGS = 12
@@ -55,7 +55,8 @@ def run_group(options: Options, raw: Path, executor: Executor) -> int:
     if "participant" not in options.levels:
         keep_options(options)
     remove_stale_temporaries(analyses[0].output_dir / "group")
-    say_warnings(options.group, [analysis.selection for analysis in analyses])
+    # one participant is refused, which says enough
+    say_warnings(options.group, [found.selection for found in analyses if len(found.selection.participants) > 1])
     if len(analyses) == 1:
         return _run_task(analyses[0], options, executor)
     code = 0
@@ -178,7 +179,7 @@ def _of_several(selection: MapSelection) -> MapSelection:
 
 
 def _refuse_a_single_participant(selection: MapSelection, output_dir: Path, *, has_page: bool) -> None:
-    participants = sorted({chosen.participant for maps in selection.maps.values() for chosen in maps}, key=natural_key)
+    participants = selection.participants
     if len(participants) > 1:
         return
     sentence = (

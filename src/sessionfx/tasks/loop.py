@@ -308,7 +308,11 @@ def _completed(progress: _Progress, files: Sequence[Written], summary: Any) -> O
 
 def _commit(to_do: ToDo, tasks: Sequence[Task], files: Sequence[Written], outdated: Sequence[str]) -> int:
     with undisturbed():
-        n_removed = to_do.record.replace(to_do.chain, tasks, files, outdated)
+        try:
+            n_removed = to_do.record.replace(to_do.chain, tasks, files, outdated)
+        except BaseException:
+            discard(files)  # where they have no names yet
+            raise
         if to_do.needs_page and to_do.chain.page is not None and not to_do.chain.page.is_whole():
             to_do.chain.page.assemble()
     return n_removed
