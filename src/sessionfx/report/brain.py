@@ -38,24 +38,26 @@ class Anatomy:
     affine: NDArray[np.float64]
 
     @cached_property
-    def _known(self) -> NDArray[np.float32]:
-        return np.nan_to_num(np.asarray(self.values, dtype=np.float32))
+    def _parts(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Values, 0 where it is empty; and 1 where it is not."""
+        known = np.nan_to_num(np.asarray(self.values, dtype=np.float32))
+        there = (known > 0.02 * known.max(initial=0.0)).astype(np.float32)
+        return known * there, there
 
     @cached_property
-    def _range(self) -> tuple[float, float, float]:
-        """What is more than nothing, and the values of the darkest and the lightest grey."""
-        least = 0.02 * float(self._known.max(initial=0.0))
-        there = self._known[self._known > least]
-        low, high = np.percentile(there[::7] if there.size else [0, 1], [2, 98])
-        return least, float(low), float(high)
+    def _range(self) -> NDArray[np.float64]:
+        """Values of the darkest and of the lightest grey."""
+        known, there = self._parts
+        inside = known[there > 0][::7]
+        return np.percentile(inside if inside.size else [0, 1], [2, 98])
 
     def grey_at(self, world: FloatArray) -> NDArray[np.float32]:
         """Give grey levels from 0.25 to 0.95 at homogeneous coordinates (mm, shape (4, n)); white where it is empty."""
-        least, low, high = self._range
         at = (np.linalg.inv(self.affine) @ world)[:3]
-        values = map_coordinates(self._known, at, np.float32, order=1)
-        level = np.clip((values - low) / max(high - low, 1e-12), 0, 1) * np.float32(0.7) + np.float32(0.25)
-        return np.where(values > least, level, np.float32(1))
+        total, share = (map_coordinates(part, at, np.float32, order=1) for part in self._parts)
+        low, high = self._range
+        level = (total / np.maximum(share, 1e-6) - low) / max(high - low, 1e-12)
+        return np.asarray(1 + share * (0.25 + 0.7 * np.clip(level, 0, 1) - 1), dtype=np.float32)
 
 
 @cache
