@@ -128,6 +128,7 @@ MANY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("study", "contrast", "group"), MANY, ids=["missing", "groups", "any"])
 def test_of_many_participants_the_table_is_that_of_fits_without_each(
     monkeypatch: pytest.MonkeyPatch, study: Study, contrast: str, group: str
@@ -147,6 +148,7 @@ def test_of_many_participants_the_table_is_that_of_fits_without_each(
     assert quick.table["largest_change_of_z"].median() > 0.05
 
 
+@pytest.mark.slow
 def test_those_without_whom_the_design_is_another_are_planned_without(monkeypatch: pytest.MonkeyPatch) -> None:
     study = Study(np.arange(220).reshape(-1, 2) % 5 != 3)
     question, maps = study.question("mean"), study.maps(4, n_voxels=20)
@@ -199,6 +201,7 @@ def test_of_many_participants_there_may_be_no_table_and_it_is_said_why(
     assert found.note == note
 
 
+@pytest.mark.slow
 def test_a_change_adjusted_for_session_covariates_has_a_table_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = {"mood": np.random.default_rng(1).normal(size=(110, 2))}
     study = Study(np.arange(220).reshape(-1, 2) % 5 != 3, measured=measured)
