@@ -265,7 +265,7 @@ class _LookAt:
         sides = [_every_so_many(side, max(wanted, _FEWEST_VOXELS) // 2) for side in (self.above, below)]
         chosen = sides[0] | sides[1]
         chosen[self.peak] = True
-        block = _joined(list(self._blocks(chosen)))
+        block = _joined(self._blocks(chosen))
         parts = map_ordered(
             partial(look_without, task, quick, block), ((slice(at, at + _TOGETHER),) for at in range(0, n, _TOGETHER))
         )
@@ -325,17 +325,18 @@ def _summed(
     return lost.sum(axis=0), gained.sum(axis=0), largest.max(axis=0), peaks
 
 
-def _joined(blocks: list[tuple[Any, ...]]) -> tuple[Any, ...]:
-    """Make one block of the chosen voxels of several."""
+def _joined(blocks: Iterable[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Make one block of the chosen voxels of several, of which one at a time is held whole."""
+    parts = [
+        (*(None if values is None else as_block(as_block(values)[:, here]) for values in maps), z, place)
+        for *maps, here, z, place in blocks
+    ]
     effects, variances = (
-        None if part[0] is None else np.concatenate(
-            [as_block(as_block(values)[:, block[2]]) for values, block in zip(part, blocks, strict=True)], axis=1
-        )
-        for part in ([block[at] for block in blocks] for at in (0, 1))
-    )  # fmt: skip
-    z = np.concatenate([block[3] for block in blocks])
-    starts = np.cumsum([0, *(len(block[3]) for block in blocks)])
-    peak = next(start + block[4] for start, block in zip(starts, blocks, strict=False) if block[4] >= 0)
+        None if parts[0][at] is None else np.concatenate([part[at] for part in parts], axis=1) for at in (0, 1)
+    )
+    z = np.concatenate([part[2] for part in parts])
+    starts = np.cumsum([0, *(len(part[2]) for part in parts)])
+    peak = next(start + part[3] for start, part in zip(starts, parts, strict=False) if part[3] >= 0)
     return effects, variances, np.ones(len(z), dtype=bool), z, int(peak)
 
 
