@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ import units_of_work as work
 from program import CONTRAST, simulated
 from sessionfx import errors
 from sessionfx.cli import main, parse_options
-from sessionfx.execution import LocalExecutor, in_threads, progress_bar, show_progress
+from sessionfx.execution import LocalExecutor, in_threads, progress, progress_bar, show_progress
 from sessionfx.simulate import main as simulate
 from sessionfx.wording import LONGEST_MESSAGE, listed, printable
 
@@ -487,23 +489,52 @@ def test_without_threads_items_are_done_in_this_one(no_threads: None) -> None:
 # Progress ---------------------------------------------------------------------------------------------------
 
 
+class Screen:
+    """What is said at once, and waiting until something is: no test here depends on how fast a machine is."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._new_line = threading.Condition()
+
+    def say(self, text: str) -> None:
+        with self._new_line:
+            self.lines.append(text)
+            self._new_line.notify_all()
+
+    def wait_for(self, beginning: str) -> None:
+        with self._new_line:
+            said = self._new_line.wait_for(lambda: any(line.startswith(beginning) for line in self.lines), timeout=300)
+        assert said, (beginning, self.lines[-3:])
+
+
 @pytest.fixture
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sessionfx.execution.progress.LINE_SECONDS", 0.05)
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """No step goes on before it was spoken of."""
+    screen = Screen()
+    speaking_of = progress._speaking_of
+
+    @contextlib.contextmanager
+    def waiting(step: progress._Step) -> Iterator[None]:
+        with speaking_of(step):
+            screen.wait_for(str(step.around or step))
+            yield
+
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.01)
+    monkeypatch.setattr(progress, "say", screen.say)
+    monkeypatch.setattr(progress, "_speaking_of", waiting)
+    return screen
 
 
-def test_long_steps_print_a_line_now_and_then_where_there_is_no_terminal(
-    often: None, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_long_steps_print_a_line_now_and_then_where_there_is_no_terminal(screen: Screen) -> None:
+    others = threading.enumerate()
     with show_progress("group level", "contrast", 2) as advance:
         advance()
-        for _ in progress_bar([1, 2, 3], "permutations", "block"):
-            time.sleep(0.12)
-    lines = capfd.readouterr().err.splitlines()
-    assert lines[0] == "group level: 1 of 2 contrasts; permutations: 0 of 3 blocks; after 0 min."
-    assert any("permutations: 2 of 3 blocks" in line for line in lines)
-    time.sleep(0.15)
-    assert capfd.readouterr().err == "", "it goes on after its end"
+        for n_done, _ in enumerate(progress_bar([1, 2, 3], "permutations", "block")):
+            screen.wait_for(f"group level: 1 of 2 contrasts; permutations: {n_done} of 3 blocks; after 0 min.")
+    for speaker in set(threading.enumerate()).difference(others):
+        speaker.join(timeout=300)
+        assert not speaker.is_alive(), "it goes on after its end"
+    assert screen.lines[0].startswith("group level: 0 of 2 contrasts; after")
 
 
 def test_a_short_step_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -513,13 +544,13 @@ def test_a_short_step_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_both_levels_say_how_far_they_are_and_what_was_found(
-    often: None, dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    screen: Screen, dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     call = [str(dataset), str(tmp_path / "out"), "participant", "group", "--contrast", CONTRAST, "--nprocs", "1"]
     assert main([*call, "--session-contrast", "mean"]) == 0
     lines = capfd.readouterr().err.splitlines()
     for step in ("looking for files", "participant level: 0 of 2 participants", "group level: 0 of 1 contrast"):
-        assert any(line.startswith(step) for line in lines), step
+        assert any(line.startswith(step) for line in screen.lines), step
     (summary,) = (line for line in lines if line.startswith("Participant level: "))
     n_maps = len(list((tmp_path / "out").glob("sub-*/**/*_statmap.nii.gz")))
     assert (
