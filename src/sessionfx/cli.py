@@ -45,6 +45,15 @@ def _stop_children() -> None:
             child.kill()
 
 
+def _load_workers(options: Options) -> None:
+    """Begin to load what worker processes need, which takes as long as what this one does before they are needed."""
+    execution = options.execution
+    if "participant" in options.levels and execution.nprocs > 1 and not (execution.scheduler or execution.dry_run):
+        from sessionfx.execution import load_ahead
+
+        load_ahead(["sessionfx.participant.analysis", "nilearn.glm.first_level"])
+
+
 def _code_of(arguments: list[str]) -> int:
     """Run the program and turn whatever ends it into one paragraph and an exit code."""
     verbose = any(re.fullmatch(r"-v+|--verbose", argument) for argument in arguments)
@@ -60,6 +69,7 @@ def _code_of(arguments: list[str]) -> int:
         from sessionfx.execution import start_few_threads
 
         start_few_threads(options.execution.omp_nthreads)
+        _load_workers(options)
         from sessionfx.app import run
 
         return run(options)

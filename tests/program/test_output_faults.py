@@ -9,6 +9,7 @@ import re
 import shutil
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -34,7 +35,7 @@ from sessionfx.bids.writing import (
     write_text,
 )
 from sessionfx.errors import OutputError, ParticipantError
-from sessionfx.execution import LocalExecutor
+from sessionfx.execution import Done, LocalExecutor, Unit
 from sessionfx.options.groups import Execution
 from sessionfx.tasks import loop
 from sessionfx.tasks.loop import find_work
@@ -492,6 +493,49 @@ def test_a_participant_is_looked_at_when_its_turn_comes(tmp_path: Path) -> None:
         first = next(outcomes)
         assert (first.name, first.summary, looked) == ("sub-01", {"fit": 6}, ["sub-01"])
         assert [(outcome.name, outcome.summary) for outcome in outcomes] == [("sub-02", None), ("sub-03", None)]
+
+
+class InTurn(LocalExecutor):
+    """Notes the names of units, four of which are handed out at a time, and does them in turn."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+        self.names: list[str] = []
+
+    def run_units(self, ready: Callable[[], Unit | None], *, need_gb: float = 0.0) -> Iterator[Done]:
+        handed_out: deque[Unit] = deque()
+        while True:
+            while len(handed_out) < 4 and (unit := ready()) is not None:
+                self.names.append(unit.name)
+                handed_out.append(unit)
+            if not handed_out:
+                return
+            unit = handed_out.popleft()
+            yield Done(unit, unit.function(*unit.arguments), None)
+
+
+@pytest.mark.parametrize(
+    ("n_parts", "order"),
+    [
+        # two workers end together: what is left after the last part is two chains
+        (4, [*"1111", "2", "2", "2", "2", "sub-1", "sub-2"]),
+        # of many, the values of one chain do not wait for all parts of the next
+        (8, [*"11111111", "2", "2", "2", "sub-1", "2", "2", "2", "2", "2", "sub-2"]),
+    ],
+)
+def test_the_last_few_parts_go_before_a_complete_chain(n_parts: int, order: list[str], tmp_path: Path) -> None:
+    output, executor = tmp_path / "out", InTurn()
+
+    def chain(name: str) -> Chain:
+        parts = [Task(name=f"{number}", kind="part", run=partial(len, name)) for number in range(n_parts)]
+        made = replace(task_of(output, f"map{name}"), inputs=tuple(part.name for part in parts))
+        of_all = chain_of(output, *parts, made)
+        record = output / "logs" / f"{name}_record.json"
+        return replace(of_all, name=name, record=record, open=lambda _: nullcontext(SimpleNamespace(summary=int)))
+
+    outcomes = list(loop.run_chains(map(chain, ("sub-1", "sub-2")), executor, Execution(), output))
+    assert [outcome.failure for outcome in outcomes] == [None, None]
+    assert [name.removeprefix("sub-")[0] if ":" in name else name for name in executor.names] == order
 
 
 @pytest.mark.parametrize("is_here", [True, False])

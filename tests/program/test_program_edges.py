@@ -22,7 +22,7 @@ import units_of_work as work
 from program import CONTRAST, simulated
 from sessionfx import errors
 from sessionfx.cli import main, parse_options
-from sessionfx.execution import LocalExecutor, in_threads, progress, progress_bar, show_progress
+from sessionfx.execution import LocalExecutor, in_threads, load_ahead, progress, progress_bar, show_progress
 from sessionfx.simulate import main as simulate
 from sessionfx.wording import LONGEST_MESSAGE, listed, printable
 
@@ -463,7 +463,7 @@ def test_without_processes_the_work_is_done_in_this_one(
     monkeypatch.setattr(place, fail)
     units = work.in_turn(work.square, *work.numbers(*range(4)))
     with LocalExecutor(2, 1) as executor:
-        executor.prepare(["units_of_work"])
+        load_ahead(["units_of_work"])
         done = {done.unit.name: done.result for done in executor.run_units(units)}
     assert done == {f"unit-{number}": number * number for number in range(4)}
     said = capfd.readouterr().err

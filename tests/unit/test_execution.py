@@ -239,10 +239,6 @@ def test_processors_are_those_of_the_quota_of_container_or_job(
 
 def test_a_process_prepared_in_vain_keeps_nothing_open() -> None:
     """A call that is refused after it began to prepare ends at once, for those too who wait for its output's end."""
-    program = (
-        "from sessionfx.execution import LocalExecutor\n"
-        "with LocalExecutor(2, 1) as executor:\n"
-        "    executor.prepare(['units_of_sleep'])\n"
-    )
+    program = "from sessionfx.execution import load_ahead\nload_ahead(['units_of_sleep'])\n"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1] / "support"), *sys.path])}
     subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment, timeout=300)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import traceback
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -138,9 +138,6 @@ class Executor(ABC):
     def at_a_time(self, need_gb: float) -> int | None:
         """Say how many units that need so much memory each (GB) run at a time; None where that is not known."""
         return None
-
-    def prepare(self, modules: Sequence[str]) -> None:  # noqa: B027 - most have nothing to load
-        """Announce modules that `run_units` will need, long before; an executor may load them meanwhile."""
 
     def run_units(self, ready: Callable[[], Unit | None], *, need_gb: float = 0.0) -> Iterator[Done]:
         """Run units and yield what became of them, as they finish.

@@ -28,6 +28,12 @@ _LONGEST_TMPDIR = 70
 _LIMIT_REACHED = "Most likely a limit of processes is reached (ulimit -u)."
 
 
+def load_ahead(modules: Sequence[str]) -> None:
+    """Let the process that workers are forked from load modules while this one does something else."""
+    with contextlib.suppress(NoWorkersError):  # said where they are needed
+        _start_forkserver(modules)
+
+
 class LocalExecutor(base.Executor):
     """Units in processes, items in threads of this process.
 
@@ -58,12 +64,6 @@ class LocalExecutor(base.Executor):
     def at_a_time(self, need_gb: float) -> int:
         """As many units as were asked for and fit into memory; see `Executor.at_a_time`."""
         return workers_within(self._memory_gb, need_gb, self._n_processes)
-
-    def prepare(self, modules: Sequence[str]) -> None:
-        """Let the process that others are forked from load modules while this one does something else."""
-        if self._n_processes > 1:
-            with contextlib.suppress(NoWorkersError):  # said where they are needed
-                _start_forkserver(modules)
 
     @contextlib.contextmanager
     def _workers(self, need_gb: float, alone: bool) -> Iterator[base.Workers]:

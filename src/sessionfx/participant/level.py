@@ -66,7 +66,7 @@ _COPIES_OF_SURFACES = 6.0
 
 def run_participants(options: Options, raw: Path, contrasts: Sequence[Contrast], executor: Executor) -> int:
     """Run the participant level and return its exit code; a `SessionFXError` stops all participants."""
-    works = _prepare(options, raw, contrasts, executor)
+    works = _prepare(options, raw, contrasts)
     execution = options.execution
     if execution.dry_run:
         for selection, analysis in works:
@@ -129,7 +129,7 @@ def _order(selection: RunSelection) -> list[str]:
 
 
 def _prepare(
-    options: Options, raw: Path, contrasts: Sequence[Contrast], executor: Executor
+    options: Options, raw: Path, contrasts: Sequence[Contrast]
 ) -> list[tuple[RunSelection, ParticipantAnalysis]]:
     """Choose the runs of each task, and refuse before anything is written what cannot be asked of them."""
     wanted = options.selection
@@ -144,8 +144,6 @@ def _prepare(
                 f"--participant-label {label} matches no participant in {listed(roots)}. "
                 f"What exists: {listed(known) or 'none'}."
             )
-    if not options.execution.dry_run:
-        executor.prepare(["sessionfx.participant.analysis", "nilearn.glm.first_level"])
     started = time.monotonic()
     with show_progress("looking for files"):
         dataset = open_dataset(raw, roots, participants=wanted.participant_label, database_dir=wanted.bids_database_dir)

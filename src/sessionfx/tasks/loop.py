@@ -228,7 +228,9 @@ class _Progress:
 class _Queue:
     """What is handed out next: first chains of which all parts are there, then parts, in the order of the chains.
 
-    Chains are looked at when their turn comes; what became of those that are settled then is kept in `settled`.
+    The last few parts of a chain go before chains that are complete: else workers would wait for them at the end, when
+    nothing else is left to do. Chains are looked at when their turn comes; what became of those that are settled then
+    is kept in `settled`.
     """
 
     def __init__(self, found: Iterator[ToDo | Outcome]) -> None:
@@ -241,7 +243,7 @@ class _Queue:
     def next(self) -> Unit | None:
         """Give the next unit; None where there is nothing until another is done."""
         while True:
-            if self._complete:
+            if self._complete and not 0 < len(self._parts) <= len(self.of_unit):
                 progress = self._complete.popleft()
                 chain = progress.to_do.chain
                 unit = Unit(
