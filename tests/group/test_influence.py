@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from sessionfx.cli import main
 from sessionfx.execution import in_this_process
 from sessionfx.group import influence as module
 from sessionfx.group.influence import influence_of, most_influential
+from sessionfx.group.strategies import blocks
 from sessionfx.group.strategies.base import GroupOptions
 from sessionfx.statistics.cluster_influence import ClustersLeftOut
 from sessionfx.statistics.influence import LeaveOneOut
@@ -183,6 +185,22 @@ def test_of_many_participants_some_voxels_stand_for_all(monkeypatch: pytest.Monk
         share = every.table[column] / n
         error = np.sqrt(np.maximum(share * (1 - share), 1 / 200) / 150)
         assert (np.abs(some.table[column] / n - share) < 4.5 * error).all()
+
+
+def test_of_many_participants_one_block_of_maps_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "VOXELS_PER_BLOCK", 1000)
+    study = Study(np.arange(220).reshape(-1, 2) % 5 != 3)
+    question, maps = study.question("mean"), study.maps(4, n_voxels=20_000)
+    (answer,), _ = study.results(question, maps, ("marginal",))
+    stack = stack_of(study.layout, maps, np.ones((20_000, 1, 1), dtype=bool))
+    monkeypatch.setattr(module, "_FITTED", 110 * 200)
+    tracemalloc.start()
+    try:
+        assert "counts scaled up" in influence_of(answer, question, stack, GroupOptions(), in_this_process).note
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < maps.nbytes / 2
 
 
 @pytest.mark.parametrize(("options", "measured", "note"), [
