@@ -13,7 +13,7 @@ import pytest
 
 from bids_trees import filters_named_in
 from calls import QUICK, GroupCaller
-from group_study import GroupStudy, empty_study, group_map, group_path
+from group_study import GroupStudy, empty_study, group_map, group_path, read
 from sessionfx.ask.session_contrasts import MOST_DEFAULT_DIFFERENCES, default_pairs
 from sessionfx.bids.first_level_maps import find_first_level_maps, select_maps
 from sessionfx.options import Selection
@@ -113,6 +113,29 @@ def test_maps_that_enter_and_are_not_named_alike_are_warned_of(tmp_path: Path, c
     called = call(study, tmp_path / "out", *QUICK)
     assert called.code == 0
     assert "not all named alike: 4 maps acq-mb, 2 maps acq-sb" in called.error
+
+
+@pytest.mark.parametrize(
+    ("option", "other"), [("--res 2", "task-x_space-MNI152NLin2009cAsym_res-2_"), ("--space T1w", "task-x_space-T1w_")]
+)
+def test_maps_with_and_without_a_space_or_resolution_are_chosen_by_its_option(
+    tmp_path: Path, call: GroupCaller, option: str, other: str
+) -> None:
+    study = empty_study(tmp_path)
+    without = "task-x_space-MNI152NLin2009cAsym_" if option.startswith("--res") else "task-x_"
+    fill(study, 1.0, start=without, participants=("01", "02"))
+    fill(study, 2.0, start=other, participants=("03", "04"))
+    key, label = option.removeprefix("--").split()
+    mixed = call(study, tmp_path / "out", *QUICK)
+    assert mixed.code == 0
+    assert f"not all named alike: 4 maps without {key}-, 4 maps {key}-{label}." in mixed.error
+    fill(study, 2.0, start=other)
+    call(study, tmp_path / "out", *QUICK).refused(2, "stand for the same participant", f"--{key} none or {option}.")
+    for wanted, value in ((option, 2.0), (f"--{key} none", 1.0)):
+        output = call.done(study, tmp_path / f"out-{value:g}", *QUICK, *wanted.split())
+        (effect,) = output.glob("group/*sessions-mean_strategy-summaryStatistics_stat-effect_statmap.nii.gz")
+        assert (f"_{key}-{label}_" in effect.name) == (value == 2.0)
+        assert read(effect).mean() == pytest.approx(value, abs=0.02)
 
 
 # FitLins' nodes ----------------------------------------------------------------------------------------------

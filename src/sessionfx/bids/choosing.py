@@ -43,7 +43,7 @@ class Kind:
     section : str
         Its entry of `--bids-filter-file`.
     may_be_silent : bool
-        Whether a name without an entity agrees with any label of it: other programs do not name task and space.
+        Whether a name without an entity may agree with any label of it: other programs do not name task and space.
     """
 
     noun: str
@@ -97,7 +97,9 @@ def choose_entities(
             raise CommandLineError(
                 f"There are {kind.noun}s of several {_plural(noun)}: {there}. Choose one with {option}."
             )
-        agreeing = (label, None) if kind.may_be_silent else (label,)
+        # of a space or resolution that is asked for and that some names say, the others are not
+        is_told = key != "task" and wanted in named
+        agreeing = (label, None) if kind.may_be_silent and not is_told else (label,)
         kept = [file for file in kept if file.entities.get(key) in agreeing]
         if not kept:
             raise _nothing(kind, noun, f"{option} {wanted}", there)

@@ -54,7 +54,7 @@ _DATASET_NODES = ("dataset", "group", "study")
 # Folders in which no maps lie
 _OTHER_FOLDERS = ("figures", "log", "logs", "sourcedata", "group")
 # Entities that say what a map is of; in the others maps of one thing may differ
-_SUBJECT_MATTER = ("sub", "ses", "task", "space", "cohort", "res", "contrast", "stat")
+_SUBJECT_MATTER = ("sub", "ses", "contrast", "stat")
 _EXTENSIONS = (Grid.extension, ".nii", *SURFACE_MAPS)
 _ENDINGS = tuple(f"_{STATMAP_SUFFIX}{extension}" for extension in _EXTENSIONS)
 NATIVE = "fsnative"  # the surface of each participant's own
@@ -153,7 +153,7 @@ class FirstLevelMap:
 
     @property
     def others(self) -> dict[str, str]:
-        """The entities in which maps of one thing may differ (`acq`, `desc`, …), in comparable form."""
+        """The entities in which maps of one thing may differ (`res`, `desc`, …), in comparable form."""
         known = (*_SUBJECT_MATTER, "hemi") if self.hemisphere else _SUBJECT_MATTER
         return {key: comparable_label(key, label) for key, label in self.entities.items() if key not in known}
 
@@ -559,6 +559,8 @@ def _remedy(a: FirstLevelMap, b: FirstLevelMap) -> str:
         return "Give one folder with --derivatives, or an output folder without maps of its own."
     if key is not None:
         labels = [stat_map.entities.get(key) for stat_map in (a, b)]
+        if key in ("space", "res"):
+            return f"Choose with --{key} {labels[0] or WITHOUT} or --{key} {labels[1] or WITHOUT}."
         filters = " or ".join(json.dumps({"maps": {LONG_NAMES.get(key, key): label}}) for label in labels)
         return f"Choose with --bids-filter-file, the file holding {filters}."
     if a.node != b.node:
