@@ -13,6 +13,7 @@ from sessionfx.group.strategies import REFERENCE, STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
 from sessionfx.group.strategies.meta import Meta
 from sessionfx.group.strategies.strategy import Strategy, assumptions_table
+from sessionfx.report.methods import GroupWork
 from sessionfx.report.references import read_references
 
 STATISTICS = Path(__file__).parents[2] / "docs" / "statistics.md"
@@ -52,7 +53,7 @@ def test_a_strategy_says_all_that_others_ask_of_it(name: str) -> None:
     strategy = STRATEGIES[name]
     assert strategy.full_title.startswith(strategy.title)
     assert set(strategy.compared_with) <= set(STRATEGIES) - {name}
-    _, works = strategy.methods(GroupOptions())
+    _, works = strategy.methods(GroupOptions(), GroupWork(any_session=True))
     assert works and set(works) <= set(read_references())
 
 

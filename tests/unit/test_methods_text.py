@@ -117,12 +117,23 @@ def test_works_of_the_participant_level_are_numbered_in_the_order_of_the_text() 
 @pytest.mark.slow
 @pytest.mark.parametrize("correction", choices_of("correction"))
 def test_works_of_the_group_level_are_numbered_in_the_order_of_the_text(correction: str) -> None:
-    strategies = [strategy.methods(GroupOptions()) for strategy in STRATEGIES.values()]
-    work = GroupWork(resampled=frozenset({"sign-flipping", "wild-bootstrap"}), compared=True, f_tests=True, reliability=True, adjusted_for=("mood",),
-                     equivalence=True, bayes_factors=True)  # fmt: skip
+    work = GroupWork(resampled=frozenset({"sign-flipping", "wild-bootstrap"}), compared=True, f_tests=True, any_session=True,
+                     groups=True, reliability=True, adjusted_for=("mood",), equivalence=True, bayes_factors=True)  # fmt: skip
+    strategies = [strategy.methods(GroupOptions(), work) for strategy in STRATEGIES.values()]
     model = GroupModel(correction=correction, covariates=("age",), permutations=100,
                        equivalence=0.1, bayes_factor=0.7)  # fmt: skip
     check_numbers(group_methods(model, strategies, work))
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+@pytest.mark.parametrize("name", ["session-model", "summary-statistics", "marginal"])
+def test_tests_over_all_sessions_and_variances_of_groups_are_claimed_where_they_were_there(
+    name: str, *, is_done: bool
+) -> None:
+    text, works = STRATEGIES[name].methods(GroupOptions(), GroupWork(any_session=is_done, groups=is_done))
+    assert ("test over all sessions" in text) == (is_done and name != "marginal")
+    assert ("Groups of participants" in text) == (is_done and name != "session-model")
+    assert len(works) == text.count("{cite}") + (name == "marginal")
 
 
 def test_every_entry_of_the_bibliography_is_read() -> None:

@@ -25,7 +25,7 @@ from sessionfx.group.regions import ContrastRegions, unanswered
 from sessionfx.group.results import Answer, QuestionResults, Reliability, StrategyResult, answers_among
 from sessionfx.group.spool import Spool
 from sessionfx.group.stack import MapStack, maps_needed
-from sessionfx.group.strategies.base import Question
+from sessionfx.group.strategies.base import Question, variance_groups
 from sessionfx.group.strategies.patterns import PatternPlan
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.group.study import DEFAULT_COVERAGE, ContrastStudy
@@ -276,12 +276,17 @@ class ContrastFindings:
         """What the methods text says was done."""
         questions, stack, analysis = self.questions, self.stack, self.analysis
         every = [answer for asked in questions for answer in asked.answers]
+        people = [stack.layout.participants.index(label) for label in stack.layout.unique_participants]
         return GroupWork(
             strategies=frozenset(answer.name for answer in every),
             resampled=frozenset(answer.permutation.scheme for answer in every if answer.permutation is not None),
             compared=any(len(asked.answers) > 1 for asked in questions),
             conditions=any(answer.plan.n_tested for answer in every),
             f_tests=any(bool(asked.answers) and asked.question.is_f_test for asked in questions),
+            any_session=any(bool(asked.answers) and asked.question.sessions.kind == "any" for asked in questions),
+            groups=any(
+                variance_groups(stack.layout, asked.question, analysis.options, people)[0] for asked in questions
+            ),
             reliability=self.reliability is not None,
             adjusted_for=tuple(name for name in analysis.model.session_covariates if name not in analysis.times),
             equivalence=any(answer.equivalence is not None for answer in every),

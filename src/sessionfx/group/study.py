@@ -95,7 +95,7 @@ class GroupAnalysis:
     def methods(self, work: GroupWork) -> MethodsText:
         """Describe what was done, for the methods section of a paper."""
         answered = [strategy for strategy in self.strategies if strategy.name in work.strategies]
-        return group_methods(self.model, [strategy.methods(self.options) for strategy in answered], work)
+        return group_methods(self.model, [strategy.methods(self.options, work) for strategy in answered], work)
 
     @property
     def folder(self) -> Path:

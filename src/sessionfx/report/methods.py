@@ -128,8 +128,9 @@ class GroupWork:
         Names of those that answered some question.
     resampled : frozenset of str
         Schemes by which participants were resampled.
-    compared, f_tests, reliability : bool
-        Whether there were two answers to one question, tests over all sessions, intraclass correlations.
+    compared, f_tests, any_session, groups, reliability : bool
+        Whether there were two answers to one question, F tests, tests of `any`, groups of participants with a variance
+        each, intraclass correlations.
     adjusted_for : tuple of str
         Session covariates that did not serve as time.
     equivalence, bayes_factors : bool
@@ -152,6 +153,8 @@ class GroupWork:
     resampled: frozenset[str] = frozenset()
     compared: bool = False
     f_tests: bool = False
+    any_session: bool = False
+    groups: bool = False
     reliability: bool = False
     adjusted_for: tuple[str, ...] = ()
     equivalence: bool = False

@@ -33,6 +33,7 @@ from sessionfx.group.strategies.designs import MAIN_EFFECTS, MIXTURE, session_de
 from sessionfx.group.strategies.robust_values import FEWEST, NAMES, NO_RESAMPLING, too_few
 from sessionfx.group.strategies.robust_values import NO_BAYES_FACTOR as NO_ROBUST_BAYES_FACTOR
 from sessionfx.group.strategies.strategy import FEW_DOF, Assumptions, Grounds, Strategy
+from sessionfx.report.methods import GroupWork
 from sessionfx.statistics.cluster_influence import ClustersLeftOut
 from sessionfx.statistics.cluster_robust import (
     ALL_SEEN,
@@ -468,7 +469,7 @@ class Marginal(Strategy):
             + ("." if layout.is_balanced else ", and it uses every map there is."),
         )
 
-    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
+    def methods(self, options: GroupOptions, work: GroupWork) -> tuple[str, tuple[str, ...]]:
         """Describe generalised estimating equations with small-sample corrections; see `Strategy.methods`."""
         text = (
             f"{self.title}: all session maps entered a generalised least-squares model with one column per "
@@ -476,7 +477,7 @@ class Marginal(Strategy):
             "restricted maximum likelihood; standard errors were cluster-robust with the CR2 correction, with "
             "Satterthwaite degrees of freedom {cite}, of the design or of the voxel, whichever are fewer."
         )
-        if options.variance != "pooled":
+        if work.groups:
             text += " Groups of participants that were compared, or of unequal size, had a working covariance each."
         if options.robust in self.takes_robust:
             text += (

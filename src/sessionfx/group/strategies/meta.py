@@ -14,6 +14,7 @@ from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Quest
 from sessionfx.group.strategies.participant_values import SummaryStatisticsPlan, plan_values
 from sessionfx.group.strategies.strategy import Grounds, Strategy
 from sessionfx.group.strategies.summary_statistics import SummaryStatistics
+from sessionfx.report.methods import GroupWork
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.meta_analysis import meta_regression, pymare_stats
 
@@ -98,7 +99,7 @@ class Meta(Strategy):
         """Call for care always; see `Strategy.judge`."""
         return Judgement("conditional", "it takes the variances of the maps as known, though few scans estimate them.")
 
-    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
+    def methods(self, options: GroupOptions, work: GroupWork) -> tuple[str, tuple[str, ...]]:
         """Describe the meta-analysis; see `Strategy.methods`."""
         text = (
             f"{self.title}: the session contrast was computed within each participant "

@@ -14,6 +14,7 @@ from sessionfx.group.strategies.base import GroupOptions, MapLayout, PartialMaps
 from sessionfx.group.strategies.designs import session_design
 from sessionfx.group.strategies.strategy import ORDINARY, UNEQUAL_TIMES, Assumptions, Grounds, Strategy
 from sessionfx.group.validity import WITHOUT_SPHERICITY
+from sessionfx.report.methods import GroupWork
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.partial_coverage import Fitted
 from sessionfx.statistics.participant_variance import ParticipantSpectrum, participant_spectrum
@@ -120,7 +121,7 @@ class Mixed(Strategy):
             "freedom.",
         )
 
-    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
+    def methods(self, options: GroupOptions, work: GroupWork) -> tuple[str, tuple[str, ...]]:
         """Describe the mixed-effects model; see `Strategy.methods`."""
         text = (
             f"{self.title}: all session maps entered a model with one column per session and a random "

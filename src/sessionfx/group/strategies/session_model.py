@@ -27,6 +27,7 @@ from sessionfx.group.strategies.designs import (
 )
 from sessionfx.group.strategies.strategy import ORDINARY, UNEQUAL_TIMES, Assumptions, Grounds, Strategy
 from sessionfx.group.validity import NEGLIGIBLE_ICC, POOLED_MEAN, WITHOUT_SPHERICITY
+from sessionfx.report.methods import GroupWork
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import Array, independent_columns, is_estimable, rank_of
 from sessionfx.statistics.multivariate import greenhouse_geisser, residual_covariance
@@ -223,7 +224,7 @@ class SessionModel(Strategy):
             )
         return Judgement("conditional", f"it is exact only under sphericity{evidence.epsilon_words}.")
 
-    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
+    def methods(self, options: GroupOptions, work: GroupWork) -> tuple[str, tuple[str, ...]]:
         """Describe OLS on all session maps; see `Strategy.methods`."""
         text = (
             f"{self.title}: all session maps entered one ordinary least-squares model with one column per "
@@ -231,7 +232,9 @@ class SessionModel(Strategy):
         )
         if options.subject_effect == "auto":
             text += " (participant indicators for differences and trends, none for means)"
-        return text + "; a test over all sessions was corrected for non-sphericity {cite}.", ("greenhouse_geisser",)
+        if not work.any_session:
+            return f"{text}.", ()
+        return text + "; the test over all sessions was corrected for non-sphericity {cite}.", ("greenhouse_geisser",)
 
     def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> Plan:
         """Code sessions and participants; see `Strategy.plan`."""

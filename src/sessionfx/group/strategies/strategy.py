@@ -16,6 +16,7 @@ import numpy as np
 
 from sessionfx.group.judgement import NOTABLE_SPREAD, Evidence, Judgement
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
+from sessionfx.report.methods import GroupWork
 from sessionfx.statistics.cluster_robust import ALL_SEEN, robust_contrast
 from sessionfx.statistics.linear_algebra import is_estimable
 from sessionfx.wording import words_to_label
@@ -189,8 +190,8 @@ class Strategy(ABC):
         """
 
     @abstractmethod
-    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
-        """Describe the strategy for a methods section.
+    def methods(self, options: GroupOptions, work: GroupWork) -> tuple[str, tuple[str, ...]]:
+        """Describe the strategy for a methods section, as far as `work` says that it was done.
 
         Returns
         -------

@@ -9,6 +9,7 @@ from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Quest
 from sessionfx.group.strategies.participant_values import plan_participants
 from sessionfx.group.strategies.robust_values import NAMES, plan_robust_values
 from sessionfx.group.strategies.strategy import FEW_CARRY, FEW_DOF, ORDINARY, Assumptions, Grounds, Strategy
+from sessionfx.report.methods import GroupWork
 from sessionfx.statistics.cluster_robust import robust_contrast
 
 # Welch's test, and its like for several values, find too much where a small group decides: at 1 ‰ 3 to 14 ‰ with groups
@@ -78,13 +79,14 @@ class SummaryStatistics(Strategy):
             )
         return Judgement("yes", "it compares participants' own values, however their sessions co-vary.")
 
-    def methods(self, options: GroupOptions) -> tuple[str, tuple[str, ...]]:
+    def methods(self, options: GroupOptions, work: GroupWork) -> tuple[str, tuple[str, ...]]:
         """Describe the summary-statistics approach; see `Strategy.methods`."""
         text = (
             f"{self.title}: the session contrast was computed within each participant "
             f"({options.fixed_effects} weights for means) and tested over participants by a t test "
-            "(summary statistics approach {cite}); a test over all sessions was Hotelling's T² {cite}."
+            "(summary statistics approach {cite})."
         )
+        works = ["mumford"]
         if options.robust != "none":
             weights = ", with a variance for each group" if options.robust == "trimmed" else ""
             text = (
@@ -93,13 +95,16 @@ class SummaryStatistics(Strategy):
                 "that outlying participants count less."
             )
             return text, _ROBUST_WORKS[options.robust]
-        if options.variance != "pooled":
+        if work.any_session:
+            text += " The test over all sessions was Hotelling's T² {cite}."
+            works.append("hotelling")
+        if work.groups:
             text += (
                 " Groups of participants that were compared, or of unequal size, had a variance each, with "
                 "Welch–Satterthwaite degrees of freedom {cite}."
             )
-            return text, ("mumford", "hotelling", "welch")
-        return text, ("mumford", "hotelling")
+            works.append("welch")
+        return text, tuple(works)
 
     def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> Plan:
         """Choose the participants whose sessions can answer the question; see `Strategy.plan`."""
