@@ -26,26 +26,13 @@ _RESPONSE_SUFFIX = re.compile(r"_(derivative|dispersion|delay_\d+)\Z")
 
 @dataclass(frozen=True)
 class Contrast:
-    """A first-level contrast.
+    """A first-level contrast."""
 
-    Attributes
-    ----------
-    label : str
-        Label in file names (`contrast-<label>`).
-    expression : str
-        As written, without the name.
-    weights : dict of str to float
-        Weight per condition; empty for an F test, whose rows have them.
-    tested : tuple of Contrast
-        The rows of an F test; empty for a t test.
-    parts : tuple of (str, Contrast)
-        Of a contrast over tasks, that of each; empty for a contrast within a task.
-    """
-
-    label: str
-    expression: str
-    weights: dict[str, float]
-    tested: tuple[Contrast, ...] = ()
+    label: str  # label in file names (`contrast-<label>`)
+    expression: str  # as written, without the name
+    weights: dict[str, float]  # weight per condition; empty for an F test, whose rows have them
+    tested: tuple[Contrast, ...] = ()  # the rows of an F test; empty for a t test
+    # of a contrast over tasks, that of each; empty for a contrast within a task
     parts: tuple[tuple[str, Contrast], ...] = ()
 
     def of_task(self, task: str) -> Contrast:

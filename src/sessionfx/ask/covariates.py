@@ -54,40 +54,23 @@ _SPECIAL_NAME = re.compile(rf"`[^`]*`|{_PART}:{_PART}|{_QUALIFIED}")
 
 @dataclass(frozen=True)
 class Covariates:
-    """Covariates of the participants who have all of them.
+    """Covariates of the participants who have all of them."""
 
-    Attributes
-    ----------
-    participants : tuple of str
-        The n participants with complete values, in the order given.
-    columns : tuple of str
-        Names of the Q columns: `age` for a numeric covariate, `group[patient]` for a level of a categorical one.
-    values : ndarray of shape (n, Q)
-        Numeric covariates centred over these participants, categorical ones sum-coded (the last level is −1 in
-        each of its covariate's columns).
-    levels : dict of str to tuple of str
-        Levels of each categorical covariate, in natural order.
-    interactions : tuple of (str, str)
-        Pairs of covariates whose columns are multiplied.
-    session_columns : tuple of str
-        Names of the R covariates of sessions.
-    session_values : dict of (str, str) to tuple of float
-        Their R values as they stand in the files, by participant and session.
-    left_out : dict of str to str
-        Participants left out, and why: a phrase that continues `sub-03 …`.
-    warnings : tuple of str
-        What a reader should know of how each is coded.
-    """
-
-    participants: tuple[str, ...]
+    participants: tuple[str, ...]  # the n participants with complete values, in the order given
+    # names of the Q columns: `age` for a numeric covariate, `group[patient]` for a level of a categorical one
     columns: tuple[str, ...]
+    # (n, Q): numeric covariates centred over these participants, categorical ones sum-coded (the last level is −1 in
+    # each of its covariate's columns)
     values: NDArray[np.float64]
+    # levels of each categorical covariate, in natural order
     levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    interactions: tuple[tuple[str, str], ...] = ()
-    session_columns: tuple[str, ...] = ()
+    interactions: tuple[tuple[str, str], ...] = ()  # pairs of covariates whose columns are multiplied
+    session_columns: tuple[str, ...] = ()  # names of the R covariates of sessions
+    # their R values as they stand in the files, by participant and session
     session_values: dict[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
+    # participants left out, and why: a phrase that continues `sub-03 …`
     left_out: dict[str, str] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what a reader should know of how each is coded
 
     @classmethod
     def none(cls, participants: Iterable[str]) -> Covariates:
@@ -121,27 +104,14 @@ class Covariates:
 
 @dataclass(frozen=True)
 class GroupContrast:
-    """One question about the participants.
+    """One question about the participants."""
 
-    Attributes
-    ----------
-    label : str
-        Label in file names, of ASCII letters and digits; empty for the intercept.
-    text : str
-        As written, for people.
-    weights : tuple of float
-        Over the intercept and the Q columns of the covariates; empty for an F test.
-    covariate : str
-        The numeric covariate that an effect is per unit of; empty for levels, the intercept and F tests.
-    tested : tuple of tuple of float
-        Weights of the rows of an F test; empty for a t test.
-    """
-
-    label: str
-    text: str
-    weights: tuple[float, ...]
+    label: str  # label in file names, of ASCII letters and digits; empty for the intercept
+    text: str  # as written, for people
+    weights: tuple[float, ...]  # over the intercept and the Q columns of the covariates; empty for an F test
+    # the numeric covariate that an effect is per unit of; empty for levels, the intercept and F tests
     covariate: str = field(default="", compare=False)
-    tested: tuple[tuple[float, ...], ...] = ()
+    tested: tuple[tuple[float, ...], ...] = ()  # weights of the rows of an F test; empty for a t test
 
     @property
     def is_f_test(self) -> bool:
@@ -361,18 +331,10 @@ def _check_rank(values: NDArray[np.float64], columns: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True)
 class _Term:
-    """What a name in a group contrast stands for: a numeric covariate, a level of a categorical one, or two of these.
+    """What a name in a group contrast is: a numeric covariate, a level of a categorical one, or two of these."""
 
-    Attributes
-    ----------
-    covariates : tuple of str
-        One, or the two of an interaction.
-    levels : tuple of str or None
-        A level of each that is categorical, None for one that is numeric.
-    """
-
-    covariates: tuple[str, ...]
-    levels: tuple[str | None, ...] = (None,)
+    covariates: tuple[str, ...]  # one, or the two of an interaction
+    levels: tuple[str | None, ...] = (None,)  # a level of each that is categorical, None for one that is numeric
 
     @property
     def slope(self) -> str:

@@ -40,23 +40,12 @@ _CONDITION = re.compile(r"\s*(`[^`]+`|[^`:]+?)\s*:(.*)", re.DOTALL)
 
 @dataclass(frozen=True)
 class EventFilter:
-    """Which events are modelled.
+    """Which events are modelled."""
 
-    Attributes
-    ----------
-    text : str
-        As written.
-    column : str
-    comparison : str
-        One of = != < <= > >=.
-    values : tuple of str
-        One number for an order; texts elsewhere, of which the cell is one, or none.
-    """
-
-    text: str
+    text: str  # as written
     column: str
-    comparison: str
-    values: tuple[str, ...]
+    comparison: str  # one of = != < <= > >=
+    values: tuple[str, ...]  # one number for an order; texts elsewhere, of which the cell is one, or none
 
     @property
     def needs_numbers(self) -> bool:
@@ -73,27 +62,14 @@ class EventFilter:
 
 @dataclass(frozen=True)
 class Modulator:
-    """A modulator, ``factor * column + constant``.
+    """A modulator, ``factor * column + constant``."""
 
-    Attributes
-    ----------
-    text : str
-        As written.
-    column : str
-        Of the events.
-    factor, constant : float
-    condition : str or None
-        Whose responses vary; None: those of every condition.
-    name : str or None
-        That the user gave it.
-    """
-
-    text: str
-    column: str
+    text: str  # as written
+    column: str  # of the events
     factor: float = 1.0
     constant: float = 0.0
-    condition: str | None = None
-    name: str | None = None
+    condition: str | None = None  # whose responses vary; None: those of every condition
+    name: str | None = None  # that the user gave it
 
     def column_of(self, condition: str) -> str:
         """Name the modulated column of a condition."""
@@ -109,28 +85,16 @@ class Modulator:
 
 @dataclass(frozen=True, kw_only=True)
 class EventModel:
-    """How the events of all runs become regressors.
+    """How the events of all runs become regressors."""
 
-    Attributes
-    ----------
-    condition_columns : tuple of str
-        Columns whose values are the conditions; empty: `trial_type`, as far as a file has it.
-    recodes : dict of str to str
-        New names of conditions by the old ones; no name: their events are not modelled.
-    filters : tuple of EventFilter
-        All must hold.
-    duration_column : str
-    modulators : tuple of Modulator
-    is_centred : bool
-        Whether modulators without a constant of their own are centred within run and condition.
-    """
-
+    # columns whose values are the conditions; empty: `trial_type`, as far as a file has it
     condition_columns: tuple[str, ...] = ()
+    # new names of conditions by the old ones; no name: their events are not modelled
     recodes: Mapping[str, str] = field(default_factory=dict)
-    filters: tuple[EventFilter, ...] = ()
+    filters: tuple[EventFilter, ...] = ()  # all must hold
     duration_column: str = "duration"
     modulators: tuple[Modulator, ...] = ()
-    is_centred: bool = True
+    is_centred: bool = True  # whether modulators without a constant of their own are centred within run and condition
 
     @property
     def columns(self) -> dict[str, str]:

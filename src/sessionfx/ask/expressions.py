@@ -39,21 +39,11 @@ class ExpressionError(ValueError):
 
 @dataclass(frozen=True)
 class LinearExpression:
-    """A weighted sum of names.
+    """A weighted sum of names."""
 
-    Attributes
-    ----------
-    text : str
-        As written.
-    weights : dict of str to float
-        Weight per name, in order of appearance; none is zero.
-    label : str
-        camelCase label for file names; empty where the text holds no ASCII letter or digit.
-    """
-
-    text: str
-    weights: dict[str, float]
-    label: str
+    text: str  # as written
+    weights: dict[str, float]  # weight per name, in order of appearance; none is zero
+    label: str  # camelCase label for file names; empty where the text holds no ASCII letter or digit
 
 
 class _Token(NamedTuple):

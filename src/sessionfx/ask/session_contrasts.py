@@ -37,37 +37,20 @@ _TREND = re.compile(rf"({'|'.join(_NAMED_DEGREES)}|degree-[1-9])(?:\(([^()]+)\))
 
 @dataclass(frozen=True)
 class SessionContrast:
-    """One question about the sessions.
+    """One question about the sessions."""
 
-    Attributes
-    ----------
-    label : str
-        Label in file names (`sessions-<label>`).
-    text : str
-        As written, for people.
-    kind : {'mean', 'trend', 'weights', 'any', 'measured trend'}
-        `mean` and `trend` adapt to the sessions a participant has; `weights` do not. `any` is several contrasts
-        at once, `measured trend` is over a session covariate; neither has weights that hold for every participant.
-    sessions : tuple of str
-        The study sessions, in time order.
-    weights : tuple of float
-        One weight per study session, for a participant who has them all; empty where the question has no
-        meaning (a trend over one session), and for `any` and `measured trend`.
-    time : str or None
-        The session covariate that a `measured trend` is over.
-    order_source : str
-        What the order of the sessions is taken from, in words.
-    degree : int
-        Of a trend: 1 is the slope of a straight line, 2 the coefficient of the square in a parabola, and so on.
-    """
-
-    label: str
-    text: str
+    label: str  # label in file names (`sessions-<label>`)
+    text: str  # as written, for people
+    # `mean` and `trend` adapt to the sessions a participant has; `weights` do not. `any` is several contrasts at once,
+    # `measured trend` is over a session covariate; neither has weights that hold for every participant.
     kind: Literal["mean", "trend", "weights", "any", "measured trend"]
-    sessions: tuple[str, ...]
+    sessions: tuple[str, ...]  # the study sessions, in time order
+    # one weight per study session, for a participant who has them all; empty where the question has no meaning (a trend
+    # over one session), and for `any` and `measured trend`
     weights: tuple[float, ...]
-    time: str | None = None
-    order_source: str = ""
+    time: str | None = None  # the session covariate that a `measured trend` is over
+    order_source: str = ""  # what the order of the sessions is taken from, in words
+    # of a trend: 1 is the slope of a straight line, 2 the coefficient of the square in a parabola, and so on
     degree: int = 1
 
     @property

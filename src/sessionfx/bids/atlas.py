@@ -51,28 +51,14 @@ _NEAR_MM = 6.0
 
 @dataclass(frozen=True)
 class Atlas:
-    """Regions of a brain.
+    """Regions of a brain."""
 
-    Attributes
-    ----------
-    labels : ndarray of int, of the space's shape
-        0 where there is no region.
-    space : Space
-        Where the labels lie, which may be another one than that of maps.
-    names : mapping of int to str
-    files : tuple of Path
-        Those of the labels, and the table where the names are from one.
-    label : str
-        In file names.
-    source : (Path, Path or None)
-        The file that was given and the table that names its regions, if any, to read it by again.
-    """
-
-    labels: NDArray[np.int_]
-    space: Space
+    labels: NDArray[np.int_]  # of the space's shape: 0 where there is no region
+    space: Space  # where the labels lie, which may be another one than that of maps
     names: Mapping[int, str]
-    files: tuple[Path, ...] = ()
-    label: str = "atlas"
+    files: tuple[Path, ...] = ()  # those of the labels, and the table where the names are from one
+    label: str = "atlas"  # in file names
+    # the file that was given and the table that names its regions, if any, to read it by again
     source: tuple[Path, Path | None] = (Path(), None)
 
     @cached_property

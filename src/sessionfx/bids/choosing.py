@@ -34,20 +34,11 @@ OfTask = TypeVar("OfTask")
 
 @dataclass(frozen=True)
 class Kind:
-    """What is chosen among.
+    """What is chosen among."""
 
-    Attributes
-    ----------
-    noun : str
-        In messages.
-    section : str
-        Its entry of `--bids-filter-file`.
-    may_be_silent : bool
-        Whether a name without an entity may agree with any label of it: other programs do not name task and space.
-    """
-
-    noun: str
-    section: str
+    noun: str  # in messages
+    section: str  # its entry of `--bids-filter-file`
+    # whether a name without an entity may agree with any label of it: other programs do not name task and space
     may_be_silent: bool
 
 

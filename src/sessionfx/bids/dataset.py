@@ -61,23 +61,12 @@ class UnreadableDescriptionError(DatasetError):
 
 @dataclass(frozen=True)
 class IndexedFile:
-    """One file of a dataset.
+    """One file of a dataset."""
 
-    Attributes
-    ----------
-    path : Path
-        Absolute path.
-    root : Path
-        The dataset it belongs to.
-    entities : dict of str to str
-        Short BIDS keys (`sub`, `ses`, …) and labels, from the file name.
-    suffix, extension : str
-        For example `bold` and `.nii.gz`.
-    """
-
-    path: Path
-    root: Path
-    entities: dict[str, str]
+    path: Path  # absolute path
+    root: Path  # the dataset it belongs to
+    entities: dict[str, str]  # short BIDS keys (`sub`, `ses`, …) and labels, from the file name
+    # suffix, extension: for example `bold` and `.nii.gz`
     suffix: str
     extension: str
 
@@ -95,24 +84,14 @@ class IndexedFile:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A raw dataset and the derivatives to read with it.
+    """A raw dataset and the derivatives to read with it."""
 
-    Attributes
-    ----------
-    raw : Path
-        Root of the raw dataset.
-    derivatives : tuple of Path
-        Roots of the derivative datasets.
-    raw_files, derivative_files : tuple of IndexedFile
-        What is relevant in them.
-    unnamed : tuple of Path
-        Files of the derivatives that end as relevant ones do, but are not named as BIDS names files.
-    """
-
-    raw: Path
-    derivatives: tuple[Path, ...]
+    raw: Path  # root of the raw dataset
+    derivatives: tuple[Path, ...]  # roots of the derivative datasets
+    # raw_files, derivative_files: what is relevant in them
     raw_files: tuple[IndexedFile, ...]
     derivative_files: tuple[IndexedFile, ...]
+    # files of the derivatives that end as relevant ones do, but are not named as BIDS names files
     unnamed: tuple[Path, ...] = ()
 
 

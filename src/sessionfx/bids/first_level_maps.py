@@ -65,23 +65,15 @@ class FirstLevelMap:
     """One effect map of one participant and session.
 
     A large study has tens of thousands: names are kept as text, and paths made of it when they are asked for.
-
-    Attributes
-    ----------
-    entities : dict of str to str
-        Of its name.
-    root : Path
-        The derivative folder it was found in.
-    effect_name, variance_name : str
-        The files, from there; of those of both hemispheres the name of both together. No variance where it is empty.
-    further : tuple of FirstLevelMap
-        For an F test over conditions: of the same participant and session those of its further rows.
     """
 
-    entities: dict[str, str]
-    root: Path
+    entities: dict[str, str]  # of its name
+    root: Path  # the derivative folder it was found in
+    # effect_name, variance_name: The files, from there; of those of both hemispheres the name of both together. No
+    # variance where it is empty.
     effect_name: str
     variance_name: str = ""
+    # for an F test over conditions: of the same participant and session those of its further rows
     further: tuple[FirstLevelMap, ...] = ()
 
     @property
@@ -160,48 +152,25 @@ class FirstLevelMap:
 
 @dataclass(frozen=True)
 class FoundMaps:
-    """What a search for first-level maps gives.
+    """What a search for first-level maps gives."""
 
-    Attributes
-    ----------
-    maps : tuple of FirstLevelMap
-        Of sessions, and of participants whose maps belong to no session; of hemispheres one by one.
-    participants : dict of str to str
-        Why a participant with a folder may have no such map, by label.
-    f_tests : frozenset of str
-        Labels of F tests within participants, which have no effect map.
-    """
-
+    # of sessions, and of participants whose maps belong to no session; of hemispheres one by one
     maps: tuple[FirstLevelMap, ...]
-    participants: Mapping[str, str]
-    f_tests: frozenset[str] = frozenset()
+    participants: Mapping[str, str]  # why a participant with a folder may have no such map, by label
+    f_tests: frozenset[str] = frozenset()  # labels of F tests within participants, which have no effect map
 
 
 @dataclass(frozen=True)
 class MapSelection:
-    """Maps of one task in one space.
+    """Maps of one task in one space."""
 
-    Attributes
-    ----------
-    entities : dict
-        task, space, cohort and res of the outputs, and den and hemi where they have one.
-    order : SessionOrder
-        Study sessions in time order.
-    maps : dict of str to tuple of FirstLevelMap
-        By contrast label, ordered by participant and session.
-    f_tests : dict of str to Contrast
-        F tests over conditions, by their labels, which `maps` has too: each map with those of the further rows.
-    absent : dict of str to dict of str to str
-        By contrast label: participants who could have had a map of it and have none, and why ("has no …").
-    warnings : tuple of str
-        What a reader should know of the choice, as sentences.
-    """
-
-    entities: dict[str, str | None]
-    order: SessionOrder
-    maps: dict[str, tuple[FirstLevelMap, ...]]
+    entities: dict[str, str | None]  # task, space, cohort and res of the outputs, and den and hemi where they have one
+    order: SessionOrder  # study sessions in time order
+    maps: dict[str, tuple[FirstLevelMap, ...]]  # by contrast label, ordered by participant and session
+    # by contrast label: participants who could have had a map of it and have none, and why ("has no …")
     absent: dict[str, dict[str, str]] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what a reader should know of the choice, as sentences
+    # F tests over conditions, by their labels, which `maps` has too: each map with those of the further rows
     f_tests: dict[str, Contrast] = field(default_factory=dict)
 
     @property

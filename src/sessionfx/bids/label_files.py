@@ -34,21 +34,11 @@ _NO_REGION = re.compile(r"\?\?\?|unknown|.*medial[ _]?wall", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels as their files have them.
+    """Labels as their files have them."""
 
-    Attributes
-    ----------
-    values : ndarray of int
-        Of the space's shape; 0 is no region.
-    space : Space
-    names : dict of int to str
-        By the files' own tables, of labels that occur.
-    files : tuple of Path
-    """
-
-    values: NDArray[np.int_]
+    values: NDArray[np.int_]  # of the space's shape; 0 is no region
     space: Space
-    names: dict[int, str]
+    names: dict[int, str]  # by the files' own tables, of labels that occur
     files: tuple[Path, ...]
 
 

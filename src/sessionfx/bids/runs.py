@@ -59,41 +59,21 @@ _MASK = _Companion("mask", ("mask",), IMAGE_EXTENSIONS, ignored=("desc", "res"),
 
 @dataclass(frozen=True)
 class RunInputs:
-    """One run and its files.
+    """One run and its files."""
 
-    Attributes
-    ----------
-    entities : dict of str to str
-        Entities of the acquired run (`sub`, `ses`, `task`, `run`, `acq`, …), without space, res and desc.
-    bold : Path
-        Preprocessed 4-D image, CIFTI series, or GIFTI series of a hemisphere.
-    mask, events, confounds : Path or None
-        None where the dataset has none for this run.
-    regressors : Path or None
-        The user's own, where they are asked for.
-    other_hemisphere : Path or None
-        Where `bold` is that of the left one, and both are analysed.
-    meshes : mapping of str to tuple of Path
-        Of the hemispheres of a surface, where there are any.
-    metadata : dict
-        JSON fields of the run, inherited (raw dataset first, derivatives over it).
-    problem : str or None
-        Why this run cannot be analysed (unreadable sidecar, two files where one is wanted).
-    warnings : tuple of str
-        What a reader should know of these files, as sentences.
-    """
-
+    # entities of the acquired run (`sub`, `ses`, `task`, `run`, `acq`, …), without space, res and desc
     entities: dict[str, str]
-    bold: Path
+    bold: Path  # preprocessed 4-D image, CIFTI series, or GIFTI series of a hemisphere
+    # mask, events, confounds: None where the dataset has none for this run
     mask: Path | None
     events: Path | None
     confounds: Path | None
-    metadata: dict[str, Any]
-    problem: str | None = None
-    warnings: tuple[str, ...] = ()
-    regressors: Path | None = None
-    other_hemisphere: Path | None = None
-    meshes: MeshFiles = field(default_factory=dict)
+    metadata: dict[str, Any]  # JSON fields of the run, inherited (raw dataset first, derivatives over it)
+    problem: str | None = None  # why this run cannot be analysed (unreadable sidecar, two files where one is wanted)
+    warnings: tuple[str, ...] = ()  # what a reader should know of these files, as sentences
+    regressors: Path | None = None  # the user's own, where they are asked for
+    other_hemisphere: Path | None = None  # where `bold` is that of the left one, and both are analysed
+    meshes: MeshFiles = field(default_factory=dict)  # of the hemispheres of a surface, where there are any
 
     @property
     def images(self) -> tuple[Path, ...]:
@@ -124,24 +104,13 @@ class RunInputs:
 
 @dataclass(frozen=True)
 class RunSelection:
-    """What is analysed: one task in one space.
+    """What is analysed: one task in one space."""
 
-    Attributes
-    ----------
-    entities : dict of str to str or None
-        `task`, `space`, `cohort` and `res` of all outputs; None where the files carry no such entity.
-    order : SessionOrder
-        Study sessions in time order, whichever participants are asked for.
-    runs : dict of str to tuple of RunInputs
-        Runs by participant, in natural order.
-    warnings : tuple of str
-        What a reader should know of the choice, as sentences.
-    """
-
+    # `task`, `space`, `cohort` and `res` of all outputs; None where the files carry no such entity
     entities: dict[str, str | None]
-    order: SessionOrder
-    runs: dict[str, tuple[RunInputs, ...]]
-    warnings: tuple[str, ...] = ()
+    order: SessionOrder  # study sessions in time order, whichever participants are asked for
+    runs: dict[str, tuple[RunInputs, ...]]  # runs by participant, in natural order
+    warnings: tuple[str, ...] = ()  # what a reader should know of the choice, as sentences
 
     @property
     def sessions(self) -> tuple[str, ...]:

@@ -35,21 +35,11 @@ _NUMBERED = re.compile(r"(\D*)(\d+)(\D*)\Z", re.ASCII)
 
 @dataclass(frozen=True)
 class SessionOrder:
-    """Session labels in time order.
+    """Session labels in time order."""
 
-    Attributes
-    ----------
-    labels : tuple of str
-        Empty for a dataset without sessions.
-    source : str
-        What the order is taken from.
-    warnings : tuple of str
-        What a reader should know, as sentences.
-    """
-
-    labels: tuple[str, ...]
-    source: Source
-    warnings: tuple[str, ...] = ()
+    labels: tuple[str, ...]  # empty for a dataset without sessions
+    source: Source  # what the order is taken from
+    warnings: tuple[str, ...] = ()  # what a reader should know, as sentences
 
     @property
     def is_known(self) -> bool:

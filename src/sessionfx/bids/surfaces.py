@@ -54,19 +54,11 @@ def contents_of(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class SurfaceSeries:
-    """A series of volumes that are no voxel grid, read as a whole.
+    """A series of volumes that are no voxel grid, read as a whole."""
 
-    Attributes
-    ----------
-    data : ndarray of shape (T, n)
-    space : Surface or Grayordinates
-    repetition_time : float or None
-        What the file says (s); None where it says none, as GIFTI files do not.
-    """
-
-    data: NDArray[np.float64]
+    data: NDArray[np.float64]  # (T, n)
     space: Space
-    repetition_time: float | None = None
+    repetition_time: float | None = None  # what the file says (s); None where it says none, as GIFTI files do not
 
 
 def read_surfaces(paths: Sequence[Path]) -> SurfaceSeries:

@@ -51,21 +51,11 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # file systems that know
 
 @dataclass(frozen=True)
 class Written:
-    """A file that is whole on the disk under a temporary name.
+    """A file that is whole on the disk under a temporary name."""
 
-    Attributes
-    ----------
-    path : Path
-        Where it is to be.
-    temporary : str
-        Its name beside that.
-    state : dict
-        What tells later whether it is still the same: its size, of a design also a digest.
-    """
-
-    path: Path
-    temporary: str
-    state: dict[str, Any]
+    path: Path  # where it is to be
+    temporary: str  # its name beside that
+    state: dict[str, Any]  # what tells later whether it is still the same: its size, of a design also a digest
 
 
 # What a block of `collected` has written so far

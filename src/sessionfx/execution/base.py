@@ -37,43 +37,21 @@ _LOOK_SECONDS = 5.0
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Unit:
-    """A piece of work that is handed out.
+    """A piece of work that is handed out."""
 
-    Attributes
-    ----------
-    name : str
-        As it is called in messages.
-    function : callable
-        Of a module, so that other processes find it.
-    arguments : tuple
-        They and the result can be pickled.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...] = ()
+    name: str  # as it is called in messages
+    function: Callable[..., Any]  # of a module, so that other processes find it
+    arguments: tuple[Any, ...] = ()  # they and the result can be pickled
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a unit failed.
+    """Why a unit failed."""
 
-    Attributes
-    ----------
-    message : str
-        One paragraph.
-    details : str
-        Traceback.
-    expected : bool
-        Whether it is a problem the program knows (bad data), not a crash.
-    is_of_data : bool
-        Whether the data cannot be analysed, so that a rerun would fail too.
-    """
-
-    message: str
-    details: str
-    expected: bool
-    is_of_data: bool = False
+    message: str  # one paragraph
+    details: str  # traceback
+    expected: bool  # whether it is a problem the program knows (bad data), not a crash
+    is_of_data: bool = False  # whether the data cannot be analysed, so that a rerun would fail too
 
 
 @dataclass(frozen=True)

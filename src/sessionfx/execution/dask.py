@@ -42,21 +42,11 @@ _SEE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Requirements:
-    """What every worker must offer.
+    """What every worker must offer."""
 
-    Attributes
-    ----------
-    output_dir : Path
-        Absolute; seen and writable under the same path.
-    inputs : tuple of Path
-        Absolute; folders seen under the same path.
-    n_threads : int
-        Threads of the linear algebra.
-    """
-
-    output_dir: Path
-    inputs: tuple[Path, ...]
-    n_threads: int
+    output_dir: Path  # absolute; seen and writable under the same path
+    inputs: tuple[Path, ...]  # absolute; folders seen under the same path
+    n_threads: int  # threads of the linear algebra
 
 
 class DaskExecutor(Executor):

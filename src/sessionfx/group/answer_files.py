@@ -55,20 +55,11 @@ _PERMUTATION_FIELDS = {
 
 @dataclass(frozen=True)
 class AnswerFiles:
-    """Writes the answer of one strategy to one question.
+    """Writes the answer of one strategy to one question."""
 
-    Attributes
-    ----------
-    files : GroupFiles
-        Of the first-level contrast.
-    question : Question
-    strategy : str
-        Its label in file names.
-    """
-
-    files: GroupFiles
+    files: GroupFiles  # of the first-level contrast
     question: Question
-    strategy: str
+    strategy: str  # its label in file names
 
     @property
     def _entities(self) -> dict[str, str | None]:

@@ -55,53 +55,26 @@ UNLEARNED = "What it must learn from all voxels is learned from maps that share 
 
 @dataclass(frozen=True)
 class GroupEstimates:
-    """What two passes over the maps give.
-
-    Attributes
-    ----------
-    evidence : Evidence
-    reliability : dict of str to ndarray of shape (V,)
-        See `evidence.gather`.
-    mean : StrategyResult
-        The mean over sessions by the strategy of reference.
-    results : list of tuple of StrategyResult
-        Of each question, by the strategies in order, without permutations.
-    likeness : Likeness
-    """
+    """What two passes over the maps give."""
 
     evidence: Evidence
-    reliability: dict[str, NDArray[np.float64]]
-    mean: StrategyResult
-    results: list[tuple[StrategyResult, ...]]
+    reliability: dict[str, NDArray[np.float64]]  # shape (V,) each: see `evidence.gather`
+    mean: StrategyResult  # the mean over sessions by the strategy of reference
+    results: list[tuple[StrategyResult, ...]]  # of each question, by the strategies in order, without permutations
     likeness: Likeness
 
 
 @dataclass(frozen=True)
 class GroupEstimator:
-    """How the questions about one contrast are answered.
-
-    Attributes
-    ----------
-    strategies : tuple of Strategy
-    options : GroupOptions
-    model : GroupModel
-    executor : Executor
-        Where blocks of voxels and of permutations are computed.
-    n_threads : int
-        That put answers where they live and threshold them.
-    atlases : tuple of Atlas
-        That name the regions of peaks.
-    spool : Spool or None
-        Where answers are kept; in memory where there is none.
-    """
+    """How the questions about one contrast are answered."""
 
     strategies: tuple[Strategy, ...]
     options: GroupOptions
     model: GroupModel
-    executor: Executor
-    n_threads: int = 1
-    atlases: tuple[Atlas, ...] = ()
-    spool: Spool | None = None
+    executor: Executor  # where blocks of voxels and of permutations are computed
+    n_threads: int = 1  # that put answers where they live and threshold them
+    atlases: tuple[Atlas, ...] = ()  # that name the regions of peaks
+    spool: Spool | None = None  # where answers are kept; in memory where there is none
 
     def estimate(self, questions: Sequence[Question], stack: MapStack, sessions: Sequence[str]) -> GroupEstimates:
         """Estimate all questions by all strategies in two passes over the maps; `sessions` are the study's.

@@ -104,19 +104,11 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _Trial:
-    """Everything that is simulated of one question.
-
-    Attributes
-    ----------
-    question : Question
-    added : ndarray of shape (N,)
-        The true effect at each map, for power.
-    rows : list of (dict, list of _Tally)
-        Of the table, with who estimates the null maps, and who those with the effect, where these are simulated.
-    """
+    """Everything that is simulated of one question."""
 
     question: Question
-    added: NDArray[np.float64]
+    added: NDArray[np.float64]  # (N,): the true effect at each map, for power
+    # of the table, with who estimates the null maps, and who those with the effect, where these are simulated
     rows: list[tuple[dict[str, Any], list[_Tally]]]
 
     def go_through(self, drawn: NullMaps, n_voxels: int, *, counting: bool) -> None:

@@ -229,32 +229,18 @@ def _over_voxels(
 
 @dataclass(frozen=True)
 class _Inquiry:
-    """What is asked of every block.
+    """What is asked of every block."""
 
-    Attributes
-    ----------
-    cells : ndarray of shape (N, S)
-        Ones where a map is of a session.
-    spectra : tuple of ParticipantSpectrum
-        With one mean and with one per session; empty where participants and sessions cannot be told apart.
-    complete : ndarray of shape (n, S) of int
-    missed : (ParticipantSpectrum, MixedContrast) or None
-    pairs : dict of (int, int) to (int list, int list)
-        For two sessions the rows of the participants who have both.
-    dropout : DropoutCheck or None
-    checks : tuple of ValueCheck
-    step : int
-        Of so many voxels one is looked at by the last two.
-    """
-
-    cells: NDArray[np.float64]
+    cells: NDArray[np.float64]  # (N, S): ones where a map is of a session
+    # with one mean and with one per session; empty where participants and sessions cannot be told apart
     spectra: tuple[ParticipantSpectrum, ...]
-    complete: NDArray[np.int_]
+    complete: NDArray[np.int_]  # (n, S)
     missed: tuple[ParticipantSpectrum, MixedContrast] | None
+    # for two sessions the rows of the participants who have both
     pairs: dict[tuple[int, int], tuple[list[int], list[int]]]
     dropout: DropoutCheck | None
     checks: tuple[ValueCheck, ...]
-    step: int
+    step: int  # of so many voxels one is looked at by the last two
 
     @classmethod
     def of(cls, layout: MapLayout, sessions: Sequence[str], checks: tuple[ValueCheck, ...], step: int) -> _Inquiry:

@@ -61,45 +61,26 @@ AT_FEW = (
 
 @dataclass(frozen=True)
 class Influence:
-    """How the answer to report depends on each participant.
+    """How the answer to report depends on each participant."""
 
-    Attributes
-    ----------
-    table : DataFrame
-        A row per participant: `participant`; suprathreshold voxels `n_lost` and `n_gained` without them; `peak_z`
-        without them, its `change_of_peak_z`, and the `largest_change_of_z` anywhere; with `--robust` the `mean_weight`
-        in percent. NaN without whom there is no answer.
-    note : str
-        How voxels were counted, or why there is no table; empty where nothing is to be said.
-    n_above : int
-        Suprathreshold voxels of the answer, of those that are looked at.
-    peak_z : float
-        Its z of largest size there.
-    """
-
+    # A row per participant: `participant`; suprathreshold voxels `n_lost` and `n_gained` without them; `peak_z` without
+    # them, its `change_of_peak_z`, and the `largest_change_of_z` anywhere; with `--robust` the `mean_weight` in
+    # percent. NaN without whom there is no answer.
     table: pd.DataFrame = field(default_factory=pd.DataFrame)
-    note: str = ""
-    n_above: int = 0
-    peak_z: float = float("nan")
+    note: str = ""  # how voxels were counted, or why there is no table; empty where nothing is to be said
+    n_above: int = 0  # suprathreshold voxels of the answer, of those that are looked at
+    peak_z: float = float("nan")  # its z of largest size there
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What is looked at in every block.
-
-    Attributes
-    ----------
-    threshold : float
-    two_sided : bool
-    closed : (SummaryStatisticsPlan, LeaveOneOut) or None
-    refits : iterable of (Plan or None, ndarray of int or None)
-        Where there is no closed form: a plan without each participant, and the rows of the maps that it takes; None for
-        all.
-    """
+    """What is looked at in every block."""
 
     threshold: float
     two_sided: bool
     closed: tuple[SummaryStatisticsPlan, LeaveOneOut] | None
+    # where there is no closed form: a plan without each participant, and the rows of the maps that it takes; None for
+    # all
     refits: Iterable[tuple[Plan | None, NDArray[np.int_] | None]] = ()
 
     def without_each(
@@ -224,22 +205,12 @@ _Found = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], ND
 
 @dataclass(frozen=True)
 class _LookAt:
-    """The voxels of an answer, and which of them are looked at without each participant.
-
-    Attributes
-    ----------
-    stack : MapStack
-    plan : Plan
-    z : ndarray of shape (V,)
-    above : ndarray of bool, shape (V,)
-        The suprathreshold voxels.
-    peak : int
-    """
+    """The voxels of an answer, and which of them are looked at without each participant."""
 
     stack: MapStack
     plan: Plan
-    z: NDArray[np.float64]
-    above: NDArray[np.bool_]
+    z: NDArray[np.float64]  # (V,)
+    above: NDArray[np.bool_]  # (V,): the suprathreshold voxels
     peak: int
 
     def everywhere(self, task: _Task, map_ordered: MapOrdered) -> _Found:

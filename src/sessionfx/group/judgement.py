@@ -20,47 +20,23 @@ NOTABLE_SPREAD = 1.5
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether a strategy's p values can be taken at their word.
+    """Whether a strategy's p values can be taken at their word."""
 
-    Attributes
-    ----------
-    valid : {'yes', 'conditional', 'no', 'declined'}
-    reason : str
-        A sentence.
-    """
-
-    valid: str
-    reason: str
+    valid: str  # 'yes', 'conditional', 'no' or 'declined'
+    reason: str  # a sentence
 
 
 @dataclass(frozen=True)
 class ValueEvidence:
-    """What the values of participants say that a question's summary statistics are; see `group.participant_evidence`.
+    """What participants' values say, a question's summary statistics; see `group.participant_evidence`."""
 
-    Attributes
-    ----------
-    squared_skewness : float
-        Mean over voxels; about 0 where there is none.
-    skewness_p : float
-        Of it, by sign flips of the whole brain.
-    carried : float
-        Squared skewness of the estimate, in that of the values.
-    outlying : float
-        Share of voxels with an outlier; 0.05 by chance if values are normal.
-    most_outlying : str
-        The participant who most often is one.
-    most_outlying_share : float
-        In how many voxels.
-    group_spread : float or None
-        Largest over smallest standard deviation of groups of participants; None where there are none.
-    """
-
-    squared_skewness: float
-    skewness_p: float
-    carried: float
-    outlying: float
-    most_outlying: str
-    most_outlying_share: float
+    squared_skewness: float  # mean over voxels; about 0 where there is none
+    skewness_p: float  # of it, by sign flips of the whole brain
+    carried: float  # squared skewness of the estimate, in that of the values
+    outlying: float  # share of voxels with an outlier; 0.05 by chance if values are normal
+    most_outlying: str  # the participant who most often is one
+    most_outlying_share: float  # in how many voxels
+    # largest over smallest standard deviation of groups of participants; None where there are none
     group_spread: float | None = None
 
     @property
@@ -71,57 +47,36 @@ class ValueEvidence:
 
 @dataclass(frozen=True)
 class Dropout:
-    """Whether it is more than chance how effects go with the number of missed sessions, by sign flips of the brain.
+    """Whether it is more than chance how effects go with the number of missed sessions, by sign flips of the brain."""
 
-    Attributes
-    ----------
-    level_p, change_p : float or None
-        Of participants' levels, and of their changes over sessions; None where that cannot be seen.
-    """
-
+    # level_p, change_p: of participants' levels, and of their changes over sessions; None where that cannot be seen
     level_p: float | None
     change_p: float | None
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the data of a contrast say about the assumptions of the strategies.
+    """What the data of a contrast say about the assumptions of the strategies."""
 
-    Attributes
-    ----------
-    icc1, icc31 : float or None
-        Median over voxels; None where no participant has two sessions.
-    icc31_active : float or None
-        Median of ICC(3,1) where the mean over sessions is suprathreshold; None where it is nowhere.
-    epsilon : float or None
-        Median Greenhouse–Geisser ε of the participants with every session; None with fewer than three sessions or
-        fewer of these participants than sessions.
-    epsilon_expected : float or None
-        What ε would be under sphericity with as few participants.
-    n_complete : int
-        Participants with every session.
-    missingness : float or None
-        Share of voxels in which the number of missed sessions goes with the effect at p < .05, in a model with a
-        random intercept per participant; 5 % by chance. None where nobody, or everybody alike, missed sessions, and
-        with fewer than four participants.
-    covariance : ndarray of shape (S, S) or None
-        Covariance of the sessions over participants, in units of the voxels' mean variance; None without two
-        participants with two sessions.
-    dropout : Dropout or None
-        None where nobody, or everybody alike, missed sessions, and with few participants.
-    values : dict of str to ValueEvidence
-        By the questions' labels; questions of few participants have none.
-    """
-
+    # icc1, icc31: median over voxels; None where no participant has two sessions
     icc1: float | None
     icc31: float | None
+    # median of ICC(3,1) where the mean over sessions is suprathreshold; None where it is nowhere
     icc31_active: float | None
+    # median Greenhouse–Geisser ε of the participants with every session; None with fewer than three sessions or fewer
+    # of these participants than sessions
     epsilon: float | None
-    epsilon_expected: float | None
-    n_complete: int
+    epsilon_expected: float | None  # what ε would be under sphericity with as few participants
+    n_complete: int  # participants with every session
+    # Share of voxels in which the number of missed sessions goes with the effect at p < .05, in a model with a random
+    # intercept per participant; 5 % by chance. None where nobody, or everybody alike, missed sessions, and with fewer
+    # than four participants.
     missingness: float | None
+    # (S, S): covariance of the sessions over participants, in units of the voxels' mean variance; None without two
+    # participants with two sessions
     covariance: NDArray[np.float64] | None
-    dropout: Dropout | None = None
+    dropout: Dropout | None = None  # None where nobody, or everybody alike, missed sessions, and with few participants
+    # by the questions' labels; questions of few participants have none
     values: dict[str, ValueEvidence] = field(default_factory=dict)
 
     @property

@@ -32,17 +32,10 @@ _MARK = b"SessionFX maps 2"
 
 @dataclass(frozen=True)
 class KeptFile:
-    """Where the maps of a contrast are kept.
-
-    Attributes
-    ----------
-    path : Path
-    made_from : str
-        Fingerprint of the maps and of how they are read.
-    """
+    """Where the maps of a contrast are kept."""
 
     path: Path
-    made_from: str
+    made_from: str  # fingerprint of the maps and of how they are read
 
     @classmethod
     def of(cls, maps: Sequence[FirstLevelMap], folder: Path, *reading: object) -> KeptFile:

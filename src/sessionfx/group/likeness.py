@@ -27,20 +27,13 @@ _FEWEST_COMPARED = 3
 
 @dataclass(frozen=True)
 class Likeness:
-    """How like the others' participants' maps are.
+    """How like the others' participants' maps are."""
 
-    Attributes
-    ----------
-    participants : DataFrame
-        A row per participant: `participant`; `n_maps`; of the mean over the maps the `correlation` with the others,
-        the `slope` on them, the `mean` effect, the `spread` relative to the median participant, the share of `extreme`
-        values; and a `remark` where it stands out. Empty below three participants.
-    maps : DataFrame
-        The same of each map, with its `session`.
-    """
-
+    # A row per participant: `participant`; `n_maps`; of the mean over the maps the `correlation` with the others, the
+    # `slope` on them, the `mean` effect, the `spread` relative to the median participant, the share of `extreme`
+    # values; and a `remark` where it stands out. Empty below three participants.
     participants: pd.DataFrame = field(default_factory=pd.DataFrame)
-    maps: pd.DataFrame = field(default_factory=pd.DataFrame)
+    maps: pd.DataFrame = field(default_factory=pd.DataFrame)  # the same of each map, with its `session`
 
     @property
     def remarks(self) -> list[str]:
@@ -55,18 +48,10 @@ class Likeness:
 
 @dataclass(frozen=True)
 class LikenessCheck:
-    """What is summed up in each block: maps beside each other on every so many voxels.
-
-    Attributes
-    ----------
-    layout : MapLayout
-    owners : ndarray of int, shape (N,)
-        Number of the participant of each map.
-    step : int
-    """
+    """What is summed up in each block: maps beside each other on every so many voxels."""
 
     layout: MapLayout
-    owners: NDArray[np.int_]
+    owners: NDArray[np.int_]  # (N,): number of the participant of each map
     step: int
 
     @classmethod

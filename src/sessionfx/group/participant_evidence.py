@@ -49,49 +49,28 @@ def voxel_step(n_voxels: int, n_participants: int) -> int:
 
 @dataclass(frozen=True)
 class Looked:
-    """What was found in some voxels about the values of n participants.
+    """What was found in some voxels about the values of n participants."""
 
-    Attributes
-    ----------
-    skewness : ndarray of shape (F,)
-    outlying : ndarray of int, shape (n,)
-    n_outlying : int
-        Voxels in which somebody is an outlier.
-    squares : ndarray of shape (n,)
-        Of residuals, relative to each voxel's sum of them, and to how much of each the design leaves.
-    n_voxels : int
-    """
-
-    skewness: NDArray[np.float64]
-    outlying: NDArray[np.int_]
-    n_outlying: int
+    skewness: NDArray[np.float64]  # (F,)
+    outlying: NDArray[np.int_]  # (n,)
+    n_outlying: int  # voxels in which somebody is an outlier
+    # (n,): of residuals, relative to each voxel's sum of them, and to how much of each the design leaves
     squares: NDArray[np.float64]
     n_voxels: int
 
 
 @dataclass(frozen=True)
 class ValueCheck:
-    """What is looked at for one question: the values of participants that its summary statistics are.
+    """What is looked at for one question: the values of participants that its summary statistics are."""
 
-    Attributes
-    ----------
-    combination : csr_array of shape (S n, N)
-        Gives S values of each of n participants: one, or for a test of any difference each session's.
-    n_participants : int
-    participants : tuple of str
-    design : ndarray of shape (n, P)
-    weights : ndarray of shape (n,) or (R, n)
-        Of participants' values in the estimate over participants, or in the R that are tested together.
-    groups : tuple of str
-        Of each participant, where there is a categorical covariate; else empty.
-    """
-
+    # (S n, N): gives S values of each of n participants: one, or for a test of any difference each session's
     combination: sparse.csr_array
     n_participants: int
     participants: tuple[str, ...]
-    design: NDArray[np.float64]
+    design: NDArray[np.float64]  # (n, P)
+    # (n,) or (R, n): of participants' values in the estimate over participants, or in the R that are tested together
     weights: NDArray[np.float64]
-    groups: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()  # of each participant, where there is a categorical covariate; else empty
 
     @classmethod
     def of(cls, layout: MapLayout, question: Question, options: GroupOptions) -> ValueCheck | None:
@@ -176,13 +155,9 @@ class DropoutCheck:
 
     Levels of those who missed sessions are compared with those of the others in the same sessions; changes, in straight
     lines over the sessions that each has.
-
-    Attributes
-    ----------
-    level, change : (EffectiveScores, ndarray of shape (F,)) or None
-        Participants' scores, and what is expected of each flipped sum of these; None where these maps cannot tell.
     """
 
+    # participants' scores, and what is expected of each flipped sum of these, (F,); None where these maps cannot tell
     level: tuple[EffectiveScores, NDArray[np.float64]] | None
     change: tuple[EffectiveScores, NDArray[np.float64]] | None
 

@@ -49,37 +49,20 @@ _VALUES_AT_A_TIME = 2**16
 
 @dataclass(frozen=True)
 class PermutationResult:
-    """Family-wise p values of one contrast.
+    """Family-wise p values of one contrast."""
 
-    Attributes
-    ----------
-    n_permutations : int
-        Random resamplings, N; the data as they are come on top.
-    n_possible : int
-        Distinct ones there are; see `Resampling.n_possible`.
-    scheme : {'sign-flipping', 'label-permutation', 'wild-bootstrap'}
-    cluster_forming_p : float
-        Uncorrected, by the statistic's degrees of freedom in the design; two-sided for t.
-    neg_log10_p : dict of str to ndarray of shape (V,)
-        −log₁₀ of family-wise p: `voxelFWE` (maximum |t| or F), `clusterSizeFWE` and `clusterMassFWE` (0 outside
-        clusters), `tfceFWE`; only the first one where no mesh says what clusters are.
-    smallest_p : float
-        No p below it can come out: the larger of 1/(N+1) and the share of all distinct resamplings that always give
-        the observed |t| (for flips 2/2ⁿ, as flipping everybody only changes the sign of t).
-    warning : str
-        A sentence where the distinct ones are so few that they, and not N, limit p; else empty.
-    mask : ndarray of bool, of the space's shape
-        The V features.
-    """
-
-    n_permutations: int
-    n_possible: int
-    scheme: str
-    cluster_forming_p: float
+    n_permutations: int  # random resamplings, N; the data as they are come on top
+    n_possible: int  # distinct ones there are; see `Resampling.n_possible`
+    scheme: str  # 'sign-flipping', 'label-permutation' or 'wild-bootstrap'
+    cluster_forming_p: float  # uncorrected, by the statistic's degrees of freedom in the design; two-sided for t
+    # shape (V,) each: −log₁₀ of family-wise p: `voxelFWE` (maximum |t| or F), `clusterSizeFWE` and `clusterMassFWE` (0
+    # outside clusters), `tfceFWE`; only the first one where no mesh says what clusters are
     neg_log10_p: dict[str, NDArray[np.float64]]
+    # no p below it can come out: the larger of 1/(N+1) and the share of all distinct resamplings that always give the
+    # observed |t| (for flips 2/2ⁿ, as flipping everybody only changes the sign of t)
     smallest_p: float
-    warning: str
-    mask: NDArray[np.bool_]
+    warning: str  # a sentence where the distinct ones are so few that they, and not N, limit p; else empty
+    mask: NDArray[np.bool_]  # of the space's shape: the V features
 
 
 @dataclass(frozen=True)

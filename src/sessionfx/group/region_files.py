@@ -52,17 +52,10 @@ _ANSWER_COLUMNS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class RegionFiles:
-    """Files of the regions of one atlas, for one first-level contrast.
-
-    Attributes
-    ----------
-    files : GroupFiles
-    atlas : str
-        Its label.
-    """
+    """Files of the regions of one atlas, for one first-level contrast."""
 
     files: GroupFiles
-    atlas: str
+    atlas: str  # its label
 
     @property
     def values(self) -> Path:

@@ -41,24 +41,12 @@ NO_VARIANCE = (
 
 @dataclass(frozen=True)
 class RegionValues:
-    """What N maps are in R regions.
+    """What N maps are in R regions."""
 
-    Attributes
-    ----------
-    effects : ndarray of shape (N, R)
-        NaN where a map has too little of a region.
-    variances : ndarray of shape (N, R), or None
-        None where they are not known.
-    n_voxels : ndarray of int, shape (N, R)
-        That a map has.
-    shares : ndarray of shape (N, R)
-        Of each region's voxels in the space of the maps.
-    """
-
-    effects: NDArray[np.float64]
-    variances: NDArray[np.float64] | None
-    n_voxels: NDArray[np.intp]
-    shares: NDArray[np.float64]
+    effects: NDArray[np.float64]  # (N, R): NaN where a map has too little of a region
+    variances: NDArray[np.float64] | None  # (N, R): None where they are not known
+    n_voxels: NDArray[np.intp]  # (N, R): that a map has
+    shares: NDArray[np.float64]  # (N, R): of each region's voxels in the space of the maps
 
     @property
     def coverage(self) -> NDArray[np.intp]:
@@ -68,21 +56,11 @@ class RegionValues:
 
 @dataclass(frozen=True)
 class ContrastRegions:
-    """The regions of one atlas, and what is found in them for one first-level contrast.
-
-    Attributes
-    ----------
-    atlas : Atlas
-    study : ContrastStudy
-        Its maps and questions.
-    stack : MapStack
-        Of these maps, whose space and layout count here.
-    estimator : GroupEstimator
-    """
+    """The regions of one atlas, and what is found in them for one first-level contrast."""
 
     atlas: Atlas
-    study: ContrastStudy
-    stack: MapStack
+    study: ContrastStudy  # its maps and questions
+    stack: MapStack  # of these maps, whose space and layout count here
     estimator: GroupEstimator
 
     @cached_property

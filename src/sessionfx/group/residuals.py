@@ -182,48 +182,23 @@ class StudyNoise:
 
 @dataclass(frozen=True)
 class _Sorted:
-    """How residuals of n participants are sorted, which are not copied for it.
+    """How residuals of n participants are sorted, which are not copied for it."""
 
-    Attributes
-    ----------
-    order : ndarray of int, shape (n, V)
-        The voxel at each place.
-    is_turned : ndarray of bool, shape (n, V)
-        Which voxels have their sign turned.
-    means : ndarray of shape (N, C)
-        Of each map in each class of places, which are taken away.
-    """
-
-    order: NDArray[np.integer]
-    is_turned: NDArray[np.bool_]
-    means: NDArray[np.float64]
+    order: NDArray[np.integer]  # (n, V): the voxel at each place
+    is_turned: NDArray[np.bool_]  # (n, V): which voxels have their sign turned
+    means: NDArray[np.float64]  # (N, C): of each map in each class of places, which are taken away
 
 
 @dataclass(frozen=True)
 class StudyDraw:
-    """One drawn block of voxels, as the null maps of any question.
-
-    Attributes
-    ----------
-    source : StudyNoise
-    own_class : ndarray of int, shape (V,)
-        Class of skewness of each voxel.
-    ranks : ndarray of int, shape (n, V)
-        Place among the sorted voxels that each participant's residuals are from.
-    size : ndarray of shape (n, V)
-        What they are multiplied with.
-    normal : ndarray of shape (N, V) or None
-        What the residuals lack.
-    fitted : ndarray of shape (F, V) or None
-        What is not asked about, in coordinates of the fitted values.
-    """
+    """One drawn block of voxels, as the null maps of any question."""
 
     source: StudyNoise
-    own_class: NDArray[np.int_]
-    ranks: NDArray[np.int_]
-    size: NDArray[np.float64]
-    normal: NDArray[np.float64] | None
-    fitted: NDArray[np.float64] | None
+    own_class: NDArray[np.int_]  # (V,): class of skewness of each voxel
+    ranks: NDArray[np.int_]  # (n, V): place among the sorted voxels that each participant's residuals are from
+    size: NDArray[np.float64]  # (n, V): what they are multiplied with
+    normal: NDArray[np.float64] | None  # (N, V): what the residuals lack
+    fitted: NDArray[np.float64] | None  # (F, V): what is not asked about, in coordinates of the fitted values
 
     def null_maps(self, question: Question, voxels: slice = slice(None)) -> NDArray[np.float64]:
         """Give maps of shape (N, V), of some voxels, in which nothing is that the question asks about."""

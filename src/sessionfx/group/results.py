@@ -30,24 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StrategyResult:
-    """What one strategy makes of one question: a plan, or why it declines, or an `Answer`.
-
-    Attributes
-    ----------
-    strategy : Strategy
-    refusal : str
-        Why there is no answer; empty where there is one.
-    plan : Plan or None
-    stat_map : StatMap or None
-    threshold : float
-        On |z| (on z for F tests); infinite where no voxel passes, NaN without an answer.
-    """
+    """What one strategy makes of one question: a plan, or why it declines, or an `Answer`."""
 
     strategy: Strategy
-    refusal: str = ""
+    refusal: str = ""  # why there is no answer; empty where there is one
     plan: Plan | None = None
     stat_map: StatMap[Estimate | FTest] | None = None
-    threshold: float = float("nan")
+    threshold: float = float("nan")  # on |z| (on z for F tests); infinite where no voxel passes, NaN without an answer
 
     @property
     def name(self) -> str:
@@ -78,31 +67,16 @@ class StrategyResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer(StrategyResult):
-    """The answer of one strategy to one question.
-
-    Attributes
-    ----------
-    plan : Plan
-    stat_map : StatMap
-    clusters : DataFrame
-    permutation : PermutationResult or None
-    permutation_refusal : str
-        Why there is none, where it was asked for and would not hold.
-    equivalence : Equivalence or None
-    bayes_factors : BayesFactors or None
-        Where they were asked for.
-    absence_refusal : str
-        Why it has one of these not, or neither.
-    """
+    """The answer of one strategy to one question."""
 
     plan: Plan
     stat_map: StatMap[Estimate | FTest]
     clusters: pd.DataFrame = field(default_factory=pd.DataFrame)
     permutation: PermutationResult | None = None
-    permutation_refusal: str = ""
+    permutation_refusal: str = ""  # why there is none, where it was asked for and would not hold
     equivalence: Equivalence | None = None
-    bayes_factors: BayesFactors | None = None
-    absence_refusal: str = ""
+    bayes_factors: BayesFactors | None = None  # where they were asked for
+    absence_refusal: str = ""  # why it has one of these not, or neither
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -150,23 +124,12 @@ def common_z(a: Answer, b: Answer) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 @dataclass(frozen=True)
 class Verdict:
-    """Which strategies to trust for a question.
+    """Which strategies to trust for a question."""
 
-    Attributes
-    ----------
-    text : str
-        Sentences a reader can quote.
-    recommended : tuple of str
-        Names of strategies, the first choice first.
-    strategies : dict of str to Judgement
-    facts : dict
-        What of design and data it rests on.
-    """
-
-    text: str
-    recommended: tuple[str, ...]
+    text: str  # sentences a reader can quote
+    recommended: tuple[str, ...]  # names of strategies, the first choice first
     strategies: dict[str, Judgement]
-    facts: dict[str, Any]
+    facts: dict[str, Any]  # what of design and data it rests on
 
     @property
     def with_care(self) -> bool:
@@ -217,43 +180,24 @@ class QuestionResults:
 
 @dataclass(frozen=True)
 class Peak:
-    """The maps at one feature, or in one region.
+    """The maps at one feature, or in one region."""
 
-    Attributes
-    ----------
-    place : mapping of str to float, int or str
-        See `Space.place`; of a region its name.
-    z : float
-        Of the answer to report.
-    is_suprathreshold : bool
-    effects : ndarray of shape (n participants, k sessions)
-        Of the session maps; NaN where a participant has none. Of an F test over conditions, row by row.
-    estimate : (float, float, float) or None
-        Of the session contrast by the answer to report, with its 95 % confidence interval; an F test has none.
-    sessions : SessionIntervals or None
-        The means of the columns of `effects`, or what the group contrast asks of them, with intervals of each and of
-        all at once; an F test over participants has none.
-    """
-
-    place: Mapping[str, Any]
-    z: float
+    place: Mapping[str, Any]  # see `Space.place`; of a region its name
+    z: float  # of the answer to report
     is_suprathreshold: bool
+    # (n participants, k sessions): of the session maps; NaN where a participant has none. Of an F test over conditions,
+    # row by row.
     effects: NDArray[np.float64]
+    # of the session contrast by the answer to report, with its 95 % confidence interval; an F test has none
     estimate: tuple[float, float, float] | None
+    # the means of the columns of `effects`, or what the group contrast asks of them, with intervals of each and of all
+    # at once; an F test over participants has none
     sessions: SessionIntervals | None
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Test–retest reliability of a first-level contrast.
+    """Test–retest reliability of a first-level contrast."""
 
-    Attributes
-    ----------
-    maps : dict of str to ndarray of shape (V,)
-        `icc1`, `icc31`, `between` and `within` (variances).
-    summary : DataFrame
-        Quartiles of each, in the mask and in each region where the session mean is suprathreshold.
-    """
-
-    maps: dict[str, NDArray[np.float64]]
-    summary: pd.DataFrame
+    maps: dict[str, NDArray[np.float64]]  # shape (V,) each: `icc1`, `icc31`, `between` and `within` (variances)
+    summary: pd.DataFrame  # quartiles of each, in the mask and in each region where the session mean is suprathreshold

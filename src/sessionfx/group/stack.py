@@ -58,37 +58,19 @@ class MapStack:
     """N maps on the V voxels that enough of them have; see `strategies.blocks.Maps`.
 
     For an F test over conditions with R rows there are R N maps, row by row.
-
-    Attributes
-    ----------
-    layout : MapLayout
-        Of N maps.
-    mask : ndarray of bool, of the space's shape
-        Answered voxels.
-    space : Space
-    coverage : ndarray of int, of the space's shape
-        How many maps have each voxel.
-    warnings : tuple of str
-    stored, stored_variances : BlockStore
-        On disk: the N maps at W voxels, NaN where a map has no data.
-    common : ndarray of bool, shape (W,)
-        Which of these are answered.
-    min_coverage : float
-        The share of maps that an answered voxel needs.
-    rows : ndarray of int, optional
-        Which of the stored maps the N are; all where it is None.
     """
 
-    layout: MapLayout
-    mask: NDArray[np.bool_]
+    layout: MapLayout  # of N maps
+    mask: NDArray[np.bool_]  # of the space's shape: answered voxels
     space: Space
-    coverage: NDArray[np.int_]
+    coverage: NDArray[np.int_]  # of the space's shape: how many maps have each voxel
     warnings: tuple[str, ...]
+    # stored, stored_variances: on disk: the N maps at W voxels, NaN where a map has no data
     stored: BlockStore
     stored_variances: BlockStore | None
-    common: NDArray[np.bool_]
-    min_coverage: float = 1.0
-    rows: NDArray[np.intp] | None = None
+    common: NDArray[np.bool_]  # (W,): which of these are answered
+    min_coverage: float = 1.0  # the share of maps that an answered voxel needs
+    rows: NDArray[np.intp] | None = None  # which of the stored maps the N are; all where it is None
 
     @property
     def n_voxels(self) -> int:
@@ -294,28 +276,15 @@ class _NeedsDoublePrecisionError(Exception):
 
 @dataclass(frozen=True)
 class _Filled:
-    """Stores with all maps in them, and what was seen on the way.
-
-    Attributes
-    ----------
-    effects, variances : BlockStore
-    mask : ndarray of bool, of the space's shape
-        The W voxels at which they are stored.
-    space : Space
-    coverage : ndarray of int, of the space's shape
-    sizes : list of int
-        Voxels of each map.
-    models : set of (str, str)
-        Contrasts, with digests of how their maps were made.
-    """
+    """Stores with all maps in them, and what was seen on the way."""
 
     effects: BlockStore
     variances: BlockStore | None
-    mask: NDArray[np.bool_]
+    mask: NDArray[np.bool_]  # of the space's shape: the W voxels at which they are stored
     space: Space
-    coverage: NDArray[np.int_]
-    sizes: list[int]
-    models: set[tuple[str, str]]
+    coverage: NDArray[np.int_]  # of the space's shape
+    sizes: list[int]  # voxels of each map
+    models: set[tuple[str, str]]  # contrasts, with digests of how their maps were made
 
     @classmethod
     def empty(

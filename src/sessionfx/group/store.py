@@ -169,18 +169,11 @@ class BlockStore:
 
 @dataclass(frozen=True)
 class StoredBlock:
-    """Where a block is, for who is to compute with it; as an array it is read.
-
-    Attributes
-    ----------
-    store : BlockStore
-    block : slice
-    columns, rows : ndarray of bool, or None
-        Which of its columns, and of the store's rows, it has; all where it is None.
-    """
+    """Where a block is, for who is to compute with it; as an array it is read."""
 
     store: BlockStore
     block: slice
+    # columns, rows: which of its columns, and of the store's rows, it has; all where it is None
     columns: NDArray[np.bool_] | None
     rows: NDArray[np.bool_] | None
 

@@ -32,38 +32,20 @@ DEFAULT_COVERAGE = 0.7  # share of the maps that an answered voxel needs
 
 @dataclass(frozen=True, kw_only=True)
 class GroupAnalysis:
-    """What all contrasts of one call share.
-
-    Attributes
-    ----------
-    model : GroupModel
-    weighting : {'equal', 'precision'}
-        Of fixed effects.
-    execution : Execution
-    selection : MapSelection
-    session_contrasts : tuple of SessionContrast
-    raw, output_dir : Path
-        Absolute.
-    links : dict of str to Path
-        Input datasets by their name in BIDS URIs.
-    executor : Executor
-        Where blocks of voxels and of permutations are computed.
-    atlases : tuple of Atlas
-        Whose regions are answered too, and are the names of peaks.
-    meshes : mapping of str to tuple of Path
-        Of the hemispheres of a surface, where they are found; see `find_meshes`.
-    """
+    """What all contrasts of one call share."""
 
     model: GroupModel
-    weighting: str
+    weighting: str  # 'equal' or 'precision': of fixed effects
     execution: Execution
     selection: MapSelection
     session_contrasts: tuple[SessionContrast, ...]
+    # raw, output_dir: absolute
     raw: Path
     output_dir: Path
-    links: dict[str, Path]
-    executor: Executor
-    atlases: tuple[Atlas, ...] = ()
+    links: dict[str, Path]  # input datasets by their name in BIDS URIs
+    executor: Executor  # where blocks of voxels and of permutations are computed
+    atlases: tuple[Atlas, ...] = ()  # whose regions are answered too, and are the names of peaks
+    # of the hemispheres of a surface, where they are found; see `find_meshes`
     meshes: MeshFiles = field(default_factory=dict)
 
     @property

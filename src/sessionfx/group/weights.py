@@ -21,30 +21,17 @@ MOST_KEPT = 200
 
 @dataclass(frozen=True)
 class ParticipantWeights:
-    """Weights of participants in one answer.
+    """Weights of participants in one answer."""
 
-    Attributes
-    ----------
-    participants : tuple of n str
-        `sub-01`, in the order of the design's rows.
-    smallest : ndarray of shape (V,)
-        Weight of the participant who counts least, in percent, at the voxels of the answer.
-    n_below_half : ndarray of shape (V,)
-        Participants who count less than half.
-    means : dict of str to float
-        Mean weight of each participant over the voxels where they take part, in percent.
-    percent : ndarray of uint8, shape (n, V), or None
-        100 where a participant counts fully, 0 where one takes no part; None of more than `MOST_KEPT` participants.
-    are_all_everywhere : bool
-        Whether every participant takes part at every voxel.
-    """
-
-    participants: tuple[str, ...]
+    participants: tuple[str, ...]  # n of them: `sub-01`, in the order of the design's rows
+    # (V,): weight of the participant who counts least, in percent, at the voxels of the answer
     smallest: NDArray[np.float64]
-    n_below_half: NDArray[np.float64]
-    means: dict[str, float]
+    n_below_half: NDArray[np.float64]  # (V,): participants who count less than half
+    means: dict[str, float]  # mean weight of each participant over the voxels where they take part, in percent
+    # (n, V): 100 where a participant counts fully, 0 where one takes no part; None of more than `MOST_KEPT`
+    # participants
     percent: NDArray[np.uint8] | None
-    are_all_everywhere: bool = True
+    are_all_everywhere: bool = True  # whether every participant takes part at every voxel
 
 
 def weigh_participants(

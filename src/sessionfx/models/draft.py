@@ -13,27 +13,13 @@ from sessionfx.wording import shortened
 
 @dataclass(kw_only=True)
 class Draft:
-    """A plan in the making.
+    """A plan in the making."""
 
-    Attributes
-    ----------
-    source : str
-        The model's file.
-    options : dict of str to object
-        Values by the names of options.
-    places : dict of str to str
-        Where the model says each, in words.
-    groupings : list of Grouping
-    levels : dict of str to tuple of str
-        Those of a covariate that X lists.
-    warnings : list of str
-    """
-
-    source: str
-    options: dict[str, Any] = field(default_factory=dict)
-    places: dict[str, str] = field(default_factory=dict)
+    source: str  # the model's file
+    options: dict[str, Any] = field(default_factory=dict)  # values by the names of options
+    places: dict[str, str] = field(default_factory=dict)  # where the model says each, in words
     groupings: list[Grouping] = field(default_factory=list)
-    levels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    levels: dict[str, tuple[str, ...]] = field(default_factory=dict)  # those of a covariate that X lists
     warnings: list[str] = field(default_factory=list)
 
     def say(self, option: str, value: Any, place: str) -> None:

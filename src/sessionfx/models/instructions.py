@@ -35,22 +35,13 @@ CHOICES = {
 
 @dataclass(frozen=True)
 class Instruction:
-    """One transformation of variables.
+    """One transformation of variables."""
 
-    Attributes
-    ----------
-    name : str
-        Such as `Factor`.
-    inputs, outputs : tuple of str
-        Names or globs; no output where the inputs themselves change.
-    arguments : mapping of str to object
-        The others, by their names in the model.
-    """
-
-    name: str
+    name: str  # such as `Factor`
+    # inputs, outputs: names or globs; no output where the inputs themselves change
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any]  # the others, by their names in the model
 
 
 _OUTPUT = {"Output": Kind.NAMES}

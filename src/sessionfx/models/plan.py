@@ -22,20 +22,11 @@ SHORT_NAMES = {"subject": "sub", "session": "ses", "task": "task", "run": "run",
 
 @dataclass(frozen=True)
 class Grouping:
-    """Groups of runs in each of which there is one run, or one session, or as many runs in each session.
+    """Groups of runs in each of which there is one run, or one session, or as many runs in each session."""
 
-    Attributes
-    ----------
-    place : str
-        What makes the groups, in words.
-    entities : tuple of str
-        By the names of the standard (`subject`, `run`).
-    of : {'run', 'session', 'even'}
-    """
-
-    place: str
-    entities: tuple[str, ...]
-    of: str
+    place: str  # what makes the groups, in words
+    entities: tuple[str, ...]  # by the names of the standard (`subject`, `run`)
+    of: str  # 'run', 'session' or 'even'
 
     def check(self, runs: Sequence[tuple[str, Mapping[str, str]]]) -> None:
         """Refuse runs that are otherwise; see `Recipe.check_runs`."""
@@ -67,30 +58,15 @@ class Grouping:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How the variables of a run become its design.
+    """How the variables of a run become its design."""
 
-    Attributes
-    ----------
-    node : str
-        The node that says so.
-    instructions : tuple of Instruction
-    hrf : Hrf or None
-    x : tuple of str
-    model : StatsModel
-        That it is from.
-    groupings : tuple of Grouping
-        What runs must be like for the nodes to mean what is done here.
-    said : tuple of str
-        Names of the options that the model's nodes say.
-    """
-
-    node: str
+    node: str  # the node that says so
     instructions: tuple[Instruction, ...]
     hrf: Hrf | None
     x: tuple[str, ...]
-    model: StatsModel
-    groupings: tuple[Grouping, ...] = ()
-    said: tuple[str, ...] = ()
+    model: StatsModel  # that it is from
+    groupings: tuple[Grouping, ...] = ()  # what runs must be like for the nodes to mean what is done here
+    said: tuple[str, ...] = ()  # names of the options that the model's nodes say
 
     def parameters(self) -> dict[str, Any]:
         """Say what makes the designs, for sidecars and fingerprints."""
@@ -162,40 +138,19 @@ class Estimated:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A model as this program does it.
+    """A model as this program does it."""
 
-    Attributes
-    ----------
-    source : str
-        The model's file.
-    model : StatsModel
-    nodes : tuple of Node
-        From the run node to the one whose results are asked for.
-    recipe : Recipe or None
-        None for a model that was written from options, which make the designs.
-    contrasts : tuple of Estimated
-    group_labels : tuple of str or None
-        Contrasts that the last node takes, by their labels; None for all.
-    options : mapping of str to object
-        Values by the names of options.
-    places : mapping of str to str
-        Where the model says each, in words.
-    levels : mapping of str to tuple of str
-        Those of a covariate that the last node's X lists.
-    warnings : tuple of str
-        What other programs would do with the model, as sentences.
-    """
-
-    source: str
+    source: str  # the model's file
     model: StatsModel
-    nodes: tuple[Node, ...]
-    recipe: Recipe | None
+    nodes: tuple[Node, ...]  # from the run node to the one whose results are asked for
+    recipe: Recipe | None  # None for a model that was written from options, which make the designs
     contrasts: tuple[Estimated, ...]
-    group_labels: tuple[str, ...] | None
-    options: Mapping[str, Any]
-    places: Mapping[str, str]
+    group_labels: tuple[str, ...] | None  # contrasts that the last node takes, by their labels; None for all
+    options: Mapping[str, Any]  # values by the names of options
+    places: Mapping[str, str]  # where the model says each, in words
+    # those of a covariate that the last node's X lists
     levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what other programs would do with the model, as sentences
 
 
 def weighted_text(weights: Mapping[str, float], plain: str = NAME) -> str:

@@ -28,22 +28,13 @@ TESTS = ("t", "F", "pass")
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """A weighted sum of estimates.
-
-    Attributes
-    ----------
-    name : str
-    conditions : tuple of str
-        Columns of the design.
-    weights : tuple of tuple of float
-        One row for a t test or none, one or more for an F test; a weight for each condition.
-    test : {'t', 'F', 'pass'}
-    """
+    """A weighted sum of estimates."""
 
     name: str
-    conditions: tuple[str, ...]
+    conditions: tuple[str, ...]  # columns of the design
+    # one row for a t test or none, one or more for an F test; a weight for each condition
     weights: tuple[tuple[float, ...], ...]
-    test: str
+    test: str  # 't', 'F' or 'pass'
 
     @property
     def rows(self) -> list[dict[str, float]]:
@@ -73,28 +64,15 @@ class Hrf:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A design and how it is estimated.
+    """A design and how it is estimated."""
 
-    Attributes
-    ----------
-    type : {'glm', 'meta'}
-    x : tuple of str
-        Columns, or globs of them; `INTERCEPT` for the constant.
-    formula : str
-        Empty where there is none.
-    hrf : Hrf or None
-    options : mapping of str to object
-        High-pass filter and the like, by their names in the standard.
-    software : mapping of str to mapping
-        What is meant for single programs.
-    """
-
-    type: str
-    x: tuple[str, ...]
-    formula: str = ""
+    type: str  # 'glm' or 'meta'
+    x: tuple[str, ...]  # columns, or globs of them; `INTERCEPT` for the constant
+    formula: str = ""  # empty where there is none
     hrf: Hrf | None = None
+    # High-pass filter and the like, by their names in the standard
     options: Mapping[str, Any] = field(default_factory=dict)
-    software: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    software: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # what is meant for single programs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,26 +100,15 @@ class Edge:
 
 @dataclass(frozen=True, kw_only=True)
 class StatsModel:
-    """A model of a whole analysis.
-
-    Attributes
-    ----------
-    name, version, description : str
-    input : mapping of str to tuple of str
-        Which files it is of, by entity.
-    nodes : tuple of Node
-    edges : tuple of Edge
-        Those of a file without any connect its nodes in their order.
-    content : mapping of str to object
-        What it was read from, as JSON has it.
-    """
+    """A model of a whole analysis."""
 
     name: str
     version: str
     description: str = ""
-    input: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    input: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # which files it is of, by entity
     nodes: tuple[Node, ...]
-    edges: tuple[Edge, ...] = ()
+    edges: tuple[Edge, ...] = ()  # those of a file without any connect its nodes in their order
+    # what it was read from, as JSON has it
     content: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def node(self, name: str) -> Node:

@@ -49,19 +49,12 @@ class TransformationError(Exception):
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable of one run.
+    """A variable of one run."""
 
-    Attributes
-    ----------
-    rows : DataFrame
-        Column `amplitude` (numbers, or text), and `onset` and `duration` (s) of a sparse variable. Its index is the
-        line of each event in its file, or the volume.
-    response : str
-        What it is convolved with; empty before it is.
-    """
-
+    # Column `amplitude` (numbers, or text), and `onset` and `duration` (s) of a sparse variable. Its index is the line
+    # of each event in its file, or the volume.
     rows: pd.DataFrame
-    response: str = ""
+    response: str = ""  # what it is convolved with; empty before it is
 
     @property
     def is_dense(self) -> bool:
@@ -85,28 +78,15 @@ class Variable:
 
 @dataclass(frozen=True)
 class Regressors:
-    """What a run is modelled with.
+    """What a run is modelled with."""
 
-    Attributes
-    ----------
-    events : DataFrame
-        Columns onset, duration (s), trial_type (the regressor's name) and, where one is not 1, modulation; its index is
-        the line of each event.
-    response : str
-        The haemodynamic response of all of them; empty without events.
-    dense : DataFrame of shape (T, Q)
-        Regressors with a value per volume.
-    names : tuple of str
-        All regressors that X stands for, in its order; some may have no event in this run.
-    warnings : tuple of str
-        What a reader should know, as sentences.
-    """
-
+    # columns onset, duration (s), trial_type (the regressor's name) and, where one is not 1, modulation; its index is
+    # the line of each event
     events: pd.DataFrame
-    response: str
-    dense: pd.DataFrame
-    names: tuple[str, ...]
-    warnings: tuple[str, ...]
+    response: str  # the haemodynamic response of all of them; empty without events
+    dense: pd.DataFrame  # (T, Q): regressors with a value per volume
+    names: tuple[str, ...]  # all regressors that X stands for, in its order; some may have no event in this run
+    warnings: tuple[str, ...]  # what a reader should know, as sentences
 
 
 def sparse_variables(onset: pd.Series, duration: pd.Series, columns: pd.DataFrame) -> dict[str, Variable]:

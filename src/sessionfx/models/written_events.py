@@ -17,24 +17,12 @@ _RESPONSE_COLUMN = re.compile(r"_(derivative|dispersion|delay_\d+)\Z")
 
 @dataclass(frozen=True)
 class WrittenEvents:
-    """What a run node says of events.
+    """What a run node says of events."""
 
-    Attributes
-    ----------
-    variable : str
-        Whose levels are the conditions.
-    instructions : list of dict
-        That make it and the modulated columns, before anything is convolved.
-    modulated : tuple of str
-        The modulated columns.
-    not_said : tuple of str
-        Sentences on what the nodes lack.
-    """
-
-    variable: str
-    instructions: list[dict[str, Any]]
-    modulated: tuple[str, ...]
-    not_said: tuple[str, ...]
+    variable: str  # whose levels are the conditions
+    instructions: list[dict[str, Any]]  # that make it and the modulated columns, before anything is convolved
+    modulated: tuple[str, ...]  # the modulated columns
+    not_said: tuple[str, ...]  # sentences on what the nodes lack
 
     @property
     def convolved(self) -> list[str]:

@@ -28,35 +28,16 @@ class Takes(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """One option, or positional argument, of the command line.
+    """One option, or positional argument, of the command line."""
 
-    Attributes
-    ----------
-    name : str
-        That of the field it fills.
-    help : str
-    value : Value
-        How each of its values is read.
-    takes : Takes
-    aliases : tuple of str
-        Other spellings, with their hyphens.
-    metavar : str
-        What stands for a value in `--help`, where choices or unit do not.
-    otherwise : str
-        What holds where the option is not given, in words, where the default does not say it.
-    alone : object
-        Its value where it is given without one.
-    is_positional : bool
-    """
-
-    name: str
+    name: str  # that of the field it fills
     help: str
-    value: Value = ANY_TEXT
+    value: Value = ANY_TEXT  # how each of its values is read
     takes: Takes = Takes.ONE
-    aliases: tuple[str, ...] = ()
-    metavar: str = ""
-    otherwise: str = ""
-    alone: Any = None
+    aliases: tuple[str, ...] = ()  # other spellings, with their hyphens
+    metavar: str = ""  # what stands for a value in `--help`, where choices or unit do not
+    otherwise: str = ""  # what holds where the option is not given, in words, where the default does not say it
+    alone: Any = None  # its value where it is given without one
     is_positional: bool = False
 
     @property

@@ -48,43 +48,19 @@ SessionMaps = dict[str, StatMap[Any]]
 
 @dataclass(frozen=True, kw_only=True)
 class ParticipantAnalysis:
-    """What all participants of one call share.
-
-    Attributes
-    ----------
-    model : FirstLevelModel
-    thresholds : GroupModel
-        Of which error rate and correction are those of the pictures.
-    contrasts : tuple of Contrast
-    session_contrasts : tuple of SessionContrast
-        Empty for a dataset without sessions.
-    entities : dict
-        task, space and res of every output.
-    output_dir : Path
-        Absolute.
-    links : dict of str to Path
-        Input datasets by their name in BIDS URIs.
-    preprocessing : tuple of str
-        Programs that made the derivatives.
-    has_pages : bool
-        Whether pages are drawn.
-    atlases : tuple of Atlas
-        Of whose regions tables are written.
-    extension : str
-        Of maps: that of their space.
-    """
+    """What all participants of one call share."""
 
     model: FirstLevelModel
-    thresholds: GroupModel
+    thresholds: GroupModel  # of which error rate and correction are those of the pictures
     contrasts: tuple[Contrast, ...]
-    session_contrasts: tuple[SessionContrast, ...]
-    entities: dict[str, str | None]
-    output_dir: Path
-    links: dict[str, Path]
-    preprocessing: tuple[str, ...] = ()
-    has_pages: bool = True
-    atlases: tuple[Atlas, ...] = ()
-    extension: str = Grid.extension
+    session_contrasts: tuple[SessionContrast, ...]  # empty for a dataset without sessions
+    entities: dict[str, str | None]  # task, space and res of every output
+    output_dir: Path  # absolute
+    links: dict[str, Path]  # input datasets by their name in BIDS URIs
+    preprocessing: tuple[str, ...] = ()  # programs that made the derivatives
+    has_pages: bool = True  # whether pages are drawn
+    atlases: tuple[Atlas, ...] = ()  # of whose regions tables are written
+    extension: str = Grid.extension  # of maps: that of their space
 
     def files_of(self, participant: str) -> FirstLevelFiles:
         """Say where the results of a participant go."""

@@ -36,31 +36,16 @@ _SLAB = 4
 
 @dataclass(frozen=True)
 class RunData:
-    """The signal of one run.
+    """The signal of one run."""
 
-    Attributes
-    ----------
-    signal : ndarray of shape (T, V)
-        T volumes, V features in `mask`, smoothed where asked for, in scanner units.
-    mask : ndarray of bool, of the space's shape
-        Features that are in the brain mask, where there is one, and have finite, varying data.
-    mean : ndarray of shape (V,)
-        Mean over volumes, for pictures.
-    space : Space
-    n_brain : int
-        Features of the brain mask, or of the space, before leaving any out.
-    warnings : tuple of str
-        What was left out and why.
-    smoothing : dict
-        Of surfaces that were smoothed, for sidecars: steps, and the FWHM that was reached.
-    """
-
-    signal: NDArray[np.floating]
+    signal: NDArray[np.floating]  # (T, V): T volumes, V features in `mask`, smoothed where asked for, in scanner units
+    # of the space's shape: features that are in the brain mask, where there is one, and have finite, varying data
     mask: NDArray[np.bool_]
-    mean: NDArray[np.floating]
+    mean: NDArray[np.floating]  # (V,): mean over volumes, for pictures
     space: Space
-    n_brain: int
-    warnings: tuple[str, ...]
+    n_brain: int  # features of the brain mask, or of the space, before leaving any out
+    warnings: tuple[str, ...]  # what was left out and why
+    # of surfaces that were smoothed, for sidecars: steps, and the FWHM that was reached
     smoothing: dict[str, Any] = field(default_factory=dict)
 
 

@@ -22,25 +22,14 @@ _MOST_VALUES = 20
 
 @dataclass(frozen=True)
 class Events:
-    """Events of one run, ready for nilearn.
+    """Events of one run, ready for nilearn."""
 
-    Attributes
-    ----------
-    table : DataFrame
-        Columns onset, duration (s), trial_type, and modulation where the file has it or modulators make it. A modulated
-        column is a further trial_type.
-    warnings : tuple of str
-        What was set aside and why, as sentences.
-    modulated : tuple of str
-        The modulated columns.
-    left_out : dict of str to str
-        Modulated columns that this run cannot have, and why.
-    """
-
+    # Columns onset, duration (s), trial_type, and modulation where the file has it or modulators make it. A modulated
+    # column is a further trial_type.
     table: pd.DataFrame
-    warnings: tuple[str, ...]
-    modulated: tuple[str, ...] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...]  # what was set aside and why, as sentences
+    modulated: tuple[str, ...] = ()  # the modulated columns
+    left_out: Mapping[str, str] = field(default_factory=dict)  # modulated columns that this run cannot have, and why
 
     @property
     def conditions(self) -> tuple[str, ...]:

@@ -35,40 +35,20 @@ _GLOB = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class Confounds:
-    """Confound regressors of one run.
+    """Confound regressors of one run."""
 
-    Attributes
-    ----------
-    table : DataFrame
-        One column per regressor, one row per volume; no missing values.
-    warnings : tuple of str
-        What a reader should know, as sentences.
-    lost : tuple of int
-        Volumes beyond a threshold, counted from 0: a regressor of its own explains each.
-    """
-
-    table: pd.DataFrame
-    warnings: tuple[str, ...] = ()
-    lost: tuple[int, ...] = ()
+    table: pd.DataFrame  # one column per regressor, one row per volume; no missing values
+    warnings: tuple[str, ...] = ()  # what a reader should know, as sentences
+    lost: tuple[int, ...] = ()  # volumes beyond a threshold, counted from 0: a regressor of its own explains each
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Columns of a confounds table that a call asks for.
+    """Columns of a confounds table that a call asks for."""
 
-    Attributes
-    ----------
-    columns : tuple of str
-        In the order asked for, each once; non-steady-state regressors last.
-    missing : tuple of str
-        Names that are not columns.
-    warnings : tuple of str
-        What a reader should know, as sentences.
-    """
-
-    columns: tuple[str, ...]
-    missing: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    columns: tuple[str, ...]  # in the order asked for, each once; non-steady-state regressors last
+    missing: tuple[str, ...] = ()  # names that are not columns
+    warnings: tuple[str, ...] = ()  # what a reader should know, as sentences
 
 
 def choose_columns(path: Path, wanted: Sequence[str], columns: Sequence[str]) -> Choice:

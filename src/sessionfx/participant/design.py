@@ -21,27 +21,13 @@ from sessionfx.wording import listed
 
 @dataclass(frozen=True)
 class Design:
-    """Design matrix of one run.
+    """Design matrix of one run."""
 
-    Attributes
-    ----------
-    matrix : DataFrame of shape (T, P)
-        Conditions, confounds, drifts and constant; the index is the time of each volume (s).
-    condition_columns : tuple of str
-        The columns that model events.
-    own_columns : tuple of str
-        Those of `--regressors`, and those with a value per volume in a model's X.
-    lost : tuple of int
-        Volumes beyond a threshold of motion; see `Confounds`.
-    left_out : dict of str to str
-        Modulated columns that this run cannot have, and why.
-    """
-
-    matrix: pd.DataFrame
-    condition_columns: tuple[str, ...]
-    own_columns: tuple[str, ...] = ()
-    lost: tuple[int, ...] = ()
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    matrix: pd.DataFrame  # (T, P): conditions, confounds, drifts and constant; the index is the time of each volume (s)
+    condition_columns: tuple[str, ...]  # the columns that model events
+    own_columns: tuple[str, ...] = ()  # those of `--regressors`, and those with a value per volume in a model's X
+    lost: tuple[int, ...] = ()  # volumes beyond a threshold of motion; see `Confounds`
+    left_out: Mapping[str, str] = field(default_factory=dict)  # modulated columns that this run cannot have, and why
 
     @property
     def contrast_columns(self) -> tuple[str, ...]:

@@ -56,29 +56,14 @@ _Place = tuple[Path, dict[str, str | None]]
 
 @dataclass(frozen=True)
 class FirstLevelFiles:
-    """Files of a participant in one analysis (task, space, resolution or density).
+    """Files of a participant in one analysis (task, space, resolution or density)."""
 
-    Attributes
-    ----------
-    participant : str
-        Label.
-    output_dir : Path
-        Absolute.
-    entities : dict
-        task, space and res of every map.
-    links : dict of str to Path
-        Input datasets by their name in BIDS URIs.
-    model : FirstLevelModel
-    extension : str
-        Of maps: that of their space.
-    """
-
-    participant: str
-    output_dir: Path
-    entities: dict[str, str | None]
-    links: dict[str, Path]
+    participant: str  # label
+    output_dir: Path  # absolute
+    entities: dict[str, str | None]  # task, space and res of every map
+    links: dict[str, Path]  # input datasets by their name in BIDS URIs
     model: FirstLevelModel
-    extension: str = Grid.extension
+    extension: str = Grid.extension  # of maps: that of their space
 
     @property
     def record(self) -> Path:

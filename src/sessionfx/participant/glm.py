@@ -125,27 +125,13 @@ def _pairs(n_rows: Sequence[int]) -> NDArray[np.intp]:
 
 @dataclass(frozen=True)
 class _Model:
-    """What all voxels of a run share; see the module's notation.
+    """What all voxels of a run share; see the module's notation."""
 
-    Attributes
-    ----------
-    basis : ndarray of shape (T, R)
-        Q.
-    products : ndarray of shape (2R, T)
-        Q′ above Z′; without Z′ for ordinary least squares.
-    lagged : ndarray of shape (R,)
-        The diagonal of Λ.
-    contrasts : ndarray of shape (C, R)
-        Over the columns of Q.
-    pairs : ndarray of int, shape (2, D)
-        The contrasts whose covariances are computed; a contrast with itself for its variance.
-    is_autoregressive : bool
-    """
-
-    basis: FloatArray
-    products: FloatArray
-    lagged: FloatArray
-    contrasts: FloatArray
+    basis: FloatArray  # (T, R): Q
+    products: FloatArray  # (2R, T): Q′ above Z′; without Z′ for ordinary least squares
+    lagged: FloatArray  # (R,): the diagonal of Λ
+    contrasts: FloatArray  # (C, R): over the columns of Q
+    # (2, D): the contrasts whose covariances are computed; a contrast with itself for its variance
     pairs: NDArray[np.intp]
     is_autoregressive: bool
 

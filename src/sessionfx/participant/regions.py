@@ -34,21 +34,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunRegions:
-    """The regions of one atlas in a run.
+    """The regions of one atlas in a run."""
 
-    Attributes
-    ----------
-    regions : Regions
-        In the run's space.
-    n_voxels : ndarray of int, shape (R,)
-        That have data.
-    estimates : dict of str to StatMap
-        By contrast label, on the grid that has regions for voxels.
-    """
-
-    regions: Regions
-    n_voxels: NDArray[np.intp]
-    estimates: dict[str, StatMap[Any]]
+    regions: Regions  # in the run's space
+    n_voxels: NDArray[np.intp]  # (R,): that have data
+    estimates: dict[str, StatMap[Any]]  # by contrast label, on the grid that has regions for voxels
 
 
 @lru_cache(maxsize=8)

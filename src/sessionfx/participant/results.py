@@ -38,25 +38,15 @@ _SHOWN = (
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What the report says of one run.
-
-    Attributes
-    ----------
-    name, session : str
-    design : DataFrame
-        Design matrix, as in `_design.tsv`.
-    facts : dict
-        As in `_design.json`: RepetitionTime, StartTime, RunDuration, NumberOfVolumes, ConditionColumns,
-        DegreesOfFreedom, Notes and LeftOutContrasts, and those of `Space.counted`; others are not looked at.
-    events : DataFrame
-        What happened: onsets in seconds from the first volume, as `Events.shown` gives them.
-    """
+    """What the report says of one run."""
 
     name: str
     session: str
-    design: pd.DataFrame
+    design: pd.DataFrame  # design matrix, as in `_design.tsv`
+    # as in `_design.json`: RepetitionTime, StartTime, RunDuration, NumberOfVolumes, ConditionColumns, DegreesOfFreedom,
+    # Notes and LeftOutContrasts, and those of `Space.counted`; others are not looked at
     facts: dict[str, Any]
-    events: pd.DataFrame
+    events: pd.DataFrame  # what happened: onsets in seconds from the first volume, as `Events.shown` gives them
 
     @classmethod
     def read(cls, run: RunInputs, design_path: Path, model: FirstLevelModel) -> RunSummary:
@@ -93,44 +83,22 @@ class RunSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class ParticipantResults:
-    """All that the sections of one contrast of one participant show.
-
-    Attributes
-    ----------
-    participant : str
-    entities : dict
-        task, space, res.
-    runs : tuple of RunSummary
-    contrast : Contrast
-    session_contrasts : tuple of SessionContrast
-    sessions, combined : dict
-        Maps by session, or session contrast label.
-    background : pair of ndarray, 3-D, and Grid, or None
-        The participant's anatomy or mean image, drawn behind maps wherever it lies.
-    thresholds : GroupModel
-        Of which error rate and correction are those of the pictures.
-    methods : MethodsText
-    warnings : tuple of str
-        What a reader should know besides those of the runs.
-    units : str
-        Of effects.
-    meshes : mapping of str to tuple of Path
-        On which surfaces are drawn, by hemisphere.
-    """
+    """All that the sections of one contrast of one participant show."""
 
     participant: str
-    entities: dict[str, str | None]
+    entities: dict[str, str | None]  # task, space, res
     runs: tuple[RunSummary, ...]
     contrast: Contrast
     session_contrasts: tuple[SessionContrast, ...]
+    # sessions, combined: maps by session, or session contrast label
     sessions: Mapping[str, StatMap[Any]]
     combined: Mapping[str, StatMap[Any]]
-    background: Background | None
-    thresholds: GroupModel
+    background: Background | None  # the participant's anatomy or mean image, drawn behind maps wherever it lies
+    thresholds: GroupModel  # of which error rate and correction are those of the pictures
     methods: MethodsText
-    warnings: tuple[str, ...] = ()
-    units: str = EFFECT_UNITS["voxel"]
-    meshes: MeshFiles = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()  # what a reader should know besides those of the runs
+    units: str = EFFECT_UNITS["voxel"]  # of effects
+    meshes: MeshFiles = field(default_factory=dict)  # on which surfaces are drawn, by hemisphere
 
 
 def read_reference(path: Path) -> Background | None:

@@ -79,50 +79,22 @@ def model_parameters(model: FirstLevelModel, extension: str = Grid.extension) ->
 
 @dataclass(frozen=True)
 class FittedRun:
-    """What the analysis of a run gives.
-
-    Attributes
-    ----------
-    run : RunInputs
-    design : Design
-    events : Events
-    timing : Timing
-        Of its volumes.
-    n_brain : int
-        Voxels of the brain mask, or all features of a surface.
-    mask : ndarray of bool, of the space's shape
-        Features fitted.
-    mean : MeanImage
-    estimates : dict of str to StatMap
-        Of an estimate, or the Wald test of an F test, by contrast label.
-    left_out : dict of str to str
-        Contrasts this run does not contribute to, and why.
-    redundant : tuple of str
-        Columns that other columns explain.
-    dof : float
-        Volumes minus independent columns.
-    warnings : tuple of str
-        What a reader should know.
-    regions : dict of str to RunRegions
-        By the label of an atlas.
-    smoothing : dict
-        Of `RunData`.
-    """
+    """What the analysis of a run gives."""
 
     run: RunInputs
     design: Design
     events: Events
-    timing: Timing
-    n_brain: int
-    mask: NDArray[np.bool_]
+    timing: Timing  # of its volumes
+    n_brain: int  # voxels of the brain mask, or all features of a surface
+    mask: NDArray[np.bool_]  # of the space's shape: features fitted
     mean: MeanImage
-    estimates: dict[str, StatMap[Any]]
-    left_out: dict[str, str]
-    redundant: tuple[str, ...]
-    dof: float
-    warnings: tuple[str, ...]
-    regions: dict[str, RunRegions] = field(default_factory=dict)
-    smoothing: dict[str, Any] = field(default_factory=dict)
+    estimates: dict[str, StatMap[Any]]  # of an estimate, or the Wald test of an F test, by contrast label
+    left_out: dict[str, str]  # contrasts this run does not contribute to, and why
+    redundant: tuple[str, ...]  # columns that other columns explain
+    dof: float  # volumes minus independent columns
+    warnings: tuple[str, ...]  # what a reader should know
+    regions: dict[str, RunRegions] = field(default_factory=dict)  # by the label of an atlas
+    smoothing: dict[str, Any] = field(default_factory=dict)  # of `RunData`
 
 
 @dataclass(frozen=True)

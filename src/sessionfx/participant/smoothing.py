@@ -112,24 +112,12 @@ class _Along:
 
 @dataclass(frozen=True)
 class _Within:
-    """A Gaussian over the voxels of a structure, along each axis of their box in turn.
+    """A Gaussian over the voxels of a structure, along each axis of their box in turn."""
 
-    Attributes
-    ----------
-    shape : tuple of int
-        Of the box.
-    places : ndarray of int, shape (v,)
-        Of the voxels in the flattened box.
-    kernels : sequence of ndarray
-        A square matrix for each axis.
-    sums : ndarray of shape (v,)
-        Of the weights.
-    """
-
-    shape: tuple[int, ...]
-    places: NDArray[np.intp]
-    kernels: Sequence[NDArray[np.float64]]
-    sums: NDArray[np.float64]
+    shape: tuple[int, ...]  # of the box
+    places: NDArray[np.intp]  # (v,): of the voxels in the flattened box
+    kernels: Sequence[NDArray[np.float64]]  # a square matrix for each axis
+    sums: NDArray[np.float64]  # (v,): of the weights
 
     @classmethod
     def of(cls, voxels: NDArray[np.integer], voxel_size: NDArray[np.float64], fwhm: float) -> _Within:

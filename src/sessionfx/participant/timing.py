@@ -37,27 +37,13 @@ _SHORTEST = 0.01
 
 @dataclass(frozen=True)
 class Timing:
-    """Times of the volumes of a run.
+    """Times of the volumes of a run."""
 
-    Attributes
-    ----------
-    times : ndarray of shape (T,)
-        What each volume's data stand for (s, on the clock of the onsets).
-    repetition_time : float or None
-        None where the JSON gives the time of each volume in its place.
-    start_time : float
-        StartTime (s).
-    end : float
-        When the last volume ends (s).
-    warnings : tuple of str
-        What a reader should know, as sentences.
-    """
-
-    times: NDArray[np.float64]
-    repetition_time: float | None
-    start_time: float
-    end: float
-    warnings: tuple[str, ...] = ()
+    times: NDArray[np.float64]  # (T,): what each volume's data stand for (s, on the clock of the onsets)
+    repetition_time: float | None  # None where the JSON gives the time of each volume in its place
+    start_time: float  # StartTime (s)
+    end: float  # when the last volume ends (s)
+    warnings: tuple[str, ...] = ()  # what a reader should know, as sentences
 
     @property
     def is_regular(self) -> bool:

@@ -38,21 +38,15 @@ _LINE = "#00B050"  # around a region of a map: in none of its colours
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How values become colours, up to `vmax` in size at the end of the colour bar.
-
-    Attributes
-    ----------
-    threshold : float or None
-        On the size of values; those below are faint. None: all are shown alike. Infinite: no value passes.
-    largest : float or None
-        Of the sizes of the map's values. Where no value passes, those as large are as little faint as values just
-        below a threshold; None: those at the end of the bar.
-    """
+    """How values become colours, up to `vmax` in size at the end of the colour bar."""
 
     vmax: float
     unit: str
+    # On the size of values; those below are faint. None: all are shown alike. Infinite: no value passes.
     threshold: float | None = None
     two_sided: bool = True
+    # Of the sizes of the map's values. Where no value passes, those as large are as little faint as values just below a
+    # threshold; None: those at the end of the bar.
     largest: float | None = None
 
     @classmethod
@@ -104,21 +98,12 @@ class Scale:
 
 @dataclass(frozen=True)
 class Canvas:
-    """A picture of the brain on which maps of a space are drawn.
+    """A picture of the brain on which maps of a space are drawn."""
 
-    Attributes
-    ----------
-    features : ndarray of int, shape (rows, columns)
-        The feature that is seen at each pixel, by its place in the flattened array; -1 where none is.
-    under : ndarray, shape (rows, columns)
-        Grey levels under all maps, from 0 to 1.
-    form : str
-        What a reader should know of the views.
-    """
-
+    # (rows, columns): the feature that is seen at each pixel, by its place in the flattened array; -1 where none is
     features: NDArray[np.intp]
-    under: NDArray[np.float32]
-    form: str = ""
+    under: NDArray[np.float32]  # (rows, columns): grey levels under all maps, from 0 to 1
+    form: str = ""  # what a reader should know of the views
 
     def labelled(self, texts: Sequence[tuple[float, str]]) -> Canvas:
         """Write under the picture, each text about a place (pixels from the left)."""

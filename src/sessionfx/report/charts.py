@@ -305,23 +305,14 @@ def draw_distribution(z_by_label: Mapping[str, ArrayLike], *, title: str) -> Pic
 
 @dataclass(frozen=True)
 class SessionPanel:
-    """What is shown of one place of the brain.
-
-    Attributes
-    ----------
-    effects : ndarray, shape (N, S)
-        Of each participant in each session; NaN where it is missing.
-    estimates : dict of str to (float, float, float)
-        The model's estimate and the ends of its interval, by the name of a session, or of a session contrast, which
-        stands apart at the right.
-    sessions : SessionIntervals, optional
-        Drawn as a band (of each) and whiskers (of all at once).
-    """
+    """What is shown of one place of the brain."""
 
     title: str
-    effects: FloatArray
+    effects: FloatArray  # (N, S): of each participant in each session; NaN where it is missing
+    # the model's estimate and the ends of its interval, by the name of a session, or of a session contrast, which
+    # stands apart at the right
     estimates: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
-    sessions: SessionIntervals | None = None
+    sessions: SessionIntervals | None = None  # drawn as a band (of each) and whiskers (of all at once)
 
 
 _OF_PEAKS = "A peak is where the effect came out largest: in truth it is smaller; intervals do not allow for that."

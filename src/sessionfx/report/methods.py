@@ -120,51 +120,28 @@ def _in_some(n_runs: int, n_all: int) -> str:
 
 @dataclass(frozen=True)
 class GroupWork:
-    """What a call has done at the group level, of which alone the methods text speaks.
+    """What a call has done at the group level, of which alone the methods text speaks."""
 
-    Attributes
-    ----------
-    strategies : frozenset of str
-        Names of those that answered some question.
-    resampled : frozenset of str
-        Schemes by which participants were resampled.
-    compared, f_tests, any_session, groups, reliability : bool
-        Whether there were two answers to one question, F tests, tests of `any`, groups of participants with a variance
-        each, intraclass correlations.
-    adjusted_for : tuple of str
-        Session covariates that did not serve as time.
-    equivalence, bayes_factors : bool
-        Whether some answer has them.
-    conditions : bool
-        Whether some answer is an F test over conditions.
-    units : str
-        Of first-level effects.
-    atlases : tuple of str
-        In whose regions the questions were answered too.
-    coverage : float
-        Share of the maps that an answered voxel needs; 1 where all have all.
-    core_maps : (int, int) or None
-        Where no voxel is in all maps: from how many was learned what holds for all voxels, and of how many.
-    space : Space or None
-        Of the maps; None of voxels.
-    """
-
-    strategies: frozenset[str] = frozenset()
-    resampled: frozenset[str] = frozenset()
+    strategies: frozenset[str] = frozenset()  # names of those that answered some question
+    resampled: frozenset[str] = frozenset()  # schemes by which participants were resampled
+    # compared, f_tests, any_session, groups, reliability: whether there were two answers to one question, F tests,
+    # tests of `any`, groups of participants with a variance each, intraclass correlations
     compared: bool = False
     f_tests: bool = False
     any_session: bool = False
     groups: bool = False
     reliability: bool = False
-    adjusted_for: tuple[str, ...] = ()
+    adjusted_for: tuple[str, ...] = ()  # session covariates that did not serve as time
+    # equivalence, bayes_factors: whether some answer has them
     equivalence: bool = False
     bayes_factors: bool = False
-    conditions: bool = False
-    units: str = EFFECT_UNITS["voxel"]
-    atlases: tuple[str, ...] = ()
-    coverage: float = 1.0
+    conditions: bool = False  # whether some answer is an F test over conditions
+    units: str = EFFECT_UNITS["voxel"]  # of first-level effects
+    atlases: tuple[str, ...] = ()  # in whose regions the questions were answered too
+    coverage: float = 1.0  # share of the maps that an answered voxel needs; 1 where all have all
+    # where no voxel is in all maps: from how many was learned what holds for all voxels, and of how many
     core_maps: tuple[int, int] | None = None
-    space: Space | None = None
+    space: Space | None = None  # of the maps; None of voxels
 
     def __or__(self, other: GroupWork) -> GroupWork:
         """Put together what was done for two contrasts."""

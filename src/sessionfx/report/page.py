@@ -105,20 +105,11 @@ def write_section(path: Path, title: str, html: str, contents: Sequence[Contents
 
 @dataclass(frozen=True, kw_only=True)
 class ReportPage:
-    """A page, made of the sections that are kept in a folder.
+    """A page, made of the sections that are kept in a folder."""
 
-    Attributes
-    ----------
-    path : Path
-        The HTML file.
-    folder : Path
-        Of its sections.
-    title, lead : str
-        Heading of the page and the sentence under it.
-    """
-
-    path: Path
-    folder: Path
+    path: Path  # the HTML file
+    folder: Path  # of its sections
+    # title, lead: heading of the page and the sentence under it
     title: str
     lead: str
 

@@ -40,29 +40,15 @@ _TITLES = {False: "Explore in 3-D viewer", True: "Explore below it"}  # of the b
 
 @dataclass(frozen=True, kw_only=True)
 class ViewerMap:
-    """A map that the viewer offers.
+    """A map that the viewer offers."""
 
-    Attributes
-    ----------
-    key : str
-        Unique in its section; `data-viewer-map` names it.
-    session_contrast, strategy : str
-        For people; the choices of the two lists.
-    values : ndarray, shape (X, Y, Z) of volumes, (V,) of surfaces
-        NaN where there is no value.
-    threshold : float
-        On |value|, which is suprathreshold at or above it; may be infinite.
-    vmax : float
-        End of the colour scale.
-    unit : str, default="z"
-    """
-
-    key: str
+    key: str  # unique in its section; `data-viewer-map` names it
+    # session_contrast, strategy: for people; the choices of the two lists
     session_contrast: str
     strategy: str
-    values: NDArray[np.floating[Any]]
-    threshold: float
-    vmax: float
+    values: NDArray[np.floating[Any]]  # (X, Y, Z) of volumes, (V,) of surfaces: NaN where there is no value
+    threshold: float  # on |value|, which is suprathreshold at or above it; may be infinite
+    vmax: float  # end of the colour scale
     unit: str = "z"
 
 

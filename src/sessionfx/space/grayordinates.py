@@ -27,19 +27,12 @@ _HEMISPHERES = {"CIFTI_STRUCTURE_CORTEX_LEFT": "L", "CIFTI_STRUCTURE_CORTEX_RIGH
 
 @dataclass(frozen=True)
 class Grayordinates(Structured):
-    """Grayordinates, of which the axis of the file they came from says where they lie.
-
-    Attributes
-    ----------
-    axis : BrainModelAxis
-    meshes : mapping of str to Mesh
-        Of all vertices of hemispheres, where they are known; equal grayordinates may have others.
-    known_models : bytes
-        `models`, of those that were read; nibabel takes half a second to write them anew.
-    """
+    """Grayordinates, of which the axis of the file they came from says where they lie."""
 
     axis: BrainModelAxis
+    # of all vertices of hemispheres, where they are known; equal grayordinates may have others
     meshes: Mapping[str, Mesh] = field(default_factory=dict, compare=False, repr=False)
+    # `models`, of those that were read; nibabel takes half a second to write them anew
     known_models: bytes = field(default=b"", compare=False, repr=False)
 
     feature: ClassVar[str] = "grayordinate"

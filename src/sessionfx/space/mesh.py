@@ -21,20 +21,11 @@ _SMOOTHINGS = 8  # of the depth of folds
 
 @dataclass(frozen=True)
 class Mesh:
-    """Vertices in space and the triangles between them.
+    """Vertices in space and the triangles between them."""
 
-    Attributes
-    ----------
-    coordinates : ndarray of shape (n, 3)
-        In mm.
-    triangles : ndarray of int, shape (m, 3)
-    sources : tuple of Path
-        Files that it was read from.
-    """
-
-    coordinates: NDArray[np.float64]
-    triangles: NDArray[np.integer]
-    sources: tuple[Path, ...] = ()
+    coordinates: NDArray[np.float64]  # (n, 3): in mm
+    triangles: NDArray[np.integer]  # (m, 3)
+    sources: tuple[Path, ...] = ()  # files that it was read from
 
     @cached_property
     def adjacency(self) -> csr_array:

@@ -18,21 +18,11 @@ LEAST_SHARE = 0.5
 
 @dataclass(frozen=True)
 class Regions:
-    """R regions in a space; features count equally, whatever their area.
-
-    Attributes
-    ----------
-    space : Space
-    numbers : ndarray of int, of the space's shape
-        r + 1 in region r, 0 where there is none.
-    indices : tuple of int
-        Of each region in its atlas.
-    names : tuple of str
-    """
+    """R regions in a space; features count equally, whatever their area."""
 
     space: Space
-    numbers: NDArray[np.intp]
-    indices: tuple[int, ...]
+    numbers: NDArray[np.intp]  # of the space's shape: r + 1 in region r, 0 where there is none
+    indices: tuple[int, ...]  # of each region in its atlas
     names: tuple[str, ...]
 
     @cached_property

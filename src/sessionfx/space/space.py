@@ -29,24 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Structure:
-    """A hemisphere, or a structure of voxels below the cortex, on the axis of features.
+    """A hemisphere, or a structure of voxels below the cortex, on the axis of features."""
 
-    Attributes
-    ----------
-    name : str
-        Of a hemisphere L or R.
-    places : ndarray of int, shape (v,)
-        Of its v features in the flattened array.
-    numbers : ndarray of int, shape (v,) or (v, 3)
-        Which vertices of the mesh, or voxels of the grid, these are.
-    voxel_size : ndarray of shape (3,), or None
-        In mm; None of vertices.
-    """
-
-    name: str
-    places: NDArray[np.intp]
-    numbers: NDArray[np.integer]
-    voxel_size: NDArray[np.float64] | None = None
+    name: str  # of a hemisphere L or R
+    places: NDArray[np.intp]  # (v,): of its v features in the flattened array
+    numbers: NDArray[np.integer]  # (v,) or (v, 3): which vertices of the mesh, or voxels of the grid, these are
+    voxel_size: NDArray[np.float64] | None = None  # (3,): in mm; None of vertices
 
 
 # What values are, by nibabel's name of the NIfTI intent code, and its parameters
@@ -56,35 +44,19 @@ _VOXELS = re.compile(r"\b[Vv]oxels?\b")
 
 
 class Space(ABC):
-    """Where features live.
+    """Where features live."""
 
-    Attributes
-    ----------
-    feature, features : str
-        What they are called, one and several.
-    kind : str
-        What a page calls the space, before its label.
-    extension : str
-        Of files of maps.
-    most_precise : type
-        The most precise numbers that these hold.
-    counted : tuple of (str, str)
-        Fields of a run's JSON file: how many features there are (in a voxel grid those of the brain mask), and how many
-        were fitted.
-    size_unit : str
-        Of `sizes`, in words.
-    place_keys : tuple of str
-        What `place` can give.
-    """
-
+    # feature, features: what they are called, one and several
     feature: ClassVar[str]
     features: ClassVar[str]
-    kind: ClassVar[str]
-    extension: ClassVar[str]
-    most_precise: ClassVar[type[np.floating]] = np.float64
+    kind: ClassVar[str]  # what a page calls the space, before its label
+    extension: ClassVar[str]  # of files of maps
+    most_precise: ClassVar[type[np.floating]] = np.float64  # the most precise numbers that these hold
+    # fields of a run's JSON file: how many features there are (in a voxel grid those of the brain mask), and how many
+    # were fitted
     counted: ClassVar[tuple[str, str]]
-    size_unit: ClassVar[str]
-    place_keys: ClassVar[tuple[str, ...]]
+    size_unit: ClassVar[str]  # of `sizes`, in words
+    place_keys: ClassVar[tuple[str, ...]]  # what `place` can give
 
     if TYPE_CHECKING:  # a dataclass would take it for the default of its field
 

@@ -20,19 +20,10 @@ R = TypeVar("R", bound=Result)
 
 @dataclass(frozen=True)
 class StatMap(Generic[R]):
-    """A result at V features of a space.
+    """A result at V features of a space."""
 
-    Attributes
-    ----------
-    estimate : Estimate or FTest
-        Of the V features.
-    mask : ndarray of bool, of the space's shape
-        The V features at which the data determine it.
-    space : Space
-    """
-
-    estimate: R
-    mask: NDArray[np.bool_]
+    estimate: R  # of the V features
+    mask: NDArray[np.bool_]  # of the space's shape: the V features at which the data determine it
     space: Space
 
     @property

@@ -24,20 +24,11 @@ HEMISPHERES = {"L": "left", "R": "right"}
 
 @dataclass(frozen=True)
 class Surface(Structured):
-    """The vertices of hemispheres, as parts of one axis.
+    """The vertices of hemispheres, as parts of one axis."""
 
-    Attributes
-    ----------
-    name : str
-        Label of the space: fsaverage5, fsnative, ….
-    vertices : mapping of str to int
-        How many there are by hemisphere, L or R, in the order of the axis.
-    meshes : mapping of str to Mesh
-        By hemisphere, where they are known; equal surfaces may have others.
-    """
-
-    name: str
-    vertices: Mapping[str, int]
+    name: str  # label of the space: fsaverage5, fsnative, …
+    vertices: Mapping[str, int]  # how many there are by hemisphere, L or R, in the order of the axis
+    # by hemisphere, where they are known; equal surfaces may have others
     meshes: Mapping[str, Mesh] = field(default_factory=dict, compare=False, repr=False)
 
     voxel_grid: ClassVar[None] = None

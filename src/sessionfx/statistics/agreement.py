@@ -15,31 +15,17 @@ LIMITS_QUANTILE = 1.96
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of maps a and b.
+    """Agreement of maps a and b."""
 
-    Attributes
-    ----------
-    pearson_r : float
-        Correlation over voxels; NaN where a map is constant.
-    concordance : float
-        Lin's concordance correlation (1989, doi:10.2307/2532051): also counts shifts and scale.
-    bias, loa_lower, loa_upper : float
-        Mean of a − b and its 95 % limits of agreement.
-    max_abs_difference : float
-        Largest |a − b|.
-    dice : float
-        Overlap of the supra-threshold voxels (same sign); NaN where neither map has any.
-    n_voxels, n_above_a, n_above_b : int
-        Voxels compared, and supra-threshold in each.
-    """
-
-    pearson_r: float
-    concordance: float
+    pearson_r: float  # correlation over voxels; NaN where a map is constant
+    concordance: float  # Lin's concordance correlation (1989, doi:10.2307/2532051): also counts shifts and scale
+    # bias, loa_lower, loa_upper: mean of a − b and its 95 % limits of agreement
     bias: float
     loa_lower: float
     loa_upper: float
-    max_abs_difference: float
-    dice: float
+    max_abs_difference: float  # largest |a − b|
+    dice: float  # overlap of the supra-threshold voxels (same sign); NaN where neither map has any
+    # n_voxels, n_above_a, n_above_b: voxels compared, and supra-threshold in each
     n_voxels: int
     n_above_a: int
     n_above_b: int

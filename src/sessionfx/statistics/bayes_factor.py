@@ -35,22 +35,12 @@ _FIRST_PIECE, _PIECES = 10.0, 4.0
 
 @dataclass(frozen=True)
 class BayesFactors:
-    """How much more likely the data are with an effect than without.
-
-    Attributes
-    ----------
-    scale : float
-    n : float
-    log10 : ndarray of shape (V,)
-        Decimal logarithm of BF₁₀; below zero where the data speak for no effect.
-    smallest : float
-        The BF₁₀ of t = 0: no data of this design speak more for no effect.
-    """
+    """How much more likely the data are with an effect than without."""
 
     scale: float
     n: float
-    log10: Array
-    smallest: float
+    log10: Array  # (V,): decimal logarithm of BF₁₀; below zero where the data speak for no effect
+    smallest: float  # the BF₁₀ of t = 0: no data of this design speak more for no effect
 
     def count(self, factor: float) -> int:
         """Count voxels whose Bayes factor is above a factor, or below one that is less than 1."""

@@ -49,43 +49,27 @@ _LEAST_DOF = 1.0
 
 @dataclass(frozen=True)
 class RobustContrast:
-    """Q constraints on the coefficients, ready for any number of voxels.
+    """Q constraints on the coefficients, ready for any number of voxels."""
 
-    Attributes
-    ----------
-    weights : ndarray of shape (Q, N)
-        The estimate of the Q contrasts is weights @ y.
-    own : csr_array of shape (Q n, N)
-        Weights of each participant's own rows in their scores u, which are u = own @ y − carried @ (coefficients @ y):
-        time for them grows with N, not with n N. The variance is Σ u u′ over participants.
-    carried : ndarray of shape (Q n, P)
-    coefficients : ndarray of shape (P, N)
-        coefficients @ y are the estimates of all coefficients.
-    towards_null : ndarray of shape (P, Q)
-        Taken from the coefficients, times the estimates of the Q contrasts, it leaves those under the null hypothesis:
-        M⁻¹c′(cM⁻¹c′)⁻¹, M = X′X.
-    dof : float
-        Of the design, if the working model holds: Satterthwaite's for Q = 1; η of the Hotelling approximation (HTZ) for
-        Q > 1. NaN where the design leaves some combination of the contrasts no variation between participants.
-    expected : ndarray of shape (Q, Q)
-        Expectation of the variance under the working model, in units of the dispersion.
-    seen : float
-        Its share in the true variance under the working model, of the combination of the contrasts for which it is
-        smallest. 1, CR2 being unbiased, unless the contrasts rest on rows that are fitted exactly whatever the data,
-        such as those of the only participant with a session: their variance is not seen.
-    spread : ParticipantSpread or None
-        For the degrees of freedom of each voxel. None where all participants count the same, as in balanced data
-        without covariates: the design's are then exact if they vary equally, and enough if they do not.
-    """
-
-    weights: Array
+    weights: Array  # (Q, N): the estimate of the Q contrasts is weights @ y
+    # (Q n, N): weights of each participant's own rows in their scores u, which are u = own @ y − carried @
+    # (coefficients @ y): time for them grows with N, not with n N. The variance is Σ u u′ over participants.
     own: sparse.csr_array
-    carried: Array
-    coefficients: Array
+    carried: Array  # (Q n, P)
+    coefficients: Array  # (P, N): coefficients @ y are the estimates of all coefficients
+    # (P, Q): taken from the coefficients, times the estimates of the Q contrasts, it leaves those under the null
+    # hypothesis: M⁻¹c′(cM⁻¹c′)⁻¹, M = X′X
     towards_null: Array
+    # Of the design, if the working model holds: Satterthwaite's for Q = 1; η of the Hotelling approximation (HTZ) for Q
+    # > 1. NaN where the design leaves some combination of the contrasts no variation between participants.
     dof: float
-    expected: Array
+    expected: Array  # (Q, Q): expectation of the variance under the working model, in units of the dispersion
+    # Its share in the true variance under the working model, of the combination of the contrasts for which it is
+    # smallest. 1, CR2 being unbiased, unless the contrasts rest on rows that are fitted exactly whatever the data, such
+    # as those of the only participant with a session: their variance is not seen.
     seen: float
+    # For the degrees of freedom of each voxel. None where all participants count the same, as in balanced data without
+    # covariates: the design's are then exact if they vary equally, and enough if they do not.
     spread: ParticipantSpread | None = None
 
     @property

@@ -15,23 +15,15 @@ from sessionfx.statistics.thresholds import suprathreshold, z_threshold
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Where effects are shown to lie within ± a bound.
+    """Where effects are shown to lie within ± a bound."""
 
-    Attributes
-    ----------
-    bound : float
-        In units of the effect.
-    z : ndarray of shape (V,)
-        The normal deviate with the larger p of the two one-sided tests; large where the effect lies within the bound.
-    threshold : float
-        Voxels with z at or above it are equivalent to zero; infinite where the false discovery rate is reached nowhere.
-    half_width : float
-        Half of the width of the 1 − 2α interval, median over voxels: no bound below it can be met in half of them.
-    """
-
-    bound: float
+    bound: float  # in units of the effect
+    # (V,): the normal deviate with the larger p of the two one-sided tests; large where the effect lies within the
+    # bound
     z: Array
+    # voxels with z at or above it are equivalent to zero; infinite where the false discovery rate is reached nowhere
     threshold: float
+    # half of the width of the 1 − 2α interval, median over voxels: no bound below it can be met in half of them
     half_width: float
 
     @property

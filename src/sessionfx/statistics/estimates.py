@@ -84,22 +84,13 @@ class Result(ABC):
 
 @dataclass(frozen=True)
 class Estimate(Result):
-    """Effects of V voxels.
+    """Effects of V voxels."""
 
-    Attributes
-    ----------
-    effect, variance : ndarray of shape (V,)
-        Contrast estimate and its sampling variance.
-    dof : float or ndarray of shape (V,)
-        Degrees of freedom of effect / √variance.
-    n : ndarray of shape (V,) or None
-        Participants, where they differ between voxels.
-    """
-
+    # effect, variance, (V,): contrast estimate and its sampling variance
     effect: Array
     variance: Array
-    dof: Dof
-    n: Array | None = field(default=None, kw_only=True)
+    dof: Dof  # one, or (V,): degrees of freedom of effect / √variance
+    n: Array | None = field(default=None, kw_only=True)  # (V,): participants, where they differ between voxels
 
     two_sided = True
 
@@ -134,22 +125,13 @@ class Estimate(Result):
 
 @dataclass(frozen=True)
 class FTest(Result):
-    """An F test at V voxels.
+    """An F test at V voxels."""
 
-    Attributes
-    ----------
-    f : ndarray of shape (V,)
-        NaN where the data do not determine it.
-    dof_numerator, dof : float or ndarray of shape (V,)
-        Degrees of freedom of the hypothesis and of the error.
-    n : ndarray of shape (V,) or None
-        Participants, where they differ between voxels.
-    """
-
-    f: Array
+    f: Array  # (V,): NaN where the data do not determine it
+    # dof_numerator, dof, one, or (V,): degrees of freedom of the hypothesis and of the error
     dof_numerator: Dof
     dof: Dof
-    n: Array | None = field(default=None, kw_only=True)
+    n: Array | None = field(default=None, kw_only=True)  # (V,): participants, where they differ between voxels
 
     two_sided = False
 
@@ -178,16 +160,10 @@ class FTest(Result):
 
 @dataclass(frozen=True)
 class WaldTest(FTest):
-    """The F test that R effects are all zero, with what it is made of, so that tests can be combined.
+    """The F test that R effects are all zero, with what it is made of, so that tests can be combined."""
 
-    Attributes
-    ----------
-    effects : ndarray of shape (R, V)
-    covariance : ndarray of shape (R(R+1)/2, V)
-        Of their estimates, for the pairs `numpy.triu_indices(R)`: (1, 1), (1, 2), …, (2, 2), ….
-    """
-
-    effects: Array
+    effects: Array  # (R, V)
+    # (R(R+1)/2, V): of their estimates, for the pairs `numpy.triu_indices(R)`: (1, 1), (1, 2), …, (2, 2), …
     covariance: Array
 
     @classmethod

@@ -25,17 +25,10 @@ _LARGEST_T, _TABLE_SIZE = 1000.0, 8001
 
 @dataclass(frozen=True)
 class LeaveOneOut:
-    """A contrast over participants, ready to be estimated without each of them.
+    """A contrast over participants, ready to be estimated without each of them."""
 
-    Attributes
-    ----------
-    design : ndarray of shape (n, P)
-    contrast : ndarray of shape (P,)
-        Estimable.
-    """
-
-    design: Array
-    contrast: Array
+    design: Array  # (n, P)
+    contrast: Array  # (P,): estimable
 
     @cached_property
     def prepared(self) -> OlsContrasts:

@@ -31,23 +31,15 @@ _ZERO = 1e-10
 
 @dataclass(frozen=True)
 class SessionIntervals:
-    """Estimates of S sessions at one place, with their intervals; NaN for sessions that too few participants have.
+    """Estimates of S sessions at one place, with their intervals; NaN for sessions that too few participants have."""
 
-    Attributes
-    ----------
-    effect, error, dof : ndarray of shape (S,)
-        The estimate, its standard error, both in units of the effects, and its degrees of freedom.
-    of_each : ndarray of shape (S, 2)
-        Lower and upper end of each session's own interval.
-    of_all : ndarray of shape (S, 2)
-        Ends of the intervals that hold all sessions at once.
-    """
-
+    # effect, error, dof, (S,): the estimate, its standard error, both in units of the effects, and its degrees of
+    # freedom
     effect: Array
     error: Array
     dof: Array
-    of_each: Array
-    of_all: Array
+    of_each: Array  # (S, 2): lower and upper end of each session's own interval
+    of_all: Array  # (S, 2): ends of the intervals that hold all sessions at once
 
 
 def interval(effect: ArrayLike, variance: ArrayLike, dof: ArrayLike) -> tuple[Array, Array]:

@@ -34,25 +34,14 @@ _SMALLEST = 1e-12
 
 @dataclass(frozen=True)
 class Profiles:
-    """How maps are beside the others, arrays of shape (M,).
+    """How maps are beside the others, arrays of shape (M,)."""
 
-    Attributes
-    ----------
-    correlation : ndarray
-        With the others; NaN where a map is constant.
-    slope : ndarray
-        On the others: 1 where effects are as large.
-    mean, spread : ndarray
-        Over voxels; the spread is relative to that of the median map.
-    extreme : ndarray
-        Share of voxels at which the value is beyond `EXTREME`.
-    """
-
-    correlation: Array
-    slope: Array
+    correlation: Array  # with the others; NaN where a map is constant
+    slope: Array  # on the others: 1 where effects are as large
+    # mean, spread: over voxels; the spread is relative to that of the median map
     mean: Array
     spread: Array
-    extreme: Array
+    extreme: Array  # share of voxels at which the value is beyond `EXTREME`
 
     @cached_property
     def typical_correlation(self) -> float:

@@ -38,18 +38,10 @@ DEVIANCE_TOLERANCE = 1e-8
 
 @dataclass(frozen=True)
 class MetaAnalysis:
-    """Answer of a random-effects meta-regression.
+    """Answer of a random-effects meta-regression."""
 
-    Attributes
-    ----------
-    estimate : Estimate
-        Of V voxels, with Knapp–Hartung variance and n − P degrees of freedom.
-    between : ndarray of shape (V,)
-        τ², the variance between participants; both are NaN where a variance is not above zero.
-    """
-
-    estimate: Estimate
-    between: Array
+    estimate: Estimate  # of V voxels, with Knapp–Hartung variance and n − P degrees of freedom
+    between: Array  # (V,): τ², the variance between participants; both are NaN where a variance is not above zero
 
 
 class _Fit(NamedTuple):

@@ -17,25 +17,16 @@ _WITHIN = 1e-9  # of a column's largest number, what is rounding where it does n
 
 @dataclass(frozen=True)
 class OlsContrasts:
-    """Contrasts of a design, ready for any number of voxels.
+    """Contrasts of a design, ready for any number of voxels."""
 
-    Attributes
-    ----------
-    weights : ndarray of shape (Q, N)
-        The estimates are weights @ y.
-    basis : ndarray of shape (N, R)
-        Orthonormal basis of what the design spans, without the participants' means where these are taken out first.
-    means : csr_array of shape (n, N) or None
-        The sums of each participant's maps over the root of their number, where each has an indicator: time for
-        residuals then grows with N, not with n N.
-    dof : float
-        N − rank X.
-    """
-
-    weights: Array
+    weights: Array  # (Q, N): the estimates are weights @ y
+    # (N, R): orthonormal basis of what the design spans, without the participants' means where these are taken out
+    # first
     basis: Array
+    # (n, N): the sums of each participant's maps over the root of their number, where each has an indicator: time for
+    # residuals then grows with N, not with n N
     means: sparse.csr_array | None
-    dof: float
+    dof: float  # N − rank X
 
     def residuals(self, values: NDArray[np.floating]) -> Array:
         """Take out what the design explains of voxels of shape (N, V)."""

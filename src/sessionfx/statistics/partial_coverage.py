@@ -33,17 +33,10 @@ class Fitted(NamedTuple):
 
 
 class Cells(NamedTuple):
-    """Maps arranged by participant and session.
+    """Maps arranged by participant and session."""
 
-    Attributes
-    ----------
-    values : ndarray of shape (V, n, S)
-    has : ndarray of float, shape (V, n, S)
-        1 where there is a map.
-    """
-
-    values: Array
-    has: Array
+    values: Array  # (V, n, S)
+    has: Array  # (V, n, S): 1 where there is a map
 
     @property
     def n_participants(self) -> Array:

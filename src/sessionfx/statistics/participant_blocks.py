@@ -21,21 +21,11 @@ _RANK = 1e-9
 
 @dataclass(frozen=True)
 class ParticipantBlocks:
-    """A symmetric matrix of shape (N, N), or a product of such.
+    """A symmetric matrix of shape (N, N), or a product of such."""
 
-    Attributes
-    ----------
-    rows : ndarray of int, shape (n, m)
-        Maps of each participant.
-    is_row : ndarray of bool, shape (n, m)
-        False where a participant has fewer than m.
-    values : ndarray of shape (n, m, m)
-        Zeros where a participant has fewer.
-    """
-
-    rows: NDArray[np.intp]
-    is_row: NDArray[np.bool_]
-    values: Array
+    rows: NDArray[np.intp]  # (n, m): maps of each participant
+    is_row: NDArray[np.bool_]  # (n, m): False where a participant has fewer than m
+    values: Array  # (n, m, m): zeros where a participant has fewer
 
     @classmethod
     def identity(cls, owners: NDArray[np.int_]) -> ParticipantBlocks:

@@ -33,34 +33,18 @@ class ParticipantSpread:
     (ω′s)²/(s′Ts), which for s = 1 are those of the design. A participant's score tells s_k = |u_k|²/E|u_k|². With C
     the score's covariance s_k² is 1 + 2 tr(C²)/tr(C)² times too large on average, 3 times for a single contrast, and is
     divided by that in both places.
-
-    Attributes
-    ----------
-    scale : ndarray of shape (Q, Q)
-        Standardises scores: the variance is about the identity under the working model.
-
-    What follows is to be multiplied with |u_k|² of the standardised scores, not yet divided by its expectation.
-
-    share : ndarray of shape (n,)
-        ω, each participant's share in the variance.
-    share_excess : ndarray of shape (n,)
-        What squares of s_k add too much to (ω′s)².
-    own : ndarray of shape (n,)
-        Diagonal of T, divided by how much too large s_k² is.
-    loadings : ndarray of shape (R, n)
-    signs : ndarray of shape (R,)
-        The rest of T is loadings′ diag(signs) loadings.
-    n_responses : int
-        Several have a covariance of their own at each voxel, which the scores show: they are made orthonormal there, so
-        that nothing depends on the units of responses, or on which combinations of them are taken.
     """
 
-    scale: Array
-    share: Array
-    share_excess: Array
-    own: Array
+    scale: Array  # (Q, Q): standardises scores: the variance is about the identity under the working model
+    # What follows is to be multiplied with |u_k|² of the standardised scores, not yet divided by its expectation.
+    share: Array  # (n,): ω, each participant's share in the variance
+    share_excess: Array  # (n,): what squares of s_k add too much to (ω′s)²
+    own: Array  # (n,): diagonal of T, divided by how much too large s_k² is
+    # (R, n) and (R,): the rest of T is loadings′ diag(signs) loadings
     loadings: Array
     signs: Array
+    # Several have a covariance of their own at each voxel, which the scores show: they are made orthonormal there, so
+    # that nothing depends on the units of responses, or on which combinations of them are taken.
     n_responses: int = 1
 
     def degrees_of_freedom(self, scores: Array) -> Array:
@@ -94,30 +78,15 @@ def _orthonormal(responses: Array) -> Array:
 
 @dataclass(frozen=True)
 class ScoreWeights:
-    """Weights of the scores of n participants over N whitened rows, g_k = a_k − C_k B.
+    """Weights of the scores of n participants over N whitened rows, g_k = a_k − C_k B."""
 
-    Attributes
-    ----------
-    own : ndarray of shape (Q, N)
-        a: of each row in the scores of its own participant.
-    carried : ndarray of shape (n, Q, P)
-        C.
-    coefficients : ndarray of shape (P, N)
-        B.
-    variances : ndarray of shape (n, Q, Q)
-        Of the scores under the working model, g_k g_k′.
-    clusters : tuple of ndarray of int, shape (g, K)
-        Rows of the participants, of all who have equally many together.
-    members : tuple of ndarray of int, shape (g,)
-        Their numbers.
-    """
-
-    own: Array
-    carried: Array
-    coefficients: Array
-    variances: Array
+    own: Array  # (Q, N): a: of each row in the scores of its own participant
+    carried: Array  # (n, Q, P): C
+    coefficients: Array  # (P, N): B
+    variances: Array  # (n, Q, Q): of the scores under the working model, g_k g_k′
+    # shape (g, K) each: rows of the participants, of all who have equally many together
     clusters: tuple[NDArray[np.int_], ...]
-    members: tuple[NDArray[np.int_], ...]
+    members: tuple[NDArray[np.int_], ...]  # shape (g,) each: their numbers
 
 
 def standardising_root(expected: Array) -> Array:

@@ -45,30 +45,15 @@ _CANCELLED = 1e-3
 
 @dataclass(frozen=True)
 class ParticipantSpectrum:
-    """The design of N maps, seen from the residual space of X.
+    """The design of N maps, seen from the residual space of X."""
 
-    Attributes
-    ----------
-    eigenvalues : ndarray of shape (G,)
-        Distinct ξ, ascending.
-    multiplicities : ndarray of shape (G,)
-        How many dimensions each has; together m.
-    eigenspaces : tuple of Eigenspace
-        Of the positive eigenvalues. That of zero is what they leave of the residual space.
-    inverse : ndarray of shape (P, N)
-        X⁺.
-    memberships : csr_array of shape (N, n)
-        Z, one column of zeros and ones per participant.
-    fitted_basis : ndarray of shape (N, rank X)
-        Orthonormal basis of the space that X spans.
-    """
-
-    eigenvalues: Array
-    multiplicities: Array
+    eigenvalues: Array  # (G,): distinct ξ, ascending
+    multiplicities: Array  # (G,): how many dimensions each has; together m
+    # Of the positive eigenvalues. That of zero is what they leave of the residual space.
     eigenspaces: tuple[Eigenspace, ...]
-    inverse: Array
-    memberships: sparse.csr_array
-    fitted_basis: Array
+    inverse: Array  # (P, N): X⁺
+    memberships: sparse.csr_array  # (N, n): Z, one column of zeros and ones per participant
+    fitted_basis: Array  # (N, rank X): orthonormal basis of the space that X spans
 
     @property
     def n_residual(self) -> int:
@@ -147,21 +132,13 @@ class ParticipantSpectrum:
 
 @dataclass(frozen=True)
 class Eigenspace:
-    """An eigenspace in memory and time that grow with N: sums of participants but for some directions, and vectors.
+    """An eigenspace in memory and time that grow with N: sums of participants but for some directions, and vectors."""
 
-    Attributes
-    ----------
-    sums : csr_array of shape (n, N)
-        The sum over √c of the c maps of each participant who has as many as the eigenvalue says; (0, N) if nobody has.
-    other : ndarray of shape (R, n)
-        Orthonormal, in these coordinates: what does not belong to the eigenspace.
-    vectors : ndarray of shape (N, K)
-        Further orthonormal vectors that do.
-    """
-
+    # (n, N): the sum over √c of the c maps of each participant who has as many as the eigenvalue says; (0, N) if nobody
+    # has
     sums: sparse.csr_array
-    other: Array
-    vectors: Array
+    other: Array  # (R, n): orthonormal, in these coordinates: what does not belong to the eigenspace
+    vectors: Array  # (N, K): further orthonormal vectors that do
 
     @property
     def dimensions(self) -> int:

@@ -40,23 +40,12 @@ KENWARD_ROGER = "kenward-roger"
 
 @dataclass(frozen=True)
 class MixedContrast:
-    """A contrast of the fixed effects in spectral form.
+    """A contrast of the fixed effects in spectral form."""
 
-    Attributes
-    ----------
-    weights : ndarray of shape (N,)
-        a = X⁺′c: the ordinary least-squares estimate is a′y.
-    corrections : ndarray of shape (G, N)
-        Σ_j b_j u_j over each eigenspace: with y they give Σ b η.
-    squares : ndarray of shape (G,)
-        Σ b² over each eigenspace.
-    own, shared : float
-        a′a and a′ZZ′a.
-    """
-
-    weights: Array
-    corrections: Array
-    squares: Array
+    weights: Array  # (N,): a = X⁺′c: the ordinary least-squares estimate is a′y
+    corrections: Array  # (G, N): Σ_j b_j u_j over each eigenspace: with y they give Σ b η
+    squares: Array  # (G,): Σ b² over each eigenspace
+    # own, shared: a′a and a′ZZ′a
     own: float
     shared: float
 
@@ -195,25 +184,18 @@ class _Profile(NamedTuple):
 
 @dataclass(frozen=True)
 class _Moments:
-    """Sums of squares and products, in all and of participants with k = 1 … S maps.
+    """Sums of squares and products, in all and of participants with k = 1 … S maps."""
 
-    Attributes
-    ----------
-    gram, of_sums : ndarray of shapes (V, P, P) and (V, S, P, P)
-        X′X, and Σ (Σx)(Σx)′ over participants with so many maps.
-    right, right_of_sums : ndarray of shapes (V, P) and (V, S, P)
-    total, total_of_sums : ndarray of shapes (V,) and (V, S)
-    numbers : ndarray of shape (V, S)
-        Participants.
-    """
-
+    # gram, of_sums, (V, P, P) and (V, S, P, P): X′X, and Σ (Σx)(Σx)′ over participants with so many maps
     gram: Array
     of_sums: Array
+    # right, right_of_sums: (V, P) and (V, S, P)
     right: Array
     right_of_sums: Array
+    # total, total_of_sums: (V,) and (V, S)
     total: Array
     total_of_sums: Array
-    numbers: Array
+    numbers: Array  # (V, S): participants
 
     @property
     def counts(self) -> Array:
@@ -282,26 +264,15 @@ def _moments(cells: Cells, design: Array, values: Array) -> _Moments:
 
 
 class MixedFit(NamedTuple):
-    """A random intercept fitted to V voxels, for any contrast.
+    """A random intercept fitted to V voxels, for any contrast."""
 
-    Attributes
-    ----------
-    at : ndarray of int, shape (K,)
-        Voxels that could be fitted; what follows is theirs.
-    moments, profile
-        Sums, and the likelihood at its maximum, of what ordinary least squares leave.
-    ordinary : ndarray of shape (K, P)
-        The coefficients of ordinary least squares.
-    holds : ndarray of bool, shape (V,)
-    n : ndarray of shape (V,)
-    """
-
-    at: NDArray[np.intp]
+    at: NDArray[np.intp]  # (K,): voxels that could be fitted; what follows is theirs
+    # sums, and the likelihood at its maximum, of what ordinary least squares leave
     moments: _Moments
     profile: _Profile
-    ordinary: Array
-    holds: NDArray[np.bool_]
-    n: Array
+    ordinary: Array  # (K, P): the coefficients of ordinary least squares
+    holds: NDArray[np.bool_]  # (V,)
+    n: Array  # (V,)
 
 
 def fit_mixed(cells: Cells, design: Array) -> MixedFit:

@@ -20,14 +20,10 @@ from sessionfx.statistics.participant_variance import ParticipantSpectrum
 
 @dataclass(frozen=True)
 class VarianceComponents:
-    """Variances of V voxels.
+    """Variances of V voxels."""
 
-    Attributes
-    ----------
-    between, within : ndarray of shape (V,)
-        The estimate between participants can be negative, where they differ less than chance would have it.
-    """
-
+    # between, within, (V,): the estimate between participants can be negative, where they differ less than chance would
+    # have it
     between: Array
     within: Array
 

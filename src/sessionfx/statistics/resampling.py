@@ -45,22 +45,12 @@ _ROUNDING = 1e-26
 
 
 class Resampling(ABC):
-    """A contrast whose statistic can be had for any resampling of the participants, voxel by voxel.
-
-    Attributes
-    ----------
-    scheme : Scheme
-    n_participants : int
-    n_contrasts : int
-        Q.
-    dof : float
-        Of the statistic by the design: of t, or F's of the error.
-    """
+    """A contrast whose statistic can be had for any resampling of the participants, voxel by voxel."""
 
     scheme: Scheme
     n_participants: int
-    n_contrasts: int
-    dof: float
+    n_contrasts: int  # Q
+    dof: float  # of the statistic by the design: of t, or F's of the error
 
     @property
     def two_sided(self) -> bool:
@@ -103,20 +93,11 @@ class PooledResampling(Resampling):
     Values are of shape (Q n, V), contrast by contrast. The null hypothesis is w = X⁺′c taken out of the column space
     (the partition of Beckmann and Ridgway in Winkler et al. 2014, doi:10.1016/j.neuroimage.2014.01.060). What is
     resampled keeps its sum of squares, so that a resampling costs one product with an orthonormal basis.
-
-    Attributes
-    ----------
-    tested : ndarray of shape (n,)
-        w, of unit length.
-    nuisance : ndarray of shape (n, rank − 1)
-        Orthonormal; with w it spans the design.
-    n_equal : tuple of int
-        How many participants have each row of the design.
     """
 
-    tested: Array
-    nuisance: Array
-    n_equal: tuple[int, ...]
+    tested: Array  # (n,): w, of unit length
+    nuisance: Array  # (n, rank − 1): orthonormal; with w it spans the design
+    n_equal: tuple[int, ...]  # how many participants have each row of the design
     scheme: Scheme
     n_contrasts: int = 1
 
@@ -230,36 +211,19 @@ class WildBootstrap(Resampling):
     What a participant adds to the estimate, the score and the coefficients is computed once for a block of voxels. A
     resampling weights these by d: estimate Σ d_i e_i, scores d_i o_i − carried_i Σ_j d_j a_j. That is equal to fitting
     the whole model to X β̃ + d_i r_i, where β̃ and r are coefficients and residuals under the null hypothesis.
-
-    Attributes
-    ----------
-    design : ndarray of shape (N, P)
-    restricted : ndarray of shape (P, N)
-        β̃ = restricted @ y.
-    estimates, own : csr_array of shape (Q n, N)
-        e = estimates @ r, o = own @ r.
-    coefficients : csr_array of shape (R n, N)
-        a = coefficients @ r, of R ≤ P combinations of coefficients.
-    carried : ndarray of shape (Q n, R)
-    n_contrasts : int
-    design_dof : float
-        Of a single variance.
-    smallest_group : int
-        Participants of the smallest group that carries the contrast; without groups, of all who do.
-    has_groups : bool
-        Whether groups may vary unequally.
     """
 
-    design: Array
-    restricted: Array
+    design: Array  # (N, P)
+    restricted: Array  # (P, N): β̃ = restricted @ y
+    # estimates, own, (Q n, N): e = estimates @ r, o = own @ r
     estimates: sparse.csr_array
     own: sparse.csr_array
-    coefficients: sparse.csr_array
-    carried: Array
+    coefficients: sparse.csr_array  # (R n, N): a = coefficients @ r, of R ≤ P combinations of coefficients
+    carried: Array  # (Q n, R)
     n_contrasts: int
-    design_dof: float
-    smallest_group: int
-    has_groups: bool
+    design_dof: float  # of a single variance
+    smallest_group: int  # participants of the smallest group that carries the contrast; without groups, of all who do
+    has_groups: bool  # whether groups may vary unequally
     scheme: Scheme = "wild-bootstrap"
 
     @property

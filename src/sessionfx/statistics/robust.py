@@ -55,20 +55,11 @@ SMALLEST_SLOPE = 1e-3
 
 @dataclass(frozen=True)
 class RobustContrast:
-    """A contrast by M estimation, ready for any number of voxels.
+    """A contrast by M estimation, ready for any number of voxels."""
 
-    Attributes
-    ----------
-    kind : {'huber', 'bisquare'}
-    ordinary : OlsContrasts
-        The same contrast by least squares.
-    basis : ndarray of shape (n, R)
-        Orthonormal, of what the design spans.
-    """
-
-    kind: MEstimator
-    ordinary: OlsContrasts
-    basis: Array
+    kind: MEstimator  # 'huber' or 'bisquare'
+    ordinary: OlsContrasts  # the same contrast by least squares
+    basis: Array  # (n, R): orthonormal, of what the design spans
 
     @cached_property
     def _leverage(self) -> Array:
@@ -123,17 +114,10 @@ class RobustContrast:
 
 @dataclass(frozen=True)
 class TrimmedContrast:
-    """A contrast of the trimmed means of groups, which have a variance each.
+    """A contrast of the trimmed means of groups, which have a variance each."""
 
-    Attributes
-    ----------
-    contrast_weights : ndarray of shape (G,)
-        Of the groups' means in the contrast.
-    groups : ndarray of int, shape (n,)
-    """
-
-    contrast_weights: Array
-    groups: NDArray[np.int_]
+    contrast_weights: Array  # (G,): of the groups' means in the contrast
+    groups: NDArray[np.int_]  # (n,)
 
     def estimate(self, values: Array) -> Estimate:
         """Estimate the contrast at voxels of shape (n, V); Welch–Satterthwaite degrees of freedom of several groups."""

@@ -46,35 +46,16 @@ _CONSTRAINED = 1e-8  # by how much an eigenvalue may be below that of a constrai
 
 @dataclass(frozen=True)
 class RobustClusters:
-    """A contrast by M estimation over participants, ready for any number of voxels.
+    """A contrast by M estimation over participants, ready for any number of voxels."""
 
-    Attributes
-    ----------
-    kind : {'huber', 'bisquare'}
-    prepared : RobustContrast
-        The same contrast by generalised least squares; Q = 1.
-    contrast : ndarray of shape (R,)
-        Over an orthonormal basis of what the whitened design spans.
-    products : ndarray of shape (n, R R)
-        Of the basis' rows of each participant.
-    moments : csr_array of shape (n R, N)
-        Give each participant's part of the right side of the normal equations.
-    carried : ndarray of shape (n, R)
-        What coefficients of the basis take from each score.
-    variances : ndarray of shape (n,)
-        v, of the scores under the working model; 0 for who does not carry the contrast.
-    n_constraints : int
-        P.
-    """
-
-    kind: MEstimator
-    prepared: RobustContrast
-    contrast: Array
-    products: Array
-    moments: sparse.csr_array
-    carried: Array
-    variances: Array
-    n_constraints: int
+    kind: MEstimator  # 'huber' or 'bisquare'
+    prepared: RobustContrast  # the same contrast by generalised least squares; Q = 1
+    contrast: Array  # (R,): over an orthonormal basis of what the whitened design spans
+    products: Array  # (n, R R): of the basis' rows of each participant
+    moments: sparse.csr_array  # (n R, N): give each participant's part of the right side of the normal equations
+    carried: Array  # (n, R): what coefficients of the basis take from each score
+    variances: Array  # (n,): v, of the scores under the working model; 0 for who does not carry the contrast
+    n_constraints: int  # P
 
     def estimate(self, values: Array) -> Estimate:
         """Estimate the contrast at voxels of shape (N, V); no variance where the weights leave it undetermined."""

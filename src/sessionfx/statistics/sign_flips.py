@@ -118,25 +118,13 @@ def standardised_scores(scores: Array, expected: Array, signs: Array) -> Array:
 
 @dataclass(frozen=True)
 class EffectiveScores:
-    """Scores of n participants from N maps: what their own maps say, less what the nuisance carries.
+    """Scores of n participants from N maps: what their own maps say, less what the nuisance carries."""
 
-    Attributes
-    ----------
-    own : csr_array of shape (n, N)
-    carried : ndarray of shape (n, P)
-    coefficients : ndarray of shape (P, N)
-        Of the nuisance.
-    memberships : csr_array of shape (N, n)
-        Whose map each is.
-    ratio : float
-        λ of the working covariance.
-    """
-
-    own: sparse.csr_array
-    carried: Array
-    coefficients: Array
-    memberships: sparse.csr_array
-    ratio: float
+    own: sparse.csr_array  # (n, N)
+    carried: Array  # (n, P)
+    coefficients: Array  # (P, N): of the nuisance
+    memberships: sparse.csr_array  # (N, n): whose map each is
+    ratio: float  # λ of the working covariance
 
     def of(self, values: NDArray[np.floating]) -> Array:
         """Compute the scores of V voxels, of shape (n, V)."""

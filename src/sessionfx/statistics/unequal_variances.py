@@ -27,36 +27,17 @@ _ZERO = 1e-10
 
 @dataclass(frozen=True)
 class GroupedContrast:
-    """A contrast over participants with a variance for each group, ready for any number of voxels.
+    """A contrast over participants with a variance for each group, ready for any number of voxels."""
 
-    Attributes
-    ----------
-    weights : ndarray of shape (n,)
-        The estimate is weights @ y.
-    basis : ndarray of shape (n, R)
-        Orthonormal, of what the design spans.
-    labels : tuple of K str
-    members : csr_array of shape (K, n)
-        Ones where a participant is in a group.
-    free : ndarray of shape (K,)
-        Degrees of freedom of each group's variance: its participants' part of the trace of I − XX⁺.
-    carried : ndarray of shape (K,)
-        Sum of squared weights of each group's participants.
-    unseen : tuple of str
-        Groups that carry the contrast, but leave nothing to see how they vary.
-    share : ndarray of shape (K,)
-    together : ndarray of shape (K, K)
-        The variance has (share′s)²/(s′ together s) degrees of freedom where s are the groups' variances.
-    """
-
-    weights: Array
-    basis: Array
-    labels: tuple[str, ...]
-    members: sparse.csr_array
-    free: Array
-    carried: Array
-    unseen: tuple[str, ...]
-    share: Array
+    weights: Array  # (n,): the estimate is weights @ y
+    basis: Array  # (n, R): orthonormal, of what the design spans
+    labels: tuple[str, ...]  # K of them
+    members: sparse.csr_array  # (K, n): ones where a participant is in a group
+    free: Array  # (K,): degrees of freedom of each group's variance: its participants' part of the trace of I − XX⁺
+    carried: Array  # (K,): sum of squared weights of each group's participants
+    unseen: tuple[str, ...]  # groups that carry the contrast, but leave nothing to see how they vary
+    share: Array  # (K,)
+    # (K, K): the variance has (share′s)²/(s′ together s) degrees of freedom where s are the groups' variances
     together: Array
 
     @property
@@ -112,14 +93,9 @@ class GroupedContrast:
 
 @dataclass(frozen=True)
 class GroupedTest:
-    """R contrasts over participants that are tested together, with a variance for each group.
+    """R contrasts over participants that are tested together, with a variance for each group."""
 
-    Attributes
-    ----------
-    rows : tuple of R GroupedContrast
-    """
-
-    rows: tuple[GroupedContrast, ...]
+    rows: tuple[GroupedContrast, ...]  # R of them
 
     @property
     def unseen(self) -> tuple[str, ...]:

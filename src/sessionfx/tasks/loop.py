@@ -23,28 +23,14 @@ from sessionfx.tasks.task import Chain, Shared, Task
 
 @dataclass(frozen=True)
 class ToDo:
-    """What is to be done of a chain.
-
-    Attributes
-    ----------
-    chain : Chain
-    record : Record
-    tasks : tuple of Task
-        That make files, in order.
-    parts : tuple of Task
-        That these need.
-    outdated : tuple of str
-        Finished tasks of earlier calls that go.
-    needs_page : bool
-        Whether the page is to be put together although no section of it is drawn.
-    """
+    """What is to be done of a chain."""
 
     chain: Chain
     record: Record
-    tasks: tuple[Task, ...]
-    parts: tuple[Task, ...]
-    outdated: tuple[str, ...]
-    needs_page: bool
+    tasks: tuple[Task, ...]  # that make files, in order
+    parts: tuple[Task, ...]  # that these need
+    outdated: tuple[str, ...]  # finished tasks of earlier calls that go
+    needs_page: bool  # whether the page is to be put together although no section of it is drawn
 
     @property
     def is_nothing(self) -> bool:
@@ -66,24 +52,13 @@ class ToDo:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a chain.
-
-    Attributes
-    ----------
-    name : str
-    failure : Failure or None
-    summary : object
-        What `Shared.summary` says; None where all was finished before, or the chain failed.
-    seconds : float
-    n_removed : int
-        Files of earlier calls that are gone.
-    """
+    """What became of a chain."""
 
     name: str
     failure: Failure | None = None
-    summary: Any = None
+    summary: Any = None  # what `Shared.summary` says; None where all was finished before, or the chain failed
     seconds: float = 0.0
-    n_removed: int = 0
+    n_removed: int = 0  # files of earlier calls that are gone
 
 
 def find_work(chain: Chain, execution: Execution, output_dir: Path) -> ToDo:

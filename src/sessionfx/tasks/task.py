@@ -27,74 +27,39 @@ Kind = Literal["part", "result", "log", "page"]
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A piece of work.
+    """A piece of work."""
 
-    Attributes
-    ----------
-    name : str
-        In the record.
-    fingerprint : str
-        Digest of all that determines its files.
-    inputs : tuple of str
-        Names of tasks, and of sources, that it is made from.
-    outputs : tuple of Path
-        Files it may make: what lies under these names and is not made anew goes.
-    kind : {'part', 'result', 'log', 'page'}
-        `--reports-only` makes pages alone, and needs finished results.
-    run : callable
-        Of a part: without arguments, gives its value. Else it is given what `Chain.open` gives, and writes files.
-        Parts are sent to workers: their function is one of a module.
-    is_costly : bool
-        Whether its files take their names at once, so that they are not lost with the rest of a call that is killed.
-    """
-
-    name: str
+    name: str  # in the record
+    # Of a part: without arguments, gives its value. Else it is given what `Chain.open` gives, and writes files. Parts
+    # are sent to workers: their function is one of a module.
     run: Callable[..., Any]
+    # 'part', 'result', 'log' or 'page': `--reports-only` makes pages alone, and needs finished results
     kind: Kind = "result"
-    fingerprint: str = ""
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[Path, ...] = ()
+    fingerprint: str = ""  # digest of all that determines its files
+    inputs: tuple[str, ...] = ()  # names of tasks, and of sources, that it is made from
+    outputs: tuple[Path, ...] = ()  # files it may make: what lies under these names and is not made anew goes
+    # whether its files take their names at once, so that they are not lost with the rest of a call that is killed
     is_costly: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chain:
-    """The tasks of one participant, or of one contrast at the group level.
+    """The tasks of one participant, or of one contrast at the group level."""
 
-    Attributes
-    ----------
-    name : str
-        For people, such as `sub-01`.
-    record : Path
-        Where it is noted what is finished.
-    tasks : tuple of Task
-        In the order in which they are done; parts among them.
-    open : callable
-        Given the values of parts by name, gives a context with what the tasks share, a `Shared`.
-    sources : dict of str to str
-        Fingerprints by name.
-    page : Page, optional
-        The page that the tasks' sections are on.
-    crash : Path, optional
-        Where it is kept why the chain failed.
-    forgets_on_failure : bool
-        Whether files of earlier calls go if its data cannot be analysed: others would take them for all there is.
-    is_here : bool
-        Whether the tasks are done in the program's own process, from which they hand out work themselves.
-    before_names : callable, optional
-        Of such a chain: given the summary before files take their names, so that what it keeps is not missed by a
-        rerun that finds them finished.
-    """
-
-    name: str
-    record: Path
-    tasks: tuple[Task, ...]
+    name: str  # for people, such as `sub-01`
+    record: Path  # where it is noted what is finished
+    tasks: tuple[Task, ...]  # in the order in which they are done; parts among them
+    # given the values of parts by name, gives a context with what the tasks share, a `Shared`
     open: Callable[[Mapping[str, Any]], AbstractContextManager[Shared]]
-    sources: Mapping[str, str] = field(default_factory=dict)
-    page: Page | None = None
-    crash: Path | None = None
+    sources: Mapping[str, str] = field(default_factory=dict)  # fingerprints by name
+    page: Page | None = None  # the page that the tasks' sections are on
+    crash: Path | None = None  # where it is kept why the chain failed
+    # whether files of earlier calls go if its data cannot be analysed: others would take them for all there is
     forgets_on_failure: bool = False
+    # whether the tasks are done in the program's own process, from which they hand out work themselves
     is_here: bool = False
+    # of such a chain: given the summary before files take their names, so that what it keeps is not missed by a rerun
+    # that finds them finished
     before_names: Callable[[Any], None] | None = None
 
     @cached_property

@@ -44,28 +44,17 @@ NO_BAYES_FACTOR = (
 
 @dataclass(frozen=True)
 class MapLayout:
-    """Participant, session and covariates of each of N maps, in the order of the data's rows.
+    """Participant, session and covariates of each of N maps, in the order of the data's rows."""
 
-    Attributes
-    ----------
-    participants, sessions : tuple of str
-        N labels each; the session is empty in a dataset without sessions.
-    covariate_names : tuple of Q str
-    covariates : ndarray of shape (N, Q)
-        The same in all rows of a participant; centred or sum-coded.
-    session_covariate_names : tuple of R str
-    session_covariates : ndarray of shape (N, R)
-        As measured.
-    times : tuple of str
-        Session covariates that serve as time in some question of the analysis, and are adjusted for in none.
-    """
-
+    # participants, sessions: N labels each; the session is empty in a dataset without sessions
     participants: tuple[str, ...]
     sessions: tuple[str, ...]
-    covariate_names: tuple[str, ...] = ()
+    covariate_names: tuple[str, ...] = ()  # Q of them
+    # (N, Q): the same in all rows of a participant; centred or sum-coded
     covariates: Array = field(default_factory=lambda: np.empty((0, 0)))
-    session_covariate_names: tuple[str, ...] = ()
-    session_covariates: Array = field(default_factory=lambda: np.empty((0, 0)))
+    session_covariate_names: tuple[str, ...] = ()  # R of them
+    session_covariates: Array = field(default_factory=lambda: np.empty((0, 0)))  # (N, R): as measured
+    # session covariates that serve as time in some question of the analysis, and are adjusted for in none
     times: tuple[str, ...] = ()
 
     def at_rows(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> MapLayout:
@@ -203,27 +192,14 @@ class MapLayout:
 
 @dataclass(frozen=True)
 class PartialMaps:
-    """Maps of voxels that each lack some, arranged by participant and session.
+    """Maps of voxels that each lack some, arranged by participant and session."""
 
-    Attributes
-    ----------
-    layout : MapLayout
-        Of all maps.
-    question : Question
-    sessions : tuple of S str
-    rows : ndarray of int, shape (n, S)
-        Of the map of each participant and session; -1 where there is none.
-    cells : Cells
-    known : dict
-        What `shared` found for other plans.
-    """
-
-    layout: MapLayout
+    layout: MapLayout  # of all maps
     question: Question
-    sessions: tuple[str, ...]
-    rows: NDArray[np.int_]
+    sessions: tuple[str, ...]  # S of them
+    rows: NDArray[np.int_]  # (n, S): of the map of each participant and session; -1 where there is none
     cells: Cells
-    known: dict[object, Any] = field(default_factory=dict, compare=False)
+    known: dict[object, Any] = field(default_factory=dict, compare=False)  # what `shared` found for other plans
 
     @classmethod
     def of(cls, layout: MapLayout, question: Question, effects: Array, has: NDArray[np.bool_]) -> PartialMaps:
@@ -367,38 +343,19 @@ def check_bootstrap(bootstrap: WildBootstrap, remedy: str) -> None:
 
 @dataclass(frozen=True)
 class Plan(ABC):
-    """A strategy made ready for one question.
+    """A strategy made ready for one question."""
 
-    Attributes
-    ----------
-    design_matrix : DataFrame
-        One named row per observation of the group model.
-    contrast : ndarray of shape (P,) or (Q, P)
-        Over the columns of the design matrix; Q rows for a test that several contrasts are all zero.
-    rows : tuple of int
-        Maps that are used.
-    left_out : dict of str to str
-        Participants that cannot contribute, and why.
-    description : str
-        What is estimated, as a sentence.
-    warnings : tuple of str
-        What a reader must know before trusting it, in sentences.
-    details : dict
-        Fields for the sidecars.
-    groups : tuple of str
-        Of each participant, where groups have a variance each; empty where one serves all.
-    n_tested : int
-        How many first-level contrasts are tested together, each with this design; 0 where one is estimated.
-    """
-
-    design_matrix: pd.DataFrame
+    design_matrix: pd.DataFrame  # one named row per observation of the group model
+    # (P,) or (Q, P): over the columns of the design matrix; Q rows for a test that several contrasts are all zero
     contrast: Array
-    rows: tuple[int, ...]
-    left_out: dict[str, str] = field(default_factory=dict)
-    description: str = ""
-    warnings: tuple[str, ...] = ()
-    details: dict[str, Any] = field(default_factory=dict)
+    rows: tuple[int, ...]  # maps that are used
+    left_out: dict[str, str] = field(default_factory=dict)  # participants that cannot contribute, and why
+    description: str = ""  # what is estimated, as a sentence
+    warnings: tuple[str, ...] = ()  # what a reader must know before trusting it, in sentences
+    details: dict[str, Any] = field(default_factory=dict)  # fields for the sidecars
+    # of each participant, where groups have a variance each; empty where one serves all
     groups: tuple[str, ...] = field(default=(), kw_only=True)
+    # how many first-level contrasts are tested together, each with this design; 0 where one is estimated
     n_tested: int = field(default=0, kw_only=True)
 
     weighs_participants: ClassVar[bool] = False  # whether participants count unequally at each voxel

@@ -35,23 +35,13 @@ MIXTURE = (
 
 @dataclass(frozen=True)
 class SessionDesign:
-    """Design and contrast of a question in the model of all session maps.
+    """Design and contrast of a question in the model of all session maps."""
 
-    Attributes
-    ----------
-    matrix : DataFrame
-        N named rows.
-    contrast : ndarray of shape (P,) or (Q, P)
-    session_weights : dict of str to float
-        Of each session; empty for a test over several contrasts and for a measured time.
-    warnings : tuple of str
-        What a reader must know of this design, in sentences.
-    """
-
-    matrix: pd.DataFrame
-    contrast: Array
+    matrix: pd.DataFrame  # N named rows
+    contrast: Array  # (P,) or (Q, P)
+    # of each session; empty for a test over several contrasts and for a measured time
     session_weights: dict[str, float]
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what a reader must know of this design, in sentences
 
     @property
     def details(self) -> dict[str, Any]:

@@ -84,17 +84,10 @@ _ROUNDING = 1e-6  # of degrees of freedom
 
 @dataclass(frozen=True)
 class WorkingCovariance:
-    """One for all voxels.
+    """One for all voxels."""
 
-    Attributes
-    ----------
-    ratio : float
-        Variance between over variance within participants.
-    by_group : dict of str to (float, float)
-        Of each group: this ratio, and the variance within participants relative to the first group.
-    """
-
-    ratio: float
+    ratio: float  # variance between over variance within participants
+    # of each group: this ratio, and the variance within participants relative to the first group
     by_group: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @classmethod
@@ -127,28 +120,14 @@ class WorkingCovariance:
 
 @dataclass(frozen=True)
 class MarginalPlan(Plan):
-    """Generalised least squares with cluster-robust variance.
+    """Generalised least squares with cluster-robust variance."""
 
-    Attributes
-    ----------
-    participants : tuple of str
-        Of each row.
-    spectrum : ParticipantSpectrum
-    prepared : RobustContrast
-    group_spectra : tuple of ParticipantSpectrum
-        Of the groups, in the order in which they first appear.
-    known : tuple of str
-        Warnings of the design, whatever the working correlation.
-    working : WorkingCovariance or None
-        What `informed` found.
-    """
-
-    participants: tuple[str, ...] = field(kw_only=True)
+    participants: tuple[str, ...] = field(kw_only=True)  # of each row
     spectrum: ParticipantSpectrum = field(kw_only=True)
     prepared: RobustContrast | None = None
-    group_spectra: tuple[ParticipantSpectrum, ...] = ()
-    known: tuple[str, ...] = ()
-    working: WorkingCovariance | None = None
+    group_spectra: tuple[ParticipantSpectrum, ...] = ()  # of the groups, in the order in which they first appear
+    known: tuple[str, ...] = ()  # warnings of the design, whatever the working correlation
+    working: WorkingCovariance | None = None  # what `informed` found
 
     @property
     def pools(self) -> bool:
@@ -297,17 +276,10 @@ class MarginalPlan(Plan):
 
 @dataclass(frozen=True)
 class RobustMarginalPlan(MarginalPlan):
-    """The same with participants weighed by what they add to the contrast; see `statistics.robust_clusters`.
+    """The same with participants weighed by what they add to the contrast; see `statistics.robust_clusters`."""
 
-    Attributes
-    ----------
-    robust : {'huber', 'bisquare'}
-    clusters : RobustClusters or None
-        What `with_working` prepares.
-    """
-
-    robust: MEstimator = field(default="huber", kw_only=True)
-    clusters: RobustClusters | None = field(default=None, kw_only=True)
+    robust: MEstimator = field(default="huber", kw_only=True)  # 'huber' or 'bisquare'
+    clusters: RobustClusters | None = field(default=None, kw_only=True)  # what `with_working` prepares
 
     weighs_participants: ClassVar[bool] = True
 

@@ -36,15 +36,9 @@ KNOWN_VARIANCES = (
 
 @dataclass(frozen=True)
 class MetaPlan(Plan):
-    """One value per participant with its variance, then random-effects meta-regression.
+    """One value per participant with its variance, then random-effects meta-regression."""
 
-    Attributes
-    ----------
-    participants : SummaryStatisticsPlan
-        How the maps of a participant become one value.
-    """
-
-    participants: SummaryStatisticsPlan = field(kw_only=True)
+    participants: SummaryStatisticsPlan = field(kw_only=True)  # how the maps of a participant become one value
 
     no_resampling: ClassVar[str] = (
         "There are no family-wise p values: its variance between participants is searched for at every voxel, which "

@@ -42,18 +42,11 @@ METHOD_NAMES = {"satterthwaite": "Satterthwaite", KENWARD_ROGER: "Kenward–Roge
 
 @dataclass(frozen=True)
 class MixedPlan(Plan):
-    """Random participant intercept.
-
-    Attributes
-    ----------
-    spectrum : ParticipantSpectrum
-    prepared : MixedContrast
-    dof_method : {'satterthwaite', 'kenward-roger'}
-    """
+    """Random participant intercept."""
 
     spectrum: ParticipantSpectrum = field(kw_only=True)
     prepared: MixedContrast = field(kw_only=True)
-    dof_method: str = field(kw_only=True)
+    dof_method: str = field(kw_only=True)  # 'satterthwaite' or 'kenward-roger'
 
     no_resampling: ClassVar[str] = (
         "There are no family-wise p values: its errors rest on a model of the sessions, which resampling participants "

@@ -98,17 +98,11 @@ class ParticipantPlan(Plan):
 
 @dataclass(frozen=True)
 class SummaryStatisticsPlan(ParticipantPlan):
-    """One value per participant, then OLS.
+    """One value per participant, then OLS."""
 
-    Attributes
-    ----------
-    combination : csr_array of shape (n, N)
-        Weight of each map in each participant's value; none of them is 0.
-    precision_weighted : bool
-        Whether the weights are replaced by the maps' precisions (means only).
-    """
-
+    # (n, N): weight of each map in each participant's value; none of them is 0
     combination: sparse.csr_array = field(kw_only=True)
+    # whether the weights are replaced by the maps' precisions (means only)
     precision_weighted: bool = field(default=False, kw_only=True)
 
     @cached_property
@@ -244,18 +238,11 @@ class VectorPlan(ParticipantPlan):
 
 @dataclass(frozen=True)
 class SessionVectorPlan(VectorPlan):
-    """Hotelling's T² on each participant's differences between sessions.
+    """Hotelling's T² on each participant's differences between sessions."""
 
-    Attributes
-    ----------
-    complete : ndarray of shape (n, S) of int
-        Rows of the maps of each participant who has every session.
-    n_of_layout : int
-        Maps of the layout, of which `rows` are used.
-    """
-
+    # (n, S): rows of the maps of each participant who has every session
     complete: NDArray[np.int_] = field(kw_only=True)
-    n_of_layout: int = field(kw_only=True)
+    n_of_layout: int = field(kw_only=True)  # maps of the layout, of which `rows` are used
 
     @cached_property
     def combinations(self) -> sparse.csr_array:
@@ -292,15 +279,9 @@ class SessionVectorPlan(VectorPlan):
 
 @dataclass(frozen=True)
 class ConditionsPlan(VectorPlan):
-    """Hotelling's T² on what each participant has of several first-level contrasts.
+    """Hotelling's T² on what each participant has of several first-level contrasts."""
 
-    Attributes
-    ----------
-    of_one : SummaryStatisticsPlan or SessionVectorPlan
-        Gives the values of one of them.
-    """
-
-    of_one: SummaryStatisticsPlan | SessionVectorPlan = field(kw_only=True)
+    of_one: SummaryStatisticsPlan | SessionVectorPlan = field(kw_only=True)  # gives the values of one of them
 
     @property
     def n_values(self) -> int:

@@ -33,19 +33,9 @@ _Part = tuple[NDArray[np.intp], Estimate | FTest, int | None]
 
 @dataclass(frozen=True)
 class PatternPlan:
-    """A plan of all maps, and what is needed to plan for those who have a voxel.
+    """A plan of all maps, and what is needed to plan for those who have a voxel."""
 
-    Attributes
-    ----------
-    plan : Plan
-        Informed of all voxels.
-    strategy : Strategy
-    layout : MapLayout
-    question : Question
-    options : GroupOptions
-    """
-
-    plan: Plan
+    plan: Plan  # informed of all voxels
     strategy: Strategy
     layout: MapLayout
     question: Question

@@ -77,24 +77,14 @@ LINEAR_CODE = (
 
 @dataclass(frozen=True, kw_only=True)
 class SessionModelPlan(Plan):
-    """OLS on all session maps; of several contrasts an F test that all are zero.
+    """OLS on all session maps; of several contrasts an F test that all are zero."""
 
-    Attributes
-    ----------
-    participants : tuple of str
-        Of each row.
-    n_common : int
-        Columns that are no participant's own; the first ones.
-    is_within : bool
-        Whether what differs within participants determines the contrast, and their indicators can be taken out first.
-    complete : (ndarray of int of shape (n, S), ndarray of shape (n, P)) or None
-        Where an F test has Greenhouse–Geisser's correction: rows of the maps of each participant who has every session,
-        and the constant and covariates of these participants.
-    """
-
-    participants: tuple[str, ...]
-    n_common: int
+    participants: tuple[str, ...]  # of each row
+    n_common: int  # columns that are no participant's own; the first ones
+    # whether what differs within participants determines the contrast, and their indicators can be taken out first
     is_within: bool
+    # (n, S), and (n, P): where an F test has Greenhouse–Geisser's correction: rows of the maps of each participant who
+    # has every session, and the constant and covariates of these participants
     complete: tuple[NDArray[np.int_], Array] | None = None
 
     no_resampling: ClassVar[str] = (

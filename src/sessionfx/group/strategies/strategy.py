@@ -56,27 +56,14 @@ ASSUMED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Grounds:
-    """What the judgement of an answer rests on.
-
-    Attributes
-    ----------
-    question : Question
-    layout : MapLayout
-        All maps of the analysis.
-    options : GroupOptions
-    evidence : Evidence
-    plan : Plan
-        Of the answer.
-    dof : float
-        Its degrees of freedom.
-    """
+    """What the judgement of an answer rests on."""
 
     question: Question
-    layout: MapLayout
+    layout: MapLayout  # all maps of the analysis
     options: GroupOptions
     evidence: Evidence
-    plan: Plan
-    dof: float
+    plan: Plan  # of the answer
+    dof: float  # its degrees of freedom
 
     def judge_pooled_variance(self) -> Judgement | None:
         """Say where one variance of all participants may not do: covariates are asked about, or groups differ."""
@@ -116,39 +103,23 @@ class Grounds:
 
 
 class Strategy(ABC):
-    """A way to answer a question at the group level.
+    """A way to answer a question at the group level."""
 
-    Attributes
-    ----------
-    name : str
-        On the command line.
-    title, full_title : str
-        In sentences, and where a page introduces its answer.
-    assumptions : Assumptions
-    preference : int
-        Where it stands among answers that are equally valid: the smallest is reported; see `rank`.
-    is_default : bool
-        Whether it runs without being asked for.
-    is_robust : bool
-        Whether it keeps a nominal rate in most designs, so that it is the one to run where no other can be trusted.
-    cancels_levels : bool
-        Whether it compares sessions within each participant who has them, so that who misses sessions does not matter
-        as long as it goes with the participant's level alone.
-    takes_robust : tuple of str
-        Kinds of `--robust` that make it count outlying participants less.
-    compared_with : tuple of str
-        Names of strategies with which its answer is always drawn side by side.
-    """
-
-    name: ClassVar[str]
+    name: ClassVar[str]  # on the command line
+    # title, full_title: in sentences, and where a page introduces its answer
     title: ClassVar[str]
     full_title: ClassVar[str]
     assumptions: ClassVar[Assumptions]
+    # where it stands among answers that are equally valid: the smallest is reported; see `rank`
     preference: ClassVar[int]
-    is_default: ClassVar[bool] = True
+    is_default: ClassVar[bool] = True  # whether it runs without being asked for
+    # whether it keeps a nominal rate in most designs, so that it is the one to run where no other can be trusted
     is_robust: ClassVar[bool] = False
+    # whether it compares sessions within each participant who has them, so that who misses sessions does not matter as
+    # long as it goes with the participant's level alone
     cancels_levels: ClassVar[bool] = False
-    takes_robust: ClassVar[tuple[str, ...]] = ()
+    takes_robust: ClassVar[tuple[str, ...]] = ()  # kinds of `--robust` that make it count outlying participants less
+    # names of strategies with which its answer is always drawn side by side
     compared_with: ClassVar[tuple[str, ...]] = ()
 
     @property
