@@ -229,6 +229,26 @@ def test_a_start_time_that_cannot_be_is_refused(start: Any) -> None:
         timing_of(RepetitionTime=2.0, StartTime=start)
 
 
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"SliceTimingCorrected": True}, "Slices were corrected for their times, and no JSON says to which"),
+        ({"SliceTiming": [0.0, 1.0]}, "Slices may have been corrected for their times (SliceTiming), and no JSON"),
+        ({"SliceTiming": [0.0, 1.0], "SliceTimingCorrected": None}, "Slices may have been corrected"),
+        ({"SliceTimingCorrected": True, "StartTime": 0.0}, ""),
+        ({"SliceTiming": [0.0, 1.0], "StartTime": 0.97}, ""),
+        ({"SliceTiming": [0.0, 1.0], "SliceTimingCorrected": False}, ""),
+        ({"SliceTiming": [0.0]}, ""),
+        ({}, ""),
+    ],
+)
+def test_slices_that_were_corrected_to_an_unknown_time_are_said(metadata: dict[str, Any], said: str) -> None:
+    for spacing in ({"RepetitionTime": 2.0}, {"VolumeTiming": SPARSE}):
+        timing = timing_of(**spacing, **metadata)
+        assert timing.start_time == metadata.get("StartTime", 0.0)
+        assert [warning[: len(said)] for warning in timing.warnings] == ([said] if said else [])
+
+
 def test_null_is_absent() -> None:
     timing = timing_of(RepetitionTime=None, VolumeTiming=None, StartTime=None)
     assert (timing.repetition_time, timing.start_time) == (2.0, 0.0)

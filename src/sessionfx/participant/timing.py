@@ -26,7 +26,9 @@ from sessionfx.errors import ParticipantError
 from sessionfx.wording import shortened
 
 # JSON fields that say when volumes were acquired: whatever is made from a run depends on them
-FIELDS = ("RepetitionTime", "VolumeTiming", "StartTime", "AcquisitionDuration")
+FIELDS = (
+    "RepetitionTime", "VolumeTiming", "StartTime", "AcquisitionDuration", "SliceTiming", "SliceTimingCorrected",
+)  # fmt: skip
 # Repetition times of header and JSON that differ by more are not rounding (relative)
 _TOLERANCE = 1e-3
 # A longer one (s) is in milliseconds, and no scanner makes a volume in a shorter one: nilearn makes fifty samples of
@@ -72,14 +74,15 @@ def run_timing(run: RunInputs, image: Any) -> Timing:
     n_volumes = series_length(image.shape) if is_volumes else len(image.data)
     metadata = {key: run.metadata[key] for key in FIELDS if run.metadata.get(key) is not None}
     start = _start_time(run, metadata)
+    of_slices = _warnings_on_slices(metadata)
     if "VolumeTiming" in metadata:
         begins = _volume_timing(run, metadata, n_volumes)
         end = float(begins[-1]) + _acquisition_duration(run, metadata, float(np.diff(begins).min()))
-        return Timing(start + begins, None, start, end)
+        return Timing(start + begins, None, start, end, of_slices)
     in_header = _header_repetition_time(image) if is_volumes else image.repetition_time
     repetition_time, warnings = _repetition_time(run, metadata, in_header)
     times = np.asarray(start + repetition_time * np.arange(n_volumes), dtype=np.float64)
-    return Timing(times, repetition_time, start, n_volumes * repetition_time, tuple(warnings))
+    return Timing(times, repetition_time, start, n_volumes * repetition_time, (*warnings, *of_slices))
 
 
 def _volume_timing(run: RunInputs, metadata: Mapping[str, Any], n_volumes: int) -> NDArray[np.float64]:
@@ -173,6 +176,21 @@ def _start_time(run: RunInputs, metadata: Mapping[str, Any]) -> float:
     if start is None or abs(start) > _LONGEST:
         raise _no_such(run, metadata, "StartTime", "seconds from the beginning of a volume")
     return start
+
+
+def _warnings_on_slices(metadata: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say where slices were, or may have been, corrected to a time that no JSON gives."""
+    slices = metadata.get("SliceTiming")
+    is_corrected = metadata.get("SliceTimingCorrected")
+    may_be = is_corrected is None and isinstance(slices, list) and len(slices) > 1
+    if "StartTime" in metadata or not (is_corrected is True or may_be):
+        return ()
+    were = "may have been corrected for their times (SliceTiming)" if may_be else "were corrected for their times"
+    return (
+        f"Slices {were}, and no JSON says to which time of a volume; its beginning is assumed. fMRIPrep 1.0 to 20.2 "
+        "took the middle, so that responses are modelled half a repetition time too late: then add StartTime (seconds) "
+        "to the run's preprocessed …_bold.json, or SliceTimingCorrected: false if slices were not corrected.",
+    )
 
 
 def _no_such(run: RunInputs, metadata: Mapping[str, Any], field: str, expected: str) -> ParticipantError:
