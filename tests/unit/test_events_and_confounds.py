@@ -328,6 +328,14 @@ def test_compcor_takes_the_components_that_nilearn_takes(masks: list[str], tmp_p
     assert bool(ours.warnings) == (len(expected) < 5)
 
 
+def test_an_image_with_fewer_volumes_than_its_confounds_is_said_even_without_confounds(tmp_path: Path) -> None:
+    path = confounds_file(tmp_path, [])
+    (warning,) = read_confounds(path, ["none"], N_VOLUMES - 2).warnings
+    for fragment in (path.name, "12 rows, but the run has 10 volumes", "StartTime"):
+        assert fragment in warning
+    assert read_confounds(path, ["none"], N_VOLUMES).warnings == ()
+
+
 def test_compcor_without_a_json_takes_the_first_five_with_a_warning(tmp_path: Path) -> None:
     confounds = read_confounds(confounds_file(tmp_path, ["x"] * 7, sidecar=False), ["compcor"], N_VOLUMES)
     assert list(confounds.table)[6:] == [f"a_comp_cor_0{number}" for number in range(5)]

@@ -249,6 +249,13 @@ def test_slices_that_were_corrected_to_an_unknown_time_are_said(metadata: dict[s
         assert [warning[: len(said)] for warning in timing.warnings] == ([said] if said else [])
 
 
+@pytest.mark.parametrize(("start", "n_removed"), [(0.0, 0), (0.97, 0), (-0.5, 0), (8.0, 4), (8.97, 4)])
+def test_a_run_whose_first_volumes_were_removed_ends_as_late_as_before(start: float, n_removed: int) -> None:
+    timing = timing_of(RepetitionTime=2.0, StartTime=start)
+    np.testing.assert_allclose(timing.times, start + 2.0 * np.arange(N_VOLUMES))
+    assert timing.end == 2.0 * (n_removed + N_VOLUMES)
+
+
 def test_null_is_absent() -> None:
     timing = timing_of(RepetitionTime=None, VolumeTiming=None, StartTime=None)
     assert (timing.repetition_time, timing.start_time) == (2.0, 0.0)

@@ -233,7 +233,13 @@ def read_confounds(path: Path | None, wanted: Sequence[str], n_volumes: int) -> 
             f"asks for. Columns there are: {listed(columns)}. Choose among them, or use --confounds none."
         )
     if not chosen:
-        return Confounds(empty, warnings)
+        removed = (
+            f"{path.name} has {len(table)} rows, but the run has {n_volumes} volumes. If volumes were removed from its "
+            "beginning, StartTime in the image's …_bold.json must say when the first of the others was acquired "
+            "(seconds), as onsets count from the first of all; if any were removed later, times are wrong from there "
+            "on: use the image with all volumes."
+        )
+        return Confounds(empty, warnings if len(table) == n_volumes else (*warnings, removed))
     _check_length(table, path, n_volumes)
     values = {}
     for column in chosen:

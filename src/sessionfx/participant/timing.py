@@ -7,7 +7,8 @@ RepetitionTime
 VolumeTiming
     The time at which each volume began, where they do not (sparse and clustered acquisition); BIDS has one of the two.
 StartTime
-    What of a volume's acquisition its data stand for, counted from its beginning: where slice timing put it.
+    What of a volume's acquisition its data stand for, counted from its beginning: where slice timing put it. Of the
+    first volume from the beginning of the scan, so that it is longer than a volume where volumes were removed.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def run_timing(run: RunInputs, image: Any) -> Timing:
     in_header = _header_repetition_time(image) if is_volumes else image.repetition_time
     repetition_time, warnings = _repetition_time(run, metadata, in_header)
     times = np.asarray(start + repetition_time * np.arange(n_volumes), dtype=np.float64)
-    return Timing(times, repetition_time, start, n_volumes * repetition_time, (*warnings, *of_slices))
+    n_removed = max(int(start // repetition_time), 0)  # from the beginning of the run, before it was preprocessed
+    end = (n_removed + n_volumes) * repetition_time
+    return Timing(times, repetition_time, start, end, (*warnings, *of_slices))
 
 
 def _volume_timing(run: RunInputs, metadata: Mapping[str, Any], n_volumes: int) -> NDArray[np.float64]:
