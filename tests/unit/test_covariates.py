@@ -516,6 +516,14 @@ def test_a_design_without_an_answer_is_refused_by_name(
         code_covariates([str(index) for index in range(n_participants)], columns)
 
 
+@pytest.mark.parametrize("number", [5.0, 0.0])
+def test_a_covariate_of_sessions_that_is_the_same_everywhere_is_refused(number: float) -> None:
+    values = {(participant, session): (number,) for participant in SIX for session in "12"}
+    message = rf"'x' has the same value \({number:g}\) for all 12 sessions analysed.*out of --session-covariates"
+    with pytest.raises(LevelError, match=message):
+        code_covariates(SIX, {}, session_columns=("x",), session_values=values)
+
+
 @given(st.floats(1e-140, 1e140), st.floats(-1e3, 1e3), st.integers(0, 2**32 - 1))
 @examples()
 def test_units_and_offsets_of_a_covariate_do_not_decide_whether_it_is_estimable(

@@ -58,9 +58,17 @@ def test_acquisition_times_go_before_the_order_of_the_option_with_a_warning(tmp_
             {"01": PRE_POST_FU, "02": {"pre": "2020-05-01", "post": "2020-01-01"}},
             "ses-pre was before ses-post in sub-01",
         ),
-        ({"01": {"pre": "2020-01-01", "post": "2020-02-01"}, "02": {"fu": "2020-01-01"}}, "of all that are to be"),
+        (
+            {"01": {"pre": "2020-01-01", "post": "2020-02-01"}, "02": {"fu": "2020-01-01"}},
+            "times of ses-fu and ses-pre that differ",
+        ),
+        (
+            {"01": dict.fromkeys(PRE_POST_FU, "1800-01-01")},
+            "no participant has times of ses-fu and ses-post that differ",
+        ),
+        ({"01": {"pre": "31.01.2020", "post": "01.02.2020"}}, "no time such as 2020-01-31T12:30:00 ('01.02.2020')"),
     ],
-    ids=["missing", "contradiction", "not comparable"],
+    ids=["missing", "contradiction", "not comparable", "all on one day", "not as BIDS writes them"],
 )
 def test_times_that_do_not_give_an_order_are_not_used_and_that_is_said(
     tmp_path: Path, times: dict[str, dict[str, str | None]], reason: str

@@ -167,8 +167,8 @@ def code_covariates(
     Raises
     ------
     LevelError
-        If a covariate does not vary, a categorical one has a level per participant, participants are too few, or
-        columns are combinations of others.
+        If a covariate of participants or sessions does not vary, a categorical one has a level per participant,
+        participants are too few, or columns are combinations of others.
     """
     why_categorical = why_categorical or {}
     columns: dict[str, NDArray[np.float64]] = {}
@@ -189,7 +189,8 @@ def code_covariates(
             of_coding += _warnings_on_levels(covariate, texts, levels, why_categorical.get(written, ""))
         else:
             numbers = np.asarray(cells, dtype=float)
-            columns[covariate] = _centred(covariate, numbers)
+            _check_numbers(covariate, numbers, f"{len(numbers)} participants with complete values", "--covariates")
+            columns[covariate] = numbers - numbers.mean()
             names.append(covariate)
             of_coding.append(f"{covariate}: numeric, centred at {numbers.mean():g}")
     for first, second in interactions:
@@ -199,6 +200,8 @@ def code_covariates(
         of_coding.append(
             f"{first}:{second}: interaction; what is asked of '{first}' or '{second}' alone is at the mean of the other"
         )
+    for name, numbers in zip(session_columns, np.array([*(session_values or {}).values()]).T, strict=True):
+        _check_numbers(name, numbers, f"{len(numbers)} sessions analysed", "--session-covariates")
     _check_names([*names, *session_columns])
     if levels_of:
         of_coding.append(
@@ -233,7 +236,7 @@ def _pairs_of_columns(first: str, second: str, levels: Mapping[str, Sequence[str
     return product(own, others)
 
 
-def _centred(covariate: str, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+def _check_numbers(covariate: str, numbers: NDArray[np.float64], of_what: str, option: str) -> None:
     largest = np.abs(numbers).max(initial=0.0)
     if largest > LARGEST_NUMBER:
         raise LevelError(
@@ -243,11 +246,9 @@ def _centred(covariate: str, numbers: NDArray[np.float64]) -> NDArray[np.float64
     # before centring, which leaves of equal numbers a rounding error that looks like a column of its own
     if np.ptp(numbers) <= CONSTANT_TOLERANCE * largest:
         raise LevelError(
-            f"The covariate '{covariate}' has the same value ({numbers[0]:g}) for all {len(numbers)} participants with "
-            "complete values, so its effect cannot be estimated. Leave it out of --covariates."
+            f"The covariate '{covariate}' has the same value ({numbers[0]:g}) for all {of_what}, so its effect cannot "
+            f"be estimated. Leave it out of {option}."
         )
-    centred: NDArray[np.float64] = numbers - numbers.mean()
-    return centred
 
 
 def _check_levels(covariate: str, texts: Sequence[str], why_categorical: str) -> None:

@@ -27,7 +27,7 @@ from sessionfx.bids.names import strip_prefix
 from sessionfx.bids.reading import list_folder
 from sessionfx.bids.tables import read_table
 from sessionfx.errors import DatasetError, ParticipantError
-from sessionfx.wording import natural_key, session_names
+from sessionfx.wording import joined, natural_key, session_names, shortened
 
 Source = Literal["acq_time", "--session-label", "numbers in the labels", "alphabet (assumed)"]
 _NUMBERED = re.compile(r"(\D*)(\d+)(\D*)\Z", re.ASCII)
@@ -122,25 +122,28 @@ def _order_in_time(labels: Sequence[str], raw: Path) -> tuple[tuple[str, ...], s
     """
     earlier: dict[tuple[str, str], str] = {}  # by pair of sessions in that order: a participant
     without: list[str] = []
+    unread = ""
     n_with = 0
     for participant in participants_of(raw):
         times = _times(raw, participant, labels)
         sessions = list(times)
-        times_there = {session: time for session, time in times.items() if time is not None}
+        times_there = {session: time for session, time in times.items() if isinstance(time, datetime)}
         if len(sessions) < 2:
             continue
         if len(times_there) < len(sessions):
             without.append(participant)
+            unread = unread or next((time for time in times.values() if isinstance(time, str) and time), "")
             continue
         n_with += 1
         for a, b in combinations(sessions, 2):
             if times_there[a] != times_there[b]:
                 earlier.setdefault((a, b) if times_there[a] < times_there[b] else (b, a), participant)
-    if not n_with:
+    if not (n_with or unread):
         return (), ""
     if without:
+        missing = f"no time such as 2020-01-31T12:30:00 ('{shortened(unread)}')" if unread else "missing"
         return (), (
-            "acq_time gives no order of the sessions: it is missing for some sessions of "
+            f"acq_time gives no order of the sessions: it is {missing} for some sessions of "
             f"{len(without)} participant(s), such as sub-{without[0]}."
         )
     for (a, b), participant in earlier.items():
@@ -151,15 +154,19 @@ def _order_in_time(labels: Sequence[str], raw: Path) -> tuple[tuple[str, ...], s
             )
     n_before = Counter(later for _, later in earlier)
     ordered = sorted(labels, key=lambda label: n_before[label])
-    if all((a, b) in earlier for a, b in combinations(ordered, 2)):
+    unknown = next((pair for pair in combinations(ordered, 2) if pair not in earlier), ())
+    if not unknown:
         return tuple(ordered), ""
-    return (), "acq_time gives no order of the sessions: no participant has times of all that are to be compared."
+    return (), (
+        "acq_time gives no order of the sessions: no participant has times of "
+        f"{joined([f'ses-{label}' for label in unknown])} that differ."
+    )
 
 
-def _times(raw: Path, participant: str, labels: Sequence[str]) -> dict[str, datetime | None]:
+def _times(raw: Path, participant: str, labels: Sequence[str]) -> dict[str, datetime | str]:
     """Find when each session that a participant has took place: its own time, or that of its first scan.
 
-    None where no time is stated.
+    Text that is no time where none is stated, empty where nothing is.
     """
     folder = raw / f"sub-{participant}"
     wanted = set(labels)
@@ -168,13 +175,15 @@ def _times(raw: Path, participant: str, labels: Sequence[str]) -> dict[str, date
         for row in _rows(folder / f"sub-{participant}_sessions.tsv", ("session_id", "acq_time"))
     }
     folders = [entry.name[4:] for entry in list_folder(folder) if entry.name.startswith("ses-")]
-    times: dict[str, datetime | None] = {}
+    times: dict[str, datetime | str] = {}
     for session in sorted(wanted & {*of_sessions, *folders}, key=natural_key):
-        times[session] = of_sessions.get(session)
-        if times[session] is None:
+        times[session] = of_sessions.get(session, "")
+        if isinstance(times[session], str):
             path = folder / f"ses-{session}" / f"sub-{participant}_ses-{session}_scans.tsv"
-            scans = [time for row in _rows(path, ("acq_time",)) if (time := _time(row[0])) is not None]
-            times[session] = min(scans, default=None)
+            scans = [times[session], *(_time(row[0]) for row in _rows(path, ("acq_time",)))]
+            texts = (time for time in scans if isinstance(time, str) and time)
+            there = [time for time in scans if isinstance(time, datetime)]
+            times[session] = min(there) if there else next(texts, "")
     return times
 
 
@@ -192,8 +201,8 @@ def _rows(path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
     return list(needed.itertuples(index=False, name=None))
 
 
-def _time(text: str) -> datetime | None:
+def _time(text: str) -> datetime | str:
     try:
         return datetime.fromisoformat(text.strip()).replace(tzinfo=None)
     except ValueError:
-        return None
+        return text.strip()
