@@ -942,6 +942,22 @@ def test_voxels_some_map_lacks_are_left_out_of_all(call: GroupCaller, tmp_path: 
     refused.refused(17, "No voxel has data in all", "--participant-label", "--min-coverage")
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_maps_without_any_data_are_named_and_their_owners_not_counted(
+    call: GroupCaller, tmp_path: Path, value: float
+) -> None:
+    study = make_study(tmp_path, n_participants=5, sessions=("01", "02"), missing=(), variances=value != 0)
+    for participant, session in (("03", "01"), ("03", "02"), ("05", "01")):
+        study.write(participant, session, np.full((6, 6, 6), value), None)
+    others = "nor have the maps of sub-03_ses-02, sub-05_ses-01"
+    call(study, tmp_path / "out", *QUICK).refused(17, "sub-03_ses-01_task-x", "has no voxel with data", others)
+    for participant, session in (("03", "01"), ("03", "02"), ("05", "01")):
+        study.map_path(participant, session).unlink()
+    output = call.done(study, tmp_path / "out", *QUICK)
+    validity = next((output / "group").glob("*sessions-mean_validity.json"))
+    assert "(4 participants with 2 sessions, some missing)" in str(strict_json(validity)["Verdict"])
+
+
 def test_other_grid_and_truncated_map_are_named(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=4)
     study.write("03", "01", np.ones((5, 6, 6)), np.ones((5, 6, 6)))

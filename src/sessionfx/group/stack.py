@@ -40,6 +40,7 @@ from sessionfx.group.strategies.blocks import block_width
 from sessionfx.space.described import describe, described
 from sessionfx.space.space import Space
 from sessionfx.tasks.records import fingerprint
+from sessionfx.wording import listed
 
 Read = TypeVar("Read")
 # effect, variance, the voxels that have both, and their space
@@ -220,7 +221,7 @@ def open_stack(
     Raises
     ------
     LevelError
-        If spaces differ, a map is unreadable, no voxel is in enough maps, or variances are needed and missing.
+        If spaces differ, a map is unreadable or empty, no voxel is in enough maps, or variances are needed and missing.
     OutputError
         If the folder cannot be written, or has no room.
     """
@@ -234,6 +235,7 @@ def open_stack(
         filled = reader.filled(files, kept) if found is None else _Filled.of(folder, *found)
         if is_shared:
             filled.share(kept)
+        _refuse_empty(maps, filled.sizes)
         answered = filled.coverage >= needed
         if not answered.any():
             few = f"all {len(maps)}" if needed == len(maps) else f"{needed} of {len(maps)}"
@@ -530,6 +532,19 @@ def _explained(source: FirstLevelMap, read: Callable[[], Read]) -> Read:
         raise
     except ParticipantError as error:
         raise LevelError(f"{error} Or leave sub-{source.participant} out with --participant-label.") from None
+
+
+def _refuse_empty(maps: Sequence[FirstLevelMap], sizes: Sequence[int]) -> None:
+    """Refuse maps without any data: whoever has them would be counted as attending."""
+    empty = [source for source, size in zip(maps, sizes, strict=True) if not size]
+    if empty:
+        others = listed(
+            [f"sub-{source.participant}" + f"_ses-{source.session}" * bool(source.session) for source in empty[1:]]
+        )
+        raise LevelError(
+            f"{empty[0].effect} has no voxel with data{f', nor have the maps of {others}' if others else ''}. Make "
+            "such maps anew, or remove them, which leaves these sessions out."
+        )
 
 
 def _warnings(maps: Sequence[FirstLevelMap], filled: _Filled, n_answered: int, min_coverage: float) -> list[str]:
