@@ -227,13 +227,6 @@ def open_dataset(
     database_dir : Path, optional
         Keep pybids' databases here and trust those found, as other BIDS Apps do. They are of all participants; without
         them the folders of participants who are not asked for are not looked into.
-
-    Raises
-    ------
-    DatasetError
-        If a folder cannot be read.
-    OutputError
-        If a database cannot be kept.
     """
     found = {root: _described(root, participants, database_dir) for root in (raw, *derivatives)}
     return Dataset(
@@ -388,11 +381,5 @@ def derivative_folders(raw: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, links to folders included.
-
-    Raises
-    ------
-    DatasetError
-        If it cannot be listed.
-    """
+    """Names of the folders in a folder, links to folders included."""
     return [entry.name for entry in list_folder(folder) if is_folder(entry)]

@@ -81,7 +81,6 @@ def with_coverage(results: QuestionResults, stack: MapStack) -> QuestionResults:
 
     Parameters
     ----------
-    results : QuestionResults
     stack : MapStack
         That was answered.
     """

@@ -71,12 +71,7 @@ _RELIABILITY = {
 
 
 class GroupFiles:
-    """Writes what is found for one first-level contrast.
-
-    Parameters
-    ----------
-    study : ContrastStudy
-    """
+    """Writes what is found for one first-level contrast."""
 
     def __init__(self, study: ContrastStudy) -> None:
         analysis = study.analysis

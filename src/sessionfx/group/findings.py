@@ -54,7 +54,6 @@ class ContrastFindings:
 
     Parameters
     ----------
-    study : ContrastStudy
     stack : MapStack
         Its maps.
     spool : Spool, optional

@@ -60,12 +60,7 @@ class Difference:
 
 
 class ContrastPictures:
-    """Draws what is found for one first-level contrast.
-
-    Parameters
-    ----------
-    found : ContrastFindings
-    """
+    """Draws what is found for one first-level contrast."""
 
     def __init__(self, found: ContrastFindings) -> None:
         self._found, self.stack = found, found.stack

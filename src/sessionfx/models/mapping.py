@@ -41,7 +41,6 @@ def plan_model(model: StatsModel, source: Path | str, node: str | None = None) -
 
     Parameters
     ----------
-    model : StatsModel
     source : Path or str
         Its file, for refusals.
     node : str, optional

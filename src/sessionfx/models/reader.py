@@ -117,13 +117,7 @@ class StatsModel:
 
 
 def read_model(path: Path) -> StatsModel:
-    """Read a model file.
-
-    Raises
-    ------
-    CommandLineError
-        If it cannot be read, or is not a model as the standard has it.
-    """
+    """Read a model file."""
     return parse_model(_load(path), str(path))
 
 

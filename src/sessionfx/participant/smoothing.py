@@ -40,7 +40,6 @@ class SurfaceSmoother:
 
     Parameters
     ----------
-    space : Space
     mask : ndarray of bool, shape (n,)
         The V features that have data.
     fwhm : float

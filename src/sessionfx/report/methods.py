@@ -45,7 +45,6 @@ def participant_methods(
 
     Parameters
     ----------
-    model : FirstLevelModel
     confounds : sequence of sequence of str
         Columns of the confounds table that each run is modelled with.
     has_sessions : bool
@@ -58,10 +57,6 @@ def participant_methods(
         Programs that made the derivatives, as their datasets say (GeneratedBy).
     kind : type of Space, default=Grid
         Where the data are: in volumes, or on surfaces.
-
-    Returns
-    -------
-    MethodsText
     """
     return _fill(
         "participant_methods.txt",
@@ -157,10 +152,8 @@ def group_methods(model: GroupModel, strategies: Sequence[tuple[str, tuple[str, 
 
     Parameters
     ----------
-    model : GroupModel
     strategies : sequence of (str, tuple of str)
         What each strategy that answered says of itself, and the works it cites.
-    work : GroupWork
 
     Returns
     -------

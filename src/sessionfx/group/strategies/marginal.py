@@ -209,7 +209,6 @@ class MarginalPlan(Plan):
 
         Parameters
         ----------
-        working : WorkingCovariance
         needs_dof : bool
             Whether too few degrees of freedom are refused.
 
