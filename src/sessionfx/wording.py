@@ -110,8 +110,8 @@ def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
 
 
 def interval_text(lower: float, upper: float) -> str:
-    """Write an interval: `0.12 to 0.3`."""
-    return "n/a" if math.isnan(lower) else f"{number(lower)} to {number(upper)}"
+    """Write an interval: `0.120 to 1.30`."""
+    return "n/a" if math.isnan(lower) else f"{format_number(lower)} to {format_number(upper)}"
 
 
 def z_text(z: float) -> str:
@@ -157,7 +157,13 @@ _SMALLEST_P = 1e-9  # below it `format_number` takes numbers for rounding errors
 
 
 def format_number(value: Any) -> str:
-    """Format a cell: integers as they are, other numbers to three significant digits, NaN and infinity in words."""
+    """Format a cell: integers as they are, numbers below 1 to three digits, larger to 0.01; NaN, infinity in words.
+
+    Examples
+    --------
+    >>> format_number(7.0), format_number(602.0543), format_number(0.8), format_number(0.00448)
+    ('7', '602.05', '0.800', '0.00448')
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "—" if value is None else str(value)
     if math.isnan(value):
@@ -166,7 +172,7 @@ def format_number(value: Any) -> str:
         return "none reached" if value > 0 else "−∞"
     if abs(value - round(value)) < 1e-9 and abs(value) < 1e7:
         return minus(f"{round(value):,d}")
-    return minus(f"{value:.3f}" if 0.01 <= abs(value) < 1000 else f"{value:.3g}")
+    return minus(f"{value:,.2f}" if abs(value) >= 1 else f"{value:#.3g}" if abs(value) >= 0.001 else f"{value:.3g}")
 
 
 def p_text(p: float) -> str:
@@ -175,7 +181,7 @@ def p_text(p: float) -> str:
     Examples
     --------
     >>> p_text(0.0123), p_text(1e-14)
-    ('0.012', '< 1e−9')
+    ('0.0123', '< 1e−9')
     """
     return "< 1e−9" if p < _SMALLEST_P else format_number(p)
 

@@ -363,6 +363,7 @@ def test_where_dropout_by_change_cannot_be_seen_that_is_said() -> None:
     """Of two sessions those who miss one show no change."""
     unseen = "10 of 24 participants miss sessions, and these data cannot show whether they would have changed"
     assert unseen in dropout_study().verdict("ses-02 - ses-01").text
+    assert " 1 of 8 participants misses sessions, and these" in Study(missing(8, 3, (0, 2))).verdict("mean").text
     seen = Study(missing(24, 3, *((i, 2) for i in range(10))), icc=0.5, seed=4)
     assert "cannot show" not in seen.verdict("linear").text
     assert "cannot show" not in Study(missing(24, 2, (0, 1))).verdict("mean").text  # one of 24

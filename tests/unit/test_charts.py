@@ -385,7 +385,7 @@ class TestParticipants:
         table.loc[3, ["correlation", "mean"]] = [-0.2, 30.0]
         table.loc[4, "correlation"] = 0.99  # is not too much like the others
         picture = charts.draw_participants(table)
-        assert "1 of 20 participants stand out" in picture.alt
+        assert "1 of 20 participants stands out" in picture.alt
         bold = [text.get_text() for text in figures[0].axes[0].texts if text.get_weight() == "bold"]
         assert bold == ["sub-003"]
         diamonds = [np.flatnonzero(np.isfinite(axes.lines[-1].get_xdata())).tolist() for axes in figures[0].axes]

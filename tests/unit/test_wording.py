@@ -11,7 +11,16 @@ from sessionfx.bids.choosing import RUNS, check_labels, choose_entities
 from sessionfx.bids.dataset import IndexedFile
 from sessionfx.errors import CommandLineError, NothingMatchesError
 from sessionfx.options import Selection
-from sessionfx.wording import format_number, lines_text, minus, quoted, sentence, session_names, weights_text
+from sessionfx.wording import (
+    format_number,
+    interval_text,
+    lines_text,
+    minus,
+    quoted,
+    sentence,
+    session_names,
+    weights_text,
+)
 
 MANY = [f"label{number}" for number in range(100_000)]
 
@@ -51,6 +60,10 @@ def test_numbers_get_true_minus_signs_and_names_keep_their_hyphens() -> None:
     assert weights_text(weights) == "dose-0.5: −0.25, x-1: 1, ses-02: −1"
     assert minus("-1.5") == "−1.5"
     assert [format_number(value) for value in (-2, -0.5, -1e-5, "a-0.5")] == ["−2", "−0.500", "−1e−05", "a-0.5"]
+    # numbers beside each other have the same digits, z those of the sentences
+    assert interval_text(-1.0003, -0.324) == "−1.00 to −0.324"
+    assert interval_text(0.4502, 1234.5) == "0.450 to 1,234.50"
+    assert [format_number(value) for value in (5.2367, 0.01234, -0.00448)] == ["5.24", "0.0123", "−0.00448"]
 
 
 def test_names_lines_and_sentences() -> None:

@@ -159,6 +159,23 @@ def conditions_asked(contrasts: Sequence[Contrast]) -> frozenset[str]:
     return frozenset(names | {_RESPONSE_SUFFIX.sub("", name) for name in names})
 
 
+def called(label: str, expression: str) -> str:
+    """Call a contrast as it was written, and by its name where it was given one.
+
+    Examples
+    --------
+    >>> called("goMinusStop", "go - stop"), called("effort", "go - stop")
+    ('go - stop', 'effort: go - stop')
+    """
+    if expression.startswith("F test ") or label == expression:
+        return expression
+    try:
+        is_named = parse_expression(expression).label != label
+    except ExpressionError:  # a condition as the events have it, or a contrast of another program
+        is_named = False
+    return f"{label}: {expression}" if is_named else expression
+
+
 def selected_labels(texts: Sequence[str]) -> tuple[str, ...]:
     """Labels that `--contrast` selects at the group level.
 

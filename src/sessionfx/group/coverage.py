@@ -27,11 +27,11 @@ def coverage_text(n_voxels: int, n_complete: int, min_coverage: float, features:
     if n_complete == n_voxels:
         return f"All strategies are compared on the {n_voxels:,} {features} that every map has."
     return (
-        f"All strategies are compared on the {n_voxels:,} {features} that at least {min_coverage:.0%} of the maps "
-        "have, each with the design of those who have it. "
+        f"All strategies are compared on the {n_voxels:,} {features} that at least {100 * min_coverage:g} % of the "
+        "maps have, each with the design of those who have it. "
         + (
-            f"{n_complete:,} of them every map has: of these is what is said of assumptions, reliability, influence "
-            "and calibrated rates."
+            f"What is said of assumptions, reliability, influence and calibrated rates is of the {n_complete:,} that "
+            "every map has."
             if n_complete
             else "None of them is in every map."
         )
@@ -72,7 +72,7 @@ def _of_those_above(n_partial: int, n_above: int) -> str:
     if not n_above:
         return "."
     if n_partial:
-        return f", and so do {n_partial:,} of {n_above:,} suprathreshold ones."
+        return f", and so {'does' if n_partial == 1 else 'do'} {n_partial:,} of {n_above:,} suprathreshold ones."
     return f", none of the {n_above:,} suprathreshold ones." if n_above > 1 else ", not the suprathreshold one."
 
 
@@ -109,7 +109,7 @@ def with_coverage(results: QuestionResults, stack: MapStack) -> QuestionResults:
         voxels, them = ("1 voxel", "it") if n_left == 1 else (f"{n_left:,} voxels", "them")
         text += f" Not answered, though enough maps have {them}: {voxels}, where who is left cannot tell what is asked."
     if both or n_partial >= _NOTABLE_SHARE * len(n):
-        text += f" {n_partial:,} of {len(n):,} voxels rest on fewer maps"
+        text += f" {n_partial:,} of {len(n):,} voxels {'rests' if n_partial == 1 else 'rest'} on fewer maps"
         fewest = [f"{int(n_maps.min()):,} of {stack.stored.n_rows:,} maps"]
         if n.min() < n.max():
             fewest.append(f"{int(n.min()):,} of {int(n.max()):,} participants")

@@ -35,7 +35,7 @@ def evidence_rows(evidence: Evidence) -> list[dict[str, str]]:
     found: dict[str, str] = {}
     if evidence.covariance is not None:
         deviations = np.sqrt(np.diag(evidence.covariance))
-        found["standard deviations of the sessions over participants, relative"] = ", ".join(
+        found["standard deviation of each session, in their order, relative to the smallest"] = ", ".join(
             format_number(float(deviation / deviations.min())) for deviation in deviations
         )
     if evidence.epsilon is not None and evidence.epsilon_expected is not None:

@@ -17,7 +17,7 @@ from sessionfx.group.results import Answer, Peak, QuestionResults, common_z
 from sessionfx.group.stack import MapStack
 from sessionfx.group.strategies.base import Question
 from sessionfx.report.brain import canvas_for, template
-from sessionfx.report.canvas import MOST_OF_EFFECTS, Canvas, Scale
+from sessionfx.report.canvas import MAP_CAPTION, MOST_OF_EFFECTS, Canvas, Scale
 from sessionfx.report.charts import SessionPanel, draw_agreement, draw_design_matrix, draw_distribution, draw_sessions
 from sessionfx.report.style import Picture
 from sessionfx.report.viewer import ViewerMap
@@ -34,8 +34,6 @@ _ICC_CAPTIONS = {
     "icc1": "Reliability of one session of one participant; differences between sessions count as error. Regions where "
     "the mean is suprathreshold were chosen from the same data, and favour voxels in which participants differ little.",
 }
-_MAP_CAPTION = "Outlined: beyond the threshold, black above zero and white below; what is below the threshold is faint."
-
 _PARTIAL = " The green line is around voxels that some maps lack, which --min-coverage 1 would not show."
 
 
@@ -88,8 +86,9 @@ class ContrastPictures:
         return somewhere.draw_map(
             stack.coverage, Scale(vmax=n_maps, unit="maps", two_sided=False),
             f"How many maps cover the {stack.space.features}",
-            somewhere.form + ("Strategies are compared where every map has data." if stack.complete is stack
-                              else f"Answered where at least {stack.min_coverage:.0%} of the maps have data."),
+            f"How many maps have each {stack.space.feature}. {somewhere.form}"
+            + ("Strategies are compared where every map has data." if stack.complete is stack
+               else f"Answered where at least {100 * stack.min_coverage:g} % of the maps have data."),
         )  # fmt: skip
 
     def reliability(self) -> list[Picture]:
@@ -147,8 +146,8 @@ class QuestionPictures:
         difference_scale = Scale.of([found[np.isfinite(found)] for found in differences.values()], "difference of z")
         for answer in sorted(self._answered, key=lambda answer: answer is not self._first):
             stat_map, heading = answer.stat_map, f"{answer.title}, {self._text}"
-            passes = "" if np.isfinite(answer.threshold) else "No voxel passes the threshold. "
-            caption = passes + canvas.form + _MAP_CAPTION + (_PARTIAL if self._partial is not None else "")
+            outlines = MAP_CAPTION if np.isfinite(answer.threshold) else "No voxel passes the threshold: all is faint."
+            caption = canvas.form + outlines + (_PARTIAL if self._partial is not None else "")
             z = canvas.draw_map(
                 stat_map.volume(stat_map.estimate.z),
                 self._z_scale.with_threshold(answer.threshold, stat_map.estimate.z),

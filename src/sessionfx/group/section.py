@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from sessionfx.ask.contrasts import called
 from sessionfx.group.answer_files import PEAK_INTERVALS, AnswerFiles
 from sessionfx.group.answers import peak_of
 from sessionfx.group.calibrated import LIMITS
@@ -47,7 +48,6 @@ from sessionfx.wording import (
     interval_text,
     joined,
     listed,
-    number,
     weights_text,
     where_text,
     z_text,
@@ -143,17 +143,15 @@ def draw_contrast(found: ContrastFindings) -> None:
         participants=draw_participants(participants) if len(participants) else None,
         remarks=found.likeness.remarks,
         coverage=pictures.coverage(),
-        reliability=_reliability(found.reliability, space, pictures),
+        reliability=_reliability(found.reliability, found.units, space, pictures),
         calibration=_calibration(found),
         methods=found.analysis.methods(found.work),
     )
-    contents = [
-        Contents(f"SECTION-ID-{question['label']}", question["title"], [
-            Contents(strategy["id"], strategy["title"]) for strategy in question["strategies"]
-        ])
-        for question in questions
-    ]  # fmt: skip
-    text = found.files.contrast_text
+    contents = [Contents(f"SECTION-ID-{question['label']}", question["title"]) for question in questions]
+    # labels have no hyphens
+    contents += [Contents("SECTION-ID-all-session-contrasts", "All session contrasts"),
+                 Contents("SECTION-ID-all-methods", "Methods")]  # fmt: skip
+    text = called(found.study.contrast, found.files.contrast_text)
     path = contrast_section(found.analysis.output_dir, entities, found.study.contrast)
     write_section(path, text + (f" ({place})" if place else ""), space.in_words(html), contents, topic=text)
 
@@ -200,7 +198,7 @@ def _people(layout: MapLayout) -> str:
         missing = len(people) * layout.n_sessions - len(layout.participants)
         incomplete = [f"sub-{label}" for label in people if len(layout.rows_of(label)) < layout.n_sessions]
         if missing:
-            text += f", {missing} missing ({listed(incomplete, most=8)})"
+            text += f", {counted(missing, 'map')} missing ({listed(incomplete, most=8)})"
     return text
 
 
@@ -271,10 +269,15 @@ def _attendance(layout: MapLayout, output_dir: Path) -> dict[str, Any]:
     return {"sessions": [f"ses-{session}" for session in sessions], "rows": rows}
 
 
-def _reliability(found: Reliability | None, space: Space, pictures: ContrastPictures) -> dict[str, Any] | None:
+def _reliability(
+    found: Reliability | None, units: str, space: Space, pictures: ContrastPictures
+) -> dict[str, Any] | None:
     if found is None:
         return None
-    parts = {"icc31": "ICC(3,1)", "icc1": "ICC(1)", "between": "variance between", "within": "within"}
+    parts = {
+        "icc31": "ICC(3,1)", "icc1": "ICC(1)",
+        "between": f"variance between participants, ({units})²", "within": "within",
+    }  # fmt: skip
     rows = []
     for record in found.summary.to_dict("records"):
         peak = {key: record[key] for key in space.place_keys if pd.notna(record.get(key))}
@@ -397,7 +400,7 @@ def _influence(influence: Influence, first: Answer | None) -> dict[str, Any] | N
             _INFLUENCE_STRIPS,
             title="The answer without each participant"
             + (f", the {_DRAWN_PARTICIPANTS} who matter most" if len(table) > _DRAWN_PARTICIPANTS else ""),
-            about="Without each of",
+            about="The answer without each participant:",
         ),
     }
 
@@ -476,14 +479,14 @@ def _effect_text(row: Mapping[Any, Any]) -> str | None:
     if INTERVAL_COLUMNS[0] not in row:
         return None
     effect, _, lower, upper = (row[name] for name in INTERVAL_COLUMNS)
-    return f"{number(effect)} ({interval_text(lower, upper).replace(' ', _NO_BREAK)})"
+    return f"{format_number(effect)} ({interval_text(lower, upper).replace(' ', _NO_BREAK)})"
 
 
 def _session_rows(peaks: Sequence[Peak], names: Sequence[str]) -> list[dict[str, str]]:
     """Show the estimate of each session at the peaks, with its intervals."""
     return [
         {
-            _peak_title(peak.place): where_text(peak.place, ""), "session": name, "effect": number(effect),
+            _peak_title(peak.place): where_text(peak.place, ""), "session": name, "effect": format_number(effect),
             "95 % interval": interval_text(*own), "of all sessions at once": interval_text(*together),
         }
         for peak in peaks if peak.sessions is not None and len(names) > 1

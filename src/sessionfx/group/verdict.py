@@ -242,8 +242,8 @@ def _unseen_dropout(layout: MapLayout, evidence: Evidence) -> str:
     if seen or missing < NOTABLE_SHARE_MISSING * n:
         return ""
     return (
-        f"Beware: {missing} of {n} participants miss sessions, and these data cannot show whether they would have "
-        "changed as the others did; every strategy takes that to be so."
+        f"Beware: {missing} of {n} participants {'misses' if missing == 1 else 'miss'} sessions, and these data cannot "
+        "show whether they would have changed as the others did; every strategy takes that to be so."
     )
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.ask.contrasts import Contrast
+from sessionfx.ask.contrasts import Contrast, called
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.meshes import with_meshes
 from sessionfx.errors import ParticipantError
 from sessionfx.participant.page import contrast_section, runs_section
 from sessionfx.participant.results import ParticipantResults, RunSummary
 from sessionfx.report.brain import Anatomy, canvas_for
-from sessionfx.report.canvas import MOST_OF_EFFECTS, Canvas, Scale
+from sessionfx.report.canvas import MAP_CAPTION, MOST_OF_EFFECTS, Canvas, Scale
 from sessionfx.report.charts import draw_design_correlation, draw_design_matrix, draw_events
 from sessionfx.report.page import render, write_section
 from sessionfx.report.style import Picture
@@ -52,8 +52,10 @@ def draw_contrast(results: ParticipantResults, output_dir: Path) -> None:
 
 
 def _title(contrast: Contrast) -> str:
-    """Call a contrast as written, an F test by its name too."""
-    return f"F test {contrast.label}: {contrast.expression}" if contrast.is_f_test else contrast.expression
+    """Call a contrast as written, an F test and what has a name of its own by that name too."""
+    if contrast.is_f_test:
+        return f"F test {contrast.label}: {contrast.expression}"
+    return called(contrast.label, contrast.expression)
 
 
 def _place(results: ParticipantResults) -> str:
@@ -155,7 +157,9 @@ def _render_contrast(results: ParticipantResults) -> str:
     summary = f"Thresholds: {threshold_words(thresholds)}, {'upper tail of F' if contrast.is_f_test else 'two-sided'}."
     if any(isinstance(stat_map.estimate.dof, np.ndarray) for maps in groups.values() for stat_map in maps.values()):
         summary += f" Degrees of freedom that differ between {first.features} are given as their median."
-    if pictures is None:
+    if canvas:
+        summary += f" {canvas.form}{MAP_CAPTION}"
+    else:
         summary += f" There is no mesh to draw {first.features} of {first} on; the table has their numbers."
     if missing:
         summary += f" No estimate in {session_names(missing)}."
@@ -213,7 +217,8 @@ class _MapPictures:
         self._sessions = results.sessions
         self._units = results.units
         self._counts, self._canvas = counts, canvas
-        self._features = next(iter(results.sessions.values())).space.features
+        space = next(iter(results.sessions.values())).space
+        self._feature, self._features = space.feature, space.features
 
     def draw(self, maps: Mapping[str, StatMap[Any]], thresholds: Mapping[str, float]) -> dict[str, list[Picture]]:
         """Draw z, and effect or F, of maps that are compared."""
@@ -249,7 +254,7 @@ class _MapPictures:
         return self._canvas.draw_map(
             self._counts, Scale(vmax=len(self._sessions), unit=unit, two_sided=False),
             f"How many {unit} cover the {self._features}",
-            "A combined map has values only where all of its inputs have data. " + self._canvas.form,
+            f"How many {unit} have each {self._feature}. A combined map has values only where all of its inputs do.",
         )  # fmt: skip
 
 

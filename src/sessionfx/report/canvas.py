@@ -30,6 +30,7 @@ Pixels = NDArray[np.uint8]
 WIDTH = 1010  # pixels of a canvas
 LABEL = 24  # pixels under what is labelled
 PAPER = np.float32(0.86)  # grey where there is no anatomy
+MAP_CAPTION = "Outlined: beyond the threshold, black above zero and white below; what is below the threshold is faint."
 MOST_OF_EFFECTS = 0.999  # of features that the scale of effects reaches: at edges single ones are huge
 _BAR = 112  # pixels for the colour bar and its numbers
 _FAINT = 0.55  # the most of its colour that a value below the threshold has

@@ -409,10 +409,10 @@ def draw_participants(
         ordinary, size = values[key].mask(stands_out[key]), min(4.5, 40 * pitch)
         axes.plot(ordinary, rows, "o", color=CATEGORIES[0], markersize=size, rasterized=are_many)
         axes.plot(values[key].where(stands_out[key]), rows, "D", color=ACCENT, markersize=6, markerfacecolor="white")
-        axes.locator_params(axis="x", nbins=2)
+        axes.locator_params(axis="x", nbins=2, integer=pd.api.types.is_integer_dtype(table[key]))
     return as_svg(
         panels[0].figure,
-        f"{about} {len(either)} of {counted(len(table), 'participant')} stand out",
+        f"{about} {len(either)} of {counted(len(table), 'participant')} stand{'s' * (len(either) == 1)} out",
         f"Dashed: median. Open diamonds lie far from the others (robust z beyond {OUTLYING:g}): look at that "
         "participant's page before the group is trusted.",
     )
