@@ -403,6 +403,7 @@ def resolve_group_contrasts(specifications: Sequence[str], covariates: Covariate
         (its mean), or `NAME=` one of these; or an F test of several, `F:NAME = a - b; b - c`; empty for the defaults.
         A level may be written `group[patient]`, and
         must be where its name alone means something else too.
+    covariates : Covariates
 
     Raises
     ------

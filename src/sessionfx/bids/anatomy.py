@@ -77,7 +77,13 @@ def _distance(file: IndexedFile, resolution: str | None) -> tuple[int, int]:
 
 
 def read_anatomy(files: AnatomyFiles) -> Background:
-    """Read an anatomy: 0 outside the brain where its mask is known, the whole head elsewhere."""
+    """Read an anatomy: 0 outside the brain where its mask is known, the whole head elsewhere.
+
+    Raises
+    ------
+    ParticipantError
+        If a file cannot be read, or the mask lies on another grid.
+    """
     values, grid = read_volume(files.image)
     if files.brain is None:
         return values, grid

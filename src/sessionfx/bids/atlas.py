@@ -162,6 +162,7 @@ def atlases_of(atlases: Sequence[Atlas], files: Sequence[Path], space: str | Non
 
     Parameters
     ----------
+    atlases : sequence of Atlas
     files : sequence of Path
         Of one of the maps.
     space : str or None
@@ -235,6 +236,10 @@ def read_atlas(path: Path, table: Path | None) -> Atlas:
     table : Path or None
         With columns `index` and `name`, as BIDS describes segmentations; or JSON with a name for each index, at its
         top or under `LabelMap`. None: the names in the file, or where it has not all, the table beside it.
+
+    Returns
+    -------
+    Atlas
 
     Raises
     ------

@@ -227,6 +227,13 @@ def open_dataset(
     database_dir : Path, optional
         Keep pybids' databases here and trust those found, as other BIDS Apps do. They are of all participants; without
         them the folders of participants who are not asked for are not looked into.
+
+    Raises
+    ------
+    DatasetError
+        If a folder cannot be read.
+    OutputError
+        If a database cannot be kept.
     """
     found = {root: _described(root, participants, database_dir) for root in (raw, *derivatives)}
     return Dataset(
@@ -381,5 +388,11 @@ def derivative_folders(raw: Path) -> list[Path]:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder, links to folders included."""
+    """Names of the folders in a folder, links to folders included.
+
+    Raises
+    ------
+    DatasetError
+        If it cannot be listed.
+    """
     return [entry.name for entry in list_folder(folder) if is_folder(entry)]

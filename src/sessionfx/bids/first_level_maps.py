@@ -188,6 +188,11 @@ def find_first_level_maps(roots: Sequence[Path], map_filter: Mapping[str, Any] |
     """Find effect maps of participants by their names, those that pass a pybids filter.
 
     Maps of runs and of contrasts over sessions are passed over.
+
+    Raises
+    ------
+    LevelError
+        If a folder cannot be listed, or leads back to one above it.
     """
     maps: list[FirstLevelMap] = []
     participants: dict[str, str] = {}
@@ -255,6 +260,11 @@ def select_tasks(
     """Choose the maps of every task that the options ask for, or of every task there is; see `of_each_task`.
 
     A contrast is asked of the tasks that have it, an F test of those that have all of its rows.
+
+    Raises
+    ------
+    SessionFXError
+        As `select_maps`.
     """
     contrast_labels, f_tests = selected_labels(options.contrast), selected_f_tests(options.contrast)
     tasks = {stat_map.entities["task"] for stat_map in found.maps if "task" in stat_map.entities}
@@ -289,6 +299,8 @@ def select_maps(
 
     Parameters
     ----------
+    found : FoundMaps
+    options : Selection
     contrast_labels : sequence of str
         All where empty.
     searched : sequence of Path

@@ -111,6 +111,7 @@ def read_volume(
 
     Parameters
     ----------
+    path : Path
     expected : Grid, optional
         The grid it should lie on; compared before the data are read.
     owner : str, default=""
@@ -155,7 +156,13 @@ def read_volume(
 
 
 def read_series(path: Path) -> tuple[NDArray[np.float64], Grid]:
-    """Read an image of several volumes as a whole, of shape (N, …), and its grid."""
+    """Read an image of several volumes as a whole, of shape (N, …), and its grid.
+
+    Raises
+    ------
+    ParticipantError
+        If it cannot be read to its end.
+    """
     image = open_image(path)
     return np.stack([volume.astype(np.float64) for volume in read_volumes(image, path)]), grid_of(image)
 

@@ -91,6 +91,11 @@ def read_labels(path: Path) -> Labels:
     Numbers of GIFTI files are regions: one that both hemispheres have with one name is one region. Where both give a
     number different names, and in FreeSurfer files, whose numbers are rows of each file's own table, regions of the
     right hemisphere have the numbers after those of the left one.
+
+    Raises
+    ------
+    ParticipantError
+        If a file cannot be read, or holds something else.
     """
     if not _has_sides(path):
         return _read_cifti(path)

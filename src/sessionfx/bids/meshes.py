@@ -130,12 +130,24 @@ def fsaverage5_files() -> _Found:
 
 
 def with_meshes(space: Space, found: MeshFiles) -> Space:
-    """Give a space the meshes of files."""
+    """Give a space the meshes of files.
+
+    Raises
+    ------
+    ParticipantError
+        If a file cannot be read, or has other vertices than the space.
+    """
     return space.with_meshes({label: read_mesh(paths) for label, paths in found.items()})
 
 
 def mesh_beside(mesh: Mesh, kind: str) -> Mesh | None:
-    """Read the surface of another kind that a dataset has beside the file of a mesh; None where there is none."""
+    """Read the surface of another kind that a dataset has beside the file of a mesh; None where there is none.
+
+    Raises
+    ------
+    ParticipantError
+        If it cannot be read.
+    """
     name = mesh.sources[0].name
     start, _, suffix = name.rpartition("_") if name.endswith(".surf.gii") else name.rpartition(".")
     path = mesh.sources[0].with_name(f"{start}_{kind}.surf.gii" if name.endswith(".surf.gii") else f"{start}.{kind}")

@@ -135,7 +135,13 @@ def participants_with_runs(dataset_roots: Sequence[Path]) -> list[str]:
 
 
 def select_tasks(dataset: Dataset, options: Selection) -> tuple[dict[str, RunSelection], dict[str, str]]:
-    """Choose the runs of every task that the options ask for, or of every task there is; see `of_each_task`."""
+    """Choose the runs of every task that the options ask for, or of every task there is; see `of_each_task`.
+
+    Raises
+    ------
+    SessionFXError
+        As `select_runs`.
+    """
     there = [
         file.entities["task"] for file in _of_one_form(_that_pass(_bold_filter(options), dataset, options), options)
     ]

@@ -66,6 +66,11 @@ def order_sessions(found: Iterable[str], wanted: Sequence[str], raw: Path) -> Se
         `--session-label`; sessions that are not wanted are left out, but have their place in what is compared.
     raw : Path
         The raw dataset, whose scans and sessions tables are read.
+
+    Raises
+    ------
+    DatasetError
+        If a table of the raw dataset cannot be read.
     """
     everyone = sorted(set(found), key=natural_key)
     labels = [label for label in everyone if not wanted or label in wanted]

@@ -126,6 +126,7 @@ def write_statmap(
         Its `stat` entity says what the map holds.
     values : ndarray of shape (V,), or (N, V) of N volumes
     mask : ndarray of bool, of the space's shape
+    space : Space
     content : mapping
         Of the sidecar; its StatisticType decides how the map is kept.
     """
@@ -198,6 +199,7 @@ def read_estimate(effect_path: Path, variance_path: Path | None, dof_path: Path 
 
     Parameters
     ----------
+    effect_path : Path
     variance_path : Path or None
         Where there is none (maps of other programs) the mask is where the effect is finite and not zero, and the
         variance is NaN.
@@ -208,6 +210,11 @@ def read_estimate(effect_path: Path, variance_path: Path | None, dof_path: Path 
     -------
     EstimateMap
         Its dof is that of the sidecar, NaN where it says none.
+
+    Raises
+    ------
+    ParticipantError
+        If a file cannot be read, or the two lie on different grids.
     """
     effect, variance, mask, space = read_effect(effect_path, variance_path)
     values = np.full(int(mask.sum()), np.nan) if variance is None else variance[mask]

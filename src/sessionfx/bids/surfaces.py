@@ -133,7 +133,13 @@ def _cifti_header(path: Path) -> tuple[Any, Any, Grayordinates]:
 
 
 def read_space(paths: Sequence[Path]) -> Space:
-    """Read in which space a series or maps lie, without their values; see `read_surfaces`."""
+    """Read in which space a series or maps lie, without their values; see `read_surfaces`.
+
+    Raises
+    ------
+    ParticipantError
+        If a file does not say it.
+    """
     if not paths[0].name.endswith(GIFTI):
         return _cifti_header(paths[0])[2]
     counts = {entities_of(path).get("hemi", "L"): _n_vertices(path) for path in paths}

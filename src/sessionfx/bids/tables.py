@@ -70,7 +70,13 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def read_header(path: Path) -> tuple[str, ...]:
-    """Read the names of the columns of a TSV file alone, as they stand there: one that is there twice comes twice."""
+    """Read the names of the columns of a TSV file alone, as they stand there: one that is there twice comes twice.
+
+    Raises
+    ------
+    ParticipantError
+        As `read_table`.
+    """
     with open_input(path) as stream:
         try:
             beginning = stream.readline(_LONGEST_HEADER)  # up to the end of all where lines end in CR alone
@@ -117,6 +123,10 @@ def table_text(table: pd.DataFrame) -> str:
     ----------
     table : DataFrame
         Its index is not written. Tabs and line breaks in texts become spaces.
+
+    Returns
+    -------
+    str
     """
     cells = table.map(lambda cell: " ".join(cell.split()) if isinstance(cell, str) else cell)
     text: str = cells.to_csv(sep="\t", index=False, na_rep="n/a", float_format="%.10g", quoting=csv.QUOTE_NONE)

@@ -71,6 +71,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     ----------
     path : Path
         In a folder of the output, which is made where it is missing.
+    content : bytes
 
     Raises
     ------
@@ -154,6 +155,7 @@ def write_map(
     values : ndarray of shape (V,), or (N, V) of N volumes
     mask : ndarray of bool, of the space's shape
         With V true features.
+    space : Space
     outside : float, default=0
         Value of features outside the mask.
     dtype : type, default=float32

@@ -56,6 +56,7 @@ class DaskExecutor(Executor):
     ----------
     address : str
         Of the scheduler, `tcp://host:port`; empty in a subclass that starts the cluster when it is needed.
+    requirements : Requirements
 
     Raises
     ------
@@ -401,7 +402,15 @@ def _connect(address: str) -> Any:
 
 
 def _within(seconds: float, call: Callable[[], Result]) -> Result:
-    """Call in a thread: Dask waits without end for a program that takes the connection and never answers."""
+    """Call in a thread: Dask waits without end for a program that takes the connection and never answers.
+
+    Raises
+    ------
+    TimeoutError
+        If there is no result within these seconds.
+    Exception
+        What the function raises.
+    """
     future: Future[Result] = Future()
 
     def run() -> None:

@@ -31,6 +31,7 @@ class SlurmExecutor(DaskExecutor):
 
     Parameters
     ----------
+    requirements : Requirements
     n_workers : int
         Workers at a time; a lost one is replaced.
     memory_gb : float, optional

@@ -41,6 +41,11 @@ def in_threads(n_threads: int, function: Callable[..., Result], items: Iterable[
         Gains from threads where it leaves the interpreter, as decompression and numpy's arithmetic do.
     items : iterable of tuple
         Arguments; taken as they are needed, so that no more than a few are in memory.
+
+    Raises
+    ------
+    Exception
+        What the function raises, for the first item for which it does.
     """
     if n_threads <= 1:
         for item in items:

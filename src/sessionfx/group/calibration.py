@@ -172,7 +172,9 @@ def calibrate(
     ----------
     layout : MapLayout
         Of N maps.
+    questions : sequence of Question
     strategies : mapping of str to Strategy
+    options : GroupOptions
     noise : Noise
         Where null voxels come from.
     n_voxels : int
@@ -287,6 +289,11 @@ def calibrate_study(
     -------
     DataFrame
         See `calibrate`; the intervals of raised rates are normal approximations.
+
+    Raises
+    ------
+    ValueError
+        If nothing varies about the means of sessions and groups.
     """
     noise = StudyNoise(layout, effects)
     table = calibrate(layout, questions, strategies, options, noise, n_voxels=n_voxels, seed=seed)

@@ -81,6 +81,7 @@ def with_coverage(results: QuestionResults, stack: MapStack) -> QuestionResults:
 
     Parameters
     ----------
+    results : QuestionResults
     stack : MapStack
         That was answered.
     """

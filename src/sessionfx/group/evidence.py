@@ -55,6 +55,7 @@ def gather(
 
     Parameters
     ----------
+    stack : MapStack
     sessions : sequence of str
         Study sessions.
     plans : sequence of Pooling
@@ -144,6 +145,7 @@ def summarise_reliability(
     ----------
     maps : dict of str to ndarray of shape (V,)
         From `gather`.
+    stack : MapStack
     mean : StrategyResult or None
         The answer for the mean over sessions, with its threshold.
     smallest_cluster : int

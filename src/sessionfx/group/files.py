@@ -71,7 +71,12 @@ _RELIABILITY = {
 
 
 class GroupFiles:
-    """Writes what is found for one first-level contrast."""
+    """Writes what is found for one first-level contrast.
+
+    Parameters
+    ----------
+    study : ContrastStudy
+    """
 
     def __init__(self, study: ContrastStudy) -> None:
         analysis = study.analysis

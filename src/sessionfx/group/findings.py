@@ -54,6 +54,7 @@ class ContrastFindings:
 
     Parameters
     ----------
+    study : ContrastStudy
     stack : MapStack
         Its maps.
     spool : Spool, optional

@@ -64,7 +64,13 @@ class KeptFile:
 
     @contextmanager
     def written(self) -> Iterator[tuple[IO[Any], _Finish]]:
-        """Open a new file, with a function that completes it by what it says of itself, and names it."""
+        """Open a new file, with a function that completes it by what it says of itself, and names it.
+
+        Raises
+        ------
+        OutputError
+            If the folder cannot be written.
+        """
         folder = self.path.parent
         remove_stale_temporaries(folder, below=False)
         try:
@@ -89,7 +95,13 @@ class _Finish:
     file: IO[Any]
 
     def __call__(self, about: Mapping[str, Any]) -> None:
-        """Write what the file says of itself behind what is in it."""
+        """Write what the file says of itself behind what is in it.
+
+        Raises
+        ------
+        OutputError
+            If the folder is full.
+        """
         text = json.dumps({**about, "made_from": self.kept.made_from}).encode()
         try:
             self.file.seek(0, os.SEEK_END)

@@ -50,6 +50,11 @@ class Needs:
         """Estimate the needs of so many answers, where the maps may be kept from an earlier call.
 
         What is resampled lies on disk for one answer at a time; its time is not estimated.
+
+        Raises
+        ------
+        ParticipantError
+            If the first map cannot be read.
         """
         n_maps = sum(len(found.of_rows) for found in maps)
         effect, variance, mask, _ = read_effect(maps[0].effect, maps[0].variance)

@@ -20,6 +20,11 @@ SHOWN_PEAKS = 3
 def peaks_of(results: QuestionResults, stack: MapStack) -> tuple[Peak, ...]:
     """Look at the session maps where the answer to report is largest: at its first clusters, or at its largest value.
 
+    Parameters
+    ----------
+    results : QuestionResults
+    stack : MapStack
+
     Returns
     -------
     tuple of Peak

@@ -97,6 +97,7 @@ def permute(
     values : ndarray or BlockStore, of shape (N, V)
         As `resampling` takes them, finite and varying at each of the V voxels of `mask`, in the order of its true
         elements.
+    resampling : Resampling
     mask : ndarray of bool, of the space's shape
     n_permutations : int
         At least 1.
@@ -109,6 +110,7 @@ def permute(
         What the progress bar shows.
     space : Space, optional
         Which says what clusters are; a voxel grid where none is given.
+    cluster_forming_p : float, default=0.001
     tfce : bool, default=True
         Whether to compute threshold-free cluster enhancement, which takes most of the time.
 
@@ -192,6 +194,8 @@ def check_symmetry(values: Values, resampling: Resampling, seed: int) -> None:
     ----------
     values : ndarray or BlockStore, of shape (N, V)
         As `resampling` takes them.
+    resampling : Resampling
+    seed : int
 
     Raises
     ------

@@ -58,7 +58,12 @@ class Difference:
 
 
 class ContrastPictures:
-    """Draws what is found for one first-level contrast."""
+    """Draws what is found for one first-level contrast.
+
+    Parameters
+    ----------
+    found : ContrastFindings
+    """
 
     def __init__(self, found: ContrastFindings) -> None:
         self._found, self.stack = found, found.stack

@@ -44,7 +44,13 @@ class Spool:
         self._lock = threading.Lock()
 
     def keep(self, value: Any) -> Callable[[], Any]:
-        """Put a value away, and give what reads it back."""
+        """Put a value away, and give what reads it back.
+
+        Raises
+        ------
+        OutputError
+            If the folder is full.
+        """
         content = memoryview(pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL))
         with self._lock:
             start = self._stop

@@ -206,6 +206,7 @@ def open_stack(
         Of their participants.
     folder : Path
         Where the maps are kept while the context lasts.
+    needs_variances : bool
     times : tuple of str
         Session covariates that serve as time.
     n_threads : int, default=1

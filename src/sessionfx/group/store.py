@@ -63,7 +63,13 @@ class BlockStore:
     def of_columns(
         cls, file: IO[Any], folder: Path, parts: Iterable[NDArray[np.floating]], n_columns: int, width: int
     ) -> BlockStore:
-        """Fill a file with arrays of shape (N, v) beside each other, never holding more than two blocks of either."""
+        """Fill a file with arrays of shape (N, v) beside each other, never holding more than two blocks of either.
+
+        Raises
+        ------
+        OutputError
+            If the folder is full.
+        """
         coming = iter(parts)
         left = next(coming)
         store = cls(file, folder, len(left), n_columns, width, dtype=left.dtype.type)
@@ -127,6 +133,11 @@ class BlockStore:
         row : int
             The first one.
         values : ndarray of shape (n, W)
+
+        Raises
+        ------
+        OutputError
+            If the folder is full.
         """
         content = np.ascontiguousarray(values, dtype=self.dtype)
         for block in self.blocks:
@@ -181,6 +192,11 @@ def scratch_file(folder: Path, *, is_shared: bool = False) -> Iterator[IO[Any]]:
     """Open a file without a name, which is gone with the process however that ends.
 
     Where others are to read it, it has a name until it is closed, and what a killed process left is removed later.
+
+    Raises
+    ------
+    OutputError
+        If the folder cannot be written.
     """
     make = partial(tempfile.NamedTemporaryFile, prefix=TEMPORARY_PREFIX) if is_shared else tempfile.TemporaryFile
     try:

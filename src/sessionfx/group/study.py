@@ -169,7 +169,13 @@ def check_questions(
 
 
 def contrast_study(contrast: str, analysis: GroupAnalysis) -> ContrastStudy:
-    """Put together what is asked about one first-level contrast, and the maps of those who have the covariates."""
+    """Put together what is asked about one first-level contrast, and the maps of those who have the covariates.
+
+    Raises
+    ------
+    LevelError
+        If covariates cannot be used.
+    """
     covariates = _covariates(analysis.selection.maps[contrast], analysis.raw, analysis.model)
     units = units_in(read_sidecar(analysis.selection.maps[contrast][0].effect))
     test = analysis.selection.f_tests.get(contrast)

@@ -30,8 +30,10 @@ def say_group(node: Node, handed: Sequence[Estimated], draft: Draft) -> None:
 
     Parameters
     ----------
+    node : Node
     handed : sequence of Estimated
         Contrasts that come to it, each of which has a model of its own.
+    draft : Draft
 
     Raises
     ------

@@ -41,6 +41,7 @@ def plan_model(model: StatsModel, source: Path | str, node: str | None = None) -
 
     Parameters
     ----------
+    model : StatsModel
     source : Path or str
         Its file, for refusals.
     node : str, optional

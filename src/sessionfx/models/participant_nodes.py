@@ -17,8 +17,10 @@ def participant_contrasts(node: Node, handed: Sequence[Estimated], draft: Draft)
 
     Parameters
     ----------
+    node : Node
     handed : sequence of Estimated
         Contrasts that come to it.
+    draft : Draft
 
     Returns
     -------
@@ -122,6 +124,7 @@ def say_sessions(nodes: Sequence[Node], draft: Draft) -> None:
     ----------
     nodes : sequence of Node
         From the run to the last one, all of them followed before.
+    draft : Draft
 
     Raises
     ------

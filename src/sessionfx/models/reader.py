@@ -117,7 +117,13 @@ class StatsModel:
 
 
 def read_model(path: Path) -> StatsModel:
-    """Read a model file."""
+    """Read a model file.
+
+    Raises
+    ------
+    CommandLineError
+        If it cannot be read, or is not a model as the standard has it.
+    """
     return parse_model(_load(path), str(path))
 
 

@@ -18,8 +18,10 @@ def recipe_of(node: Node, model: StatsModel, draft: Draft) -> Recipe:
 
     Parameters
     ----------
+    node : Node
     model : StatsModel
         That it is from.
+    draft : Draft
 
     Raises
     ------

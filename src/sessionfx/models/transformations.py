@@ -94,6 +94,7 @@ def sparse_variables(onset: pd.Series, duration: pd.Series, columns: pd.DataFram
 
     Parameters
     ----------
+    onset, duration : Series of N float
     columns : DataFrame of N rows
         Text as it stands in the file; a column of numbers alone becomes numbers.
     """
@@ -125,6 +126,7 @@ def regressors(
     Parameters
     ----------
     variables : mapping of str to Variable
+    instructions : sequence of Instruction
     hrf : Hrf or None
         Convolves further variables.
     x : sequence of str

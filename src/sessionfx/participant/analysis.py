@@ -251,6 +251,7 @@ class ParticipantMaps:
     ----------
     runs : sequence of RunInputs
         All runs that are asked for.
+    analysis : ParticipantAnalysis
     fitted : sequence of FittedRun
         Those that were fitted in this call.
     """
@@ -450,6 +451,11 @@ def combine_runs(fitted: Sequence[FittedRun], contrast: Contrast, model: FirstLe
     """Average the fitted runs of a session, for each task of its own; None where no run, or not each task, has it.
 
     A contrast over tasks is the sum of its parts.
+
+    Raises
+    ------
+    ParticipantError
+        If grids differ or no voxel is common.
     """
     if contrast.parts:
         of_tasks = {
@@ -485,7 +491,13 @@ def combine_sessions(
 def combine_maps(
     maps: Mapping[str, StatMap[Any]], weights: Sequence[float], model: FirstLevelModel, *, is_mean: bool
 ) -> StatMap[Any]:
-    """Sum estimates or F tests, by their names, on common voxels; a mean of estimates is weighted as asked for."""
+    """Sum estimates or F tests, by their names, on their common voxels; a mean of estimates is weighted as asked for.
+
+    Raises
+    ------
+    ParticipantError
+        If grids differ or no voxel is common.
+    """
     common = on_common_voxels(list(maps.values()), list(maps))
     inputs = [stat_map.estimate for stat_map in common]
     combined: Result

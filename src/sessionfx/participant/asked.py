@@ -162,6 +162,7 @@ def contrasts_by_task(
         Runs by task.
     contrasts : sequence of Contrast
         Those that are written.
+    options : Options
     event_model : EventModel
         What these options say of events.
     roots : sequence of Path

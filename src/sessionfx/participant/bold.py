@@ -207,6 +207,7 @@ class _Smoother:
     Parameters
     ----------
     mask : ndarray of bool, 3-D
+    grid : Grid
     fwhm : float
         In mm.
     kind : dtype

@@ -53,6 +53,7 @@ def check_columns(table: pd.DataFrame, path: Path, asked: Collection[str] | None
         For messages.
     asked : collection of str, optional
         Conditions that contrasts need; all where it is None.
+    model : EventModel
 
     Raises
     ------
@@ -103,6 +104,8 @@ def condition_names(table: pd.DataFrame, path: Path, model: EventModel, warnings
         The cells of the file, whose columns are checked.
     path : Path
         For messages.
+    model : EventModel
+    warnings : list of str
 
     Returns
     -------

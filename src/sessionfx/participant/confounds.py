@@ -55,6 +55,11 @@ def choose_columns(path: Path, wanted: Sequence[str], columns: Sequence[str]) ->
     """Resolve presets, globs and names (none: the default) against the columns of a table.
 
     A JSON file beside the table says what its components are.
+
+    Raises
+    ------
+    ParticipantError
+        If the JSON file is needed and cannot be read.
     """
     wanted = wanted or (DEFAULT_PRESET,)
     there = dict.fromkeys(columns)
@@ -156,7 +161,13 @@ def _masks_in(sidecar: Path) -> dict[str, str]:
 
 
 def columns_of_run(path: Path | None, wanted: Sequence[str]) -> tuple[str, ...]:
-    """Name the confounds a run is modelled with, from its table's header."""
+    """Name the confounds a run is modelled with, from its table's header.
+
+    Raises
+    ------
+    ParticipantError
+        If the header cannot be read, or lacks what is wanted.
+    """
     return () if path is None else choose_columns(path, wanted, read_header(path)).columns
 
 
@@ -252,6 +263,7 @@ def with_spikes(confounds: Confounds, path: Path | None, model: FirstLevelModel)
         Of T rows.
     path : Path or None
         The confounds table.
+    model : FirstLevelModel
 
     Raises
     ------

@@ -72,6 +72,9 @@ def make_design(
     ----------
     timing : Timing
         T volumes.
+    events : Events
+    confounds : Confounds
+    model : FirstLevelModel
     own : DataFrame of T rows, optional
         The user's own regressors.
 

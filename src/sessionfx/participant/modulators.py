@@ -37,6 +37,7 @@ def add_modulated(
         For messages.
     asked : collection of str, optional
         Conditions that contrasts need; all where it is None.
+    model : EventModel
     warnings : list of str
         What is known of the events already; what is to be said of the columns is added.
 

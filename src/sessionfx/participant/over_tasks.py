@@ -25,6 +25,7 @@ def split_by_task(contrast: Contrast, columns: Mapping[str, Sequence[str]]) -> C
 
     Parameters
     ----------
+    contrast : Contrast
     columns : mapping of str to sequence of str
         Columns of conditions by task.
 

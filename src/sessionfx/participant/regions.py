@@ -58,10 +58,13 @@ def fit_regions(
 
     Parameters
     ----------
+    data : RunData
+    atlases : sequence of (Path, Path or None)
     matrix : ndarray of shape (T, P)
         The design.
     vectors : mapping of str to ndarray
         Contrasts, as `glm.fit_run` wants them.
+    model : FirstLevelModel
 
     Returns
     -------

@@ -20,8 +20,10 @@ def with_regressors(selection: RunSelection, pattern: str | None, raw: Path) -> 
 
     Parameters
     ----------
+    selection : RunSelection
     pattern : str or None
         Of `--regressors`: entities of the run in braces, `*` and `?`; from the raw dataset, or absolute.
+    raw : Path
 
     Raises
     ------

@@ -106,7 +106,13 @@ class MeanImage:
 
 
 def run_mean(run: RunInputs, model: FirstLevelModel) -> MeanImage:
-    """Read a run for its mean over time alone."""
+    """Read a run for its mean over time alone.
+
+    Raises
+    ------
+    ParticipantError
+        If a file is missing or unreadable.
+    """
     return _mean_image(read_run(open_series(*run.images), run.bold, run.mask, model.smoothing_fwhm))
 
 

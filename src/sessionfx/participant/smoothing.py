@@ -40,6 +40,7 @@ class SurfaceSmoother:
 
     Parameters
     ----------
+    space : Space
     mask : ndarray of bool, shape (n,)
         The V features that have data.
     fwhm : float

@@ -27,7 +27,13 @@ from sessionfx.wording import did_you_mean, listed, normal_text, shortened
 
 
 def modelled_run(run: RunInputs, recipe: Recipe, timing: Timing, response: str) -> tuple[Events, Confounds]:
-    """Make a run's events and confounds as a model has them."""
+    """Make a run's events and confounds as a model has them.
+
+    Raises
+    ------
+    ParticipantError
+        If a file cannot be read, or a transformation not be done.
+    """
     assert run.events is not None  # noqa: S101 (the caller has said so)
     try:
         made, warnings = run_regressors(run, recipe, len(timing.times))
@@ -49,6 +55,13 @@ def run_regressors(run: RunInputs, recipe: Recipe, n_volumes: int | None = None)
     """Transform the variables of a run, which has events; give its regressors, and warnings on its files.
 
     The number of volumes is that of the confounds where it is not given.
+
+    Raises
+    ------
+    ParticipantError
+        If a file cannot be read.
+    TransformationError
+        If a transformation cannot be done.
     """
     assert run.events is not None  # noqa: S101 (the caller has said so)
     sparse, warnings = _of_events(run.events)
@@ -91,6 +104,10 @@ def check_recipe(
     """Make sure that a model can be done with the runs there are, and that each contrast names columns of some run.
 
     The design of the first run is drawn where that is asked for.
+
+    Raises
+    ------
+    CommandLineError
     """
     if len(selections) > 1:
         raise CommandLineError(

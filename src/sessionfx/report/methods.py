@@ -45,6 +45,7 @@ def participant_methods(
 
     Parameters
     ----------
+    model : FirstLevelModel
     confounds : sequence of sequence of str
         Columns of the confounds table that each run is modelled with.
     has_sessions : bool
@@ -57,6 +58,10 @@ def participant_methods(
         Programs that made the derivatives, as their datasets say (GeneratedBy).
     kind : type of Space, default=Grid
         Where the data are: in volumes, or on surfaces.
+
+    Returns
+    -------
+    MethodsText
     """
     return _fill(
         "participant_methods.txt",
@@ -152,8 +157,10 @@ def group_methods(model: GroupModel, strategies: Sequence[tuple[str, tuple[str, 
 
     Parameters
     ----------
+    model : GroupModel
     strategies : sequence of (str, tuple of str)
         What each strategy that answered says of itself, and the works it cites.
+    work : GroupWork
 
     Returns
     -------

@@ -77,6 +77,10 @@ def viewer_data(
         Of the maps.
     below_cortex : bool, default=False
         Whether it stands beside the viewer of a cortex: then what opens it has `data-viewer-of="below"`, too.
+
+    Returns
+    -------
+    Markup
     """
     box = _box(np.logical_or.reduce([np.isfinite(stat_map.values) for stat_map in maps]))
     affine = _moved(np.asarray(grid.affine), box)

@@ -25,6 +25,7 @@ def make_confounds(
     ----------
     data : array of shape (T, V)
         Intensities.
+    anatomy : Anatomy
     mask : bool array of shape (V,)
         The brain.
     motion : array of shape (T, 6)

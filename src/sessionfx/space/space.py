@@ -196,7 +196,13 @@ class Space(ABC):
 
     @abstractmethod
     def with_meshes(self, meshes: Mapping[str, Mesh]) -> Space:
-        """Give the space with the meshes of hemispheres."""
+        """Give the space with the meshes of hemispheres.
+
+        Raises
+        ------
+        ParticipantError
+            If a mesh has more or fewer vertices than the hemisphere.
+        """
 
     def as_grid(self) -> Grid:
         """Give the voxel grid for what needs one.

@@ -71,9 +71,11 @@ class ClustersLeftOut:
     whole : RobustContrast
         With all participants.
     design : ndarray of shape (N, P)
+    participants : sequence of N str
     contrast : ndarray of shape (P,) or (Q, P)
     working : (ndarray of shape (n,), ndarray of shape (n,))
         Of each participant: variance between over variance within, and variance within; see `robust_contrast`.
+    n_responses : int, default=1
     """
 
     def __init__(

@@ -115,6 +115,7 @@ def robust_contrast(
     Parameters
     ----------
     design : ndarray of shape (N, P)
+    participants : sequence of N str
     contrast : ndarray of shape (P,) or (Q, P)
         Estimable.
     ratio : float or ndarray of shape (n,)
@@ -250,6 +251,7 @@ def estimate_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> E
 
     Parameters
     ----------
+    prepared : RobustContrast
     values : ndarray of shape (N, V)
 
     Returns
@@ -268,6 +270,7 @@ def wald_robust(prepared: RobustContrast, values: NDArray[np.floating]) -> FTest
 
     Parameters
     ----------
+    prepared : RobustContrast
     values : ndarray of shape (N, V)
 
     Returns
@@ -318,6 +321,7 @@ def whitened(cells: Cells, design: Array, ratio: Array, scale: Array) -> Whitene
 
     Parameters
     ----------
+    cells : Cells
     design : ndarray of shape (n, S, P)
     ratio, scale : ndarray of shape (n,)
         Of the working covariance of each participant.
@@ -346,6 +350,7 @@ def robust(of: Whitened, contrast: Array) -> Fitted:
 
     Parameters
     ----------
+    of : Whitened
     contrast : ndarray of shape (P,) or (Q, P)
 
     Returns

@@ -45,6 +45,7 @@ def two_one_sided_tests(estimate: Estimate, bound: float, alpha: float, correcti
         Of V voxels, with their own degrees of freedom where these differ.
     bound : float
         Above zero.
+    alpha : float
     correction : {'fdr', 'bonferroni', 'none'}
         Over voxels; see `z_threshold`.
 

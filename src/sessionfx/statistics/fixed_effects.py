@@ -89,6 +89,7 @@ def weighted_tests(inputs: Sequence[WaldTest], weights: Sequence[float], dof_met
     ----------
     inputs : sequence of N WaldTest
         Of the same R rows and V voxels.
+    weights : sequence of N float
     dof_method : {'satterthwaite', 'sum'}
 
     Returns

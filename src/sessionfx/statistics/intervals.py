@@ -63,6 +63,10 @@ def session_intervals(
         Constant and centred covariates of the participants; a constant alone if not given.
     weights : ndarray of shape (P,), optional
         Of the group contrast; the first column alone (the mean over participants) if not given.
+
+    Returns
+    -------
+    SessionIntervals
     """
     n, n_sessions = effects.shape
     columns: Array = np.ones((n, 1)) if between is None else np.asarray(between, dtype=np.float64)

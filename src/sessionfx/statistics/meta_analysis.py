@@ -84,6 +84,11 @@ def meta_regression(
     -------
     MetaAnalysis
         As `rma(method="REML", test="knha")` of R's metafor, at the global optimum.
+
+    Raises
+    ------
+    ImportError
+        If PyMARE is not installed; see `pymare_stats`.
     """
     from pymare.estimators import VarianceBasedLikelihoodEstimator
     from pymare.stats import knapp_hartung_cov_and_dof, weighted_least_squares

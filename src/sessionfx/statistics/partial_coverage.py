@@ -121,6 +121,7 @@ def within_participants(cells: Cells, design: Array, contrast: Array) -> Fitted:
 
     Parameters
     ----------
+    cells : Cells
     design : ndarray of shape (n, S, P)
         Of which columns that are constant within participants are left out.
     contrast : ndarray of shape (P,) or (Q, P)

@@ -101,8 +101,10 @@ def participant_spread(
 
     Parameters
     ----------
+    weights : ScoreWeights
     expected : ndarray of shape (Q, Q)
         The sum of the scores' variances.
+    n_responses : int
     all_pairs : int
         With more participants, matrices of participants by participants are not made.
     """

@@ -268,6 +268,7 @@ def deviance(spectrum: ParticipantSpectrum, squares: Array, ratio: Array) -> Arr
 
     Parameters
     ----------
+    spectrum : ParticipantSpectrum
     squares : ndarray of shape (G, V)
     ratio : ndarray of shape (V,) or (K, 1)
         λ; of shape (K, 1) for K values at every voxel.
@@ -417,6 +418,7 @@ class PooledRatio:
 
     Parameters
     ----------
+    spectrum : ParticipantSpectrum
     n_responses : int, default=1
         R. With several, their covariance is unknown and the same up to 1 + λξ in all eigenspaces: in the deviance the
         determinant of the matrix Σ ηη′/(1+λξ) takes the place of the sum of squares. So λ does not change when the
@@ -520,6 +522,7 @@ class PooledGroups:
 
     Parameters
     ----------
+    spectra : sequence of K ParticipantSpectrum
     rows : sequence of K ndarray of int
         Maps of each group.
     n_responses : int, default=1

@@ -84,6 +84,7 @@ def estimate_mixed(
     ----------
     spectrum : ParticipantSpectrum
         Of the design; must separate the two variances.
+    contrast : MixedContrast
     values : ndarray of shape (N, V)
     dof_method : {'satterthwaite', 'kenward-roger'}
     known : (ndarray, ndarray), optional

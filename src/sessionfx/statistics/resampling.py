@@ -276,6 +276,7 @@ def wild_bootstrap(
 
     Parameters
     ----------
+    prepared : RobustContrast
     design : ndarray of shape (N, P)
     participants : sequence of N str
         As `prepared` was made from.
@@ -311,6 +312,7 @@ def grouped_wild_bootstrap(
 
     Parameters
     ----------
+    prepared : GroupedContrast
     design : ndarray of shape (n, P)
     contrast : ndarray of shape (P,)
     n_values : int, default=1

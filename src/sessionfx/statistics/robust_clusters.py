@@ -133,6 +133,7 @@ def prepare_robust_clusters(
     prepared : RobustContrast
         Of this design, contrast and working covariance.
     design : ndarray of shape (N, P)
+    participants : sequence of N str
     contrast : ndarray of shape (P,)
     working : (ndarray of shape (n,), ndarray of shape (n,))
         Of each participant: variance between over variance within, and variance within; see `robust_contrast`.

@@ -102,7 +102,12 @@ def keep_methods(methods: Text, entities: Mapping[str, str | None], level: str, 
 
 
 def check_private_folders(options: Options, inputs: Sequence[Path]) -> None:
-    """Make the folders for working files, and refuse those inside the input."""
+    """Make the folders for working files, and refuse those inside the input.
+
+    Raises
+    ------
+    OutputError
+    """
     for option, folder in (
         ("--work-dir", options.execution.work_dir),
         ("--bids-database-dir", options.selection.bids_database_dir),

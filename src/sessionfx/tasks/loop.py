@@ -88,6 +88,8 @@ def run_chains(
         What is finished of each is looked at when its turn comes: of thousands, the first begins at once.
     executor : Executor
         Where parts are computed, and tasks of chains that are not done here.
+    execution : Execution
+    output_dir : Path
     need_gb : float
         Memory of the largest part.
 

@@ -163,6 +163,7 @@ class MapLayout:
 
         Parameters
         ----------
+        session_contrast : SessionContrast
         effect : {'mixture', 'split'}
             One column for each covariate, or one for the means over each participant's maps (`mood:between`) and one
             for the deviations from these (`mood:within`), each where it varies.
@@ -287,6 +288,8 @@ def variance_groups(
 
     Parameters
     ----------
+    layout : MapLayout
+    question : Question
     options : GroupOptions
         With `auto` there are groups where the group contrast asks about levels of a categorical covariate, or levels
         have unequally many participants.
@@ -414,7 +417,13 @@ class Plan(ABC):
         return None
 
     def working_as(self, other: Plan) -> Self:
-        """Take over what another plan of more maps learned from all voxels; see `informed`."""
+        """Take over what another plan of more maps learned from all voxels; see `informed`.
+
+        Raises
+        ------
+        NotEstimableError
+            If the design turns out to be unable to answer.
+        """
         return self
 
     def leaving_out(self) -> Callable[[int], Plan | None] | None:

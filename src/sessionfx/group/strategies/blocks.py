@@ -94,6 +94,8 @@ def estimate_in_blocks(
 
     Parameters
     ----------
+    plan : Plan
+    maps : Maps
     map_ordered : callable
         Who applies a function to the blocks; the results are the same whoever does.
 
@@ -149,7 +151,13 @@ def distinct_pools(plans: Sequence[Plan]) -> dict[object, Plan]:
 
 
 def informed(plan: Plan, sums: Mapping[object, Array]) -> Plan:
-    """Make a plan ready with what `distinct_pools` found over all voxels."""
+    """Make a plan ready with what `distinct_pools` found over all voxels.
+
+    Raises
+    ------
+    NotEstimableError
+        If the plan learns from the voxels that it cannot answer.
+    """
     return plan.informed(sums[plan.pool_key]) if plan.pools else plan
 
 

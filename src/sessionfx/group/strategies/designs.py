@@ -86,6 +86,8 @@ def session_design(layout: MapLayout, question: Question, covariate_effect: str 
 
     Parameters
     ----------
+    layout : MapLayout
+    question : Question
     covariate_effect : {'split', 'mixture'}
         Of session covariates; see `MapLayout.adjusting_covariates`.
 

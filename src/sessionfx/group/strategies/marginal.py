@@ -209,6 +209,7 @@ class MarginalPlan(Plan):
 
         Parameters
         ----------
+        working : WorkingCovariance
         needs_dof : bool
             Whether too few degrees of freedom are refused.
 

@@ -101,7 +101,13 @@ class PatternPlan:
         return found
 
     def at_rows(self, rows: NDArray[np.int_]) -> Plan:
-        """Plan the same for some of the maps, which may vary by groups only if all maps do."""
+        """Plan the same for some of the maps, which may vary by groups only if all maps do.
+
+        Raises
+        ------
+        NotEstimableError
+            If these cannot answer the question.
+        """
         variance = "groups" if self.plan.groups else "pooled"
         return self.strategy.plan(self.layout.at_rows(rows), self.question, replace(self.options, variance=variance))
 

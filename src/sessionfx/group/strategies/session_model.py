@@ -270,7 +270,13 @@ class SessionModel(Strategy):
 
 
 def _with_subjects(design: SessionDesign, layout: MapLayout, subject_effect: str) -> tuple[SessionDesign, list[int]]:
-    """Add the columns of a subject effect, and say which columns are kept."""
+    """Add the columns of a subject effect, and say which columns are kept.
+
+    Raises
+    ------
+    NotEstimableError
+        If they do not determine the contrast, or leave no error.
+    """
     whole = design.with_columns(_subject_columns(layout, subject_effect))
     whole.check(
         "too few participants have these sessions, or covariates cannot be told apart from sessions."
