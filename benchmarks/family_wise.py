@@ -8,6 +8,7 @@ voxel has a family-wise p of at most .05. With D draws the exact rate of a valid
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,9 @@ from sessionfx.group.neighbours import neighbours_in
 from sessionfx.group.permutation import CLUSTER_FORMING_P, check_symmetry, neg_log10_family_wise_p, permute_block
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
-from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+from array_maps import MapsInMemory, estimate_in_blocks
 
 SHAPE = (12, 12, 8)
 FWHM = 2.5

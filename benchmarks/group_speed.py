@@ -24,7 +24,10 @@ from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.execution import limited_threads
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
-from sessionfx.group.strategies.blocks import MapsInMemory, block_width, blocks_of, estimate_in_blocks
+from sessionfx.group.strategies.blocks import block_width
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+from array_maps import MapsInMemory, blocks_of, estimate_in_blocks
 
 # those that need nothing but the effects
 MEASURED = tuple(name for name, strategy in STRATEGIES.items() if strategy.is_default)
@@ -49,14 +52,10 @@ class DrawnMaps:
         """Blocks of neighbouring voxels."""
         return blocks_of(len(self.layout.participants), self.n_voxels)
 
-    def effects(self, voxels: slice) -> NDArray[np.float64]:
-        """Draw the effects of some voxels."""
-        rng = np.random.default_rng([1, voxels.start])
-        return draw(self.layout, voxels.stop - voxels.start, rng)
-
-    def variances(self, voxels: slice) -> NDArray[np.float64]:
-        """No strategy here asks for variances."""
-        raise NotImplementedError
+    def handed_out(self, block: slice, *, with_variances: bool) -> tuple[NDArray[np.float64], None]:
+        """Draw the effects of some voxels; no strategy here asks for variances."""
+        rng = np.random.default_rng([1, block.start])
+        return draw(self.layout, block.stop - block.start, rng), None
 
 
 def layout(missing: float) -> MapLayout:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +23,9 @@ from sessionfx.execution import LocalExecutor
 from sessionfx.group.permutation import memory_of_a_block, permute
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
-from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+from array_maps import MapsInMemory, estimate_in_blocks
 
 N, SESSIONS, FWHM = 20, ("1", "2", "3"), 2.5
 

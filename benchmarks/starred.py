@@ -7,10 +7,12 @@ estimates by `group.answers.GroupEstimator`, the star and the warnings by `group
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
@@ -28,13 +30,15 @@ from sessionfx.group.evidence import with_active_regions
 from sessionfx.group.results import QuestionResults, StrategyResult, Verdict
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
-from sessionfx.group.strategies.blocks import MapsInMemory
 from sessionfx.group.strategies.designs import difference_contrasts, session_design
 from sessionfx.group.strategies.participant_values import plan_participants
 from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.options import GroupModel
 from sessionfx.space.grid import Grid
 from sessionfx.statistics.linear_algebra import pseudo_inverse
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+from array_maps import MapsInMemory
 
 ALPHAS = (0.05, 0.01, 0.001, 1e-4, 1e-5)
 # those that need nothing but the effects: no sampling variances are simulated

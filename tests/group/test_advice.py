@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from array_maps import MapsInMemory, estimate_in_blocks
 from array_study import Study, everyone, p_of, patients, rate, sessions_without_patients
 from map_stacks import stack_of
 from sessionfx.errors import NotEstimableError
@@ -23,7 +24,6 @@ from sessionfx.group.calibration import calibrate_study
 from sessionfx.group.results import QuestionResults
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, Question
-from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
 from sessionfx.group.verdict import DIFFERENT_LEVEL
 from sessionfx.options import GroupModel
 from sessionfx.statistics.estimates import Estimate

@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from test_regions import answers_of, write_atlas
 
+from array_maps import MapsInMemory, estimate_in_blocks
 from group_study import GroupStudy, group_map, make_study, read
 from map_stacks import stack_of
 from pages import text_of
@@ -21,7 +22,6 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.group.core import LEAST_COMMON, core_maps, maps_in_words
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
-from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
 from sessionfx.statistics.estimates import Estimate
 
 SESSIONS = ("01", "02", "03", "04")

@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from array_maps import MapsInMemory, estimate_in_blocks
 from array_study import Study, everyone
 from calls import GroupCaller
 from group_study import GroupStudy, group_map, group_path, make_study
@@ -21,7 +22,6 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.group.participant_evidence import ValueCheck
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
-from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
 from sessionfx.statistics.estimates import Estimate, FTest
 
 FloatArray = NDArray[np.float64]

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from array_maps import MapsInMemory
 from group_study import GroupStudy, group_map, make_study
 from pages import text_of
 from sessionfx.ask.covariates import Covariates, GroupContrast
@@ -23,7 +24,7 @@ from sessionfx.execution import in_this_process
 from sessionfx.group.stack import MapStack, attendance, open_stack
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, PartialMaps, Plan, Question
-from sessionfx.group.strategies.blocks import MapsInMemory, estimate_plans
+from sessionfx.group.strategies.blocks import estimate_plans
 from sessionfx.group.strategies.marginal import WorkingCovariance
 from sessionfx.group.strategies.patterns import PatternPlan
 from sessionfx.statistics.estimates import Estimate

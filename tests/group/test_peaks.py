@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from array_maps import estimate_in_blocks
 from map_stacks import stack_of
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.group.answer_files import describe_clusters
@@ -20,7 +21,6 @@ from sessionfx.group.peaks import SHOWN_PEAKS, peaks_of
 from sessionfx.group.results import Answer, QuestionResults, Verdict
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
-from sessionfx.group.strategies.blocks import estimate_in_blocks
 from sessionfx.space.stat_map import StatMap
 from sessionfx.statistics.estimates import Estimate
 

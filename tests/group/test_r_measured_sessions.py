@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from array_maps import MapsInMemory, estimate_in_blocks
 from array_study import Study, p_of
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions
-from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
 from sessionfx.group.strategies.marginal import MarginalPlan, WorkingCovariance
 from sessionfx.statistics.cluster_robust import estimate_robust
 from sessionfx.statistics.estimates import Estimate

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from array_maps import blocks_of
 from group_study import GroupStudy, make_study
 from sessionfx.ask.covariates import Covariates
 from sessionfx.bids.first_level_maps import FirstLevelMap, find_first_level_maps
@@ -28,7 +29,7 @@ from sessionfx.errors import LevelError, OutputError
 from sessionfx.execution import in_threads
 from sessionfx.group.stack import attendance, open_stack
 from sessionfx.group.store import BlockStore, scratch_file
-from sessionfx.group.strategies.blocks import VOXELS_PER_BLOCK, as_block, block_width, blocks_of
+from sessionfx.group.strategies.blocks import VOXELS_PER_BLOCK, as_block, block_width
 
 # In threads -------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from nilearn.glm.regression import OLSModel
 from numpy.typing import NDArray
 from scipy import stats
 
+from array_maps import MapsInMemory, estimate_in_blocks
 from map_stacks import layout_of
 from properties import examples
 from sessionfx.ask.covariates import GroupContrast
@@ -18,7 +19,6 @@ from sessionfx.ask.session_contrasts import resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
-from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
 from sessionfx.group.strategies.mixed import MixedPlan
 from sessionfx.group.strategies.session_model import resolve_subject_effect
 from sessionfx.statistics.estimates import Estimate, FTest

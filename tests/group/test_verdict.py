@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from array_maps import MapsInMemory, estimate_in_blocks
 from array_study import everyone
 from map_stacks import gather_evidence, stack_of
 from sessionfx.ask.covariates import GroupContrast
@@ -23,7 +24,6 @@ from sessionfx.group.judgement import Evidence, ValueEvidence
 from sessionfx.group.results import Answer, StrategyResult, Verdict
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
-from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
 from sessionfx.group.verdict import judge
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap

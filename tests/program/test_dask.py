@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 
 import units_of_work as work
+from array_maps import MapsInMemory, estimate_in_blocks
 from output_trees import results
 from program import BOTH, CONTRAST, run_command, simulated
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
@@ -33,7 +34,7 @@ from sessionfx.group.stack import MapStack
 from sessionfx.group.store import BlockStore, scratch_file
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Question
-from sessionfx.group.strategies.blocks import VOXELS_PER_BLOCK, MapsInMemory, estimate_in_blocks
+from sessionfx.group.strategies.blocks import VOXELS_PER_BLOCK
 from sessionfx.space.grid import Grid
 from sessionfx.statistics.estimates import Estimate
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from array_maps import MapsInMemory, estimate_in_blocks
 from map_stacks import gather_evidence, stack_of
 from sessionfx.ask.covariates import Covariates, code_covariates, resolve_group_contrasts
 from sessionfx.ask.session_contrasts import resolve_session_contrasts
@@ -14,7 +15,6 @@ from sessionfx.group.calibrated import Rates
 from sessionfx.group.results import Answer, StrategyResult, Verdict
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
-from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
 from sessionfx.group.verdict import judge
 from sessionfx.space.grid import Grid
 from sessionfx.space.stat_map import StatMap

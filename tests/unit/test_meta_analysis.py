@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import optimize, stats
 
+from array_maps import MapsInMemory, estimate_in_blocks
 from properties import examples
 from sessionfx.ask.covariates import GroupContrast
 from sessionfx.ask.session_contrasts import SessionContrast, resolve_session_contrasts
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.strategies import STRATEGIES
 from sessionfx.group.strategies.base import INTERCEPT, GroupOptions, MapLayout, Question
-from sessionfx.group.strategies.blocks import MapsInMemory, estimate_in_blocks
 from sessionfx.statistics.estimates import Estimate
 from sessionfx.statistics.meta_analysis import deviance, meta_regression, pymare_stats, refine, score_and_information
 

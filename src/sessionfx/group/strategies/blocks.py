@@ -8,7 +8,6 @@ depend on them: results must not depend on who computes which block.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol
@@ -16,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sessionfx.execution import MapOrdered, in_this_process
+from sessionfx.execution import MapOrdered
 from sessionfx.group.strategies.base import Plan
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.linear_algebra import Array
@@ -58,66 +57,9 @@ class Maps(Protocol):
         """Give effects, and variances or None, to who computes with them, as what `as_block` takes."""
 
 
-@dataclass(frozen=True)
-class MapsInMemory:
-    """Maps as arrays of shape (N, V)."""
-
-    effect: NDArray[np.floating]
-    variance: NDArray[np.floating] | None = None
-
-    @property
-    def blocks(self) -> list[slice]:
-        """Blocks of neighbouring voxels."""
-        return blocks_of(*self.effect.shape)
-
-    def handed_out(self, block: slice, *, with_variances: bool) -> tuple[Any, Any]:
-        """Effects, and variances or None, of some voxels."""
-        assert self.variance is not None or not with_variances  # noqa: S101 - asked for only where they were given
-        return self.effect[:, block], self.variance[:, block] if self.variance is not None and with_variances else None
-
-
 def block_width(n_maps: int) -> int:
     """Say how many voxels a block of so many maps has."""
     return min(VOXELS_PER_BLOCK, max(_STEP, _VALUES_PER_BLOCK // n_maps // _STEP * _STEP))
-
-
-def blocks_of(n_maps: int, n_voxels: int) -> list[slice]:
-    """Cut voxels into blocks."""
-    width = block_width(n_maps)
-    return [slice(start, min(start + width, n_voxels)) for start in range(0, n_voxels, width)]
-
-
-def estimate_in_blocks(
-    plan: Plan, maps: Maps, map_ordered: MapOrdered = in_this_process
-) -> tuple[Plan, Estimate | FTest]:
-    """Estimate one plan at all voxels.
-
-    Parameters
-    ----------
-    plan : Plan
-    maps : Maps
-    map_ordered : callable
-        Who applies a function to the blocks; the results are the same whoever does.
-
-    Returns
-    -------
-    plan : Plan
-        With what it learned from all voxels.
-    result : Estimate or FTest
-        Of V voxels.
-
-    Raises
-    ------
-    NotEstimableError
-        If the plan learns from the voxels that it cannot answer.
-    """
-    pools = distinct_pools([plan])
-    items = (maps.handed_out(block, with_variances=False)[:1] for block in maps.blocks)
-    parts = list(map_ordered(partial(pooled_sums, tuple(pools.values())), items)) if pools else []
-    # one after the other, so that the last bit of the sum does not depend on who computed the parts
-    sums = [sum(of_blocks[1:], of_blocks[0]) for of_blocks in zip(*parts, strict=True)]
-    ready = informed(plan, dict(zip(pools, sums, strict=True)))
-    return ready, next(estimate_plans([ready], maps, map_ordered))
 
 
 def estimate_plans(
@@ -164,12 +106,6 @@ def informed(plan: Plan, sums: Mapping[object, Array]) -> Plan:
 def as_block(values: NDArray[np.floating]) -> Array:
     """Bring the maps of a block, which may have to be read, into the type and memory layout everyone computes with."""
     return np.ascontiguousarray(values, dtype=np.float64)
-
-
-def pooled_sums(plans: Sequence[Plan], effects: NDArray[np.floating]) -> list[Array]:
-    """Sum up what plans must know of a block; a function of a module travels to other processes."""
-    values = as_block(effects)
-    return [plan.pooled_sums(values) for plan in plans]
 
 
 def estimate(
