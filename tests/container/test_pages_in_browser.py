@@ -169,6 +169,16 @@ def test_every_entry_of_the_contents_leads_to_something_seen(read: Callable[...,
         assert reader.sees(target), entry.inner_text()
 
 
+def test_every_session_contrast_and_strategy_is_in_the_contents(read: Callable[..., Reader]) -> None:
+    reader = read("group.html")
+    entries = reader.page.locator("nav a").evaluate_all("(links) => links.map((link) => link.getAttribute('href'))")
+    parts = reader.page.locator("article[id], article details[id]").evaluate_all(
+        "(parts) => parts.map(({id}) => '#' + id)"
+    )
+    assert len(parts) >= 2 * len(QUESTIONS)
+    assert set(parts) <= set(entries)
+
+
 def test_an_entry_of_the_contents_leads_there_a_second_time(read: Callable[..., Reader]) -> None:
     reader = read("group.html")
     entry = reader.page.locator("nav a").get_by_text(QUESTIONS[0], exact=True)

@@ -147,7 +147,12 @@ def draw_contrast(found: ContrastFindings) -> None:
         calibration=_calibration(found),
         methods=found.analysis.methods(found.work),
     )
-    contents = [Contents(f"SECTION-ID-{question['label']}", question["title"]) for question in questions]
+    contents = [
+        Contents(f"SECTION-ID-{question['label']}", question["title"], [
+            Contents(strategy["id"], strategy["title"]) for strategy in question["strategies"]
+        ])
+        for question in questions
+    ]  # fmt: skip
     # labels have no hyphens
     contents += [Contents("SECTION-ID-all-session-contrasts", "All session contrasts"),
                  Contents("SECTION-ID-all-methods", "Methods")]  # fmt: skip
