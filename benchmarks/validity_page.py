@@ -178,8 +178,8 @@ The same in per mille at a nominal 1 ‰. **Bold**: above 1.7 ‰.
   whose maps vary more than those of other sessions: {few} % at worst.
 - **mixed** keeps about 5 % for means, but not 1 ‰ with few participants. For differences and trends over three or
   more sessions it needs sphericity; random slopes and unequal variances break it. Where participants hardly differ
-  (ICC 0) and are few, differences are a little liberal even where its model is true: its degrees of freedom take an
-  estimated variance of zero at its word.
+  (ICC 0) and are few, differences are a little liberal even where its model is true: its degrees of freedom treat an
+  estimated variance of zero as known.
 - **session-model** keeps its rate for the difference between two sessions. Its mean pools the maps of a participant
   as if they were of different people, which is wrong wherever the ICC is above zero; it is not to be reported unless
   the median ICC is below 0.05. Differences and trends over three or more sessions need sphericity. Its test over all

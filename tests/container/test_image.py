@@ -340,7 +340,7 @@ def memory(image: Any) -> Callable[[int], list[str]]:
 
 @pytest.mark.parametrize(
     ("levels", "mebibytes", "n_processes", "said"),
-    [(("participant", "group"), 512, "1", ""), (("participant",), 1000, "3", "2 run(s) at a time instead of 3")],
+    [(("participant", "group"), 512, "1", ""), (("participant",), 1000, "3", "2 runs at a time instead of 3")],
     ids=["both levels", "fewer runs at a time"],
 )
 def test_runs_within_limited_memory(

@@ -714,7 +714,7 @@ def test_what_is_removed_and_not_made_anew_is_said_beforehand(
     say = loop.say
     monkeypatch.setattr(loop, "say", lambda text: (said_when_there.append(text) if gone.exists() else None, say(text)))
     assert analyse(dataset, output, "--noise-model", "ols", "--session-contrast", "mean") == 0
-    assert "sub-01: 12 file(s) of earlier calls are removed, " in said_when_there[0]
+    assert "sub-01: 12 files of earlier calls will be removed, " in said_when_there[0]
     assert "what they were made from has changed" in capfd.readouterr().err
     assert not gone.exists()
 
@@ -747,7 +747,5 @@ def test_a_participant_that_fails_says_that_its_earlier_maps_go(
     next(changed.rglob("sub-01_ses-02_*_bold.nii.gz")).write_bytes(b"")
     assert analyse(changed, output) == 1
     said = capfd.readouterr().err
-    assert re.search(
-        r"sub-01: FAILED\. .* \d+ file\(s\) that earlier calls made of it are removed: a group analysis", said
-    )
+    assert re.search(r"sub-01: FAILED\. .* Its \d+ files of earlier calls had to go: a group analysis", said)
     assert not list((output / "sub-01").rglob("*_statmap.nii.gz"))

@@ -65,7 +65,7 @@ class Called:
     def failed(self, participant: str, *fragments: str) -> str:
         """Check that one participant failed, in one paragraph that holds every fragment, and the other was done."""
         assert self.code == 1, self.error
-        lines = [line for line in self.error.splitlines() if "file(s) of earlier calls are removed" not in line]
+        lines = [line for line in self.error.splitlines() if " of earlier calls will be removed" not in line]
         assert len(lines) == 3, f"two participants and a summary, one paragraph each:\n{self.error}"
         (mine,) = (line for line in lines if line.startswith(f"{participant}: "))
         assert mine.startswith(f"{participant}: FAILED. "), self.error

@@ -27,7 +27,7 @@ from sessionfx.bids.names import strip_prefix
 from sessionfx.bids.reading import list_folder
 from sessionfx.bids.tables import read_table
 from sessionfx.errors import DatasetError, ParticipantError
-from sessionfx.wording import joined, natural_key, session_names, shortened
+from sessionfx.wording import counted, joined, natural_key, session_names, shortened
 
 Source = Literal["acq_time", "--session-label", "numbers in the labels", "alphabet (assumed)"]
 _NUMBERED = re.compile(r"(\D*)(\d+)(\D*)\Z", re.ASCII)
@@ -144,7 +144,7 @@ def _order_in_time(labels: Sequence[str], raw: Path) -> tuple[tuple[str, ...], s
         missing = f"no time such as 2020-01-31T12:30:00 ('{shortened(unread)}')" if unread else "missing"
         return (), (
             f"acq_time gives no order of the sessions: it is {missing} for some sessions of "
-            f"{len(without)} participant(s), such as sub-{without[0]}."
+            f"{counted(len(without), 'participant')}, such as sub-{without[0]}."
         )
     for (a, b), participant in earlier.items():
         if (b, a) in earlier:

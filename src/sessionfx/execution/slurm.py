@@ -17,6 +17,7 @@ from typing import Any
 from sessionfx.errors import ExecutorError
 from sessionfx.execution.dask import DaskExecutor, Requirements
 from sessionfx.execution.progress import say
+from sessionfx.wording import counted
 
 # Dask stops a worker at 95 % of its memory and gives it nothing more at 80 %.
 _SPARE = 1.25
@@ -117,7 +118,7 @@ class SlurmExecutor(DaskExecutor):
 
     def _wait_for_first(self) -> None:
         """Wait for a worker, as long as there is a job that may become one."""
-        say(f"Waiting for Slurm to start one of {self._n_workers_wanted} worker(s); squeue shows the jobs.")
+        say(f"Waiting for Slurm to start one of {counted(self._n_workers_wanted, 'worker')}; squeue shows the jobs.")
         last_queued = time.monotonic()
         while not self.addresses():
             time.sleep(_POLL_SECONDS)

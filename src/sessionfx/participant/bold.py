@@ -141,7 +141,10 @@ def read_run(
     if (finite & ~varying).any():
         warnings.append(f"{int((finite & ~varying).sum())} voxels without any variation over time are left out.")
     if not usable.any():
-        raise ParticipantError(f"{bold}: no voxel of the brain mask has finite, varying data. Check this run.")
+        raise ParticipantError(
+            f"{bold}: no voxel of the brain mask has finite, varying data. Check this run, or leave it "
+            "out with --bids-filter-file."
+        )
     used = brain.copy()
     used[brain] = usable
     if not usable.all():
@@ -157,7 +160,10 @@ def _surface_data(series: SurfaceSeries, bold: Path) -> RunData:
     lowest, highest = values.min(axis=0), values.max(axis=0)  # NaN stays
     used = np.isfinite(lowest) & np.isfinite(highest) & (highest > lowest)
     if not used.any():
-        raise ParticipantError(f"{bold}: none of the {features} has finite, varying data. Check this run.")
+        raise ParticipantError(
+            f"{bold}: none of the {features} has finite, varying data. Check this run, or leave it "
+            "out with --bids-filter-file."
+        )
     signal = values if used.all() else values[:, used]
     return RunData(signal, used, signal.mean(axis=0), series.space, used.size, ())
 
@@ -188,7 +194,7 @@ def _smoother(
     # equal spaces may have other meshes, and maps travel without
     space = with_meshes(described(json.loads(description)), dict(meshes))
     if not space.has_meshes:
-        raise ParticipantError(f"The meshes of {space} are not there, along which they would be smoothed.")
+        raise ParticipantError(f"The meshes of {space} are gone. Provide them, or leave out --smoothing-fwhm.")
     return SurfaceSmoother(space, np.frombuffer(mask, dtype=bool), fwhm)
 
 

@@ -47,7 +47,7 @@ from sessionfx.space.grid import Grid
 from sessionfx.space.regions import LEAST_SHARE
 from sessionfx.space.space import Space
 from sessionfx.space.stat_map import StatMap
-from sessionfx.wording import joined
+from sessionfx.wording import counted, joined
 
 FIXED_EFFECTS_DESC = "fixedEffects"
 # Folder, and entities of the names in it
@@ -214,7 +214,7 @@ class FirstLevelFiles:
         if contrast.parts:
             what = f"Sum over the tasks {joined([task for task, _ in contrast.parts])} of fixed effects over"
         sidecar = {
-            "Description": f"{what} {len(used)} run(s){' of one session' if session else ''}.",
+            "Description": f"{what} {counted(len(used), 'run')}{' of one session' if session else ''}.",
             "Sources": self._uris([path for fitted in used for path in fitted.run.files]),
             **self._contrast_fields(contrast),
             "CombinationLevel": "run",
@@ -251,7 +251,7 @@ class FirstLevelFiles:
         sources = [self.session_maps(session, contrast) for session in weights]
         precision = question.kind == "mean" and self.model.fixed_effects == "precision"
         sidecar = {
-            "Description": f"Fixed effects over {len(weights)} session(s) of one participant.",
+            "Description": f"Fixed effects over {counted(len(weights), 'session')} of one participant.",
             "Sources": self._uris(
                 [file for paths in sources for used in statistics_of(contrast)[:2] for file in files_of(paths[used])]
             ),

@@ -322,8 +322,8 @@ def _say_about_memory(needs: Mapping[str, float], n_runs: int, executor: Executo
     wanted = min(nprocs, n_runs)
     if at_a_time is not None and at_a_time < wanted:
         say(
-            f"{at_a_time} run(s) at a time instead of {wanted}: the largest needs about {largest:.1f} GB, and there "
-            f"are {memory:.1f} GB."
+            f"{counted(at_a_time, 'run')} at a time instead of {wanted}: the largest needs about {largest:.1f} GB, and "
+            f"there are {memory:.1f} GB."
         )
 
 
@@ -339,8 +339,8 @@ def _say_outcome(outcome: Outcome, verbose: int) -> None:
     if verbose:
         for warning in outcome.summary:
             say(f"  {warning}")
-    warnings = f", {len(outcome.summary)} warning(s) in logs/" if outcome.summary else ""
-    removed = f", {outcome.n_removed} file(s) of earlier calls removed" if outcome.n_removed else ""
+    warnings = f", {counted(len(outcome.summary), 'warning')} in logs/" if outcome.summary else ""
+    removed = f", {counted(outcome.n_removed, 'file')} of earlier calls removed" if outcome.n_removed else ""
     say(f"{outcome.name}: done in {outcome.seconds:.1f} s{warnings}{removed}.")
 
 

@@ -50,7 +50,7 @@ def split_by_task(contrast: Contrast, columns: Mapping[str, Sequence[str]]) -> C
         weights.setdefault(task, {})[condition] = contrast.weights.get(name, 0.0)
     if contrast.is_f_test:
         raise CommandLineError(
-            f"--contrast '{contrast.definition}' is an F test over tasks, which is not done. Ask for its rows as "
+            f"--contrast '{contrast.definition}' is an F test over tasks, which is not supported. Ask for its rows as "
             "contrasts of their own."
         )
     parts = {task: replace(contrast, weights=weights[task]) for task in columns if task in weights}

@@ -19,6 +19,7 @@ from sessionfx.options.groups import Execution
 from sessionfx.process import undisturbed
 from sessionfx.tasks.records import Record
 from sessionfx.tasks.task import Chain, Shared, Task
+from sessionfx.wording import counted
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ def _announce(to_do: ToDo) -> None:
     files = to_do.record.files_of_outdated(to_do.chain)
     if files:
         say(
-            f"{to_do.chain.name}: {len(files)} file(s) of earlier calls are removed, {files[0].name} for one: what "
-            "they were made from has changed, and this call does not make them anew."
+            f"{to_do.chain.name}: {counted(len(files), 'file')} of earlier calls will be removed, {files[0].name} for "
+            "one: what they were made from has changed, and this call does not make them anew."
         )
 
 
@@ -307,8 +308,8 @@ def _failed(to_do: ToDo, failure: Failure) -> Outcome:
             if n_removed:
                 failure = _with_words(
                     failure,
-                    f"{n_removed} file(s) that earlier calls made of it are removed: a group analysis would take them "
-                    "for all there is.",
+                    f"Its {counted(n_removed, 'file')} of earlier calls had to go: a group analysis would take what is "
+                    "there for all there is.",
                 )
     _keep_crash(chain, failure)
     return Outcome(chain.name, failure, n_removed=n_removed)

@@ -110,7 +110,7 @@ class Mixed(Strategy):
             return pooled or Judgement("yes", ORDINARY)
         return Judgement(
             "conditional",
-            "where it estimates no variance between participants it takes that at its word, with too many degrees of "
+            "where it estimates no variance between participants it treats that as known, with too many degrees of "
             "freedom.",
         )
 

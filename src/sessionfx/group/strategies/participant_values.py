@@ -388,7 +388,8 @@ def combine_sessions(layout: MapLayout, asked: SessionContrast) -> tuple[dict[st
         combinations[participant] = {rows[session]: weight for session, weight in weights.items()}
     if len(combinations) < 2:
         what = needed if asked.time else "the sessions this contrast needs"
-        raise NotEstimableError(f"{len(combinations)} participant(s) have {what}; a group model needs at least two.")
+        have = "Only one participant has" if combinations else "No participant has"
+        raise NotEstimableError(f"{have} {what}; a group model needs at least two.")
     return combinations, left_out
 
 
@@ -514,7 +515,7 @@ def _groups_in(
     unseen = grouped_test(matrix, contrast, groups).unseen
     if unseen:
         levels = sorted({name[len(covariate) + 1 : -1] for name in unseen if name != covariate})
-        which = f"level(s) {listed(levels, most=MOST_COLUMNS)}" if levels else "last level"
+        which = f"level{'s' * (len(levels) > 1)} {listed(levels, most=MOST_COLUMNS)}" if levels else "last level"
         of_whom = [str(label) for label, group in zip(design.index, groups, strict=True) if group in unseen]
         raise NotEstimableError(
             f"How much participants vary within the {which} of '{covariate}' ({listed(of_whom, most=MOST_COLUMNS)}) "
