@@ -1,5 +1,6 @@
 """`python -m sessionfx` and the command `sessionfx`: told to end, the program ends quietly from its first line on."""
 
+import gc
 import os
 import sys
 
@@ -18,6 +19,9 @@ def main() -> int:
     from sessionfx.cli import main as program
 
     code = program()
+    # What is still there goes with the process: to look through what libraries hold, as at the end of any program,
+    # takes half a second.
+    gc.freeze()
     if code > _SIGNALLED:
         # Where KeyboardInterrupt has passed through code made from text, as that of dataclasses, Python remembers it
         # and would end itself by SIGINT, whatever the program returns.
