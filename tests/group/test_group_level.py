@@ -267,6 +267,22 @@ def test_covariates_are_regressors_of_each_participants_difference(
 
 
 @pytest.mark.slow
+def test_sessions_at_a_peak_are_in_units_of_a_session_and_the_trend_in_its_own(
+    call: GroupCaller, tmp_path: Path
+) -> None:
+    """The mean of a session was said to be per day, and participants' own effects per year of age."""
+    study = make_study(tmp_path, n_participants=6, missing=(), shape=(3, 3, 3))
+    asked = ("--session-contrast", "linear(days)", "--session-covariates", "days", "--covariates", "age")
+    output = call.done(study, tmp_path / "out", *asked, "--strategy", "summary-statistics", report=True)
+    text = text_of(output / "group.html")
+    trend = "percent signal change per unit of 'days'"
+    for claim in ("", " per unit of 'age'"):
+        assert f"The effects in numbers (percent signal change{claim})" in text
+        assert f"estimate and its 95 % interval, in {trend}{claim}. " in text
+    assert f"numbers ({trend}" not in text
+
+
+@pytest.mark.slow
 def test_the_sidecar_names_every_group_that_has_a_working_covariance(
     call: GroupCaller, tmp_path: Path, study: GroupStudy
 ) -> None:

@@ -372,6 +372,15 @@ class TestSessions:
         low, high = axes.get_ylim()
         assert low < 0 < 5 < high, "zero is shown"
 
+    def test_an_estimate_in_units_of_its_own_has_them_in_the_caption(self) -> None:
+        panel = SessionPanel("here", normal(6).reshape(3, 2), {"mean": (0.0, -1.0, 1.0)})
+        found = [
+            charts.draw_sessions([panel], ["a", "b"], unit="%", title="t", unit_of_estimate=unit).caption
+            for unit in ("", "%", "% per unit of 'days'")
+        ]
+        assert found[0] == found[1]
+        assert "estimate and its 95 % interval, in % per unit of 'days'. " in found[2]
+
     def test_panels_share_their_axis_of_effects_and_are_as_wide_as_a_telephone(self, figures: list[Figure]) -> None:
         panels = [SessionPanel("", np.full((2, 2), value)) for value in (1.0, -5.0, 2.0)]
         charts.draw_sessions(panels, ["a", "b"], unit="%", title="t")

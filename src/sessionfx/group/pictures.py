@@ -201,7 +201,10 @@ class QuestionPictures:
             for peak in self.peaks
         ]  # fmt: skip
         title = "At the peaks" if self.peaks[0].is_suprathreshold else "At the largest z (not suprathreshold)"
-        return draw_sessions(panels, self._names, unit=self._question.question.units, title=title)
+        question = self._question.question
+        return draw_sessions(
+            panels, self._names, unit=question.effect_units, title=title, unit_of_estimate=question.units
+        )
 
     def equivalence(self) -> Picture | None:
         """Draw where the answer to report is equivalent to zero."""

@@ -65,4 +65,7 @@ def _sessions(regions: ContrastRegions, results: QuestionResults) -> Picture | N
         return None
     title = "In regions" if peaks[0].is_suprathreshold else "In the region with the largest z (not suprathreshold)"
     panels = [session_panel(peak, f"{peak.place['region']}: ", results.question) for peak in peaks]
-    return draw_sessions(panels, names, unit=results.question.units, title=title, chosen=_CHOSEN)
+    return draw_sessions(
+        panels, names, unit=results.question.effect_units, title=title, chosen=_CHOSEN,
+        unit_of_estimate=results.question.units,
+    )  # fmt: skip

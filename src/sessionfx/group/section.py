@@ -364,6 +364,7 @@ def _question(
         "regions": [region_section(regions, asked.question, found.files) for regions in found.regions.values()],
         "intervals": _session_rows(pictures.peaks, effect_names(found.stack.layout, asked.question)),
         "units": asked.question.units,
+        "units_in_a_session": asked.question.units_in_a_session,
         "peak_intervals": PEAK_INTERVALS,
         "differences": [
             {"title": shown.other.title, "valid": valid[shown.other.name],

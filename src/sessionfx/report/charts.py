@@ -324,11 +324,13 @@ _OF_SESSIONS = (
 
 @in_style()
 def draw_sessions(
-    panels: Sequence[SessionPanel], sessions: Sequence[str], *, unit: str, title: str, chosen: str = _OF_PEAKS
-) -> Picture:
+    panels: Sequence[SessionPanel], sessions: Sequence[str], *, unit: str, title: str, chosen: str = _OF_PEAKS,
+    unit_of_estimate: str = "",
+) -> Picture:  # fmt: skip
     """Draw effects over sessions at some places: a line per participant, and the model's estimates.
 
-    Panels share their axis of effects; `chosen` says how the places were chosen.
+    Panels share their axis of effects, also where the model's estimates are in units of their own; `chosen` says how
+    the places were chosen.
     """
     asked = dict.fromkeys(key for panel in panels for key in panel.estimates if key not in sessions)
     at = {key: index + 0.2 * (key in asked) for index, key in enumerate((*sessions, *asked))}
@@ -351,7 +353,8 @@ def draw_sessions(
     has_sessions = any(panel.sessions is not None for panel in panels)
     caption = "Grey: a line per participant. " + has_sessions * _OF_SESSIONS
     if any(panel.estimates for panel in panels):
-        caption += f"Red{', at the right' if has_sessions else ''}: the model's estimate and its 95 % interval. "
+        own = f", in {unit_of_estimate}" if unit_of_estimate not in ("", unit) else ""
+        caption += f"Red{', at the right' * has_sessions}: the model's estimate and its 95 % interval{own}. "
     return as_svg(figure, f"Effect in each session: {plain(title)}", caption + chosen)
 
 

@@ -258,8 +258,17 @@ class Question:
         of_time = {1: "unit", 2: "squared unit", 3: "cubed unit"}.get(
             self.sessions.degree, f"unit^{self.sessions.degree}"
         )
-        per = {self.sessions.time: of_time, self.group.covariate: "unit"}
-        return self.effect_units + "".join(f" per {unit} of '{name}'" for name, unit in per.items() if name)
+        of_trend = f" per {of_time} of '{self.sessions.time}'" if self.sessions.time else ""
+        return self.effect_units + of_trend + self._per_covariate
+
+    @property
+    def units_in_a_session(self) -> str:
+        """Units of what the group contrast asks, in a session alone."""
+        return self.effect_units + self._per_covariate
+
+    @property
+    def _per_covariate(self) -> str:
+        return f" per unit of '{self.group.covariate}'" if self.group.covariate else ""
 
     @property
     def is_f_test(self) -> bool:
