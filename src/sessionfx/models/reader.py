@@ -83,7 +83,6 @@ class Node:
     name: str
     group_by: tuple[str, ...]
     model: Model
-    transformer: str = ""
     instructions: tuple[Instruction, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
     dummy_contrasts: DummyContrasts | None = None
@@ -103,8 +102,6 @@ class StatsModel:
     """A model of a whole analysis."""
 
     name: str
-    version: str
-    description: str = ""
     input: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # which files it is of, by entity
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...] = ()  # those of a file without any connect its nodes in their order
@@ -292,10 +289,10 @@ class _Reader:
         ]
         if "Edges" not in found:
             edges = [Edge(source=a, destination=b) for a, b in pairwise(names)]
+        name = self.word(found["Name"], "Name")
+        self.word(found["BIDSModelVersion"], "BIDSModelVersion")
         return StatsModel(
-            name=self.word(found["Name"], "Name"),
-            version=self.word(found["BIDSModelVersion"], "BIDSModelVersion"),
-            description=found.get("Description", ""),
+            name=name,
             input=self.filter(found.get("Input", {}), "Input"),
             nodes=nodes,
             edges=tuple(edges),
@@ -308,7 +305,7 @@ class _Reader:
         found = self.fields(
             content, place, ("Level", "Name", "GroupBy", "Model"), ("Transformations", "Contrasts", "DummyContrasts")
         )
-        transformer, instructions = self.transformations(found.get("Transformations"), f"{place}, Transformations")
+        instructions = self.transformations(found.get("Transformations"), f"{place}, Transformations")
         contrasts = [
             self.contrast(item, f"{place}, contrast", number)
             for number, item in enumerate(self.list(found.get("Contrasts", []), f"{place}, Contrasts"), 1)
@@ -324,7 +321,6 @@ class _Reader:
             name=self.word(found["Name"], f"{place}, Name"),
             group_by=self.words(found["GroupBy"], f"{place}, GroupBy"),
             model=self.design(found["Model"], f"{place}, Model"),
-            transformer=transformer,
             instructions=instructions,
             contrasts=tuple(contrasts),
             dummy_contrasts=read,
@@ -433,9 +429,9 @@ class _Reader:
 
     # Transformations ------------------------------------------------------------------------------------------
 
-    def transformations(self, content: Any, place: str) -> tuple[str, tuple[Instruction, ...]]:
+    def transformations(self, content: Any, place: str) -> tuple[Instruction, ...]:
         if content is None:
-            return "", ()
+            return ()
         found = self.fields(content, place, ("Transformer", "Instructions"), ())
         transformer = self.word(found["Transformer"], f"{place}.Transformer")
         if transformer != TRANSFORMER:
@@ -445,7 +441,7 @@ class _Reader:
                 f"'{TRANSFORMER}', which differ in names and meaning.",
             )
         instructions = self.list(found["Instructions"], f"{place}.Instructions")
-        return transformer, tuple(
+        return tuple(
             self.instruction(item, f"{place}, instruction {number}") for number, item in enumerate(instructions, 1)
         )
 

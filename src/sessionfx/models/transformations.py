@@ -36,7 +36,6 @@ _QUERY = re.compile(r"\s*(?P<name>.+?)\s*(?P<sign>==|!=|<=|>=|<|>)\s*(?P<value>.
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
-_WHOLE = re.compile(r"[+-]?\d+\Z")
 # What a response of several columns adds to a variable's name
 _SUFFIXES = {"derivative": "_derivative", "dispersion": "_dispersion"}
 # These leave amplitudes alone, so they may follow Convolve

@@ -136,7 +136,7 @@ class Canvas:
             pixels[_rim(region)] = colour
         return _beside(pixels, _colour_bar(len(pixels), scale, extend), alt, caption)
 
-    def draw_regions(self, regions: Sequence[tuple[BoolArray, str]], alt: str, caption: str = "") -> Picture:
+    def draw_regions(self, regions: Sequence[tuple[BoolArray, str]], alt: str) -> Picture:
         """Draw regions, of the space's shape, in flat colours, each with an outline of its own in grey too."""
         pixels = np.repeat(self.under[..., None], 3, axis=-1)
         outside = self.sample(np.logical_or.reduce([region for region, _ in regions])) != 1
@@ -145,7 +145,7 @@ class Canvas:
             pixels[shown] = to_rgb(colour)
             if outline is not None:
                 pixels[_rim(shown) & outside] = outline
-        return _beside(pixels, np.full((len(pixels), _BAR, 3), 255, dtype=np.uint8), alt, caption)
+        return _beside(pixels, np.full((len(pixels), _BAR, 3), 255, dtype=np.uint8), alt)
 
 
 def joined(parts: Sequence[Canvas], axis: int) -> Canvas:
@@ -161,7 +161,7 @@ def joined(parts: Sequence[Canvas], axis: int) -> Canvas:
     return Canvas(np.concatenate(features, axis), np.concatenate(under, axis), form)
 
 
-def _beside(pixels: FloatArray, bar: Pixels, alt: str, caption: str) -> Picture:
+def _beside(pixels: FloatArray, bar: Pixels, alt: str, caption: str = "") -> Picture:
     """Put a colour bar at the right."""
     return as_webp(np.hstack([(np.clip(pixels, 0, 1) * 255).astype(np.uint8), bar]), alt, caption)
 

@@ -75,11 +75,6 @@ class Profiles:
         """Where values are beyond those of the others at many voxels."""
         return np.asarray((self.extreme > MANY_EXTREMES) & (_robust_z(np.sqrt(self.extreme)) > FAR_OUTLYING))
 
-    @property
-    def stands_out(self) -> NDArray[np.bool_]:
-        """Where any of these holds."""
-        return np.asarray(self.is_unlike | self.is_scaled | self.is_extreme)
-
 
 def sums_of(values: Array, owners: NDArray[np.int_]) -> Array:
     """Sum up what profiles of participants' means and of maps need of some voxels.
