@@ -106,7 +106,10 @@ def test_numbers_in_labels_that_differ_otherwise_too_say_nothing(tmp_path: Path,
 
 
 def test_labels_that_differ_in_leading_zeros_are_warned_of(tmp_path: Path) -> None:
-    (warning,) = order_sessions(["1", "01", "2"], (), tmp_path).warnings
+    found = order_sessions(["1", "01", "2"], (), tmp_path)
+    assert "ses-01, ses-1" in found.warnings[0]
+    assert not found.is_known, "which of the two is earlier is not told"
+    (warning,) = order_sessions(["1", "01"], ("1", "01"), tmp_path).warnings
     assert "ses-01, ses-1" in warning
 
 

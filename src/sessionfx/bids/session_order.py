@@ -90,8 +90,9 @@ def order_sessions(found: Iterable[str], wanted: Sequence[str], raw: Path) -> Se
         warnings.append(problem)
     if chosen:
         return SessionOrder(tuple(chosen), "--session-label", tuple(warnings))
-    matches = [_NUMBERED.match(label) for label in labels]
-    if all(matches) and len({(match[1], match[3]) for match in matches if match}) == 1:
+    matches = [match for label in labels if (match := _NUMBERED.match(label))]
+    numbers = {int(match[2]) for match in matches}  # 1 and 01 are no order
+    if len(numbers) == len(labels) and len({(match[1], match[3]) for match in matches}) == 1:
         return SessionOrder(tuple(labels), "numbers in the labels", tuple(warnings))
     warnings.append(
         f"The order of the sessions in time is not known; the alphabet's is assumed: {session_names(labels)}. No trend "
