@@ -178,7 +178,7 @@ def test_absent_participants_are_named(study: GroupStudy, call: GroupCaller, tmp
     options = ("--session-label", "01", "--contrast", F_TEST, "--strategy", "summary-statistics")
     called = call(study, tmp_path / "out", *options)
     assert called.code == 0, called.error
-    assert "sub-07 is left out: it has no map of the sessions ses-01" in called.error
+    assert "sub-07 is left out: it has no map of ses-01" in called.error
 
 
 def test_one_row_alone_is_the_square_of_t(study: GroupStudy, call: GroupCaller, tmp_path: Path) -> None:

@@ -138,6 +138,15 @@ def test_maps_with_and_without_a_space_or_resolution_are_chosen_by_its_option(
         assert read(effect).mean() == pytest.approx(value, abs=0.02)
 
 
+def test_who_has_maps_of_another_resolution_alone_is_left_out_for_that(tmp_path: Path, call: GroupCaller) -> None:
+    study = empty_study(tmp_path)
+    fill(study, 1.0, start="task-x_space-MNI152NLin2009cAsym_res-2_")
+    fill(study, 1.0, participants=("05",))
+    called = call(study, tmp_path / "out", *QUICK, "--res", "2")
+    assert called.code == 0
+    assert "sub-05 is left out: it has no map of contrast aMinusB for this task, space and resolution." in called.error
+
+
 # FitLins' nodes ----------------------------------------------------------------------------------------------
 
 

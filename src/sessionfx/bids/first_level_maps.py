@@ -346,13 +346,14 @@ def select_maps(
     entering: dict[str, tuple[FirstLevelMap, ...]] = {}
     absent: dict[str, dict[str, str]] = {}
     with_maps = {stat_map.participant for stat_map in found.maps}
+    which = "task, space and resolution" if options.res else "task and space"
     wanted = {*options.participant_label} or {*found.participants, *with_maps}
     for label in contrast_labels or sorted(contrasts, key=natural_key):
         maps = [stat_map for stat_map in chosen if stat_map.contrast == label]
         kept = _entering(maps, wanted, order)
         reasons = {
             **found.participants,
-            **dict.fromkeys(with_maps, f"has no map of contrast {label} for this task and space"),
+            **dict.fromkeys(with_maps, f"has no map of contrast {label} for this {which}"),
             **_why_absent(maps, order),
         }
         missing = reasons.keys() & wanted - {stat_map.participant for stat_map in kept}
@@ -555,7 +556,7 @@ def _why_absent(maps: Iterable[FirstLevelMap], order: SessionOrder) -> dict[str,
     """Say why participants with maps of a contrast, if they do not enter with any, do not."""
     of_sessions = {stat_map.participant: bool(stat_map.session) for stat_map in maps if stat_map.session}
     return {
-        stat_map.participant: f"has no map of the sessions {session_names(order.labels)}"
+        stat_map.participant: f"has no map of {session_names(order.labels)}"
         if stat_map.participant in of_sessions
         else "has a map that names no session, while those of others do"
         for stat_map in maps
