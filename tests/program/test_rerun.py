@@ -250,6 +250,21 @@ def test_narrower_call_leaves_the_other_sessions_maps(dataset: Path, output: Pat
     assert orphans(output) == []
 
 
+def test_maps_that_stay_of_runs_that_are_gone_are_said(
+    dataset: Path, output: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    less = Path(shutil.copytree(dataset, tmp_path / "less"))
+    prep = less / "derivatives" / "fmriprep"
+    shutil.rmtree(prep / "sub-02" / "ses-02")
+    shutil.rmtree(prep / "sub-03")
+    narrower = (("--participant-label", "01"), ("--session-label", "01", "02"))
+    for options in narrower:
+        assert analyse(less, output, *options, levels=("participant",)) == 0
+        assert "Maps of earlier calls stay" not in capfd.readouterr().err
+    assert analyse(less, output, levels=("participant",)) == 0
+    assert "is theirs: sub-02 ses-02, sub-03 ses-01, sub-03 ses-02. A " in capfd.readouterr().err
+
+
 def test_refit_session_takes_along_what_was_combined_from_it(dataset: Path, output: Path) -> None:
     assert analyse(dataset, output, "--session-contrast", "later=2*ses-02 - ses-01", levels=("participant",)) == 0
     assert list(output.glob("sub-01/func/*_sessions-later_*"))

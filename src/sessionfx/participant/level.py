@@ -12,7 +12,14 @@ from sessionfx.ask.confounds import PRESETS
 from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.event_model import parse_event_model
 from sessionfx.ask.session_contrasts import SessionContrast
-from sessionfx.bids.dataset import dataset_links, find_derivative_roots, open_dataset, preprocessing_programs
+from sessionfx.bids.dataset import (
+    dataset_links,
+    find_derivative_roots,
+    open_dataset,
+    participants_of,
+    preprocessing_programs,
+    subfolders,
+)
 from sessionfx.bids.derivatives import check_output_place, prepare_output
 from sessionfx.bids.first_level_maps import NATIVE
 from sessionfx.bids.images import open_image
@@ -21,6 +28,7 @@ from sessionfx.bids.names import (
     STATMAP_SUFFIX,
     SURFACE_SERIES,
     check_name_length,
+    entities_of,
     file_name,
     files_of,
     func_folder,
@@ -109,7 +117,12 @@ def _run_task(selection: RunSelection, analysis: ParticipantAnalysis, options: O
             outcomes.append(outcome)
             if outcome.failure and execution.stop_on_first_crash:
                 break
-    return _conclude(outcomes, selection, analysis)
+    code = _conclude(outcomes, selection, analysis)
+    if not code and not options.selection.session_label:
+        _say_what_stays(
+            selection, analysis, options.selection.participant_label or participants_of(analysis.output_dir)
+        )
+    return code
 
 
 def _dry_run_text(
@@ -381,3 +394,26 @@ def _say_what_is_there(selection: RunSelection, analysis: ParticipantAnalysis) -
         f"{of_sessions if selection.sessions else ''}, {counted(len(selection.every_run), 'run')}; "
         f"{counted(n_maps // n_files, 'map')} of {counted(len(contrasts), 'contrast')} in {output_dir}/sub-*.{reports}"
     )
+
+
+def _say_what_stays(selection: RunSelection, analysis: ParticipantAnalysis, participants: Iterable[str]) -> None:
+    """Name those of the participants' sessions that have maps and no run, of which a group analysis would not tell."""
+    have_runs = {(run.participant, run.session) for run in selection.every_run}
+    entities = {key: label for key, label in analysis.entities.items() if label is not None}
+    stay: dict[str, None] = {}
+    for label in participants:
+        folder = analysis.output_dir / f"sub-{label}"
+        sessions = [name for name in subfolders(folder) if name.startswith("ses-")] if selection.sessions else [""]
+        for session in sessions:
+            maps = [
+                entities_of(path) for path in (folder / session / "func").glob(f"*_stat-effect*_{STATMAP_SUFFIX}.*")
+            ]
+            if (label, session.removeprefix("ses-")) not in have_runs and any(
+                own.items() >= entities.items() for own in maps
+            ):
+                stay[f"sub-{label} {session}".strip()] = None
+    if stay:
+        say(
+            f"Maps of earlier calls stay though no preprocessed run of this selection is theirs: {listed(stay)}. A "
+            f"group analysis takes them; if it should not, remove these folders in {analysis.output_dir}."
+        )
