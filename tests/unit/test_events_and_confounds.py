@@ -18,7 +18,7 @@ from sessionfx.bids.tables import MOST_COLUMNS, numeric_column, read_table
 from sessionfx.errors import ParticipantError
 from sessionfx.participant.conditions import Events
 from sessionfx.participant.confounds import choose_columns, columns_of_run, differences_between_runs, read_confounds
-from sessionfx.participant.events import conditions_in, read_events
+from sessionfx.participant.events import conditions_in, near_equal, read_events
 
 HEADER = "onset\tduration\ttrial_type\n"
 PLAIN = f"{HEADER}1\t2\tgo\n11\t2\tstop\n21\t2\tgo\n31\t2\tstop\n"
@@ -214,6 +214,13 @@ def test_conditions_that_differ_in_case_are_named_with_their_lines(tmp_path: Pat
     (warning,) = events.warnings
     for fragment in ("'go' (line 2)", "'Go' (line 4)", "different conditions"):
         assert fragment in warning
+
+
+def test_numbers_of_which_some_are_written_with_a_point_are_named(tmp_path: Path) -> None:
+    assert near_equal("1", ["1.0", "10", "2.0"]) == ["1.0"]
+    assert near_equal("1.5", ["15", "1.50", "1"]) == []
+    (warning,) = events_of(tmp_path, f"{HEADER}1\t2\t1\n11\t2\t1.0\n").warnings
+    assert "'1' (line 2) and '1.0' (line 3) are modelled as different conditions" in warning
 
 
 def test_one_name_in_two_unicode_forms_is_one_condition_with_a_warning(tmp_path: Path) -> None:

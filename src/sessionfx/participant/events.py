@@ -10,6 +10,7 @@ asked
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -33,6 +34,8 @@ from sessionfx.wording import shortened
 # nilearn does not convolve events that start earlier than this before the first volume (s)
 EARLIEST_ONSET = -24.0
 
+# What programs make of a column of whole numbers where a row has none
+_WHOLE = re.compile(r"(\d+)\.0+\Z")
 # Conditions that messages name one by one
 _MOST_NAMED = 5
 # All events as they stand in the file
@@ -154,12 +157,12 @@ def conditions_in(path: Path, model: EventModel = PLAIN) -> tuple[str, ...]:
 
 
 def near_equal(name: str, names: Collection[str]) -> list[str]:
-    """Find names that differ from a name in case or in characters that look alike only."""
+    """Find names that differ from a name in case or in characters that look alike only, or as `1` and `1.0` do."""
     return [other for other in names if other != name and _likeness(other) == _likeness(name)]
 
 
 def _likeness(name: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return _WHOLE.sub(r"\1", " ".join(unicodedata.normalize("NFKC", name).casefold().split()))
 
 
 def _without_incomplete(
@@ -252,7 +255,7 @@ def _near_equal_names(events: pd.DataFrame, path: Path) -> list[str]:
     warnings = [
         f"{path.name}: "
         + " and ".join(f"'{shortened(name)}' ({lines_of(names[names == name])})" for name in group[:_MOST_NAMED])
-        + " are modelled as different conditions, although their names differ in case or look-alike characters only."
+        + " are modelled as different conditions, although their names differ in case, look-alike characters or .0 only."
         for group in groups[:_MOST_NAMED]
     ]
     more = len(groups) - _MOST_NAMED
