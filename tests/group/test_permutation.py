@@ -405,7 +405,7 @@ def test_memory_of_values_on_disk_does_not_depend_on_how_many_there_are(tmp_path
 def test_what_small_groups_of_unequal_variance_do_to_p_is_said(small: int, is_said: bool) -> None:
     design = np.column_stack([np.ones(small + 12), np.repeat([1.0, -1.0], [small, 12])])
     contrast, labels = np.array([0.0, 2.0]), np.repeat(["a", "b"], [small, 12])
-    resampling = grouped_wild_bootstrap(grouped_contrast(design, contrast, labels.tolist()), design, contrast)
+    resampling = grouped_wild_bootstrap(grouped_contrast(design, contrast, labels.tolist()), design)
     values = smooth_values(small + 12, seed=13)
     executor = LocalExecutor(1, n_threads=1)
     result = permute(values, resampling, MASK, n_permutations=20, seed=1, executor=executor, description="x")

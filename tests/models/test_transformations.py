@@ -15,7 +15,6 @@ from sessionfx.models.transformations import (
     sparse_variables,
 )
 
-NAN = float("nan")
 EVENTS = pd.DataFrame(
     {
         "onset": [0.0, 5.0, 10.0, 15.0],

@@ -105,7 +105,7 @@ def test_wild_bootstrap_of_groups_equals_fitting_every_draw_anew(q: int) -> None
     design, labels, values = group_study((6, 9), seed=5, q=q)
     contrast = np.array([1.0, -1.0, 0.0])
     prepared = grouped_contrast(design, contrast, labels)
-    resampling = grouped_wild_bootstrap(prepared, design, contrast, q)
+    resampling = grouped_wild_bootstrap(prepared, design, q)
     draws = resampling.draws(np.random.default_rng(2), 20)
     found = resampling.statistic(values.reshape(-1, V), draws)
     reduced = np.column_stack([design[:, 0] + design[:, 1], design[:, 2]])  # groups are equal

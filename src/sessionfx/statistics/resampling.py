@@ -305,16 +305,13 @@ def wild_bootstrap(
     )
 
 
-def grouped_wild_bootstrap(
-    prepared: GroupedContrast, design: Array, contrast: Array, n_values: int = 1
-) -> WildBootstrap:
+def grouped_wild_bootstrap(prepared: GroupedContrast, design: Array, n_values: int = 1) -> WildBootstrap:
     """Prepare the restricted wild bootstrap of a contrast over participants whose groups vary unequally.
 
     Parameters
     ----------
     prepared : GroupedContrast
     design : ndarray of shape (n, P)
-    contrast : ndarray of shape (P,)
     n_values : int, default=1
         Q, for a test that the contrast is zero for all of Q values; these are then of shape (Q n, V).
     """

@@ -306,7 +306,7 @@ def _resampling(design: pd.DataFrame, contrast: Array, groups: Sequence[str], n_
     matrix = design.to_numpy()
     if not groups:
         return pooled_resampling(matrix, contrast, n_values)
-    found = grouped_wild_bootstrap(grouped_contrast(matrix, contrast, groups), matrix, contrast, n_values)
+    found = grouped_wild_bootstrap(grouped_contrast(matrix, contrast, groups), matrix, n_values)
     check_bootstrap(
         found, "--variance pooled permutes participants between groups, which is valid only if these vary equally."
     )
