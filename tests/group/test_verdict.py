@@ -369,6 +369,14 @@ def test_where_dropout_by_change_cannot_be_seen_that_is_said() -> None:
     assert "cannot show" not in Study(missing(24, 2, (0, 1))).verdict("mean").text  # one of 24
 
 
+def test_a_reason_for_care_that_all_share_is_written_once() -> None:
+    found = Study(missing(6, 2)).verdict("ses-02 - ses-01")
+    assert {judgement.reason for judgement in found.strategies.values()} >= {verdict_module.FEW_PARTICIPANTS}
+    assert found.text.count(verdict_module.FEW_PARTICIPANTS) == 1
+    assert "Summary statistics with care only, for the same reason." in found.text
+    assert "; and for the same reason." in found.text
+
+
 def test_dropout_that_goes_with_change_is_warned_of_whoever_answers() -> None:
     study = Study(missing(24, 3, *((i, 2) for i in range(10))), icc=0.5, seed=4)
     rows = [row for row, owner in enumerate(study.layout.participants) if int(owner) <= 10]

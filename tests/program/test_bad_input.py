@@ -339,7 +339,7 @@ REFUSED = [
     *(Refused(f"events-{option}={value}", 2, (f"{option} {value}" if spelled is None else spelled, *words), options=(f"{option}={value}",))
       for option, value, spelled, *words in [
           ("--condition-column", "trial", None, "no events file has a column 'trial'", "Did you mean 'trial_type'?", "response_time"),
-          ("--duration-column", "response", "--duration-column", "Did you mean 'response_time'?", "Columns there are: onset"),
+          ("--duration-column", "response", "--duration-column", "Did you mean 'response_time'?", "The columns are: onset"),
           ("--modulator", "congruent: rt", "--modulator 'congruent: rt'", "no events file has a column 'rt'"),
           ("--modulator", "rt + 3*", "--modulator 'rt + 3*'", "it ends where", "such as 'rt', 'go: rt'"),
           ("--event-filter", "response", "--event-filter 'response'", "cannot be read", "'rt < 2'"),

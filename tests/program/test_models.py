@@ -342,7 +342,7 @@ def test_a_model_that_is_not_there_is_refused_with_those_that_are(
     dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(dataset), str(tmp_path), *BOTH, "--model", "strop"]) == 2
-    assert "Models there are: stroop_smdl.json" in capsys.readouterr().err
+    assert "The models are: stroop_smdl.json" in capsys.readouterr().err
 
 
 def test_an_analysis_leaves_a_model_that_is_the_same_analysis(

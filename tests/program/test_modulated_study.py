@@ -124,7 +124,7 @@ def test_conditions_that_no_run_of_the_study_has_are_refused(
     assert participant(dataset, tmp_path / "out", "incongruent", *options) == 2
     said = " ".join(capsys.readouterr().err.split())
     assert words in said
-    assert "Conditions there are: congruent, incongruent." in said
+    assert "The conditions are: congruent, incongruent." in said
 
 
 def test_a_participant_who_lacks_a_condition_that_others_have_is_analysed(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_participant_page_shows_runs_designs_coverage_and_every_map(small_output
 def test_participant_page_names_questions_that_sessions_cannot_tell(small_output: Path) -> None:
     """Differences with a session that was not scanned were missing without a word."""
     content = text_of(small_output / "sub-02.html")
-    assert "Not to be told from the sessions that there are: ses-03 - ses-01, ses-03 - ses-02." in content
+    assert "Cannot be estimated from the sessions that are there: ses-03 - ses-01, ses-03 - ses-02." in content
     assert "Not to be told" not in text_of(small_output / "sub-01.html")
 
 

@@ -121,7 +121,7 @@ def test_finite_impulse_responses(dataset: Path, tmp_path: Path, capsys: pytest.
     assert main(arguments) == 2
     assert "--contrast 'A_delay_1 - B_delay_1'" in capsys.readouterr().err
     assert main([*arguments, "--contrast", "congruent"]) == 2
-    assert "Conditions there are: congruent_delay_1, congruent_delay_2" in capsys.readouterr().err
+    assert "The conditions are: congruent_delay_1, congruent_delay_2" in capsys.readouterr().err
     assert main([*arguments, "--contrast", "late=congruent_delay_3 - incongruent_delay_3"]) == 0
     assert designs(output)[0]["ModelParameters"]["FirDelays"] == [1, 2, 3]
     methods = next(output.glob("logs/*methods.txt")).read_text()

@@ -128,11 +128,11 @@ def test_a_contrast_that_no_task_can_answer_is_refused(
     for contrast, words in (
         (
             "Toe",
-            ("the condition 'Toe', which no run has", "Task fingerfootlips: Conditions there are: Finger, Foot, Lips."),
+            ("the condition 'Toe', which no run has", "Task fingerfootlips: The conditions are: Finger, Foot, Lips."),
         ),
         (
             "Finger - Correkt",
-            ("the condition 'Correkt', which no run has", "Task linebisection: Conditions there are: Correct, Wrong"),
+            ("the condition 'Correkt', which no run has", "Task linebisection: The conditions are: Correct, Wrong"),
         ),
     ):
         assert call(root, tmp_path / "out", "participant", "--contrast", contrast) == 2

@@ -215,7 +215,7 @@ def _cannot_open(path: Path, error: OSError | ValueError) -> UnreadableFileError
             return UnreadableFileError(
                 f"{path} is a link to data that are not there, most likely not fetched. Get the file first{how}."
             )
-        return UnreadableFileError(f"{path} does not exist. Get the file first.")
+        return UnreadableFileError(f"{path} does not exist. Correct the name, or provide the file.")
     if isinstance(error, OSError) and error.errno == errno.ELOOP:
         return UnreadableFileError(f"{path} is a link that leads in a circle. Put the file in its place.")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -485,7 +485,11 @@ def _effect_text(row: Mapping[Any, Any]) -> str | None:
     if INTERVAL_COLUMNS[0] not in row:
         return None
     effect, _, lower, upper = (row[name] for name in INTERVAL_COLUMNS)
-    return f"{format_number(effect)} ({interval_text(lower, upper).replace(' ', _NO_BREAK)})"
+    return f"{format_number(effect)} ({_on_one_line((lower, upper))})"
+
+
+def _on_one_line(interval: Sequence[float]) -> str:
+    return interval_text(*interval).replace(" ", _NO_BREAK)
 
 
 def _session_rows(peaks: Sequence[Peak], names: Sequence[str]) -> list[dict[str, str]]:
@@ -493,7 +497,7 @@ def _session_rows(peaks: Sequence[Peak], names: Sequence[str]) -> list[dict[str,
     return [
         {
             _peak_title(peak.place): where_text(peak.place, ""), "session": name, "effect": format_number(effect),
-            "95 % interval": interval_text(*own), "of all sessions at once": interval_text(*together),
+            "95 % interval": _on_one_line(own), "of all sessions at once": _on_one_line(together),
         }
         for peak in peaks if peak.sessions is not None and len(names) > 1
         for name, effect, own, together in zip(

@@ -200,7 +200,7 @@ def _sentences(
     if others:
         text += f" {joined(others)} {'gives' if len(others) == 1 else 'give'} "
         text += "the same answer here." if same else "a valid answer too."
-    rest = _others(recommended, judgements)
+    rest = _others(recommended, judgements, said=judgements[first].reason)
     return " ".join(filter(None, [text, rest, _unseen_dropout(layout, evidence)]))
 
 
@@ -225,10 +225,16 @@ def _nothing_to_report(judgements: Mapping[str, Judgement]) -> str:
     return text + (f" Run {' or '.join(untried)} (--strategy)." if untried else "")
 
 
-def _others(recommended: Sequence[str], judgements: Mapping[str, Judgement]) -> str:
+def _others(recommended: Sequence[str], judgements: Mapping[str, Judgement], said: str = "") -> str:
+    """Judge the others; a reason that was `said` of the first choice is not written out again."""
     words = {"yes": "is valid too", "conditional": "with care only", "no": "is not to be trusted"}
     return " ".join(
-        f"{_title(name)} {words[judgement.valid]}: {judgement.reason}"
+        f"{_title(name)} {words[judgement.valid]}"
+        + (
+            ", for the same reason."
+            if judgement.reason == said
+            else ": " + judgement.reason.replace(f". Besides, {said}", "; and for the same reason.")
+        )
         for name, judgement in judgements.items()
         if name not in recommended and judgement.valid in words
     )

@@ -58,7 +58,7 @@ def _found(wanted: Path, bids_dir: Path) -> Path:
     there = sorted(path.name for path in folder.glob("*.json")) if folder.is_dir() else []
     hint = did_you_mean(wanted.name, there)
     raise CommandLineError(
-        f"--model {shortened(str(wanted))} is no file, and no model in {folder}.{hint} Models there are: "
+        f"--model {shortened(str(wanted))} is no file, and no model in {folder}.{hint} The models are: "
         f"{listed(there) or 'none'}. Give the path of a …_smdl.json file."
     )
 

@@ -179,7 +179,7 @@ class _Namespace:
         return any(name.startswith(f"{column}.") for column in self._factored)
 
     def _there_are(self) -> str:
-        return f"Variables there are: {listed(list(self.variables))}."
+        return f"The variables are: {listed(list(self.variables))}."
 
     def carry_out(self, instruction: Instruction) -> None:
         """Transform the variables that an instruction names."""

@@ -291,7 +291,7 @@ class ParticipantMaps:
         ]
         conditions = sorted({name for run in fitted for name in run.design.contrast_columns})
         return (
-            f"None of the contrasts can be estimated from any run. {' '.join(absent)} Conditions there are: "
+            f"None of the contrasts can be estimated from any run. {' '.join(absent)} The conditions are: "
             f"{listed(conditions)}. Change --contrast or leave this participant out."
         )
 

@@ -131,7 +131,7 @@ class TaskConditions:
     def listing(self, columns: Sequence[str]) -> str:
         """Name the conditions there are; where there are none, say why."""
         if columns:
-            return f"Conditions there are: {listed(columns)}."
+            return f"The conditions are: {listed(columns)}."
         if not self.unusable:
             return "No run has an events file in the raw dataset, so no condition is known."
         more = f" (so are {len(self.unusable) - 1} others)" if len(self.unusable) > 1 else ""
@@ -199,7 +199,7 @@ def _check_event_options(tasks: Sequence[TaskConditions], model: EventModel) -> 
     """Refuse columns and conditions that options name and no task has."""
     columns = [column for conditions in tasks for column in conditions.columns_of_events(model.columns)]
     for column, option in model.columns.items():
-        _refuse_unknown(option, column, columns, "no events file has a column", "Columns")
+        _refuse_unknown(option, column, columns, "no events file has a column", "columns")
     of_recodes = {f"--recode '{old}={new}'": old for old, new in model.recodes.items()}
     _check_conditions(of_recodes, [conditions.before_recodes() for conditions in tasks])
     of_modulators = {f"--modulator '{modulator.text}'": modulator.condition for modulator in model.modulators}
@@ -210,13 +210,13 @@ def _check_conditions(by_option: Mapping[str, str], tasks: Sequence[TaskConditio
     wanted = by_option.values()
     names = [name for conditions in tasks for name in conditions.names(wanted)] if wanted else []
     for option, condition in by_option.items():
-        _refuse_unknown(option, condition, names, "no run has the condition", "Conditions")
+        _refuse_unknown(option, condition, names, "no run has the condition", "conditions")
 
 
 def _refuse_unknown(option: str, name: str, known: Sequence[str], what: str, kind: str) -> None:
     if known and name not in known:
         raise CommandLineError(
-            f"{option}: {what} '{name}'.{did_you_mean(name, known)} {kind} there are: {listed(dict.fromkeys(known))}."
+            f"{option}: {what} '{name}'.{did_you_mean(name, known)} The {kind} are: {listed(dict.fromkeys(known))}."
         )
 
 

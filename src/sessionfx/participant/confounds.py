@@ -230,7 +230,7 @@ def read_confounds(path: Path | None, wanted: Sequence[str], n_volumes: int) -> 
     if choice.missing:
         raise ParticipantError(
             f"{path} has no column '{choice.missing[0]}', which --confounds {' '.join(wanted or (DEFAULT_PRESET,))} "
-            f"asks for. Columns there are: {listed(columns)}. Choose among them, or use --confounds none."
+            f"asks for. The columns are: {listed(columns)}. Choose among them, or use --confounds none."
         )
     if not chosen:
         removed = (

@@ -267,7 +267,7 @@ def _check_confounds(selection: RunSelection, asked: Sequence[str]) -> None:
         hint = did_you_mean(unknown[0], [*PRESETS, *columns])
         raise CommandLineError(
             f"--confounds '{unknown[0]}' is neither a preset ({', '.join(PRESETS)}) nor a column of any confounds "
-            f"file.{hint} Columns there are: {listed(list(columns))}. Choose among them, or use --confounds none."
+            f"file.{hint} The columns are: {listed(list(columns))}. Choose among them, or use --confounds none."
         )
 
 

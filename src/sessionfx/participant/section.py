@@ -166,7 +166,7 @@ def _render_contrast(results: ParticipantResults) -> str:
     # those without weights, such as the test of any difference, are of the group level
     untold = [asked.text for asked in results.session_contrasts if asked.weights and asked.label not in combined]
     if untold:
-        summary += f" Not to be told from the sessions that there are: {listed(untold)}."
+        summary += f" Cannot be estimated from the sessions that are there: {listed(untold)}."
     coverage = pictures.coverage() if pictures else None
     return render("participant_contrast.html.j2", **page, summary=summary, maps=rows, coverage=coverage, groups=shown)
 
