@@ -255,7 +255,7 @@ def _near_equal_names(events: pd.DataFrame, path: Path) -> list[str]:
     warnings = [
         f"{path.name}: "
         + " and ".join(f"'{shortened(name)}' ({lines_of(names[names == name])})" for name in group[:_MOST_NAMED])
-        + " are modelled as different conditions, although their names differ in case, like characters or .0 only."
+        + " are modelled as different conditions, although their names differ in case, look-alike signs or .0 only."
         for group in groups[:_MOST_NAMED]
     ]
     more = len(groups) - _MOST_NAMED
