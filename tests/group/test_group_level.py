@@ -885,9 +885,10 @@ def test_odd_sidecars_of_other_programs_do_no_harm(call: GroupCaller, tmp_path: 
 
 def test_a_covariate_that_is_the_same_as_the_sessions_is_declined_in_words(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=5, missing=())
-    for participant in ("01", "02", "03", "04", "05"):
+    for number in range(1, 6):
         study.sessions_table(
-            participant, {"session_id": ["ses-01", "ses-02", "ses-03"], "order": [1, 2, 3], "flat": [5] * 3}
+            f"{number:02d}",
+            {"session_id": ["ses-01", "ses-02", "ses-03"], "order": [1, 2, 3], "flat": [number] * 3},
         )
     called = call(study, tmp_path / "out", "--session-covariates", "order", "--session-contrast", "ses-02 - ses-01")
     called.refused(17, "No strategy of this call can answer", "covariates cannot be told apart from sessions")

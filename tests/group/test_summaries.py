@@ -262,7 +262,7 @@ def test_the_row_for_files_and_the_words_on_the_page_are_of_the_same_numbers() -
     row = map_summary(stat_map, 3.0)
     assert [row[f"largest_at_{axis}"] for axis in "xyz"] == [-0.4, -5.5, 7.0]
     assert [row[f"smallest_at_{axis}"] for axis in "xyz"] == [1.6, -5.5, 7.0]
-    words = titled(row)
+    words = {name: str(value).replace("\N{NO-BREAK SPACE}", " ") for name, value in titled(row).items()}
     assert words["at x, y, z (mm)"] == "0, −6, 7"
     assert words["at x, y, z (mm) "] == "2, −6, 7"
     assert [*words] == ["degrees of freedom", "voxels", "threshold |z|", "suprathreshold", "largest z", "at x, y, z (mm)",

@@ -79,7 +79,7 @@ def lines_between(path: Path, start: str, end: str) -> str:
     ("text", "figures"),
     [
         pytest.param(
-            lines_between(ROOT / "docs" / "strategies.md", "What to remember, from", "How each of these"),
+            lines_between(ROOT / "docs" / "strategies.md", "## What to remember", "How each of these"),
             {
                 validity.SILENT_STAR,
                 validity.KEPT,

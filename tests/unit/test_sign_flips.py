@@ -221,5 +221,5 @@ def test_the_page_says_what_the_data_say() -> None:
     rows = evidence_rows(Evidence(*(None,) * 5, n_complete=3, missingness=None, covariance=np.diag([1.0, 4.0]),
                                   dropout=Dropout(0.02, None)))  # fmt: skip
     told = {row["of all maps"]: row["value"] for row in rows}
-    assert told["standard deviations of the sessions over participants, relative"] == "1, 2"
+    assert told["standard deviation of each session, in their order, relative to the smallest"] == "1, 2"
     assert [value for what, value in told.items() if "changes go with" in what] == ["cannot be seen in these data"]

@@ -127,7 +127,8 @@ def test_a_map_is_summarised_with_the_words_of_its_space(name: str, features: st
     row = titled(map_summary(stat_map, 1.5))
     assert row[features] == np.prod(SPACES[name].shape) - 1
     assert row[where] == {
-        "grid": "4, 6, 8", "surface": "right hemisphere, vertex 59", "grayordinates": "left thalamus, 2, 2, 2 mm"
+        "grid": "4, 6, 8".replace(" ", "\N{NO-BREAK SPACE}"), "surface": "right hemisphere, vertex 59",
+        "grayordinates": "left thalamus, 2, 2, 2 mm",
     }[name]  # fmt: skip
 
 
