@@ -535,7 +535,7 @@ def _explained(source: FirstLevelMap, read: Callable[[], Read]) -> Read:
 
 
 def _refuse_empty(maps: Sequence[FirstLevelMap], sizes: Sequence[int]) -> None:
-    """Refuse maps without any data: whoever has them would be counted as attending."""
+    """Refuse maps without any data, because their participants would be counted as attending."""
     empty = [source for source, size in zip(maps, sizes, strict=True) if not size]
     if empty:
         others = listed(
