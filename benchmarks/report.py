@@ -153,7 +153,9 @@ def pictures(study: Study) -> dict[str, Callable[[], Picture]]:
         ),
         "distribution of z, four strategies": lambda: draw_distribution(samples, title="Distribution of z"),
         "sessions at four peaks": lambda: draw_sessions(panels, sessions, unit="%", title="Sessions"),
-        "twelve participants": lambda: draw_participants(table),
+        "twelve participants": lambda: draw_participants(
+            table, {"correlation": "r", "mean": "mean", "spread": "spread"}, marked=[], title="Participants", caption=""
+        ),
     }  # fmt: skip
 
 

@@ -153,6 +153,17 @@ def _part_text(place: Mapping[str, Any]) -> str:
     return " ".join([last, *words] if last in ("left", "right") else [*words, last])
 
 
+def unbroken(text: str) -> str:
+    r"""Keep the numbers of a place, and of an interval, on one line of a page.
+
+    Examples
+    --------
+    >>> unbroken("left thalamus, −12, −24, 12").split(" "), len(unbroken("0.120 to 1.30").split(" "))
+    (['left', 'thalamus,', '−12,\xa0−24,\xa012'], 1)
+    """
+    return re.sub(r"(?<=\d,) | (?=to )|(?<= to) ", "\N{NO-BREAK SPACE}", text)
+
+
 _SMALLEST_P = 1e-9  # below it `format_number` takes numbers for rounding errors
 
 

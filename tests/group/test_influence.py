@@ -18,7 +18,7 @@ from pages import text_of
 from sessionfx.cli import main
 from sessionfx.execution import in_this_process
 from sessionfx.group import influence as module
-from sessionfx.group.influence import influence_of, most_influential
+from sessionfx.group.influence import influence_of, most_influential_text
 from sessionfx.group.strategies import blocks
 from sessionfx.group.strategies.base import GroupOptions
 from sessionfx.statistics.cluster_influence import ClustersLeftOut
@@ -107,20 +107,20 @@ def test_what_is_said_is_of_voxels_that_every_map_has() -> None:
     assert found.n_above == 1
     assert found.peak_z == pytest.approx(answers["summary-statistics"].z[second])
     assert found.note == "Counted at the 59 voxels that every map has, of 60 that are answered."
-    assert "of 1 suprathreshold voxels" in most_influential(found)
+    assert "of 1 suprathreshold voxels" in most_influential_text(found)
 
 
 def test_where_nothing_is_suprathreshold_none_is_said_to_be_lost() -> None:
     """It said that 0 of 0 voxels would be lost, and 0 gained."""
     table = pd.DataFrame({"participant": ["01", "02"], "n_lost": [0.0, 0.0], "n_gained": [0.0, 0.0],
                           "peak_z": [2.5, 2.9], "largest_change_of_z": [0.6, 0.2]})  # fmt: skip
-    said = most_influential(module.Influence(table, n_above=0, peak_z=3.0))
+    said = most_influential_text(module.Influence(table, n_above=0, peak_z=3.0))
     assert said.endswith(
         "sub-01 changes the answer most: still no voxel would be suprathreshold, and the peak would have z = 2.50 "
         "instead of 3.00."
     )
     gains = module.Influence(table.assign(n_gained=[1.0, 0.0]), n_above=0, peak_z=3.0)
-    assert "1 voxel would be suprathreshold, where none is, and the peak" in most_influential(gains)
+    assert "1 voxel would be suprathreshold, where none is, and the peak" in most_influential_text(gains)
 
 
 MANY = [
@@ -263,13 +263,16 @@ def test_who_drives_the_result_is_named(tmp_path: Path) -> None:
 
 
 def test_nothing_is_said_without_a_table() -> None:
-    assert most_influential(module.Influence()) == ""
+    assert most_influential_text(module.Influence()) == ""
+    assert module.most_influential(module.Influence()) is None
 
 
 def test_of_those_who_change_equally_many_voxels_the_one_who_changes_z_most_is_named() -> None:
     """It named the first participant where nobody changed a voxel."""
     table = pd.DataFrame({"participant": ["01", "02", "03"], "n_lost": [0.0, np.nan, 0.0], "n_gained": [0.0, np.nan, 0.0],
                           "peak_z": [4.5, np.nan, 4.1], "largest_change_of_z": [0.1, np.nan, 0.6]})  # fmt: skip
-    assert "sub-03 changes the answer most: 0 of 7" in most_influential(module.Influence(table, n_above=7, peak_z=4.6))
+    assert "sub-03 changes the answer most: 0 of 7" in most_influential_text(
+        module.Influence(table, n_above=7, peak_z=4.6)
+    )
     one_more = module.Influence(table.assign(n_gained=[1.0, np.nan, 0.0]), n_above=7, peak_z=4.6)
-    assert "sub-01 changes the answer most" in most_influential(one_more)
+    assert "sub-01 changes the answer most" in most_influential_text(one_more)

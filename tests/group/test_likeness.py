@@ -72,8 +72,10 @@ def test_an_odd_participant_is_found_and_nobody_else(kind: str, words: str, n: i
 def test_an_odd_session_of_an_ordinary_participant_is_found() -> None:
     maps, _ = maps_of(14, 3, seed=3)
     maps[4] *= -1
-    (remark,) = looked_at(layout_of(everyone(14, 3)), maps).remarks
+    found = looked_at(layout_of(everyone(14, 3)), maps)
+    (remark,) = found.remarks
     assert remark.startswith("sub-02, ses-02: its effects have the opposite sign")
+    assert found.standing_out == ["02"]
 
 
 @pytest.mark.slow
@@ -119,3 +121,4 @@ def test_the_table_and_the_page_name_who_stands_out(tmp_path: Path) -> None:
     assert "in other units" in people.loc["05", "remark"]
     assert set(table.columns) < set(strict_json(path.with_suffix(".json")))
     assert "Look at maps that stand out before you trust the group. sub-05: its" in text_of(output / "group.html")
+    assert "Participants&#39; mean maps beside each other; marked: sub-05" in (output / "group.html").read_text("utf-8")

@@ -162,7 +162,9 @@ def draw_power(table: pd.DataFrame, path: str | Path | None = None) -> Figure:
     """
     from sessionfx.report.charts import power_figure  # with what draws; the command may not draw
 
-    return power_figure(table, path)
+    # the half of a 95 % interval is 1.96 standard errors
+    standard_errors = (table["rate_0.05"] - table["rate_0.05_lower"]) / 1.96
+    return power_figure(table.assign(finds_too_much=table["rate_0.05"] - 0.05 > 3.3 * standard_errors), path)
 
 
 def _check(

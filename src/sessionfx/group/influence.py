@@ -368,15 +368,22 @@ def _without(label: str, of_some: PatternPlan, n_rows: int) -> tuple[Plan | None
         return None, every
 
 
-def most_influential(influence: Influence) -> str:
-    """Say in a sentence without whom the answer changes most; empty without a table."""
-    table = influence.table
-    if not len(table) or table["largest_change_of_z"].isna().all():
-        return ""
-    known = table.dropna(subset="largest_change_of_z").assign(changed=table["n_lost"] + table["n_gained"])
+def most_influential(influence: Influence) -> dict[str, Any] | None:
+    """Find the row of the participant without whom the answer changes most; None where nobody can be left out."""
+    known = influence.table.dropna(subset="largest_change_of_z") if len(influence.table) else influence.table
+    if not len(known):
+        return None
     # of those who change equally many voxels, such as none, the one who changes z most
     by = ["changed", "largest_change_of_z"] if influence.n_above else ["largest_change_of_z"]
-    row = known.sort_values(by, ascending=False, kind="stable").to_dict("records")[0]
+    ranked = known.assign(changed=known["n_lost"] + known["n_gained"]).sort_values(by, ascending=False, kind="stable")
+    return {str(key): value for key, value in ranked.iloc[0].items()}
+
+
+def most_influential_text(influence: Influence) -> str:
+    """Say in a sentence without whom the answer changes most; empty where nobody can be left out."""
+    row = most_influential(influence)
+    if row is None:
+        return ""
     lost, gained = f"{row['n_lost']:,.0f}", f"{row['n_gained']:,.0f}"
     if influence.n_above:
         voxels = f"{lost} of {influence.n_above:,} suprathreshold voxels would be lost, {gained} gained"

@@ -36,6 +36,12 @@ class Likeness:
     maps: pd.DataFrame = field(default_factory=pd.DataFrame)  # the same of each map, with its `session`
 
     @property
+    def standing_out(self) -> list[str]:
+        """Participants who stand out themselves or by one of their maps."""
+        rows = [*self.participants.to_dict("records"), *self.maps.to_dict("records")]
+        return list(dict.fromkeys(row["participant"] for row in rows if row["remark"]))
+
+    @property
     def remarks(self) -> list[str]:
         """What stands out, in sentences: participants first, then maps of participants who do not."""
         if not len(self.participants):

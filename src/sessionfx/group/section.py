@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +20,8 @@ from sessionfx.group.coverage import coverage_text
 from sessionfx.group.evidence_tables import evidence_tables
 from sessionfx.group.files import absence_summary, answer_summary
 from sessionfx.group.findings import ContrastFindings
-from sessionfx.group.influence import Influence, most_influential
+from sessionfx.group.influence import Influence, most_influential, most_influential_text
+from sessionfx.group.likeness import Likeness
 from sessionfx.group.page import contrast_section
 from sessionfx.group.peaks import effect_names
 from sessionfx.group.pictures import ContrastPictures, QuestionPictures
@@ -36,18 +36,21 @@ from sessionfx.report.brain import Anatomy, template
 from sessionfx.report.charts import draw_calibration, draw_participants
 from sessionfx.report.cortex import cortex_of
 from sessionfx.report.page import Contents, render, write_section
+from sessionfx.report.style import Picture
 from sessionfx.report.tables import place_words, threshold_words, titled
 from sessionfx.report.viewer import ViewerMap, surface_viewer_data, viewer_data
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.space import Space
 from sessionfx.space.stat_map import same_z
 from sessionfx.space.surface import Surface
+from sessionfx.statistics.likeness import FEWEST
 from sessionfx.wording import (
     counted,
     format_number,
     interval_text,
     joined,
     listed,
+    unbroken,
     weights_text,
     where_text,
     z_text,
@@ -65,6 +68,7 @@ _INFLUENCE_TITLES = {
     "largest_change_of_z": "largest change of z",
     "mean_weight": "mean weight (%)",
 }
+_LIKENESS_STRIPS = {"correlation": "r with the others", "mean": "mean effect", "spread": "relative spread"}
 _INFLUENCE_STRIPS = {
     "change_of_peak_z": "Δz at the peak",
     "n_lost": "voxels lost",
@@ -72,7 +76,6 @@ _INFLUENCE_STRIPS = {
 }
 # With fewer, a result is about these participants only
 _FEWEST_PEOPLE = 3
-_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 _VALIDITY = {"yes": "valid", "conditional": "with care", "no": "not valid", "declined": "—"}
 _KINDS = {"z": "z", "effect": "effect", "difference": "difference: recommended − this"}
@@ -126,7 +129,6 @@ def draw_contrast(found: ContrastFindings) -> None:
         drawn = QuestionPictures(asked, pictures)
         questions.append(_question(found, asked, same, drawn))
         viewer_maps += drawn.for_viewer()
-    participants = found.likeness.participants
     html = render(
         "group_contrast.html.j2",
         facts=f"{_people(found.stack.layout)} · {threshold_words(found.analysis.model)}, {_sides(found)}.",
@@ -140,7 +142,7 @@ def draw_contrast(found: ContrastFindings) -> None:
         evidence=evidence_tables(found.questions, found.evidence),
         overview=_overview(found.questions),
         sessions_table=_attendance(found.stack.layout, found.analysis.output_dir),
-        participants=draw_participants(participants) if len(participants) else None,
+        participants=_participants_picture(found.likeness),
         remarks=found.likeness.remarks,
         coverage=pictures.coverage(),
         reliability=_reliability(found.reliability, found.units, space, pictures),
@@ -386,6 +388,21 @@ def _question(
     }  # fmt: skip
 
 
+def _participants_picture(likeness: Likeness) -> Picture | None:
+    """Show how participants' maps compare, and who stands out by the rules of `statistics.likeness`."""
+    table, marked = likeness.participants, likeness.standing_out
+    if not len(table):
+        return None
+    if marked:
+        caption = "Open diamonds stand out, as is said below: look at their pages before the group is trusted."
+    elif len(table) < FEWEST:
+        caption = f"Among fewer than {FEWEST} participants nobody is said to stand out."
+    else:
+        caption = "Nobody stands out."
+    title = "Participants' mean maps beside each other"
+    return draw_participants(table, _LIKENESS_STRIPS, marked=marked, title=title, caption=caption)
+
+
 def _influence(influence: Influence, first: Answer | None) -> dict[str, Any] | None:
     """Show what the answer to report would be without each participant, who matters most first."""
     if first is None or not (len(influence.table) or influence.note):
@@ -393,8 +410,9 @@ def _influence(influence: Influence, first: Answer | None) -> dict[str, Any] | N
     if not len(influence.table):
         return {"sentence": "", "note": influence.note, "rows": [], "picture": None}
     table = influence.table.sort_values("largest_change_of_z", ascending=False, na_position="first")
+    most = most_influential(influence)
     return {
-        "sentence": most_influential(influence),
+        "sentence": most_influential_text(influence),
         "note": influence.note,
         "rows": [
             {title: row[name] for name, title in _INFLUENCE_TITLES.items() if name in row}
@@ -404,9 +422,10 @@ def _influence(influence: Influence, first: Answer | None) -> dict[str, Any] | N
         "picture": draw_participants(
             table.head(_DRAWN_PARTICIPANTS).sort_index(),
             _INFLUENCE_STRIPS,
+            marked=[most["participant"]] if most else [],
             title="The answer without each participant"
             + (f", the {_DRAWN_PARTICIPANTS} who matter most" if len(table) > _DRAWN_PARTICIPANTS else ""),
-            about="The answer without each participant:",
+            caption="Diamond: without whom the answer changes most.",
         ),
     }
 
@@ -458,7 +477,7 @@ def _clusters(first: Answer | None, asked: QuestionResults) -> list[dict[str, An
             "number": row["Cluster ID"], "z": z_text(row["Peak Stat"]),
             "size": next((f"{size:,.0f} {unit * is_mixed}".rstrip() for unit, size in sizes_of(row).items()), ""),
             "peak": _peak_title(place),
-            "effect": _effect_text(row), "place": re.sub(r"(?<=\d), ", f",{_NO_BREAK}", where_text(place, "")),
+            "effect": _effect_text(row), "place": unbroken(where_text(place, "")),
             "region": row.get("Region"),
             "at": _viewer_place(first, place), "is_below": "structure" in place and "vertex" not in place,
             "map": f"{asked.question.label} {first.name}",
@@ -485,11 +504,7 @@ def _effect_text(row: Mapping[Any, Any]) -> str | None:
     if INTERVAL_COLUMNS[0] not in row:
         return None
     effect, _, lower, upper = (row[name] for name in INTERVAL_COLUMNS)
-    return f"{format_number(effect)} ({_on_one_line((lower, upper))})"
-
-
-def _on_one_line(interval: Sequence[float]) -> str:
-    return interval_text(*interval).replace(" ", _NO_BREAK)
+    return f"{format_number(effect)} ({unbroken(interval_text(lower, upper))})"
 
 
 def _session_rows(peaks: Sequence[Peak], names: Sequence[str]) -> list[dict[str, str]]:
@@ -497,7 +512,8 @@ def _session_rows(peaks: Sequence[Peak], names: Sequence[str]) -> list[dict[str,
     return [
         {
             _peak_title(peak.place): where_text(peak.place, ""), "session": name, "effect": format_number(effect),
-            "95 % interval": _on_one_line(own), "of all sessions at once": _on_one_line(together),
+            "95 % interval": unbroken(interval_text(*own)),
+            "of all sessions at once": unbroken(interval_text(*together)),
         }
         for peak in peaks if peak.sessions is not None and len(names) > 1
         for name, effect, own, together in zip(

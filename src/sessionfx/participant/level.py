@@ -405,12 +405,10 @@ def _say_what_stays(selection: RunSelection, analysis: ParticipantAnalysis, part
         folder = analysis.output_dir / f"sub-{label}"
         sessions = [name for name in subfolders(folder) if name.startswith("ses-")] if selection.sessions else [""]
         for session in sessions:
-            maps = [
-                entities_of(path) for path in (folder / session / "func").glob(f"*_stat-effect*_{STATMAP_SUFFIX}.*")
-            ]
-            if (label, session.removeprefix("ses-")) not in have_runs and any(
-                own.items() >= entities.items() for own in maps
-            ):
+            if (label, session.removeprefix("ses-")) in have_runs:
+                continue
+            maps = (folder / session / "func").glob(f"*_stat-effect*_{STATMAP_SUFFIX}.*")
+            if any(entities_of(path).items() >= entities.items() for path in maps):
                 stay[f"sub-{label} {session}".strip()] = None
     if stay:
         say(

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from sessionfx.report.style import CATEGORIES, DPI, INK, MUTED, SEQUENTIAL, WIDTH, Picture, as_svg, in_style
 from sessionfx.statistics.agreement import Agreement
 from sessionfx.statistics.intervals import SessionIntervals
-from sessionfx.wording import counted, number, percent, printable, shorten, z_text
+from sessionfx.wording import counted, listed, number, percent, printable, shorten, z_text
 
 FloatArray = NDArray[np.float64]
 
@@ -38,9 +38,7 @@ NUMBERS_LIMIT = 15  # of columns, for whose correlations there is room in number
 NAMED_ROWS = 60
 CELLS = 30_000  # of a design matrix that become pixels
 WIDEST_Z = 12.0  # beyond, one voxel would squeeze the histogram of all others into a needle
-OUTLYING = 3.5  # robust z (Iglewicz & Hoaglin 1993)
 LOWEST = 0.2  # times the nominal rate, where an axis of rates starts
-STRIPS = {"correlation": "r with the others", "mean": "mean effect", "spread": "relative spread"}
 
 
 def plain(text: object, limit: int = 200) -> str:
@@ -210,16 +208,10 @@ def draw_events(events: Mapping[str, pd.DataFrame], *, title: str, run_seconds: 
         [colours[lane] for lane in lanes], linewidth=72 * 0.9 * lane * pitch,
         antialiased=False, rasterized=len(table) > SVG_MARKS,
     )  # fmt: skip
-    _explain(axes.figure, [Patch(color=colour) for colour in colours[: len(labels)]], labels, ncols=n_columns)
+    patches = [Patch(color=colour) for colour in colours[: len(labels)]]
+    axes.figure.legend(patches, labels, loc="lower left", ncols=n_columns)
     caption = "When each condition was shown, in lanes in the order of the legend; a black bar ends each run."
     return as_svg(axes.figure, "Timeline of the events of every run", caption)
-
-
-def _explain(figure: Any, handles: Sequence[Any], labels: Sequence[str], ncols: int = 1) -> None:
-    """Draw a legend; names are set afterwards, as some matplotlib leave out those that begin with an underscore."""
-    legend = figure.legend(handles, ["?"] * len(labels), loc="lower left", ncols=ncols, borderpad=0.2, labelspacing=0.3)
-    for text, label in zip(legend.get_texts(), labels, strict=True):
-        text.set_text(label)
 
 
 @in_style()
@@ -298,7 +290,7 @@ def draw_distribution(z_by_label: Mapping[str, ArrayLike], *, title: str) -> Pic
     axes.set(xlim=(-limit, limit), xlabel="z", ylabel="density")
     axes.set_ylim(bottom=0)
     axes.locator_params(nbins=5)
-    _explain(figure, handles, labels)
+    figure.legend(handles, labels, loc="lower left")
     caption = "Without any effect, and with a model that is right, z follows the grey curve."
     return as_svg(figure, "Histogram of z per strategy beside the standard normal curve", caption)
 
@@ -378,47 +370,32 @@ def _draw_place(axes: Axes, panel: SessionPanel, at: Mapping[str, float]) -> Non
 
 @in_style()
 def draw_participants(
-    table: pd.DataFrame,
-    strips: Mapping[str, str] = STRIPS,
-    *,
-    title: str = "Participants' mean maps beside each other",
-    about: str = "Participants' mean maps:",
+    table: pd.DataFrame, strips: Mapping[str, str], *, marked: Sequence[str], title: str, caption: str
 ) -> Picture:
-    """Draw figures of each participant, such as how the map compares with the others', so that an outlying one is seen.
+    """Draw figures of each participant beside everybody's, in a strip for each column that is given with its title.
 
-    The table has a row per ``participant`` and a column for each strip, which are given with their titles: as a rule
-    the ``correlation`` of its map with the mean of the others', and over the brain the ``mean`` of its effect and the
-    ``spread`` relative to the others'. `about` begins the alternative text.
+    The table has a row per ``participant``; `marked` are those who stand out, and `caption` says by what.
     """
-    values, rows, are_many = table[list(strips)].astype(float), np.arange(len(table)), 3 * len(table) > SVG_MARKS
-    around = values - values.median()
-    # of fewer than five, or of equal ones, none stands out
-    spread = 1.4826 * around.abs().median().replace(0.0, np.nan).where(values.count() >= 5)
-    stands_out = around.abs() / spread > OUTLYING
-    if "correlation" in strips:
-        stands_out["correlation"] &= around["correlation"] < 0  # a map is never too much like the others
-    either = np.flatnonzero(stands_out.any(axis=1))
+    rows, are_many = np.arange(len(table)), 3 * len(table) > SVG_MARKS
+    stands_out = table["participant"].isin(marked).to_numpy()
     pitch = float(np.clip(25 / len(table), 0.03, 0.18))
     labels = [plain(f"sub-{label}", 24) for label in table["participant"]]
-    names = [label if pitch > 0.13 or row in either else "" for row, label in enumerate(labels)]
+    names = [label if pitch > 0.13 or is_odd else "" for label, is_odd in zip(labels, stands_out, strict=True)]
     panels = row_panels(
-        title, names, list(either), width=5.0, height=pitch * len(table) + 0.1, n_panels=len(strips)
+        title, names, list(np.flatnonzero(stands_out)), width=5.0, height=pitch * len(table) + 0.1, n_panels=len(strips)
     )  # fmt: skip
     for axes, (key, label) in zip(panels, strips.items(), strict=True):
+        values = table[key].astype(float)
         axes.set_xlabel(label)
         if not are_many:
             axes.hlines(rows, 0, 1, BAND, transform=axes.get_yaxis_transform(), linewidth=0.6)
-        axes.axvline(values[key].median(), color=MUTED, linewidth=1, linestyle=DASHES[1])
-        ordinary, size = values[key].mask(stands_out[key]), min(4.5, 40 * pitch)
-        axes.plot(ordinary, rows, "o", color=CATEGORIES[0], markersize=size, rasterized=are_many)
-        axes.plot(values[key].where(stands_out[key]), rows, "D", color=ACCENT, markersize=6, markerfacecolor="white")
+        axes.axvline(values.median(), color=MUTED, linewidth=1, linestyle=DASHES[1])
+        size = min(4.5, 40 * pitch)
+        axes.plot(values.mask(stands_out), rows, "o", color=CATEGORIES[0], markersize=size, rasterized=are_many)
+        axes.plot(values.where(stands_out), rows, "D", color=ACCENT, markersize=6, markerfacecolor="white")
         axes.locator_params(axis="x", nbins=2, integer=pd.api.types.is_integer_dtype(table[key]))
-    return as_svg(
-        panels[0].figure,
-        f"{about} {len(either)} of {counted(len(table), 'participant')} stand{'s' * (len(either) == 1)} out",
-        f"Dashed: median. Open diamonds lie far from the others (robust z beyond {OUTLYING:g}): look at that "
-        "participant's page before the group is trusted.",
-    )
+    alt = f"{title}; marked: {listed(np.array(labels)[stands_out]) or 'nobody'}"
+    return as_svg(panels[0].figure, alt, f"Dashed: median. {caption}")
 
 
 @in_style()
@@ -470,7 +447,7 @@ def _draw_rates(axes: Axes, table: pd.DataFrame, alpha: float, limit: float, loo
 
 
 def power_figure(table: pd.DataFrame, path: str | Path | None = None) -> Figure:
-    """Draw power by number of participants, a panel for each contrast and number of sessions; see `draw_power`."""
+    """Draw power by number of participants, with a panel for each contrast and number of sessions; see `draw_power`."""
     panels, names = list(table.groupby(["contrast", "sessions"], sort=False)), list(table["strategy"].unique())
     n_columns = min(3, len(panels))
     n_rows = math.ceil(len(panels) / n_columns)
@@ -482,7 +459,7 @@ def power_figure(table: pd.DataFrame, path: str | Path | None = None) -> Figure:
                 index = names.index(strategy)
                 width = 1.2 * (len(names) - index)
                 axes.plot(
-                    rows["participants"], rows["power_0.05"], "--" if _finds_too_much(rows) else "-",
+                    rows["participants"], rows["power_0.05"], "--" if rows["finds_too_much"].any() else "-",
                     marker="o", color=CATEGORIES[index], label=strategy, linewidth=width, markersize=2 + 1.6 * width,
                 )  # fmt: skip
             axes.set(title=f"{contrast}, sessions: {sessions}", ylim=(0, 1.02), xlabel="participants")
@@ -493,9 +470,3 @@ def power_figure(table: pd.DataFrame, path: str | Path | None = None) -> Figure:
         if path is not None:
             figure.savefig(path, dpi=150)
     return figure
-
-
-def _finds_too_much(rows: pd.DataFrame) -> bool:
-    """Whether a false-positive rate is above 5 % by 3.3 standard errors; the interval's half is 1.96 of them."""
-    standard_error = (rows["rate_0.05"] - rows["rate_0.05_lower"]) / 1.96
-    return bool((rows["rate_0.05"] - 0.05 > 3.3 * standard_error).any())

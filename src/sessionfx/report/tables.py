@@ -7,7 +7,7 @@ from typing import Any
 
 from sessionfx.options import GroupModel
 from sessionfx.space.space import Space
-from sessionfx.wording import place_text, where_text
+from sessionfx.wording import place_text, unbroken, where_text
 
 # How columns of tables are called for people; in files they have the short names.
 TITLES = {
@@ -35,16 +35,11 @@ def titled(record: Mapping[str, Any]) -> dict[str, Any]:
         if not is_place:
             row[TITLES.get(name, name)] = value
         elif axis == "x" and f"{start}_at_structure" not in record:
-            row[TITLES[f"{start}_at"]] = _whole(place_text(*(record[f"{start}_at_{axis}"] for axis in "xyz")))
+            row[TITLES[f"{start}_at"]] = unbroken(place_text(*(record[f"{start}_at_{axis}"] for axis in "xyz")))
         elif axis in ("hemisphere", "structure"):
             place = {key: record[f"{start}_at_{key}"] for key in ("vertex", *"xyz") if f"{start}_at_{key}" in record}
             row[TITLES[f"{start}_at"].replace("at x, y, z (mm)", "where")] = where_text({axis: value, **place})
     return row
-
-
-def _whole(place: str) -> str:
-    """Keep a place on one line."""
-    return place.replace(", ", ",\N{NO-BREAK SPACE}")
 
 
 def place_words(entities: Mapping[str, str | None], space: Space | type[Space]) -> str:
