@@ -3,8 +3,8 @@
     python benchmarks/report.py [--pictures FOLDER]
 
 Pictures are of the brain of nilearn's MNI template. Values are smooth noise with an effect in one place: as
-compressible, and as hard to draw, as real maps. Pages are those of `--reports-only`, which reads finished maps: its
-time is that of the whole process, start, finding files and reading maps included.
+compressible, and as hard to draw, as real maps. Pages are those of `--reports-only`, which reads finished maps and
+answers anew: the time of the whole process, and that of drawing alone, from answers that are there to the section.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import harness
 import numpy as np
@@ -28,6 +31,9 @@ from nilearn.datasets import load_mni152_brain_mask
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from sessionfx.cli import main as sessionfx
+from sessionfx.group import section as of_group
+from sessionfx.participant import section as of_participant
 from sessionfx.report.brain import axial_cuts, template
 from sessionfx.report.canvas import Scale
 from sessionfx.report.charts import (
@@ -159,7 +165,30 @@ def pictures(study: Study) -> dict[str, Callable[[], Picture]]:
     }  # fmt: skip
 
 
-def measure_pages(folder: Path) -> dict[str, tuple[harness.Usage, Path]]:
+def drawing_seconds(arguments: list[str]) -> float:
+    """Run a call in this process; give the processor seconds between answers that are there and drawn sections."""
+    spent = 0.0
+
+    def timed(draw: Callable[..., None]) -> Callable[..., None]:
+        def run(found: Any, *others: Path) -> None:
+            nonlocal spent
+            if not others:  # a group: what is found is found when it is asked for
+                _ = found.evidence, [found.influence(asked.question) for asked in found.questions]
+            started = time.process_time()
+            draw(found, *others)
+            spent += time.process_time() - started
+
+        return run
+
+    draws = [(of_participant, "draw_runs"), (of_participant, "draw_contrast"), (of_group, "draw_contrast")]
+    with ExitStack() as patched:
+        for module, name in draws:
+            patched.enter_context(patch.object(module, name, timed(getattr(module, name))))
+        sessionfx(arguments)
+    return spent
+
+
+def measure_pages(folder: Path) -> dict[str, tuple[harness.Usage, float, Path]]:
     """Draw the page of a participant and that of a group from finished maps; give what it took, and the page."""
     raw = make_study(folder / "raw", RawStudy(participants=1, sessions=3, runs=2))
     draw_maps(folder / "pool", 12)
@@ -175,7 +204,8 @@ def measure_pages(folder: Path) -> dict[str, tuple[harness.Usage, Path]]:
         command = [sys.executable, "-m", "sessionfx", *arguments, "--nprocs", "1"]
         harness.measure(command)
         used = min((harness.measure([*command, "--reports-only"]) for _ in range(2)), key=lambda usage: usage.cpu)
-        found[title] = used, Path(arguments[1]) / title.partition(",")[0]
+        drawing = drawing_seconds([*arguments, "--nprocs", "1", "--reports-only"])
+        found[title] = used, drawing, Path(arguments[1]) / title.partition(",")[0]
     return found
 
 
@@ -194,12 +224,15 @@ def main() -> None:
             arguments.pictures.mkdir(parents=True, exist_ok=True)
             kind = picture.kind.removesuffix("+xml")
             (arguments.pictures / f"{re.sub('[ ,]+', '-', name)}.{kind}").write_bytes(picture.content)
-    print("\n| page | processor time (s) | pictures | MB |\n|---|---:|---:|---:|")
+    print("\n| page | processor time (s) | of this drawing (s) | pictures | MB |\n|---|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
-        for title, (usage, page) in measure_pages(Path(folder)).items():
+        for title, (usage, drawing, page) in measure_pages(Path(folder)).items():
             text = page.read_text(encoding="utf-8")
             n_pictures = text.count("data:image/")
-            print(f"| {title} | {usage.cpu:.1f} | {n_pictures} | {page.stat().st_size / 1e6:.1f} |", flush=True)
+            print(
+                f"| {title} | {usage.cpu:.1f} | {drawing:.1f} | {n_pictures} | {page.stat().st_size / 1e6:.1f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
