@@ -18,7 +18,7 @@ from pages import text_of
 from sessionfx.cli import main
 from sessionfx.execution import in_this_process
 from sessionfx.group import influence as module
-from sessionfx.group.influence import influence_of, most_influential_text
+from sessionfx.group.influence import influence_of, most_influential_text, ranked
 from sessionfx.group.strategies import blocks
 from sessionfx.group.strategies.base import GroupOptions
 from sessionfx.statistics.cluster_influence import ClustersLeftOut
@@ -276,3 +276,6 @@ def test_of_those_who_change_equally_many_voxels_the_one_who_changes_z_most_is_n
     )
     one_more = module.Influence(table.assign(n_gained=[1.0, np.nan, 0.0]), n_above=7, peak_z=4.6)
     assert "sub-01 changes the answer most" in most_influential_text(one_more)
+    # in the table who is named comes first, behind those without whom there is no answer
+    assert [ranked(found)["participant"].tolist() for found in (one_more, module.Influence(table, n_above=7))] == [
+        ["02", "01", "03"], ["02", "03", "01"]]  # fmt: skip

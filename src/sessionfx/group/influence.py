@@ -368,15 +368,25 @@ def _without(label: str, of_some: PatternPlan, n_rows: int) -> tuple[Plan | None
         return None, every
 
 
+def ranked(influence: Influence) -> pd.DataFrame:
+    """Order participants: first those without whom there is no answer, then by how much the answer changes.
+
+    Of those who change equally many voxels, such as none, the one who changes z most comes first; where nothing is
+    suprathreshold, z alone counts.
+    """
+    table = influence.table
+    if not len(table):
+        return table
+    by = ["changed", "largest_change_of_z"] if influence.n_above else ["largest_change_of_z"]
+    changed = table.assign(changed=table["n_lost"] + table["n_gained"])
+    return changed.sort_values(by, ascending=False, kind="stable", na_position="first").drop(columns="changed")
+
+
 def most_influential(influence: Influence) -> dict[str, Any] | None:
     """Find the row of the participant without whom the answer changes most; None where nobody can be left out."""
-    known = influence.table.dropna(subset="largest_change_of_z") if len(influence.table) else influence.table
-    if not len(known):
-        return None
-    # of those who change equally many voxels, such as none, the one who changes z most
-    by = ["changed", "largest_change_of_z"] if influence.n_above else ["largest_change_of_z"]
-    ranked = known.assign(changed=known["n_lost"] + known["n_gained"]).sort_values(by, ascending=False, kind="stable")
-    return {str(key): value for key, value in ranked.iloc[0].items()}
+    known = ranked(influence)
+    known = known.dropna(subset="largest_change_of_z") if len(known) else known
+    return {str(key): value for key, value in known.iloc[0].items()} if len(known) else None
 
 
 def most_influential_text(influence: Influence) -> str:

@@ -20,7 +20,7 @@ from sessionfx.group.coverage import coverage_text
 from sessionfx.group.evidence_tables import evidence_tables
 from sessionfx.group.files import absence_summary, answer_summary
 from sessionfx.group.findings import ContrastFindings
-from sessionfx.group.influence import Influence, most_influential, most_influential_text
+from sessionfx.group.influence import Influence, most_influential, most_influential_text, ranked
 from sessionfx.group.likeness import Likeness
 from sessionfx.group.page import contrast_section
 from sessionfx.group.peaks import effect_names
@@ -57,7 +57,7 @@ from sessionfx.wording import (
 )
 
 SHOWN_CLUSTERS = 12
-_SHOWN_PARTICIPANTS = 10
+_SHOWN_PARTICIPANTS = 20
 # Of the answer without each; of more the picture would be metres high
 _DRAWN_PARTICIPANTS = 200
 _INFLUENCE_TITLES = {
@@ -409,11 +409,15 @@ def _influence(influence: Influence, first: Answer | None) -> dict[str, Any] | N
         return None
     if not len(influence.table):
         return {"sentence": "", "note": influence.note, "rows": [], "picture": None}
-    table = influence.table.sort_values("largest_change_of_z", ascending=False, na_position="first")
-    most = most_influential(influence)
+    table, most = ranked(influence), most_influential(influence)
+    note = influence.note
+    if len(table) > _SHOWN_PARTICIPANTS:
+        note += (
+            f" Below are the {_SHOWN_PARTICIPANTS} of {len(table):,} who matter most; the table of influence has all."
+        )
     return {
         "sentence": most_influential_text(influence),
-        "note": influence.note,
+        "note": note,
         "rows": [
             {title: row[name] for name, title in _INFLUENCE_TITLES.items() if name in row}
             | {"without": f"sub-{row['participant']}"}

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from sessionfx.report.style import DIVERGING, DPI, Picture, as_pixels, as_webp, in_style
-from sessionfx.wording import minus, number
+from sessionfx.wording import format_number, minus
 
 FloatArray = NDArray[np.floating[Any]]
 BoolArray = NDArray[np.bool_]
@@ -185,7 +185,7 @@ def _colour_bar(height: int, scale: Scale, extend: str) -> Pixels:
         axes = figure.add_axes((34 / _BAR, (LABEL + 8) / height, 14 / _BAR, max(room / height, 0.1)))
         colours = ListedColormap(scale.paint(np.linspace(low, scale.vmax, 256), np.full(256, PAPER)))
         bar = figure.colorbar(ScalarMappable(Normalize(low, scale.vmax), colours), axes, extend=extend)
-        bar.set_ticks(scale.marks, labels=[number(mark) for mark in scale.marks])
+        bar.set_ticks(scale.marks, labels=[format_number(mark) for mark in scale.marks])
         if scale.threshold is not None and math.isfinite(scale.threshold):
             for side in (-1, 1) if scale.two_sided else (1,):
                 axes.axhline(side * scale.threshold, color="black", linewidth=1.2)
