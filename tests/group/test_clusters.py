@@ -12,7 +12,7 @@ from nilearn.reporting import get_clusters_table
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from sessionfx.group.clusters import cluster_columns, clusters_table
+from sessionfx.group.clusters import cluster_columns, clusters_table, numbers_jump
 from sessionfx.space.grid import Grid
 
 MNI = np.array([[2.0, 0, 0, -40], [0, 2.0, 0, -50], [0, 0, 2.0, -30], [0, 0, 0, 1]])
@@ -85,3 +85,16 @@ def test_a_map_without_clusters_has_the_columns_alone() -> None:
     table = assert_same(np.zeros((5, 5, 5), dtype=np.float32) + 0.5, MNI, 1.0, 0, True)
     assert list(table.columns) == cluster_columns(Grid)
     assert table.empty
+
+
+@pytest.mark.parametrize(("second_peak", "below", "jumps"), [(2.5, -2.0, True), (0.0, -2.0, False), (2.5, 0.0, False)])
+def test_numbers_jump_where_sub_peaks_come_before_clusters_below_zero(
+    second_peak: float, below: float, jumps: bool
+) -> None:
+    volume = np.zeros((12, 9, 9), dtype=np.float32)
+    volume[1:10, 3, 3] = np.linspace(3.0, 1.2, 9)
+    volume[9, 3, 3] = max(second_peak, 1.2)
+    volume[6, 6, 6] = below
+    table = assert_same(volume, MNI, 1.0, 0, True)
+    assert numbers_jump(table) == jumps
+    assert not numbers_jump(table.iloc[:0])

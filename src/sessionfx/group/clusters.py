@@ -159,6 +159,12 @@ def _peaks_on_mesh(space: Space, features: NDArray[np.intp], heights: NDArray[np
     return kept
 
 
+def numbers_jump(table: pd.DataFrame) -> bool:
+    """Whether numbers of clusters are left out, as where sub-peaks of positive ones are counted for negative ones."""
+    numbers = table["Cluster ID"].astype(str).str.rstrip(ascii_lowercase).astype(int)
+    return bool((numbers.diff() > 1).any())
+
+
 def with_intervals(table: pd.DataFrame, stat_map: StatMap[Any]) -> pd.DataFrame:
     """Add the effect at each peak, its standard error and the ends of its 95 % interval; an F test has no effect.
 

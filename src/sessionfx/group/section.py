@@ -15,7 +15,7 @@ from sessionfx.ask.contrasts import called
 from sessionfx.group.answer_files import PEAK_INTERVALS, AnswerFiles
 from sessionfx.group.answers import peak_of
 from sessionfx.group.calibrated import LIMITS
-from sessionfx.group.clusters import INTERVAL_COLUMNS, SIZES, places_of, sizes_of
+from sessionfx.group.clusters import INTERVAL_COLUMNS, SIZES, numbers_jump, places_of, sizes_of
 from sessionfx.group.coverage import coverage_text
 from sessionfx.group.evidence_tables import evidence_tables
 from sessionfx.group.files import absence_summary, answer_summary
@@ -361,6 +361,7 @@ def _question(
         "first": first.title if first else "",
         "clusters": _clusters(first, asked),
         "n_clusters": len(first.clusters) if first else 0,
+        "numbers_jump": first is not None and numbers_jump(first.clusters),
         "size_unit": _size_unit(first) if first else "",
         "sessions": pictures.sessions(),
         "regions": [region_section(regions, asked.question, found.files) for regions in found.regions.values()],
