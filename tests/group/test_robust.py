@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -286,41 +288,53 @@ def test_weights_at_each_voxel_are_kept_of_few_participants_only(
     assert found.n_below_half.max() >= 1
 
 
-def mean_by_huber(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def weights_of_a_mean(kind: MEstimator | Literal["trimmed"], values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Weights of one value per participant, written out."""
+    n = len(values)
+    if kind == "trimmed":
+        ranks = values.argsort().argsort()
+        return np.where((ranks >= n // 5) & (ranks < n - n // 5), 1.0, 0.0)
     mean = values.mean()
-    for _ in range(300):
-        residuals = (values - mean) / np.sqrt(1 - 1 / len(values))
-        weights = np.minimum(1, 1.345 / np.abs(residuals / (np.median(np.abs(residuals)) / 0.6745)))
-        mean = weights @ values / weights.sum()
+    for name in ("huber", kind):  # the bisquare begins where Huber's ends
+        for _ in range(300):
+            residuals = (values - mean) / np.sqrt(1 - 1 / n)
+            u = np.abs(residuals / (np.median(np.abs(residuals)) / 0.6745))
+            weights = np.minimum(1, 1.345 / u) if name == "huber" else np.clip(1 - (u / 4.685) ** 2, 0, None) ** 2
+            mean = weights @ values / weights.sum()
     return np.asarray(weights)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["summary-statistics", "marginal"])
-def test_voxels_that_some_maps_lack_have_the_weights_of_those_who_have_them(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*product(("summary-statistics", "marginal"), KINDS), ("summary-statistics", "trimmed")],
+)
+def test_voxels_that_some_maps_lack_have_the_weights_of_those_who_have_them(
+    name: str, kind: MEstimator | Literal["trimmed"]
+) -> None:
     study, rng = Study(everyone(18, 2)), np.random.default_rng(3)
     question, maps = study.question("mean"), study.maps(8, n_voxels=500)
     maps[4] += 6
     lacking = rng.choice(500, 75, replace=False)
-    plan, _ = study.answer(name, question, np.delete(maps, lacking, axis=1), robust="huber")
+    plan, _ = study.answer(name, question, np.delete(maps, lacking, axis=1), robust=kind)
     for voxel in lacking:
         maps[rng.choice(36, rng.integers(2, 15), replace=False), voxel] = np.nan
     stack = map_stacks.stack_of(study.layout, maps, np.ones((500, 1, 1), dtype=bool))
-    weigher = PatternPlan(plan, STRATEGIES[name], study.layout, question, GroupOptions(robust="huber"))
+    weigher = PatternPlan(plan, STRATEGIES[name], study.layout, question, GroupOptions(robust=kind))
     exact = weigher.participant_weights(maps, None)
     owners = np.array(study.layout.participants)
     labels = list(study.layout.unique_participants)
-    for voxel in range(500):
+    for voxel in [*lacking, *range(25)]:
         there = np.isfinite(maps[:, voxel])
         own = [label for label in labels if (there & (owners == label)).any()]
         y = maps[there, voxel]
         if name == "marginal":
             ratio = plan.working.ratio  # type: ignore[attr-defined]
             design = plan.design_matrix.to_numpy()[there]
-            expected = dense("huber", plan.contrast, design, owners[there], y, ratio)[2]
+            assert kind != "trimmed"
+            expected = dense(kind, plan.contrast, design, owners[there], y, ratio)[2]
         else:
-            expected = mean_by_huber(np.array([y[owners[there] == label].mean() for label in own]))
+            expected = weights_of_a_mean(kind, np.array([y[owners[there] == label].mean() for label in own]))
         at = [labels.index(label) for label in own]
         np.testing.assert_allclose(exact[at, voxel], expected, atol=1e-6)
         assert np.isnan(np.delete(exact[:, voxel], at)).all()
