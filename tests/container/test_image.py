@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -23,6 +22,7 @@ import pytest
 from isal import igzip
 
 import sessionfx
+from program import wait_until_sigterm_is_caught
 
 pytestmark = pytest.mark.container
 
@@ -411,17 +411,6 @@ def test_sigterm_is_heard_before_there_is_an_output_folder(
         assert int(image.command("wait", container).stdout) == TERMINATED
     finally:
         image.command("rm", "--force", container)
-
-
-def wait_until_sigterm_is_caught(pid: int) -> None:
-    """Wait for a process on this machine to have a handler of SIGTERM; see proc(5)."""
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-        if caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1:
-            return
-        time.sleep(0.005)
-    raise TimeoutError(pid)
 
 
 @pytest.mark.parametrize(

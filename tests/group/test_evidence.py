@@ -204,16 +204,11 @@ def test_covariance_is_positive_semidefinite_whatever_is_missing() -> None:
         assert np.linalg.eigvalsh(matrix).min() > -1e-12
 
 
-def test_without_sessions_there_is_nothing_to_say() -> None:
-    layout = MapLayout(("1", "2", "3"), ("", "", ""))
-    found, maps = gather_evidence(everywhere(layout, np.random.default_rng(12).normal(size=(3, N_VOXELS))), [])
-    assert found == Evidence(*(None,) * 5, n_complete=3, missingness=None, covariance=None)
-    assert not maps
-
-
-def test_one_session_is_like_none() -> None:
-    layout = MapLayout(("1", "2", "3"), ("a", "a", "a"))
-    found, maps = gather_evidence(everywhere(layout, np.random.default_rng(13).normal(size=(3, N_VOXELS))), ["a"])
+@pytest.mark.parametrize("session", ["", "a"])
+def test_without_two_sessions_there_is_nothing_to_say(session: str) -> None:
+    layout = MapLayout(("1", "2", "3"), (session,) * 3)
+    stack = everywhere(layout, np.random.default_rng(12).normal(size=(3, N_VOXELS)))
+    found, maps = gather_evidence(stack, [session] if session else [])
     assert found == Evidence(*(None,) * 5, n_complete=3, missingness=None, covariance=None)
     assert not maps
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 import sessionfx
 from calls import GroupCaller, redone, times
-from group_study import CONTRAST, SPACE, GroupStudy, make_study, read, strict_json
+from group_study import CONTRAST, SPACE, GroupStudy, make_study, read, sidecar_of, strict_json
 from hotelling import hotelling_t2
 from pages import text_of
 from sessionfx.cli import main
@@ -92,7 +92,7 @@ def test_maps_are_hotellings_t2_of_participants_who_have_both(study: GroupStudy,
 
 def test_sidecars_and_tables_say_what_was_tested(output: Path) -> None:
     path = place(output, "marginal", "F")
-    sidecar = strict_json(path.with_suffix("").with_suffix(".json"))
+    sidecar = sidecar_of(path)
     assert sidecar["Contrast"] == f"{CONTRAST}; second"
     assert sidecar["RowsContrast"] == ["a - b", "a - b"]  # as the maps' sidecars have it
     assert sidecar["DegreesOfFreedomNumerator"] == 2.0

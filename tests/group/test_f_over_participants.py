@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from scipy import stats
 from array_maps import MapsInMemory, estimate_in_blocks
 from array_study import Study, everyone
 from calls import GroupCaller
-from group_study import GroupStudy, group_map, group_path, make_study
+from group_study import GroupStudy, group_map, group_path, make_study, sidecar_of
 from pages import text_of
 from sessionfx.errors import NotEstimableError
 from sessionfx.group.participant_evidence import ValueCheck
@@ -207,7 +206,7 @@ def test_maps_tables_and_page_of_an_f_test_over_participants(
     found = group_map(output, "summaryStatistics", "F", **place)
     np.testing.assert_allclose(found, reference.statistic, rtol=1e-5)
     path = group_path(output, "marginal", "F", **place)
-    sidecar = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text(encoding="utf-8"))
+    sidecar = sidecar_of(path)
     assert sidecar["GroupContrast"] == "leiden - oslo; oslo - turin"
     assert sidecar["DegreesOfFreedomNumerator"] == 2.0
     assert not group_path(output, "mixed", "F", **place).exists()

@@ -14,7 +14,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -24,7 +23,19 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from calls import QUICK, GroupCaller, contents, redone, times
-from group_study import AFFINE, MISSING, SPACE, START, GroupStudy, group_map, group_path, make_study, read, strict_json
+from group_study import (
+    AFFINE,
+    MISSING,
+    SPACE,
+    START,
+    GroupStudy,
+    group_map,
+    group_path,
+    make_study,
+    read,
+    sidecar_of,
+    strict_json,
+)  # fmt: skip
 from other_user import AS_USER, USER, needs_another_user, reachable_folder
 from pages import text_of
 from sessionfx.cli import main
@@ -39,10 +50,6 @@ LABELS = {
 
 
 # Helpers ----------------------------------------------------------------------------------------------------
-
-
-def sidecar_of(path: Path) -> dict[str, Any]:
-    return strict_json(path.with_suffix("").with_suffix(".json"))
 
 
 def flat(study: GroupStudy) -> dict[tuple[str, str], NDArray[np.float64]]:
@@ -146,7 +153,7 @@ def test_every_default_strategy_answers_every_session_contrast(defaults: Path) -
     for path in (defaults / "group").glob("*_statmap.nii.gz"):
         assert np.isfinite(read(path)).all(), path.name
         assert np.allclose(nib.load(path).affine, AFFINE)
-        strict_json(path.with_name(path.name.replace(".nii.gz", ".json")))
+        sidecar_of(path)
 
 
 def test_fixed_effects_is_a_t_test_on_each_participants_combination(study: GroupStudy, defaults: Path) -> None:
@@ -290,7 +297,7 @@ def test_the_sidecar_names_every_group_that_has_a_working_covariance(
     asked = ("--covariates", "group", "--group-contrast", "patient - control", "--strategy", "marginal")
     assert call(study, tmp_path / "out", *asked, "--session-contrast", "mean").code == 0
     path = group_path(tmp_path / "out", "marginal", "effect", "mean", "patientMinusControl")
-    found = strict_json(path.with_name(path.name.replace(".nii.gz", ".json")))
+    found = sidecar_of(path)
     for field in ("WorkingCorrelationByGroup", "RelativeWorkingStandardDeviationByGroup"):
         assert found[field].keys() == {"group[control]", "group[patient]"}
 
@@ -634,12 +641,8 @@ def test_reruns_redo_what_changed_and_nothing_else(call: GroupCaller, tmp_path: 
     assert changed == {f"{START}_desc-calibration_metrics.tsv", *judged}, "what is judged reads the calibration"
 
     call.done(study, output, *asked, "--permutations", "21", "--random-seed", "1", "--calibrate", "60")
-    sidecar = (
-        group_path(output, "summaryStatistics", "p", covariate="age", desc="tfceFWE")
-        .with_suffix("")
-        .with_suffix(".json")
-    )
-    assert strict_json(sidecar)["NumberOfPermutations"] == 21
+    sidecar = sidecar_of(group_path(output, "summaryStatistics", "p", covariate="age", desc="tfceFWE"))
+    assert sidecar["NumberOfPermutations"] == 21
     before = times(output)
 
     table = pd.read_csv(study.raw / "participants.tsv", sep="\t")

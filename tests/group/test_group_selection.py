@@ -13,7 +13,7 @@ import pytest
 
 from bids_trees import filters_named_in
 from calls import QUICK, GroupCaller
-from group_study import GroupStudy, empty_study, group_map, group_path, read
+from group_study import GroupStudy, empty_study, group_map, group_path, read, sidecar_of
 from sessionfx.ask.session_contrasts import MOST_DEFAULT_DIFFERENCES, default_pairs
 from sessionfx.bids.first_level_maps import find_first_level_maps, select_maps
 from sessionfx.options import Selection
@@ -58,8 +58,7 @@ def mean_of(output: Path) -> float:
 
 
 def left_out(output: Path) -> dict[str, str]:
-    sidecar = Path(str(group_path(output, "summaryStatistics", "effect")).replace(".nii.gz", ".json"))
-    found = json.loads(sidecar.read_text())["LeftOutParticipants"]
+    found = sidecar_of(group_path(output, "summaryStatistics", "effect"))["LeftOutParticipants"]
     assert isinstance(found, dict)
     return found
 
@@ -282,8 +281,7 @@ def test_a_trend_has_the_sign_of_the_order_in_time(tmp_path: Path, call: GroupCa
     assert group_map(tmp_path / "out", "marginal", "effect", "linear").mean() == pytest.approx(1, abs=0.1)
     assert group_map(tmp_path / "out", "marginal", "effect", "sesPostMinusSesPre").mean() == pytest.approx(1, abs=0.1)
     assert "ses-pre, ses-post, ses-fu (from acq_time)" in called.error
-    sidecar = str(group_path(tmp_path / "out", "marginal", "effect", "linear")).replace(".nii.gz", ".json")
-    fields = json.loads(Path(sidecar).read_text())
+    fields = sidecar_of(group_path(tmp_path / "out", "marginal", "effect", "linear"))
     assert fields["SessionOrder"] == ["ses-pre", "ses-post", "ses-fu"]
     assert fields["SessionOrderSource"] == "acq_time"
     assert "ses-pre, ses-post, ses-fu (from: acq_time)" in (tmp_path / "out/group.html").read_text(encoding="utf-8")

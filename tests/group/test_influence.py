@@ -18,14 +18,31 @@ from pages import text_of
 from sessionfx.cli import main
 from sessionfx.execution import in_this_process
 from sessionfx.group import influence as module
-from sessionfx.group.influence import influence_of, most_influential_text, ranked
+from sessionfx.group.influence import Influence, influence_of, most_influential_text, ranked
 from sessionfx.group.strategies import blocks
-from sessionfx.group.strategies.base import GroupOptions
+from sessionfx.group.strategies.base import GroupOptions, Question
 from sessionfx.statistics.cluster_influence import ClustersLeftOut
 from sessionfx.statistics.influence import LeaveOneOut
 from sessionfx.statistics.ols import prepare_ols
 
 AGES = {"age": [float(age) for age in (20, 31, 25, 44, 38, 29, 51, 23, 35, 40, 27, 33)]}
+MISSING = np.arange(220).reshape(-1, 2) % 5 != 3  # who of 110 participants has which session
+
+
+class Answered:
+    """A question to a study, with its maps and the answer of one strategy, and what it would be without each."""
+
+    def __init__(
+        self, study: Study, question: Question, maps: NDArray[np.float64], name: str = "marginal", **options: str
+    ) -> None:
+        (self.answer,), answers = study.results(question, maps, (name,), **options)
+        self.question, self.options = question, GroupOptions(**options)
+        self.z, self.two_sided = answers[name].z, answers[name].two_sided
+        self.stack = stack_of(study.layout, maps, np.ones((maps.shape[1], 1, 1), dtype=bool))
+
+    def influence(self, threshold: float | None = None) -> Influence:
+        answer = self.answer if threshold is None else replace(self.answer, threshold=threshold)
+        return influence_of(answer, self.question, self.stack, self.options, in_this_process)
 
 
 @pytest.mark.parametrize("contrast", [(1.0, 0.0), (0.0, 1.0)])
@@ -70,15 +87,12 @@ CASES = [
 def test_the_table_is_that_of_studies_without_each(name: str, study: Study, contrast: str, group: str) -> None:
     question = study.question(contrast, group)
     maps = study.maps(3, n_voxels=60) + 0.5
-    (answer,), answers = study.results(question, maps, (name,))
-    stack = stack_of(study.layout, maps, np.ones((60, 1, 1), dtype=bool))
-    threshold = float(np.median(np.abs(answers[name].z)))
-    answer = replace(answer, threshold=threshold)
-    found = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    answered = Answered(study, question, maps, name)
+    z, two_sided, plan = answered.z, answered.two_sided, answered.answer.plan
+    threshold = float(np.median(np.abs(z)))
+    found = answered.influence(threshold)
     assert len(found.table) == len(study.layout.unique_participants)
-    z, two_sided = answers[name].z, answers[name].two_sided
     size = np.abs(z) if two_sided else z
-    plan = answer.plan
     assert plan is not None
     for row in found.table.iloc[::5].to_dict("records"):
         kept = [at for at, owner in enumerate(study.layout.participants) if owner != row["participant"]]
@@ -95,17 +109,13 @@ def test_the_table_is_that_of_studies_without_each(name: str, study: Study, cont
 
 def test_what_is_said_is_of_voxels_that_every_map_has() -> None:
     study = Study(everyone(12, 2))
-    question, maps = study.question("mean"), study.maps(3, n_voxels=60) + 0.5
-    (answer,), answers = study.results(question, maps, ("summary-statistics",))
-    size = np.abs(answers["summary-statistics"].z)
+    answered = Answered(study, study.question("mean"), study.maps(3, n_voxels=60) + 0.5, "summary-statistics")
+    size = np.abs(answered.z)
     highest, second = np.argsort(-size)[:2]
-    answer = replace(answer, threshold=float(size[second]))
-    stack = stack_of(study.layout, maps, np.ones((60, 1, 1), dtype=bool))
-    coverage = stack.coverage.copy()
-    coverage[highest] -= 1
-    found = influence_of(answer, question, replace(stack, coverage=coverage), GroupOptions(), in_this_process)
+    answered.stack.coverage[highest] -= 1
+    found = answered.influence(float(size[second]))
     assert found.n_above == 1
-    assert found.peak_z == pytest.approx(answers["summary-statistics"].z[second])
+    assert found.peak_z == pytest.approx(answered.z[second])
     assert found.note == "Counted at the 59 voxels that every map has, of 60 that are answered."
     assert "of 1 suprathreshold voxels" in most_influential_text(found)
 
@@ -137,12 +147,11 @@ def test_of_many_participants_the_table_is_that_of_fits_without_each(
 ) -> None:
     question, maps = study.question(contrast, group), study.maps(4, n_voxels=40) + np.linspace(-0.4, 0.4, 40)
     maps[np.array(study.layout.sessions) == "03"] += np.linspace(0.5, 0, 40)
-    (answer,), found = study.results(question, maps, ("marginal",))
-    answer = replace(answer, threshold=float(np.median(np.abs(found["marginal"].z))))
-    stack = stack_of(study.layout, maps, np.ones((40, 1, 1), dtype=bool))
-    quick = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    answered = Answered(study, question, maps)
+    threshold = float(np.median(np.abs(answered.z)))
+    quick = answered.influence(threshold)
     monkeypatch.setattr(module, "MOST_REFITTED", 130)
-    refitted = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    refitted = answered.influence(threshold)
     assert quick.table["participant"].tolist() == refitted.table["participant"].tolist()
     assert (quick.n_above, quick.peak_z, quick.note) == (refitted.n_above, refitted.peak_z, "")
     for column, close in {"peak_z": 0.02, "largest_change_of_z": 0.02, "n_lost": 0, "n_gained": 0}.items():
@@ -152,28 +161,24 @@ def test_of_many_participants_the_table_is_that_of_fits_without_each(
 
 @pytest.mark.slow
 def test_those_without_whom_the_design_is_another_are_planned_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = Study(np.arange(220).reshape(-1, 2) % 5 != 3)
-    question, maps = study.question("mean"), study.maps(4, n_voxels=20)
-    (answer,), _ = study.results(question, maps, ("marginal",))
-    stack = stack_of(study.layout, maps, np.ones((20, 1, 1), dtype=bool))
+    study = Study(MISSING)
+    answered = Answered(study, study.question("mean"), study.maps(4, n_voxels=20))
     monkeypatch.setattr(ClustersLeftOut, "without", lambda self, number: None)
-    planned = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    planned = answered.influence()
     monkeypatch.setattr(module, "MOST_REFITTED", 130)
-    refitted = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    refitted = answered.influence()
     pd.testing.assert_frame_equal(planned.table, refitted.table, rtol=1e-9)
 
 
 def test_of_many_participants_some_voxels_stand_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    study = Study(np.arange(220).reshape(-1, 2) % 5 != 3)
-    question, maps = study.question("mean"), study.maps(4, n_voxels=2000) + 0.2
+    study = Study(MISSING)
+    maps = study.maps(4, n_voxels=2000) + 0.2
     maps[0] += 30.0
-    (answer,), _ = study.results(question, maps, ("marginal",))
-    answer = replace(answer, threshold=2.0)
-    stack = stack_of(study.layout, maps, np.ones((2000, 1, 1), dtype=bool))
+    answered = Answered(study, study.question("mean"), maps)
     monkeypatch.setattr(module, "_FITTED", 10**9)
-    every = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    every = answered.influence(2.0)
     monkeypatch.setattr(module, "_FITTED", 400 * 110)
-    some = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    some = answered.influence(2.0)
     assert every.note == ""
     n_below = 2000 - some.n_above
     assert f"of {some.n_above:,} suprathreshold voxels and" in some.note and f"of {n_below:,} others" in some.note
@@ -189,14 +194,13 @@ def test_of_many_participants_some_voxels_stand_for_all(monkeypatch: pytest.Monk
 
 def test_of_many_participants_one_block_of_maps_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "VOXELS_PER_BLOCK", 1000)
-    study = Study(np.arange(220).reshape(-1, 2) % 5 != 3)
-    question, maps = study.question("mean"), study.maps(4, n_voxels=20_000)
-    (answer,), _ = study.results(question, maps, ("marginal",))
-    stack = stack_of(study.layout, maps, np.ones((20_000, 1, 1), dtype=bool))
+    study = Study(MISSING)
+    maps = study.maps(4, n_voxels=20_000)
+    answered = Answered(study, study.question("mean"), maps)
     monkeypatch.setattr(module, "_FITTED", 110 * 200)
     tracemalloc.start()
     try:
-        assert "counts scaled up" in influence_of(answer, question, stack, GroupOptions(), in_this_process).note
+        assert "counts scaled up" in answered.influence().note
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -210,11 +214,8 @@ def test_of_many_participants_one_block_of_maps_is_held_at_a_time(monkeypatch: p
 def test_of_many_participants_there_may_be_no_table_and_it_is_said_why(
     options: dict[str, str], measured: dict[str, NDArray[np.float64]], note: str
 ) -> None:
-    study = Study(np.arange(220).reshape(-1, 2) % 5 != 3, measured=measured)
-    question, maps = study.question("mean"), study.maps(4, n_voxels=20)
-    (answer,), _ = study.results(question, maps, ("marginal",), **options)
-    stack = stack_of(study.layout, maps, np.ones((20, 1, 1), dtype=bool))
-    found = influence_of(answer, question, stack, GroupOptions(**options), in_this_process)
+    study = Study(MISSING, measured=measured)
+    found = Answered(study, study.question("mean"), study.maps(4, n_voxels=20), **options).influence()
     assert not len(found.table)
     assert found.note == note
 
@@ -222,13 +223,11 @@ def test_of_many_participants_there_may_be_no_table_and_it_is_said_why(
 @pytest.mark.slow
 def test_a_change_adjusted_for_session_covariates_has_a_table_of_many(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = {"mood": np.random.default_rng(1).normal(size=(110, 2))}
-    study = Study(np.arange(220).reshape(-1, 2) % 5 != 3, measured=measured)
-    question, maps = study.question("ses-02 - ses-01"), study.maps(4, n_voxels=20)
-    (answer,), _ = study.results(question, maps, ("marginal",))
-    stack = stack_of(study.layout, maps, np.ones((20, 1, 1), dtype=bool))
-    quick = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    study = Study(MISSING, measured=measured)
+    answered = Answered(study, study.question("ses-02 - ses-01"), study.maps(4, n_voxels=20))
+    quick = answered.influence()
     monkeypatch.setattr(module, "MOST_REFITTED", 130)
-    refitted = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    refitted = answered.influence()
     np.testing.assert_allclose(quick.table["peak_z"], refitted.table["peak_z"], rtol=0, atol=0.02)
     assert quick.table["largest_change_of_z"].median() > 0.05
 
@@ -236,10 +235,7 @@ def test_a_change_adjusted_for_session_covariates_has_a_table_of_many(monkeypatc
 def test_where_voxels_are_many_some_stand_for_those_below_the_threshold(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_FITTED", 40 * 12)
     study = Study(np.arange(24).reshape(12, 2) % 7 != 3)
-    question, maps = study.question("mean"), study.maps(5, n_voxels=100)
-    (answer,), _ = study.results(question, maps, ("marginal",))
-    stack = stack_of(study.layout, maps, np.ones((100, 1, 1), dtype=bool))
-    found = influence_of(answer, question, stack, GroupOptions(), in_this_process)
+    found = Answered(study, study.question("mean"), study.maps(5, n_voxels=100)).influence()
     assert "one of every" in found.note
     assert len(found.table) == 12
 

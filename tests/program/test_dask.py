@@ -324,19 +324,19 @@ def test_sigterm_ends_the_call_with_a_code_of_its_own(cluster: Any, dataset: Pat
 # in words
 
 
-def test_scheduler_without_dask_is_refused(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main([*arguments(dataset, tmp_path / "out"), "--scheduler", "tcp://127.0.0.1:8786"]) == 2
-    assert "--scheduler needs --executor dask" in capfd.readouterr().err
-
-
-def test_dask_without_scheduler_is_refused(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main([*arguments(dataset, tmp_path / "out"), "--executor", "dask"]) == 2
-    assert "--executor dask needs --scheduler" in capfd.readouterr().err
-
-
-def test_what_is_no_address_is_refused(dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main([*arguments(dataset, tmp_path / "out"), *on_dask("headnode")]) == 2
-    assert "'headnode' is neither slurm nor an address" in capfd.readouterr().err
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--scheduler", "tcp://127.0.0.1:8786"], "--scheduler needs --executor dask"),
+        (["--executor", "dask"], "--executor dask needs --scheduler"),
+        (on_dask("headnode"), "'headnode' is neither slurm nor an address"),
+    ],
+)
+def test_options_that_name_no_scheduler_or_no_dask_are_refused(
+    options: list[str], said: str, dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*arguments(dataset, tmp_path / "out"), *options]) == 2
+    assert said in capfd.readouterr().err
 
 
 def test_absent_extra_is_named_with_its_command(

@@ -719,14 +719,6 @@ def test_what_is_removed_and_not_made_anew_is_said_beforehand(
     assert not gone.exists()
 
 
-def test_maps_of_strategies_that_are_not_asked_for_stay(dataset: Path, output: Path) -> None:
-    options = ("--session-contrast", "mean", "--strategy", "marginal", "--no-report")
-    maps = {path: path.read_bytes() for path in (output / "group").glob("*_sessions-mean_strategy-*_statmap.nii.gz")}
-    assert any("marginal" not in path.name for path in maps)
-    assert analyse(dataset, output, *options, levels=("group",)) == 0
-    assert {path: path.read_bytes() for path in maps} == maps
-
-
 def test_a_participants_folder_that_is_a_link_stops_that_participant_before_it_is_fitted(
     dataset: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

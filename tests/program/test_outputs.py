@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from group_study import sidecar_of
 from program import CONTRAST, run_command
 from sessionfx.bids.names import (
     ENTITY_ORDER,
@@ -45,10 +46,6 @@ def path_of(output: Path, sub: str, stat: str, *, ses: str = "", sessions: str =
     asked = f"_sessions-{sessions}" if sessions else ""
     name = f"{start}_task-stroop_space-{SPACE}_contrast-{LABEL}{asked}_stat-{stat}_desc-fixedEffects_statmap.nii.gz"
     return output / f"sub-{sub}" / (f"ses-{ses}" if ses else "") / "func" / name
-
-
-def sidecar_of(path: Path) -> dict[str, Any]:
-    return json.loads(path.with_suffix("").with_suffix(".json").read_text())
 
 
 def group_map(output: Path, strategy: str, stat: str, sessions: str = "mean") -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import units_of_work as work
-from program import CONTRAST, simulated
+from program import CONTRAST, simulated, wait_until_sigterm_is_caught
 from sessionfx import errors
 from sessionfx.cli import main, parse_options
 from sessionfx.execution import LocalExecutor, in_threads, load_ahead, progress, progress_bar, show_progress
@@ -125,16 +125,6 @@ def test_warnings_as_errors_change_nothing(dataset: Path, tmp_path: Path) -> Non
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 
-def wait_until_signals_are_heard(pid: int) -> None:
-    """Wait for the program's first line: what is before it is Python's."""
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline:
-        caught = re.search(r"SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text())
-        if caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1:
-            return
-        time.sleep(0.002)
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 @pytest.mark.parametrize("number", SIGNALS)
@@ -145,7 +135,7 @@ def test_a_signal_at_any_moment_ends_without_a_traceback(number: signal.Signals,
         running = subprocess.Popen(
             [*map(str, command), "--force", "--nprocs", "2"], stderr=subprocess.PIPE, text=True, start_new_session=True
         )
-        wait_until_signals_are_heard(running.pid)
+        wait_until_sigterm_is_caught(running.pid)  # by the program's first line: what is before it is Python's
         time.sleep(delay)
         os.killpg(running.pid, number)
         _, said = running.communicate(timeout=300)

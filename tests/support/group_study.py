@@ -179,7 +179,12 @@ def group_map(*place: Any, **entities: Any) -> NDArray[np.float64]:
     return read(group_path(*place, **entities)).ravel()
 
 
-def strict_json(path: Path) -> dict[str, object]:
+def sidecar_of(image: Path) -> dict[str, Any]:
+    """Read the JSON beside an image."""
+    return strict_json(image.with_name(image.name.replace(".nii.gz", ".json")))
+
+
+def strict_json(path: Path) -> dict[str, Any]:
     """Read JSON as the standard has it, which knows no NaN."""
 
     def refuse(constant: str) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,17 @@ def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Run `python -m sessionfx` with these arguments."""
     command = [sys.executable, "-m", "sessionfx", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+
+def wait_until_sigterm_is_caught(pid: int) -> None:
+    """Wait for a process on this machine to have a handler of SIGTERM; see proc(5)."""
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline:
+        caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        if caught and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.002)
+    raise TimeoutError(pid)
 
 
 def bosh(*arguments: object, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:

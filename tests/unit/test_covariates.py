@@ -65,9 +65,10 @@ def read(root: Path, columns: Mapping[str, Sequence[str]], levels: Levels | None
     return read_covariates(root, layout_of(len(next(iter(columns.values())))), list(columns))
 
 
-def coded(**columns: Sequence[float] | Sequence[str]) -> Covariates:
+def coded(interactions: Sequence[tuple[str, str]] = (), /, **columns: Sequence[float] | Sequence[str]) -> Covariates:
     n_participants = len(next(iter(columns.values())))
-    return code_covariates([f"{index + 1:02d}" for index in range(n_participants)], columns)
+    labels = [f"{index + 1:02d}" for index in range(n_participants)]
+    return code_covariates(labels, columns, interactions=interactions)
 
 
 def asked(specification: str, covariates: Covariates) -> GroupContrast:
@@ -75,8 +76,10 @@ def asked(specification: str, covariates: Covariates) -> GroupContrast:
     return contrast
 
 
-def estimated(contrast: GroupContrast, covariates: Covariates, values: NDArray[np.float64]) -> float:
+def estimated(contrast: GroupContrast | str, covariates: Covariates, values: NDArray[np.float64]) -> float:
     """A group contrast of one value per participant, by OLS on the intercept and the columns."""
+    if isinstance(contrast, str):
+        contrast = asked(contrast, covariates)
     design = np.column_stack([np.ones(len(covariates.participants)), covariates.values])
     return float(fit_ols(values[:, None], design, np.array(contrast.weights)).effect[0])
 
@@ -207,25 +210,14 @@ def test_contrasts_of_levels_are_those_of_the_group_means(grouping: tuple[str, .
 def test_the_intercept_counts_levels_alike_however_many_participants_they_have() -> None:
     covariates = coded(group=("a",) * 4 + ("b",) * 2)
     values = np.array([1.0, 1, 1, 1, 4, 4])
-    assert estimated(asked("intercept", covariates), covariates, values) == pytest.approx(2.5)
+    assert estimated("intercept", covariates, values) == pytest.approx(2.5)
     assert any("each level counting the same" in warning for warning in covariates.warnings)
 
 
 def test_a_numeric_covariate_is_its_slope_with_the_others_held() -> None:
     values = 3 + 0.5 * np.array(AGES) + np.array([{"control": 0, "patient": 2, "relative": -1}[g] for g in GROUPS])
-    assert estimated(asked("age", PATIENTS), PATIENTS, values) == pytest.approx(0.5)
-    assert estimated(asked("patient - control", PATIENTS), PATIENTS, values) == pytest.approx(2)
-
-
-def interacting(pair: tuple[str, str], **values: Sequence[float] | Sequence[str]) -> Covariates:
-    n_participants = len(next(iter(values.values())))
-    return code_covariates([f"{index:02d}" for index in range(n_participants)], values, interactions=[pair])
-
-
-def estimate_of(text: str, covariates: Covariates, outcome: NDArray[np.float64]) -> float:
-    (contrast,) = resolve_group_contrasts([text], covariates)
-    design = np.column_stack([np.ones(len(outcome)), covariates.values])
-    return float(np.array(contrast.weights) @ np.linalg.lstsq(design, outcome, rcond=None)[0])
+    assert estimated("age", PATIENTS, values) == pytest.approx(0.5)
+    assert estimated("patient - control", PATIENTS, values) == pytest.approx(2)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -233,21 +225,21 @@ def test_slopes_of_an_interaction_are_those_within_each_group(turned: bool) -> N
     rng = np.random.default_rng(3)
     group, age = rng.permutation(np.repeat(["control", "patient", "relative"], [8, 9, 7])), rng.uniform(20, 60, 24)
     outcome = rng.normal(size=24)
-    covariates = interacting(("age", "group") if turned else ("group", "age"), group=group.tolist(), age=age)
+    covariates = coded([("age", "group") if turned else ("group", "age")], group=group.tolist(), age=age)
     slope = {name: np.polyfit(age[group == name], outcome[group == name], 1)[0] for name in set(group)}
     level = {name: np.polyval(np.polyfit(age[group == name], outcome[group == name], 1), age.mean()) for name in slope}
 
     def of(name: str) -> str:
         return f"age:{name}" if turned else f"{name}:age"
 
-    assert estimate_of(of("patient"), covariates, outcome) == pytest.approx(slope["patient"], rel=1e-9)
+    assert estimated(of("patient"), covariates, outcome) == pytest.approx(slope["patient"], rel=1e-9)
     difference = f"{of('patient')} - {of('control')}"
-    assert estimate_of(difference, covariates, outcome) == pytest.approx(slope["patient"] - slope["control"], rel=1e-9)
-    assert estimate_of("age", covariates, outcome) == pytest.approx(np.mean(list(slope.values())), rel=1e-9)
+    assert estimated(difference, covariates, outcome) == pytest.approx(slope["patient"] - slope["control"], rel=1e-9)
+    assert estimated("age", covariates, outcome) == pytest.approx(np.mean(list(slope.values())), rel=1e-9)
     # of the groups themselves: at the mean age
-    found = estimate_of("patient - relative", covariates, outcome)
+    found = estimated("patient - relative", covariates, outcome)
     assert found == pytest.approx(level["patient"] - level["relative"], rel=1e-9)
-    assert estimate_of("intercept", covariates, outcome) == pytest.approx(np.mean(list(level.values())), rel=1e-9)
+    assert estimated("intercept", covariates, outcome) == pytest.approx(np.mean(list(level.values())), rel=1e-9)
     asked = resolve_group_contrasts([], covariates)
     assert [contrast.text for contrast in asked][-3:] == [
         f"{of(later)} - {of(earlier)}"
@@ -260,14 +252,14 @@ def test_an_interaction_of_groups_is_a_difference_of_differences_of_cells() -> N
     rng = np.random.default_rng(4)
     group, drug = np.repeat(["c", "p"], 12), np.tile(["a", "b", "d"], 8)
     outcome = rng.normal(size=24)
-    covariates = interacting(("group", "drug"), group=group.tolist(), drug=drug.tolist())
+    covariates = coded([("group", "drug")], group=group.tolist(), drug=drug.tolist())
     mean = {(g, d): outcome[(group == g) & (drug == d)].mean() for g in "cp" for d in "abd"}
     asked = resolve_group_contrasts([], covariates)
     assert [contrast.text for contrast in asked][-3] == "p:b - p:a - c:b + c:a"
     expected = mean["p", "b"] - mean["p", "a"] - mean["c", "b"] + mean["c", "a"]
-    assert estimate_of("p:b - p:a - c:b + c:a", covariates, outcome) == pytest.approx(expected, rel=1e-9)
-    assert estimate_of("group[p]:drug[d]", covariates, outcome) == pytest.approx(mean["p", "d"], rel=1e-9)
-    assert estimate_of("p - c", covariates, outcome) == pytest.approx(
+    assert estimated("p:b - p:a - c:b + c:a", covariates, outcome) == pytest.approx(expected, rel=1e-9)
+    assert estimated("group[p]:drug[d]", covariates, outcome) == pytest.approx(mean["p", "d"], rel=1e-9)
+    assert estimated("p - c", covariates, outcome) == pytest.approx(
         np.mean([mean["p", d] - mean["c", d] for d in "abd"]), rel=1e-9
     )
 
@@ -275,12 +267,12 @@ def test_an_interaction_of_groups_is_a_difference_of_differences_of_cells() -> N
 def test_an_interaction_of_numbers_is_a_numeric_covariate() -> None:
     rng = np.random.default_rng(5)
     age, score, outcome = rng.uniform(20, 60, 24), rng.normal(size=24), rng.normal(size=24)
-    covariates = interacting(("age", "score"), age=age, score=score)
+    covariates = coded([("age", "score")], age=age, score=score)
     centred = np.column_stack([age - age.mean(), score - score.mean()])
     design = np.column_stack([np.ones(24), centred, centred.prod(axis=1)])
     expected = np.linalg.lstsq(design, outcome, rcond=None)[0]
     for text, value in zip(("intercept", "age", "score", "age:score"), expected, strict=True):
-        assert estimate_of(text, covariates, outcome) == pytest.approx(value, rel=1e-9)
+        assert estimated(text, covariates, outcome) == pytest.approx(value, rel=1e-9)
     assert [contrast.text for contrast in resolve_group_contrasts([], covariates)][-1] == "age:score"
 
 
@@ -511,9 +503,8 @@ def test_a_name_for_files_can_be_given() -> None:
 def test_a_design_without_an_answer_is_refused_by_name(
     columns: dict[str, Sequence[float] | Sequence[str]], message: str
 ) -> None:
-    n_participants = len(next(iter(columns.values())))
     with pytest.raises(LevelError, match=message):
-        code_covariates([str(index) for index in range(n_participants)], columns)
+        coded(**columns)
 
 
 @pytest.mark.parametrize("number", [5.0, 0.0])

@@ -13,7 +13,7 @@ from scipy import integrate, special, stats
 
 from array_study import Study, everyone, patients
 from calls import GroupCaller, redone, times
-from group_study import GroupStudy, group_map, group_path, make_study, read, strict_json
+from group_study import GroupStudy, group_map, group_path, make_study, read, sidecar_of
 from pages import text_of
 from sessionfx.cli import parse_options
 from sessionfx.errors import NotEstimableError
@@ -321,7 +321,7 @@ def test_program_writes_maps_mask_sidecars_table_and_page(study: GroupStudy, cal
     mask_path = path.with_name(path.name.replace("_stat-z", "").replace("_statmap", "_mask"))
     assert np.array_equal(read(mask_path).ravel() == 1, tests.mask)
     assert 0 < tests.mask.sum() < tests.mask.size
-    sidecar = strict_json(path.with_name(path.name.replace(".nii.gz", ".json")))
+    sidecar = sidecar_of(path)
     assert sidecar["EquivalenceBound"] == 0.9
     assert sidecar["EquivalenceBoundUnits"] == "percent signal change"
     assert sidecar["Threshold"] == pytest.approx(tests.threshold)
@@ -330,7 +330,7 @@ def test_program_writes_maps_mask_sidecars_table_and_page(study: GroupStudy, cal
     found = group_map(out, "summaryStatistics", "log10BF10")
     np.testing.assert_allclose(found, bayes_factors(t, 11, 12).log10, rtol=1e-4, atol=1e-5)
     path = group_path(out, "summaryStatistics", "log10BF10")
-    sidecar = strict_json(path.with_name(path.name.replace(".nii.gz", ".json")))
+    sidecar = sidecar_of(path)
     assert (sidecar["PriorScale"], sidecar["EffectiveSampleSize"], sidecar["DegreesOfFreedom"]) == (
         pytest.approx(MEDIUM_SCALE), pytest.approx(12), 11.0,
     )  # fmt: skip
@@ -391,7 +391,7 @@ def test_covariate_says_in_which_units_the_bound_is(study: GroupStudy, call: Gro
     )  # fmt: skip
     for statistic, desc in (("z", "equivalence"), ("log10BF10", None)):
         path = group_path(out, "summaryStatistics", statistic, covariate="age", desc=desc)
-        sidecar = strict_json(path.with_name(path.name.replace(".nii.gz", ".json")))
+        sidecar = sidecar_of(path)
         if desc:
             assert sidecar["EquivalenceBoundUnits"] == "percent signal change per unit of 'age'"
         else:

@@ -151,8 +151,11 @@ def test_rank_and_columns_do_not_depend_on_units(seed: int) -> None:
     for copied in rng.choice(8, size=3, replace=False):
         design[:, copied] = design @ (rng.integers(-2, 3, size=8) * (np.arange(8) != copied))
     scaled = design * 10.0 ** rng.uniform(-9, 9, size=8)
-    assert independent_columns(scaled) == independent_columns(design)
-    assert rank_of(scaled) == np.linalg.matrix_rank(design)
+    kept = independent_columns(scaled)
+    assert kept == independent_columns(design)
+    assert rank_of(scaled) == rank_of(scaled[:, kept]) == len(kept) == np.linalg.matrix_rank(design)
+    within = scaled @ pseudo_inverse(scaled) @ scaled
+    np.testing.assert_allclose(within, scaled, rtol=1e-6, atol=1e-7 * np.abs(scaled).max())
 
 
 def test_more_columns_than_rows_and_no_columns_have_a_rank() -> None:

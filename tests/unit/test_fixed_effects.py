@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 import program
+from group_study import sidecar_of
 from program import simulated
 from sessionfx.bids.names import STATISTICS
 from sessionfx.bids.stat_maps import read_estimate
@@ -201,7 +202,7 @@ def test_t_z_and_p_on_disk_follow_from_the_dof_beside_them(output: Path, start: 
 def test_a_session_is_read_back_with_the_dof_of_each_voxel(output: Path) -> None:
     found = read_estimate(*(path_of(output, SESSION_START, stat) for stat in ("effect", "variance", "dof")))
     np.testing.assert_array_equal(found.estimate.dof, values_of(output, SESSION_START)["dof"])
-    sidecar = json.loads(str(path_of(output, SESSION_START, "effect").with_suffix("").with_suffix(".json").read_text()))
+    sidecar = sidecar_of(path_of(output, SESSION_START, "effect"))
     assert sidecar["DegreesOfFreedom"] == found.estimate.typical_dof
 
 
@@ -230,7 +231,7 @@ def test_sum_on_request_changes_dof_p_and_z_only_and_leaves_no_map_of_dof(
         for stat in STATISTICS:
             here, there = (np.asarray(nib.load(path_of(root, start, stat)).dataobj) for root in (folder, output))
             assert np.array_equal(here, there) == (stat in ("effect", "variance", "t"))
-        sidecar = json.loads(path_of(folder, start, "t").with_suffix("").with_suffix(".json").read_text())
+        sidecar = sidecar_of(path_of(folder, start, "t"))
         assert sidecar["DegreesOfFreedom"] == sum(sidecar["InputDegreesOfFreedom"])
         assert sidecar["DegreesOfFreedomMethod"] == "sum of inputs"
     analyse(dataset, folder)

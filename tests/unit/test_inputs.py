@@ -158,12 +158,6 @@ def test_confounds_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         read_confounds(path, ["words"], N_VOLUMES)
 
 
-def test_tabs_at_the_ends_of_confound_rows_do_not_shift_columns(tmp_path: Path) -> None:
-    path = tmp_path / "confounds.tsv"
-    path.write_text("a\tb\n" + "".join(f"{row}\t{row + 100}\t\n" for row in range(3)))
-    assert read_confounds(path, ["a"], 3).table["a"].tolist() == [0.0, 1.0, 2.0]
-
-
 # Images -----------------------------------------------------------------------------------------------------
 
 SHAPE = (6, 7, 5)

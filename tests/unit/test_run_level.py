@@ -18,8 +18,7 @@ from sessionfx.options import FirstLevelModel as Model
 from sessionfx.options import Selection
 from sessionfx.participant.glm import fit_run
 from sessionfx.participant.run import FittedRun, analyse_run
-from sessionfx.statistics.estimates import Estimate, t_to_z
-from sessionfx.statistics.fixed_effects import average
+from sessionfx.statistics.estimates import t_to_z
 
 CONTRAST = parse_contrast("incongruent - congruent")
 TOLERANCE = 1e-5
@@ -152,15 +151,3 @@ def test_estimable_contrast_survives_collinear_conditions() -> None:
     # β_a1 + β_a2 − β_b of the copied design is β_a − β_b of the reduced one
     np.testing.assert_allclose(both.effect, reduced.effect, rtol=1e-9)
     np.testing.assert_allclose(both.variance, reduced.variance, rtol=1e-9)
-
-
-def test_average_of_runs_equals_closed_form() -> None:
-    rng = np.random.default_rng(3)
-    inputs = [Estimate(rng.normal(size=9), rng.uniform(0.1, 2, size=9), 40.0 + i) for i in range(3)]
-    effects, variances = (np.array([getattr(run, name) for run in inputs]) for name in ("effect", "variance"))
-    weights = {"equal": np.full((3, 9), 1 / 3), "precision": 1 / variances / (1 / variances).sum(axis=0)}
-    for weighting, weight in weights.items():
-        found = average(inputs, weighting)
-        np.testing.assert_allclose(found.effect, (weight * effects).sum(axis=0))
-        np.testing.assert_allclose(found.variance, (weight**2 * variances).sum(axis=0))
-        assert average(inputs, weighting, "sum").dof == 123
