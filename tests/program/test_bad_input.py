@@ -443,6 +443,12 @@ def test_a_participant_without_any_preprocessed_run_is_named_as_left_out(study: 
     assert named in study.call("--dry-run").error
 
 
+def test_a_participant_who_was_not_preprocessed_is_named_as_left_out(study: Study) -> None:
+    shutil.rmtree(study.fmriprep / "sub-02")
+    named = "Without a preprocessed run of task stroop in this selection, and left out: sub-02.\n"
+    assert named in study.call("--dry-run").error
+
+
 def test_events_of_the_derivatives_are_used_and_said_in_the_log(study: Study) -> None:
     events = study.root / "sub-01/ses-01/func" / f"{RUN}_events.tsv"
     events.rename(study.fmriprep / "sub-01/ses-01/func" / events.name)

@@ -159,3 +159,13 @@ def test_participants_and_sessions_without_one_of_the_tasks_are_named(
     assert set(maps_of(tmp_path / "out", OVER, "over", "effect")) == {
         "sub-01_ses-test", "sub-02_ses-test", "sub-02_ses-retest"
     }  # fmt: skip
+
+
+def test_what_is_to_be_said_of_the_files_of_a_task_is_said_of_a_contrast_over_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = ds114(tmp_path / "bids")
+    image = next((root / "derivatives").rglob("sub-02_ses-test_task-linebisection*bold.nii.gz"))
+    image.with_name(image.name.replace("_space-", "_run-one_more-_space-")).touch()
+    assert call(root, tmp_path / "out", "participant", "--contrast", "over=Finger - Correct", "--dry-run") == 0
+    assert "not named as BIDS names files" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -186,3 +187,46 @@ def test_a_file_that_names_another_session_than_its_folder_counts_by_its_name(tm
     selection = select_among(tmp_path, [image("", ses="1"), image("", ses="2"), astray])
     assert selection.sessions == ("1", "2", "3")
     assert [run.session for run in selection.runs["01"]] == ["1", "2", "3"]
+
+
+RAW = "sub-01/ses-{ses}/func/sub-01_ses-{ses}_task-t{entities}_bold.nii.gz"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        [RAW.format(ses=2, entities="_run-02")],
+        [image("_run-2", ses="2", space="_space-T1w")],
+        [image("_run-2", ses="2", desc="denoised")],
+        [
+            RAW.format(ses=2, entities=f"_run-02_echo-{echo}_part-{part}")
+            for echo in (1, 2)
+            for part in ("mag", "phase")
+        ],
+    ],
+    ids=["raw", "other space", "other desc", "raw versions"],
+)
+def test_a_run_without_an_image_among_those_chosen_is_named(tmp_path: Path, files: list[str]) -> None:
+    there = [image("_run-1"), image("_run-2"), image("_run-1", ses="2")]
+    raw = [RAW.format(ses=1, entities="_run-01"), RAW.format(ses=1, entities="_run-02_echo-1")]
+    (warning,) = select_among(tmp_path, [*there, *raw, *files]).warnings
+    named = re.fullmatch("1 run without a preprocessed image in this selection, and left out: (.*)[.]", warning)
+    assert named is not None
+    assert named[1] in ("sub-01_ses-2_task-t_run-2", "sub-01_ses-2_task-t_run-02")
+
+
+@pytest.mark.parametrize(
+    ("bold_filter", "options"),
+    [({"run": 1}, {}), ({"run": [1]}, {}), (None, {"run_label": ("1",)}), ({"reconstruction": None}, {})],
+)
+def test_a_run_that_is_not_asked_for_is_not_named(
+    tmp_path: Path, bold_filter: dict[str, object] | None, options: dict[str, Any]
+) -> None:
+    entities = "_rec-norm_run-02" if bold_filter == {"reconstruction": None} else "_run-02"
+    files = [image("_run-1"), image("_run-1", ses="2"), RAW.format(ses=2, entities=entities)]
+    assert not select_among(tmp_path, files, bold_filter, **options).warnings
+
+
+def test_a_preprocessed_image_that_names_fewer_entities_stands_for_its_acquisition(tmp_path: Path) -> None:
+    raw = [RAW.format(ses=1, entities=f"_acq-mb_dir-AP_run-0{run}") for run in (1, 2)]
+    assert not select_among(tmp_path, [image("_run-1"), image("_run-2"), *raw]).warnings

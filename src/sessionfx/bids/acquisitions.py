@@ -83,6 +83,26 @@ def one_per_acquisition(
     return chosen, [*_warnings(chosen, bold_filter), *_mixtures(chosen, bold_filter)]
 
 
+def acquisitions_without(chosen: Iterable[IndexedFile], there: Iterable[IndexedFile]) -> list[str]:
+    """Name acquisitions that none of the chosen files is of, of participants who have chosen files.
+
+    A program that preprocesses may leave entities out of names: those that one of the two names lacks tell nothing.
+    """
+    stands_for: dict[str, list[tuple[tuple[str, str], ...]]] = {}
+    for file in chosen:
+        stands_for.setdefault(file.entities["sub"], []).append(_acquisition(file))
+    without: dict[tuple[tuple[str, str], ...], str] = {}
+    for file in there:
+        of_participant = stands_for.get(file.entities["sub"], [])
+        own = dict(_acquisition(file))
+        if of_participant and not any(
+            all(own.get(key, label) == label for key, label in other) for other in of_participant
+        ):
+            kept = {key: label for key, label in acquired_entities(file.entities).items() if key in own}
+            without.setdefault(_acquisition(file), entity_string(kept))
+    return sorted(without.values(), key=natural_key)
+
+
 def _same_run(first: IndexedFile, second: IndexedFile) -> DatasetError:
     if first.root != second.root:
         remedy = "Name one derivative folder with --derivatives."

@@ -14,13 +14,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from sessionfx.bids.acquisitions import DEFAULT_BOLD_FILTER, acquired_entities, one_per_acquisition
+from sessionfx.bids.acquisitions import (
+    DEFAULT_BOLD_FILTER,
+    acquired_entities,
+    acquisitions_without,
+    one_per_acquisition,
+)
 from sessionfx.bids.choosing import RUNS, check_labels, choose_entities, matches_filter, of_each_task, read_filters
 from sessionfx.bids.dataset import Dataset, IndexedFile, indexed_file, participants_of, subfolders
 from sessionfx.bids.meshes import MeshFiles, find_meshes
 from sessionfx.bids.names import (
     DERIVATIVE_ENTITIES,
     GIFTI,
+    LONG_NAMES,
     OLD_SUFFIXES,
     SURFACE_SERIES,
     WITHOUT,
@@ -31,13 +37,18 @@ from sessionfx.bids.reading import UnreadableFileError, list_folder, read_json_o
 from sessionfx.bids.session_order import SessionOrder, order_sessions
 from sessionfx.errors import CommandLineError, DatasetError, NothingMatchesError
 from sessionfx.options import Selection
-from sessionfx.wording import listed, natural_key
+from sessionfx.wording import counted, listed, natural_key
 
 IMAGE_EXTENSIONS = (".nii.gz", ".nii")
 _SERIES_ENDINGS = (
     *(f"_bold{extension}" for extension in (*IMAGE_EXTENSIONS, *SURFACE_SERIES)),
     *(f"_{suffix}.func.gii" for suffix in OLD_SUFFIXES),
 )
+# Names in filters of what acquired images do not have
+_OF_PREPROCESSED = {
+    *("suffix", "extension", *DERIVATIVE_ENTITIES),
+    *(LONG_NAMES.get(key, key) for key in DERIVATIVE_ENTITIES),
+}
 
 
 class _Companion(NamedTuple):
@@ -192,6 +203,7 @@ def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
         file for file in chosen if not numbers or comparable_label("run", file.entities.get("run", "")) in numbers
     ]
     chosen, warnings = one_per_acquisition(chosen, bold_filter)
+    warnings += _left_out(chosen, dataset, options, bold_filter, entities["task"])
     order = order_sessions(sessions, wanted, dataset.raw)
     place = {label: number for number, label in enumerate(order.labels)}
     gatherer = _Gatherer(dataset, read_filters(options.bids_filter_file))
@@ -320,6 +332,34 @@ def _with_other_hemisphere(run: RunInputs, paths: Collection[Path]) -> RunInputs
         f"{'L' if is_left else 'R'} analyses that one alone"
     )
     return replace(run, problem=run.problem or alone)
+
+
+def _left_out(
+    chosen: Sequence[IndexedFile],
+    dataset: Dataset,
+    options: Selection,
+    bold_filter: Mapping[str, Any],
+    task: str | None,
+) -> list[str]:
+    """Name the runs that are asked for and have no image among those chosen: not preprocessed, or to other spaces."""
+    of_acquired = {name: wanted for name, wanted in bold_filter.items() if name not in _OF_PREPROCESSED}
+    numbers = {comparable_label("run", label) for label in options.run_label}
+    there = [
+        file
+        for file in (*dataset.raw_files, *dataset.derivative_files)
+        if _is_image(file)
+        and "sub" in file.entities
+        and file.entities.get("task") == task
+        and (not options.session_label or file.entities.get("ses") in options.session_label)
+        and (not numbers or comparable_label("run", file.entities.get("run", "")) in numbers)
+        and matches_filter(file, of_acquired)
+    ]
+    names = acquisitions_without(chosen, there)
+    if not names:
+        return []
+    return [
+        f"{counted(len(names), 'run')} without a preprocessed image in this selection, and left out: {listed(names)}."
+    ]
 
 
 def _unnamed(dataset: Dataset) -> list[str]:

@@ -183,7 +183,7 @@ def _prepare(
     files = [path for task in asked for run in selections[task].every_run for path in run.files]
     sources = [root for root in roots if any(path.is_relative_to(root) for path in files)]
     return [
-        (selections[task], _analysis(options, raw, sources, selections[task], own, known))
+        (selections[task], _analysis(options, raw, sources, selections[task], own, [raw, *roots]))
         for task, own in asked.items()
     ]
 
@@ -194,10 +194,10 @@ def _analysis(
     sources: Sequence[Path],
     selection: RunSelection,
     contrasts: Sequence[Contrast],
-    known: Sequence[str],
+    roots: Sequence[Path],
 ) -> ParticipantAnalysis:
-    """Put together what all participants (`known` are all there are) share in the analysis of one task."""
-    wanted = options.selection.participant_label or known
+    """Put together what all participants (of the datasets `roots`) share in the analysis of one task."""
+    wanted = options.selection.participant_label or participants_with_runs(roots)
     absent = [f"sub-{label}" for label in wanted if label not in selection.runs]
     if absent:
         task = selection.entities["task"]

@@ -96,11 +96,11 @@ def select_over_tasks(parts: Mapping[str, RunSelection]) -> RunSelection:
         raise CommandLineError(
             f"No participant has runs of the tasks {joined([*parts])} in one session, as a contrast over them needs."
         )
-    warnings = (
-        (f"Of task {task}, without runs of the other task in the same session, and left out: "
-         f"{listed(dropped, most=_RUNS_NAMED)}.",)
-        if dropped else ()
-    )  # fmt: skip
+    of_parts = [warning for selection in parts.values() for warning in selection.warnings]
+    if dropped:
+        names = listed(dropped, most=_RUNS_NAMED)
+        of_parts.append(f"Of task {task}, without runs of the other task in the same session, and left out: {names}.")
+    warnings = tuple(dict.fromkeys(of_parts))
     return RunSelection(
         {**first.entities, "task": task}, replace(first.order, labels=tuple(shared), warnings=()), runs, warnings
     )
