@@ -105,6 +105,13 @@ def test_fixed_effects_and_marginal_keep_the_nominal_rate(covariance: NDArray[np
 
 
 @pytest.mark.slow
+def test_degrees_of_freedom_are_the_median_over_voxels_as_those_of_answers() -> None:
+    """Those of a balanced mean by `mixed` are n - 1 wherever participants are seen to vary."""
+    table = table_of(full(12, 3), ["mean"], compound_symmetry(3, 0.3), strategies=["mixed"])
+    assert table.loc["mean", "dof"].tolist() == pytest.approx([11])
+
+
+@pytest.mark.slow
 def test_session_model_difference_is_too_liberal_without_sphericity() -> None:
     table = table_of(full(12, 3), ["ses-03 - ses-01"], np.diag([25.0, 1.0, 25.0]))
     rates = table.loc["ses-03 - ses-01", "rate_0.05"]

@@ -461,6 +461,18 @@ def test_permutation_maps_are_probabilities_and_say_how_they_came_about(with_cov
 
 
 @pytest.mark.slow
+def test_why_no_cluster_is_listed_is_said_as_it_is(call: GroupCaller, tmp_path: Path) -> None:
+    """Where clusters were too small for the table, none was said to be suprathreshold."""
+    study = make_study(tmp_path, n_participants=8, missing=())
+    asked = ("--session-contrast", "mean", "--strategy", "summary-statistics", "--correction", "none")
+    assert call(study, tmp_path / "out", *asked, "--cluster-threshold", "200", report=True).code == 0
+    page = text_of(tmp_path / "out/group.html")
+    assert "of 216 voxels have |z| ≥ 1.96" in page
+    assert "No cluster has 200 voxels or more, as --cluster-threshold asks." in page
+    assert "not suprathreshold" not in page
+
+
+@pytest.mark.slow
 def test_a_small_group_of_its_own_variance_is_not_resampled_and_the_remedy_named_permutes(
     call: GroupCaller, tmp_path: Path
 ) -> None:

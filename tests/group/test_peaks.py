@@ -86,6 +86,15 @@ def test_without_a_suprathreshold_voxel_the_largest_is_shown() -> None:
     assert abs(peak.z) == np.abs(stat_map.estimate.z).max()
 
 
+def test_a_peak_is_suprathreshold_where_its_cluster_is_too_small_for_the_table() -> None:
+    stack, _, _ = study()
+    question = answered(stack, 4.5)
+    unlisted = replace(question.answers[0], clusters=question.answers[0].clusters.iloc[:0])
+    (peak,) = peaks_of(replace(question, strategies=(unlisted,)), stack)
+    assert peak.is_suprathreshold
+    assert abs(peak.z) == np.abs(unlisted.stat_map.estimate.z).max()
+
+
 def test_only_the_first_clusters_are_shown() -> None:
     stack, _, _ = study()
     assert len(peaks_of(answered(stack, 0.1), stack)) <= SHOWN_PEAKS

@@ -156,6 +156,20 @@ def test_a_verdict_after_calibration_says_of_missing_voxels_what_it_said_before(
         assert verdict.facts["SmallestNumberOfMapsAtAVoxel"] == 8
 
 
+def test_how_many_have_the_peak_is_said_of_the_largest_z_of_either_sign() -> None:
+    """It was said of the highest positive one."""
+    rng = np.random.default_rng(4)
+    rows = []
+    for number in range(9):
+        effect = rng.normal(size=(4, 4, 4))
+        effect[0, 0, 3], effect[3, 3, 0] = effect[0, 0, 3] + 4, effect[3, 3, 0] / 4 - 8
+        effect[:, :, 0] *= number > 0
+        rows.append((f"{number:02d}", "1", nib.Nifti1Image(effect, AFFINE)))
+    maps = sessionfx.load_session_maps(pd.DataFrame(rows, columns=["participant", "session", "effect"]))
+    verdict = sessionfx.judge(sessionfx.estimate(maps, strategy="summary-statistics"))
+    assert verdict.text.endswith("The peak has 8 participants.")
+
+
 def test_folder_table_of_files_and_table_of_images_give_the_same(study: GroupStudy) -> None:
     asked = {"covariates": ["group"], "group_contrast": "patient - control", "strategy": "marginal"}
     first, *others = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -217,9 +219,10 @@ def test_the_page_says_what_the_data_say() -> None:
     values = evidence_table_row(found)
     assert values["skewness of participants' values"] == "0.500"
     assert values["most often"] == "sub-09 (6.8 %)"
+    assert evidence_table_row(replace(found, most_outlying=None))["most often"] == "nobody"
     assert values["groups' SD, largest : smallest"] == "2.0"
     rows = evidence_rows(Evidence(*(None,) * 5, n_complete=3, missingness=None, covariance=np.diag([1.0, 4.0]),
                                   dropout=Dropout(0.02, None)))  # fmt: skip
     told = {row["of all maps"]: row["value"] for row in rows}
-    assert told["standard deviation of each session, in their order, relative to the smallest"] == "1, 2"
+    assert told["standard deviation of each session, in their order, relative to the smallest"] == "1.00, 2.00"
     assert [value for what, value in told.items() if "changes go with" in what] == ["cannot be seen in these data"]

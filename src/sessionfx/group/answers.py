@@ -252,7 +252,7 @@ def cluster_table(stat_map: StatMap[Any], threshold: float, minimum_voxels: int)
         return mesh_clusters_table(stat_map, threshold, smallest=minimum_voxels)
     volume = np.zeros(stat_map.space.shape, dtype=np.float32)
     volume[stat_map.mask] = z
-    # voxels strictly above the threshold are kept, and FDR thresholds are values that occur
+    # voxels strictly above the threshold are kept
     just_below = float(np.nextafter(np.float32(threshold), np.float32(0)))
     return clusters_table(volume, stat_map.space.affine, just_below, minimum_voxels=minimum_voxels, two_sided=two_sided)
 

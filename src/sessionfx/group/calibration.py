@@ -79,7 +79,7 @@ class _Tally:
     sums: NDArray[np.float64] | None = None
     refusal: str = ""
     rejected: NDArray[np.int_] = field(default_factory=lambda: np.zeros(len(ALPHAS), dtype=int))
-    dof: float = 0.0
+    dof: list[NDArray[np.float64]] = field(default_factory=list)
 
     def learn(self, effects: NDArray[np.float64]) -> None:
         if self.plan.pools:
@@ -99,7 +99,7 @@ class _Tally:
         result = self.plan.estimate(effects, None)
         p = two_sided_p(result)
         self.rejected = self.rejected + np.array([np.count_nonzero(p <= alpha) for alpha in ALPHAS])
-        self.dof += float(np.sum(np.broadcast_to(result.dof, p.shape)))
+        self.dof.append(np.ravel(result.dof))
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def calibrate(
     -------
     DataFrame
         One row per question and strategy: `question`, `label`, `strategy`, `status` (`estimated` or `declined`),
-        `reason`, `test` (`t` or `F`), `dof` (mean over voxels, of the error), `n_voxels`, `effect` (the true one, for
+        `reason`, `test` (`t` or `F`), `dof` (median over voxels, of the error), `n_voxels`, `effect` (the true one, for
         which power is found; for `any` the change from first to last session); for each α `rate_α` with `rate_α_lower`
         and `rate_α_upper` (exact binomial 95 % interval) and `power_α`; NaN where a strategy declines.
 
@@ -341,7 +341,7 @@ def _rates(tallies: Sequence[_Tally], n_voxels: int) -> dict[str, Any]:
     at_null, *at_effect = tallies
     if at_null.refusal:
         return {"status": DECLINED, "reason": at_null.refusal}
-    found: dict[str, Any] = {"dof": at_null.dof / n_voxels}
+    found: dict[str, Any] = {"dof": float(np.median(np.concatenate(at_null.dof)))}
     for index, alpha in enumerate(ALPHAS):
         rate, lower, upper, power = _columns(alpha)
         count = int(at_null.rejected[index])

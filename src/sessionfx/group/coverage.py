@@ -116,10 +116,7 @@ def with_coverage(results: QuestionResults, stack: MapStack) -> QuestionResults:
             fewest.append(f"{int(n.min()):,} of {int(n.max()):,} participants")
         text += f" (the fewest: {', '.join(fewest)})"
         text += _of_those_above(both, n_above)
-        peaks = best.clusters
-        if "Participants" in peaks and len(peaks) and pd.notna(peaks["Participants"].iloc[0]):
-            at_peak = int(peaks["Participants"].iloc[0])
-            if at_peak < n.max():
-                text += f" The first peak has {at_peak} participants."
+        if n_above and n[best.peak] < n.max():
+            text += f" The peak has {int(n[best.peak])} participants."
     text = " ".join(filter(None, [text, core_text(stack)]))
     return replace(results, verdict=replace(results.verdict, text=text, facts={**results.verdict.facts, **facts}))

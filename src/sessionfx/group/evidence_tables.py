@@ -56,6 +56,8 @@ def evidence_table_row(found: ValueEvidence) -> dict[str, str]:
         "skewness of participants' values": format_number(float(np.sqrt(max(found.squared_skewness, 0.0)))),
         "its p by sign flips": p_text(found.skewness_p),
         "voxels with an outlier (5 % if values are normal and vary equally)": f"{100 * found.outlying:.1f} %",
-        "most often": f"sub-{found.most_outlying} ({100 * found.most_outlying_share:.1f} %)",
+        "most often": f"sub-{found.most_outlying} ({100 * found.most_outlying_share:.1f} %)"
+        if found.most_outlying
+        else "nobody",
         "groups' SD, largest : smallest": "—" if found.group_spread is None else f"{found.group_spread:.1f}",
     }

@@ -34,7 +34,7 @@ class ValueEvidence:
     skewness_p: float  # of it, by sign flips of the whole brain
     carried: float  # squared skewness of the estimate, in that of the values
     outlying: float  # share of voxels with an outlier; 0.05 by chance if values are normal
-    most_outlying: str  # the participant who most often is one
+    most_outlying: str | None  # the participant who most often is one; None where nobody is
     most_outlying_share: float  # in how many voxels
     # largest over smallest standard deviation of groups of participants; None where there are none
     group_spread: float | None = None

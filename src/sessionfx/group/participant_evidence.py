@@ -141,7 +141,7 @@ class ValueCheck:
             skewness_p=chance(skewness),
             carried=self.carried,
             outlying=sum(part.n_outlying for part in parts) / n_voxels,
-            most_outlying=self.participants[most],
+            most_outlying=self.participants[most] if counts[most] else None,
             most_outlying_share=float(counts[most] / n_voxels),
             group_spread=float(np.sqrt(max(variances) / min(variances)))
             if len(variances) > 1 and min(variances) > 0

@@ -35,15 +35,15 @@ def peaks_of(results: QuestionResults, stack: MapStack) -> tuple[Peak, ...]:
         return ()
     stat_map, z = answer.stat_map, answer.stat_map.estimate.z
     own = _peak_rows(answer)
-    is_suprathreshold = bool(len(own))
-    if not is_suprathreshold:
-        own = np.array([np.argmax(np.abs(z) if stat_map.estimate.two_sided else z)])
+    if not len(own):  # nothing is suprathreshold, or in no cluster that is listed
+        own = np.array([answer.peak])
+    passes = answer.is_suprathreshold
     features = np.flatnonzero(stat_map.mask)[own]
     effects = stack.at(np.searchsorted(np.flatnonzero(stack.mask), features))
     tables = [by_participant(stack, effects[:, number]) for number in range(len(own))]
     return tuple(
         Peak(
-            stat_map.space.place(int(feature)), float(z[at]), is_suprathreshold, table,
+            stat_map.space.place(int(feature)), float(z[at]), bool(passes[at]), table,
             estimate_at(stat_map.estimate, at), sessions_at(stack.layout, results.question, table),
         )
         for feature, at, table in zip(features, own, tables, strict=True)

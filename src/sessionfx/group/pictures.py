@@ -200,7 +200,7 @@ class QuestionPictures:
             )
             for peak in self.peaks
         ]  # fmt: skip
-        title = "At the peaks" if self.peaks[0].is_suprathreshold else "At the largest z (not suprathreshold)"
+        title = "At the peaks" if self.peaks[0].is_suprathreshold else "At the peak (not suprathreshold)"
         question = self._question.question
         return draw_sessions(
             panels, self._names, unit=question.effect_units, title=title, unit_of_estimate=question.units

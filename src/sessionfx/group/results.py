@@ -89,6 +89,12 @@ class Answer(StrategyResult):
         estimate = self.stat_map.estimate
         return suprathreshold(estimate.z, self.threshold, two_sided=estimate.two_sided)
 
+    @property
+    def peak(self) -> int:
+        """Which feature has the largest |z|, of an F test the largest z."""
+        estimate = self.stat_map.estimate
+        return int(np.argmax(np.abs(estimate.z) if estimate.two_sided else estimate.z))
+
 
 def answers_among(results: Iterable[StrategyResult]) -> tuple[Answer, ...]:
     """Choose the answers; other strategies declined."""

@@ -78,7 +78,7 @@ _INFLUENCE_STRIPS = {
 _FEWEST_PEOPLE = 3
 
 _VALIDITY = {"yes": "valid", "conditional": "with care", "no": "not valid", "declined": "—"}
-_KINDS = {"z": "z", "effect": "effect", "difference": "difference: recommended − this"}
+_KINDS = {"z": "z", "effect": "effect", "difference": "difference: first shown − this"}
 PERMUTATION_TITLES = {
     "voxelFWE": "voxels (largest |t| or F)",
     "clusterSizeFWE": "cluster size",
@@ -360,6 +360,7 @@ def _question(
         ],
         "first": first.title if first else "",
         "clusters": _clusters(first, asked),
+        "no_clusters": _no_clusters(first, model) if first else "",
         "n_clusters": len(first.clusters) if first else 0,
         "numbers_jump": first is not None and numbers_jump(first.clusters),
         "size_unit": _size_unit(first) if first else "",
@@ -417,17 +418,18 @@ def _influence(influence: Influence, first: Answer | None) -> dict[str, Any] | N
             f" Below are the {_SHOWN_PARTICIPANTS} of {len(table):,} who matter most; the table of influence has all."
         )
     return {
-        "sentence": most_influential_text(influence),
+        "sentence": most_influential_text(influence) or "Without any one of them there is no answer.",
         "note": note,
         "rows": [
             {title: row[name] for name, title in _INFLUENCE_TITLES.items() if name in row}
             | {"without": f"sub-{row['participant']}"}
             for row in table.head(_SHOWN_PARTICIPANTS).to_dict("records")
         ],
-        "picture": draw_participants(
+        "picture": most
+        and draw_participants(
             table.head(_DRAWN_PARTICIPANTS).sort_index(),
             _INFLUENCE_STRIPS,
-            marked=[most["participant"]] if most else [],
+            marked=[most["participant"]],
             title="The answer without each participant"
             + (f", the {_DRAWN_PARTICIPANTS} who matter most" if len(table) > _DRAWN_PARTICIPANTS else ""),
             caption="Diamond: without whom the answer changes most.",
@@ -489,6 +491,15 @@ def _clusters(first: Answer | None, asked: QuestionResults) -> list[dict[str, An
         }
         for place, row in zip(places_of(shown), shown.to_dict("records"), strict=True)
     ]  # fmt: skip
+
+
+def _no_clusters(first: Answer, model: GroupModel) -> str:
+    """Say why the table of clusters is empty."""
+    if not first.summary["n_above"]:
+        return "No voxel is suprathreshold."
+    if not first.stat_map.space.has_meshes:
+        return "Without a mesh no clusters are listed."
+    return f"No cluster has {model.cluster_threshold} voxels or more, as --cluster-threshold asks."
 
 
 def _size_unit(first: Answer) -> str:

@@ -115,7 +115,7 @@ def _facts_of_values(values: ValueEvidence | None) -> dict[str, float | str | No
         "PValueOfSkewness": values.skewness_p,
         "SquaredSkewnessOfEstimate": values.squared_skewness * values.carried,
         "ShareOfVoxelsWithAnOutlier": values.outlying,
-        "MostOftenOutlying": f"sub-{values.most_outlying}",
+        "MostOftenOutlying": values.most_outlying and f"sub-{values.most_outlying}",
         "ShareOfVoxelsWhereOutlying": values.most_outlying_share,
         "RatioOfGroupStandardDeviations": values.group_spread,
     }

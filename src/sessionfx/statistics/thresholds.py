@@ -26,7 +26,9 @@ def z_threshold(z: NDArray[np.floating], alpha: float, correction: str, *, two_s
     Returns
     -------
     float
-        Voxels with |z| (or z) at or above it are significant; infinite where FDR finds none.
+        Voxels with |z| (or z) at or above it are significant; infinite where FDR finds none. That of FDR is the z of
+        the last voxel that passes, rounded down to six decimals: so it keeps the same voxels of a map in single
+        precision, as files have it.
     """
     tails = 2 if two_sided else 1
     if correction == "none":
@@ -36,7 +38,10 @@ def z_threshold(z: NDArray[np.floating], alpha: float, correction: str, *, two_s
     magnitude = np.sort(np.abs(z) if two_sided else z)[::-1].astype(np.float64)
     p = tails * special.ndtr(-magnitude)
     passing = np.nonzero(p <= alpha * np.arange(1, z.size + 1) / z.size)[0]
-    return float(magnitude[passing[-1]]) if passing.size else float("inf")
+    if not passing.size:
+        return float("inf")
+    last = magnitude[passing[-1]]
+    return float(np.floor(1e6 * min(last, np.float64(np.float32(last)))) / 1e6)
 
 
 def corrected_p(p: Array, correction: str) -> Array:
