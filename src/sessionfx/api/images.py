@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -146,6 +147,21 @@ class StatImages:
             for label, content in kept.space.encoded(filled, names=(statistic,)).items():
                 of_hemisphere(files[statistic], label).write_bytes(content)
         return files
+
+
+class ImageMapping(Mapping[str, StatImages]):
+    """Images by name: what `RunEstimates` and `StrategyEstimates` are."""
+
+    _images: dict[str, StatImages]
+
+    def __getitem__(self, name: str) -> StatImages:
+        return self._images[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._images)
+
+    def __len__(self) -> int:
+        return len(self._images)
 
 
 def mask_image(mask: NDArray[np.bool_], space: Space) -> MapImage:

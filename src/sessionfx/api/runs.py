@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sessionfx.api.images import StatImages
+from sessionfx.api.images import ImageMapping, StatImages
 from sessionfx.api.sources import (
     ImageLike,
     TableLike,
@@ -50,7 +50,7 @@ _WORDS = {
 }  # fmt: skip
 
 
-class RunEstimates(Mapping[str, StatImages]):
+class RunEstimates(ImageMapping):
     """Contrasts of a run, by label: a mapping, `estimates["aMinusB"].z`.
 
     Attributes
@@ -85,15 +85,6 @@ class RunEstimates(Mapping[str, StatImages]):
         self.design_matrix: pd.DataFrame = fitted.design.matrix
         self.left_out = fitted.left_out
         self.warnings = warnings
-
-    def __getitem__(self, label: str) -> StatImages:
-        return self._images[label]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._images)
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def __repr__(self) -> str:
         return f"RunEstimates of {', '.join(self._images)}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from sessionfx.api.images import StatImages
+from sessionfx.api.images import ImageMapping, StatImages
 from sessionfx.api.maps import SessionMaps
 from sessionfx.api.sources import read_options, within, without_folder
 from sessionfx.ask.session_contrasts import MEAN
@@ -24,7 +24,7 @@ from sessionfx.options import Execution, FirstLevelModel, GroupModel
 from sessionfx.tasks.call import asked_of_sessions
 
 
-class StrategyEstimates(Mapping[str, StatImages]):
+class StrategyEstimates(ImageMapping):
     """What strategies estimate for one session contrast, by their names on the command line.
 
     Strategies that decline are not among them.
@@ -62,22 +62,12 @@ class StrategyEstimates(Mapping[str, StatImages]):
         (self._answers,) = found.questions
         self.units = self._answers.question.units
         self._images = {answer.name: StatImages(answer.stat_map, self.units) for answer in self._answers.answers}
-        verdict = self._answers.verdict
-        self.table = pd.DataFrame(answer_summary(answer, verdict) for answer in self._answers.strategies)
-        self.table = self.table.drop(columns="valid")
+        rows = [answer_summary(answer, self._answers.verdict) for answer in self._answers.strategies]
+        self.table = pd.DataFrame(rows).drop(columns="valid")
         self.refusals = {answer.name: answer.refusal for answer in self._answers.strategies if answer.refusal}
         self.left_out = found.study.left_out
         warnings = (*maps.warnings, *found.warnings, *found.study.covariates.warnings)
         self.warnings = tuple(without_folder(warning, Path(maps._folder.name)) for warning in warnings)
-
-    def __getitem__(self, strategy: str) -> StatImages:
-        return self._images[strategy]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._images)
-
-    def __len__(self) -> int:
-        return len(self._images)
 
     def __repr__(self) -> str:
         return f"StrategyEstimates of {self._answers.question.text} by {', '.join(self._images)}"
@@ -149,8 +139,7 @@ def estimate(
             session_contrast=[session_contrast], strategy=strategy, covariates=covariates,
             session_covariates=session_covariates, group_contrast=[group_contrast], subject_effect=subject_effect,
             mixed_dof=mixed_dof, variance=variance, session_covariate_effect=session_covariate_effect,
-            robust=robust, alpha=alpha,
-            correction=correction,
+            robust=robust, alpha=alpha, correction=correction,
         )
     )  # fmt: skip
     weighting = FirstLevelModel(**read_options(fixed_effects=fixed_effects)).fixed_effects

@@ -69,10 +69,9 @@ class FirstLevelMap:
 
     entities: dict[str, str]  # of its name
     root: Path  # the derivative folder it was found in
-    # effect_name, variance_name: The files, from there; of those of both hemispheres the name of both together. No
-    # variance where it is empty.
+    # effect_name, variance_name: the files below it, of both hemispheres the name of both together
     effect_name: str
-    variance_name: str = ""
+    variance_name: str = ""  # empty where there is none
     # for an F test over conditions: of the same participant and session those of its further rows
     further: tuple[FirstLevelMap, ...] = ()
 

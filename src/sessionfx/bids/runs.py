@@ -188,10 +188,10 @@ def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
         entities["hemi"] = options.hemi
     paths = {file.path for file in chosen}
     chosen = _one_for_both(chosen, options.hemi, paths)
-    # a file may name another session than the folder it lies in
     # of the form of those chosen: volumes of all sessions may lie beside surfaces of some
     forms = (chosen[0].extension,) if _is_on_surface(chosen[0]) else IMAGE_EXTENSIONS
     sessions = study_sessions(dataset.derivatives, entities, {"extension": [*forms], **bold_filter})
+    # a file may name another session than the folder it lies in
     sessions |= {file.entities["ses"] for file in chosen if "ses" in file.entities}
     wanted = options.session_label
     check_labels(sessions, wanted, RUNS, "session", "--session-label")

@@ -131,9 +131,7 @@ def with_active_regions(
     """Add the reliability where the session mean is suprathreshold: there it matters to the strategies."""
     if not maps or not isinstance(mean, Answer):
         return evidence
-    active = np.zeros(mean.stat_map.space.shape, dtype=bool)
-    active[mean.stat_map.mask] = mean.is_suprathreshold
-    return replace(evidence, icc31_active=_over_voxels(maps["icc31"][active[stack.mask]]))
+    return replace(evidence, icc31_active=_over_voxels(maps["icc31"][mean.where_suprathreshold[stack.mask]]))
 
 
 def summarise_reliability(
@@ -164,8 +162,7 @@ def summarise_reliability(
     ]
     if isinstance(mean, Answer):
         mean_map = mean.stat_map
-        z = np.zeros(mean_map.space.shape)
-        z[mean_map.mask] = mean_map.estimate.z
+        z = np.nan_to_num(mean_map.volume(mean_map.estimate.z))
         found = []
         for sign, words in ((1, "positive"), (-1, "negative")):
             labels = clusters_in(stack.space, sign * z >= mean.threshold)[stack.mask]

@@ -112,9 +112,7 @@ def influence_of(
     whole, stack = stack, stack.core
     two_sided = stat_map.estimate.two_sided
     if whole.learns_from_all:
-        volume = np.full(stat_map.mask.shape, np.nan)
-        volume[stat_map.mask] = stat_map.estimate.z
-        z = volume[stack.mask]
+        z = stat_map.volume(stat_map.estimate.z)[stack.mask]
     else:
         z = next(estimate_plans([plan], stack, map_ordered)).z
     if not np.isfinite(z).any():

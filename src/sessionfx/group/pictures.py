@@ -176,11 +176,11 @@ class QuestionPictures:
         """Draw where the answer to report and each other one are suprathreshold: both, only one."""
         if self._first is None or self._canvas is None:
             return
-        first = _suprathreshold(self._first)
+        first = self._first.where_suprathreshold
         for answer in self._answered:
             if answer is self._first:
                 continue
-            other = _suprathreshold(answer)
+            other = answer.where_suprathreshold
             both, only_first, only_other = first & other, first & ~other, other & ~first
             picture = self._canvas.draw_regions(
                 [(both, BOTH), (only_first, ONLY_FIRST), (only_other, ONLY_OTHER)],
@@ -268,12 +268,6 @@ def session_panel(peak: Peak, where: str, question: Question) -> SessionPanel:
         f"{where}z = {z_text(peak.z)}", peak.effects, {} if peak.estimate is None else {question.text: peak.estimate},
         None if question.group.label else peak.sessions,
     )  # fmt: skip
-
-
-def _suprathreshold(answer: Answer) -> NDArray[np.bool_]:
-    found = np.zeros(answer.stat_map.space.shape, dtype=bool)
-    found[answer.stat_map.mask] = answer.is_suprathreshold
-    return found
 
 
 def _volume(stack: MapStack, values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -95,6 +95,11 @@ class Answer(StrategyResult):
         estimate = self.stat_map.estimate
         return int(np.argmax(np.abs(estimate.z) if estimate.two_sided else estimate.z))
 
+    @property
+    def where_suprathreshold(self) -> NDArray[np.bool_]:
+        """The same in an array of the space's shape."""
+        return self.stat_map.volume(self.is_suprathreshold) == 1
+
 
 def answers_among(results: Iterable[StrategyResult]) -> tuple[Answer, ...]:
     """Choose the answers; other strategies declined."""

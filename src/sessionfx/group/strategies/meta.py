@@ -22,10 +22,6 @@ NOT_INSTALLED = (
     "The meta strategy needs PyMARE 0.0.13 or later, which is not installed here. Install it with "
     "pip install 'sessionfx[meta]' (the container image does not have it)."
 )
-NO_JOINT_TEST = (
-    "The meta strategy estimates one effect at a time and has no test of several contrasts at once; marginal and "
-    "summary-statistics have one."
-)
 KNOWN_VARIANCES = (
     "The maps' variances are taken as known and as all the error there is within a participant. They are estimated "
     "from the scans of a few runs, and hold the noise within these runs only: that a participant responds differently "
@@ -76,6 +72,10 @@ class Meta(Strategy):
         sessions="all error within a participant is that within runs, and independent between sessions",
     )
     is_default = False
+    no_joint_test = (
+        "The meta strategy estimates one effect at a time and has no test of several contrasts at once; marginal and "
+        "summary-statistics have one."
+    )
 
     def needs_variances(self, options: GroupOptions) -> bool:
         """Need them always."""
@@ -84,10 +84,6 @@ class Meta(Strategy):
     def missing_dependency(self) -> str:
         """Name PyMARE; see `Strategy.missing_dependency`."""
         return NOT_INSTALLED if pymare_stats() is None else ""
-
-    def never_answers(self, question: Question) -> str:
-        """Have no joint test; see `Strategy.never_answers`."""
-        return NO_JOINT_TEST if question.is_f_test else ""
 
     def judge(self, grounds: Grounds) -> Judgement:
         """Call for care always; see `Strategy.judge`."""

@@ -33,10 +33,6 @@ COMPOUND_SYMMETRY = (
     "is too liberal for differences and trends over three or more sessions "
     f"({WITHOUT_SPHERICITY})."
 )
-NO_JOINT_TEST = (
-    "The mixed strategy has no test of several contrasts at once here; marginal and summary-statistics have one that "
-    "does not need its assumption of equal correlations."
-)
 METHOD_NAMES = {"satterthwaite": "Satterthwaite", KENWARD_ROGER: "Kenward–Roger"}
 
 
@@ -85,10 +81,10 @@ class Mixed(Strategy):
         sessions="equal variances, and equal correlations of all pairs",
         missing="what is missing may depend on the maps that are there, not on those that are not",
     )
-
-    def never_answers(self, question: Question) -> str:
-        """Have no joint test; see `Strategy.never_answers`."""
-        return NO_JOINT_TEST if question.is_f_test else ""
+    no_joint_test = (
+        "The mixed strategy has no test of several contrasts at once here; marginal and summary-statistics have one "
+        "that does not need its assumption of equal correlations."
+    )
 
     def judge(self, grounds: Grounds) -> Judgement:
         """Judge by how far its one variance and one correlation hold; see `Strategy.judge`."""

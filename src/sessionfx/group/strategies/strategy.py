@@ -121,6 +121,7 @@ class Strategy(ABC):
     takes_robust: ClassVar[tuple[str, ...]] = ()  # kinds of `--robust` that make it count outlying participants less
     # names of strategies with which its answer is always drawn side by side
     compared_with: ClassVar[tuple[str, ...]] = ()
+    no_joint_test: ClassVar[str] = ""  # why it never tests several contrasts at once; empty where it may
 
     @property
     def label(self) -> str:
@@ -137,7 +138,7 @@ class Strategy(ABC):
 
     def never_answers(self, question: Question) -> str:
         """Say why it never answers questions of this kind, whatever the data; empty where it may."""
-        return ""
+        return self.no_joint_test if question.is_f_test else ""
 
     def rank(self, grounds: Grounds) -> int:
         """Say where an answer stands among equally valid ones, by `preference`; the smallest is reported."""

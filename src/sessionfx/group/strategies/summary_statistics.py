@@ -82,19 +82,18 @@ class SummaryStatistics(Strategy):
     def methods(self, options: GroupOptions, work: GroupWork) -> tuple[str, tuple[str, ...]]:
         """Describe the summary-statistics approach; see `Strategy.methods`."""
         text = (
-            f"{self.title}: the session contrast was computed within each participant "
-            f"({options.fixed_effects} weights for means) and tested over participants by a t test "
-            "(summary statistics approach {cite})."
+            f"{self.title}: the session contrast was computed within each participant ({options.fixed_effects} weights "
+            "for means) and "
         )
-        works = ["mumford"]
         if options.robust != "none":
             weights = ", with a variance for each group" if options.robust == "trimmed" else ""
-            text = (
-                f"{self.title}: the session contrast was computed within each participant ({options.fixed_effects} "
-                f"weights for means) and estimated over participants by {NAMES[options.robust]}{weights} {{cite}}, so "
-                "that outlying participants count less."
+            text += (
+                f"estimated over participants by {NAMES[options.robust]}{weights} {{cite}}, so that outlying "
+                "participants count less."
             )
             return text, _ROBUST_WORKS[options.robust]
+        text += "tested over participants by a t test (summary statistics approach {cite})."
+        works = ["mumford"]
         if work.any_session:
             text += " The test over all sessions was Hotelling's T² {cite}."
             works.append("hotelling")
