@@ -401,8 +401,7 @@ def resolve_group_contrasts(specifications: Sequence[str], covariates: Covariate
     specifications : sequence of str
         `intercept`, a numeric covariate, weights over levels of one categorical covariate that sum to zero, one level
         (its mean), or `NAME=` one of these; or an F test of several, `F:NAME = a - b; b - c`; empty for the defaults.
-        A level may be written `group[patient]`, and
-        must be where its name alone means something else too.
+        A level may be written `group[patient]`, and must be where its name alone means something else too.
     covariates : Covariates
 
     Raises

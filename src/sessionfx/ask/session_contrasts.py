@@ -221,9 +221,8 @@ def resolve_session_contrasts(
             contrasts.append(contrast)
         elif replace(twin, text="", label="") != replace(contrast, text="", label=""):
             raise CommandLineError(
-                f"The session contrasts '{twin.text}' and '{contrast.text}' would both be called "
-                f"'{contrast.label}' in file names. Give one a name of its own: --session-contrast "
-                f"'NAME={contrast.text}'."
+                f"The session contrasts '{twin.text}' and '{contrast.text}' would both be called '{contrast.label}' "
+                f"in file names. Give one a name of its own: --session-contrast 'NAME={contrast.text}'."
             )
     return contrasts
 

@@ -43,8 +43,7 @@ F_STATISTICS = ("effects", "covariance", "F", "z", "p")
 # nilearn's save_glm_to_bids and FitLins call the same maps by these values of `stat`
 EFFECT_STATISTICS = ("effect",)
 
-# Entities that tell the versions of one acquired run apart; the rest of a preprocessed file's entities tell
-# runs apart.
+# Entities that tell the versions of one acquired run apart; the rest of a preprocessed file's entities tell runs apart.
 DERIVATIVE_ENTITIES = ("space", "cohort", "res", "den", "desc", "hemi", "label")
 
 # Files that are no volumes: GIFTI, one for each hemisphere, and CIFTI

@@ -3,8 +3,8 @@
 nilearn filters and labels the whole volume once per cluster, which took most of the time of a group analysis. Here
 all peaks of all clusters are found together, among their voxels alone; columns, numbers and their order are nilearn's
 (0.14), also where it has its own way: clusters of negative values are numbered after the rows of the positive ones, and
-a peak is kept where it is further than the distance from the last one kept. Beside them
-the effect at each peak has its interval.
+a peak is kept where it is further than the distance from the last one kept. Beside them the effect at each peak has its
+interval.
 """
 
 from __future__ import annotations

@@ -77,8 +77,7 @@ class Needs:
         """Say it in a line."""
         return (
             f"needs about {_gigabytes(self.disk)} of disk in {folder}, {_gigabytes(self.memory)} of memory and "
-            f"{_duration(self.seconds)}, "
-            "without the time of resampling, and the page"
+            f"{_duration(self.seconds)}, without the time of resampling, and the page"
         )
 
 

@@ -145,8 +145,8 @@ def _labels(asked: Sequence[str], plan: Plan) -> set[str]:
     chosen, known = set(selected_labels(asked)), {item.label for item in plan.contrasts}
     for label in chosen - known:
         raise CommandLineError(
-            f"--contrast {shortened(label)}: --model {plan.source} has no contrast of this "
-            f"name.{did_you_mean(label, known)} There are {listed(sorted(known))}. With --model the option chooses "
+            f"--contrast {shortened(label)}: --model {plan.source} has no contrast of this name."
+            f"{did_you_mean(label, known)} There are {listed(sorted(known))}. With --model the option chooses "
             "among them."
         )
     return chosen

@@ -72,8 +72,7 @@ def select_over_tasks(parts: Mapping[str, RunSelection]) -> RunSelection:
         if differing:
             raise CommandLineError(
                 f"A contrast over the tasks {joined([*parts])} needs runs in one space. Their {differing[0]} is "
-                f"{first.entities[differing[0]]} and {other.entities[differing[0]]}. Choose one with "
-                f"--{differing[0]}."
+                f"{first.entities[differing[0]]} and {other.entities[differing[0]]}. Choose one with --{differing[0]}."
             )
     shared = [label for label in first.sessions if all(label in other.sessions for other in others)]
     if any([label for label in other.sessions if label in shared] != shared for other in others):

@@ -66,8 +66,8 @@ def on_common_voxels(maps: Sequence[StatMap[R]], names: Sequence[str]) -> list[S
         if not first.space.same_as(other.space):
             raise ParticipantError(
                 f"{names[0]} ({first.space}) and {name} ({other.space}) lie on different grids and cannot be combined: "
-                f"{first.space.difference_from(other.space)}. "
-                "Preprocess all of them to one space and resolution, or select with --space, --res or --session-label."
+                f"{first.space.difference_from(other.space)}. Preprocess all of them to one space and resolution, or "
+                "select with --space, --res or --session-label."
             )
     common = np.logical_and.reduce([stat_map.mask for stat_map in maps])
     if not common.any():

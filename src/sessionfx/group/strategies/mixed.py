@@ -30,8 +30,7 @@ from sessionfx.statistics.random_intercept import (
 
 COMPOUND_SYMMETRY = (
     "The model takes every pair of sessions to be equally correlated. Where participants change at different rates it "
-    "is too liberal for differences and trends over three or more sessions "
-    f"({WITHOUT_SPHERICITY})."
+    f"is too liberal for differences and trends over three or more sessions ({WITHOUT_SPHERICITY})."
 )
 METHOD_NAMES = {"satterthwaite": "Satterthwaite", KENWARD_ROGER: "Kenward–Roger"}
 
@@ -140,8 +139,8 @@ class Mixed(Strategy):
             rows=tuple(range(len(layout.participants))),
             left_out={},
             description=f"REML with a random participant intercept on {len(matrix)} maps of "
-            f"{len(layout.unique_participants)} "
-            f"participants, {METHOD_NAMES[options.mixed_dof]} degrees of freedom at each voxel.",
+            f"{len(layout.unique_participants)} participants, {METHOD_NAMES[options.mixed_dof]} degrees of freedom at "
+            "each voxel.",
             warnings=(*([COMPOUND_SYMMETRY] if takes_equal else []), *design.warnings),
             details={**design.details, "DegreesOfFreedomMethod": METHOD_NAMES[options.mixed_dof]},
             spectrum=spectrum,
