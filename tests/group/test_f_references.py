@@ -58,14 +58,10 @@ def answer_of_r(method: str, model: str, sessions: str, group: str, maps: str = 
 def study(model: str, maps: str = "x") -> tuple[Study, NDArray[np.float64]]:
     """Make the study, and its maps of shape (N, V); of two contrasts (2 N, V), contrast by contrast."""
     table = pd.read_csv(R_TABLES / "maps.tsv", sep="\t", dtype={"participant": str, "session": str})
-    people = table.drop_duplicates("participant")
-    there = table["there"].to_numpy() == 1
-    covariates: dict[str, list[float] | list[str]] = {"group": people["group"].tolist()}
-    if model != "group":
-        covariates["age"] = people["age"].astype(float).tolist()
-    made = Study(
-        there.reshape(len(people), -1), covariates, interactions=(("group", "age"),) if model == "group * age" else ()
-    )
+    made, there = Study.of_table(
+        table, ("group",) if model == "group" else ("group", "age"),
+        interactions=(("group", "age"),) if model == "group * age" else (),
+    )  # fmt: skip
     columns = [[f"{contrast}{voxel}" for voxel in VOXELS] for contrast in maps.split(" and ")]
     return made, np.concatenate([table.loc[there, of_contrast].to_numpy() for of_contrast in columns])
 

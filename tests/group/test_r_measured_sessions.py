@@ -45,19 +45,10 @@ def asked_of(*methods: str) -> list[tuple[str, ...]]:
 def study(model: str) -> tuple[Study, NDArray[np.float64], NDArray[np.float64]]:
     """A design, effects and variances of shape (N, V)."""
     table = pd.read_csv(R_TABLES / "maps.tsv", sep="\t", dtype={"participant": str, "session": str})
-    people, there = table.drop_duplicates("participant"), table["there"].to_numpy() == 1
-    n = len(people)
-    covariates: dict[str, list[float] | list[str]] = {"group": people["group"].tolist()}
-    if "age" in model:
-        covariates["age"] = people["age"].astype(float).tolist()
-    measured = ("days", "mood") if "mood" in model else ("days",)
-    made = Study(
-        there.reshape(n, -1),
-        covariates,
-        {name: table[name].to_numpy(dtype=float).reshape(n, -1) for name in measured},
-        times=("days",),
-        interactions=(("group", "age"),) if "*" in model else (),
-    )
+    made, there = Study.of_table(
+        table, ("group", "age") if "age" in model else ("group",), ("days", "mood") if "mood" in model else ("days",),
+        times=("days",), interactions=(("group", "age"),) if "*" in model else (),
+    )  # fmt: skip
     voxels = [f"v{voxel}" for voxel in sorted(set(answers_of_r()["voxel"]))]
     variances = np.repeat(table.loc[there, ["variance"]].to_numpy(), len(voxels), axis=1)
     return made, table.loc[there, voxels].to_numpy(), variances

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
@@ -61,6 +65,18 @@ class Study:
             np.array([values[labels[i], self.sessions[j]] for i, j in rows]).reshape(len(rows), -1),
             times,
         )
+
+    @classmethod
+    def of_table(
+        cls, table: pd.DataFrame, covariates: Sequence[str], measured: Sequence[str] = (), *, whole: bool = False,
+        **options: Any,
+    ) -> tuple[Study, NDArray[np.bool_]]:  # fmt: skip
+        """Make the study of a table of R in which everybody has a row for every session; with which rows are maps."""
+        people = table.drop_duplicates("participant")
+        there = np.ones(len(table), dtype=bool) if whole else table["there"].to_numpy() == 1
+        of_people = {name: people[name].astype(str if name == "group" else float).tolist() for name in covariates}
+        of_sessions = {name: table[name].to_numpy(dtype=float).reshape(len(people), -1) for name in measured}
+        return cls(there.reshape(len(people), -1), of_people, of_sessions, **options), there
 
     def question(self, sessions: str, group: str = "intercept") -> Question:
         (asked,) = resolve_session_contrasts([sessions], self.sessions)

@@ -51,12 +51,8 @@ def answers_of_r(method: str, sessions: str, group: str) -> pd.DataFrame:
 def study_of(table: pd.DataFrame, *, mood: bool = False, whole: bool = False) -> tuple[Study, NDArray[np.float64]]:
     """Make the study of a table in which everybody has a row for every session, and its maps."""
     cells = table.sort_values(["participant", "session"])
-    people = cells.drop_duplicates("participant")
-    n = len(people)
-    there = np.ones(len(cells), dtype=bool) if whole else cells["there"].to_numpy() == 1
-    measured = {"mood": cells["mood"].to_numpy(dtype=float).reshape(n, -1)} if mood else {}
-    covariates = {"group": people["group"].tolist(), "age": people["age"].astype(float).tolist()}
-    return Study(there.reshape(n, -1), covariates, measured), cells[there][VOXELS].to_numpy()
+    study, there = Study.of_table(cells, ("group", "age"), ("mood",) if mood else (), whole=whole)
+    return study, cells[there][VOXELS].to_numpy()
 
 
 def assert_are(found: Estimate | FTest, expected: pd.DataFrame, *, tolerance: float) -> None:
