@@ -268,6 +268,24 @@ REFUSED = {
         "By names trial_type, and the query",
     ),
     "no query": ([{"Name": "Filter", "Input": "gain", "Query": "gain"}], "is not a comparison"),
+    **{
+        f"query {query}": (
+            [{"Name": "Filter", "Input": "gain", "Query": query, "By": "trial_type"}],
+            "is not a comparison",
+        )
+        for query in (
+            "trial_type == 'go' or trial_type == 'stop'",
+            "trial_type == 'go' and gain > 1",
+            "trial_type == go or stop",
+            "trial_type == go & gain > 1",
+            "trial_type == go | gain > 1",
+            "trial_type == 'go' 'stop'",
+            "trial_type == ['go', 'stop']",
+            "trial_type == ^st.*",
+            "trial_type = go",
+            "0.3 < rt < 0.8",
+        )
+    },
     "text compared": ([{"Name": "Filter", "Input": "gain", "Query": "trial_type > go"}], "whether text is larger"),
     "no finite power": ([{"Name": "Power", "Input": "gain", "Value": -1}], "is no finite number"),
     "dispersion alone": ([{"Name": "Convolve", "Input": "gain", "Dispersion": True}], "Dispersion without Derivative"),
@@ -322,3 +340,12 @@ def test_columns_of_a_response_are_all_there_or_none():
     convolve = {"Name": "Convolve", "Input": ["gain", "load"], "Derivative": True}
     with pytest.raises(TransformationError, match="'load_derivative' is missing"):
         run(convolve, x=("gain", "gain_derivative", "load"))
+
+
+def test_rows_without_a_level_are_counted():
+    factor, convolve = {"Name": "Factor", "Input": "trial_type"}, {"Name": "Convolve", "Input": "trial_type.go"}
+    made = run(factor, convolve, x=("trial_type.go",))
+    assert made.events.index.tolist() == [2, 4]
+    assert made.warnings == (
+        "1 of 4 rows have no value for 'trial_type' (n/a) and are no events of any of its levels (line 5).",
+    )

@@ -32,7 +32,11 @@ from sessionfx.models.reader import INTERCEPT, Hrf
 from sessionfx.wording import did_you_mean, lines_text, listed, quoted, shortened
 
 GLOB = re.compile(r"[*?\[]")
-_QUERY = re.compile(r"\s*(?P<name>.+?)\s*(?P<sign>==|!=|<=|>=|<|>)\s*(?P<value>.+?)\s*\Z")
+# One comparison: no other, and no pattern, which stand for text in quotation marks only
+_QUERY = re.compile(
+    r"\s*(?P<name>[^=!<>]+?)\s*(?P<sign>==|!=|<=|>=|<|>)\s*"
+    r"(?P<value>'[^']*'|\"[^\"]*\"|`[^`]*`|(?:(?!\s(?:and|or)\s)[^=!<>&|^$*'\"`])+?)\s*\Z"
+)
 _COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
@@ -154,6 +158,7 @@ class _Namespace:
     def __init__(self, variables: Mapping[str, Variable]) -> None:
         self.variables = dict(variables)
         self._factored: set[str] = set()  # columns whose levels are variables now
+        self._warnings: list[str] = []
 
     def names(self, pattern: str, among: Collection[str] | None = None) -> list[str]:
         """Give the variables that a name or glob stands for."""
@@ -230,6 +235,7 @@ class _Namespace:
                 f"'{shortened(name)}' is a confound, which has no levels. Choose a column of events."
             )
         labels = variable.amplitude if variable.is_text else _level_names(variable.amplitude)
+        self._warnings += _without_value(name, labels, "of any of its levels")
         for level in sorted(labels.dropna().unique()):
             self.variables[f"{name}.{level}"] = variable.with_amplitude((labels == level).astype(float))
         self.variables.pop(name, None)
@@ -313,6 +319,7 @@ class _Namespace:
         events = {name: variable for name, variable in found.items() if not variable.is_dense}
         response = self._response(events, names, responses_are_whole=responses_are_whole)
         rows, warnings = _rows(events)
+        warnings = [*self._warnings, *warnings]
         dense = {name: variable.amplitude.to_numpy() for name, variable in found.items() if variable.is_dense}
         return Regressors(rows, response, pd.DataFrame(dense), tuple(names), tuple(warnings))
 
@@ -375,13 +382,8 @@ def _rows(events: Mapping[str, Variable]) -> tuple[pd.DataFrame, list[str]]:
     for name, variable in events.items():
         _check_number(name, variable)
         rows = variable.rows.astype(float)
-        missing = rows["amplitude"].isna()
-        if missing.any():
-            warnings.append(
-                f"{int(missing.sum())} of {len(rows)} rows have no value for '{shortened(name)}' (n/a) and are no "
-                f"events of it ({lines_text(rows.index[missing])})."
-            )
-        rows = rows[~missing & (rows["amplitude"] != 0)]
+        warnings += _without_value(name, rows["amplitude"], "of it")
+        rows = rows[rows["amplitude"].notna() & (rows["amplitude"] != 0)]
         incomplete = rows[["onset", "duration"]].isna().any(axis="columns")
         if incomplete.any():
             raise TransformationError(
@@ -395,6 +397,17 @@ def _rows(events: Mapping[str, Variable]) -> tuple[pd.DataFrame, list[str]]:
     table = pd.concat(tables)[columns].rename(columns={"amplitude": "modulation"})
     table = table.sort_index(kind="stable")
     return (table.drop(columns="modulation") if (table["modulation"] == 1).all() else table), warnings
+
+
+def _without_value(name: str, amplitude: pd.Series, of: str) -> list[str]:
+    """Count the rows that have no value of a variable."""
+    missing = amplitude.isna()
+    if not missing.any():
+        return []
+    return [
+        f"{int(missing.sum())} of {len(amplitude)} rows have no value for '{shortened(name)}' (n/a) and are no events "
+        f"{of} ({lines_text(amplitude.index[missing])})."
+    ]
 
 
 # Single transformations ---------------------------------------------------------------------------------------
