@@ -387,6 +387,37 @@ def test_dropout_that_goes_with_change_is_warned_of_whoever_answers() -> None:
     assert verdict_module.DIFFERENT_CHANGE in found.text
 
 
+@pytest.mark.parametrize("text", ["ses-01", "ses-02 - ses-01"])
+def test_who_misses_other_sessions_than_those_asked_about_is_no_matter(text: str) -> None:
+    """These answers were called a matter of how people would have changed, though all maps are there."""
+    attendance = missing(24, 3, *((i, 2) for i in range(10)))
+    study = Study(attendance, icc=0.5, seed=4, level=np.array([-1.5] * 10 + [0.0] * 14))
+    rows = [row for row, owner in enumerate(study.layout.participants) if int(owner) <= 10]
+    study.effects[[row for row in rows if study.layout.sessions[row] == "02"]] += 1.5
+    assert verdict_module.DIFFERENT_CHANGE in study.verdict("ses-03 - ses-01").text
+    found = study.verdict(text)
+    assert found.strategies["marginal"].valid == found.strategies["summary-statistics"].valid == "yes"
+    assert verdict_module.DIFFERENT_CHANGE not in found.text and verdict_module.DIFFERENT_LEVEL not in found.text
+    few = Study(missing(12, 3, (0, 2), (1, 2), (2, 1)))
+    assert " miss" not in few.verdict("ses-01").text.partition("some missing")[2]
+    assert "Beware: 2 of 12 participants miss sessions that this asks about" in few.verdict("ses-03 - ses-01").text
+
+
+@pytest.mark.parametrize("name", ["session-model", "summary-statistics", "marginal", "mixed"])
+@pytest.mark.parametrize("text", ["ses-01", "ses-02 - ses-01"])
+def test_maps_of_sessions_that_are_not_asked_about_do_not_move_an_estimate(text: str, name: str) -> None:
+    whole, alone = Study(missing(12, 3, *((i, 2) for i in range(4)))), Study(everyone(12, 2))
+    kept = [row for row, session in enumerate(whole.layout.sessions) if session in alone.labels]
+    alone.effects = whole.effects[kept]
+    found = []
+    for study in (whole, alone):
+        (asked,) = resolve_session_contrasts([text], study.labels)
+        (answer,) = study.results(Question(asked), [name], GroupOptions())
+        assert answer.stat_map is not None
+        found.append(answer.stat_map.estimate.effect)  # type: ignore[union-attr]
+    np.testing.assert_allclose(*found, atol=1e-12)
+
+
 SKEWED = ValueEvidence(
     squared_skewness=4.0, skewness_p=0.01, carried=0.05, outlying=0.05, most_outlying="01", most_outlying_share=0.01
 )

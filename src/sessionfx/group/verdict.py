@@ -136,9 +136,14 @@ def _warnings(strategy: Strategy, grounds: Grounds) -> list[str]:
     found = []
     question, layout, evidence = grounds.question, grounds.layout, grounds.evidence
     n, values = len(layout.unique_participants), evidence.values.get(question.label)
-    if evidence.dropout_by_change:
+    misses = bool(_who_misses(layout, question))
+    if misses and evidence.dropout_by_change:
         found.append(DIFFERENT_CHANGE)
-    if evidence.dropout_by_level and not (question.sessions.is_within_participant and strategy.cancels_levels):
+    if (
+        misses
+        and evidence.dropout_by_level
+        and not (question.sessions.is_within_participant and strategy.cancels_levels)
+    ):
         found.append(DIFFERENT_LEVEL)
     if values is not None and values.is_skewed:
         found.append(
@@ -154,6 +159,17 @@ def _warnings(strategy: Strategy, grounds: Grounds) -> list[str]:
     if n < FEWEST:
         found.append(FEW_PARTICIPANTS)
     return found
+
+
+def _who_misses(layout: MapLayout, question: Question) -> list[str]:
+    """Find who misses sessions on which an answer rests.
+
+    Each session has means of its own, so these are the ones asked about; an effect of session covariates rests on all.
+    """
+    needed = set(layout.sessions)
+    if not layout.session_covariate_names:
+        needed &= set(question.sessions.asked_of)
+    return [label for label in layout.unique_participants if not needed <= layout.rows_of(label).keys()]
 
 
 def _leverage(layout: MapLayout, question: Question) -> tuple[float, str]:
@@ -185,7 +201,7 @@ def _sentences(
     if not recommended:
         return _nothing_to_report(judgements)
     first = recommended[0]
-    layout, evidence = grounds[first].layout, grounds[first].evidence
+    layout = grounds[first].layout
     n, sessions = len(layout.unique_participants), f"{layout.n_sessions} sessions"
     # those who cannot answer are left out of participants' values, such as differences
     n_of = {name: len(grounds[name].plan.participant_names) for name in recommended}
@@ -201,7 +217,7 @@ def _sentences(
         text += f" {joined(others)} {'gives' if len(others) == 1 else 'give'} "
         text += "the same answer here." if same else "a valid answer too."
     rest = _others(recommended, judgements, said=judgements[first].reason)
-    return " ".join(filter(None, [text, rest, _unseen_dropout(layout, evidence)]))
+    return " ".join(filter(None, [text, rest, _unseen_dropout(grounds[first])]))
 
 
 def _title(strategy: str) -> str:
@@ -240,15 +256,18 @@ def _others(recommended: Sequence[str], judgements: Mapping[str, Judgement], sai
     )
 
 
-def _unseen_dropout(layout: MapLayout, evidence: Evidence) -> str:
+def _unseen_dropout(grounds: Grounds) -> str:
     """Say that those who miss sessions may change otherwise, where no sessions of theirs can show it."""
-    n = len(layout.unique_participants)
-    missing = sum(len(layout.rows_of(label)) < layout.n_sessions for label in layout.unique_participants)
+    layout, evidence = grounds.layout, grounds.evidence
+    n, missing = len(layout.unique_participants), len(_who_misses(layout, grounds.question))
+    which = "sessions"
+    if missing < sum(len(layout.rows_of(label)) < layout.n_sessions for label in layout.unique_participants):
+        which += " that this asks about"
     seen = evidence.dropout is not None and evidence.dropout.change_p is not None and n >= FEWEST_FOR_DROPOUT
     if seen or missing < NOTABLE_SHARE_MISSING * n:
         return ""
     return (
-        f"Beware: {missing} of {n} participants {'misses' if missing == 1 else 'miss'} sessions, and these data cannot "
+        f"Beware: {missing} of {n} participants {'misses' if missing == 1 else 'miss'} {which}, and these data cannot "
         "show whether they would have changed as the others did; every strategy takes that to be so."
     )
 
