@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from least_squares import anova_mean_squares
 from map_stacks import gather_evidence, layout_of, stack_of
 from sessionfx.group.evidence import summarise_reliability
 from sessionfx.group.judgement import Evidence
@@ -49,16 +50,6 @@ def with_covariance(seed: int, n: int, covariance: NDArray[np.float64]) -> NDArr
     rng = np.random.default_rng(seed)
     root = np.linalg.cholesky(covariance)
     return np.einsum("st,ntv->nsv", root, rng.normal(size=(n, len(covariance), N_VOXELS)))
-
-
-def anova_mean_squares(cube: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Mean squares of participants, of what is left within them, and of what session means leave of that."""
-    n, k = cube.shape[:2]
-    own, sessions, grand = cube.mean(axis=1), cube.mean(axis=0), cube.mean(axis=(0, 1))
-    between = k * ((own - grand) ** 2).sum(axis=0) / (n - 1)
-    within = ((cube - own[:, None]) ** 2).sum(axis=(0, 1)) / (n * (k - 1))
-    residual = ((cube - own[:, None] - sessions + grand) ** 2).sum(axis=(0, 1)) / ((n - 1) * (k - 1))
-    return between, within, residual
 
 
 def test_medians_are_those_of_shrout_and_fleiss_coefficients() -> None:

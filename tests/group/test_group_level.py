@@ -36,6 +36,7 @@ from group_study import (
     sidecar_of,
     strict_json,
 )  # fmt: skip
+from least_squares import anova_mean_squares
 from other_user import AS_USER, USER, needs_another_user, reachable_folder
 from pages import text_of
 from sessionfx.cli import main
@@ -550,11 +551,7 @@ def test_permutations_and_calibration_follow_the_seed(call: GroupCaller, tmp_pat
 def test_reliability_maps_are_the_analysis_of_variance(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, missing=())
     output = call.done(study, tmp_path / "out", *QUICK)
-    y = study.stacked.reshape(9, 3, -1)  # participants, sessions, voxels
-    participants, sessions, mean = y.mean(axis=1, keepdims=True), y.mean(axis=0, keepdims=True), y.mean(axis=(0, 1))
-    between = 3 * ((participants[:, 0] - mean) ** 2).sum(axis=0) / 8
-    within = ((y - participants) ** 2).sum(axis=(0, 1)) / 18
-    error = ((y - participants - sessions + mean) ** 2).sum(axis=(0, 1)) / 16
+    between, within, error = anova_mean_squares(study.stacked.reshape(9, 3, -1))
     expected = {
         "icc1": (between - within) / (between + 2 * within),
         "icc31": (between - error) / (between + 2 * error),
@@ -688,12 +685,12 @@ def test_family_wise_maps_stay_until_the_estimates_they_are_of_change(
     call: GroupCaller, tmp_path: Path, study: GroupStudy
 ) -> None:
     output = call.done(study, tmp_path / "out", *QUICK, "--permutations", "10")
-    before = {name: time for name, time in times(output).items() if "FWE" in name}
+    before = times(output, "group/*FWE*")
     assert before
     call.done(study, output, *QUICK)
-    assert {name: time for name, time in times(output).items() if "FWE" in name} == before
+    assert times(output, "group/*FWE*") == before
     call.done(study, output, *QUICK, "--alpha", "0.01")
-    assert {name: time for name, time in times(output).items() if "FWE" in name} == before
+    assert times(output, "group/*FWE*") == before
     called = call(study, output, *QUICK, "--fixed-effects", "precision")
     assert not list((output / "group").glob("*FWE*"))
     assert "of earlier calls will be removed" in called.error and "has changed" in called.error

@@ -10,7 +10,6 @@ import pytest
 
 from group_study import GroupStudy, make_study
 from sessionfx.ask.covariates import Covariates
-from sessionfx.bids.first_level_maps import FirstLevelMap, find_first_level_maps
 from sessionfx.cli import main
 from sessionfx.errors import LevelError, OutputError
 from sessionfx.group.kept import packed, unpacked
@@ -33,10 +32,6 @@ def study(tmp_path: Path) -> GroupStudy:
     return study
 
 
-def maps_of(study: GroupStudy) -> list[FirstLevelMap]:
-    return sorted(find_first_level_maps([study.maps]).maps, key=lambda found: found.key)
-
-
 def make_unreadable(study: GroupStudy) -> None:
     """Replace what is in the maps, so that nobody notices who does not read it."""
     for path in study.maps.rglob("*_statmap.nii.gz"):
@@ -47,7 +42,7 @@ def make_unreadable(study: GroupStudy) -> None:
 
 def read(study: GroupStudy, folder: Path, min_coverage: float = 1.0) -> tuple[object, ...]:
     """All that a stack tells."""
-    maps = maps_of(study)
+    maps = study.first_level_maps
     with open_stack(
         maps, Covariates.none(attendance(maps)), folder, needs_variances=True, min_coverage=min_coverage, is_kept=True
     ) as stack:
@@ -100,7 +95,7 @@ def test_a_damaged_file_is_as_good_as_none(study: GroupStudy, damage: str, tmp_p
 def test_who_has_opened_kept_maps_keeps_them_while_another_call_replaces_them(
     study: GroupStudy, tmp_path: Path
 ) -> None:
-    maps = maps_of(study)
+    maps = study.first_level_maps
     read(study, tmp_path)
     with open_stack(maps, Covariates.none(attendance(maps)), tmp_path, needs_variances=True, is_kept=True) as stack:
         before = stack.effects(stack.blocks[0])

@@ -145,14 +145,10 @@ def stacked(maps: list[FirstLevelMap], folder: Path, n_threads: int) -> tuple[ND
         return np.hstack(effects), np.hstack(variances), stack.mask, stack.stored.dtype.type
 
 
-def maps_of(study: GroupStudy) -> list[FirstLevelMap]:
-    return sorted(find_first_level_maps([study.maps]).maps, key=lambda found: found.key)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_the_stack_holds_every_map_at_the_common_voxels(study: GroupStudy, n_threads: int, tmp_path: Path) -> None:
-    effects, variances, mask, kept = stacked(maps_of(study), tmp_path, n_threads)
+    effects, variances, mask, kept = stacked(study.first_level_maps, tmp_path, n_threads)
     common = np.all([study.variances[key] > 0 for key in study.keys], axis=0)
     np.testing.assert_array_equal(mask, common)
     np.testing.assert_array_equal(effects, [study.effects[key][common] for key in study.keys])
@@ -167,7 +163,7 @@ def test_single_precision_is_kept_only_where_no_digit_is_lost(precise: int | Non
     for number, key in enumerate(study.keys):
         effect, variance = study.effects[key], study.variances[key].astype(np.float32)
         study.write(*key, effect if number == precise else effect.astype(np.float32), variance)
-    effects, _, _, kept = stacked(maps_of(study), tmp_path, 2)
+    effects, _, _, kept = stacked(study.first_level_maps, tmp_path, 2)
     np.testing.assert_array_equal(effects, study.stacked)
     assert kept == (np.float32 if precise is None else np.float64)
 
@@ -179,7 +175,7 @@ def test_of_several_damaged_maps_the_first_is_named(n_threads: int, tmp_path: Pa
         path = study.map_path(participant, session)
         path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(LevelError, match=r"sub-02_ses-02.*leave sub-02 out"):
-        stacked(maps_of(study), tmp_path, n_threads)
+        stacked(study.first_level_maps, tmp_path, n_threads)
 
 
 def test_effects_of_different_units_are_not_averaged(tmp_path: Path) -> None:
@@ -193,7 +189,7 @@ def test_effects_of_different_units_are_not_averaged(tmp_path: Path) -> None:
     with pytest.raises(
         LevelError, match=r"sub-03_ses-01.* is in arbitrary units, but .*sub-01_ses-02.* one --signal-sc"
     ):
-        stacked(maps_of(study), tmp_path, 2)
+        stacked(study.first_level_maps, tmp_path, 2)
 
 
 # The program ------------------------------------------------------------------------------------------------

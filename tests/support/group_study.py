@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from sessionfx.bids.first_level_maps import FirstLevelMap, find_first_level_maps
+
 SPACE = "MNI152NLin2009cAsym"
 CONTRAST = "aMinusB"
 AFFINE = np.array([[4.0, 0, 0, -10], [0, 4.0, 0, -12], [0, 0, 4.0, -8], [0, 0, 0, 1]])
@@ -50,6 +52,11 @@ class GroupStudy:
     def stacked(self) -> NDArray[np.float64]:
         """All effects, shape (N, V), in the order of `keys`."""
         return np.array([self.effects[key].ravel() for key in self.keys])
+
+    @property
+    def first_level_maps(self) -> list[FirstLevelMap]:
+        """What the program finds of them, in the order of its rows."""
+        return sorted(find_first_level_maps([self.maps]).maps, key=lambda found: found.key)
 
     def map_path(self, participant: str, session: str, statistic: str = "effect", contrast: str = CONTRAST) -> Path:
         folder, name = self.maps / f"sub-{participant}", f"sub-{participant}"

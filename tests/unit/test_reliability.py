@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from least_squares import anova_mean_squares
 from properties import examples
 from sessionfx.statistics.participant_variance import participant_spectrum
 from sessionfx.statistics.reliability import VarianceComponents, variance_components
@@ -45,10 +46,7 @@ def attendances(draw: st.DrawFn) -> tuple[NDArray[np.int_], NDArray[np.int_], np
 def test_complete_data_give_shrout_and_fleiss_coefficients(n: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     cube = rng.normal(size=(n, k, N_VOXELS)) + rng.normal(size=(n, 1, N_VOXELS)) + rng.normal(size=(k, N_VOXELS))
-    own, across, grand = cube.mean(axis=1), cube.mean(axis=0), cube.mean(axis=(0, 1))
-    bms = k * ((own - grand) ** 2).sum(axis=0) / (n - 1)
-    wms = ((cube - own[:, None]) ** 2).sum(axis=(0, 1)) / (n * (k - 1))
-    ems = ((cube - own[:, None] - across + grand) ** 2).sum(axis=(0, 1)) / ((n - 1) * (k - 1))
+    bms, wms, ems = anova_mean_squares(cube)
     values = cube.reshape(n * k, N_VOXELS)
     icc1, icc31 = (components(*complete(n, k), values, adjusted=adjusted) for adjusted in (False, True))
     np.testing.assert_allclose(icc1.within, wms, rtol=1e-8)

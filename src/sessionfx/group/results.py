@@ -98,7 +98,9 @@ class Answer(StrategyResult):
     @property
     def where_suprathreshold(self) -> NDArray[np.bool_]:
         """The same in an array of the space's shape."""
-        return self.stat_map.volume(self.is_suprathreshold) == 1
+        found = np.zeros(self.stat_map.space.shape, dtype=bool)
+        found[self.stat_map.mask] = self.is_suprathreshold
+        return found
 
 
 def answers_among(results: Iterable[StrategyResult]) -> tuple[Answer, ...]:
