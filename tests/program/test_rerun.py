@@ -76,12 +76,22 @@ def test_group_option_redoes_the_group_only(dataset: Path, output: Path) -> None
     assert {name.split("/")[0] for name in redone(before, maps(output))} == {"group"}
 
 
-def test_new_session_contrast_combines_anew_without_refitting(dataset: Path, output: Path) -> None:
+@pytest.mark.parametrize(
+    ("options", "entity"),
+    [
+        (("--session-contrast", "later=2*ses-02 - ses-01"), "_sessions-later_"),
+        (("--contrast", "congruent"), "_contrast-congruent_"),
+    ],
+    ids=["combined anew without refitting", "a second contrast"],
+)
+def test_what_is_asked_besides_leaves_the_other_maps_alone(
+    options: tuple[str, str], entity: str, dataset: Path, output: Path
+) -> None:
     before = maps(output)
-    assert analyse(dataset, output, "--session-contrast", "later=2*ses-02 - ses-01", levels=("participant",)) == 0
+    assert analyse(dataset, output, *options, levels=("participant",)) == 0
     changed = redone(before, maps(output))
     assert changed
-    assert all("_sessions-later_" in name for name in changed)
+    assert all(entity in name for name in changed)
 
 
 def test_group_answers_to_other_session_contrasts_stay(dataset: Path, output: Path) -> None:
@@ -107,14 +117,6 @@ def test_first_level_option_redoes_all_participants(dataset: Path, output: Path)
     after = maps(output, "sub-*/**/*_statmap.nii.gz")
     assert redone(before, after) == set(before)
     assert all(after[name][1] != before[name][1] for name in before if "stat-variance" in name)
-
-
-def test_second_contrast_leaves_the_first_alone(dataset: Path, output: Path) -> None:
-    before = maps(output, "sub-*/**/*_statmap.nii.gz")
-    assert analyse(dataset, output, "--contrast", "congruent", levels=("participant",)) == 0
-    changed = redone(before, maps(output, "sub-*/**/*_statmap.nii.gz"))
-    assert changed
-    assert all("_contrast-congruent_" in name for name in changed)
 
 
 def test_changed_input_redoes_its_participant_only(dataset: Path, output: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from nibabel.cifti2 import BrainModelAxis
 from nilearn.surface import SurfaceImage
 
 from sessionfx.bids.names import of_hemisphere
@@ -17,7 +16,7 @@ from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.mesh import Mesh
 from sessionfx.space.space import Space
 from sessionfx.space.surface import Surface
-from surfaces import write_surface
+from surfaces import brain_models, write_surface
 
 
 def sphere(n_steps: int = 2, *, radius: float = 20.0) -> Mesh:
@@ -60,12 +59,7 @@ SURFACE = Surface("sphere", N_VERTICES, MESHES)
 
 def grayordinates() -> Grayordinates:
     """Both spheres without their walls, and a block of voxels."""
-    left, right = (
-        BrainModelAxis.from_surface(np.arange(WALL, n), n, name=f"Cortex{side}")
-        for n, side in zip(N_VERTICES.values(), ("Left", "Right"), strict=True)
-    )
-    below = BrainModelAxis.from_mask(np.ones((3, 3, 3)), affine=np.diag([2.0, 2, 2, 1]), name="THALAMUS_LEFT")
-    return Grayordinates(left + right + below, MESHES)
+    return Grayordinates(brain_models(N_VERTICES, wall=WALL, block=(3, 3, 3)), MESHES)
 
 
 SPACES: dict[str, Space] = {"surface": SURFACE, "grayordinates": grayordinates()}

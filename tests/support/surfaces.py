@@ -26,13 +26,20 @@ N_VERTICES = {"L": 50, "R": 60}
 WALL = 5  # the first vertices of each hemisphere have no data
 
 
-def brain_models() -> BrainModelAxis:
-    """Some vertices of both hemispheres, and a few voxels below the cortex."""
+def brain_models(
+    n: Mapping[str, int] = N_VERTICES,
+    *,
+    wall: int = WALL,
+    further: int = 0,
+    block: tuple[int, int, int] = (2, 2, 2),
+    size: float = 2.0,
+) -> BrainModelAxis:
+    """Both hemispheres' vertices after the wall, of meshes with some further ones, and a block of voxels below."""
     left, right = (
-        BrainModelAxis.from_surface(np.arange(WALL, n), n, name=f"Cortex{side}")
-        for n, side in zip(N_VERTICES.values(), ("Left", "Right"), strict=True)
+        BrainModelAxis.from_surface(np.arange(wall, count), count + further, name=f"Cortex{side}")
+        for count, side in zip(n.values(), ("Left", "Right"), strict=True)
     )
-    below = BrainModelAxis.from_mask(np.ones((2, 2, 2)), affine=np.diag([2.0, 2, 2, 1]), name="THALAMUS_LEFT")
+    below = BrainModelAxis.from_mask(np.ones(block), affine=np.diag([size, size, size, 1]), name="THALAMUS_LEFT")
     return left + right + below
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from nibabel.cifti2 import BrainModelAxis
 from nibabel.gifti import GiftiDataArray, GiftiImage
 from PIL import Image
 
@@ -22,6 +21,7 @@ from sessionfx.report.style import DIVERGING
 from sessionfx.space.grayordinates import Grayordinates
 from sessionfx.space.mesh import Mesh
 from sessionfx.space.surface import Surface
+from surfaces import brain_models
 
 N = 10242
 
@@ -154,9 +154,7 @@ def test_a_mesh_without_folds_or_flat_map_is_drawn_in_plain_grey(inflated: Mesh)
 
 def grayordinates() -> Grayordinates:
     """All but a wall of 100 vertices of each hemisphere, and voxels below."""
-    cortex = [BrainModelAxis.from_surface(np.arange(100, N), N, name=f"Cortex{side}") for side in ("Left", "Right")]
-    below = BrainModelAxis.from_mask(np.ones((8, 8, 6)), affine=np.diag([4.0, 4, 4, 1]), name="THALAMUS_LEFT")
-    return Grayordinates(cortex[0] + cortex[1] + below)
+    return Grayordinates(brain_models({"L": N, "R": N}, wall=100, block=(8, 8, 6), size=4.0))
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -19,7 +20,10 @@ from sessionfx.space.grid import Grid
 from sessionfx.space.mesh import Mesh
 from sessionfx.space.surface import Surface
 from surface_group import MESHES, N_VERTICES, SURFACE, grayordinates
-from surfaces import write_gifti
+from surfaces import brain_models, write_gifti
+
+# Axes of the vertices and voxels of `grayordinates`, of which the first vertices are there too
+models = partial(brain_models, N_VERTICES, wall=0, block=(3, 3, 3))
 
 
 def write_annots(folder: Path, rows: dict[str, np.ndarray], names: dict[str, list[str]]) -> Path:
@@ -102,13 +106,8 @@ def test_medial_walls_and_unknown_vertices_are_no_regions(tmp_path: Path) -> Non
 
 def test_dense_labels_are_matched_by_structure_and_number(tmp_path: Path) -> None:
     """Another order of structures, more vertices than the data have: all of both hemispheres."""
-    n = N_VERTICES
-    left, right = (
-        BrainModelAxis.from_surface(np.arange(count), count, name=f"Cortex{side}")
-        for count, side in zip(n.values(), ("Left", "Right"), strict=True)
-    )
-    thalamus = BrainModelAxis.from_mask(np.ones((3, 3, 3)), affine=np.diag([2.0, 2, 2, 1]), name="THALAMUS_LEFT")
-    rng = np.random.default_rng(0)
+    n, rng = N_VERTICES, np.random.default_rng(0)
+    left, right, thalamus = (part for _, _, part in models().iter_structures())
     of = {"R": rng.integers(0, 3, n["R"]), "T": rng.integers(0, 3, 27), "L": rng.integers(0, 3, n["L"])}
     path = write_dlabel(tmp_path / "x.dlabel.nii", np.concatenate([*of.values()]), right + thalamus + left)
     space = grayordinates()
@@ -233,23 +232,12 @@ def test_what_does_not_fit_a_surface_is_refused(tmp_path: Path, write: object, w
         assert word in str(raised.value)
 
 
-def models(*, affine: float = 2.0, shape: int = 3, last: int = 0, first: int = 0) -> BrainModelAxis:
-    sides = [
-        BrainModelAxis.from_surface(np.arange(first, n), n + last, name=f"Cortex{side}")
-        for n, side in zip(N_VERTICES.values(), ("Left", "Right"), strict=True)
-    ]
-    block = np.ones((shape,) * 3)
-    return sides[0] + sides[1] + BrainModelAxis.from_mask(
-        block, affine=np.diag([affine, affine, affine, 1]), name="THALAMUS_LEFT"
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("axis", "words"),
     [
-        (models(last=5), "hemi-L has 167 vertices there, and 162 in the data"),
-        (models(first=20), "it lacks 10 of the 152 vertices of L"),
-        (models(affine=3.0), "their voxels differ: voxels of 3×3×3 and 2×2×2 mm"),
+        (models(further=5), "hemi-L has 167 vertices there, and 162 in the data"),
+        (models(wall=20), "it lacks 10 of the 152 vertices of L"),
+        (models(size=3.0), "their voxels differ: voxels of 3×3×3 and 2×2×2 mm"),
         (models()[: N_VERTICES["L"]], "it has nothing of hemi-R"),
     ],
 )
