@@ -186,6 +186,18 @@ def format_number(value: Any) -> str:
     return minus(f"{value:,.2f}" if abs(value) >= 1 else f"{value:#.3g}" if abs(value) >= 0.001 else f"{value:.3g}")
 
 
+def dof_text(dof: float) -> str:
+    """Write degrees of freedom as tables do.
+
+    Examples
+    --------
+    >>> dof_text(1.0), dof_text(3.97)
+    ('1 degree of freedom', '3.97 degrees of freedom')
+    """
+    text = format_number(dof)
+    return f"{text} degree{'' if text == '1' else 's'} of freedom"
+
+
 def p_text(p: float) -> str:
     """Write a p value, which is never 0.
 

@@ -363,6 +363,14 @@ def test_few_participants_are_said_and_bound_p() -> None:
     assert p.min() >= 2 / 32 * (1 - 1e-12)
 
 
+@pytest.mark.parametrize(("n_permutations", "is_too_few"), [(18, True), (19, False)])
+def test_too_few_permutations_for_any_significance_are_said_to_be(n_permutations: int, is_too_few: bool) -> None:
+    """With none of N null maxima at or above the observed value, p = 1 / (N + 1): it was said of few participants only."""
+    result = run(smooth_values(12, seed=11, effect=9.0), *intercept(12), n_permutations, tfce=False)
+    assert (10.0 ** -result.neg_log10_p["voxelFWE"].max() > 0.05) == is_too_few
+    assert ("Nothing can be significant at 0.05" in result.warning) == is_too_few
+
+
 def test_many_participants_are_limited_by_the_number_of_permutations_alone() -> None:
     result = run(smooth_values(14, seed=12, effect=3.0), *intercept(14), 60, tfce=False)
     assert (result.n_possible, result.smallest_p, result.warning) == (2**14, 1 / 61, "")

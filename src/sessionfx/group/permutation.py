@@ -356,6 +356,6 @@ def _warning(resampling: Resampling, n_permutations: int, *, has_clusters: bool)
             f"many are drawn; the {n_permutations} random ones repeat them, and estimate the p that going through all "
             "of them would give exactly."
         )
-        if lowest > 0.05:
-            warnings.append("Nothing can be significant at 0.05.")
+    if max(lowest, 1 / (n_permutations + 1)) > 0.05:
+        warnings.append("Nothing can be significant at 0.05.")
     return " ".join(warnings)

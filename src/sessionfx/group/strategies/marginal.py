@@ -58,7 +58,7 @@ from sessionfx.statistics.participant_variance import (
 from sessionfx.statistics.resampling import WildBootstrap, wild_bootstrap
 from sessionfx.statistics.robust import MEstimator
 from sessionfx.statistics.robust_clusters import RobustClusters, prepare_robust_clusters
-from sessionfx.wording import counted
+from sessionfx.wording import counted, dof_text
 
 DIFFERENT_PEOPLE = (
     "No participant has more than one of these sessions, so that sessions are compared between different people."
@@ -228,10 +228,10 @@ class MarginalPlan(Plan):
             raise NotEstimableError(UNSEEN)
         if needs_dof and not prepared.dof - q + 1 >= ENOUGH_DOF:
             raise NotEstimableError(
-                f"Too few participants carry this contrast: {max(prepared.dof - q + 1, 0.0):.1f} degrees of freedom."
+                f"Too few participants carry this contrast: {dof_text(max(prepared.dof - q + 1, 0.0))}."
             )
         dof = prepared.dof - q + 1
-        few = (f"With {dof:.1f} degrees of freedom its p values are approximate.",) if dof < FEW_DOF else ()
+        few = (f"With {dof_text(dof)} its p values are approximate.",) if dof < FEW_DOF else ()
         details = working.fields
         return replace(
             self,
@@ -415,7 +415,7 @@ class Marginal(Strategy):
                 "somewhat too small.",
             )
         if grounds.dof < (FEW_DOF_OF_F if grounds.question.group.is_f_test else FEW_DOF):
-            return Judgement("conditional", f"with {grounds.dof:.1f} degrees of freedom its p values are approximate.")
+            return Judgement("conditional", f"with {dof_text(grounds.dof)} its p values are approximate.")
         if asked.kind == "any" and not layout.is_balanced and fewest < min(FEW_IN_A_CELL, FEW_OF_ALL * n):
             return Judgement(
                 "conditional",

@@ -11,6 +11,7 @@ from sessionfx.group.strategies.robust_values import NAMES, plan_robust_values
 from sessionfx.group.strategies.strategy import FEW_CARRY, FEW_DOF, ORDINARY, Assumptions, Grounds, Strategy
 from sessionfx.report.methods import GroupWork
 from sessionfx.statistics.cluster_robust import robust_contrast
+from sessionfx.wording import dof_text
 
 # Welch's test, and its like for several values, find too much where a small group decides: at 1 ‰ 3 to 14 ‰ with groups
 # of 3 to 6 against 20, and for several values 6 to 14 % at 5 %. From this many degrees of freedom on they keep 5.8 %
@@ -119,8 +120,8 @@ def _judge_variances(grounds: Grounds) -> Judgement | None:
         if grounds.dof < FEW_DOF_OF_GROUPS:
             return Judgement(
                 "conditional",
-                f"a small group decides; with {grounds.dof:.1f} degrees of freedom its p values are approximate, above "
-                "all small ones.",
+                f"a small group decides; with {dof_text(grounds.dof)} its p values are "
+                "approximate, above all small ones.",
             )
         return None
     if plan.design_matrix.shape[1] == 1:
