@@ -406,3 +406,27 @@ def test_another_group_analysis_of_a_model_takes_the_place_of_its_nodes(dataset:
     written = json.loads(path.read_text())
     assert [node["Name"] for node in written["Nodes"]] == ["run", "subject"]
     assert written["Nodes"][0]["Model"]["Software"]["SessionFX"]["Options"]["strategy"] == ["marginal"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_session_node", [False, True])
+def test_an_average_over_runs_of_which_one_lacks_a_condition_is_refused_without_a_session_node(
+    has_session_node: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = simulated(tmp_path, n_participants=1, n_sessions=2, n_runs=2, missing=())
+    events = next(root.rglob("*ses-01*run-02_events.tsv"))
+    table = pd.read_csv(events, sep="\t")
+    table[table["trial_type"] == "congruent"].to_csv(events, sep="\t", index=False)
+    nodes = [run_node(STROOP, ["run", "session", "subject"], {}), mean_node("Subject", ["subject", "contrast"])]
+    nodes[1:1] = [mean_node("Session", ["session", "subject", "contrast"])] if has_session_node else []
+    model = write_model(tmp_path / "model_smdl.json", nodes)
+    options = ("--model", str(model), "--no-report", "--nprocs", "1")
+    code = main([str(root), str(tmp_path / "out"), "participant", *options])
+    said = capsys.readouterr().err
+    if has_session_node:
+        assert code == 0
+        return
+    assert code == 1
+    assert "Contrast 'incongruent', without the runs that cannot have it (sub-01_ses-01_task-stroop_run-02): " in said
+    assert "1 runs of ses-01, 2 runs of ses-02, and the average over runs is another than that over sessions" in said
+    assert not list((tmp_path / "out" / "sub-01").rglob("*statmap.nii.gz"))

@@ -6,7 +6,7 @@ One participant is one chain, independent of all others: fits of runs are its pa
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from sessionfx.bids.runs import RunInputs
 from sessionfx.bids.stat_maps import as_kept, read_estimate, read_wald_test
 from sessionfx.bids.tables import read_header
 from sessionfx.bids.writing import write_text
-from sessionfx.errors import ParticipantError
+from sessionfx.errors import CommandLineError, ParticipantError
 from sessionfx.options import FirstLevelModel, GroupModel
 from sessionfx.participant import timing
 from sessionfx.participant.confounds import columns_of_run, differences_between_runs, sidecar_of
@@ -338,6 +338,7 @@ class ParticipantMaps:
             else read_warnings(self.files.design(run).with_suffix(".json"))
             for run in self.runs
         ]
+        self._check_averages([left_out for _, left_out in said])
         said += map(read_warnings, self._other_designs())
         absent = [
             f"Contrast '{contrast.label}' cannot be estimated from any run ({said[0][1][contrast.label]})."
@@ -347,6 +348,21 @@ class ParticipantMaps:
         of_confounds = differences_between_runs(self.analysis.confound_columns(self.runs))
         self._warnings = (*(warning for warnings, _ in said for warning in warnings), *of_confounds, *absent)
         write_text(self.files.log, "\n".join(self._warnings or ["No warnings."]) + "\n")
+
+    def _check_averages(self, left_out: Sequence[Collection[str]]) -> None:
+        """Refuse an average of a model that is another over the runs that are left of a contrast, each with theirs."""
+        recipe = self.analysis.model.recipe
+        if recipe is None:
+            return
+        for contrast in self.analysis.contrasts:
+            left = [run for run, labels in zip(self.runs, left_out, strict=True) if contrast.label not in labels]
+            try:
+                recipe.check_runs([(run.name, run.entities) for run in left])
+            except CommandLineError as error:
+                lacking = listed(run.name for run in self.runs if run not in left)
+                raise ParticipantError(
+                    f"Contrast '{contrast.label}', without the runs that cannot have it ({lacking}): {error}"
+                ) from None
 
     def _other_designs(self) -> list[Path]:
         """Find what is to be known of runs of earlier calls that are not asked for in this one: JSON files."""
