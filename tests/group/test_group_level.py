@@ -471,6 +471,8 @@ def test_why_no_cluster_is_listed_is_said_as_it_is(call: GroupCaller, tmp_path: 
     assert "of 216 voxels have |z| ≥ 1.96" in page
     assert "No cluster has 200 voxels or more, as --cluster-threshold asks." in page
     assert "not suprathreshold" not in page
+    # whoever is recommended
+    assert "The mean over sessions is by Marginal model." in page
 
 
 @pytest.mark.slow

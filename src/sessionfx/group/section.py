@@ -28,7 +28,7 @@ from sessionfx.group.pictures import ContrastPictures, QuestionPictures
 from sessionfx.group.region_page import region_section
 from sessionfx.group.results import Answer, PairResult, Peak, QuestionResults, Reliability, StrategyResult
 from sessionfx.group.stack import MapStack
-from sessionfx.group.strategies import STRATEGIES
+from sessionfx.group.strategies import REFERENCE, STRATEGIES
 from sessionfx.group.strategies.base import MapLayout, Plan
 from sessionfx.group.strategies.strategy import assumptions_table
 from sessionfx.options import GroupModel
@@ -294,7 +294,11 @@ def _reliability(
             quartiles = [format_number(record[f"{name}_{part}"]) for part in ("median", "q25", "q75")]
             row[f"{title}: median (quartiles)"] = f"{quartiles[0]} ({quartiles[1]} to {quartiles[2]})"
         rows.append(row)
-    return {"pictures": pictures.reliability(), "rows": rows}
+    return {
+        "pictures": pictures.reliability(),
+        "rows": rows,
+        "mean": f"The mean over sessions is by {REFERENCE.title}.",
+    }
 
 
 def _calibration(found: ContrastFindings) -> dict[str, Any] | None:
