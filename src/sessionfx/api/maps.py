@@ -16,7 +16,7 @@ import pandas as pd
 
 from sessionfx.api.images import StatImages, mask_image
 from sessionfx.api.sources import image_file, read_options, table_file, within
-from sessionfx.api.surfaces import MeshLike, meshes_of, read_meshes
+from sessionfx.api.surfaces import MeshLike, meshes_of
 from sessionfx.ask.covariates import Covariates
 from sessionfx.bids.dataset import derivative_folders
 from sessionfx.bids.first_level_maps import (
@@ -27,7 +27,7 @@ from sessionfx.bids.first_level_maps import (
     select_maps,
     select_tasks,
 )
-from sessionfx.bids.meshes import find_meshes
+from sessionfx.bids.meshes import find_meshes, read_meshes
 from sessionfx.bids.names import strip_prefix
 from sessionfx.bids.stat_maps import sidecar_path
 from sessionfx.errors import CommandLineError, LevelError

@@ -13,7 +13,7 @@ from nibabel.gifti.gifti import GiftiDataArray, GiftiImage
 from nilearn.surface import PolyMesh, SurfaceImage
 from numpy.typing import NDArray
 
-from sessionfx.bids.meshes import MeshFiles, find_meshes, read_mesh
+from sessionfx.bids.meshes import MeshFiles, find_meshes, read_meshes
 from sessionfx.bids.names import GIFTI, entities_of, files_of, name_of_both, of_hemisphere
 from sessionfx.errors import CommandLineError
 from sessionfx.space.mesh import Mesh
@@ -162,11 +162,6 @@ def meshes_of(image: Any, mesh: MeshLike | None = None) -> Mapping[str, Mesh]:
     if not isinstance(file, str | os.PathLike):
         return {}
     return read_meshes(find_meshes({key: entities_of(Path(file)).get(key) for key in ("space", "den")}, []))
-
-
-def read_meshes(found: MeshFiles) -> Mapping[str, Mesh]:
-    """Read the meshes of hemispheres."""
-    return {label: read_mesh(paths) for label, paths in found.items()}
 
 
 def mesh_files(meshes: Mapping[str, Mesh], folder: Path) -> MeshFiles:

@@ -137,7 +137,12 @@ def with_meshes(space: Space, found: MeshFiles) -> Space:
     ParticipantError
         If a file cannot be read, or has other vertices than the space.
     """
-    return space.with_meshes({label: read_mesh(paths) for label, paths in found.items()})
+    return space.with_meshes(read_meshes(found))
+
+
+def read_meshes(found: MeshFiles) -> dict[str, Mesh]:
+    """Read the meshes of hemispheres."""
+    return {label: read_mesh(paths) for label, paths in found.items()}
 
 
 def mesh_beside(mesh: Mesh, kind: str) -> Mesh | None:

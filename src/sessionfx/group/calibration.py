@@ -370,7 +370,7 @@ def _effect(layout: MapLayout, question: Question, of_maps: ParticipantBlocks) -
     rows = np.atleast_2d(question.group_weights(between.shape[1]))
     first = rows[0]  # of an F test the true effect is what its first row is about
     share = between @ first / (first @ first)
-    present = [session for session in asked.sessions if session in layout.sessions]
+    present = layout.present(asked)
     of_row = np.eye(max(len(question.tested), 1))[0]  # likewise
     differences = np.ones(1)  # a single contrast is its own vector
     pattern = direction_of(layout, question)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from sessionfx.group.evidence import side_by_side
 from sessionfx.group.strategies.base import MapLayout
 from sessionfx.statistics.likeness import FEWEST, Profiles, profiles_of, sums_of
+from sessionfx.statistics.linear_algebra import membership_matrix
 from sessionfx.wording import percent
 
 # Voxels in which maps are compared. With many participants fewer, so that time grows little: neighbours are alike, and
@@ -63,9 +64,8 @@ class LikenessCheck:
     @classmethod
     def of(cls, layout: MapLayout, n_voxels: int) -> LikenessCheck:
         """Look at some thousand of the voxels."""
-        numbers = {label: number for number, label in enumerate(layout.unique_participants)}
-        owners = np.array([numbers[label] for label in layout.participants])
-        n_compared = max(_COMPARED_VOXELS * min(1.0, _MANY_PARTICIPANTS / len(numbers)), _FEWEST_VOXELS)
+        owners, n = membership_matrix(layout.participants).indices, len(layout.unique_participants)
+        n_compared = max(_COMPARED_VOXELS * min(1.0, _MANY_PARTICIPANTS / n), _FEWEST_VOXELS)
         return cls(layout, owners, max(1, int(n_voxels / n_compared)))
 
     def pooled_sums(self, effects: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -222,7 +222,7 @@ def direction_of(layout: MapLayout, question: Question) -> NDArray[np.float64]:
     asked = question.sessions
     if asked.time is not None:
         return np.asarray(trend_direction(layout.session_covariate(asked.time), asked.degree))
-    present = [session for session in asked.sessions if session in layout.sessions]
+    present = layout.present(asked)
     line = dict(zip(present, np.linspace(-0.5, 0.5, len(present)), strict=True))
     weights = line if asked.kind == "any" else asked.weights_for(present) if asked.weights else None
     return np.array([(weights or {}).get(session, 0.0) for session in layout.sessions])

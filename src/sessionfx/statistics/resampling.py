@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from scipy import linalg, sparse, special
 
 from sessionfx.statistics.cluster_robust import RobustContrast
-from sessionfx.statistics.linear_algebra import Array, pseudo_inverse, rank_of, repeated_blocks
+from sessionfx.statistics.linear_algebra import Array, membership_matrix, pseudo_inverse, rank_of, repeated_blocks
 from sessionfx.statistics.unequal_variances import GroupedContrast
 
 Scheme = Literal["sign-flipping", "label-permutation", "wild-bootstrap"]
@@ -284,8 +284,7 @@ def wild_bootstrap(
         Of each participant in order, where groups may vary unequally.
     """
     q = len(prepared.weights)
-    numbers = {label: number for number, label in enumerate(dict.fromkeys(participants))}
-    owners = np.array([numbers[label] for label in participants])
+    owners = membership_matrix(participants).indices
     # of Q scores and P coefficients, no more combinations of coefficients matter than the scores carry
     left, values, right = linalg.svd(prepared.carried, full_matrices=False)
     kept = values > _ORTHOGONAL * values.max(initial=1e-300)
@@ -300,7 +299,7 @@ def wild_bootstrap(
         carried=left[:, kept] * values[kept],
         n_contrasts=q,
         design_dof=prepared.dof,
-        smallest_group=_smallest_group(estimates, len(numbers), groups),
+        smallest_group=_smallest_group(estimates, int(owners.max()) + 1, groups),
         has_groups=bool(groups),
     )
 

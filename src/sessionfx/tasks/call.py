@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import uuid
@@ -14,7 +13,7 @@ from sessionfx.ask.session_contrasts import SessionContrast, differences_left_ou
 from sessionfx.bids.atlas import Atlas, atlases_of, read_atlases
 from sessionfx.bids.names import file_name
 from sessionfx.bids.session_order import SessionOrder
-from sessionfx.bids.writing import write_text
+from sessionfx.bids.writing import write_json, write_text
 from sessionfx.errors import OutputError
 from sessionfx.execution import say
 from sessionfx.options import GroupModel, Options
@@ -87,8 +86,7 @@ def keep_options(options: Options) -> None:
 
 def keep_model(content: Mapping[str, Any], entities: Mapping[str, str | None], output_dir: Path) -> None:
     """Save the analysis of a task as a BIDS Stats Model."""
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_text(model_path(entities, output_dir), text)
+    write_json(model_path(entities, output_dir), content)
 
 
 def model_path(entities: Mapping[str, str | None], output_dir: Path) -> Path:

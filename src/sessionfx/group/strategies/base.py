@@ -106,6 +106,10 @@ class MapLayout:
         rows = [[own[session] for session in sessions] for own in found if set(sessions) <= set(own)]
         return np.array(rows, dtype=int).reshape(len(rows), len(sessions))
 
+    def present(self, asked: SessionContrast) -> list[str]:
+        """Sessions of a contrast that somebody has a map of, in its order."""
+        return [session for session in asked.sessions if session in self.sessions]
+
     def session_columns(self, sessions: Sequence[str]) -> Array:
         """Ones where a map is of a session, of shape (N, S)."""
         return np.array([[float(own == session) for session in sessions] for own in self.sessions])
@@ -204,7 +208,7 @@ class PartialMaps:
     @classmethod
     def of(cls, layout: MapLayout, question: Question, effects: Array, has: NDArray[np.bool_]) -> PartialMaps:
         """Arrange maps of shape (N, V)."""
-        sessions = tuple(session for session in question.sessions.sessions if session in layout.sessions) or ("",)
+        sessions = tuple(layout.present(question.sessions)) or ("",)
         rows = np.array(
             [[own.get(session, -1) for session in sessions] for own in map(layout.rows_of, layout.unique_participants)]
         )

@@ -69,7 +69,9 @@ class SessionDesign:
         matrix = self.matrix.to_numpy()
         return all(is_estimable(matrix, row) for row in np.atleast_2d(self.contrast))
 
-    def check(self, hint: str) -> None:
+    def check(
+        self, hint: str = "too few participants have these sessions, or covariates cannot be told apart from sessions."
+    ) -> None:
         """Make sure that the design determines the contrast and leaves error; the hint is why it may not do so."""
         if not self.is_determined:
             raise NotEstimableError(f"The design does not determine this contrast: {hint}")
@@ -114,7 +116,7 @@ def session_design(layout: MapLayout, question: Question, covariate_effect: str 
         columns, means_of_time = _time_columns(layout, asked.time, asked.degree, covariate_effect)
         over_sessions = np.array([0.0] * asked.degree + [1.0])
     else:
-        sessions = [session for session in asked.sessions if session in layout.sessions]
+        sessions = layout.present(asked)
         labels = [f"ses-{session}" if session else "" for session in sessions]
         columns = dict(zip(labels, layout.session_columns(sessions).T, strict=True))
         if asked.kind == "any":
@@ -206,7 +208,7 @@ def complete_participants(layout: MapLayout, asked: SessionContrast) -> tuple[ND
     between : ndarray of shape (n, P)
         Their constant and covariates.
     """
-    sessions = [session for session in asked.sessions if session in layout.sessions]
+    sessions = layout.present(asked)
     rows = layout.complete_rows(sessions)
     return rows, layout.between(rows[:, 0].tolist()).to_numpy()
 

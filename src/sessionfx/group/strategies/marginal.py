@@ -462,7 +462,7 @@ class Marginal(Strategy):
     def plan(self, layout: MapLayout, question: Question, options: GroupOptions) -> MarginalPlan:
         """Build the model of all session maps; see `Strategy.plan`."""
         design = session_design(layout, question, options.session_covariate_effect)
-        design.check("too few participants have these sessions, or covariates cannot be told apart from sessions.")
+        design.check()
         groups, spectra = _working_groups(layout, question, options, design.matrix.to_numpy())
         unpaired = question.sessions.is_within_participant and not _has_pairs(layout)
         is_robust = options.robust in self.takes_robust

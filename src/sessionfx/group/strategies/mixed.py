@@ -124,7 +124,7 @@ class Mixed(Strategy):
         if refusal:
             raise NotEstimableError(refusal)
         design = session_design(layout, question, options.session_covariate_effect)
-        design.check("too few participants have these sessions, or covariates cannot be told apart from sessions.")
+        design.check()
         matrix = design.matrix.to_numpy()
         spectrum = participant_spectrum(matrix, layout.participants)
         if not spectrum.separates:

@@ -241,7 +241,7 @@ class SessionModel(Strategy):
         else:
             whole, kept = _with_subjects(design, layout, subject_effect)
         matrix, contrast = whole.matrix.iloc[:, kept], whole.contrast[..., kept]
-        n_sessions = len([session for session in asked.sessions if session in layout.sessions])
+        n_sessions = len(layout.present(asked))
         warnings, complete = _warnings(asked, subject_effect, n_sessions), None
         details = {"SubjectEffect": subject_effect, **design.details}
         if asked.kind == "any" and subject_effect == "indicator":
