@@ -419,7 +419,7 @@ def _influence(influence: Influence, first: Answer | None) -> dict[str, Any] | N
     note = influence.note
     if len(table) > _SHOWN_PARTICIPANTS:
         note += (
-            f" Below are the {_SHOWN_PARTICIPANTS} of {len(table):,} who matter most; the table of influence has all."
+            f" Below are the {_SHOWN_PARTICIPANTS} of {len(table):,} who matter most; the file of influence has all."
         )
     return {
         "sentence": most_influential_text(influence) or "Without any one of them there is no answer.",
