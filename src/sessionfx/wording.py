@@ -104,11 +104,6 @@ def minus(number: str) -> str:
     return number.replace("-", "−")
 
 
-def number(value: float, digits: int = 3, *, signed: bool = False) -> str:
-    """Write a number: `digits` significant digits, a true minus sign, ``n/a`` for NaN."""
-    return "n/a" if math.isnan(value) else minus(f"{value:{'+' if signed else ''}.{digits}g}")
-
-
 def interval_text(lower: float, upper: float) -> str:
     """Write an interval: `0.120 to 1.30`."""
     return "n/a" if math.isnan(lower) else f"{format_number(lower)} to {format_number(upper)}"
@@ -223,7 +218,7 @@ def weights_text(weights: Iterable[tuple[str, float]]) -> str:
     >>> weights_text([("scan-0.5", -0.25), ("age", 0.0), ("ses-02", 1.0)])
     'scan-0.5: −0.25, ses-02: 1'
     """
-    return ", ".join(f"{name}: {number(weight)}" for name, weight in weights if weight != 0)
+    return ", ".join(f"{name}: {minus(f'{weight:.3g}')}" for name, weight in weights if weight != 0)
 
 
 def sentence(text: str) -> str:

@@ -297,7 +297,7 @@ def _reliability(
     return {
         "pictures": pictures.reliability(),
         "rows": rows,
-        "mean": f"The mean over sessions is by {REFERENCE.title}.",
+        "mean": f"The mean over sessions is by {REFERENCE.title}." if len(rows) > 1 else "",
     }
 
 

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from sessionfx.report.style import CATEGORIES, DPI, INK, MUTED, SEQUENTIAL, WIDTH, Picture, as_svg, in_style
 from sessionfx.statistics.agreement import Agreement
 from sessionfx.statistics.intervals import SessionIntervals
-from sessionfx.wording import counted, listed, number, percent, printable, shorten, z_text
+from sessionfx.wording import counted, format_number, listed, percent, printable, shorten, z_text
 
 FloatArray = NDArray[np.float64]
 
@@ -228,8 +228,9 @@ def draw_agreement(
     both = np.isfinite(x) & np.isfinite(y)
     x, y = x[both], y[both]
     note = (
-        f"{len(x):,} voxels; Pearson r {number(agreement.pearson_r)}, concordance {number(agreement.concordance)}, "
-        f"Dice {number(agreement.dice)}; largest |a − b| {number(agreement.max_abs_difference)}"
+        f"{len(x):,} voxels; Pearson r {format_number(agreement.pearson_r)}, "
+        f"concordance {format_number(agreement.concordance)}, Dice {format_number(agreement.dice)}; "
+        f"largest |a − b| {format_number(agreement.max_abs_difference)}"
     )
     figure = sheet(title, 8.6, 4.0, note)
     left, right = place(figure, 0.7, 0.5, 3.4, 3.1), place(figure, 5.0, 0.5, 3.4, 3.1)
@@ -246,7 +247,7 @@ def draw_agreement(
     lines = [agreement.bias, agreement.loa_lower, agreement.loa_upper]
     for line, dash in zip(lines, (0, 1, 1), strict=True):
         right.axhline(line, color=ACCENT, linewidth=1.5, linestyle=DASHES[dash])
-    bias, lower, upper = (number(line, signed=line != 0) for line in lines)
+    bias, lower, upper = map(format_number, lines)
     right.set_title(f"mean {bias}\ndashed: 95 % limits of agreement {lower}, {upper}")
     _draw_cloud(left, x, y)
     _draw_cloud(right, (x + y) / 2, x - y)
