@@ -18,7 +18,7 @@ from pages import text_of
 from sessionfx.cli import main
 from sessionfx.execution import in_this_process
 from sessionfx.group import influence as module
-from sessionfx.group.influence import Influence, influence_of, most_influential_text, ranked
+from sessionfx.group.influence import Influence, influence_of, most_influential_text
 from sessionfx.group.strategies import blocks
 from sessionfx.group.strategies.base import GroupOptions, Question
 from sessionfx.statistics.cluster_influence import ClustersLeftOut
@@ -260,7 +260,7 @@ def test_who_drives_the_result_is_named(tmp_path: Path) -> None:
 
 def test_nothing_is_said_without_a_table() -> None:
     assert most_influential_text(module.Influence()) == ""
-    assert module.most_influential(module.Influence()) is None
+    assert module.Influence().most_influential is None
 
 
 def test_of_those_who_change_equally_many_voxels_the_one_who_changes_z_most_is_named() -> None:
@@ -273,5 +273,5 @@ def test_of_those_who_change_equally_many_voxels_the_one_who_changes_z_most_is_n
     one_more = module.Influence(table.assign(n_gained=[1.0, np.nan, 0.0]), n_above=7, peak_z=4.6)
     assert "sub-01 changes the answer most" in most_influential_text(one_more)
     # in the table who is named comes first, behind those without whom there is no answer
-    assert [ranked(found)["participant"].tolist() for found in (one_more, module.Influence(table, n_above=7))] == [
+    assert [found.ranked["participant"].tolist() for found in (one_more, module.Influence(table, n_above=7))] == [
         ["02", "01", "03"], ["02", "03", "01"]]  # fmt: skip

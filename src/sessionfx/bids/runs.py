@@ -195,15 +195,13 @@ def select_runs(dataset: Dataset, options: Selection) -> RunSelection:
     sessions |= {file.entities["ses"] for file in chosen if "ses" in file.entities}
     wanted = options.session_label
     check_labels(sessions, wanted, RUNS, "session", "--session-label")
-    chosen = [file for file in chosen if not wanted or file.entities.get("ses") in wanted]
+    chosen = _in_sessions(chosen, options)
     numbers = [comparable_label("run", label) for label in options.run_label]
     there = [comparable_label("run", file.entities["run"]) for file in chosen if "run" in file.entities]
     check_labels(there, numbers, RUNS, "run", "--run-label")
-    chosen = [
-        file for file in chosen if not numbers or comparable_label("run", file.entities.get("run", "")) in numbers
-    ]
+    chosen = _with_numbers(chosen, numbers)
     chosen, warnings = one_per_acquisition(chosen, bold_filter)
-    warnings += _left_out(chosen, dataset, options, bold_filter, entities["task"])
+    warnings += _left_out(chosen, dataset, options, bold_filter, entities["task"], numbers)
     order = order_sessions(sessions, wanted, dataset.raw)
     place = {label: number for number, label in enumerate(order.labels)}
     gatherer = _Gatherer(dataset, read_filters(options.bids_filter_file))
@@ -334,26 +332,35 @@ def _with_other_hemisphere(run: RunInputs, paths: Collection[Path]) -> RunInputs
     return replace(run, problem=run.problem or alone)
 
 
+def _in_sessions(files: Iterable[IndexedFile], options: Selection) -> list[IndexedFile]:
+    wanted = options.session_label
+    return [file for file in files if not wanted or file.entities.get("ses") in wanted]
+
+
+def _with_numbers(files: Iterable[IndexedFile], numbers: Collection[str]) -> list[IndexedFile]:
+    """Keep files with run numbers that are asked for, or all where none is; 1 and 01 are one."""
+    return [file for file in files if not numbers or comparable_label("run", file.entities.get("run", "")) in numbers]
+
+
 def _left_out(
     chosen: Sequence[IndexedFile],
     dataset: Dataset,
     options: Selection,
     bold_filter: Mapping[str, Any],
     task: str | None,
+    numbers: Collection[str],
 ) -> list[str]:
     """Name the runs that are asked for and have no image among those chosen: not preprocessed, or to other spaces."""
     of_acquired = {name: wanted for name, wanted in bold_filter.items() if name not in _OF_PREPROCESSED}
-    numbers = {comparable_label("run", label) for label in options.run_label}
-    there = [
+    of_task = [
         file
         for file in (*dataset.raw_files, *dataset.derivative_files)
         if _is_image(file)
         and "sub" in file.entities
         and file.entities.get("task") == task
-        and (not options.session_label or file.entities.get("ses") in options.session_label)
-        and (not numbers or comparable_label("run", file.entities.get("run", "")) in numbers)
         and matches_filter(file, of_acquired)
     ]
+    there = _with_numbers(_in_sessions(of_task, options), numbers)
     names = acquisitions_without(chosen, there)
     if not names:
         return []

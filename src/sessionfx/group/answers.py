@@ -290,17 +290,9 @@ def finding(results: QuestionResults) -> str:
     summary, tests = best.summary, best.equivalence
     features = best.stat_map.space.features
     equivalent = f", {tests.mask.sum():,} equivalent to zero {tests.within(results.question.units)}" if tests else ""
-    peak = peak_of(summary)
+    peak = best.at_peak
     at_peak = f"peak z {z_text(peak['peak_z'])} at {where_text(peak)}"
     are = "is" if summary["n_above"] == 1 else "are"
     counts = f"{summary['n_above']:,} of {summary[f'n_{features}']:,} {features} {are} suprathreshold"
     care = f" With care: {results.verdict.strategies[best.name].reason}" if results.verdict.with_care else ""
     return f"{results.question.text}: {best.title} is recommended; {counts}, {at_peak}{equivalent}.{care}"
-
-
-def peak_of(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the place and z of the largest |z| of a map, of an F test of the largest z, from its `map_summary`."""
-    side = "smallest" if -summary.get("smallest_z", np.inf) > summary["largest_z"] else "largest"
-    start = f"{side}_at_"
-    place = {key.removeprefix(start): value for key, value in summary.items() if key.startswith(start)}
-    return {**place, "peak_z": summary[f"{side}_z"]}

@@ -26,7 +26,7 @@ from sessionfx.bids.stat_maps import (
 from sessionfx.bids.tables import table_text
 from sessionfx.bids.writing import write_json, write_text
 from sessionfx.group.answer_files import FAMILY_WISE, AnswerFiles, damaged
-from sessionfx.group.answers import finding, peak_of
+from sessionfx.group.answers import finding
 from sessionfx.group.clusters import highest_peaks, places_of, sizes_of
 from sessionfx.group.likeness import Likeness, likeness_table
 from sessionfx.group.results import Answer, PairResult, QuestionResults, Reliability, StrategyResult, Verdict
@@ -224,7 +224,7 @@ class GroupFiles:
             "MultipleComparisonsCorrection": self.model.correction,
             "ErrorRate": self.model.alpha,
             f"Suprathreshold{features.capitalize()}": row["n_above"],
-            "Peak": peak_of(row),
+            "Peak": best.at_peak,
             "ClusterPeaks": _peaks(best.clusters),
         }
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ from sessionfx.group.strategies.patterns import PatternPlan
 from sessionfx.group.weights import weigh_participants
 from sessionfx.statistics.influence import LeaveOneOut
 from sessionfx.statistics.linear_algebra import pseudo_inverse
-from sessionfx.statistics.thresholds import suprathreshold
+from sessionfx.statistics.thresholds import peak_index, suprathreshold
 from sessionfx.wording import counted, z_text
 
 # Where there is no closed form: participants who are planned without one by one, and voxels times participants. Leaving
@@ -70,6 +70,26 @@ class Influence:
     note: str = ""  # how voxels were counted, or why there is no table; empty where nothing is to be said
     n_above: int = 0  # suprathreshold voxels of the answer, of those that are looked at
     peak_z: float = float("nan")  # its z of largest size there
+
+    @cached_property
+    def ranked(self) -> pd.DataFrame:
+        """The table, first those without whom there is no answer, then by how much the answer changes.
+
+        Of those who change equally many voxels, such as none, the one who changes z most comes first; where nothing is
+        suprathreshold, z alone counts.
+        """
+        table = self.table
+        if not len(table):
+            return table
+        by = ["changed", "largest_change_of_z"] if self.n_above else ["largest_change_of_z"]
+        changed = table.assign(changed=table["n_lost"] + table["n_gained"])
+        return changed.sort_values(by, ascending=False, kind="stable", na_position="first").drop(columns="changed")
+
+    @property
+    def most_influential(self) -> dict[str, Any] | None:
+        """The row of the participant without whom the answer changes most; None where nobody can be left out."""
+        known = self.ranked.dropna(subset="largest_change_of_z") if len(self.table) else self.table
+        return {str(key): value for key, value in known.iloc[0].items()} if len(known) else None
 
 
 @dataclass(frozen=True)
@@ -121,7 +141,7 @@ def influence_of(
     people = (closed[0] if closed else plan).participant_names
     labels = [label for label in stack.layout.unique_participants if f"sub-{label}" in people]
     above = np.isfinite(z) & suprathreshold(np.nan_to_num(z), answer.threshold, two_sided=two_sided)
-    look_at = _LookAt(stack, plan, z, above, int(np.nanargmax(np.abs(z) if two_sided else z)))
+    look_at = _LookAt(stack, plan, z, above, peak_index(z, two_sided=two_sided))
     task = _Task(answer.threshold, two_sided, closed)
     if closed is not None:
         found = look_at.everywhere(task, map_ordered)
@@ -366,30 +386,9 @@ def _without(label: str, of_some: PatternPlan, n_rows: int) -> tuple[Plan | None
         return None, every
 
 
-def ranked(influence: Influence) -> pd.DataFrame:
-    """Order participants: first those without whom there is no answer, then by how much the answer changes.
-
-    Of those who change equally many voxels, such as none, the one who changes z most comes first; where nothing is
-    suprathreshold, z alone counts.
-    """
-    table = influence.table
-    if not len(table):
-        return table
-    by = ["changed", "largest_change_of_z"] if influence.n_above else ["largest_change_of_z"]
-    changed = table.assign(changed=table["n_lost"] + table["n_gained"])
-    return changed.sort_values(by, ascending=False, kind="stable", na_position="first").drop(columns="changed")
-
-
-def most_influential(influence: Influence) -> dict[str, Any] | None:
-    """Find the row of the participant without whom the answer changes most; None where nobody can be left out."""
-    known = ranked(influence)
-    known = known.dropna(subset="largest_change_of_z") if len(known) else known
-    return {str(key): value for key, value in known.iloc[0].items()} if len(known) else None
-
-
 def most_influential_text(influence: Influence) -> str:
     """Say in a sentence without whom the answer changes most; empty where nobody can be left out."""
-    row = most_influential(influence)
+    row = influence.most_influential
     if row is None:
         return ""
     lost, gained = f"{row['n_lost']:,.0f}", f"{row['n_gained']:,.0f}"

@@ -16,13 +16,13 @@ from sessionfx.errors import NotEstimableError
 from sessionfx.group.judgement import Judgement
 from sessionfx.group.strategies.base import Plan, Question
 from sessionfx.group.strategies.strategy import Strategy
-from sessionfx.space.stat_map import StatMap, map_summary
+from sessionfx.space.stat_map import StatMap, map_summary, position
 from sessionfx.statistics.agreement import Agreement, compare
 from sessionfx.statistics.bayes_factor import BayesFactors
 from sessionfx.statistics.equivalence import Equivalence
 from sessionfx.statistics.estimates import Estimate, FTest
 from sessionfx.statistics.intervals import SessionIntervals
-from sessionfx.statistics.thresholds import suprathreshold
+from sessionfx.statistics.thresholds import peak_index, suprathreshold
 
 if TYPE_CHECKING:
     from sessionfx.group.permutation import PermutationResult
@@ -89,11 +89,16 @@ class Answer(StrategyResult):
         estimate = self.stat_map.estimate
         return suprathreshold(estimate.z, self.threshold, two_sided=estimate.two_sided)
 
-    @property
+    @cached_property
     def peak(self) -> int:
-        """Which feature has the largest |z|, of an F test the largest z."""
-        estimate = self.stat_map.estimate
-        return int(np.argmax(np.abs(estimate.z) if estimate.two_sided else estimate.z))
+        """Which of the map's V features is its peak; see `peak_index`."""
+        return peak_index(self.stat_map.estimate.z, two_sided=self.stat_map.estimate.two_sided)
+
+    @property
+    def at_peak(self) -> dict[str, Any]:
+        """Where the peak is, and its z."""
+        z = float(self.stat_map.estimate.z[self.peak])
+        return {**position(self.stat_map.mask, self.stat_map.space, self.peak), "peak_z": z}
 
     @property
     def where_suprathreshold(self) -> NDArray[np.bool_]:

@@ -13,14 +13,13 @@ from markupsafe import Markup
 
 from sessionfx.ask.contrasts import called
 from sessionfx.group.answer_files import PEAK_INTERVALS, AnswerFiles
-from sessionfx.group.answers import peak_of
 from sessionfx.group.calibrated import LIMITS
 from sessionfx.group.clusters import INTERVAL_COLUMNS, SIZES, numbers_jump, places_of, sizes_of
 from sessionfx.group.coverage import coverage_text
 from sessionfx.group.evidence_tables import evidence_tables
 from sessionfx.group.files import absence_summary, answer_summary
 from sessionfx.group.findings import ContrastFindings
-from sessionfx.group.influence import Influence, most_influential, most_influential_text, ranked
+from sessionfx.group.influence import Influence, most_influential_text
 from sessionfx.group.likeness import Likeness
 from sessionfx.group.page import contrast_section
 from sessionfx.group.peaks import effect_names
@@ -415,7 +414,7 @@ def _influence(influence: Influence, first: Answer | None) -> dict[str, Any] | N
         return None
     if not len(influence.table):
         return {"sentence": "", "note": influence.note, "rows": [], "picture": None}
-    table, most = ranked(influence), most_influential(influence)
+    table, most = influence.ranked, influence.most_influential
     note = influence.note
     if len(table) > _SHOWN_PARTICIPANTS:
         note += (
@@ -465,8 +464,8 @@ def _headline(asked: QuestionResults, first: Answer | None, model: GroupModel) -
 
 
 def _figures_text(answer: Answer, model: GroupModel) -> str:
-    summary = answer.summary
-    peak, statistic = peak_of(summary), "|z|" if answer.stat_map.estimate.two_sided else "z"
+    summary, peak = answer.summary, answer.at_peak
+    statistic = "|z|" if answer.stat_map.estimate.two_sided else "z"
     largest = f"the peak is z = {z_text(peak['peak_z'])} at {where_text(peak)}"
     features = answer.stat_map.space.features
     there = f"{summary[f'n_{features}']:,} {features}"

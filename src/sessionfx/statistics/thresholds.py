@@ -67,3 +67,8 @@ def corrected_p(p: Array, correction: str) -> Array:
 def suprathreshold(z: NDArray[np.floating], threshold: float, *, two_sided: bool = True) -> NDArray[np.bool_]:
     """Say which voxels a threshold of `z_threshold` keeps, of shape (V,)."""
     return np.asarray((np.abs(z) if two_sided else z) >= threshold)
+
+
+def peak_index(z: NDArray[np.floating], *, two_sided: bool = True) -> int:
+    """Find the voxel whose |z|, of an F test whose z, is largest; NaN is passed over, and not all may be NaN."""
+    return int(np.nanargmax(np.abs(z) if two_sided else z))
