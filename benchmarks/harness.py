@@ -6,6 +6,7 @@ neighbouring runs.
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import os
 import resource
@@ -50,6 +51,13 @@ class Comparison:
         """How many times more the peer takes: the median of the ratios of pairs."""
         pairs = zip(self.peer, self.ours, strict=True)
         return statistics.median(getattr(peer, quantity) / getattr(ours, quantity) for peer, ours in pairs)
+
+
+def times_asked(option: str, description: str | None) -> int:
+    """Read from the command line how often all is measured; 3 unless it says."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(option, type=int, default=3, dest="times", help="how often all is measured (default: 3)")
+    return int(parser.parse_args().times)
 
 
 def measure(command: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Usage:

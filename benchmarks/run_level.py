@@ -1,7 +1,5 @@
 """How fast one run is fitted, beside nilearn's FirstLevelModel and beside what no program can save.
 
-usage: run_level.py [--pairs N]
-
 Each measurement is a process of its own. Its time counts from the files to the effect and variance maps of one
 contrast, without starting Python and importing; its memory is that of the whole process.
 """
@@ -206,4 +204,4 @@ if __name__ == "__main__":
         else:
             print({"sessionfx": fit_with_sessionfx, "nilearn": fit_with_nilearn}[sys.argv[1]](root, fwhm)[0])
     else:
-        main(int(sys.argv[2]) if len(sys.argv) == 3 else 3)
+        main(harness.times_asked("--pairs", __doc__))

@@ -1,7 +1,5 @@
 """How fast one run on surfaces is fitted, beside nilearn's FirstLevelModel and beside what no program can save.
 
-usage: surface_run.py [--pairs N]
-
 Each measurement is a process of its own, and counts as in run_level.py; further runs are those of a process that has
 fitted one. nilearn has no CIFTI.
 """
@@ -247,4 +245,4 @@ if __name__ == "__main__":
         }[sys.argv[1]]  # fmt: skip
         print(measured(Path(sys.argv[2]), sys.argv[3], float(sys.argv[4])))
     else:
-        main(int(sys.argv[2]) if len(sys.argv) == 3 else 3)
+        main(harness.times_asked("--pairs", __doc__))

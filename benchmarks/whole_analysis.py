@@ -1,7 +1,5 @@
 """How long whole analyses take, from files to maps and pages, beside a nilearn script that writes the same maps.
 
-usage: whole_analysis.py [--rounds N]
-
 Whole processes are measured, their start and imports included: 2 sessions of 2 runs per participant, 2 mm, 200
 volumes a run, 5 mm smoothing.
 """
@@ -86,4 +84,4 @@ def scaling_table(studies: Mapping[str, Mapping[str, tuple[harness.Usage, ...]]]
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[2]) if len(sys.argv) == 3 else 3)
+    main(harness.times_asked("--rounds", __doc__))

@@ -69,6 +69,22 @@ def test_sessions_at_the_peaks_are_those_of_the_maps() -> None:
     assert np.isnan(found[0].effects[1, 2])
 
 
+@pytest.mark.parametrize(("below", "peak_at"), [(-7.0, 2), (-9.0, 2), (-9.5, 6)])
+def test_the_peak_of_an_answer_is_what_it_has_farthest_from_zero(below: float, peak_at: int) -> None:
+    """Above and below zero alike; of two that are equally far, and have one z, the first in the image."""
+    stack, _, _ = study()
+    (answer,) = answered(stack, 4.5).answers
+    z = np.zeros(stack.n_voxels)
+    z[[2, 6]] = 9.0, below
+    found = replace(answer, stat_map=StatMap(Estimate(z, np.ones_like(z), 1e12), stack.mask, stack.space))
+    assert found.peak == peak_at
+    value, place = found.stat_map.estimate.z[peak_at], stack.space.place(int(np.flatnonzero(stack.mask)[peak_at]))
+    assert found.at_peak == {**place, "peak_z": value}
+    side = "largest" if value > 0 else "smallest"
+    assert found.summary[f"{side}_z"] == value
+    assert {axis: found.summary[f"{side}_at_{axis}"] for axis in place} == place
+
+
 def test_the_interval_is_that_of_the_one_sample_t_test() -> None:
     stack, _, _ = study()
     peak, _ = peaks_of(answered(stack, 4.5), stack)
