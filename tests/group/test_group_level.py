@@ -916,7 +916,10 @@ def test_a_covariate_that_is_the_same_as_the_sessions_is_declined_in_words(call:
 @pytest.mark.slow
 def test_two_participants_are_enough_and_one_is_not(call: GroupCaller, tmp_path: Path) -> None:
     study = make_study(tmp_path, n_participants=2, missing=())
-    output = call.done(study, tmp_path / "out")
+    output = tmp_path / "out"
+    called = call(study, output)
+    assert called.code == 0, called.error
+    assert "2 participants: these results say nothing about people beyond them." in called.output + called.error
     maps = flat(study)
     difference = np.array([maps[p, "02"] - maps[p, "01"] for p in ("01", "02")])
     assert_maps(output, "summaryStatistics", ols(difference, np.ones((2, 1)), np.ones(1)), sessions="ses02MinusSes01")

@@ -219,8 +219,16 @@ def test_events_that_would_be_modelled_and_have_no_duration_are_refused_with_the
 
 def test_rows_without_a_value_are_named_in_a_warning():
     made = run({"Name": "Convolve", "Input": "rt"}, x=("rt",))
-    assert made.warnings == ("1 of 4 rows have no value for 'rt' (n/a) and are no events of it (line 4).",)
+    assert made.warnings == (
+        "1 of 4 rows have no value for 'rt' (n/a, or taken out by Filter) and are no events of it (line 4).",
+    )
     assert made.events["modulation"].tolist() == [0.5, 0.25, 0.75]
+    filtered = run(
+        {"Name": "Filter", "Input": "rt", "Query": "rt > 0.3"}, {"Name": "Convolve", "Input": "rt"}, x=("rt",)
+    )
+    assert filtered.warnings == (
+        "2 of 4 rows have no value for 'rt' (n/a, or taken out by Filter) and are no events of it (lines 3 and 4).",
+    )
 
 
 def test_a_level_that_a_run_lacks_is_a_regressor_without_events():
@@ -347,5 +355,6 @@ def test_rows_without_a_level_are_counted():
     made = run(factor, convolve, x=("trial_type.go",))
     assert made.events.index.tolist() == [2, 4]
     assert made.warnings == (
-        "1 of 4 rows have no value for 'trial_type' (n/a) and are no events of any of its levels (line 5).",
+        "1 of 4 rows have no value for 'trial_type' (n/a, or taken out by Filter) and are no events of any of its levels "
+        "(line 5).",
     )

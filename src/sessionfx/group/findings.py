@@ -31,7 +31,7 @@ from sessionfx.group.strategies.strategy import Strategy
 from sessionfx.group.study import DEFAULT_COVERAGE, ContrastStudy
 from sessionfx.group.weights import ParticipantWeights, weigh_participants
 from sessionfx.report.methods import GroupWork
-from sessionfx.wording import joined
+from sessionfx.wording import counted, joined
 
 # Real voxels that a calibration draws from: several times as many as smooth maps have independent places
 RESAMPLED_VOXELS = 6_000
@@ -39,6 +39,7 @@ RESAMPLED_VOXELS = 6_000
 _RESAMPLED_VALUES = 2**24
 _REFUSALS_NAMED = 6
 _REMARKS_NAMED = 6
+_FEWEST_PEOPLE = 3  # with fewer, a result is about these participants only
 
 
 @dataclass(frozen=True)
@@ -225,10 +226,16 @@ class ContrastFindings:
     def warnings(self) -> tuple[str, ...]:
         """What a reader must know before trusting what is found, but for covariates and who is left out."""
         return (
-            *self.stack.warnings, *filter(None, [core_text(self.stack)]), *self._unanswered_voxels(),
-            *self._without_mesh(), *self._standing_out(), *self._counted_fully(), *unanswered(self.regions.values()),
-            *self._earlier,
+            *self._few_people(), *self.stack.warnings, *filter(None, [core_text(self.stack)]),
+            *self._unanswered_voxels(), *self._without_mesh(), *self._standing_out(), *self._counted_fully(),
+            *unanswered(self.regions.values()), *self._earlier,
         )  # fmt: skip
+
+    def _few_people(self) -> list[str]:
+        n_people = len(self.stack.layout.unique_participants)
+        if n_people >= _FEWEST_PEOPLE:
+            return []
+        return [f"{counted(n_people, 'participant')}: these results say nothing about people beyond them."]
 
     def _unanswered_voxels(self) -> list[str]:
         """Say which voxels would be answered but for the time it takes."""

@@ -73,8 +73,6 @@ _INFLUENCE_STRIPS = {
     "n_lost": "voxels lost",
     "n_gained": "voxels gained",
 }
-# With fewer, a result is about these participants only
-_FEWEST_PEOPLE = 3
 
 _VALIDITY = {"yes": "valid", "conditional": "with care", "no": "not valid", "declined": "—"}
 _KINDS = {"z": "z", "effect": "effect", "difference": "difference: first shown − this"}
@@ -215,12 +213,8 @@ def _summary(found: ContrastFindings) -> str:
 
 
 def _page_warnings(found: ContrastFindings) -> list[str]:
-    warnings = [*found.study.analysis.selection.warnings, *found.warnings]
-    warnings += [f"Left out: sub-{label} {why}." for label, why in found.study.left_out.items()]
-    n_people = len(found.stack.layout.unique_participants)
-    if n_people < _FEWEST_PEOPLE:
-        warnings.insert(0, f"{counted(n_people, 'participant')}: these results say nothing about people beyond them.")
-    return warnings
+    left_out = [f"Left out: sub-{label} {why}." for label, why in found.study.left_out.items()]
+    return [*found.study.analysis.selection.warnings, *found.warnings, *left_out]
 
 
 def _trust(questions: Sequence[QuestionResults]) -> list[dict[str, str]]:

@@ -405,8 +405,8 @@ def _without_value(name: str, amplitude: pd.Series, of: str) -> list[str]:
     if not missing.any():
         return []
     return [
-        f"{int(missing.sum())} of {len(amplitude)} rows have no value for '{shortened(name)}' (n/a) and are no events "
-        f"{of} ({lines_text(amplitude.index[missing])})."
+        f"{int(missing.sum())} of {len(amplitude)} rows have no value for '{shortened(name)}' (n/a, or taken out by "
+        f"Filter) and are no events {of} ({lines_text(amplitude.index[missing])})."
     ]
 
 
