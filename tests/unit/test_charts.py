@@ -406,6 +406,13 @@ class TestParticipants:
         assert diamonds == [[3], [3], [3]]
         assert draw_participants(table).alt == "t; marked: nobody"
 
+    def test_numbers_of_voxels_have_whole_ticks_where_one_is_missing_too(self, figures: list[Figure]) -> None:
+        table = participants(8).assign(correlation=[2.0, 6.0, 3.0, np.nan, 2.0, 3.0, 5.0, 2.0])
+        draw_participants(table)
+        ticks, others = (figures[0].axes[index].get_xticks() for index in (0, 2))
+        assert not (ticks % 1).any()
+        assert (others % 1).any()
+
     def test_hundreds_are_named_only_where_they_are_marked(self) -> None:
         shown = texts(draw_participants(participants(300), "007"))
         assert [text for text in shown if text.startswith("sub-")] == ["sub-007"]

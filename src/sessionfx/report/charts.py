@@ -394,7 +394,7 @@ def draw_participants(
         size = min(4.5, 40 * pitch)
         axes.plot(values.mask(stands_out), rows, "o", color=CATEGORIES[0], markersize=size, rasterized=are_many)
         axes.plot(values.where(stands_out), rows, "D", color=ACCENT, markersize=6, markerfacecolor="white")
-        axes.locator_params(axis="x", nbins=2, integer=pd.api.types.is_integer_dtype(table[key]))
+        axes.locator_params(axis="x", nbins=2, integer=not (values % 1).any())
     alt = f"{title}; marked: {listed(np.array(labels)[stands_out]) or 'nobody'}"
     return as_svg(panels[0].figure, alt, f"Dashed: median. {caption}")
 
