@@ -412,6 +412,24 @@ def test_what_a_killed_call_was_replacing_goes_with_the_next(tmp_path: Path) -> 
     assert list(json.loads(path.read_text())) == ["a"]
 
 
+def test_what_a_call_had_replaced_when_it_was_killed_goes_though_nothing_is_left_to_do(tmp_path: Path) -> None:
+    """Killed after its results had their names and before the old ones were gone, these stayed until something changed."""
+    finish(tmp_path, task_of(tmp_path, "a", "old"))
+    path = tmp_path / "logs" / "sub-01_record.json"
+    old = json.loads(path.read_text())
+    now = task_of(tmp_path, "a", "new")
+    path.unlink()
+    finish(tmp_path, now)
+    write_json(path, {**json.loads(path.read_text()), "replaced: a": {"files": old["a"]["files"]}})
+    assert path_of(tmp_path, "old").exists()
+    with LocalExecutor(1, 1) as executor:
+        (outcome,) = loop.run_chains([chain_of(tmp_path, now)], executor, Execution(), tmp_path)
+    assert (outcome.failure, outcome.summary, outcome.n_removed) == (None, None, 1)
+    assert not path_of(tmp_path, "old").exists()
+    assert path_of(tmp_path, "new").exists()
+    assert list(json.loads(path.read_text())) == ["a"]
+
+
 @pytest.mark.parametrize("text", ["", "[1]", '{"a": 1}', '{"a": {"fingerprint": "x", "files": [1]}}', '{"a":' * 10**5])
 def test_a_broken_record_means_that_work_is_done_again(text: str, tmp_path: Path) -> None:
     task = task_of(tmp_path, "a")

@@ -118,12 +118,21 @@ def _look_at(chain: Chain, execution: Execution, output_dir: Path) -> Outcome | 
     """Say what is to be done of a chain; settle one that is finished, refused, or done in this process."""
     to_do = find_work(chain, execution, output_dir)
     if to_do.is_nothing:
-        _keep_crash(chain, None)
-        return Outcome(chain.name)
+        return _finished(to_do)
     refusal = _refusal(to_do, execution)
     if refusal:
         return _failed(to_do, Failure(refusal, "", expected=True))
     return _in_this_process(to_do) if chain.is_here else to_do
+
+
+def _finished(to_do: ToDo) -> Outcome:
+    chain = to_do.chain
+    try:
+        n_removed = to_do.record.clear(chain)
+    except ParticipantError as error:
+        return _failed(to_do, Failure(str(error), "", expected=True))
+    _keep_crash(chain, None)
+    return Outcome(chain.name, n_removed=n_removed)
 
 
 def _refusal(to_do: ToDo, execution: Execution) -> str:

@@ -23,6 +23,10 @@ from sessionfx.tasks.task import Chain, Task
 _REPLACED = "replaced: "
 
 
+def _is_aside(name: str) -> bool:
+    return name.startswith(_REPLACED)
+
+
 def fingerprint(content: Any) -> str:
     """Digest of plain data (dicts, lists, numbers, text, paths)."""
     return hashlib.sha256(_as_text(content)).hexdigest()
@@ -81,7 +85,7 @@ class Record:
 
     def finished(self) -> list[str]:
         """Names of the finished tasks."""
-        return [name for name in self._content if not name.startswith(_REPLACED)]
+        return [name for name in self._content if not _is_aside(name)]
 
     def files(self, names: Iterable[str]) -> list[Path]:
         """Paths of the files of tasks."""
@@ -149,6 +153,10 @@ class Record:
             self._put_aside([*names, *made_from])
         return self._remove_replaced(chain, set())
 
+    def clear(self, chain: Chain) -> int:
+        """Remove what a call that was killed had replaced already; return how many files."""
+        return self._remove_replaced(chain, set()) if any(map(_is_aside, self._content)) else 0
+
     def _remove_replaced(self, chain: Chain, declared: set[Path]) -> int:
         """Remove files that were put aside, or may lie where tasks would have put theirs, and that no task has made.
 
@@ -156,7 +164,7 @@ class Record:
         """
         with locked(self._output_dir, self._path.name):
             self._content = self._read()
-            aside = [name for name in self._content if name.startswith(_REPLACED)]
+            aside = list(filter(_is_aside, self._content))
             gone = {*self.files(aside), *declared} - set(self.files(self.finished()))
             removed = [path for path in sorted(gone) if remove(path)]
             if aside:
