@@ -50,6 +50,8 @@ def test_a_modulated_column_is_a_contrast_like_any_other(dataset: Path, tmp_path
     columns = ["congruent", "congruent_x_response_time", "incongruent", SLOPE]
     assert facts(output)["ConditionColumns"] == columns
     assert facts(output)["ModelParameters"]["Modulators"] == ["response_time"]
+    units = {json.loads(path.read_text())["Units"] for path in output.rglob("sub-*/**/*_stat-effect_*statmap.json")}
+    assert units == {"percent signal change per unit of 'response_time'"}
     assert {name.split("_contrast-")[1].split("_")[0] for name in maps(output)} == {
         "incongruentXResponseTime", "incongruentXResponseTimeMinusCongruentXResponseTime",
     }  # fmt: skip

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from properties import examples
+from sessionfx.ask.contrasts import parse_contrast
 from sessionfx.ask.event_model import (
     EventModel,
     Modulator,
     parse_event_filter,
     parse_event_model,
     parse_modulator,
+    units_of_effect,
 )
 from sessionfx.errors import CommandLineError
 from sessionfx.options import FirstLevelModel
@@ -102,6 +105,23 @@ def test_several_modulators_of_a_condition_have_a_column_each() -> None:
     assert model.regressors_of("go") == ["go", "go_x_rt", "go_x_pupil", "late"]
     assert model.regressors_of("stop") == ["stop", "stop_x_rt", "stop_x_pupil"]
     assert model.conditions_behind({"late", "stop_x_rt", "other"}) == {"late", "stop_x_rt", "other", "go", "stop"}
+
+
+@pytest.mark.parametrize(
+    ("contrast", "unit"),
+    [
+        ("go_x_rt", "rt"), ("0.5*go_x_rt + 0.5*stop_x_rt", "rt"), ("F:either = go_x_rt; stop_x_rt", "rt"),
+        ("go_x_ms", "ms"), ("late", "late"), ("go_x_pupil", "0.5 * pupil"),
+        ("go", ""), ("go - stop_x_rt", ""), ("go_x_rt - late", ""), ("F:both = go; go_x_rt", ""),
+    ],
+)  # fmt: skip
+def test_an_effect_of_modulated_columns_is_per_unit_of_their_modulator(contrast: str, unit: str) -> None:
+    model = FirstLevelModel(modulator=("rt", "go: pupil * 0.5", "late=go: rt - 1", "ms = rt * 1000"))
+    asked = parse_contrast(contrast)
+    assert units_of_effect(asked, model) == "percent signal change" + (f" per unit of '{unit}'" if unit else "")
+    assert units_of_effect(asked, FirstLevelModel(signal_scaling="none")) == "arbitrary units"
+    of_task = replace(asked, parts=(("a", asked), ("b", replace(asked, weights={"go_x_rt": 1.0}, tested=()))))
+    assert units_of_effect(of_task, model).endswith("per unit of 'rt'") == (unit == "rt")
 
 
 # Filters ----------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
+from sessionfx.ask.contrasts import Contrast
 from sessionfx.ask.expressions import NAME, ExpressionError, parse_scaled_name, split_name
 from sessionfx.errors import CommandLineError
 from sessionfx.options import FirstLevelModel
@@ -70,6 +71,11 @@ class Modulator:
     constant: float = 0.0
     condition: str | None = None  # whose responses vary; None: those of every condition
     name: str | None = None  # that the user gave it
+
+    @property
+    def unit(self) -> str:
+        """What the effect of a modulated column is per unit of."""
+        return self.name or (self.column if self.factor == 1 else f"{self.factor:g} * {self.column}")
 
     def column_of(self, condition: str) -> str:
         """Name the modulated column of a condition."""
@@ -123,6 +129,18 @@ class EventModel:
         names = set(regressors)
         behind = {modulator.condition_of(name) for modulator in self.modulators for name in names}
         return frozenset(names | {condition for condition in behind if condition is not None})
+
+
+def units_of_effect(contrast: Contrast, model: FirstLevelModel) -> str:
+    """Give the units of a contrast's effect: where it is of columns of one modulator alone, per unit of that."""
+    events = parse_event_model(model)
+    names = {name for part in dict(contrast.parts).values() or [contrast] for name in part.conditions}
+    units = {
+        next((modulator.unit for modulator in events.modulators if modulator.condition_of(name) is not None), "")
+        for name in names
+    }
+    unit = units.pop() if len(units) == 1 else ""
+    return model.effect_units + (f" per unit of '{unit}'" if unit else "")
 
 
 def parse_event_model(model: FirstLevelModel) -> EventModel:

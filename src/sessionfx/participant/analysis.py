@@ -14,6 +14,7 @@ from typing import Any
 
 from sessionfx import __version__
 from sessionfx.ask.contrasts import Contrast
+from sessionfx.ask.event_model import units_of_effect
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.anatomy import AnatomyFiles, Background, find_anatomy, read_anatomy
 from sessionfx.bids.atlas import Atlas
@@ -419,7 +420,7 @@ class ParticipantMaps:
             warnings=warnings,
             thresholds=analysis.thresholds,
             methods=analysis.methods(self.runs),
-            units=analysis.model.effect_units,
+            units=units_of_effect(contrast, analysis.model),
             meshes=self.runs[0].meshes,
         )
 

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sessionfx.ask.contrasts import Contrast
+from sessionfx.ask.event_model import units_of_effect
 from sessionfx.ask.session_contrasts import SessionContrast
 from sessionfx.bids.acquisitions import acquired_entities
 from sessionfx.bids.anatomy import Background
@@ -198,9 +199,8 @@ class FirstLevelFiles:
             **self._smoothing_fields(fitted),
             "NumberOfInputs": 1,
         }
-        write_statmaps(
-            *self._of_run(fitted.run, contrast), fitted.estimates[contrast.label], sidecar, self.model.effect_units
-        )
+        units = units_of_effect(contrast, self.model)
+        write_statmaps(*self._of_run(fitted.run, contrast), fitted.estimates[contrast.label], sidecar, units)
 
     def write_session(
         self, session: str, contrast: Contrast, combined: StatMap[Any], runs: Sequence[FittedRun]
@@ -224,7 +224,7 @@ class FirstLevelFiles:
             **({"InputSmoothing": [fitted.smoothing for fitted in used]} if used[0].smoothing else {}),
             **({"LeftOutInputs": left_out} if left_out else {}),
         }
-        write_statmaps(*self._combined(session, contrast), combined, sidecar, self.model.effect_units)
+        write_statmaps(*self._combined(session, contrast), combined, sidecar, units_of_effect(contrast, self.model))
 
     def write_regions(self, session: str, contrast: Contrast, atlas: Atlas, table: pd.DataFrame, space: Space) -> None:
         """Write the regions of an atlas in a session, of maps in a space."""
@@ -237,7 +237,8 @@ class FirstLevelFiles:
             **atlas_fields(atlas),
             "LeastShareOfRegion": LEAST_SHARE,
         }
-        write_region_table(path, table, {**value_columns(self.model.effect_units, space), **STATISTIC_COLUMNS}, content)
+        columns = {**value_columns(units_of_effect(contrast, self.model), space), **STATISTIC_COLUMNS}
+        write_region_table(path, table, columns, content)
 
     def write_combined(
         self,
@@ -266,7 +267,7 @@ class FirstLevelFiles:
             **self._dof_fields(sum(weight != 0 for weight in weights.values())),
         }
         place = self._combined("", contrast, question.label)
-        write_statmaps(*place, combined, sidecar, self.model.effect_units)
+        write_statmaps(*place, combined, sidecar, units_of_effect(contrast, self.model))
 
     def _contrast_fields(self, contrast: Contrast) -> dict[str, Any]:
         rows = [row.expression for row in contrast.tested]
