@@ -227,6 +227,22 @@ def test_few_degrees_of_freedom_put_fixed_effects_first() -> None:
     assert "with 2 degrees of freedom" in found.strategies["marginal"].reason
 
 
+@pytest.mark.parametrize("towards", [0, np.inf])
+def test_rounding_of_a_whole_number_of_degrees_of_freedom_decides_nothing(towards: float) -> None:
+    """Six participants with three sessions have exactly 4: who was recommended hung on the last digit of that."""
+    study = Study(everyone(6, 3))
+    question = Question(resolve_session_contrasts(["any"], study.labels)[0], INTERCEPT)
+    results = study.results(question, ["summary-statistics", "marginal"], GroupOptions())
+    dof = results[1].stat_map.estimate.typical_dof
+    assert dof == pytest.approx(4, rel=1e-9)
+    moved = replace(results[1].stat_map, estimate=replace(results[1].stat_map.estimate, dof=np.nextafter(4.0, towards)))
+    found = judge(
+        question, study.layout, [results[0], replace(results[1], stat_map=moved)], study.evidence, GroupOptions()
+    )
+    assert found.recommended[0] == "marginal"
+    assert "4 degrees of freedom" not in found.strategies["marginal"].reason
+
+
 def test_fewer_degrees_of_freedom_yet_do_not_put_fixed_effects_first() -> None:
     """Of six, four have both sessions: with care either way, and marginal has the others too."""
     found = Study(missing(6, 3, (0, 2), (1, 0), (2, 1), (3, 2), (4, 0))).verdict("ses-03 - ses-01")

@@ -32,7 +32,7 @@ from sessionfx.group.strategies.base import (
 from sessionfx.group.strategies.designs import MAIN_EFFECTS, MIXTURE, session_design
 from sessionfx.group.strategies.robust_values import FEWEST, NAMES, NO_RESAMPLING, too_few
 from sessionfx.group.strategies.robust_values import NO_BAYES_FACTOR as NO_ROBUST_BAYES_FACTOR
-from sessionfx.group.strategies.strategy import FEW_DOF, Assumptions, Grounds, Strategy
+from sessionfx.group.strategies.strategy import FEW_DOF, ROUNDING, Assumptions, Grounds, Strategy
 from sessionfx.report.methods import GroupWork
 from sessionfx.statistics.cluster_influence import ClustersLeftOut
 from sessionfx.statistics.cluster_robust import (
@@ -72,7 +72,7 @@ FEW_IN_A_CELL = 10
 FEW_OF_ALL = 1 / 4
 # An F test over three groups of which one, of three or four against twice 20, varies three times as much has 5.7 to
 # 6.5 % and 5 ‰ at 5 to 8 degrees of freedom; groups of six have 4.6 % and 0.8 ‰ at most (20,000 voxels each)
-FEW_DOF_OF_F = 8.0
+FEW_DOF_OF_F = 8.0 - ROUNDING
 COUNTED_FULLY = "--robust: a test of several contrasts counts all participants fully."
 UNSEEN = (
     "This contrast rests in part on maps that the model fits exactly, such as those of the only participant with a "

@@ -21,9 +21,11 @@ from sessionfx.statistics.cluster_robust import ALL_SEEN, robust_contrast
 from sessionfx.statistics.linear_algebra import is_estimable
 from sessionfx.wording import words_to_label
 
+ROUNDING = 1e-6  # of degrees of freedom
 # Of errors by participants: below this the t distribution's tails depend strongly on the degrees of freedom, which are
-# themselves approximate (Pustejovsky & Tipton 2018, section 4)
-FEW_DOF = 4.0
+# themselves approximate (Pustejovsky & Tipton 2018, section 4). Balanced designs have whole numbers of them, but for
+# rounding.
+FEW_DOF = 4.0 - ROUNDING
 FEW_CARRY = Judgement("conditional", "few participants carry this contrast, and it takes all to vary equally.")
 ORDINARY = "with one map per participant it is an ordinary group model."
 UNEQUAL_TIMES = "it takes change to vary equally over participants, whatever the time between their sessions."

@@ -8,7 +8,15 @@ from sessionfx.group.judgement import Judgement
 from sessionfx.group.strategies.base import GroupOptions, MapLayout, Plan, Question
 from sessionfx.group.strategies.participant_values import plan_participants
 from sessionfx.group.strategies.robust_values import NAMES, plan_robust_values
-from sessionfx.group.strategies.strategy import FEW_CARRY, FEW_DOF, ORDINARY, Assumptions, Grounds, Strategy
+from sessionfx.group.strategies.strategy import (
+    FEW_CARRY,
+    FEW_DOF,
+    ORDINARY,
+    ROUNDING,
+    Assumptions,
+    Grounds,
+    Strategy,
+)
 from sessionfx.report.methods import GroupWork
 from sessionfx.statistics.cluster_robust import robust_contrast
 from sessionfx.wording import dof_text
@@ -16,7 +24,7 @@ from sessionfx.wording import dof_text
 # Welch's test, and its like for several values, find too much where a small group decides: at 1 ‰ 3 to 14 ‰ with groups
 # of 3 to 6 against 20, and for several values 6 to 14 % at 5 %. From this many degrees of freedom on they keep 5.8 %
 # and 2 ‰ (simulated, standard deviations 1:2 to 4:1)
-FEW_DOF_OF_GROUPS = 10.0
+FEW_DOF_OF_GROUPS = 10.0 - ROUNDING
 _ROBUST_WORKS = {
     "huber": ("holland_welsch", "street", "wager"),
     "bisquare": ("holland_welsch", "street", "wager"),
