@@ -97,7 +97,7 @@ MUTANTS = (
            "float(n_volumes - matrix.shape[1])", "tests/unit/test_run_level.py -k cost_no_degrees"),
     # fixed effects
     Mutant("fixed-effects-weights-not-squared", _FIXED, "weight**2 * estimate.variance",
-           "abs(weight) * estimate.variance", "tests/unit/test_run_level.py -k closed_form"),
+           "abs(weight) * estimate.variance", "tests/unit/test_fixed_effects.py -k nilearns"),
     Mutant("fixed-effects-negative-weights", _FIXED, "[(estimate, weight) for estimate, weight in zip(inputs, weights,",
            "[(estimate, max(weight, 0)) for estimate, weight in zip(inputs, weights,",
            "tests/unit/test_fixed_effects.py -k difference_of_sessions"),
