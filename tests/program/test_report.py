@@ -108,6 +108,18 @@ def test_group_page_compares_the_strategies_on_every_session_contrast(small_outp
     assert STRATEGIES["meta"].assumptions.spread not in content  # it was not run
 
 
+@pytest.mark.slow
+def test_where_two_strategies_find_nothing_a_sentence_stands_for_the_picture(
+    small_output: Path, small_dataset: Path, tmp_path: Path
+) -> None:
+    options = ("-d", small_output, "--correction", "bonferroni", "--alpha", "1e-12", "--session-contrast", "mean")
+    done = run_command(small_dataset, tmp_path / "out", "group", *options)
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "out" / "group.html"
+    assert text_of(page).count("no voxel is suprathreshold in either.") == 3
+    assert not [image for image in parse(page).iter("img") if image.get("alt", "").startswith("Where Marginal model")]
+
+
 def test_refusals_are_sentences_in_the_report_and_rows_in_the_metrics(
     small_output: Path, small_dataset: Path, tmp_path: Path
 ) -> None:

@@ -334,6 +334,13 @@ class TestAgreement:
         values, edges, _ = figures[0].axes[0].patches[0].get_data()
         assert (values * np.diff(edges)).sum() == pytest.approx(0.75)
 
+    @pytest.mark.parametrize(("n_voxels", "n_bins"), [(5, 12), (100, 20), (3000, 90)])
+    def test_few_voxels_are_counted_in_wide_bins(self, n_voxels: int, n_bins: int, figures: list[Figure]) -> None:
+        """The z of a hundred voxels in 90 bins were a comb."""
+        charts.draw_distribution({"a": normal(n_voxels), "b": normal(n_voxels, 8)}, title="t")
+        values, _, _ = figures[0].axes[0].patches[0].get_data()
+        assert len(values) == n_bins
+
     def test_names_beyond_the_dashes_differ_by_colour(self, figures: list[Figure]) -> None:
         charts.draw_distribution({str(i): normal(100) for i in range(8)}, title="t")
         looks = [(patch.get_edgecolor(), patch.get_linestyle()) for patch in figures[0].axes[0].patches]

@@ -54,7 +54,7 @@ class Difference:
     both: int
     only_first: int
     only_other: int
-    picture: Picture
+    picture: Picture | None  # None where neither is anywhere
 
 
 class ContrastPictures:
@@ -182,10 +182,12 @@ class QuestionPictures:
                 continue
             other = answer.where_suprathreshold
             both, only_first, only_other = first & other, first & ~other, other & ~first
-            picture = self._canvas.draw_regions(
-                [(both, BOTH), (only_first, ONLY_FIRST), (only_other, ONLY_OTHER)],
-                f"Where {self._first.title} and {answer.title} are suprathreshold, {self._text}",
-            )
+            picture = None
+            if first.any() or other.any():
+                picture = self._canvas.draw_regions(
+                    [(both, BOTH), (only_first, ONLY_FIRST), (only_other, ONLY_OTHER)],
+                    f"Where {self._first.title} and {answer.title} are suprathreshold, {self._text}",
+                )
             yield Difference(answer, int(both.sum()), int(only_first.sum()), int(only_other.sum()), picture)
 
     def sessions(self) -> Picture | None:

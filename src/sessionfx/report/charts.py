@@ -281,9 +281,11 @@ def draw_distribution(z_by_label: Mapping[str, ArrayLike], *, title: str) -> Pic
     normal = np.exp(-(curve**2) / 2) / math.sqrt(2 * math.pi)
     handles: list[Any] = [axes.fill_between(curve, normal, color="#D8D8D8", linewidth=0)]
     labels = ["standard normal"]
+    # few voxels in narrow bins would be a comb
+    n_bins = int(np.clip(2 * math.sqrt(len(sizes) / max(len(samples), 1)), 12, 90))
     for index, (label, z) in enumerate(samples.items()):
         look = {"color": CATEGORIES[index % len(CATEGORIES)], "linestyle": DASHES[index % len(DASHES)]}
-        counts, edges = np.histogram(z, 90, (-limit, limit))
+        counts, edges = np.histogram(z, n_bins, (-limit, limit))
         density = counts / (max(len(z), 1) * (edges[1] - edges[0]))  # what is outside counts as values
         handles.append(axes.stairs(density, edges, linewidth=1.5, **look))
         moments = f"mean {z_text(z.mean())}, SD {z_text(z.std())}" if len(z) else "no value"
